@@ -1,1 +1,37 @@
-//! Placeholder.
+//! Rank 0: the primitives. No files, no clock that decides anything, no state beyond a key.
+//!
+//! May import nothing of the crate but [`crate::id`]. Every algorithm has one home:
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`secret`] | [`Secret`]: the only owner of key bytes |
+//! | [`random`] | the only source of randomness |
+//! | [`aead`] | AES-256-GCM, the reference implementation; wraps keys |
+//! | [`xaes`] | XAES-256-GCM: 24-byte nonces, safe to draw at random |
+//! | [`bulk`] | AES-256-GCM for page contents, on the fastest backend |
+//! | [`siv`] | AES-256-SIV: deterministic, for names |
+//! | [`hash`] | SHA-256, HMAC, HKDF and the one table of derivation labels |
+//! | [`passphrase`] | Argon2id with a bounded cost |
+//!
+//! Invariants: a failed authentication returns no byte of plaintext (buffers are wiped); secrets
+//! are compared in constant time; nothing here prints a secret.
+
+pub mod aead;
+pub mod bulk;
+pub mod error;
+pub mod hash;
+pub mod passphrase;
+pub mod random;
+pub mod secret;
+pub mod siv;
+pub mod xaes;
+
+pub use error::CryptoError;
+pub use hash::Label;
+pub use secret::Secret;
+
+/// The authentication tag of AES-GCM.
+pub type Tag = [u8; 16];
+
+/// The nonce of AES-GCM.
+pub type Nonce = [u8; 12];
