@@ -1,0 +1,345 @@
+//! The shape of the source: imports only go down, every foreign crate has one home, files stay
+//! short, and `unsafe` stays where it is explained.
+//!
+//! The compiler accepts import loops, so a test has to refuse them. It reads the source as text:
+//! comments and strings are blanked first, then every path that starts at the crate root (or
+//! climbs there by `super`) must point at a lower rank than the file it stands in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules of the crate and their ranks; two modules of one rank do not see each other.
+const RANKS: [(&str, u8); 9] = [
+    ("id", 0),
+    ("crypto", 0),
+    ("keystore", 1),
+    ("envelope", 1),
+    ("volume", 2),
+    ("fuse", 3),
+    ("control", 3),
+    ("cli", 4),
+    ("main", 5),
+];
+
+/// Where each dependency may be named, as path prefixes under `src`; an empty prefix is anywhere.
+const HOMES: &[(&str, &[&str])] = &[
+    ("aes", &["crypto/"]),
+    ("aes_gcm", &["crypto/"]),
+    ("aes_siv", &["crypto/"]),
+    ("argon2", &["crypto/"]),
+    ("aws_lc_rs", &["crypto/"]),
+    ("base64ct", &["crypto/", "keystore/", "envelope/", "cli/"]),
+    ("chacha20", &["crypto/"]),
+    ("clap", &["cli/", "main.rs"]),
+    ("cmac", &["crypto/"]),
+    ("crc32fast", &["crypto/", "envelope/"]),
+    ("env_logger", &["cli/", "main.rs"]),
+    ("fuser", &["fuse/"]),
+    ("getrandom", &["crypto/"]),
+    ("hkdf", &["crypto/"]),
+    ("hmac", &["crypto/"]),
+    ("indicatif", &["cli/"]),
+    ("libc", &["volume/", "fuse/", "control/", "cli/"]),
+    ("log", &["keystore/", "volume/", "fuse/", "control/", "cli/", "main.rs"]),
+    ("proptest", &[""]),
+    ("rpassword", &["cli/"]),
+    ("rusqlite", &["keystore/store"]),
+    ("rustix", &["crypto/random.rs", "keystore/", "volume/", "fuse/", "control/", "cli/"]),
+    ("sd_notify", &["cli/"]),
+    ("serde", &["keystore/", "volume/", "control/", "cli/"]),
+    ("serde_json", &["keystore/", "volume/", "control/", "cli/"]),
+    ("sha2", &["crypto/"]),
+    ("signal_hook", &["control/", "cli/"]),
+    ("subtle", &["crypto/"]),
+    ("zeroize", &[""]),
+];
+
+/// Lines of code a file may have before its inline tests.
+const MAX_LINES: usize = 600;
+
+/// The files that may contain `unsafe`.
+const UNSAFE_HOMES: [&str; 1] = ["volume/sys.rs"];
+
+/// One source file, comments and strings blanked.
+struct Source {
+    /// Path under `src`, with forward slashes.
+    name: String,
+    code: String,
+}
+
+impl Source {
+    /// The crate's module this file belongs to.
+    fn module(&self) -> &str {
+        let first = self.name.split('/').next().unwrap();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// How many modules lie between the crate root and the items of this file.
+    fn depth(&self) -> usize {
+        let parts = self.name.split('/').count();
+        if self.name.ends_with("/mod.rs") { parts - 1 } else { parts }
+    }
+
+    fn line_of(&self, at: usize) -> usize {
+        self.code[..at].matches('\n').count() + 1
+    }
+
+    /// Code before the inline tests.
+    fn before_tests(&self) -> &str {
+        self.code.find("#[cfg(test)]\nmod ").map_or(&self.code, |end| &self.code[..end])
+    }
+}
+
+#[test]
+fn imports_only_go_down() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.name != "lib.rs") {
+        let own = rank(source.module());
+        for (at, target) in crate_paths(source) {
+            let Some((_, theirs)) = RANKS.iter().find(|(name, _)| *name == target) else {
+                let line = source.line_of(at);
+                wrong.push(format!("{}:{line} names crate::{target}, not a module", source.name));
+                continue;
+            };
+            if target != source.module() && *theirs >= own {
+                let line = source.line_of(at);
+                wrong.push(format!("{}:{line} may not import crate::{target}", source.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "upward or sideways imports:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_foreign_crate_stays_in_its_home() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (foreign, homes) in HOMES {
+            if homes.iter().any(|home| source.name.starts_with(home)) {
+                continue;
+            }
+            let named = words(&source.code)
+                .filter(|(at, word)| word == foreign && starts_a_path(&source.code, *at, word))
+                .map(|(at, _)| source.line_of(at));
+            for line in named {
+                wrong.push(format!(
+                    "{}:{line} names {foreign}, whose home is {homes:?}",
+                    source.name
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_dependency_has_a_home() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut inside = false;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = line.ends_with("dependencies]");
+        } else if let (true, Some((name, _))) = (inside, line.split_once('=')) {
+            let name = name.trim().replace('-', "_");
+            assert!(
+                HOMES.iter().any(|(known, _)| *known == name),
+                "{name} is in Cargo.toml and has no home in tests/layering.rs"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_600_lines_of_code() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|source| (source, source.before_tests().lines().count()))
+        .filter(|(_, lines)| *lines > MAX_LINES)
+        .map(|(source, lines)| format!("{} has {lines} lines", source.name))
+        .collect();
+    assert!(long.is_empty(), "split these: {}", long.join(", "));
+}
+
+#[test]
+fn unsafe_code_stays_in_its_one_file() {
+    let wrong: Vec<String> = sources()
+        .iter()
+        .filter(|source| !UNSAFE_HOMES.contains(&source.name.as_str()))
+        .filter(|source| words(&source.code).any(|(_, word)| word == "unsafe"))
+        .map(|source| source.name.clone())
+        .collect();
+    assert!(wrong.is_empty(), "unsafe outside {UNSAFE_HOMES:?}: {wrong:?}");
+}
+
+#[test]
+fn every_module_of_the_crate_has_a_rank() {
+    for source in sources() {
+        let known =
+            source.name == "lib.rs" || RANKS.iter().any(|(name, _)| *name == source.module());
+        assert!(known, "{} belongs to no ranked module", source.name);
+    }
+}
+
+fn rank(module: &str) -> u8 {
+    RANKS.iter().find(|(name, _)| *name == module).map_or(0, |(_, rank)| *rank)
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let mut files = Vec::new();
+    walk(&src, &mut files);
+    files
+        .into_iter()
+        .map(|file| Source {
+            name: file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned(),
+            code: blank(&fs::read_to_string(&file).unwrap()),
+        })
+        .collect()
+}
+
+fn walk(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The modules that paths from the crate root lead to, with the offset of each path. In a group,
+/// `crate::{a::x, b}`, each member counts.
+fn crate_paths(source: &Source) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let tests_at = source.before_tests().len();
+    for (at, word) in words(&source.code) {
+        let rest = &source.code[at..];
+        let after = match word {
+            "crate" => rest.strip_prefix("crate::"),
+            "super" if !source.code[..at].ends_with("::") => {
+                let climbs = source.depth() + usize::from(at >= tests_at);
+                climb(rest, climbs)
+            }
+            _ => None,
+        };
+        for target in after.map(heads).unwrap_or_default() {
+            found.push((at, target));
+        }
+    }
+    found
+}
+
+/// What follows `super::` taken `levels` times; nothing if the path climbs less far.
+fn climb(mut rest: &str, levels: usize) -> Option<&str> {
+    for _ in 0..levels {
+        rest = rest.strip_prefix("super::")?;
+    }
+    Some(rest)
+}
+
+/// The first names of a path or of a group of paths.
+fn heads(rest: &str) -> Vec<String> {
+    let Some(group) = rest.strip_prefix('{') else {
+        return words(rest).next().map(|(_, word)| vec![word.to_owned()]).unwrap_or_default();
+    };
+    let mut nesting = 0;
+    let mut member = String::new();
+    let mut out = Vec::new();
+    for letter in group.chars() {
+        match letter {
+            '{' => nesting += 1,
+            '}' if nesting == 0 => break,
+            '}' => nesting -= 1,
+            ',' if nesting == 0 => out.push(std::mem::take(&mut member)),
+            _ if nesting == 0 => member.push(letter),
+            _ => {}
+        }
+    }
+    out.push(member);
+    out.iter().filter_map(|path| words(path).next().map(|(_, word)| word.to_owned())).collect()
+}
+
+/// True where a word begins a path or a plain `use`, as the name of a crate does.
+fn starts_a_path(code: &str, at: usize, word: &str) -> bool {
+    let before = code[..at].trim_end();
+    let after = &code[at + word.len()..];
+    let used = before.ends_with("use") && (after.starts_with(';') || after.starts_with(" as "));
+    used || (after.starts_with("::") && !before.ends_with("::") && !before.ends_with('.'))
+}
+
+/// The identifiers of a text with their offsets.
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let inside = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at + text[at..].find(inside)?;
+        let len = text[start..].find(|letter| !inside(letter)).unwrap_or(text.len() - start);
+        at = start + len;
+        Some((start, &text[start..at]))
+    })
+}
+
+/// The same text with comments and the insides of strings replaced by blanks, line by line.
+fn blank(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let hidden = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(len) = string_len(rest) {
+            len
+        } else if rest.starts_with("'\"'") || rest.starts_with("'\\''") {
+            rest[1..].find('\'').map_or(1, |end| end + 2)
+        } else {
+            out.push(letter);
+            rest = &rest[letter.len_utf8()..];
+            continue;
+        };
+        out.extend(rest[..hidden].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+        rest = &rest[hidden..];
+    }
+    out
+}
+
+/// The length of the string literal that starts here, raw or plain.
+fn string_len(rest: &str) -> Option<usize> {
+    if let Some(raw) = rest.strip_prefix('r') {
+        let hashes = raw.len() - raw.trim_start_matches('#').len();
+        let body = raw[hashes..].strip_prefix('"')?;
+        let end = format!("\"{}", "#".repeat(hashes));
+        return Some(2 + hashes + body.find(&end)? + end.len());
+    }
+    let body = rest.strip_prefix('"')?;
+    let mut escaped = false;
+    for (at, letter) in body.char_indices() {
+        match letter {
+            '"' if !escaped => return Some(at + 2),
+            _ => escaped = letter == '\\' && !escaped,
+        }
+    }
+    Some(rest.len())
+}
+
+#[test]
+fn the_scanner_sees_what_it_must() {
+    let source = |name: &str, code: &str| Source { name: name.to_owned(), code: blank(code) };
+    let paths = |source: &Source| -> Vec<String> {
+        crate_paths(source).into_iter().map(|(_, target)| target).collect()
+    };
+    let grouped = source("volume/io.rs", "use crate::{envelope::{unit, layout}, fuse};");
+    assert_eq!(paths(&grouped), ["envelope", "fuse"]);
+    let climbing = source("volume/io.rs", "use super::super::fuse::adapter; use super::lock;");
+    assert_eq!(paths(&climbing), ["fuse"]);
+    let hidden = source("volume/io.rs", "// crate::fuse\nlet x = \"crate::cli\"; /* crate::cli */");
+    assert!(paths(&hidden).is_empty());
+    assert!(starts_a_path("x: log::Level", 3, "log"));
+    assert!(!starts_a_path("self.log::<u8>()", 5, "log"));
+    assert!(!starts_a_path("let log = 1;", 4, "log"));
+}
