@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Installs what the tests drive: programs from the distribution (Debian or Ubuntu) and two test
+# suites from crates.io, which go into target/tools. Does nothing where everything is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# program:package
+wanted=(
+    fusermount3:fuse3 setfacl:acl setfattr:attr sqlite3:sqlite3 rsync:rsync git:git tar:tar
+    python3:python3 mkfs.ext4:e2fsprogs setpriv:util-linux mount:mount restic:restic
+    borg:borgbackup fio:fio
+)
+missing=()
+for entry in "${wanted[@]}"; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+done
+
+if [ ${#missing[@]} -gt 0 ]; then
+    if ! command -v apt-get >/dev/null; then
+        echo "install-tools: install these with your package manager: ${missing[*]}" >&2
+        exit 1
+    fi
+    root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+fi
+
+tools="${CARGO_TARGET_DIR:-target}/tools"
+install_suite() { # crate version
+    [ -x "$tools/bin/$1" ] && return
+    # A target directory of its own: the two suites share nothing with the project's build.
+    cargo install "$1" --version "$2" --locked --quiet --root "$tools" --target-dir "$tools/build"
+}
+install_suite pjdfstest 0.2.2
+install_suite fsx 0.3.2
+rm -rf "$tools/build"
