@@ -1,0 +1,104 @@
+//! The volume descriptor (FORMAT section 9): kept twice in the vault's `.kmsfs` directory.
+
+use super::EnvelopeError;
+use super::record::{RECORD_LEN, Recipient, RecordReader, RecordWriter, verify_mac};
+use crate::crypto::hash::{Label, derive};
+use crate::crypto::secret::Secret;
+use crate::id::VolumeId;
+
+const MAGIC: &[u8; 8] = b"KMSFSV1\0";
+const WHAT: &str = "volume descriptor";
+
+/// What a volume says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeDescriptor {
+    /// The volume's id, bound into every wrap.
+    pub volume: VolumeId,
+    /// Higher is newer.
+    pub sequence: u64,
+    /// When it was made, in nanoseconds since 1970.
+    pub created: i64,
+    /// The volume key, wrapped under the KMS key of the root directory.
+    pub recipient: Recipient,
+}
+
+/// What the volume key gives.
+#[derive(Debug)]
+pub struct VolumeKeys {
+    volume: VolumeId,
+    commitment: [u8; 32],
+    mac: Secret<32>,
+}
+
+impl VolumeKeys {
+    /// The keys that the volume key gives for `volume`.
+    pub fn new(volume: VolumeId, key: &Secret<32>) -> Self {
+        let salt = volume.as_bytes();
+        Self {
+            volume,
+            commitment: *derive::<32>(key, salt, Label::VolumeCommit).expose(),
+            mac: derive(key, salt, Label::VolumeDescriptor),
+        }
+    }
+}
+
+impl VolumeDescriptor {
+    /// The descriptor's bytes.
+    pub fn encode(&self, keys: &VolumeKeys) -> [u8; RECORD_LEN] {
+        let mut record = RecordWriter::new(MAGIC);
+        record.put(&[0; 4]);
+        record.put(&self.sequence.to_le_bytes());
+        record.put(self.volume.as_bytes());
+        record.put(&keys.commitment);
+        record.put(&self.created.to_le_bytes());
+        record.put_recipient(&self.recipient);
+        record.finish(&keys.mac)
+    }
+}
+
+/// A descriptor whose form and CRC are right; its contents are claims.
+#[derive(Debug, Clone)]
+pub struct UnverifiedVolume {
+    bytes: [u8; RECORD_LEN],
+    commitment: [u8; 32],
+    descriptor: VolumeDescriptor,
+}
+
+impl UnverifiedVolume {
+    /// Reads a descriptor without any key.
+    ///
+    /// # Errors
+    /// `Malformed` for damage or foreign bytes, `Newer` for a later format.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let bytes: &[u8; RECORD_LEN] =
+            bytes.try_into().map_err(|_| EnvelopeError::Malformed(WHAT))?;
+        let mut reader = RecordReader::new(WHAT, MAGIC, bytes)?;
+        if reader.array::<4>()? != [0; 4] {
+            return Err(EnvelopeError::Newer(WHAT));
+        }
+        let sequence = reader.u64()?;
+        let volume = VolumeId::from_bytes(reader.array()?);
+        let commitment = reader.array()?;
+        let created = reader.i64()?;
+        let recipient = reader.recipient()?;
+        let descriptor = VolumeDescriptor { volume, sequence, created, recipient };
+        Ok(Self { bytes: *bytes, commitment, descriptor })
+    }
+
+    /// What the descriptor claims.
+    pub fn claims(&self) -> &VolumeDescriptor {
+        &self.descriptor
+    }
+
+    /// The descriptor, if `keys` made it.
+    ///
+    /// # Errors
+    /// `NotAuthentic` when they did not.
+    pub fn verify(&self, keys: &VolumeKeys) -> Result<VolumeDescriptor, EnvelopeError> {
+        if keys.volume != self.descriptor.volume || self.commitment != keys.commitment {
+            return Err(EnvelopeError::NotAuthentic(WHAT));
+        }
+        verify_mac(WHAT, &self.bytes, &keys.mac)?;
+        Ok(self.descriptor.clone())
+    }
+}

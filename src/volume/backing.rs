@@ -1,0 +1,144 @@
+//! What a file's contents lie on: one seam, so that tests can crash it and fill it up.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fdatasync, fstat, ftruncate, seek};
+use rustix::io::{Errno, pread, pwrite};
+
+use super::sys;
+
+type Result<T> = std::result::Result<T, Errno>;
+
+/// A backing file: bytes at offsets, a length, and durability on request.
+///
+/// Crash model (FORMAT section 11): a page is written whole or not at all; between two syncs pages
+/// reach the disk in any order, apart from the length; shrinking and punching persist in order.
+pub trait Backing: Send + Sync {
+    /// The length in bytes.
+    fn length(&self) -> Result<u64>;
+    /// Reads up to the end of the file; returns how many bytes there were.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize>;
+    /// Writes from the start of `buf`; returns how many bytes were taken before an error or a full
+    /// disk (an error only when none were).
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize>;
+    /// Sets the length.
+    fn set_length(&self, length: u64) -> Result<()>;
+    /// Makes everything written so far durable.
+    fn sync(&self) -> Result<()>;
+    /// Waits until nothing of this range is on its way to the disk and what was written is there.
+    fn settle(&self, offset: u64, length: u64) -> Result<()>;
+    /// Turns the range into a hole.
+    fn punch(&self, offset: u64, length: u64) -> Result<()>;
+    /// Reserves space for the range without changing the length.
+    fn reserve(&self, offset: u64, length: u64) -> Result<()>;
+    /// The next offset that holds data, or `None` behind the last.
+    fn next_data(&self, offset: u64) -> Result<Option<u64>>;
+    /// The next offset that is a hole; the end of the file counts as one.
+    fn next_hole(&self, offset: u64) -> Result<u64>;
+    /// Runs `change` and puts the modification time back: for changes that are not contents.
+    fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
+    /// The modification time in nanoseconds since 1970.
+    fn mtime(&self) -> Result<i64>;
+}
+
+/// A file of the backing filesystem.
+#[derive(Debug)]
+pub struct BackingFile(OwnedFd);
+
+impl BackingFile {
+    /// Takes over an open file.
+    pub fn new(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for BackingFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Backing for BackingFile {
+    fn length(&self) -> Result<u64> {
+        u64::try_from(fstat(&self.0)?.st_size).map_err(|_| Errno::IO)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match pread(&self.0, rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) {
+            match pwrite(&self.0, rest, offset + done as u64) {
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn set_length(&self, length: u64) -> Result<()> {
+        ftruncate(&self.0, length)
+    }
+
+    fn sync(&self) -> Result<()> {
+        fdatasync(&self.0)
+    }
+
+    fn settle(&self, offset: u64, length: u64) -> Result<()> {
+        sys::settle(self.0.as_fd(), offset, length)
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> Result<()> {
+        fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)
+    }
+
+    fn reserve(&self, offset: u64, length: u64) -> Result<()> {
+        fallocate(&self.0, FallocateFlags::KEEP_SIZE, offset, length)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<u64>> {
+        match seek(&self.0, SeekFrom::Data(offset)) {
+            Ok(at) => Ok(Some(at)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn next_hole(&self, offset: u64) -> Result<u64> {
+        match seek(&self.0, SeekFrom::Hole(offset)) {
+            Err(Errno::NXIO) => self.length(),
+            other => other,
+        }
+    }
+
+    fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let before = fstat(&self.0)?;
+        change()?;
+        let mtime = rustix::fs::Timespec {
+            tv_sec: before.st_mtime,
+            tv_nsec: before.st_mtime_nsec.try_into().unwrap_or(0),
+        };
+        let atime = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+        let times = rustix::fs::Timestamps { last_access: atime, last_modification: mtime };
+        rustix::fs::futimens(&self.0, &times)
+    }
+
+    fn mtime(&self) -> Result<i64> {
+        let stat = fstat(&self.0)?;
+        let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        Ok(stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanos))
+    }
+}
