@@ -1,0 +1,126 @@
+//! What can go wrong in a volume. `fuse::errno` and `cli::exit` translate it, variant by variant.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::crypto::CryptoError;
+use crate::envelope::EnvelopeError;
+use crate::id::KeyId;
+
+/// The result of an operation on a volume.
+pub type Result<T, E = VolumeError> = std::result::Result<T, E>;
+
+/// An error of a volume.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum VolumeError {
+    /// The backing filesystem refused.
+    Io(Errno),
+    /// Bytes that must be authentic are not: changed, moved, cut or zeroed by someone.
+    Tampered(&'static str),
+    /// A crash lost bytes that nobody had synced, or damage cannot be told from that.
+    Lost(&'static str),
+    /// The header names a KMS key that this directory does not accept (FORMAT section 10).
+    ForeignKey {
+        /// The key that the header names.
+        found: KeyId,
+    },
+    /// The KMS key is disabled, pending deletion, or gone.
+    KeyUnusable(KeyId),
+    /// The structure is of a later format.
+    Newer(&'static str),
+    /// The directory is not a vault.
+    NotAVolume(PathBuf),
+    /// Someone else holds the vault.
+    InUse(String),
+    /// A name, or the encrypted form of a link target, is too long.
+    NameTooLong,
+    /// The name is reserved for what is not ours to decrypt.
+    ReservedName,
+    /// Directories of different KMS keys, and the target asks for a copy.
+    CrossPolicy,
+    /// The volume is mounted read-only.
+    ReadOnly,
+    /// The file would be longer than the format allows.
+    TooLarge,
+    /// No such entry.
+    NotFound,
+    /// The inode is no longer known or no longer exists.
+    Stale,
+    /// The directory is not empty.
+    NotEmpty,
+    /// The system gave no randomness.
+    Random,
+}
+
+impl fmt::Display for VolumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(errno) => write!(f, "{}", io::Error::from(*errno)),
+            Self::Tampered(what) => {
+                write!(f, "{what} is not authentic: changed or cut from outside")
+            }
+            Self::Lost(what) => write!(f, "{what} was lost in a crash"),
+            Self::ForeignKey { found } => {
+                write!(f, "the header names KMS key {found}, which the directory does not accept")
+            }
+            Self::KeyUnusable(key) => write!(f, "KMS key {key} cannot be used now"),
+            Self::Newer(what) => write!(f, "{what} of a newer format: upgrade kmsfs"),
+            Self::NotAVolume(path) => write!(
+                f,
+                "{} is not a kmsfs vault: make one with 'kmsfs init' or 'mount --create'",
+                path.display()
+            ),
+            Self::InUse(who) => write!(f, "the vault is in use by {who}"),
+            Self::NameTooLong => f.write_str("the name is too long"),
+            Self::ReservedName => {
+                f.write_str("names that start with 'kmsfs.foreign.' are reserved")
+            }
+            Self::CrossPolicy => f.write_str("the directories have different KMS keys"),
+            Self::ReadOnly => f.write_str("the volume is mounted read-only"),
+            Self::TooLarge => f.write_str("the file would be too large"),
+            Self::NotFound => f.write_str("no such file or directory"),
+            Self::Stale => f.write_str("the file no longer exists"),
+            Self::NotEmpty => f.write_str("the directory is not empty"),
+            Self::Random => f.write_str("the system gave no randomness"),
+        }
+    }
+}
+
+impl std::error::Error for VolumeError {}
+
+impl From<Errno> for VolumeError {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno)
+    }
+}
+
+impl From<io::Error> for VolumeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+}
+
+impl From<EnvelopeError> for VolumeError {
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::Malformed(what) | EnvelopeError::NotAuthentic(what) => {
+                Self::Tampered(what)
+            }
+            EnvelopeError::Newer(what) => Self::Newer(what),
+            EnvelopeError::Crypto(error) => error.into(),
+        }
+    }
+}
+
+impl From<CryptoError> for VolumeError {
+    fn from(error: CryptoError) -> Self {
+        match error {
+            CryptoError::NotAuthentic => Self::Tampered("data"),
+            _ => Self::Random,
+        }
+    }
+}
