@@ -7,6 +7,8 @@ use rustix::io::{Errno, pread, pwrite};
 
 use super::sys;
 
+pub mod memory;
+
 type Result<T> = std::result::Result<T, Errno>;
 
 /// A backing file: bytes at offsets, a length, and durability on request.

@@ -1,0 +1,126 @@
+//! What a block is worth, given its data unit, its spill entry and the file's seal (R1, R5, R7, R10).
+//!
+//! A pure decision, so that its table can be read and tested.
+
+use crate::envelope::{Entry, EntryState, Opened};
+
+/// What is known about a block before it is judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    /// Bytes of the block that lie within the file's size.
+    pub(super) expected: usize,
+    /// Bytes that its data page can hold.
+    pub(super) payload: usize,
+    /// True for the last block of the file.
+    pub(super) last: bool,
+    /// The file may have holes.
+    pub(super) sparse: bool,
+    /// The group has no spill page at all.
+    pub(super) group_absent: bool,
+}
+
+/// What the block holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Zeros, and it is authentic that there is nothing.
+    Hole,
+    /// The data unit's bytes, this many bytes of its entry's tail, and zeros up to `expected`.
+    Bytes {
+        /// How many bytes of the entry's tail count.
+        tail: usize,
+        /// What is odd about it, if a crash can have caused it and only then.
+        odd: Option<&'static str>,
+    },
+    /// Zeros, and only a crash can have left it so.
+    OddHole(&'static str),
+    /// Nothing that may be returned.
+    Missing(&'static str),
+}
+
+/// Judges a block from its opened data unit and its spill entry.
+pub(super) fn judge(facts: Facts, unit: Opened, entry: Entry<'_>) -> Verdict {
+    let (length, tag) = match unit {
+        Opened::Absent => return absent(facts, entry),
+        Opened::Present { length, tag } => (length, tag),
+    };
+    if facts.expected <= length {
+        return Verdict::Bytes { tail: 0, odd: None };
+    }
+    if length < facts.payload {
+        return short(facts, 0, "a page shorter than its block");
+    }
+    match entry.state {
+        EntryState::Present => {
+            let odd = (entry.binding != tag).then_some("the halves of a block are of two writes");
+            if length + entry.tail.len() < facts.expected {
+                return short(facts, entry.tail.len(), "a tail shorter than its block");
+            }
+            Verdict::Bytes { tail: entry.tail.len(), odd }
+        }
+        EntryState::Absent | EntryState::Hole => short(facts, 0, "a block without its tail"),
+    }
+}
+
+fn absent(facts: Facts, entry: Entry<'_>) -> Verdict {
+    match entry.state {
+        _ if !facts.sparse || facts.last => Verdict::Missing("a page of the file"),
+        EntryState::Hole => Verdict::Hole,
+        EntryState::Absent if facts.group_absent => Verdict::Hole,
+        EntryState::Absent => Verdict::OddHole("a hole that nothing vouches for"),
+        EntryState::Present => Verdict::Missing("a page whose tail exists"),
+    }
+}
+
+/// The block ends early. Inside the file that reads as zeros after a crash; at its end the size
+/// itself is wrong, and bytes that were never written are not made up.
+fn short(facts: Facts, tail: usize, odd: &'static str) -> Verdict {
+    if facts.last { Verdict::Missing(odd) } else { Verdict::Bytes { tail, odd: Some(odd) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAG: [u8; 8] = [1; 8];
+    const FULL: Opened = Opened::Present { length: 4052, tag: TAG };
+    const SHORT: Opened = Opened::Present { length: 100, tag: TAG };
+    const TAIL: [u8; 44] = [7; 44];
+
+    fn facts() -> Facts {
+        Facts { expected: 4096, payload: 4052, last: false, sparse: false, group_absent: false }
+    }
+
+    fn entry(state: EntryState, binding: [u8; 8], tail: &[u8]) -> Entry<'_> {
+        Entry { state, binding, tail }
+    }
+
+    #[test]
+    fn the_table_of_units_and_entries() {
+        use EntryState::{Absent, Hole, Present};
+        let whole = entry(Present, TAG, &TAIL);
+        let other = entry(Present, [2; 8], &TAIL);
+        let (none, hole) = (entry(Absent, [0; 8], &[]), entry(Hole, [0; 8], &[]));
+        let last = Facts { last: true, ..facts() };
+        let sparse = Facts { sparse: true, ..facts() };
+        let odd = |verdict| matches!(verdict, Verdict::Bytes { odd: Some(_), .. });
+        let missing = |verdict| matches!(verdict, Verdict::Missing(_));
+        assert_eq!(judge(facts(), FULL, whole), Verdict::Bytes { tail: 44, odd: None });
+        assert!(odd(judge(facts(), FULL, other)), "two writes");
+        assert!(odd(judge(facts(), FULL, none)), "no tail, inside");
+        assert!(missing(judge(last, FULL, none)), "no tail, at the end");
+        assert!(odd(judge(facts(), SHORT, whole)), "short page, inside");
+        assert!(missing(judge(last, SHORT, whole)), "short page, at the end");
+        let end = Facts { expected: 100, ..last };
+        assert_eq!(judge(end, SHORT, none), Verdict::Bytes { tail: 0, odd: None });
+        assert_eq!(judge(end, FULL, none), Verdict::Bytes { tail: 0, odd: None });
+        assert!(missing(judge(facts(), Opened::Absent, whole)), "dense files have no holes");
+        assert!(missing(judge(facts(), Opened::Absent, hole)), "dense files have no holes");
+        assert_eq!(judge(sparse, Opened::Absent, hole), Verdict::Hole);
+        assert!(matches!(judge(sparse, Opened::Absent, none), Verdict::OddHole(_)));
+        assert!(missing(judge(sparse, Opened::Absent, whole)));
+        let bare = Facts { group_absent: true, ..sparse };
+        assert_eq!(judge(bare, Opened::Absent, none), Verdict::Hole);
+        assert!(missing(judge(Facts { last: true, ..bare }, Opened::Absent, none)));
+        assert!(odd(judge(sparse, FULL, hole)), "a page beats a hole mark");
+    }
+}

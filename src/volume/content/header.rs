@@ -1,0 +1,200 @@
+//! The header slots of a file: read, made, changed (FORMAT sections 3 and 11.2).
+
+use rustix::io::Errno;
+
+use super::{Access, Content, Ready, Slot, State};
+use crate::envelope::layout::{HEADER_AREA, PAGE_LEN, backing_len};
+use crate::envelope::{
+    EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Seal, UnverifiedHeader,
+};
+use crate::volume::error::{Result, VolumeError};
+
+const WHAT: &str = "file header";
+
+impl Content {
+    /// Loads keys and header of a file that has one and whose keys are not here.
+    pub(super) fn load(&self, state: &mut State) -> Result<()> {
+        if state.ready.is_some() || !state.has_header {
+            return Ok(());
+        }
+        let mut area = [0; HEADER_AREA];
+        let got = self.backing.read_at(&mut area, 0)?;
+        if got < HEADER_AREA || area.iter().all(|b| *b == 0) {
+            // A page 0 that was never written, or erased (R5).
+            return Err(VolumeError::Lost(WHAT));
+        }
+        let slots = [Slot::A, Slot::B].map(|slot| parse_slot(&area, slot));
+        let (slot, keys, header) = self.choose(&slots)?;
+        let spare = match (slot, slots) {
+            (Slot::A, [_, spare]) | (Slot::B, [spare, _]) => spare,
+        };
+        let spare_ok = spare.is_ok_and(|spare| spare.verify(&keys).is_ok());
+        if !spare_ok {
+            log::warn!("file {}: a header slot is damaged; the other one is good", header.file);
+            if self.access == Access::ReadWrite {
+                self.write_slot(slot.other(), &header.encode(&keys))?;
+            }
+        }
+        if header.seal.size > state.size && !self.shared.crashed_since(header.seal.at) {
+            log::warn!("file {}: cut below its sealed size", header.file);
+            return Err(VolumeError::Tampered("file length"));
+        }
+        if state.marks.header_durable.is_none() && state.marks.header_written.is_none() {
+            state.marks.header_durable = Some(slot);
+        }
+        let cipher = keys.unit_cipher();
+        state.ready = Some(Ready { header, keys, cipher, fresh: false });
+        Ok(())
+    }
+
+    /// The newest slot that its own key vouches for.
+    fn choose(
+        &self,
+        slots: &[Result<UnverifiedHeader, EnvelopeError>; 2],
+    ) -> Result<(Slot, FileKeys, FileHeader)> {
+        let mut known: Vec<_> = [Slot::A, Slot::B]
+            .into_iter()
+            .zip(slots)
+            .filter_map(|(slot, parsed)| Some((slot, parsed.as_ref().ok()?)))
+            .collect();
+        if let [Err(EnvelopeError::Newer(what)), _] | [_, Err(EnvelopeError::Newer(what))] = slots
+            && known.is_empty()
+        {
+            return Err(VolumeError::Newer(what));
+        }
+        known.sort_by_key(|(_, slot)| std::cmp::Reverse(slot.claims().sequence));
+        let mut failure = VolumeError::Tampered(WHAT);
+        for (slot, unverified) in known {
+            let claims = unverified.claims();
+            let dek = match self.keys.unwrap(claims) {
+                Ok(dek) => dek,
+                // A wrap that does not open is damage, and the other slot may be good. A key that
+                // may not be used is an answer: an older slot must not get around it (R9).
+                Err(error @ VolumeError::Tampered(_)) => {
+                    failure = error;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let keys = FileKeys::new(claims.file, dek);
+            if let Ok(header) = unverified.verify(&keys) {
+                return Ok((slot, keys, header));
+            }
+        }
+        Err(failure)
+    }
+
+    /// Makes keys and a header for a file that has none. Nothing reaches the disk yet.
+    pub(super) fn ensure_header(&self, state: &mut State) -> Result<()> {
+        if self.access == Access::ReadOnly {
+            return Err(VolumeError::ReadOnly);
+        }
+        self.load(state)?;
+        if state.ready.is_some() {
+            return Ok(());
+        }
+        let (file, dek, recipient) = self.keys.create()?;
+        let keys = FileKeys::new(file, dek);
+        let cipher = keys.unit_cipher();
+        let header = FileHeader {
+            file,
+            sequence: 1,
+            flags: HeaderFlags::default(),
+            seal: Seal::default(),
+            recipients: vec![recipient],
+        };
+        state.ready = Some(Ready { header, keys, cipher, fresh: true });
+        state.has_header = true;
+        state.marks.durable_size = 0;
+        Ok(())
+    }
+
+    /// Changes the header: in memory while it is fresh, else in the slot that is not durable (R3).
+    pub(super) fn update_header(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&mut FileHeader),
+    ) -> Result<()> {
+        let ready = state.ready.as_mut().ok_or(VolumeError::Lost(WHAT))?;
+        if ready.fresh {
+            change(&mut ready.header);
+            return Ok(());
+        }
+        let mut header = ready.header.clone();
+        change(&mut header);
+        header.sequence += 1;
+        let slot = match state.marks.header_written {
+            Some(slot) => slot,
+            None => state.marks.header_durable.map_or(Slot::A, Slot::other),
+        };
+        self.write_slot(slot, &header.encode(&ready.keys))?;
+        ready.header = header;
+        state.marks.header_written = Some(slot);
+        state.marks.header_updated = state.marks.touch();
+        Ok(())
+    }
+
+    /// Writes the newest header into the slot that does not have it: after a re-wrap was synced,
+    /// nothing on the disk opens with the old material any more.
+    pub(super) fn scrub_header(&self, state: &mut State) -> Result<()> {
+        self.update_header(state, |_| {})
+    }
+
+    /// Writes page 0 of a file that has a header but no contents yet.
+    pub(super) fn write_fresh_header(&self, state: &mut State) -> Result<()> {
+        if !state.ready()?.fresh {
+            return Ok(());
+        }
+        let mut page = [0; PAGE_LEN];
+        self.fresh_slots(state, &mut page)?;
+        self.backing.set_length(backing_len(state.size))?;
+        self.write_all(&page, 0)?;
+        self.header_is_out(state);
+        Ok(())
+    }
+
+    /// Puts both slots of a fresh header into the page that is about to go out.
+    pub(super) fn fresh_slots(&self, state: &State, page: &mut [u8]) -> Result<()> {
+        let ready = state.ready()?;
+        let bytes = ready.header.encode(&ready.keys);
+        for slot in page.chunks_exact_mut(RECORD_LEN).take(2) {
+            slot.copy_from_slice(&bytes);
+        }
+        Ok(())
+    }
+
+    /// Notes that the page of a fresh header was written.
+    pub(super) fn header_is_out(&self, state: &mut State) {
+        if let Some(ready) = &mut state.ready {
+            ready.fresh = false;
+        }
+        state.marks.header_durable = None;
+        state.marks.header_written = Some(Slot::A);
+        state.marks.header_updated = state.marks.touch();
+    }
+
+    fn write_slot(&self, slot: Slot, bytes: &[u8; RECORD_LEN]) -> Result<()> {
+        self.backing.keep_times(&mut || match self.backing.write_at(bytes, slot.offset())? {
+            RECORD_LEN => Ok(()),
+            _ => Err(Errno::NOSPC),
+        })?;
+        Ok(())
+    }
+
+    /// Writes all of `bytes` or fails.
+    pub(super) fn write_all(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        if self.backing.write_at(bytes, offset)? < bytes.len() {
+            return Err(VolumeError::Io(Errno::NOSPC));
+        }
+        Ok(())
+    }
+}
+
+fn parse_slot(area: &[u8; HEADER_AREA], slot: Slot) -> Result<UnverifiedHeader, EnvelopeError> {
+    let start = usize::try_from(slot.offset()).unwrap_or(0);
+    let bytes = area
+        .get(start..)
+        .and_then(|rest| rest.first_chunk::<RECORD_LEN>())
+        .ok_or(EnvelopeError::Malformed(WHAT))?;
+    UnverifiedHeader::parse(bytes)
+}

@@ -1,0 +1,199 @@
+//! Reading: pages in, authenticated plaintext out.
+
+use std::cell::RefCell;
+
+use super::block::{Facts, Verdict, judge};
+use super::{Content, State};
+use crate::envelope::layout::{Block, DATA_PAYLOAD, Group, PAGE, PAGE_LEN, PageNo, last_block};
+use crate::envelope::{Opened, UnitPlace};
+use crate::volume::error::{Result, VolumeError};
+
+thread_local! {
+    /// Ciphertext on its way in or out. It never holds plaintext, so it is never wiped.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `work` on a ciphertext buffer of `length` bytes with arbitrary contents.
+pub(super) fn with_scratch<T>(length: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < length {
+            scratch.resize(length, 0);
+        }
+        work(scratch.get_mut(..length).unwrap_or(&mut []))
+    })
+}
+
+impl Content {
+    /// Reads from `offset` into `buf` and returns how many bytes there were before the end.
+    ///
+    /// # Errors
+    /// `Tampered` or `Lost` when a byte of the range is not authentic; `buf` holds nothing that
+    /// counts then. `KeyUnusable` when the keys were wiped and may not be had again.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let state = self.ready_state()?;
+        self.read_from(&state, offset, buf)
+    }
+
+    pub(super) fn read_from(&self, state: &State, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let left = usize::try_from(state.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = buf.len().min(left);
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..length).filter(|rest| !rest.is_empty()) {
+            done += self.read_run(state, offset + done as u64, rest)?;
+        }
+        Ok(length)
+    }
+
+    /// Reads up to the end of the run of pages that `offset` lies in: block 0, or a group's rest.
+    fn read_run(&self, state: &State, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let first = Block::of_offset(offset);
+        let group = first.group();
+        let end = if first.0 == 0 { PAGE } else { group.end_block().start() };
+        let length = buf.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+        let buf = buf.get_mut(..length).unwrap_or_default();
+        let last = Block::of_offset(offset + length as u64 - 1);
+        let pages = usize::try_from(last.0 - first.0 + 1).unwrap_or(0);
+        with_scratch(pages * PAGE_LEN, |units| {
+            let got = self.backing.read_at(units, first.data_page().offset())?;
+            units.get_mut(got..).unwrap_or_default().fill(0);
+            let mut at = 0;
+            for (number, page) in units.chunks_exact(PAGE_LEN).enumerate() {
+                let block = Block(first.0 + number as u64);
+                let skip = usize::try_from((offset + at as u64) - block.start()).unwrap_or(0);
+                let take = (PAGE_LEN - skip).min(length - at);
+                let part = buf.get_mut(at..at + take).unwrap_or_default();
+                if take == PAGE_LEN {
+                    self.open_block(state, block, group, page, part)?;
+                } else {
+                    let mut whole = zeroize::Zeroizing::new([0; PAGE_LEN]);
+                    self.open_block(state, block, group, page, &mut whole[..])?;
+                    part.copy_from_slice(whole.get(skip..skip + take).unwrap_or_default());
+                }
+                at += take;
+            }
+            Ok(length)
+        })
+    }
+
+    /// Reads one whole block; bytes past the end of the file are zeros.
+    pub(super) fn read_block(&self, state: &State, block: Block, out: &mut [u8]) -> Result<()> {
+        with_scratch(PAGE_LEN, |page| {
+            let got = self.backing.read_at(page, block.data_page().offset())?;
+            page.get_mut(got..).unwrap_or_default().fill(0);
+            self.open_block(state, block, block.group(), page, out)
+        })
+    }
+
+    /// Opens one block into `out` (4096 bytes), judging what it finds.
+    fn open_block(
+        &self,
+        state: &State,
+        block: Block,
+        group: Group,
+        page: &[u8],
+        out: &mut [u8],
+    ) -> Result<()> {
+        let Some((last, last_length)) = last_block(state.size) else {
+            out.fill(0);
+            return Ok(());
+        };
+        let unit = self.open_unit(state, block.data_page(), page, out)?;
+        let mut facts = Facts {
+            expected: if block == last { last_length } else { PAGE_LEN },
+            payload: block.payload(),
+            last: block == last,
+            sparse: state.sparse(),
+            group_absent: false,
+        };
+        if let Opened::Present { length, .. } = unit
+            && facts.expected <= length
+        {
+            out.get_mut(facts.expected..).unwrap_or_default().fill(0);
+            return Ok(());
+        }
+        let verdict = self.with_spill(state, group, |spill, absent| {
+            facts.group_absent = absent;
+            let entry = spill.entry(block.index());
+            let verdict = judge(facts, unit, entry);
+            if let (Verdict::Bytes { tail, .. }, Opened::Present { length, .. }) = (verdict, unit) {
+                let (_, rest) = out.split_at_mut(length);
+                let (to, zeros) = rest.split_at_mut(tail.min(rest.len()));
+                to.copy_from_slice(entry.tail.get(..to.len()).unwrap_or_default());
+                zeros.fill(0);
+            }
+            verdict
+        })?;
+        match verdict {
+            Verdict::Bytes { odd: None, .. } => {
+                out.get_mut(facts.expected..).unwrap_or_default().fill(0);
+                Ok(())
+            }
+            Verdict::Hole => {
+                out.fill(0);
+                Ok(())
+            }
+            Verdict::Bytes { odd: Some(what), .. } => self.residue(state, block, what, out),
+            Verdict::OddHole(what) => {
+                out.fill(0);
+                self.residue(state, block, what, out)
+            }
+            Verdict::Missing(what) => {
+                out.fill(0);
+                match self.crash_may_explain(state, block) {
+                    true => Err(VolumeError::Lost(what)),
+                    false => Err(self.tampered(state, block, what)),
+                }
+            }
+        }
+    }
+
+    pub(super) fn open_unit(
+        &self,
+        state: &State,
+        page: PageNo,
+        bytes: &[u8],
+        out: &mut [u8],
+    ) -> Result<Opened> {
+        let unit = bytes.get(page.unit_start()..).unwrap_or_default();
+        let room = out.get_mut(..DATA_PAYLOAD).unwrap_or_default();
+        let ready = state.ready()?;
+        ready.cipher.open(UnitPlace::data(page), unit, room).map_err(|error| {
+            log::error!("file {}: page {} is not authentic", ready.header.file, page.0);
+            error.into()
+        })
+    }
+
+    /// Something odd that a crash may have left is reported and served; the same thing where no
+    /// crash can have been is tampering.
+    fn residue(
+        &self,
+        state: &State,
+        block: Block,
+        what: &'static str,
+        out: &mut [u8],
+    ) -> Result<()> {
+        if !self.crash_may_explain(state, block) {
+            out.fill(0);
+            return Err(self.tampered(state, block, what));
+        }
+        let file = state.ready()?.header.file;
+        log::warn!("file {file}: block {}: {what}: crash residue of unsynced writes", block.0);
+        Ok(())
+    }
+
+    /// R10: above the seal, after a crash since the seal, or in a file written since it.
+    fn crash_may_explain(&self, state: &State, block: Block) -> bool {
+        let Some(ready) = &state.ready else { return false };
+        let seal = ready.header.seal;
+        block.start() + PAGE > seal.size.next_multiple_of(PAGE)
+            || self.shared.crashed_since(seal.at)
+            || self.backing.mtime().is_ok_and(|mtime| mtime != seal.mtime)
+    }
+
+    fn tampered(&self, state: &State, block: Block, what: &'static str) -> VolumeError {
+        if let Some(ready) = &state.ready {
+            log::error!("file {}: block {}: {what}: tampering", ready.header.file, block.0);
+        }
+        VolumeError::Tampered(what)
+    }
+}

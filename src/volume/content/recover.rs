@@ -1,0 +1,115 @@
+//! After a crash: the length in the last page wins over the hint in the file's length (R1, R5).
+
+use super::block::{Facts, Verdict, judge};
+use super::read::with_scratch;
+use super::{Access, Content, State};
+use crate::envelope::Opened;
+use crate::envelope::layout::{Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block};
+use crate::volume::error::Result;
+
+impl Content {
+    pub(super) fn recovery_needed(&self, state: &State) -> bool {
+        state.ready.as_ref().is_some_and(|ready| {
+            self.shared.crashed_since(ready.header.seal.at) && !state.marks.is_dirty()
+        }) || self.odd_length(state)
+    }
+
+    fn odd_length(&self, state: &State) -> bool {
+        state.ready.is_some()
+            && self.backing.length().is_ok_and(|length| length != backing_len(state.size))
+    }
+
+    /// Finds the last page that a crash left and takes the size from it.
+    pub(super) fn recover_size(&self, state: &mut State) -> Result<()> {
+        let sealed = state.ready()?.header.seal.size;
+        let told = state.size;
+        if told == 0 {
+            // A cut to a small size crashed between its two steps: page 0 knows the length.
+            let first = self.last_length(state, Block(0))?;
+            state.size = first.map_or(0, |length| length as u64);
+        }
+        // Blocks below the seal were durable: where one of them is missing, reading it says so.
+        while let Some((block, _)) = last_block(state.size) {
+            let length = self.last_length(state, block)?;
+            if let Some(length) = length {
+                state.size = block.start() + length as u64;
+                break;
+            }
+            if block.start() < sealed {
+                state.size = state.size.max(sealed).min(told.max(sealed));
+                break;
+            }
+            state.size = self.end_before(state, block, sealed)?;
+        }
+        let length = backing_len(state.size);
+        if self.backing.length()? != length {
+            let file = state.ready()?.header.file;
+            log::warn!(
+                "file {file}: size {told} was a hint from before a crash; it is {}",
+                state.size
+            );
+            if self.access == Access::ReadWrite {
+                let pages = length / PAGE * PAGE;
+                self.backing.keep_times(&mut || {
+                    self.backing.set_length(pages)?;
+                    self.backing.set_length(length)
+                })?;
+                state.marks.touch();
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the block is that is last on the disk; `None` if its page is not there.
+    fn last_length(&self, state: &State, block: Block) -> Result<Option<usize>> {
+        let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        let unit = with_scratch(PAGE_LEN, |page| {
+            let got = self.backing.read_at(page, block.data_page().offset())?;
+            page.get_mut(got..).unwrap_or_default().fill(0);
+            self.open_unit(state, block.data_page(), page, &mut plain[..])
+        })?;
+        let Opened::Present { length, .. } = unit else { return Ok(None) };
+        if length < block.payload() {
+            return Ok(Some(length));
+        }
+        self.with_spill(state, block.group(), |spill, group_absent| {
+            let entry = spill.entry(block.index());
+            let expected = length + entry.tail.len();
+            let facts = Facts {
+                expected,
+                payload: block.payload(),
+                last: true,
+                sparse: state.sparse(),
+                group_absent,
+            };
+            match judge(facts, unit, entry) {
+                Verdict::Bytes { .. } => Some(expected),
+                _ => Some(length),
+            }
+        })
+    }
+
+    /// The end of the block before `block` that has a page, skipping whole holes.
+    fn end_before(&self, state: &State, block: Block, sealed: u64) -> Result<u64> {
+        if !state.sparse() {
+            return Ok(block.start());
+        }
+        let stop = block.data_page().offset();
+        let mut at = Block::of_offset(sealed).data_page().offset();
+        let mut end = sealed;
+        while at < stop {
+            let Some(data) = self.backing.next_data(at)?.filter(|data| *data < stop) else { break };
+            at = self.backing.next_hole(data)?.min(stop).max(data + 1);
+            let mut page = PageNo((at - 1) / PAGE);
+            while page.offset() >= data {
+                if let PageRole::Data(found) = page.role() {
+                    end = end.max(found.start() + PAGE);
+                    break;
+                }
+                let Some(before) = page.0.checked_sub(1) else { break };
+                page = PageNo(before);
+            }
+        }
+        Ok(end.min(block.start()))
+    }
+}

@@ -1,0 +1,341 @@
+//! Size changes and holes: truncate, gaps, punching, reserving (R5, R6, R13, R14).
+
+use super::{Access, Content, State};
+use crate::envelope::EntryState;
+use crate::envelope::layout::{
+    Block, Copy2, Group, MAX_SIZE, PAGE, PAGE_LEN, backing_len, last_block, pages_of,
+};
+use crate::volume::error::{Result, VolumeError};
+
+/// Gaps up to this length are filled with encrypted zeros; longer ones make the file sparse.
+const FILLED_GAP: u64 = 64 * 1024;
+/// Zeros written at a time.
+const ZEROS: usize = 64 * PAGE_LEN;
+
+/// What [`Content::reserve`] does to the size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserve {
+    /// The file grows to cover the range.
+    Grow,
+    /// The size stays.
+    KeepSize,
+}
+
+impl Content {
+    /// Sets the size; what is past the old end reads as zeros.
+    ///
+    /// # Errors
+    /// As a write; `TooLarge`.
+    pub fn truncate(&self, size: u64) -> Result<()> {
+        if size > MAX_SIZE {
+            return Err(VolumeError::TooLarge);
+        }
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        if self.access == Access::ReadOnly {
+            return Err(VolumeError::ReadOnly);
+        }
+        if size == 0 && self.forget_file(&mut state)? {
+            return Ok(());
+        }
+        if size == state.size {
+            return Ok(());
+        }
+        self.ensure_header(&mut state)?;
+        if size < state.size { self.shrink(&mut state, size) } else { self.grow(&mut state, size) }
+    }
+
+    /// Cuts a file to nothing without asking for its key: what an `O_TRUNC` may do to a damaged one.
+    ///
+    /// Returns false if the file has attributes under its key and must keep its header.
+    fn forget_file(&self, state: &mut State) -> Result<bool> {
+        if !state.has_header {
+            return Ok(true);
+        }
+        let keeps_key = match self.load(state) {
+            Ok(()) => state.ready.as_ref().is_some_and(|ready| ready.header.flags.xattrs),
+            Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) => false,
+            Err(error) => return Err(error),
+        };
+        if keeps_key {
+            return Ok(false);
+        }
+        self.backing.set_length(0)?;
+        state.ready = None;
+        state.has_header = false;
+        state.size = 0;
+        for (_, spill) in state.spills().drain() {
+            self.forget_cached(&spill);
+        }
+        let generation = state.marks.generation;
+        state.marks = super::Marks { generation, ..Default::default() };
+        state.marks.touch();
+        state.marks.contents_dirty = true;
+        Ok(true)
+    }
+
+    /// Closes the gap between the end of the file and `offset`, up to the block of `offset`, and
+    /// returns the size that the file has if the write that follows fails.
+    pub(super) fn fill_gap(&self, state: &mut State, offset: u64) -> Result<u64> {
+        let target = Block::of_offset(offset).start();
+        let rest = state.size.next_multiple_of(PAGE).min(target).saturating_sub(state.size);
+        self.write_zeros(state, rest)?;
+        let gap = target.saturating_sub(state.size);
+        if gap <= FILLED_GAP && !state.sparse() {
+            self.write_zeros(state, gap)?;
+        }
+        if target <= state.size {
+            return Ok(state.size);
+        }
+        self.make_sparse(state)?;
+        self.mark_gap(state, Block::of_offset(target))?;
+        if let Some(ready) = &state.ready
+            && ready.fresh
+        {
+            self.write_fresh_header(state)?;
+        }
+        // The length on the disk follows with the block that ends the gap.
+        Ok(std::mem::replace(&mut state.size, target))
+    }
+
+    /// Appends zeros.
+    fn write_zeros(&self, state: &mut State, mut count: u64) -> Result<()> {
+        let zeros = vec![0; ZEROS];
+        while count > 0 {
+            let part = usize::try_from(count).unwrap_or(ZEROS).min(ZEROS);
+            let at = state.size;
+            count -= self.write_range(state, at, zeros.get(..part).unwrap_or_default())? as u64;
+        }
+        Ok(())
+    }
+
+    /// The blocks from the end of the file up to `end` become holes: said in the spill page of the
+    /// group that already has one; a group without one is all holes by itself.
+    fn mark_gap(&self, state: &mut State, end: Block) -> Result<()> {
+        let first = Block::of_offset(state.size.next_multiple_of(PAGE));
+        let group = first.group();
+        let end = end.min(group.end_block());
+        let has_page = self.with_spill(state, group, |_, absent| !absent)?;
+        if !has_page || first >= end {
+            return Ok(());
+        }
+        self.mark(state, group, first, end, EntryState::Hole)?;
+        self.write_spill(state, group)
+    }
+
+    fn mark(
+        &self,
+        state: &State,
+        group: Group,
+        first: Block,
+        end: Block,
+        entry: EntryState,
+    ) -> Result<()> {
+        self.change_spill(state, group, |page| {
+            for block in (first.0..end.0).map(Block) {
+                page.set(block.index(), entry, [0; 8], &[]);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Durably says that the file may have holes, before the first one is made.
+    fn make_sparse(&self, state: &mut State) -> Result<()> {
+        if state.sparse() {
+            return Ok(());
+        }
+        self.update_header(state, |header| header.flags.sparse = true)?;
+        if state.ready()?.fresh { Ok(()) } else { self.sync_locked(state) }
+    }
+
+    /// The last block of a file is always a page of its own, so that its length is authentic.
+    fn grow(&self, state: &mut State, size: u64) -> Result<()> {
+        let Some((last, length)) = last_block(size) else { return Ok(()) };
+        let mut fallback = state.size;
+        if last.start() > state.size {
+            fallback = self.fill_gap(state, last.start())?;
+        }
+        let from = state.size.max(last.start());
+        let zeros = vec![0; usize::try_from(last.start() + length as u64 - from).unwrap_or(0)];
+        self.write_or_fall_back(state, from, &zeros, fallback).map(|_| ())
+    }
+
+    fn shrink(&self, state: &mut State, size: u64) -> Result<()> {
+        if state.ready()?.header.seal.size > size {
+            self.update_header(state, |header| header.seal.size = size)?;
+            self.sync_locked(state)?;
+        }
+        let cut = last_block(size).filter(|(_, length)| *length < PAGE_LEN);
+        let mut kept = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        if let Some((block, _)) = cut {
+            self.read_block(state, block, &mut kept[..])?;
+            self.settle_if_durable(state, block)?;
+        }
+        // Two steps: a single cut to the final length would leave old ciphertext in its hint (R6).
+        self.backing.set_length(pages_of(size) * PAGE)?;
+        self.forget_tails(state, size)?;
+        state.size = size;
+        state.marks.durable_size = state.marks.durable_size.min(size);
+        state.marks.touch();
+        state.marks.contents_dirty = true;
+        match cut {
+            Some((block, length)) => {
+                let bytes = kept.get(..length).unwrap_or_default();
+                self.write_range(state, block.start(), bytes)?;
+            }
+            None if size == 0 => self.write_empty_first(state)?,
+            None => {}
+        }
+        Ok(self.backing.set_length(backing_len(size))?)
+    }
+
+    /// Page 0 of a file that keeps its header but has no contents: the unit is erased.
+    fn write_empty_first(&self, state: &mut State) -> Result<()> {
+        let start = Block(0).data_page().unit_start();
+        self.write_all(&vec![0; PAGE_LEN - start], start as u64)?;
+        state.marks.touch();
+        Ok(())
+    }
+
+    /// Clears the spill entries of blocks past the new end, in the one group that keeps its page.
+    fn forget_tails(&self, state: &mut State, size: u64) -> Result<()> {
+        let first = Block::of_offset(size.next_multiple_of(PAGE));
+        let group = last_block(size).map_or(Group(0), |(block, _)| block.group());
+        let one_page = pages_of(size) == 1;
+        let gone: Vec<_> = {
+            let spills = state.spills();
+            spills.keys().copied().filter(|g| *g > group || (one_page && *g == group)).collect()
+        };
+        for later in gone {
+            let removed = state.spills().remove(&later);
+            if let Some(spill) = removed {
+                self.forget_cached(&spill);
+                // The pages are cut off, and a number is not used twice for a file id (R6): the
+                // group starts again behind everything that was ever written to it.
+                state.marks.retire(later, spill.sequence);
+            }
+        }
+        if one_page {
+            return Ok(());
+        }
+        let has_page = self.with_spill(state, group, |_, absent| !absent)?;
+        if !has_page || first >= group.end_block() {
+            return Ok(());
+        }
+        self.mark(state, group, first, group.end_block(), EntryState::Absent)?;
+        self.write_spill(state, group)
+    }
+
+    /// Turns a range into zeros, giving back the space of whole blocks.
+    ///
+    /// # Errors
+    /// As a write.
+    pub fn punch(&self, offset: u64, length: u64) -> Result<()> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.ensure_header(&mut state)?;
+        let end = offset.saturating_add(length).min(state.size);
+        if offset >= end {
+            return Ok(());
+        }
+        // The last block stays a page of its own: its unit vouches for the size.
+        let keep = last_block(state.size).map_or(0, |(block, _)| block.start());
+        let (first, last) = (offset.next_multiple_of(PAGE), (end / PAGE * PAGE).min(keep));
+        if first >= last {
+            return self.zero_part(&mut state, offset, end);
+        }
+        self.zero_part(&mut state, offset, first)?;
+        self.zero_part(&mut state, last, end)?;
+        self.punch_blocks(&mut state, Block::of_offset(first), Block::of_offset(last))
+    }
+
+    /// Turns a range into encrypted zeros, growing the file if asked to.
+    ///
+    /// # Errors
+    /// As a write.
+    pub fn zero(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
+        let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE);
+        let end = end.ok_or(VolumeError::TooLarge)?;
+        {
+            let _gate = self.enter();
+            let mut state = self.write_state();
+            self.ensure_header(&mut state)?;
+            let inside = end.min(state.size);
+            self.zero_part(&mut state, offset, inside)?;
+        }
+        if size == Reserve::Grow && end > self.size() { self.truncate(end) } else { Ok(()) }
+    }
+
+    /// Overwrites `offset..end`, which lies within the file, with zeros.
+    fn zero_part(&self, state: &mut State, mut offset: u64, end: u64) -> Result<()> {
+        let zeros = vec![0; ZEROS];
+        while offset < end {
+            let part = usize::try_from(end - offset).unwrap_or(ZEROS).min(ZEROS);
+            offset +=
+                self.write_range(state, offset, zeros.get(..part).unwrap_or_default())? as u64;
+        }
+        Ok(())
+    }
+
+    /// R13: the entries that say "hole" are durable before the pages go.
+    fn punch_blocks(&self, state: &mut State, first: Block, end: Block) -> Result<()> {
+        self.write_fresh_header(state)?;
+        self.make_sparse(state)?;
+        let mut at = first;
+        while at < end {
+            let group = at.group();
+            let stop = end.min(group.end_block());
+            self.mark(state, group, at, stop, EntryState::Hole)?;
+            self.write_spill(state, group)?;
+            at = stop;
+        }
+        self.sync_locked(state)?;
+        let mut at = first;
+        while at < end {
+            let stop = end.min(at.group().end_block());
+            self.punch_run(at, stop)?;
+            at = stop;
+        }
+        state.marks.touch();
+        state.marks.contents_dirty = true;
+        Ok(())
+    }
+
+    fn punch_run(&self, first: Block, end: Block) -> Result<()> {
+        let mut first = first;
+        if first.0 == 0 {
+            // Only the unit goes: the header slots share its page.
+            let start = first.data_page().unit_start();
+            self.write_all(&vec![0; PAGE_LEN - start], start as u64)?;
+            first = Block(1);
+        }
+        if first < end {
+            let length = (end.0 - first.0) * PAGE;
+            self.backing.punch(first.data_page().offset(), length)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves backing space for a range, both spill copies of its groups included.
+    ///
+    /// # Errors
+    /// `Io` (no space, or a backing filesystem that cannot reserve).
+    pub fn reserve(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
+        let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE && length > 0);
+        let end = end.ok_or(VolumeError::TooLarge)?;
+        {
+            let _gate = self.enter();
+            let mut state = self.write_state();
+            self.ensure_header(&mut state)?;
+            self.write_fresh_header(&mut state)?;
+            let (first, last) =
+                (Block::of_offset(offset).group(), Block::of_offset(end - 1).group());
+            let from = first.spill_page(Copy2::First).min(first.spill_page(Copy2::Second));
+            let from = if first.0 == 0 { 0 } else { from.offset() };
+            let to = Block::of_offset(end - 1).data_page().offset() + PAGE;
+            debug_assert!(first <= last);
+            self.backing.reserve(from, to - from)?;
+        }
+        if size == Reserve::Grow && end > self.size() { self.truncate(end) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,111 @@
+//! Contents over memory: what the other tests build on, and a first look at every operation.
+
+use super::*;
+use crate::volume::backing::memory::MemoryFile;
+
+struct FixedKey;
+
+impl KeySource for FixedKey {
+    fn create(&self) -> Result<(FileId, Secret<32>, Recipient)> {
+        let recipient = Recipient {
+            key: crate::id::KeyId::from_bytes([1; 16]),
+            material: crate::id::MaterialId::from_bytes([2; 16]),
+            wrapped: [3; 72],
+        };
+        Ok((FileId::from_bytes(crate::crypto::random::id16()?), key(), recipient))
+    }
+
+    fn unwrap(&self, _claims: &FileHeader) -> Result<Secret<32>> {
+        Ok(key())
+    }
+}
+
+fn key() -> Secret<32> {
+    Secret::filled(|key| key.fill(5))
+}
+
+fn open(file: &Arc<MemoryFile>) -> Content {
+    let shared = Arc::new(Shared::default());
+    Content::over(file.clone(), Arc::new(FixedKey), shared, Access::ReadWrite).unwrap()
+}
+
+fn contents(content: &Content) -> Vec<u8> {
+    let mut out = vec![0xee; usize::try_from(content.size()).unwrap()];
+    assert_eq!(content.read(0, &mut out).unwrap(), out.len());
+    out
+}
+
+/// A small generator, so that a failure is repeated by its seed alone.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below.max(1)
+    }
+}
+
+#[test]
+fn any_sequence_of_operations_reads_like_a_plain_file() {
+    for seed in 1..=80 {
+        run(seed, 120);
+    }
+}
+
+fn run(seed: u64, steps: usize) {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let file = Arc::new(MemoryFile::default());
+    let mut content = open(&file);
+    let mut model: Vec<u8> = Vec::new();
+    for step in 0..steps {
+        let what = dice.roll(12);
+        let reach = [200, 5000, 20_000, 400_000][usize::try_from(dice.roll(4)).unwrap()];
+        let offset = dice.roll(reach);
+        let most = [50, 4096, 9000, 70_000][usize::try_from(dice.roll(4)).unwrap()];
+        let length = dice.roll(most);
+        let at = usize::try_from(offset).unwrap();
+        let end = usize::try_from(offset + length).unwrap();
+        match what {
+            0..=4 => {
+                let data: Vec<u8> = (0..length).map(|i| (i + offset + step as u64) as u8).collect();
+                assert_eq!(content.write(offset, &data).unwrap(), data.len());
+                if !data.is_empty() {
+                    model.resize(model.len().max(end), 0);
+                    model[at..end].copy_from_slice(&data);
+                }
+            }
+            5 => {
+                content.truncate(offset).unwrap();
+                model.resize(at, 0);
+            }
+            6 => {
+                content.punch(offset, length).unwrap();
+                let end = end.min(model.len());
+                if at < end {
+                    model[at..end].fill(0);
+                }
+            }
+            7 => {
+                content.zero(offset, length, Reserve::Grow).unwrap();
+                model.resize(model.len().max(end), 0);
+                model[at..end].fill(0);
+            }
+            8 => content.sync().unwrap(),
+            9 => {
+                content.wipe();
+            }
+            10 => {
+                content.seal().unwrap();
+            }
+            _ => content = open(&file),
+        }
+        assert_eq!(content.size(), model.len() as u64, "seed {seed} step {step} op {what}");
+        assert!(contents(&content) == model, "seed {seed} step {step} op {what}");
+        let start = at.min(model.len());
+        let mut part = vec![0; usize::try_from(length).unwrap()];
+        let got = content.read(start as u64, &mut part).unwrap();
+        assert!(part[..got] == model[start..start + got], "seed {seed} step {step}");
+    }
+}

@@ -1,0 +1,360 @@
+//! Writing: split into blocks, merge partial ones, seal, and write group by group.
+//!
+//! Order within a request (FORMAT section 11.4): the length first, then for each group its spill
+//! page before its data pages. A request that fails half way leaves what it wrote, and says how much.
+
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use super::read::with_scratch;
+use super::{Content, State};
+use crate::crypto::random;
+use crate::envelope::layout::{
+    Block, Copy2, FIRST_PAYLOAD, Group, MAX_SIZE, PAGE_LEN, backing_len, pages_of,
+};
+use crate::envelope::{EntryState, Seal, SpillPage, UnitPlace};
+use crate::volume::clock;
+use crate::volume::error::{Result, VolumeError};
+
+/// A block that a write covers only in part, merged with what it held.
+struct Merged {
+    block: Block,
+    bytes: Zeroizing<[u8; PAGE_LEN]>,
+    length: usize,
+}
+
+/// The plaintext of every block that a write changes.
+struct Pieces<'a> {
+    offset: u64,
+    data: &'a [u8],
+    merged: [Option<Merged>; 2],
+}
+
+/// One group's part of a write.
+struct Batch {
+    group: Group,
+    first: Block,
+    end: Block,
+}
+
+/// Where the pages of a batch lie in the scratch buffer: block 0, the spill page, the other blocks.
+const SLOT_ZERO: usize = 0;
+const SLOT_SPILL: usize = 1;
+const SLOT_DATA: usize = 2;
+
+impl Content {
+    /// Writes `data` at `offset` and returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// `Io` (no space, a failing disk) when nothing was written; `TooLarge`; as [`Self::read`] when
+    /// a block must be read first; `KeyUnusable` when an empty file needs its key.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let fits = offset.checked_add(data.len() as u64).is_some_and(|end| end <= MAX_SIZE);
+        if !fits {
+            return Err(VolumeError::TooLarge);
+        }
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.ensure_header(&mut state)?;
+        let mut fallback = state.size;
+        if offset > state.size {
+            fallback = self.fill_gap(&mut state, offset)?;
+        }
+        self.write_or_fall_back(&mut state, offset, data, fallback)
+    }
+
+    /// Writes; if nothing was written, a file that was about to get a hole keeps its old end.
+    pub(super) fn write_or_fall_back(
+        &self,
+        state: &mut State,
+        offset: u64,
+        data: &[u8],
+        fallback: u64,
+    ) -> Result<usize> {
+        let result = self.write_range(state, offset, data);
+        if result.is_err() && fallback < Block::of_offset(offset).start().min(state.size) {
+            state.size = fallback;
+            // If this fails too, the next open repairs the length from the last page.
+            let _ = self.backing.set_length(backing_len(fallback));
+        }
+        result
+    }
+
+    /// Writes where there is no gap between the end of the file and `offset`.
+    pub(super) fn write_range(&self, state: &mut State, offset: u64, data: &[u8]) -> Result<usize> {
+        let end = offset + data.len() as u64;
+        let old = state.size;
+        let pieces = self.merge_edges(state, offset, data)?;
+        let first = Block::of_offset(offset);
+        let past = Block(Block::of_offset(end - 1).0 + 1);
+        if first.0 > 0 {
+            self.write_fresh_header(state)?;
+        }
+        if end > old {
+            self.backing.set_length(backing_len(end))?;
+            state.size = end;
+        }
+        let mut at = first;
+        while at < past {
+            let group = at.group();
+            let batch = Batch { group, first: at, end: past.min(group.end_block()) };
+            let written = self.write_batch(state, &batch, &pieces);
+            state.marks.touch();
+            state.marks.contents_dirty = true;
+            match written {
+                Ok(blocks) if blocks == batch.end.0 - batch.first.0 => at = batch.end,
+                other => {
+                    let undone = Block(at.0 + *other.as_ref().unwrap_or(&0));
+                    let error = other.err().unwrap_or(VolumeError::Io(Errno::NOSPC));
+                    return self.cut_short(state, offset, old, undone, error);
+                }
+            }
+        }
+        Ok(data.len())
+    }
+
+    /// A write ended before `undone`: the file ends where its last good byte is.
+    fn cut_short(
+        &self,
+        state: &mut State,
+        offset: u64,
+        old: u64,
+        undone: Block,
+        error: VolumeError,
+    ) -> Result<usize> {
+        let reached = undone.start();
+        if state.size > old {
+            state.size = old.max(reached);
+            // If the hint cannot be written either, the next open repairs it from the last page.
+            let _ = self.backing.set_length(backing_len(state.size));
+        }
+        match reached.checked_sub(offset) {
+            Some(done @ 1..) => Ok(usize::try_from(done).unwrap_or(usize::MAX)),
+            _ => Err(error),
+        }
+    }
+
+    /// Reads and merges the blocks that the write covers only in part.
+    fn merge_edges<'a>(
+        &self,
+        state: &mut State,
+        offset: u64,
+        data: &'a [u8],
+    ) -> Result<Pieces<'a>> {
+        let end = offset + data.len() as u64;
+        let (first, last) = (Block::of_offset(offset), Block::of_offset(end - 1));
+        let mut pieces = Pieces { offset, data, merged: [None, None] };
+        let edges = if first == last { [Some(first), None] } else { [Some(first), Some(last)] };
+        for (slot, block) in pieces.merged.iter_mut().zip(edges) {
+            let Some(block) = block else { continue };
+            let from = block_offset(block, offset);
+            let to = block_offset(block, end);
+            let held = block_offset(block, state.size);
+            if from == 0 && to >= held {
+                continue;
+            }
+            let mut bytes = Zeroizing::new([0; PAGE_LEN]);
+            if held > 0 {
+                self.read_block(state, block, &mut bytes[..])?;
+                self.settle_if_durable(state, block)?;
+            }
+            let start = usize::try_from((block.start() + from as u64) - offset).unwrap_or(0);
+            if let (Some(to), Some(from)) =
+                (bytes.get_mut(from..to), data.get(start..start + (to - from)))
+            {
+                to.copy_from_slice(from);
+            }
+            *slot = Some(Merged { block, bytes, length: held.max(to) });
+        }
+        Ok(pieces)
+    }
+
+    /// R4: a page that holds older durable bytes is not rewritten while it may be on its way to the
+    /// disk, or a mixture of the two versions could reach it.
+    pub(super) fn settle_if_durable(&self, state: &mut State, block: Block) -> Result<()> {
+        if block.start() < state.marks.durable_size && !state.marks.rewritten.insert(block) {
+            self.backing.settle(block.data_page().offset(), PAGE_LEN as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Seals and writes the blocks of one group; returns how many of them are written whole.
+    fn write_batch(&self, state: &mut State, batch: &Batch, pieces: &Pieces<'_>) -> Result<u64> {
+        let blocks = usize::try_from(batch.end.0 - batch.first.0).unwrap_or(0);
+        // A file of one page has no spill pages, and nothing is ever written past the end.
+        let with_spill = pages_of(state.size) > 1 && (state.sparse() || batch.has_tails(pieces));
+        let mut nonces = vec![[0; 12]; blocks + 1];
+        random::fill_nonces(nonces.as_flattened_mut())?;
+        with_scratch((SLOT_DATA + blocks) * PAGE_LEN, |scratch| {
+            let tags = self.seal_data(state, batch, pieces, &nonces, scratch)?;
+            if !with_spill {
+                return self.write_data(state, batch, scratch, None);
+            }
+            let before = self.change_spill(state, batch.group, |page| {
+                for (block, tag) in (batch.first.0..).map(Block).zip(&tags) {
+                    let tail = pieces.of(block).get(block.payload()..).unwrap_or_default();
+                    let entry =
+                        if tail.is_empty() { EntryState::Absent } else { EntryState::Present };
+                    page.set(block.index(), entry, *tag, tail);
+                }
+            })?;
+            let nonce = nonces.last().copied().unwrap_or_default();
+            let spill = slot(scratch, SLOT_SPILL);
+            let target = self.spill_target(state, batch.group);
+            if let Err(error) = self.seal_spill(state, batch.group, &nonce, spill) {
+                self.restore_spill(state, batch.group, before);
+                return Err(error);
+            }
+            let written = self.write_data(state, batch, scratch, Some(target));
+            let done = *written.as_ref().unwrap_or(&0);
+            if done < blocks as u64 {
+                self.take_back(state, batch, done, &before);
+            }
+            written
+        })
+    }
+
+    fn seal_data(
+        &self,
+        state: &State,
+        batch: &Batch,
+        pieces: &Pieces<'_>,
+        nonces: &[[u8; 12]],
+        scratch: &mut [u8],
+    ) -> Result<Vec<[u8; 8]>> {
+        let cipher = &state.ready()?.cipher;
+        let mut tags = Vec::with_capacity(nonces.len());
+        for (block, nonce) in (batch.first.0..batch.end.0).map(Block).zip(nonces) {
+            let bytes = pieces.of(block);
+            let payload = bytes.get(..block.payload()).unwrap_or(bytes);
+            let page = block.data_page();
+            let room = slot(scratch, batch.slot_of(block));
+            let unit = room.get_mut(page.unit_start()..).unwrap_or_default();
+            tags.push(cipher.seal(UnitPlace::data(page), nonce, payload, unit)?);
+        }
+        Ok(tags)
+    }
+
+    /// Writes the sealed pages, the spill page first; returns how many blocks are written whole.
+    fn write_data(
+        &self,
+        state: &mut State,
+        batch: &Batch,
+        scratch: &mut [u8],
+        target: Option<Copy2>,
+    ) -> Result<u64> {
+        let zero = batch.first.0 == 0;
+        let fresh = zero && state.ready()?.fresh;
+        if fresh {
+            self.seal_small_file(state);
+            self.fresh_slots(state, slot(scratch, SLOT_ZERO))?;
+        }
+        let zero_start = if fresh { 0 } else { Block(0).data_page().unit_start() };
+        let blocks = usize::try_from(batch.end.0 - batch.first.0).unwrap_or(0);
+        let data_blocks = if zero { blocks - 1 } else { blocks };
+        let data_first = Block(if zero { 1 } else { batch.first.0 });
+        let bytes = |from: usize, to: usize| scratch.get(from..to).unwrap_or_default();
+        let (spill_at, data_at) = (SLOT_SPILL * PAGE_LEN, SLOT_DATA * PAGE_LEN);
+        let data_end = data_at + data_blocks * PAGE_LEN;
+        let mut done = 0;
+        // Page 0 and the first copy of group 0 are neighbours, as are the first copy of any other
+        // group and its first data page: each pair goes out in one call.
+        let joined_zero = zero && target == Some(Copy2::First);
+        let joined_data = !zero
+            && target == Some(Copy2::First)
+            && batch.group.0 > 0
+            && batch.first == batch.group.first_block();
+        if let Some(copy) = target.filter(|_| !joined_zero && !joined_data) {
+            let page = batch.group.spill_page(copy);
+            self.write_all(bytes(spill_at, data_at), page.offset())?;
+            self.spill_is_out(state, batch.group);
+        }
+        if zero {
+            let end = if joined_zero { data_at } else { spill_at };
+            self.write_all(bytes(zero_start, end), zero_start as u64)?;
+            done += 1;
+            if joined_zero {
+                self.spill_is_out(state, batch.group);
+            }
+            if fresh {
+                self.header_is_out(state);
+            }
+        }
+        if data_blocks > 0 {
+            let lead = if joined_data { PAGE_LEN } else { 0 };
+            let offset = data_first.data_page().offset() - lead as u64;
+            let taken = match self.backing.write_at(bytes(data_at - lead, data_end), offset) {
+                Err(error) if done == 0 => return Err(error.into()),
+                taken => taken.unwrap_or(0),
+            };
+            if joined_data && taken >= PAGE_LEN {
+                self.spill_is_out(state, batch.group);
+            }
+            done += (taken.saturating_sub(lead) / PAGE_LEN) as u64;
+        }
+        Ok(done)
+    }
+
+    /// A file that goes out whole in one page is sealed with it: there is nothing to sync between.
+    fn seal_small_file(&self, state: &mut State) {
+        let size = state.size;
+        if size <= FIRST_PAYLOAD as u64
+            && let Some(ready) = &mut state.ready
+        {
+            ready.header.seal = Seal { size, at: clock::now_nanos(), mtime: i64::MIN };
+        }
+    }
+
+    /// Blocks past the first `done` of the batch were not written: their tails are the old ones.
+    fn take_back(&self, state: &mut State, batch: &Batch, done: u64, before: &SpillPage) {
+        let restored = self.change_spill(state, batch.group, |page| {
+            for block in (batch.first.0 + done..batch.end.0).map(Block) {
+                let entry = before.entry(block.index());
+                page.set(block.index(), entry.state, entry.binding, entry.tail);
+            }
+        });
+        if restored.and_then(|_| self.write_spill(state, batch.group)).is_err() {
+            log::error!("a spill page could not be put back after a failed write");
+        }
+    }
+}
+
+impl Batch {
+    fn has_tails(&self, pieces: &Pieces<'_>) -> bool {
+        let mut blocks = (self.first.0..self.end.0).map(Block);
+        blocks.any(|block| pieces.of(block).len() > block.payload())
+    }
+
+    fn slot_of(&self, block: Block) -> usize {
+        match (block.0, self.first.0) {
+            (0, _) => SLOT_ZERO,
+            (number, 0) => SLOT_DATA + usize::try_from(number - 1).unwrap_or(0),
+            (number, first) => SLOT_DATA + usize::try_from(number - first).unwrap_or(0),
+        }
+    }
+}
+
+impl Pieces<'_> {
+    /// The block's contents after the write, from its first byte.
+    fn of(&self, block: Block) -> &[u8] {
+        if let Some(merged) = self.merged.iter().flatten().find(|m| m.block == block) {
+            return merged.bytes.get(..merged.length).unwrap_or_default();
+        }
+        let start = usize::try_from(block.start().saturating_sub(self.offset)).unwrap_or(0);
+        let rest = self.data.get(start..).unwrap_or_default();
+        rest.get(..PAGE_LEN).unwrap_or(rest)
+    }
+}
+
+fn slot(scratch: &mut [u8], number: usize) -> &mut [u8] {
+    scratch.get_mut(number * PAGE_LEN..(number + 1) * PAGE_LEN).unwrap_or_default()
+}
+
+/// How much of the block lies before `offset`.
+fn block_offset(block: Block, offset: u64) -> usize {
+    let within = offset.saturating_sub(block.start()).min(PAGE_LEN as u64);
+    usize::try_from(within).unwrap_or(PAGE_LEN)
+}
