@@ -1,3 +1,7 @@
-//! The `kmsfs` command.
+//! The `kmsfs` command, also answering to `mount.kmsfs` and `mount.fuse.kmsfs`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kmsfs::cli::main(std::env::args_os().collect())
+}

@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Rank 3: the socket by which a command steers a live mount.
+//!
+//! Each daemon listens on a Unix socket named after its volume. A request is one line of JSON;
+//! the answer is any number of event lines and then one line with the result or the failure.
+//! Only the daemon's own user and root are heard. No secret crosses the socket.
+//!
+//! What a request does is not known here: the daemon hands a function to [`Server::start`].
+
+mod client;
+mod place;
+mod protocol;
+mod server;
+
+pub use client::{Client, ClientError};
+pub use place::{RuntimeDir, socket_path};
+pub use protocol::{Event, Failure, Reply, Request};
+pub use server::{Handler, Server};

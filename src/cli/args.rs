@@ -1,0 +1,283 @@
+//! The argument tree: every command, its options and the help with examples.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::args_keys::{AliasCommand, KeyCommand, KeystoreCommand};
+
+/// Encrypted directories with an embedded key management service.
+///
+/// Every file is encrypted under its own data key; every data key is wrapped by a named key of
+/// the keystore, which can be rotated, disabled and replaced while the files stay where they are.
+#[derive(Debug, Parser)]
+#[command(name = "kmsfs", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// The keystore file
+    ///
+    /// Default: $XDG_DATA_HOME/kmsfs/keystore.db (or ~/.local/share/...); for root
+    /// /var/lib/kmsfs/keystore.db.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KMSFS_KEYSTORE",
+        global = true,
+        hide_env_values = true
+    )]
+    pub keystore: Option<PathBuf>,
+
+    /// Unlock the keystore with the secret in FILE [env: KMSFS_KEY_FILE]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "passphrase_fd")]
+    pub key_file: Option<PathBuf>,
+
+    /// Read the passphrase from file descriptor N, up to the first newline
+    #[arg(long, value_name = "N", global = true)]
+    pub passphrase_fd: Option<u32>,
+
+    /// Print results, and errors, as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Say more on stderr; twice for more still
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an empty vault
+    #[command(after_help = "Examples:
+  kmsfs init ~/vault
+  kmsfs init /srv/vault --key alias/finance --key-file /etc/kmsfs.key")]
+    Init(InitArgs),
+
+    /// Mount a vault; returns when the mount is usable
+    #[command(after_help = "Examples:
+  kmsfs mount --create ~/vault ~/private        first time: makes all that is missing
+  kmsfs mount ~/vault ~/private
+  kmsfs mount --read-only ~/vault ~/view        for backup programs
+  kmsfs mount -o allow_other,noatime --key-file /etc/kmsfs.key /srv/vault /srv/data")]
+    Mount(MountArgs),
+
+    /// Unmount, and return when the vault is released
+    #[command(after_help = "Examples:
+  kmsfs umount ~/private
+  kmsfs umount --lazy ~/private                 vanish now, end with the last open file")]
+    Umount(UmountArgs),
+
+    /// Show mounted vaults, or one vault
+    #[command(after_help = "Examples:
+  kmsfs status
+  kmsfs status ~/private --json")]
+    Status(StatusArgs),
+
+    /// Keys: create, list, rotate, disable, delete
+    #[command(subcommand)]
+    Key(KeyCommand),
+
+    /// Names for keys
+    #[command(subcommand)]
+    Alias(AliasCommand),
+
+    /// The keystore itself: unlock slots, backup, check
+    #[command(subcommand)]
+    Keystore(KeystoreCommand),
+
+    /// Wrap data keys anew: after a rotation, or to move files to another key
+    ///
+    /// Only headers are written; contents, mtimes and ctimes stay. Works on a mounted vault too,
+    /// and may be stopped and started again at any time.
+    #[command(after_help = "Examples:
+  kmsfs key rotate alias/kmsfs/default && kmsfs rewrap ~/private
+  kmsfs rewrap ~/vault --key alias/old --to alias/new
+  kmsfs rewrap ~/vault --changed-list changed.txt      ciphertext paths, for rsync --files-from")]
+    Rewrap(RewrapArgs),
+
+    /// Which key new files of a directory get
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+
+    /// Check a vault that is not mounted, and repair it
+    #[command(after_help = "Examples:
+  kmsfs fsck ~/vault
+  kmsfs fsck ~/vault --repair --yes")]
+    Fsck(FsckArgs),
+
+    /// Write one file of a vault to stdout, without mounting
+    #[command(after_help = "Examples:
+  kmsfs cat ~/vault notes/todo.txt
+  kmsfs cat ~/vault backup.tar | tar -x")]
+    Cat(CatArgs),
+}
+
+/// `kmsfs init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The directory to make into a vault: missing or empty
+    pub vault: PathBuf,
+    /// The key for its files
+    #[arg(long, value_name = "KEY", default_value = super::DEFAULT_ALIAS)]
+    pub key: String,
+}
+
+/// `kmsfs mount`.
+#[derive(Debug, Default, Args)]
+pub struct MountArgs {
+    /// Make what is missing: key file, keystore, default key, vault, mountpoint
+    #[arg(long)]
+    pub create: bool,
+    /// Stay in the foreground and log to stderr
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Refuse every change
+    #[arg(short, long)]
+    pub read_only: bool,
+    /// Mount options, as in fstab(5)
+    #[arg(short, long = "options", value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// The encrypted directory
+    pub vault: PathBuf,
+    /// Where the plaintext view appears
+    pub mountpoint: PathBuf,
+    /// Started by another kmsfs, which waits on stdout
+    #[arg(long, hide = true)]
+    pub detached: bool,
+}
+
+/// `kmsfs umount`.
+#[derive(Debug, Args)]
+pub struct UmountArgs {
+    /// The mountpoint
+    pub mountpoint: PathBuf,
+    /// Detach now; the daemon ends when the last open file is closed
+    #[arg(long)]
+    pub lazy: bool,
+    /// Cut off a daemon that hangs: what was not synced may be lost
+    #[arg(long)]
+    pub force: bool,
+    /// Nothing mounted there is no error
+    #[arg(long)]
+    pub if_mounted: bool,
+    /// Seconds to wait until the vault is released
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+}
+
+/// `kmsfs status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// A vault or a mountpoint; without it, all mounts of kmsfs
+    pub target: Option<PathBuf>,
+}
+
+/// `kmsfs rewrap`.
+#[derive(Debug, Args)]
+pub struct RewrapArgs {
+    /// A vault or a mountpoint
+    pub target: PathBuf,
+    /// Only files under this key
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Wrap under this key instead of the file's own
+    #[arg(long, value_name = "KEY")]
+    pub to: Option<String>,
+    /// Write the ciphertext path of each changed file to FILE
+    #[arg(long, value_name = "FILE")]
+    pub changed_list: Option<PathBuf>,
+}
+
+/// `kmsfs policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Give a directory its own key; subdirectories made later inherit it
+    ///
+    /// Files that are there already keep their key: `kmsfs rewrap --to` moves them.
+    #[command(after_help = "Examples:
+  kmsfs policy set ~/private/finance --key alias/finance")]
+    Set {
+        /// A directory inside a mount
+        dir: PathBuf,
+        /// The key
+        #[arg(long, value_name = "KEY")]
+        key: String,
+    },
+    /// Show the key of a directory and where it comes from
+    Show {
+        /// A directory inside a mount
+        dir: PathBuf,
+    },
+}
+
+/// `kmsfs fsck`.
+#[derive(Debug, Args)]
+pub struct FsckArgs {
+    /// The vault
+    pub vault: PathBuf,
+    /// Repair what can be repaired; asks before anything is discarded
+    #[arg(long)]
+    pub repair: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `kmsfs cat`.
+#[derive(Debug, Args)]
+pub struct CatArgs {
+    /// The vault
+    pub vault: PathBuf,
+    /// The plaintext path inside it
+    pub path: PathBuf,
+}
+
+const EXAMPLES: &str = "Examples:
+  kmsfs mount --create ~/vault ~/private      make everything and mount it
+  kmsfs umount ~/private
+  kmsfs key rotate alias/kmsfs/default        new key material for new files
+  kmsfs rewrap ~/vault                        and for all the files that are there
+  kmsfs keystore export backup.kmsfs          without the keystore the files are lost: back it up
+
+Secrets come from --key-file, --passphrase-fd, systemd credentials (kmsfs.key) or a prompt; never
+from arguments or the environment. Exit codes are listed in the README.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in [
+            "kmsfs --json --key-file k mount --create v m",
+            "kmsfs mount --create v m --json --key-file k",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert!(cli.global.json);
+            assert_eq!(cli.global.key_file, Some(PathBuf::from("k")));
+        }
+    }
+
+    #[test]
+    fn two_secrets_at_once_are_refused() {
+        let line = "kmsfs status --key-file k --passphrase-fd 3";
+        assert!(Cli::try_parse_from(line.split(' ')).is_err());
+    }
+}

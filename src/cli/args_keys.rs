@@ -1,0 +1,219 @@
+//! The argument tree below `key`, `alias` and `keystore`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `kmsfs key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key
+    #[command(after_help = "Examples:
+  kmsfs key create --alias alias/finance --description 'books 2026'
+  kmsfs key create --alias alias/hr --tag team=people --rotate-every 180")]
+    Create(CreateKeyArgs),
+    /// List keys, their states and aliases
+    List,
+    /// Show one key, its material and its tags
+    Describe {
+        /// Key id, ARN or alias/NAME
+        key: String,
+    },
+    /// Let a disabled key be used again; live mounts get their files back
+    Enable {
+        /// Key id, ARN or alias/NAME
+        key: String,
+    },
+    /// Forbid every use; live mounts feel it within a second
+    Disable {
+        /// Key id, ARN or alias/NAME
+        key: String,
+    },
+    /// Make new material now; old material stays for reading until it is retired
+    #[command(after_help = "Files keep their old material until they are re-wrapped:
+  kmsfs key rotate alias/kmsfs/default && kmsfs rewrap ~/vault")]
+    Rotate {
+        /// Key id, ARN or alias/NAME
+        key: String,
+    },
+    /// Show or set automatic rotation
+    Rotation {
+        /// Key id, ARN or alias/NAME
+        key: String,
+        /// Rotate every DAYS days (90 to 2560)
+        #[arg(long, value_name = "DAYS", conflicts_with = "disable")]
+        every: Option<u32>,
+        /// Stop automatic rotation
+        #[arg(long)]
+        disable: bool,
+    },
+    /// Destroy a key, and with it every file that needs it, after a waiting period
+    ///
+    /// Says how many files of which known vaults would be lost, and asks. From now on the key
+    /// cannot be used; `cancel-deletion` brings it back until the period is over.
+    ScheduleDeletion(DeletionArgs),
+    /// Take a scheduled deletion back; the key is disabled afterwards
+    CancelDeletion {
+        /// Key id, ARN or alias/NAME
+        key: String,
+    },
+    /// Destroy old material that no file needs any more
+    ///
+    /// Scans every known vault and refuses while a header still refers to the material.
+    Retire(RetireArgs),
+}
+
+/// `kmsfs key create`.
+#[derive(Debug, Args)]
+pub struct CreateKeyArgs {
+    /// A name for it: alias/NAME
+    #[arg(long, value_name = "ALIAS")]
+    pub alias: Option<String>,
+    /// What it is for
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub description: String,
+    /// A tag; may be given several times
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    pub tags: Vec<String>,
+    /// Rotate every DAYS days (90 to 2560)
+    #[arg(long, value_name = "DAYS")]
+    pub rotate_every: Option<u32>,
+}
+
+/// `kmsfs key schedule-deletion`.
+#[derive(Debug, Args)]
+pub struct DeletionArgs {
+    /// Key id, ARN or alias/NAME
+    pub key: String,
+    /// Days until it is destroyed (7 to 30)
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub days: u32,
+    /// A vault to look into besides those the keystore knows; may be given several times
+    #[arg(long = "vault", value_name = "VAULT")]
+    pub vaults: Vec<PathBuf>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `kmsfs key retire`.
+#[derive(Debug, Args)]
+pub struct RetireArgs {
+    /// Key id, ARN or alias/NAME
+    pub key: String,
+    /// Only this material; default: all but the current
+    #[arg(long, value_name = "ID")]
+    pub material: Option<String>,
+    /// A vault to look into besides those the keystore knows; may be given several times
+    #[arg(long = "vault", value_name = "VAULT")]
+    pub vaults: Vec<PathBuf>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `kmsfs alias`.
+#[derive(Debug, Subcommand)]
+pub enum AliasCommand {
+    /// Give a key a name
+    Create {
+        /// alias/NAME
+        alias: String,
+        /// Key id or ARN
+        key: String,
+    },
+    /// Let a name mean another key; files keep the key they have
+    Update {
+        /// alias/NAME
+        alias: String,
+        /// Key id or ARN
+        key: String,
+    },
+    /// Remove a name; the key stays
+    Delete {
+        /// alias/NAME
+        alias: String,
+    },
+    /// List names
+    List,
+}
+
+/// `kmsfs keystore`.
+#[derive(Debug, Subcommand)]
+pub enum KeystoreCommand {
+    /// Make an empty keystore
+    #[command(after_help = "Examples:
+  kmsfs keystore init                                     asks for a passphrase
+  kmsfs keystore init --key-file /etc/kmsfs.key --create-key-file")]
+    Init {
+        /// Make the key file, mode 0600, when it is missing
+        #[arg(long)]
+        create_key_file: bool,
+    },
+    /// Where it is, what is in it, which vaults it knows
+    Status,
+    /// Unlock slots: passphrases and key files that open the keystore
+    #[command(subcommand)]
+    Slots(SlotsCommand),
+    /// Write an encrypted copy of everything, under a passphrase of its own
+    Export {
+        /// The file to write; must not exist
+        file: PathBuf,
+        #[command(flatten)]
+        secret: NewSecret,
+    },
+    /// Make a keystore from an exported copy
+    ///
+    /// The secret of the copy comes from --export-passphrase-fd, --export-key-file or a prompt;
+    /// the usual options name the secret of the new keystore.
+    Import {
+        /// The exported file
+        file: PathBuf,
+        /// Read the passphrase of the copy from file descriptor N
+        #[arg(long, value_name = "N", conflicts_with = "export_key_file")]
+        export_passphrase_fd: Option<u32>,
+        /// The key file of the copy
+        #[arg(long, value_name = "FILE")]
+        export_key_file: Option<PathBuf>,
+    },
+    /// Check every row
+    Verify,
+}
+
+/// `kmsfs keystore slots`.
+#[derive(Debug, Subcommand)]
+pub enum SlotsCommand {
+    /// List the slots
+    List,
+    /// Add a way to unlock
+    #[command(after_help = "Examples:
+  kmsfs keystore slots add                                asks for the new passphrase
+  kmsfs keystore slots add --new-key-file /media/stick/kmsfs.key")]
+    Add(NewSecret),
+    /// Take a way to unlock away; never the last one
+    Remove {
+        /// The number of the slot
+        slot: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Replace a slot by a new secret in one step: how to change a passphrase
+    Change {
+        /// The number of the slot to replace
+        slot: String,
+        #[command(flatten)]
+        secret: NewSecret,
+    },
+}
+
+/// Where a new secret comes from; a prompt that asks twice when nothing is given.
+#[derive(Debug, Default, Clone, Args)]
+pub struct NewSecret {
+    /// The new secret is this key file; made with mode 0600 when missing
+    #[arg(long, value_name = "FILE", conflicts_with = "new_passphrase_fd")]
+    pub new_key_file: Option<PathBuf>,
+    /// Read the new passphrase from file descriptor N
+    #[arg(long, value_name = "N")]
+    pub new_passphrase_fd: Option<u32>,
+}

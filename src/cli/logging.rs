@@ -1,0 +1,106 @@
+//! The log: stderr in the foreground, syslog or a file in the background.
+//!
+//! Only records of this crate are written: the FUSE library would log plaintext names.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use log::{Level, LevelFilter};
+
+/// Starts logging to stderr.
+pub fn start(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    // Under systemd, stderr is the journal, which reads a priority at the start of a line.
+    PRIORITY.store(std::env::var_os("JOURNAL_STREAM").is_some(), Ordering::Relaxed);
+    let started = env_logger::Builder::new()
+        .filter_level(LevelFilter::Off)
+        .filter_module("kmsfs", level)
+        .format(|out, record| {
+            if PRIORITY.load(Ordering::Relaxed) {
+                write!(out, "<{}>", priority(record.level()))?;
+            }
+            let pid = std::process::id();
+            let level = record.level().as_str().to_lowercase();
+            writeln!(out, "kmsfs[{pid}]: {level}: {}", record.args())
+        })
+        .target(env_logger::Target::Pipe(Box::new(Switch)))
+        .write_style(env_logger::WriteStyle::Never)
+        .try_init();
+    debug_assert!(started.is_ok(), "logging is started once");
+}
+
+/// Leaves stderr: from now on records go to syslog, or to `file` where there is no syslog.
+pub fn to_background(file: &Path) -> io::Result<()> {
+    let sink = match syslog() {
+        Ok(socket) => {
+            PRIORITY.store(true, Ordering::Relaxed);
+            Sink::Syslog(socket)
+        }
+        Err(_) => {
+            PRIORITY.store(false, Ordering::Relaxed);
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
+            Sink::File(file)
+        }
+    };
+    *SINK.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+    Ok(())
+}
+
+fn syslog() -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect("/dev/log")?;
+    // A log service that hangs must not hang the filesystem.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Source: syslog(3); the facility is `daemon`.
+fn priority(level: Level) -> u8 {
+    let severity = match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    };
+    DAEMON << 3 | severity
+}
+
+enum Sink {
+    Stderr,
+    Syslog(UnixDatagram),
+    File(File),
+}
+
+struct Switch;
+
+impl Write for Switch {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        match &mut *SINK.lock().unwrap_or_else(PoisonError::into_inner) {
+            Sink::Stderr => io::stderr().write(record),
+            Sink::Syslog(socket) => {
+                // Losing a record is better than stopping for it.
+                let _ = socket.send(record.trim_ascii_end());
+                Ok(record.len())
+            }
+            Sink::File(file) => file.write(record),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+static SINK: Mutex<Sink> = Mutex::new(Sink::Stderr);
+static PRIORITY: AtomicBool = AtomicBool::new(false);
+const DAEMON: u8 = 3;

@@ -1,0 +1,132 @@
+//! The system's mounts: which vault is mounted where.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::exit::CliError;
+
+/// One mount of a vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// The vault: the source of the mount.
+    pub vault: PathBuf,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// The options of this mountpoint.
+    pub options: String,
+    /// The minor device number, which names the connection below /sys/fs/fuse.
+    pub device: String,
+}
+
+/// All mounts of kmsfs that this process can see, oldest first.
+pub fn all() -> Result<Vec<Mounted>, CliError> {
+    let text = std::fs::read(MOUNTINFO).map_err(|error| CliError::io(MOUNTINFO, &error))?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// The topmost mount of kmsfs at exactly this mountpoint.
+pub fn at(mountpoint: &Path) -> Result<Option<Mounted>, CliError> {
+    let found = all()?.into_iter().rfind(|mount| mount.mountpoint == mountpoint);
+    Ok(found)
+}
+
+/// The mount of kmsfs that holds this path.
+pub fn holding(path: &Path) -> Result<Option<Mounted>, CliError> {
+    let mounts = all()?;
+    let found = mounts
+        .into_iter()
+        .filter(|mount| path.starts_with(&mount.mountpoint))
+        .max_by_key(|mount| mount.mountpoint.as_os_str().len());
+    Ok(found)
+}
+
+/// The mount of this vault.
+pub fn of_vault(vault: &Path) -> Result<Option<Mounted>, CliError> {
+    Ok(all()?.into_iter().rfind(|mount| mount.vault == vault))
+}
+
+/// True when anything at all is mounted exactly there.
+pub fn is_mountpoint(path: &Path) -> Result<bool, CliError> {
+    let text = std::fs::read(MOUNTINFO).map_err(|error| CliError::io(MOUNTINFO, &error))?;
+    Ok(text.split(|byte| *byte == b'\n').any(|line| {
+        line.split(|byte| *byte == b' ').nth(4).is_some_and(|field| unescape(field) == path)
+    }))
+}
+
+/// Source: proc_pid_mountinfo(5). Lines of other filesystems give nothing.
+fn parse(line: &[u8]) -> Option<Mounted> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let device = fields.nth(2)?;
+    let mountpoint = unescape(fields.nth(1)?);
+    let options = String::from_utf8_lossy(fields.next()?).into_owned();
+    let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = tail.next()?;
+    if kind != FSTYPE.as_bytes() {
+        return None;
+    }
+    let minor = device.split(|byte| *byte == b':').nth(1)?;
+    Some(Mounted {
+        vault: unescape(tail.next()?),
+        mountpoint,
+        options,
+        device: String::from_utf8_lossy(minor).into_owned(),
+    })
+}
+
+/// Blanks and backslashes stand as three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = (byte == b'\\').then(|| after.get(..3).and_then(octal)).flatten();
+        if let Some(value) = octal {
+            plain.push(value);
+            rest = after.get(3..).unwrap_or_default();
+        } else {
+            plain.push(byte);
+            rest = after;
+        }
+    }
+    PathBuf::from(OsString::from_vec(plain))
+}
+
+fn octal(digits: &[u8]) -> Option<u8> {
+    let text = std::str::from_utf8(digits).ok()?;
+    u8::from_str_radix(text, 8).ok()
+}
+
+/// The type that `fuse` and the subtype `kmsfs` make together.
+pub const FSTYPE: &str = "fuse.kmsfs";
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// The bytes of a path, for comparing and for JSON that has to be text.
+pub fn text(path: &Path) -> String {
+    String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_with_blanks_in_its_names_is_read() {
+        let line = b"36 35 0:61 / /mnt/my\\040files rw,nosuid shared:1 - fuse.kmsfs /srv/my\\040vault rw,user_id=0";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.mountpoint, Path::new("/mnt/my files"));
+        assert_eq!(mount.vault, Path::new("/srv/my vault"));
+        assert_eq!((mount.options.as_str(), mount.device.as_str()), ("rw,nosuid", "61"));
+    }
+
+    #[test]
+    fn other_filesystems_are_passed_over() {
+        assert_eq!(parse(b"22 1 254:0 / / rw - ext4 /dev/vda rw"), None);
+        assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn a_lone_backslash_stays() {
+        assert_eq!(unescape(b"a\\b"), Path::new("a\\b"));
+    }
+}

@@ -1,0 +1,196 @@
+//! Mount options as fstab(5) and mount(8) write them.
+
+use std::path::PathBuf;
+
+use super::exit::{CliError, Exit};
+
+/// What `-o` asks for. `None` means that nothing was said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MountOptions {
+    /// `ro` or `rw`.
+    pub read_only: Option<bool>,
+    /// `allow_other`: other users may enter.
+    pub allow_other: bool,
+    /// `suid` or `nosuid`.
+    pub suid: Option<bool>,
+    /// `dev` or `nodev`.
+    pub dev: Option<bool>,
+    /// `exec` or `noexec`.
+    pub exec: Option<bool>,
+    /// `noatime`, `relatime`, ...: handed to the kernel as they are.
+    pub atime: Option<Atime>,
+    /// `sync`, `dirsync`.
+    pub sync: Option<Sync>,
+    /// `shared`: other machines may change the backing directory, so the kernel caches little.
+    pub shared: bool,
+    /// `keystore=FILE`.
+    pub keystore: Option<PathBuf>,
+    /// `key-file=FILE`.
+    pub key_file: Option<PathBuf>,
+    /// `threads=N`.
+    pub threads: Option<usize>,
+}
+
+/// When access times are updated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Atime {
+    /// As the kernel does by itself.
+    Relative,
+    /// Never.
+    Never,
+}
+
+/// Which changes are written at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Everything.
+    All,
+    /// Directories.
+    Directories,
+}
+
+impl MountOptions {
+    /// Reads lists of options; later ones win.
+    ///
+    /// Errors: `Usage` naming the first option that is not known or has a bad value.
+    pub fn parse(lists: &[String]) -> Result<Self, CliError> {
+        let mut options = Self::default();
+        for option in lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty()) {
+            options.apply(option)?;
+        }
+        Ok(options)
+    }
+
+    fn apply(&mut self, option: &str) -> Result<(), CliError> {
+        match option.split_once('=') {
+            Some((name, value)) => self.apply_value(name, value),
+            None => self.apply_flag(option),
+        }
+    }
+
+    fn apply_flag(&mut self, name: &str) -> Result<(), CliError> {
+        match name {
+            "ro" => self.read_only = Some(true),
+            "rw" => self.read_only = Some(false),
+            "suid" => self.suid = Some(true),
+            "nosuid" => self.suid = Some(false),
+            "dev" => self.dev = Some(true),
+            "nodev" => self.dev = Some(false),
+            "exec" => self.exec = Some(true),
+            "noexec" => self.exec = Some(false),
+            "noatime" => self.atime = Some(Atime::Never),
+            "atime" | "relatime" | "strictatime" | "diratime" | "nodiratime" | "lazytime"
+            | "nolazytime" => self.atime = Some(Atime::Relative),
+            "sync" => self.sync = Some(Sync::All),
+            "dirsync" => self.sync = Some(Sync::Directories),
+            "async" => self.sync = None,
+            "allow_other" => self.allow_other = true,
+            "shared" => self.shared = true,
+            // As mount(8) says: these imply the three restrictions, which later options lift.
+            "user" | "users" | "owner" | "group" => {
+                self.suid = Some(false);
+                self.dev = Some(false);
+                self.exec = Some(self.exec.unwrap_or(false));
+            }
+            _ if IGNORED.contains(&name) || is_foreign(name) => {}
+            _ => return Err(unknown(name)),
+        }
+        Ok(())
+    }
+
+    fn apply_value(&mut self, name: &str, value: &str) -> Result<(), CliError> {
+        match name {
+            "keystore" => self.keystore = Some(PathBuf::from(value)),
+            "key-file" | "key_file" => self.key_file = Some(PathBuf::from(value)),
+            "threads" => {
+                let threads = value.parse().ok().filter(|count| (1..=256).contains(count));
+                self.threads = Some(threads.ok_or_else(|| bad(name, value))?);
+            }
+            "subtype" if value == "kmsfs" => {}
+            "subtype" => return Err(bad(name, value)),
+            // The source shown in the mount table is always the vault: commands find it there.
+            "fsname" | "comment" | "user" | "user_id" | "group_id" | "rootmode" => {}
+            _ if is_foreign(name) => {}
+            _ => return Err(unknown(name)),
+        }
+        Ok(())
+    }
+}
+
+/// Options addressed to systemd, to mount(8) or to nobody.
+fn is_foreign(name: &str) -> bool {
+    name.starts_with("x-") || name.starts_with("X-") || name.starts_with("comment")
+}
+
+fn unknown(name: &str) -> CliError {
+    CliError::new(Exit::Usage, format!("unknown mount option: {name}"))
+        .advise("the README lists the options that -o takes")
+}
+
+fn bad(name: &str, value: &str) -> CliError {
+    CliError::new(Exit::Usage, format!("bad value of mount option {name}: {value}"))
+}
+
+/// Known, and without an effect here: the kernel always checks permissions, and the rest is for
+/// whoever calls mount(8).
+const IGNORED: &[&str] = &[
+    "defaults",
+    "default_permissions",
+    "auto",
+    "noauto",
+    "nofail",
+    "nouser",
+    "nousers",
+    "_netdev",
+    "_rnetdev",
+    "nogroup",
+    "noowner",
+    "silent",
+    "loud",
+    "mand",
+    "nomand",
+    "iversion",
+    "noiversion",
+    "nonempty",
+    "big_writes",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<MountOptions, CliError> {
+        MountOptions::parse(&[text.to_owned()])
+    }
+
+    #[test]
+    fn what_test_suites_and_fstab_say_is_accepted() {
+        let line = "rw,suid,dev,fsname=x,subtype=kmsfs,allow_other,default_permissions,_netdev,\
+                    nofail,noauto,x-systemd.requires-mounts-for=/srv,noatime,key-file=/etc/k";
+        let options = parse(line).unwrap();
+        assert_eq!((options.suid, options.dev), (Some(true), Some(true)));
+        assert_eq!(options.key_file, Some(PathBuf::from("/etc/k")));
+        assert!(options.allow_other);
+    }
+
+    #[test]
+    fn the_later_option_wins() {
+        assert_eq!(parse("ro,rw").unwrap().read_only, Some(false));
+        assert_eq!(parse("user,exec").unwrap().exec, Some(true));
+        assert_eq!(parse("user").unwrap().suid, Some(false));
+    }
+
+    #[test]
+    fn an_unknown_option_is_refused_by_name() {
+        let error = parse("ro,compress=zstd").unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert_eq!(error.what, "unknown mount option: compress");
+        assert_eq!(parse("turbo").unwrap_err().what, "unknown mount option: turbo");
+    }
+
+    #[test]
+    fn a_bad_number_is_refused() {
+        assert!(parse("threads=0").is_err());
+        assert!(parse("threads=many").is_err());
+    }
+}

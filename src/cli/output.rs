@@ -1,0 +1,127 @@
+//! Results on stdout: text for people, one JSON document for programs.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::exit::CliError;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Text for people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+impl Output {
+    /// Prints a result: `value` for programs, the lines of `text` for people.
+    pub fn result(self, value: &Value, text: impl FnOnce() -> String) {
+        match self {
+            Self::Json => line(&format!("{value:#}")),
+            Self::Text => {
+                let text = text();
+                if !text.is_empty() {
+                    line(text.trim_end());
+                }
+            }
+        }
+    }
+
+    /// Prints a failure on stderr.
+    pub fn error(self, error: &CliError) {
+        match self {
+            Self::Text => eprintln!("kmsfs: {error}"),
+            Self::Json => eprintln!(
+                "{}",
+                json!({ "error": {
+                    "code": error.exit.code(),
+                    "meaning": error.exit.meaning(),
+                    "message": error.what,
+                    "advice": error.advice,
+                }})
+            ),
+        }
+    }
+
+    /// A remark that is no result: on stderr, and only for people.
+    pub fn note(self, text: &str) {
+        if self == Self::Text {
+            eprintln!("{text}");
+        }
+    }
+}
+
+/// Columns of text, each as wide as its widest cell.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let head: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
+    let mut text = String::new();
+    for row in std::iter::once(&head).chain(rows) {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Bytes in a unit that a person reads at once.
+pub fn bytes(count: u64) -> String {
+    let mut unit = 0;
+    let mut scaled = count;
+    let mut rest = 0;
+    while scaled >= 1024 && unit + 1 < UNITS.len() {
+        rest = scaled % 1024;
+        scaled /= 1024;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or("B");
+    if unit == 0 {
+        format!("{scaled} {name}")
+    } else {
+        format!("{scaled}.{} {name}", rest * 10 / 1024)
+    }
+}
+
+/// "1 file", "2 files".
+pub fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+fn line(text: &str) {
+    // A closed pipe (`kmsfs key list | head -1`) is the reader's choice, not a failure.
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
+        assert_eq!(table(&["X", "Y"], &rows), "X    Y\na    bb\nccc  d\n");
+    }
+
+    #[test]
+    fn bytes_have_one_digit_after_the_point() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(5 << 40), "5.0 TiB");
+    }
+
+    #[test]
+    fn one_file_is_not_one_files() {
+        assert_eq!(count(1, "file"), "1 file");
+        assert_eq!(count(0, "file"), "0 files");
+    }
+}

@@ -1,0 +1,48 @@
+//! What the process does to itself before it touches a secret.
+
+use rustix::mm::MlockAllFlags;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::CapabilitySet;
+
+/// No core dumps and no debugger of the same user: memory holds keys.
+///
+/// Failure is no reason to stop; it is logged at debug.
+pub fn harden() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = rustix::process::setrlimit(Resource::Core, none) {
+        log::debug!("core dumps stay allowed: {error}");
+    }
+    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        log::debug!("the process stays dumpable: {error}");
+    }
+}
+
+/// Keeps the memory of a daemon out of swap, where the system lets it.
+///
+/// Only with CAP_IPC_LOCK: under a limit, a later allocation would fail instead.
+pub fn lock_memory() {
+    let allowed = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    if !allowed {
+        log::debug!("memory is not locked: CAP_IPC_LOCK is missing");
+        return;
+    }
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    if let Err(error) = rustix::mm::mlockall(flags) {
+        log::debug!("memory is not locked: {error}");
+    }
+}
+
+/// Raises the limit of open files to what the system allows.
+pub fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        log::debug!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
+}
+
+/// True when this process runs with the rights of root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

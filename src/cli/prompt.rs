@@ -1,0 +1,61 @@
+//! Questions at the terminal: passphrases and confirmations.
+
+use std::io::{IsTerminal, Write};
+
+use zeroize::Zeroizing;
+
+use super::exit::{CliError, Exit};
+
+/// A passphrase as typed.
+pub type Passphrase = Zeroizing<Vec<u8>>;
+
+/// True when there is somebody to ask.
+pub fn has_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Asks for a passphrase once.
+pub fn passphrase(question: &str) -> Result<Passphrase, CliError> {
+    let typed = rpassword::prompt_password(format!("{question}: "))
+        .map_err(|error| CliError::io("cannot read the passphrase", &error))?;
+    Ok(Zeroizing::new(typed.into_bytes()))
+}
+
+/// Asks for a new passphrase, twice, until both are equal and not empty; three tries.
+pub fn new_passphrase(what: &str) -> Result<Passphrase, CliError> {
+    for _ in 0..TRIES {
+        let first = passphrase(&format!("new passphrase for {what}"))?;
+        if first.is_empty() {
+            eprintln!("an empty passphrase protects nothing");
+            continue;
+        }
+        let second = passphrase("the same again")?;
+        if *first == *second {
+            return Ok(first);
+        }
+        eprintln!("these are not the same");
+    }
+    Err(CliError::new(Exit::NoSecret, "no new passphrase was given"))
+}
+
+/// Says what will be destroyed and asks. Without a terminal only `--yes` is a yes.
+pub fn confirm(warning: &str, yes: bool) -> Result<(), CliError> {
+    if yes {
+        return Ok(());
+    }
+    if !has_terminal() {
+        return Err(CliError::new(Exit::Refused, format!("not confirmed: {warning}"))
+            .advise("there is no terminal to ask at: add --yes if that is what you want"));
+    }
+    eprint!("{warning}\ntype yes to go on: ");
+    std::io::stderr().flush().map_err(|error| CliError::io("terminal", &error))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|error| CliError::io("terminal", &error))?;
+    if answer.trim() == "yes" {
+        Ok(())
+    } else {
+        Err(CliError::new(Exit::Refused, "not confirmed: nothing was changed"))
+    }
+}
+
+const TRIES: usize = 3;

@@ -1,0 +1,149 @@
+//! `kmsfs umount`, and unmounting as the daemon itself does it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::mount::UnmountFlags;
+use serde_json::json;
+
+use super::args::UmountArgs;
+use super::busy;
+use super::exit::{CliError, Exit};
+use super::mountinfo::{self, Mounted};
+use super::output::Output;
+use super::{live, paths, process};
+
+/// Unmounts and waits until the vault is released.
+pub fn run(args: &UmountArgs, output: Output) -> Result<(), CliError> {
+    let mountpoint = paths::real(&args.mountpoint)?;
+    let Some(mount) = mountinfo::at(&mountpoint)? else {
+        return if args.if_mounted { Ok(()) } else { Err(not_mounted(&mountpoint)) };
+    };
+    if args.force {
+        abort_connection(&mount)?;
+    }
+    let how = if args.lazy || args.force { Detach::Lazily } else { Detach::WhenFree };
+    if let Err(error) = detach(&mountpoint, how) {
+        return Err(explain(&mountpoint, &error));
+    }
+    let released = args.lazy || wait_for_release(&mount.vault, Duration::from_secs(args.timeout));
+    if !released {
+        return Err(CliError::new(
+            Exit::Busy,
+            format!(
+                "{} is unmounted, but the vault {} is still in use after {} s",
+                mountpoint.display(),
+                mount.vault.display(),
+                args.timeout
+            ),
+        )
+        .advise("the daemon is still writing, or the mount lives on in another namespace"));
+    }
+    let value = json!({
+        "mountpoint": mountinfo::text(&mountpoint),
+        "vault": mountinfo::text(&mount.vault),
+        "released": !args.lazy,
+    });
+    output.result(&value, String::new);
+    Ok(())
+}
+
+/// When a mountpoint may be taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detach {
+    /// Only when nobody uses it.
+    WhenFree,
+    /// At once; the filesystem ends with its last open file.
+    Lazily,
+}
+
+/// Takes the mountpoint away: umount(2) as root, `fusermount3 -u` for everybody else.
+pub fn detach(mountpoint: &Path, how: Detach) -> io::Result<()> {
+    if process::is_root() {
+        let mut flags = UnmountFlags::NOFOLLOW;
+        if how == Detach::Lazily {
+            flags |= UnmountFlags::DETACH;
+        }
+        return Ok(rustix::mount::unmount(mountpoint, flags)?);
+    }
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for program in ["fusermount3", "fusermount"] {
+        match fusermount(program, mountpoint, how) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => last = error,
+            done => return done,
+        }
+    }
+    Err(last)
+}
+
+fn fusermount(program: &str, mountpoint: &Path, how: Detach) -> io::Result<()> {
+    let mut command = Command::new(program);
+    command.arg("-u");
+    if how == Detach::Lazily {
+        command.arg("-z");
+    }
+    let output = command.arg("--").arg(mountpoint).env("LC_ALL", "C").output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains("busy") {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    Err(io::Error::other(text.trim().to_owned()))
+}
+
+fn explain(mountpoint: &Path, error: &io::Error) -> CliError {
+    let place = mountpoint.display();
+    match error.kind() {
+        io::ErrorKind::ResourceBusy => {
+            let holders = busy::holders(mountpoint);
+            let who = if holders.is_empty() {
+                "close what uses it (a process of another user, or a mount below it), or add --lazy"
+                    .to_owned()
+            } else {
+                format!("{}\n  close them, or add --lazy", busy::describe(&holders))
+            };
+            CliError::new(Exit::Busy, format!("{place} is busy")).advise(who)
+        }
+        io::ErrorKind::NotFound => {
+            CliError::new(Exit::FuseMissing, format!("cannot unmount {place}: no fusermount3"))
+                .advise("install the package fuse3, or run this as root")
+        }
+        io::ErrorKind::PermissionDenied => {
+            CliError::new(Exit::General, format!("cannot unmount {place}: not permitted"))
+                .advise("only root and the user who mounted it may unmount it")
+        }
+        _ => CliError::io(format!("cannot unmount {place}"), error),
+    }
+}
+
+/// Cuts the kernel off from a daemon that does not answer any more.
+fn abort_connection(mount: &Mounted) -> Result<(), CliError> {
+    let path = PathBuf::from(CONNECTIONS).join(&mount.device).join("abort");
+    std::fs::write(&path, b"1").map_err(|error| {
+        CliError::io(format!("cannot abort the mount through {}", path.display()), &error)
+            .advise("mount the control filesystem: mount -t fusectl none /sys/fs/fuse/connections")
+    })
+}
+
+/// Waits until no daemon holds the vault; false when the time is over first.
+fn wait_for_release(vault: &Path, time: Duration) -> bool {
+    let end = Instant::now() + time;
+    while live::is_locked(vault) {
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+fn not_mounted(mountpoint: &Path) -> CliError {
+    CliError::new(Exit::NotMounted, format!("no vault is mounted at {}", mountpoint.display()))
+        .advise("kmsfs status lists what is mounted")
+}
+
+const CONNECTIONS: &str = "/sys/fs/fuse/connections";

@@ -1,0 +1,228 @@
+//! Where the secret that opens the keystore comes from, and where a new one comes from.
+//!
+//! Order: `--key-file`, `--passphrase-fd`, `KMSFS_KEY_FILE`, a systemd credential named
+//! `kmsfs.key`, a prompt. Never an argument, never the value of a variable.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64ct::{Base64, Encoding};
+use zeroize::Zeroizing;
+
+use super::args::Global;
+use super::args_keys::NewSecret;
+use super::exit::{CliError, Exit};
+use super::output::Output;
+use super::prompt::{self, Passphrase};
+use crate::crypto::Secret;
+use crate::keystore::Unlock;
+
+/// The place a secret will be taken from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file that holds the secret.
+    KeyFile(PathBuf),
+    /// A file descriptor from which a passphrase is read.
+    Descriptor(u32),
+    /// The credential directory of a systemd unit.
+    Credentials(PathBuf),
+    /// The terminal.
+    Prompt,
+}
+
+impl Source {
+    /// Picks the source for this command.
+    ///
+    /// Errors: `NoSecret` when nothing is given and nobody can be asked.
+    pub fn choose(global: &Global) -> Result<Self, CliError> {
+        if let Some(path) = &global.key_file {
+            return Ok(Self::KeyFile(path.clone()));
+        }
+        if let Some(descriptor) = global.passphrase_fd {
+            return Ok(Self::Descriptor(descriptor));
+        }
+        if let Some(path) = std::env::var_os("KMSFS_KEY_FILE") {
+            return Ok(Self::KeyFile(PathBuf::from(path)));
+        }
+        if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+            && dir.join(CREDENTIAL).is_file()
+        {
+            return Ok(Self::Credentials(dir));
+        }
+        if prompt::has_terminal() {
+            return Ok(Self::Prompt);
+        }
+        Err(CliError::new(Exit::NoSecret, "no secret for the keystore, and no terminal to ask at")
+            .advise(
+                "add --key-file FILE (with mount --create it is made when missing), or \
+                 --passphrase-fd N",
+            ))
+    }
+
+    /// Takes the secret of a keystore that is there.
+    pub fn take(&self, keystore: &Path) -> Result<Unlock, CliError> {
+        match self {
+            Self::KeyFile(path) => existing_key_file(path),
+            Self::Descriptor(descriptor) => Ok(Unlock::Passphrase(read_descriptor(*descriptor)?)),
+            Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
+            Self::Prompt => {
+                let question = format!("passphrase for {}", keystore.display());
+                Ok(Unlock::Passphrase(prompt::passphrase(&question)?))
+            }
+        }
+    }
+
+    /// Takes the secret for a keystore that is about to be made. A prompt asks twice; a key file
+    /// that is missing is made when `missing` says so.
+    pub fn take_new(&self, missing: MissingKeyFile, output: Output) -> Result<Unlock, CliError> {
+        match self {
+            Self::KeyFile(path) if missing == MissingKeyFile::Make && !exists(path) => {
+                make_key_file(path)?;
+                output.note(&format!(
+                    "made the key file {}: it opens the keystore, back it up elsewhere",
+                    path.display()
+                ));
+                Ok(Unlock::KeyFile(path.clone()))
+            }
+            Self::Prompt => Ok(Unlock::Passphrase(prompt::new_passphrase("the keystore")?)),
+            Self::Descriptor(descriptor) => {
+                let passphrase = read_descriptor(*descriptor)?;
+                if passphrase.is_empty() {
+                    return Err(empty_passphrase(*descriptor));
+                }
+                Ok(Unlock::Passphrase(passphrase))
+            }
+            Self::KeyFile(path) => existing_key_file(path),
+            Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
+        }
+    }
+}
+
+/// What to do about a key file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingKeyFile {
+    /// Make it with a random secret, mode 0600.
+    Make,
+    /// Say that it is missing.
+    Refuse,
+}
+
+/// The secret for a further slot or an exported copy.
+pub fn new_secret(args: &NewSecret, what: &str, output: Output) -> Result<Unlock, CliError> {
+    let source = match (&args.new_key_file, args.new_passphrase_fd) {
+        (Some(path), _) => Source::KeyFile(path.clone()),
+        (None, Some(descriptor)) => Source::Descriptor(descriptor),
+        (None, None) if prompt::has_terminal() => {
+            return Ok(Unlock::Passphrase(prompt::new_passphrase(what)?));
+        }
+        (None, None) => {
+            return Err(CliError::new(Exit::NoSecret, format!("no new secret for {what}"))
+                .advise("add --new-key-file FILE or --new-passphrase-fd N"));
+        }
+    };
+    source.take_new(MissingKeyFile::Make, output)
+}
+
+/// Reads a passphrase from an open file descriptor, up to the first newline.
+///
+/// A descriptor is opened through /proc, which needs no claim of ownership over its number.
+pub fn read_descriptor(descriptor: u32) -> Result<Passphrase, CliError> {
+    let name = || format!("cannot read a passphrase from file descriptor {descriptor}");
+    let mut text = Zeroizing::new(Vec::with_capacity(LONGEST));
+    let read = match descriptor {
+        0 => read_line(&mut io::stdin().lock(), &mut text),
+        _ => File::open(format!("/proc/self/fd/{descriptor}"))
+            .and_then(|mut file| read_line(&mut file, &mut text)),
+    };
+    read.map_err(|error| CliError::io(name(), &error))?;
+    Ok(text)
+}
+
+fn read_line(from: &mut impl Read, into: &mut Passphrase) -> io::Result<()> {
+    let mut byte = [0];
+    while from.read(&mut byte)? == 1 && byte != *b"\n" {
+        if into.len() == LONGEST {
+            return Err(io::Error::other("the passphrase is longer than 4096 bytes"));
+        }
+        into.extend_from_slice(&byte);
+    }
+    Ok(())
+}
+
+/// Makes a key file of 32 random bytes as one line of text, and makes sure that it is on disk.
+fn make_key_file(path: &Path) -> Result<(), CliError> {
+    let failed = |error: &io::Error| {
+        CliError::io(format!("cannot make the key file {}", path.display()), error)
+    };
+    let secret = Secret::<32>::random()
+        .map_err(|error| CliError::new(Exit::General, format!("no randomness: {error}")))?;
+    let mut text = Zeroizing::new([0; 64]);
+    let text = Base64::encode(secret.expose(), &mut *text)
+        .map_err(|_| CliError::new(Exit::General, "the key file has an impossible length"))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| failed(&error))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.write_all(b"\n"))
+        .and_then(|()| file.sync_all())
+        .map_err(|error| failed(&error))?;
+    sync_parent(path).map_err(|error| failed(&error))
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn existing_key_file(path: &Path) -> Result<Unlock, CliError> {
+    match File::open(path) {
+        Ok(_) => Ok(Unlock::KeyFile(path.to_owned())),
+        Err(error) => {
+            let text = format!("cannot read the key file {}", path.display());
+            let mut failure = CliError::io(text, &error);
+            failure.exit = Exit::NoSecret;
+            Err(failure.advise("kmsfs mount --create makes a key file along with a new keystore"))
+        }
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+fn empty_passphrase(descriptor: u32) -> CliError {
+    CliError::new(Exit::NoSecret, format!("file descriptor {descriptor} gives an empty passphrase"))
+}
+
+/// The name of the credential in a unit: `LoadCredential=kmsfs.key:...`.
+const CREDENTIAL: &str = "kmsfs.key";
+const LONGEST: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passphrase_ends_at_the_newline() {
+        let mut text = Zeroizing::new(Vec::new());
+        read_line(&mut &b"open sesame\nrest"[..], &mut text).unwrap();
+        assert_eq!(&**text, b"open sesame");
+    }
+
+    #[test]
+    fn an_endless_passphrase_is_refused() {
+        let mut text = Zeroizing::new(Vec::new());
+        assert!(read_line(&mut io::repeat(b'x'), &mut text).is_err());
+    }
+
+    #[test]
+    fn the_key_file_option_wins() {
+        let global = Global { key_file: Some("k".into()), ..Global::default() };
+        assert_eq!(Source::choose(&global).unwrap(), Source::KeyFile("k".into()));
+    }
+}

@@ -1,0 +1,92 @@
+//! The lines that cross the socket.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a command asks of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Request {
+    /// Facts about the mount.
+    Status,
+    /// Wrap data keys anew; events tell the progress.
+    Rewrap {
+        /// Only files under this key.
+        key: Option<String>,
+        /// The key to move to; none keeps each file's own key.
+        to: Option<String>,
+        /// Send an event for each changed file.
+        list: bool,
+    },
+    /// The key policy of a directory.
+    PolicyShow {
+        /// The bytes of the plaintext path from the root of the volume.
+        path: Vec<u8>,
+    },
+    /// Give a directory its own key.
+    PolicySet {
+        /// The bytes of the plaintext path from the root of the volume.
+        path: Vec<u8>,
+        /// The key.
+        key: String,
+    },
+    /// Write everything to disk.
+    Sync,
+}
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// Still at it.
+    Event(Event),
+    /// Finished: the result.
+    Done(Value),
+    /// Failed.
+    Failed(Failure),
+}
+
+/// News of a long operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// So many files are done, of so many where that is known.
+    Progress {
+        /// Files done.
+        done: u64,
+        /// Files in all.
+        total: Option<u64>,
+    },
+    /// The ciphertext file with this path, from the root of the vault, was changed.
+    Changed(String),
+}
+
+/// A failure as the command will show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The exit code of the command.
+    pub exit: u8,
+    /// What failed.
+    pub what: String,
+    /// What the user can do.
+    pub advice: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_read_as_they_are_documented() {
+        let line = serde_json::to_string(&Request::Status).unwrap();
+        assert_eq!(line, r#"{"op":"status"}"#);
+        let line = r#"{"op":"policy-set","path":[97],"key":"alias/x"}"#;
+        let request: Request = serde_json::from_str(line).unwrap();
+        assert_eq!(request, Request::PolicySet { path: b"a".to_vec(), key: "alias/x".into() });
+    }
+
+    #[test]
+    fn an_unknown_request_is_an_error() {
+        assert!(serde_json::from_str::<Request>(r#"{"op":"format"}"#).is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! The daemon's end of the socket.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::protocol::{Event, Failure, Reply, Request};
+
+/// Carries a request out. Events are sent as they come; an error from sending means that the
+/// command has gone, which is no reason to stop halfway.
+pub type Handler = dyn Fn(Request, &mut dyn FnMut(Event)) -> Result<Value, Failure> + Send + Sync;
+
+/// A listening socket with its thread. Dropping it removes the socket.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+}
+
+impl Server {
+    /// Listens at `path` and serves each command in a thread of its own.
+    ///
+    /// The caller holds the vault's lock, so a socket that is already there is a dead one.
+    pub fn start(path: &Path, handler: Arc<Handler>) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let server = Self { path: path.to_owned(), stop: Arc::clone(&stop) };
+        std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || accept(&listener, &stop, &handler))?;
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Wakes the thread out of `accept`.
+        let _ = UnixStream::connect(&self.path);
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn accept(listener: &UnixListener, stop: &AtomicBool, handler: &Arc<Handler>) {
+    let active = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(stream) = stream else {
+            // Out of file descriptors, most likely: do not spin.
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        if active.load(Ordering::Relaxed) >= MOST_CLIENTS || !is_allowed(&stream) {
+            continue;
+        }
+        active.fetch_add(1, Ordering::Relaxed);
+        let (handler, count) = (Arc::clone(handler), Arc::clone(&active));
+        let spawned = std::thread::Builder::new().name("control-client".into()).spawn(move || {
+            serve(&stream, &handler);
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            active.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The daemon's own user, or root.
+fn is_allowed(stream: &UnixStream) -> bool {
+    rustix::net::sockopt::socket_peercred(stream)
+        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+}
+
+fn serve(stream: &UnixStream, handler: &Arc<Handler>) {
+    let _ = stream.set_read_timeout(Some(REQUEST_TIME));
+    let mut line = String::new();
+    if BufReader::new(stream).take(LONGEST_REQUEST).read_line(&mut line).is_err() {
+        return;
+    }
+    let result = match serde_json::from_str(&line) {
+        Ok(request) => handler(request, &mut |event| {
+            let _ = send(stream, &Reply::Event(event));
+        }),
+        Err(_) => Err(Failure {
+            exit: 2,
+            what: "the daemon does not know this request".into(),
+            advice: Some("command and daemon are of different versions: mount again".into()),
+        }),
+    };
+    let _ = send(stream, &result.map_or_else(Reply::Failed, Reply::Done));
+}
+
+fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+const MOST_CLIENTS: usize = 16;
+const LONGEST_REQUEST: u64 = 256 << 10;
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::client::{Client, ClientError};
+    use super::*;
+
+    fn socket(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("kmsfs-{}-{name}.sock", std::process::id()))
+    }
+
+    fn rewrap() -> Request {
+        Request::Rewrap { key: None, to: None, list: true }
+    }
+
+    #[test]
+    fn events_come_before_the_result() {
+        let path = socket("events");
+        let handler: Arc<Handler> = Arc::new(|request, send| {
+            send(Event::Progress { done: 1, total: Some(2) });
+            send(Event::Changed("a/b".into()));
+            Ok(json!({ "asked": request == rewrap() }))
+        });
+        let _server = Server::start(&path, handler).unwrap();
+        let mut seen = Vec::new();
+        let result = Client::connect(&path).unwrap().call(&rewrap(), |event| seen.push(event));
+        assert_eq!(result.unwrap(), json!({ "asked": true }));
+        assert_eq!(seen.len(), 2);
+    }
+
+    #[test]
+    fn a_failure_arrives_whole() {
+        let path = socket("failure");
+        let failure = Failure { exit: 12, what: "no key".into(), advice: Some("make it".into()) };
+        let sent = failure.clone();
+        let _server = Server::start(&path, Arc::new(move |_, _| Err(sent.clone()))).unwrap();
+        let result = Client::connect(&path).unwrap().call(&Request::Sync, |_| {});
+        assert!(matches!(result, Err(ClientError::Failed(got)) if got == failure));
+    }
+
+    #[test]
+    fn nonsense_is_answered_and_the_socket_goes_with_the_server() {
+        let path = socket("nonsense");
+        let server = Server::start(&path, Arc::new(|_, _| Ok(Value::Null))).unwrap();
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(b"{]\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert!(answer.contains("does not know"));
+        drop(server);
+        assert!(!path.exists());
+    }
+}
