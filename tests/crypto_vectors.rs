@@ -1,6 +1,8 @@
 //! Published vectors for every primitive that has a public interface fit for them. HKDF and
 //! Argon2id are checked beside their code, because their interfaces fix the label and the cost.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 use kmsfs::crypto::aead::AeadKey;
 use kmsfs::crypto::bulk::BulkKey;
 use kmsfs::crypto::passphrase::{self, Cost};

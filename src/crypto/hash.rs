@@ -101,14 +101,16 @@ labels! {
     VolumeDescriptor = "kmsfs/1/volume/descriptor",
     /// Commits to the volume key.
     VolumeCommit = "kmsfs/1/volume/commit",
-    /// Authenticates the rows of a keystore.
+    /// Seals the rows of a keystore.
     KeystoreRow = "kmsfs/1/keystore/row",
-    /// Seals the wrapping keys of a keystore.
-    KeystoreMaterial = "kmsfs/1/keystore/material",
-    /// Seals the private columns of a keystore: aliases, descriptions, tags, paths.
-    KeystorePrivate = "kmsfs/1/keystore/private",
-    /// Makes equal private values findable without showing them.
+    /// Authenticates the set of all rows of a keystore.
+    KeystoreSet = "kmsfs/1/keystore/set",
+    /// Makes equal names findable without showing them.
     KeystoreLookup = "kmsfs/1/keystore/lookup",
+    /// Seals the wrapping keys of a keystore's KMS keys.
+    KeystoreWrapping = "kmsfs/1/keystore/wrapping",
+    /// Seals key material under a KMS key's wrapping key.
+    KeystoreMaterial = "kmsfs/1/keystore/material",
     /// Seals the root key in an unlock slot.
     KeystoreSlot = "kmsfs/1/keystore/slot",
     /// Turns the contents of a key file into a slot's key.

@@ -15,6 +15,9 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// The least that is accepted.
+    pub const MINIMUM: Self = Self { memory_kib: 8 << 10, passes: 1, lanes: 1 };
+
     /// A cost within bounds, so that a forged one can neither exhaust the machine nor make
     /// guessing free.
     /// Units: KiB. Errors: `CostRefused` outside 8 MiB to 4 GiB, 1 to 64 passes, 1 to 64 lanes.
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn salt_passphrase_and_cost_all_count() {
-        let cheap = Cost::new(8 << 10, 1, 1).unwrap();
+        let cheap = Cost::MINIMUM;
         let key = derive(b"correct horse", &[1; 16], cheap).unwrap();
         assert_eq!(key, derive(b"correct horse", &[1; 16], cheap).unwrap());
         assert_ne!(key, derive(b"correct horsf", &[1; 16], cheap).unwrap());

@@ -1,1 +1,260 @@
-//! Placeholder.
+//! Rank 1: the embedded KMS.
+//!
+//! [`Keystore`] has one method per KMS verb, spelled as in the AWS API; each checks the key's
+//! state, acts, and is durable before it returns. Time is always an argument. Imports of the
+//! crate: [`crate::crypto`] and [`crate::id`] only.
+//!
+//! **Keys protect keys**: an unlock slot (passphrase, key file, credential) seals the root key;
+//! the root key seals one wrapping key per KMS key; that seals the key's materials; a material
+//! wraps data keys. Invariants:
+//!
+//! - In the file, everything but random ids and unlock parameters is sealed, and authenticated
+//!   together with its place; the set of rows is authenticated as a whole (`record`).
+//! - What a deleted row held is overwritten in the file and gone from the WAL (`store`).
+//! - Wrapping and unwrapping work from memory. A change by this process is felt at once, one by
+//!   another process after [`Keystore::poll_changes`].
+//! - Locks: the store's mutex first, then the cache's lock, and never a call out of this module
+//!   under either. A process that forks must open its keystore afterwards.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+mod alias;
+mod blob;
+mod cache;
+pub mod context;
+mod deletion;
+mod error;
+mod file;
+mod id;
+mod key;
+mod manage;
+mod material;
+mod record;
+mod root;
+mod rotation;
+mod slot;
+mod store;
+mod symmetric;
+mod time;
+mod unlock;
+mod volume;
+
+pub use alias::AliasEntry;
+pub use blob::{BLOB_OVERHEAD, CiphertextBlob, MAX_PLAINTEXT};
+pub use context::EncryptionContext;
+pub use deletion::{ClockTrust, Expired, ReferenceReport, ScheduledDeletion};
+pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota};
+pub use id::{AliasName, KeyArn, KeyRef};
+pub use key::{KeyMetadata, KeySpec, KeyState, KeyUsage, Origin};
+pub use manage::CreateKey;
+pub use material::MaterialOrigin;
+pub use rotation::{MaterialState, Rotation, RotationStatus};
+pub use slot::{SlotId, SlotInfo, SlotKind};
+pub use symmetric::{Caller, DataKey, Decrypted, Plaintext};
+pub use time::UnixTime;
+pub use unlock::{CREDENTIAL, Unlock, create_key_file};
+pub use volume::KnownVolume;
+
+use alias::AliasRecord;
+use cache::{Cache, LiveKey};
+use key::KeyRecord;
+use record::{Reader, Writer};
+use root::RootKey;
+use store::{SlotRow, Store};
+
+use crate::crypto::{Secret, random};
+use crate::id::KeyId;
+
+/// An unlocked keystore. Several threads may use it, and several processes the same file.
+pub struct Keystore {
+    path: PathBuf,
+    root: RootKey,
+    cache: Cache,
+    store: Mutex<Opened>,
+}
+
+/// The store, and the version of its contents that the cache was filled from.
+struct Opened {
+    store: Store,
+    version: i64,
+}
+
+impl std::fmt::Debug for Keystore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keystore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Keystore {
+    /// Makes a keystore without keys, with one unlock slot. The file has mode 0600, missing
+    /// directories get 0700; it appears under its name only when it is complete and durable.
+    /// Errors: `Exists`, `KeyFile`, `Io`, `Database`.
+    pub fn create(path: &Path, unlock: &Unlock, now: SystemTime) -> Result<Self, KeystoreError> {
+        let root = RootKey::new(Secret::random()?, random::id16()?);
+        let slot = slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
+        let draft = file::Draft::begin(path)?;
+        let mut store = Store::create(draft.path())?;
+        store.write(|rows| {
+            let mut writer = Writer::fresh(rows, &root, now.into());
+            slot::insert(&mut writer, slot, now.into())?;
+            writer.finish()
+        })?;
+        store.close()?;
+        draft.publish()?;
+        Self::assemble(path, root)
+    }
+
+    /// Opens a keystore and checks that its rows are those that were written.
+    /// Errors: `Missing`, `NotAKeystore`, `NewerSchema`, `Locked`, `KeyFile`, `WrongUnlock`,
+    /// `Tampered`, `RowSetTampered`.
+    pub fn open(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
+        let (keystore, slots) = read_slots(path)?;
+        // Outside of any transaction: a passphrase takes its time.
+        let root = slot::unlock(keystore, &slots, unlock.kind(), &unlock.load()?)?;
+        let wrong = || KeystoreError::WrongUnlock {
+            path: path.to_owned(),
+            tried: unlock.kind().as_str(),
+            slots: slot::in_words(&slots),
+        };
+        Self::assemble(path, root.ok_or_else(wrong)?)
+    }
+
+    /// What unlocks the keystore at `path`, in words, without unlocking it.
+    /// Errors: as [`Keystore::open`], except those of unlocking.
+    pub fn slots_in_words(path: &Path) -> Result<Vec<String>, KeystoreError> {
+        read_slots(path).map(|(_, slots)| slot::in_words(&slots))
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notices what other processes changed since the last call. If something was, everything
+    /// cached is dropped, and `true` returned. Takes microseconds.
+    /// Errors: `Locked`, `Database`.
+    pub fn poll_changes(&self) -> Result<bool, KeystoreError> {
+        let mut opened = self.lock();
+        let version = opened.store.version()?;
+        let changed = version != std::mem::replace(&mut opened.version, version);
+        if changed {
+            self.cache.clear();
+        }
+        Ok(changed)
+    }
+
+    /// The state of a key, from memory after the first call.
+    /// Errors: `KeyNotFound`.
+    pub fn key_state(&self, key: KeyId) -> Result<KeyState, KeystoreError> {
+        self.live(key).map(|live| live.state)
+    }
+
+    /// The key that is meant, which exists; from memory after the first call.
+    /// Errors: `KeyNotFound`, `AliasNotFound`.
+    pub fn resolve(&self, key: &KeyRef) -> Result<KeyId, KeystoreError> {
+        self.live(self.key_named(key)?).map(|live| live.id)
+    }
+
+    /// The key that is meant, which may not exist if it is named by its id.
+    fn key_named(&self, key: &KeyRef) -> Result<KeyId, KeystoreError> {
+        let alias = match key {
+            KeyRef::Id(id) => return Ok(*id),
+            KeyRef::Alias(alias) => alias,
+        };
+        if let Some(id) = self.cache.alias(alias) {
+            return Ok(id);
+        }
+        let mut opened = self.lock();
+        let id = self.read_locked(&mut opened, |reader| AliasRecord::target(reader, alias))?;
+        self.cache.put_alias(alias, id);
+        Ok(id)
+    }
+
+    /// A key ready for use, with its material if its state allows that.
+    fn live(&self, key: KeyId) -> Result<Arc<LiveKey>, KeystoreError> {
+        if let Some(live) = self.cache.key(key) {
+            return Ok(live);
+        }
+        let mut opened = self.lock();
+        let live = self.read_locked(&mut opened, |reader| {
+            let record = KeyRecord::find(reader, key)?;
+            let usable = key::permit(key::Operation::Crypto, key, record.state).is_ok();
+            let materials = if usable { material::load(reader, key)? } else { Vec::new() };
+            Ok(Arc::new(LiveKey::new(key, record.state, record.current, materials)))
+        })?;
+        self.cache.put_key(&live);
+        Ok(live)
+    }
+
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.read_locked(&mut self.lock(), work)
+    }
+
+    fn read_locked<T>(
+        &self,
+        opened: &mut Opened,
+        work: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        opened.store.read(|rows| work(&Reader::new(rows, &self.root)))
+    }
+
+    /// One durable transaction. The cache is emptied before anybody else can fill it.
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&mut Writer<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        let mut opened = self.lock();
+        let done = opened.store.write(|rows| {
+            let mut writer = Writer::begin(rows, &self.root)?;
+            let done = work(&mut writer)?;
+            writer.finish()?;
+            Ok(done)
+        });
+        self.cache.clear();
+        done
+    }
+
+    /// Finishes what a deletion began: the deleted bytes leave the file and the WAL. If another
+    /// process is in the way it stays due, and is tried again at the next opportunity.
+    fn scrub_if_due(&self) -> Result<(), KeystoreError> {
+        let before = self.read(|reader| reader.meta())?;
+        if !before.scrub_due {
+            return Ok(());
+        }
+        if !self.lock().store.scrub()? {
+            log::warn!("deleted rows stay in the keystore's WAL until other users release it");
+            return Ok(());
+        }
+        self.write(|writer| {
+            // Rows that somebody else deleted since are not scrubbed yet.
+            writer.meta.scrub_due = writer.meta.generation != before.generation;
+            Ok(())
+        })
+    }
+
+    fn assemble(path: &Path, root: RootKey) -> Result<Self, KeystoreError> {
+        let store = Store::open(path, file::sharing(path)?)?;
+        let version = store.version()?;
+        let store = Mutex::new(Opened { store, version });
+        let keystore = Self { path: path.to_owned(), root, cache: Cache::default(), store };
+        keystore.read(|reader| reader.check_set())?;
+        keystore.scrub_if_due()?;
+        Ok(keystore)
+    }
+
+    /// A panic elsewhere leaves no transaction open, so its poison means nothing here.
+    fn lock(&self) -> MutexGuard<'_, Opened> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
+    file::inspect(path)?;
+    let mut store = Store::open(path, file::sharing(path)?)?;
+    store.read(|rows| Ok((rows.meta()?.id, rows.slots()?)))
+}

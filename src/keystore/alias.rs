@@ -1,0 +1,150 @@
+//! Aliases: names that can be moved from key to key.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::Keystore;
+use super::error::{KeystoreError, Quota};
+use super::id::{AliasName, KeyRef, text};
+use super::key::{KeyRecord, Operation, permit};
+use super::record::{Reader, Record, Writer};
+use super::store::Table;
+use super::time::UnixTime;
+use crate::id::KeyId;
+
+/// An alias as ListAliases shows it. Serialises with AWS's member names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AliasEntry {
+    /// The name, with its prefix.
+    pub alias_name: AliasName,
+    /// Its ARN.
+    pub alias_arn: String,
+    /// The key it names.
+    #[serde(with = "text")]
+    pub target_key_id: KeyId,
+    /// When it was made.
+    pub creation_date: UnixTime,
+    /// When it was last moved.
+    pub last_updated_date: UnixTime,
+}
+
+/// The stored form of an alias. Its row is found by a keyed hash of the name.
+#[derive(Serialize, Deserialize)]
+pub(super) struct AliasRecord {
+    name: AliasName,
+    created: UnixTime,
+    updated: UnixTime,
+}
+
+impl Record for AliasRecord {
+    const TABLE: Table = Table::Alias;
+}
+
+impl AliasRecord {
+    /// The key that an alias names.
+    /// Errors: `AliasNotFound`.
+    pub(super) fn target(reader: &Reader<'_>, name: &AliasName) -> Result<KeyId, KeystoreError> {
+        let row = reader.rows().get(Table::Alias, &reader.root().lookup(name.as_str()))?;
+        let row = row.ok_or_else(|| KeystoreError::AliasNotFound(name.clone()))?;
+        let stored = reader.open::<Self>(&row)?;
+        stored.owner.ok_or_else(|| KeystoreError::AliasNotFound(name.clone()))
+    }
+
+    /// Makes an alias.
+    /// Errors: `AliasExists`, `LimitExceeded`.
+    pub(super) fn create(
+        writer: &mut Writer<'_>,
+        name: &AliasName,
+        key: KeyId,
+        now: UnixTime,
+    ) -> Result<(), KeystoreError> {
+        let id = writer.root().lookup(name.as_str());
+        if writer.rows().get(Table::Alias, &id)?.is_some() {
+            return Err(KeystoreError::AliasExists(name.clone()));
+        }
+        check_quota(writer, key)?;
+        let record = Self { name: name.clone(), created: now, updated: now };
+        writer.put(&id, Some(key), &record)
+    }
+}
+
+impl Keystore {
+    /// Gives a key a name.
+    /// Errors: `AliasExists`, `KeyNotFound`, `InvalidState`, `LimitExceeded`.
+    pub fn create_alias(
+        &self,
+        name: &AliasName,
+        key: KeyId,
+        now: SystemTime,
+    ) -> Result<(), KeystoreError> {
+        self.write(|writer| {
+            check_target(writer, key)?;
+            AliasRecord::create(writer, name, key, now.into())
+        })
+    }
+
+    /// Moves a name to another key of the same kind.
+    /// Errors: `AliasNotFound`, `KeyNotFound`, `InvalidState`, `LimitExceeded`.
+    pub fn update_alias(
+        &self,
+        name: &AliasName,
+        key: KeyId,
+        now: SystemTime,
+    ) -> Result<(), KeystoreError> {
+        self.write(|writer| {
+            check_target(writer, key)?;
+            let id = writer.root().lookup(name.as_str());
+            let record = writer.get::<AliasRecord>(&id)?;
+            let mut record = record.ok_or_else(|| KeystoreError::AliasNotFound(name.clone()))?;
+            if AliasRecord::target(writer, name)? != key {
+                check_quota(writer, key)?;
+            }
+            record.updated = now.into();
+            writer.put(&id, Some(key), &record)
+        })
+    }
+
+    /// Removes a name. The key is not touched, whatever its state.
+    /// Errors: `AliasNotFound`.
+    pub fn delete_alias(&self, name: &AliasName) -> Result<(), KeystoreError> {
+        self.write(|writer| {
+            AliasRecord::target(writer, name)?;
+            let id = writer.root().lookup(name.as_str());
+            writer.delete(Table::Alias, &id)
+        })
+    }
+
+    /// All aliases by name, or those of one key.
+    /// Errors: `KeyNotFound`, `AliasNotFound`.
+    pub fn list_aliases(&self, key: Option<&KeyRef>) -> Result<Vec<AliasEntry>, KeystoreError> {
+        let key = key.map(|key| self.resolve(key)).transpose()?;
+        let stored = self.read(|reader| match key {
+            Some(key) => reader.of_key::<AliasRecord>(key),
+            None => reader.all::<AliasRecord>(),
+        })?;
+        let entry = |alias: super::record::Stored<AliasRecord>| {
+            Some(AliasEntry {
+                alias_arn: alias.record.name.arn(),
+                target_key_id: alias.owner?,
+                creation_date: alias.record.created,
+                last_updated_date: alias.record.updated,
+                alias_name: alias.record.name,
+            })
+        };
+        let mut entries: Vec<_> = stored.into_iter().filter_map(entry).collect();
+        entries.sort_by(|a, b| a.alias_name.cmp(&b.alias_name));
+        Ok(entries)
+    }
+}
+
+fn check_target(reader: &Reader<'_>, key: KeyId) -> Result<(), KeystoreError> {
+    permit(Operation::Metadata, key, KeyRecord::find(reader, key)?.state)
+}
+
+fn check_quota(reader: &Reader<'_>, key: KeyId) -> Result<(), KeystoreError> {
+    let quota = Quota::AliasesPerKey;
+    let used = reader.rows().of_key(Table::Alias, key)?.len();
+    if used < quota.limit() { Ok(()) } else { Err(KeystoreError::LimitExceeded(quota)) }
+}

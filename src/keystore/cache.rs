@@ -1,0 +1,72 @@
+//! Keys in memory, so that wrapping and unwrapping touch no database.
+//!
+//! Entries are put in and thrown out only while the store's lock is held: an entry read before a
+//! change can then never be put in after the change threw the old ones out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::id::AliasName;
+use super::key::KeyState;
+use crate::crypto::xaes::XaesKey;
+use crate::id::{KeyId, MaterialId};
+
+/// A key ready for use. Its material is here only while it may be used; it wipes itself.
+pub(super) struct LiveKey {
+    pub(super) id: KeyId,
+    pub(super) state: KeyState,
+    pub(super) current: MaterialId,
+    materials: Vec<(MaterialId, XaesKey)>,
+}
+
+impl LiveKey {
+    pub(super) fn new(
+        id: KeyId,
+        state: KeyState,
+        current: MaterialId,
+        mut materials: Vec<(MaterialId, XaesKey)>,
+    ) -> Self {
+        materials.sort_unstable_by_key(|(material, _)| *material);
+        Self { id, state, current, materials }
+    }
+
+    pub(super) fn material(&self, id: MaterialId) -> Option<&XaesKey> {
+        let found = self.materials.binary_search_by_key(&id, |(material, _)| *material);
+        found.ok().and_then(|index| self.materials.get(index)).map(|(_, key)| key)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Cache(RwLock<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    keys: HashMap<KeyId, Arc<LiveKey>>,
+    aliases: HashMap<AliasName, KeyId>,
+}
+
+impl Cache {
+    pub(super) fn key(&self, id: KeyId) -> Option<Arc<LiveKey>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys.get(&id).cloned()
+    }
+
+    pub(super) fn alias(&self, name: &AliasName) -> Option<KeyId> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).aliases.get(name).copied()
+    }
+
+    pub(super) fn put_key(&self, key: &Arc<LiveKey>) {
+        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        entries.keys.insert(key.id, Arc::clone(key));
+    }
+
+    pub(super) fn put_alias(&self, name: &AliasName, key: KeyId) {
+        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        entries.aliases.insert(name.clone(), key);
+    }
+
+    pub(super) fn clear(&self) {
+        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        entries.keys.clear();
+        entries.aliases.clear();
+    }
+}

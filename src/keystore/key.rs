@@ -1,0 +1,244 @@
+//! A KMS key: what is stored about it, its states, and what each state permits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::KeystoreError;
+use super::id::{KeyArn, text};
+use super::rotation::Schedule;
+use super::time::UnixTime;
+use crate::id::{KeyId, MaterialId};
+
+/// The state of a KMS key. Spelled as AWS spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeyState {
+    /// Usable.
+    Enabled,
+    /// Switched off until it is enabled again.
+    Disabled,
+    /// Will be destroyed when its waiting period ends.
+    PendingDeletion,
+    /// Waits for its material.
+    PendingImport,
+    /// Its key store is not connected.
+    Unavailable,
+}
+
+impl KeyState {
+    pub(super) fn in_words(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::PendingDeletion => "pending deletion",
+            Self::PendingImport => "pending import",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for KeyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Operations by what a key's state means to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    /// Encrypt, Decrypt, ReEncrypt, GenerateDataKey.
+    Crypto,
+    /// EnableKey, DisableKey.
+    Toggle,
+    /// Tags, description, CreateAlias, and the new key of UpdateAlias.
+    Metadata,
+    /// EnableKeyRotation, DisableKeyRotation, RotateKeyOnDemand.
+    Rotation,
+    /// ScheduleKeyDeletion.
+    ScheduleDeletion,
+    /// CancelKeyDeletion.
+    CancelDeletion,
+}
+
+/// May `operation` touch a key in this state? Source: AWS KMS, "Key states of AWS KMS keys".
+/// Errors: `Disabled`, `InvalidState`, `NotPendingDeletion`, `UnsupportedOperation`.
+pub(super) fn permit(
+    operation: Operation,
+    key: KeyId,
+    state: KeyState,
+) -> Result<(), KeystoreError> {
+    use KeyState::{Disabled, Enabled, PendingDeletion, PendingImport, Unavailable};
+    let invalid = Err(KeystoreError::InvalidState { key, state });
+    match (operation, state) {
+        (Operation::CancelDeletion, PendingDeletion) => Ok(()),
+        (Operation::CancelDeletion, _) => Err(KeystoreError::NotPendingDeletion(key)),
+        (_, Enabled) => Ok(()),
+        (Operation::Crypto | Operation::Rotation, Disabled) => Err(KeystoreError::Disabled(key)),
+        (_, Disabled) => Ok(()),
+        (_, PendingDeletion) => invalid,
+        (Operation::Crypto, PendingImport | Unavailable) => invalid,
+        (Operation::Rotation, PendingImport | Unavailable) => {
+            Err(KeystoreError::UnsupportedOperation(format!("{} cannot rotate.", KeyArn(key))))
+        }
+        (Operation::Toggle, PendingImport) => invalid,
+        (Operation::Toggle, Unavailable) => Ok(()),
+        (Operation::Metadata | Operation::ScheduleDeletion, PendingImport | Unavailable) => Ok(()),
+    }
+}
+
+/// What a key may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum KeyUsage {
+    /// Encrypt, Decrypt, ReEncrypt, GenerateDataKey.
+    EncryptDecrypt,
+}
+
+/// The kind of material.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum KeySpec {
+    /// 256 bits, authenticated encryption.
+    SymmetricDefault,
+}
+
+/// Where the material came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// Made by this keystore.
+    #[serde(rename = "AWS_KMS")]
+    AwsKms,
+}
+
+/// The stored form of a key: everything about it but its material.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct KeyRecord {
+    pub(super) state: KeyState,
+    pub(super) usage: KeyUsage,
+    pub(super) spec: KeySpec,
+    pub(super) origin: Origin,
+    pub(super) description: String,
+    pub(super) created: UnixTime,
+    #[serde(with = "text")]
+    pub(super) current: MaterialId,
+    #[serde(default)]
+    pub(super) tags: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) deletion: Option<PendingDeletion>,
+    #[serde(default)]
+    pub(super) rotation: Option<Schedule>,
+    #[serde(default)]
+    pub(super) on_demand_rotations: usize,
+}
+
+/// A waiting period that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PendingDeletion {
+    pub(super) date: UnixTime,
+    pub(super) window_days: u16,
+}
+
+/// A key as DescribeKey shows it. Serialises with AWS's member names; times are seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct KeyMetadata {
+    /// The key.
+    #[serde(with = "text")]
+    pub key_id: KeyId,
+    /// Its ARN.
+    #[serde(with = "text")]
+    pub arn: KeyArn,
+    /// Its state.
+    pub key_state: KeyState,
+    /// True in the state Enabled.
+    pub enabled: bool,
+    /// Free text of its owner.
+    pub description: String,
+    /// When it was created.
+    pub creation_date: UnixTime,
+    /// When it will be destroyed, in the state PendingDeletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_date: Option<UnixTime>,
+    /// The waiting period that was chosen. Units: days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_deletion_window_in_days: Option<u16>,
+    /// What it may be used for.
+    pub key_usage: KeyUsage,
+    /// The kind of its material.
+    pub key_spec: KeySpec,
+    /// Where its material came from.
+    pub origin: Origin,
+    /// The material that new ciphertexts are made with.
+    #[serde(with = "text")]
+    pub current_key_material_id: MaterialId,
+}
+
+impl KeyRecord {
+    pub(super) fn metadata(&self, key: KeyId) -> KeyMetadata {
+        KeyMetadata {
+            key_id: key,
+            arn: KeyArn(key),
+            key_state: self.state,
+            enabled: self.state == KeyState::Enabled,
+            description: self.description.clone(),
+            creation_date: self.created,
+            deletion_date: self.deletion.map(|deletion| deletion.date),
+            pending_deletion_window_in_days: self.deletion.map(|deletion| deletion.window_days),
+            key_usage: self.usage,
+            key_spec: self.spec,
+            origin: self.origin,
+            current_key_material_id: self.current,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: KeyId = KeyId::from_bytes([1; 16]);
+
+    /// The whole table: a row per operation, a column per state in the order of the enum.
+    #[test]
+    fn every_state_permits_what_aws_permits() {
+        use Operation::{Crypto, Metadata, Rotation, ScheduleDeletion, Toggle};
+        let states = [
+            KeyState::Enabled,
+            KeyState::Disabled,
+            KeyState::PendingDeletion,
+            KeyState::PendingImport,
+            KeyState::Unavailable,
+        ];
+        let (ok, off) = ("ok", "DisabledException");
+        let (bad, not) = ("KMSInvalidStateException", "UnsupportedOperationException");
+        for (operation, expected) in [
+            (Crypto, [ok, off, bad, bad, bad]),
+            (Toggle, [ok, ok, bad, bad, ok]),
+            (Metadata, [ok, ok, bad, ok, ok]),
+            (Rotation, [ok, off, bad, not, not]),
+            (ScheduleDeletion, [ok, ok, bad, ok, ok]),
+            (Operation::CancelDeletion, [bad, bad, ok, bad, bad]),
+        ] {
+            for (state, expected) in states.into_iter().zip(expected) {
+                let verdict = permit(operation, KEY, state).map_or_else(|e| e.aws_name(), |()| ok);
+                assert_eq!(verdict, expected, "{operation:?} in {state}");
+            }
+        }
+    }
+
+    #[test]
+    fn messages_are_those_of_aws() {
+        let message = |operation, state| permit(operation, KEY, state).unwrap_err().to_string();
+        let arn = KeyArn(KEY);
+        assert_eq!(message(Operation::Crypto, KeyState::Disabled), format!("{arn} is disabled."));
+        assert_eq!(
+            message(Operation::Crypto, KeyState::PendingDeletion),
+            format!("{arn} is pending deletion.")
+        );
+        assert_eq!(
+            message(Operation::Crypto, KeyState::PendingImport),
+            format!("{arn} is pending import.")
+        );
+    }
+}

@@ -1,0 +1,251 @@
+//! CreateKey, DescribeKey, ListKeys, EnableKey, DisableKey, descriptions and tags.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::Keystore;
+use super::alias::AliasRecord;
+use super::error::{KeystoreError, Quota};
+use super::id::{AliasName, KeyRef};
+use super::key::{KeyMetadata, KeyRecord, KeySpec, KeyState, KeyUsage, Operation, Origin, permit};
+use super::material::{self, MaterialOrigin};
+use super::record::{Reader, Record, Writer};
+use super::store::Table;
+use super::time::UnixTime;
+use crate::crypto::random;
+use crate::id::KeyId;
+
+/// What CreateKey is told. The default is a symmetric key without description and tags.
+#[derive(Debug, Clone, Default)]
+pub struct CreateKey {
+    /// Free text, at most 8192 characters.
+    pub description: String,
+    /// At most 50 tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Record for KeyRecord {
+    const TABLE: Table = Table::Key;
+}
+
+impl KeyRecord {
+    /// Errors: `KeyNotFound`, `Tampered`.
+    pub(super) fn find(reader: &Reader<'_>, key: KeyId) -> Result<Self, KeystoreError> {
+        reader.get(key.as_bytes())?.ok_or(KeystoreError::KeyNotFound(key))
+    }
+
+    pub(super) fn save(&self, writer: &mut Writer<'_>, key: KeyId) -> Result<(), KeystoreError> {
+        writer.put(key.as_bytes(), None, self)
+    }
+}
+
+impl Keystore {
+    /// Makes a symmetric key with its first material, enabled.
+    /// Errors: `Validation`, `Tag`, `LimitExceeded`.
+    pub fn create_key(
+        &self,
+        request: CreateKey,
+        now: SystemTime,
+    ) -> Result<KeyMetadata, KeystoreError> {
+        check_description(&request.description)?;
+        check_tags(&request.tags)?;
+        let made = self.write(|writer| create(writer, request, now.into()))?;
+        log::info!("created key {}", made.key_id);
+        Ok(made)
+    }
+
+    /// The key that `alias/kmsfs/default` names. Made, with its alias, if there is none.
+    pub fn ensure_default_key(&self, now: SystemTime) -> Result<KeyId, KeystoreError> {
+        let alias = AliasName::default_key();
+        match self.resolve(&KeyRef::Alias(alias.clone())) {
+            Err(KeystoreError::AliasNotFound(_)) => {}
+            found => return found,
+        }
+        self.write(|writer| {
+            // Another process may have made it since.
+            if let Ok(key) = AliasRecord::target(writer, &alias) {
+                return Ok(key);
+            }
+            let description = "default key of kmsfs volumes".to_owned();
+            let request = CreateKey { description, ..CreateKey::default() };
+            let key = create(writer, request, now.into())?.key_id;
+            AliasRecord::create(writer, &alias, key, now.into())?;
+            Ok(key)
+        })
+    }
+
+    /// Everything about a key but its material, tags and aliases.
+    /// Errors: `KeyNotFound`, `AliasNotFound`.
+    pub fn describe_key(&self, key: &KeyRef) -> Result<KeyMetadata, KeystoreError> {
+        let key = self.key_named(key)?;
+        self.read(|reader| Ok(KeyRecord::find(reader, key)?.metadata(key)))
+    }
+
+    /// All keys, oldest first.
+    pub fn list_keys(&self) -> Result<Vec<KeyMetadata>, KeystoreError> {
+        let mut keys = self.read(|reader| {
+            let stored = reader.all::<KeyRecord>()?.into_iter();
+            stored
+                .map(|key| Ok(key.record.metadata(key_id(&key.id)?)))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        keys.sort_by_key(|key| (key.creation_date, key.key_id));
+        Ok(keys)
+    }
+
+    /// Makes a disabled key usable again. Of an enabled key: nothing.
+    /// Errors: `KeyNotFound`, `InvalidState`.
+    pub fn enable_key(&self, key: &KeyRef) -> Result<(), KeystoreError> {
+        self.toggle(key, KeyState::Enabled)
+    }
+
+    /// Makes a key unusable until it is enabled again. Of a disabled key: nothing.
+    /// Errors: `KeyNotFound`, `InvalidState`.
+    pub fn disable_key(&self, key: &KeyRef) -> Result<(), KeystoreError> {
+        self.toggle(key, KeyState::Disabled)
+    }
+
+    /// Replaces a key's description.
+    /// Errors: `KeyNotFound`, `InvalidState`, `Validation`.
+    pub fn update_key_description(
+        &self,
+        key: &KeyRef,
+        description: &str,
+    ) -> Result<(), KeystoreError> {
+        check_description(description)?;
+        self.edit(key, Operation::Metadata, |_, _, record| {
+            description.clone_into(&mut record.description);
+            Ok(())
+        })
+    }
+
+    /// Adds tags to a key, replacing those with the same keys.
+    /// Errors: `KeyNotFound`, `InvalidState`, `Tag`.
+    pub fn tag_resource(
+        &self,
+        key: &KeyRef,
+        tags: BTreeMap<String, String>,
+    ) -> Result<(), KeystoreError> {
+        self.edit(key, Operation::Metadata, |_, _, record| {
+            record.tags.extend(tags);
+            check_tags(&record.tags)
+        })
+    }
+
+    /// Takes tags from a key. Those it does not have are ignored.
+    /// Errors: `KeyNotFound`, `InvalidState`.
+    pub fn untag_resource(&self, key: &KeyRef, tag_keys: &[&str]) -> Result<(), KeystoreError> {
+        self.edit(key, Operation::Metadata, |_, _, record| {
+            record.tags.retain(|tag, _| !tag_keys.contains(&tag.as_str()));
+            Ok(())
+        })
+    }
+
+    /// A key's tags.
+    /// Errors: `KeyNotFound`, `AliasNotFound`.
+    pub fn list_resource_tags(
+        &self,
+        key: &KeyRef,
+    ) -> Result<BTreeMap<String, String>, KeystoreError> {
+        let key = self.key_named(key)?;
+        self.read(|reader| Ok(KeyRecord::find(reader, key)?.tags))
+    }
+
+    fn toggle(&self, key: &KeyRef, state: KeyState) -> Result<(), KeystoreError> {
+        let key = self.edit(key, Operation::Toggle, |_, key, record| {
+            record.state = state;
+            Ok(key)
+        })?;
+        log::info!("key {key} is now {}", state.in_words());
+        Ok(())
+    }
+
+    /// One transaction that reads a key, checks that its state permits `operation`, lets `change`
+    /// work on it, and stores it.
+    pub(super) fn edit<T>(
+        &self,
+        key: &KeyRef,
+        operation: Operation,
+        change: impl FnOnce(&mut Writer<'_>, KeyId, &mut KeyRecord) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.write(|writer| {
+            let key = match key {
+                KeyRef::Id(id) => *id,
+                KeyRef::Alias(alias) => AliasRecord::target(writer, alias)?,
+            };
+            let mut record = KeyRecord::find(writer, key)?;
+            permit(operation, key, record.state)?;
+            let done = change(writer, key, &mut record)?;
+            record.save(writer, key)?;
+            Ok(done)
+        })
+    }
+}
+
+/// The key id that a row of `kms_key` has.
+pub(super) fn key_id(id: &[u8]) -> Result<KeyId, KeystoreError> {
+    let bytes = id.try_into().map_err(|_| super::record::tampered(Table::Key, id))?;
+    Ok(KeyId::from_bytes(bytes))
+}
+
+fn create(
+    writer: &mut Writer<'_>,
+    request: CreateKey,
+    now: UnixTime,
+) -> Result<KeyMetadata, KeystoreError> {
+    let quota = Quota::Keys;
+    if writer.rows().count(Table::Key)? >= quota.limit() {
+        return Err(KeystoreError::LimitExceeded(quota));
+    }
+    let key = KeyId::from_bytes(random::id16()?);
+    let mut record = KeyRecord {
+        state: KeyState::Enabled,
+        usage: KeyUsage::EncryptDecrypt,
+        spec: KeySpec::SymmetricDefault,
+        origin: Origin::AwsKms,
+        description: request.description,
+        created: now,
+        current: crate::id::MaterialId::from_bytes([0; 16]),
+        tags: request.tags,
+        deletion: None,
+        rotation: None,
+        on_demand_rotations: 0,
+    };
+    // The key's row first: the others refer to it.
+    record.save(writer, key)?;
+    material::create_wrapping(writer, key)?;
+    record.current = material::create(writer, key, MaterialOrigin::Created, now)?;
+    record.save(writer, key)?;
+    Ok(record.metadata(key))
+}
+
+fn check_description(description: &str) -> Result<(), KeystoreError> {
+    const MAX: usize = 8192;
+    let len = description.chars().count();
+    if len <= MAX {
+        Ok(())
+    } else {
+        Err(KeystoreError::Validation(format!("a description has {MAX} characters, not {len}")))
+    }
+}
+
+/// Source: AWS KMS quotas and "Tag naming limits".
+fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), KeystoreError> {
+    const MAX: usize = 50;
+    let problem = |what: String| Err(KeystoreError::Tag(what));
+    if tags.len() > MAX {
+        return problem(format!("a key has at most {MAX} tags, not {}", tags.len()));
+    }
+    for (key, value) in tags {
+        if key.is_empty() || key.chars().count() > 128 {
+            return problem("a tag key has 1 to 128 characters".to_owned());
+        }
+        if key.to_ascii_lowercase().starts_with("aws:") {
+            return problem(format!("the tag key '{key}' is reserved: it starts with 'aws:'"));
+        }
+        if value.chars().count() > 256 {
+            return problem(format!("the value of tag '{key}' has more than 256 characters"));
+        }
+    }
+    Ok(())
+}

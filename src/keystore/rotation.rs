@@ -1,0 +1,228 @@
+//! Rotation: new material for new ciphertexts; the old one is kept for old ciphertexts.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::Keystore;
+use super::error::{KeystoreError, Quota};
+use super::id::{KeyRef, text};
+use super::key::{KeyRecord, KeyState, Operation};
+use super::manage::key_id;
+use super::material::{self, MaterialOrigin, MaterialRecord};
+use super::record::{Stored, Writer, tampered};
+use super::store::Table;
+use super::time::UnixTime;
+use crate::id::{KeyId, MaterialId};
+
+/// When a key rotates by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Schedule {
+    pub(super) period_days: u16,
+    pub(super) next: UnixTime,
+}
+
+impl Schedule {
+    /// Errors: `Validation` outside 90 to 2560 days.
+    fn starting(period_days: u16, now: UnixTime) -> Result<Self, KeystoreError> {
+        if (90..=2560).contains(&period_days) {
+            Ok(Self { period_days, next: now.plus_days(period_days) })
+        } else {
+            let problem = format!("a rotation period has 90 to 2560 days, not {period_days}");
+            Err(KeystoreError::Validation(problem))
+        }
+    }
+}
+
+/// The period that is used when none is named. Units: days.
+const DEFAULT_PERIOD: u16 = 365;
+
+/// Is the key to rotate now? A key that cannot be used waits until it can.
+fn due(record: &KeyRecord, now: UnixTime) -> bool {
+    let reached = record.rotation.is_some_and(|schedule| schedule.next <= now);
+    record.state == KeyState::Enabled && reached
+}
+
+/// What GetKeyRotationStatus answers. Serialises with AWS's member names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RotationStatus {
+    /// The key.
+    #[serde(with = "text")]
+    pub key_id: KeyId,
+    /// Does it rotate by itself? Not while it waits for its deletion.
+    pub key_rotation_enabled: bool,
+    /// Units: days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation_period_in_days: Option<u16>,
+    /// When it rotates next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_rotation_date: Option<UnixTime>,
+    /// On-demand rotations so far, of 25.
+    pub on_demand_rotations: usize,
+}
+
+/// Is a material the one that new ciphertexts are made with?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum MaterialState {
+    /// Wraps and unwraps.
+    Current,
+    /// Unwraps only.
+    NonCurrent,
+}
+
+/// A material as ListKeyRotations shows it. Serialises with AWS's member names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rotation {
+    /// The key.
+    #[serde(with = "text")]
+    pub key_id: KeyId,
+    /// The material.
+    #[serde(with = "text")]
+    pub key_material_id: MaterialId,
+    /// Is it current?
+    pub key_material_state: MaterialState,
+    /// When it was made.
+    pub rotation_date: UnixTime,
+    /// Why it was made.
+    pub rotation_type: MaterialOrigin,
+}
+
+impl Keystore {
+    /// Lets a key rotate by itself every `period_days` (90 to 2560, by default 365).
+    /// Errors: `Validation`, `KeyNotFound`, `Disabled`, `InvalidState`.
+    pub fn enable_key_rotation(
+        &self,
+        key: &KeyRef,
+        period_days: Option<u16>,
+        now: SystemTime,
+    ) -> Result<(), KeystoreError> {
+        self.edit(key, Operation::Rotation, |_, _, record| {
+            let period = period_days.unwrap_or(DEFAULT_PERIOD);
+            let schedule = Schedule::starting(period, now.into())?;
+            // The same period again must not put the next rotation off.
+            if record.rotation.is_none_or(|old| old.period_days != period) {
+                record.rotation = Some(schedule);
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends the automatic rotation of a key.
+    /// Errors: `KeyNotFound`, `Disabled`, `InvalidState`.
+    pub fn disable_key_rotation(&self, key: &KeyRef) -> Result<(), KeystoreError> {
+        self.edit(key, Operation::Rotation, |_, _, record| {
+            record.rotation = None;
+            Ok(())
+        })
+    }
+
+    /// Whether and when a key rotates by itself.
+    /// Errors: `KeyNotFound`, `AliasNotFound`.
+    pub fn get_key_rotation_status(&self, key: &KeyRef) -> Result<RotationStatus, KeystoreError> {
+        let key = self.key_named(key)?;
+        let record = self.read(|reader| KeyRecord::find(reader, key))?;
+        let schedule = record.rotation.filter(|_| record.state != KeyState::PendingDeletion);
+        Ok(RotationStatus {
+            key_id: key,
+            key_rotation_enabled: schedule.is_some(),
+            rotation_period_in_days: schedule.map(|schedule| schedule.period_days),
+            next_rotation_date: schedule.map(|schedule| schedule.next),
+            on_demand_rotations: record.on_demand_rotations,
+        })
+    }
+
+    /// Rotates a key now, at most 25 times in its life. Its schedule stays.
+    /// Errors: `LimitExceeded`, `KeyNotFound`, `Disabled`, `InvalidState`.
+    pub fn rotate_key_on_demand(
+        &self,
+        key: &KeyRef,
+        now: SystemTime,
+    ) -> Result<MaterialId, KeystoreError> {
+        let (key, material) = self.edit(key, Operation::Rotation, |writer, key, record| {
+            let quota = Quota::OnDemandRotations;
+            if record.on_demand_rotations >= quota.limit() {
+                return Err(KeystoreError::LimitExceeded(quota));
+            }
+            record.on_demand_rotations += 1;
+            record.current = material::create(writer, key, MaterialOrigin::OnDemand, now.into())?;
+            Ok((key, record.current))
+        })?;
+        log::info!("rotated key {key} on demand, material {material}");
+        Ok(material)
+    }
+
+    /// A key's materials, oldest first: the first one, and one for each rotation since.
+    /// Errors: `KeyNotFound`, `AliasNotFound`.
+    pub fn list_key_rotations(&self, key: &KeyRef) -> Result<Vec<Rotation>, KeystoreError> {
+        let key = self.key_named(key)?;
+        self.read(|reader| {
+            let current = KeyRecord::find(reader, key)?.current;
+            let mut stored = reader.of_key::<MaterialRecord>(key)?;
+            stored.sort_by_key(|material| material.record.sequence);
+            stored.iter().map(|material| rotation(key, current, material)).collect()
+        })
+    }
+
+    /// Rotates every key whose schedule has come, once each, and tells which. Nothing else in
+    /// this module rotates keys by date: the daemon calls this from time to time.
+    pub fn run_due_rotations(
+        &self,
+        now: SystemTime,
+    ) -> Result<Vec<(KeyId, MaterialId)>, KeystoreError> {
+        let now = now.into();
+        let any = self.read(|reader| {
+            Ok(reader.all::<KeyRecord>()?.iter().any(|key| due(&key.record, now)))
+        })?;
+        if !any {
+            return Ok(Vec::new());
+        }
+        let rotated = self.write(|writer| {
+            let keys = writer.all::<KeyRecord>()?.into_iter();
+            keys.filter(|key| due(&key.record, now))
+                .map(|key| rotate_by_date(writer, key, now))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        for (key, material) in &rotated {
+            log::info!("rotated key {key} by its schedule, material {material}");
+        }
+        Ok(rotated)
+    }
+}
+
+fn rotate_by_date(
+    writer: &mut Writer<'_>,
+    stored: Stored<KeyRecord>,
+    now: UnixTime,
+) -> Result<(KeyId, MaterialId), KeystoreError> {
+    let (key, mut record) = (key_id(&stored.id)?, stored.record);
+    record.current = material::create(writer, key, MaterialOrigin::Automatic, now)?;
+    // Counted from now: rotations that were missed are not made up for.
+    let next = |old: Schedule| Schedule { next: now.plus_days(old.period_days), ..old };
+    record.rotation = record.rotation.map(next);
+    record.save(writer, key)?;
+    Ok((key, record.current))
+}
+
+fn rotation(
+    key: KeyId,
+    current: MaterialId,
+    stored: &Stored<MaterialRecord>,
+) -> Result<Rotation, KeystoreError> {
+    let id = stored.id.as_slice().try_into().map(MaterialId::from_bytes);
+    let id = id.map_err(|_| tampered(Table::Material, &stored.id))?;
+    let is_current = id == current;
+    Ok(Rotation {
+        key_id: key,
+        key_material_id: id,
+        key_material_state: if is_current {
+            MaterialState::Current
+        } else {
+            MaterialState::NonCurrent
+        },
+        rotation_date: stored.record.created,
+        rotation_type: stored.record.origin,
+    })
+}

@@ -1,0 +1,253 @@
+//! Unlock slots: the root key, sealed once for each passphrase, key file or credential.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::Keystore;
+use super::error::KeystoreError;
+use super::record::{Reader, Writer, slot_place};
+use super::root::{RootKey, place};
+use super::store::SlotRow;
+use super::time::UnixTime;
+use super::unlock::{Loaded, Unlock};
+use crate::crypto::hash::{self, Label};
+use crate::crypto::passphrase::Cost;
+use crate::crypto::{Secret, random, xaes};
+
+/// The number of a slot. Never used twice in a keystore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct SlotId(i64);
+
+impl SlotId {
+    /// The slot with this number.
+    pub const fn from_number(number: i64) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a slot opens with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SlotKind {
+    /// A passphrase, by Argon2id.
+    Passphrase,
+    /// A key file.
+    KeyFile,
+    /// A key file that systemd passes as a credential.
+    Credential,
+}
+
+impl SlotKind {
+    const ALL: [Self; 3] = [Self::Passphrase, Self::KeyFile, Self::Credential];
+
+    /// The kind in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passphrase => "passphrase",
+            Self::KeyFile => "key file",
+            Self::Credential => "credential",
+        }
+    }
+
+    /// May what opens a slot of this kind open one of the `other` kind? A credential is a key
+    /// file that came by another way.
+    fn opens(self, other: Self) -> bool {
+        (self == Self::Passphrase) == (other == Self::Passphrase)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// A slot as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SlotInfo {
+    /// Its number.
+    pub id: SlotId,
+    /// What it opens with.
+    pub kind: SlotKind,
+    /// When it was added.
+    pub created: UnixTime,
+    /// What one guess at its passphrase costs. Units: KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_kib: Option<u32>,
+}
+
+/// The sealed part of a slot: what only an open keystore needs. Sealing it also authenticates
+/// the clear columns.
+#[derive(Serialize, Deserialize)]
+struct SlotRecord {
+    created: UnixTime,
+}
+
+impl Keystore {
+    /// Adds a way to unlock.
+    /// Errors: `KeyFile`.
+    pub fn add_slot(&self, unlock: &Unlock, now: SystemTime) -> Result<SlotId, KeystoreError> {
+        let loaded = unlock.load()?;
+        let slot = sealed_root(&self.root, unlock.kind(), &loaded)?;
+        self.write(|writer| insert(writer, slot, now.into()))
+    }
+
+    /// Removes a way to unlock. It opens no later copy of the keystore; earlier copies it still does.
+    /// Errors: `SlotNotFound`, `LastSlot`.
+    pub fn remove_slot(&self, slot: SlotId) -> Result<(), KeystoreError> {
+        self.write(|writer| {
+            let slots = writer.rows().slots()?;
+            let doomed = find(&slots, slot)?;
+            if slots.len() == 1 {
+                return Err(KeystoreError::LastSlot);
+            }
+            writer.meta.scrub_due = true;
+            writer.delete_slot(doomed)
+        })?;
+        self.scrub_if_due()
+    }
+
+    /// Puts another passphrase or key file in the place of a slot, in one transaction.
+    /// Errors: `SlotNotFound`, `KeyFile`.
+    pub fn replace_slot(
+        &self,
+        slot: SlotId,
+        unlock: &Unlock,
+        now: SystemTime,
+    ) -> Result<SlotId, KeystoreError> {
+        let loaded = unlock.load()?;
+        let fresh = sealed_root(&self.root, unlock.kind(), &loaded)?;
+        let id = self.write(|writer| {
+            let slots = writer.rows().slots()?;
+            writer.delete_slot(find(&slots, slot)?)?;
+            writer.meta.scrub_due = true;
+            insert(writer, fresh, now.into())
+        })?;
+        self.scrub_if_due()?;
+        Ok(id)
+    }
+
+    /// The slots, in the order they were added.
+    pub fn list_slots(&self) -> Result<Vec<SlotInfo>, KeystoreError> {
+        self.read(|reader| reader.rows().slots()?.iter().map(|slot| info(reader, slot)).collect())
+    }
+}
+
+/// Seals the root key for `loaded`. Id and sealed part are filled in when it is inserted.
+pub(super) fn sealed_root(
+    root: &RootKey,
+    kind: SlotKind,
+    loaded: &Loaded<'_>,
+) -> Result<SlotRow, KeystoreError> {
+    let cost = match kind {
+        SlotKind::Passphrase => Cost::default(),
+        SlotKind::KeyFile | SlotKind::Credential => FREE,
+    };
+    let mut slot = SlotRow {
+        id: 0,
+        kind: kind.as_str().to_owned(),
+        salt: random::id16()?,
+        cost: match kind {
+            SlotKind::Passphrase => [cost.memory_kib(), cost.passes(), cost.lanes()],
+            SlotKind::KeyFile | SlotKind::Credential => [0; 3],
+        },
+        root: Vec::new(),
+        sealed: Vec::new(),
+    };
+    let key = root_seal_key(&loaded.slot_key(&slot.salt, cost)?, root.keystore());
+    slot.root = xaes::seal(&key, &root_place(root.keystore(), &slot), root.secret().expose())?;
+    Ok(slot)
+}
+
+/// Gives a slot its number and authenticates its columns.
+pub(super) fn insert(
+    writer: &mut Writer<'_>,
+    mut slot: SlotRow,
+    created: UnixTime,
+) -> Result<SlotId, KeystoreError> {
+    slot.id = writer.rows().next_slot_id()?;
+    let body = serde_json::to_vec(&SlotRecord { created }).expect("the record is plain data");
+    slot.sealed = writer.root().seal_row(&slot_place(&slot), &body)?;
+    writer.put_slot(&slot)?;
+    Ok(SlotId(slot.id))
+}
+
+/// The root key, from the first slot that opens. Slots of another kind are not tried.
+/// `None` if none opens.
+pub(super) fn unlock(
+    keystore: [u8; 16],
+    slots: &[SlotRow],
+    kind: SlotKind,
+    loaded: &Loaded<'_>,
+) -> Result<Option<RootKey>, KeystoreError> {
+    for slot in slots {
+        let Some(cost) = cost_for(kind, slot) else { continue };
+        let key = root_seal_key(&loaded.slot_key(&slot.salt, cost)?, &keystore);
+        if let Ok(opened) = xaes::open(&key, &root_place(&keystore, slot), &slot.root)
+            && let Some(root) = Secret::from_slice(&opened)
+        {
+            return Ok(Some(RootKey::new(root, keystore)));
+        }
+    }
+    Ok(None)
+}
+
+/// The slots in words, for somebody who has not unlocked the keystore.
+pub(super) fn in_words(slots: &[SlotRow]) -> Vec<String> {
+    let words = slots.iter().map(|slot| match SlotKind::parse(&slot.kind) {
+        Some(kind) => format!("slot {} ({})", slot.id, kind.as_str()),
+        None => format!("slot {} (unknown kind)", slot.id),
+    });
+    words.collect()
+}
+
+/// Checks that a slot's columns are those that were written.
+/// Errors: `Tampered`.
+pub(super) fn info(reader: &Reader<'_>, slot: &SlotRow) -> Result<SlotInfo, KeystoreError> {
+    let body = reader.root().open_row(&slot_place(slot), &slot.sealed).ok();
+    let record = body.and_then(|body| serde_json::from_slice::<SlotRecord>(&body).ok());
+    let (record, kind) = record
+        .zip(SlotKind::parse(&slot.kind))
+        .ok_or_else(|| KeystoreError::Tampered { table: "slot", row: slot.id.to_string() })?;
+    let [memory, ..] = slot.cost;
+    Ok(SlotInfo {
+        id: SlotId(slot.id),
+        kind,
+        created: record.created,
+        memory_kib: (kind == SlotKind::Passphrase).then_some(memory),
+    })
+}
+
+/// Stands in where a key file needs no cost.
+const FREE: Cost = Cost::MINIMUM;
+
+/// The cost to try a slot at, or `None` if `kind` does not open it or its cost is out of bounds.
+fn cost_for(kind: SlotKind, slot: &SlotRow) -> Option<Cost> {
+    let slot_kind = SlotKind::parse(&slot.kind).filter(|other| kind.opens(*other))?;
+    let [memory, passes, lanes] = slot.cost;
+    match slot_kind {
+        SlotKind::Passphrase => Cost::new(memory, passes, lanes).ok(),
+        SlotKind::KeyFile | SlotKind::Credential => Some(FREE),
+    }
+}
+
+fn root_seal_key(slot_key: &Secret<32>, keystore: &[u8; 16]) -> Secret<32> {
+    hash::derive(slot_key, keystore, Label::KeystoreSlot)
+}
+
+/// What the sealed root key authenticates: everything that was used to reach it.
+fn root_place(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
+    let cost = slot.cost.map(u32::to_be_bytes);
+    place(&[b"root", keystore, slot.kind.as_bytes(), &slot.salt, cost.as_flattened()])
+}
+
+fn find(slots: &[SlotRow], id: SlotId) -> Result<&SlotRow, KeystoreError> {
+    slots.iter().find(|slot| slot.id == id.0).ok_or(KeystoreError::SlotNotFound(id))
+}

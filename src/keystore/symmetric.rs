@@ -1,0 +1,193 @@
+//! GenerateDataKey, Encrypt, Decrypt, ReEncrypt.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::Keystore;
+use super::blob::{self, CiphertextBlob, MAX_PLAINTEXT};
+use super::cache::LiveKey;
+use super::context::EncryptionContext;
+use super::error::KeystoreError;
+use super::id::KeyRef;
+use super::key::{Operation, permit};
+use crate::crypto::xaes::XaesKey;
+use crate::crypto::{CryptoError, Secret};
+use crate::id::{KeyId, MaterialId};
+
+/// On whose behalf an operation is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// A person at the command line.
+    Cli,
+    /// A volume. Only volumes make ciphertexts whose context has the prefix
+    /// [`RESERVED_PREFIX`](super::context::RESERVED_PREFIX).
+    Volume,
+}
+
+/// A fresh data key and its wrapped form.
+#[derive(Debug)]
+pub struct DataKey {
+    /// The key itself.
+    pub plaintext: Secret<32>,
+    /// The key under the KMS key, to be stored.
+    pub ciphertext: CiphertextBlob,
+}
+
+/// What Decrypt found, and under which key.
+#[derive(Debug)]
+pub struct Decrypted {
+    /// The plaintext. Wiped when dropped.
+    pub plaintext: Plaintext,
+    /// The key that made the ciphertext.
+    pub key: KeyId,
+    /// The material that made it.
+    pub material: MaterialId,
+}
+
+/// Decrypted bytes: wiped when dropped, not shown by `Debug`.
+pub struct Plaintext(Zeroizing<Vec<u8>>);
+
+impl Plaintext {
+    /// The bytes.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Plaintext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plaintext({} bytes)", self.0.len())
+    }
+}
+
+impl Keystore {
+    /// A new 256-bit data key, wrapped under the key's current material.
+    /// Errors: `KeyNotFound`, `AliasNotFound`, `Disabled`, `InvalidState`, `AccessDenied`.
+    /// Source: GenerateDataKey with `KeySpec=AES_256`.
+    pub fn generate_data_key(
+        &self,
+        key: &KeyRef,
+        context: &EncryptionContext,
+        caller: Caller,
+    ) -> Result<DataKey, KeystoreError> {
+        let key = self.usable_for_making(key, context, caller)?;
+        let plaintext = Secret::random()?;
+        let ciphertext = wrap(&key, context, plaintext.expose())?;
+        Ok(DataKey { plaintext, ciphertext })
+    }
+
+    /// Encrypts a short plaintext under the key's current material.
+    /// Shape: 1 to 4096 bytes.
+    /// Errors: as [`Keystore::generate_data_key`]; `Validation` for another length.
+    pub fn encrypt(
+        &self,
+        key: &KeyRef,
+        plaintext: &[u8],
+        context: &EncryptionContext,
+        caller: Caller,
+    ) -> Result<CiphertextBlob, KeystoreError> {
+        if !(1..=MAX_PLAINTEXT).contains(&plaintext.len()) {
+            return Err(KeystoreError::Validation(format!(
+                "a plaintext has 1 to {MAX_PLAINTEXT} bytes, not {}",
+                plaintext.len()
+            )));
+        }
+        let key = self.usable_for_making(key, context, caller)?;
+        wrap(&key, context, plaintext)
+    }
+
+    /// Decrypts under the key and the material that the ciphertext names.
+    /// Errors: `IncorrectKey` when `key` names another one; `InvalidCiphertext`,
+    /// `UnknownMaterial`, `KeyNotFound`, `Disabled`, `InvalidState`.
+    pub fn decrypt(
+        &self,
+        ciphertext: &CiphertextBlob,
+        context: &EncryptionContext,
+        key: Option<&KeyRef>,
+    ) -> Result<Decrypted, KeystoreError> {
+        if let Some(key) = key
+            && self.resolve(key)? != ciphertext.key_id()
+        {
+            return Err(KeystoreError::IncorrectKey);
+        }
+        let live = self.usable(ciphertext.key_id())?;
+        let material = material(&live, ciphertext.material_id())?;
+        let aad = blob::aad(live.id, ciphertext.material_id(), context);
+        let opened = material.open(&aad, ciphertext.sealed()).map_err(invalid)?;
+        Ok(Decrypted {
+            plaintext: Plaintext(opened),
+            key: live.id,
+            material: ciphertext.material_id(),
+        })
+    }
+
+    /// Unwraps a data key: [`Keystore::decrypt`] for a plaintext of 32 bytes.
+    /// Errors: as `decrypt`; `InvalidCiphertext` for a plaintext of another length.
+    pub fn decrypt_data_key(
+        &self,
+        ciphertext: &CiphertextBlob,
+        context: &EncryptionContext,
+    ) -> Result<Secret<32>, KeystoreError> {
+        let opened = self.decrypt(ciphertext, context, None)?;
+        Secret::from_slice(opened.plaintext.expose()).ok_or(KeystoreError::InvalidCiphertext)
+    }
+
+    /// Decrypts and encrypts again, under another key or the same key's current material. The
+    /// plaintext does not leave the keystore.
+    /// Errors: those of `decrypt` and `encrypt`.
+    pub fn re_encrypt(
+        &self,
+        ciphertext: &CiphertextBlob,
+        source_context: &EncryptionContext,
+        destination: &KeyRef,
+        destination_context: &EncryptionContext,
+        caller: Caller,
+    ) -> Result<CiphertextBlob, KeystoreError> {
+        let destination = self.usable_for_making(destination, destination_context, caller)?;
+        let opened = self.decrypt(ciphertext, source_context, None)?;
+        wrap(&destination, destination_context, opened.plaintext.expose())
+    }
+
+    fn usable_for_making(
+        &self,
+        key: &KeyRef,
+        context: &EncryptionContext,
+        caller: Caller,
+    ) -> Result<Arc<LiveKey>, KeystoreError> {
+        if caller != Caller::Volume && context.is_reserved() {
+            return Err(KeystoreError::AccessDenied(
+                "encryption context keys that start with 'kmsfs:' are reserved for volumes".into(),
+            ));
+        }
+        self.usable(self.resolve(key)?)
+    }
+
+    fn usable(&self, key: KeyId) -> Result<Arc<LiveKey>, KeystoreError> {
+        let live = self.live(key)?;
+        permit(Operation::Crypto, key, live.state)?;
+        Ok(live)
+    }
+}
+
+fn wrap(
+    key: &LiveKey,
+    context: &EncryptionContext,
+    plaintext: &[u8],
+) -> Result<CiphertextBlob, KeystoreError> {
+    let material = material(key, key.current)?;
+    let sealed = material.seal(&blob::aad(key.id, key.current, context), plaintext)?;
+    CiphertextBlob::from_parts(key.id, key.current, &sealed)
+}
+
+fn material(key: &LiveKey, material: MaterialId) -> Result<&XaesKey, KeystoreError> {
+    let unknown = KeystoreError::UnknownMaterial { key: key.id, material };
+    key.material(material).ok_or(unknown)
+}
+
+fn invalid(error: CryptoError) -> KeystoreError {
+    match error {
+        CryptoError::NotAuthentic => KeystoreError::InvalidCiphertext,
+        other => KeystoreError::Crypto(other),
+    }
+}

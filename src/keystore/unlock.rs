@@ -1,0 +1,173 @@
+//! What opens a keystore: a passphrase, a key file, or a systemd credential.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64ct::{Base64, Encoding};
+use zeroize::Zeroizing;
+
+use super::error::{KeyFileProblem, KeystoreError};
+use super::slot::SlotKind;
+use crate::crypto::hash::{self, Label};
+use crate::crypto::passphrase::{self, Cost};
+use crate::crypto::{CryptoError, Secret};
+
+/// The name of the credential that systemd passes, in `$CREDENTIALS_DIRECTORY`.
+pub const CREDENTIAL: &str = "kmsfs.key";
+
+/// A way to open a keystore.
+pub enum Unlock {
+    /// A passphrase, without a line end.
+    Passphrase(Zeroizing<Vec<u8>>),
+    /// A file of at least 32 bytes that only its owner can read.
+    KeyFile(PathBuf),
+    /// The directory of systemd's credentials, which holds a file [`CREDENTIAL`].
+    Credentials(PathBuf),
+}
+
+impl Unlock {
+    pub(super) fn kind(&self) -> SlotKind {
+        match self {
+            Self::Passphrase(_) => SlotKind::Passphrase,
+            Self::KeyFile(_) => SlotKind::KeyFile,
+            Self::Credentials(_) => SlotKind::Credential,
+        }
+    }
+
+    /// Reads the key file, once for all slots that are tried.
+    pub(super) fn load(&self) -> Result<Loaded<'_>, KeystoreError> {
+        match self {
+            Self::Passphrase(passphrase) => Ok(Loaded::Passphrase(passphrase)),
+            Self::KeyFile(path) => read_key_file(path, Exposure::Refused).map(Loaded::Bytes),
+            // systemd decides who reads its credentials, by access lists that look like a group.
+            Self::Credentials(dir) => {
+                read_key_file(&dir.join(CREDENTIAL), Exposure::Accepted).map(Loaded::Bytes)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Unlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passphrase(_) => f.write_str("Passphrase"),
+            Self::KeyFile(path) => f.debug_tuple("KeyFile").field(path).finish(),
+            Self::Credentials(dir) => f.debug_tuple("Credentials").field(dir).finish(),
+        }
+    }
+}
+
+/// The secret of an [`Unlock`], in memory.
+pub(super) enum Loaded<'a> {
+    Passphrase(&'a [u8]),
+    Bytes(Zeroizing<Vec<u8>>),
+}
+
+impl Loaded<'_> {
+    /// The key of a slot with this salt and cost.
+    /// Errors: `NoMemory`.
+    pub(super) fn slot_key(&self, salt: &[u8; 16], cost: Cost) -> Result<Secret<32>, CryptoError> {
+        match self {
+            Self::Passphrase(passphrase) => passphrase::derive(passphrase, salt, cost),
+            Self::Bytes(bytes) => Ok(hash::derive_from(bytes, salt, Label::KeystoreKeyFile)),
+        }
+    }
+}
+
+/// Makes a key file: mode 0600, 32 random bytes as one line of base64, durable.
+/// Errors: `KeyFile`, also when the file exists.
+pub fn create_key_file(path: &Path) -> Result<(), KeystoreError> {
+    let key = Secret::<32>::random()?;
+    let mut line = Zeroizing::new([0; 45]);
+    let (text, end) = line.split_at_mut(44);
+    Base64::encode(key.expose(), text).expect("32 bytes are 44 characters of base64");
+    end.fill(b'\n');
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(
+        |mut file| {
+            file.write_all(&*line)?;
+            file.sync_all()?;
+            sync_parent(path)
+        },
+    );
+    written.map_err(|error| key_file_error(path, KeyFileProblem::Io(error)))
+}
+
+/// Makes the directory entry of `path` durable.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    File::open(parent(path))?.sync_all()
+}
+
+/// The directory that holds `path`.
+pub(super) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[derive(PartialEq, Eq)]
+enum Exposure {
+    Refused,
+    Accepted,
+}
+
+const MIN_KEY_FILE: usize = 32;
+const MAX_KEY_FILE: usize = 1 << 20;
+
+fn read_key_file(path: &Path, exposure: Exposure) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
+    let read = read_bounded(path, exposure);
+    read.map_err(|problem| key_file_error(path, problem))
+}
+
+fn read_bounded(path: &Path, exposure: Exposure) -> Result<Zeroizing<Vec<u8>>, KeyFileProblem> {
+    let mut file = File::open(path).map_err(KeyFileProblem::Io)?;
+    let metadata = file.metadata().map_err(KeyFileProblem::Io)?;
+    if exposure == Exposure::Refused && metadata.is_file() && metadata.mode() & 0o077 != 0 {
+        return Err(KeyFileProblem::Exposed(metadata.mode()));
+    }
+    // Read into a buffer that never grows, so that no copy stays behind unwiped.
+    let mut bytes = Zeroizing::new(vec![0; MAX_KEY_FILE + 1]);
+    let mut len = 0;
+    while let Some(free) = bytes.get_mut(len..).filter(|free| !free.is_empty()) {
+        match file.read(free).map_err(KeyFileProblem::Io)? {
+            0 => break,
+            more => len += more,
+        }
+    }
+    bytes.truncate(len);
+    match len {
+        0..MIN_KEY_FILE => Err(KeyFileProblem::Short(len)),
+        MIN_KEY_FILE..=MAX_KEY_FILE => Ok(bytes),
+        _ => Err(KeyFileProblem::Long),
+    }
+}
+
+fn key_file_error(path: &Path, problem: KeyFileProblem) -> KeystoreError {
+    KeystoreError::KeyFile { path: path.to_owned(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_passphrase() {
+        let unlock = Unlock::Passphrase(Zeroizing::new(b"hunter2".to_vec()));
+        assert_eq!(format!("{unlock:?}"), "Passphrase");
+    }
+
+    #[test]
+    fn file_and_passphrase_with_the_same_bytes_give_different_keys() {
+        let cost = Cost::new(8 << 10, 1, 1).unwrap();
+        let bytes = Zeroizing::new(vec![7; 32]);
+        let typed = Loaded::Passphrase(&bytes).slot_key(&[0; 16], cost).unwrap();
+        let filed = Loaded::Bytes(bytes).slot_key(&[0; 16], cost).unwrap();
+        assert_ne!(typed, filed);
+    }
+
+    #[test]
+    fn a_path_without_a_directory_lies_in_the_current_one() {
+        assert_eq!(parent(Path::new("store.db")), Path::new("."));
+        assert_eq!(parent(Path::new("/a/store.db")), Path::new("/a"));
+    }
+}
