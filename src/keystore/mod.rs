@@ -65,7 +65,7 @@ use root::RootKey;
 use store::{SlotRow, Store};
 
 use crate::crypto::{Secret, random};
-use crate::id::KeyId;
+use crate::id::{KeyId, MaterialId};
 
 /// An unlocked keystore. Several threads may use it, and several processes the same file.
 pub struct Keystore {
@@ -149,6 +149,12 @@ impl Keystore {
     /// Errors: `KeyNotFound`.
     pub fn key_state(&self, key: KeyId) -> Result<KeyState, KeystoreError> {
         self.live(key).map(|live| live.state)
+    }
+
+    /// The material that new ciphertexts of the key are made with.
+    /// Errors: `KeyNotFound`.
+    pub fn current_material(&self, key: KeyId) -> Result<MaterialId, KeystoreError> {
+        Ok(self.live(key)?.current)
     }
 
     /// The key that is meant, which exists; from memory after the first call.

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use crate::crypto::CryptoError;
 use crate::envelope::EnvelopeError;
 use crate::id::KeyId;
+use crate::keystore::KeystoreError;
 
 /// The result of an operation on a volume.
 pub type Result<T, E = VolumeError> = std::result::Result<T, E>;
@@ -30,6 +31,8 @@ pub enum VolumeError {
     },
     /// The KMS key is disabled, pending deletion, or gone.
     KeyUnusable(KeyId),
+    /// The keystore refused for another reason.
+    Keystore(Box<KeystoreError>),
     /// The structure is of a later format.
     Newer(&'static str),
     /// The directory is not a vault.
@@ -68,6 +71,7 @@ impl fmt::Display for VolumeError {
                 write!(f, "the header names KMS key {found}, which the directory does not accept")
             }
             Self::KeyUnusable(key) => write!(f, "KMS key {key} cannot be used now"),
+            Self::Keystore(error) => error.fmt(f),
             Self::Newer(what) => write!(f, "{what} of a newer format: upgrade kmsfs"),
             Self::NotAVolume(path) => write!(
                 f,
@@ -90,7 +94,14 @@ impl fmt::Display for VolumeError {
     }
 }
 
-impl std::error::Error for VolumeError {}
+impl std::error::Error for VolumeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Keystore(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 impl From<Errno> for VolumeError {
     fn from(errno: Errno) -> Self {

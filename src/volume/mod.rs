@@ -1,9 +1,101 @@
 //! Rank 2: a mounted tree without a kernel.
+//!
+//! [`Volume`] is the one thing that the layers above call. Its parts: the namespace (inodes,
+//! directories, names, attributes), the open files with their contents, the keyring, and the
+//! session that holds the vault. A background thread syncs what stays dirty, seals what is closed
+//! and watches the keystore (`upkeep`, `revoke`).
 
 pub mod backing;
 mod clock;
 pub mod content;
 mod error;
+mod keyring;
+mod open_file;
+mod session;
+mod setup;
 mod sys;
+mod times;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use error::{Result, VolumeError};
+pub use keyring::Keyring;
+pub use open_file::{File, FilePolicy, OpenFiles, Origin};
+pub use session::{Holder, Session, holder};
+pub use setup::Options;
+pub use times::{ShownTimes, ctime};
+
+use crate::envelope::VolumeDescriptor;
+use crate::id::VolumeId;
+use std::os::fd::OwnedFd;
+
+/// What the kernel keeps of a volume, as far as the volume must be able to take it back (R12).
+///
+/// Called from threads of the volume's own, never from within a request.
+pub trait KernelCache: Send + Sync {
+    /// Writes the inode's dirty pages back to us and drops all its pages and attributes.
+    fn invalidate_inode(&self, ino: u64);
+}
+
+/// A vault that is open: everything that a mount does, without a kernel.
+pub struct Volume {
+    root: OwnedFd,
+    descriptor: VolumeDescriptor,
+    options: Options,
+    keyring: Arc<Keyring>,
+    files: Arc<OpenFiles>,
+    times: Arc<ShownTimes>,
+    session: Mutex<Session>,
+    kernel: Mutex<Option<Arc<dyn KernelCache>>>,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume").field("id", &self.descriptor.volume).finish_non_exhaustive()
+    }
+}
+
+impl Volume {
+    /// The volume's id.
+    pub fn id(&self) -> VolumeId {
+        self.descriptor.volume
+    }
+
+    /// The keys of the volume.
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
+    }
+
+    /// The open files.
+    pub fn files(&self) -> &Arc<OpenFiles> {
+        &self.files
+    }
+
+    /// The change times to show.
+    pub fn times(&self) -> &ShownTimes {
+        &self.times
+    }
+
+    /// Tells the volume whom to ask when cached pages must go.
+    pub fn attach_kernel(&self, kernel: Arc<dyn KernelCache>) {
+        *self.kernel.lock().unwrap_or_else(PoisonError::into_inner) = Some(kernel);
+    }
+
+    /// True if a crash may have left a wrong size for a file with this backing ctime: the size to
+    /// show is the one that opening the file finds (R5).
+    pub fn size_is_suspect(&self, backing_ctime: i64) -> bool {
+        self.session().is_suspect(backing_ctime)
+    }
+
+    /// Writes down who holds the vault.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn announce(&self, holder: &Holder) -> Result<()> {
+        self.session().announce(holder)
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

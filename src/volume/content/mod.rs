@@ -133,7 +133,7 @@ struct GroupState {
 }
 
 /// What is written but not durable. Outlives the last close, until a sync.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
     header_durable: Option<Slot>,
     header_written: Option<Slot>,

@@ -1,0 +1,427 @@
+//! The open files: one [`File`] for each inode, however many handles and paths lead to it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::backing::BackingFile;
+use super::content::{Access, Content, KeySource, Marks, Shared};
+use super::error::{Result, VolumeError};
+use super::keyring::{Keyring, Purpose};
+use super::times::{ShownTimes, TimedFile};
+use crate::crypto::random;
+use crate::crypto::secret::Secret;
+use crate::envelope::{FileHeader, Recipient};
+use crate::id::{FileId, KeyId};
+
+/// Which KMS keys a file may be under: those of the directory that it was found in (R9).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePolicy {
+    /// The key for a file that gets its first contents.
+    pub create: KeyId,
+    /// The keys that its header may name.
+    pub accepted: Vec<KeyId>,
+}
+
+/// Where bytes to write come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A system call that is under way: it can be refused.
+    Caller,
+    /// Pages that were written through a mapping earlier: they must not be lost (R12).
+    PageCache,
+}
+
+/// An inode that is open.
+pub struct File {
+    ino: u64,
+    content: Content,
+    backing: Arc<TimedFile>,
+    source: Arc<FileKeySource>,
+}
+
+/// The table of open files.
+pub struct OpenFiles {
+    keyring: Arc<Keyring>,
+    shared: Arc<Shared>,
+    times: Arc<ShownTimes>,
+    access: Access,
+    table: Mutex<Table>,
+    /// Held while an inode's first open or last close is under way; lock order: before `table`.
+    turns: [Mutex<()>; TURNS],
+}
+
+const TURNS: usize = 64;
+
+#[derive(Default)]
+struct Table {
+    open: HashMap<u64, Slot>,
+    /// What is written but not synced of files that nobody has open.
+    parked: HashMap<u64, Marks>,
+    /// The key of every file that was opened and that the kernel may have cached pages of.
+    cached: HashMap<u64, KeyId>,
+}
+
+struct Slot {
+    file: Arc<File>,
+    handles: usize,
+}
+
+struct FileKeySource {
+    keyring: Arc<Keyring>,
+    policy: Mutex<FilePolicy>,
+    key: Mutex<Option<KeyId>>,
+}
+
+impl std::fmt::Debug for OpenFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenFiles").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("File").field("ino", &self.ino).finish_non_exhaustive()
+    }
+}
+
+impl OpenFiles {
+    pub(super) fn new(
+        keyring: Arc<Keyring>,
+        shared: Arc<Shared>,
+        times: Arc<ShownTimes>,
+        access: Access,
+    ) -> Self {
+        let turns = std::array::from_fn(|_| Mutex::default());
+        Self { keyring, shared, times, access, table: Mutex::default(), turns }
+    }
+
+    /// Opens inode `ino`, or counts another handle of it. Every success needs a [`Self::release`].
+    ///
+    /// `reopen` opens the backing file with the flags it is given.
+    ///
+    /// # Errors
+    /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; those of `reopen`.
+    pub fn open(
+        &self,
+        ino: u64,
+        policy: &FilePolicy,
+        reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<Arc<File>> {
+        let _turn = self.turn(ino);
+        if let Some(slot) = self.lock().open.get_mut(&ino) {
+            slot.file.check(Origin::Caller)?;
+            slot.handles += 1;
+            return Ok(slot.file.clone());
+        }
+        let fd = self.open_backing(reopen)?;
+        let file = self.open_content(ino, fd, policy)?;
+        let mut table = self.lock();
+        table.open.insert(ino, Slot { file: file.clone(), handles: 1 });
+        if let Some(key) = file.key() {
+            table.cached.insert(ino, key);
+        }
+        Ok(file)
+    }
+
+    /// Takes over a backing file that was just created.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn adopt(&self, ino: u64, fd: OwnedFd, policy: &FilePolicy) -> Result<Arc<File>> {
+        let mut fd = Some(fd);
+        self.open(ino, policy, |_| fd.take().ok_or(Errno::BADF))
+    }
+
+    /// Gives one handle back; the last one drops the keys.
+    pub fn release(&self, ino: u64) {
+        let _turn = self.turn(ino);
+        let mut table = self.lock();
+        let Some(slot) = table.open.get_mut(&ino) else { return };
+        slot.handles = slot.handles.saturating_sub(1);
+        if slot.handles > 0 {
+            return;
+        }
+        let Some(slot) = table.open.remove(&ino) else { return };
+        match Arc::try_unwrap(slot.file) {
+            Ok(file) => {
+                if let Some(marks) = file.content.into_marks() {
+                    table.parked.insert(ino, marks);
+                }
+            }
+            // A background job still holds it: it stays in the table, and the job lets go of it.
+            Err(file) => {
+                table.open.insert(ino, Slot { file, handles: 0 });
+            }
+        }
+    }
+
+    /// Closes what a background job found without handles when it was done.
+    pub(super) fn sweep(&self) {
+        let idle: Vec<u64> = {
+            let table = self.lock();
+            table.open.iter().filter(|(_, slot)| slot.handles == 0).map(|(ino, _)| *ino).collect()
+        };
+        for ino in idle {
+            if let Some(slot) = self.lock().open.get_mut(&ino) {
+                slot.handles += 1;
+            }
+            self.release(ino);
+        }
+    }
+
+    /// The open file of an inode, without counting a handle.
+    pub fn find(&self, ino: u64) -> Option<Arc<File>> {
+        self.lock().open.get(&ino).map(|slot| slot.file.clone())
+    }
+
+    /// The kernel has forgotten the inode, and every cached page of it.
+    pub fn forget(&self, ino: u64) {
+        self.lock().cached.remove(&ino);
+    }
+
+    /// The inode is gone from the disk: nothing of it needs a sync any more.
+    pub fn removed(&self, ino: u64) {
+        self.lock().parked.remove(&ino);
+    }
+
+    /// Cuts a file whose header is damaged to nothing (R5): what `O_TRUNC` may always do.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem; `ReadOnly`.
+    pub fn erase(
+        &self,
+        ino: u64,
+        reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<()> {
+        if self.access == Access::ReadOnly {
+            return Err(VolumeError::ReadOnly);
+        }
+        let _turn = self.turn(ino);
+        if self.lock().open.contains_key(&ino) {
+            return Err(VolumeError::Io(Errno::BUSY));
+        }
+        let fd = self.open_backing(reopen)?;
+        rustix::fs::ftruncate(&fd, 0)?;
+        self.lock().parked.remove(&ino);
+        Ok(())
+    }
+
+    /// Every open file.
+    pub(super) fn all(&self) -> Vec<Arc<File>> {
+        self.lock().open.values().map(|slot| slot.file.clone()).collect()
+    }
+
+    /// Inodes under `key` that the kernel may have cached pages of.
+    pub(super) fn cached_under(&self, key: KeyId) -> Vec<u64> {
+        let table = self.lock();
+        table.cached.iter().filter(|(_, k)| **k == key).map(|(ino, _)| *ino).collect()
+    }
+
+    /// Inodes that are written but not synced, with the point that a sync reaches.
+    pub(super) fn parked(&self) -> Vec<(u64, u64, Option<std::time::Instant>)> {
+        let table = self.lock();
+        let parked = table.parked.iter();
+        parked.map(|(ino, marks)| (*ino, marks.generation(), marks.dirty_since())).collect()
+    }
+
+    /// A sync of the whole backing filesystem succeeded after [`Self::parked`] was asked.
+    ///
+    /// Returns true if the inode has nothing more to be synced.
+    pub(super) fn parked_is_synced(&self, ino: u64, generation: u64) -> bool {
+        let mut table = self.lock();
+        let Some(marks) = table.parked.get_mut(&ino) else { return false };
+        marks.flip(generation);
+        let clean = !marks.is_dirty();
+        if clean {
+            table.parked.remove(&ino);
+        }
+        clean
+    }
+
+    fn open_backing(
+        &self,
+        mut reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<OwnedFd> {
+        let base = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        if self.access == Access::ReadOnly {
+            return Ok(reopen(base | OFlags::RDONLY)?);
+        }
+        match reopen(base | OFlags::RDWR) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => {
+                Ok(reopen(base | OFlags::RDONLY)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn open_content(&self, ino: u64, fd: OwnedFd, policy: &FilePolicy) -> Result<Arc<File>> {
+        let backing = Arc::new(TimedFile::new(BackingFile::new(fd), ino, self.times.clone()));
+        let source = Arc::new(FileKeySource {
+            keyring: self.keyring.clone(),
+            policy: Mutex::new(policy.clone()),
+            key: Mutex::new(None),
+        });
+        let marks = self.lock().parked.remove(&ino);
+        let shared = self.shared.clone();
+        let content = match marks {
+            None => Content::open(backing.clone(), source.clone(), shared, self.access, None)?,
+            Some(marks) => {
+                // Kept until the open is known to be good: its failure must not lose them.
+                let kept = marks.clone();
+                let opened = Content::open(
+                    backing.clone(),
+                    source.clone(),
+                    shared,
+                    self.access,
+                    Some(marks),
+                );
+                if opened.is_err() {
+                    self.lock().parked.insert(ino, kept);
+                }
+                opened?
+            }
+        };
+        Ok(Arc::new(File { ino, content, backing, source }))
+    }
+
+    fn turn(&self, ino: u64) -> MutexGuard<'_, ()> {
+        let at = usize::try_from(ino % TURNS as u64).unwrap_or(0);
+        let turn = self.turns.get(at).unwrap_or(&self.turns[0]);
+        turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl File {
+    /// The inode number.
+    pub fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    /// The file's contents. Use this for what is not a request of a caller.
+    pub(super) fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The plaintext size in bytes.
+    pub fn size(&self) -> u64 {
+        self.content.size()
+    }
+
+    /// The backing file, for its attributes.
+    pub fn backing_fd(&self) -> BorrowedFd<'_> {
+        self.backing.as_fd()
+    }
+
+    /// Reads into `buf`; returns how many bytes there were before the end.
+    ///
+    /// # Errors
+    /// As [`Content::read`]; `KeyUnusable` from the instant that the key is revoked.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.check(Origin::Caller)?;
+        self.content.read(offset, buf)
+    }
+
+    /// Writes `data`; returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// As [`Content::write`].
+    pub fn write(&self, offset: u64, data: &[u8], origin: Origin) -> Result<usize> {
+        self.check(origin)?;
+        self.content.write(offset, data)
+    }
+
+    /// Sets the size.
+    ///
+    /// # Errors
+    /// As [`Content::truncate`].
+    pub fn truncate(&self, size: u64) -> Result<()> {
+        self.check(Origin::Caller)?;
+        self.content.truncate(size)
+    }
+
+    /// The contents, for the other operations of a caller.
+    ///
+    /// # Errors
+    /// `KeyUnusable` when the key is revoked.
+    pub fn for_caller(&self) -> Result<&Content> {
+        self.check(Origin::Caller)?;
+        Ok(&self.content)
+    }
+
+    /// Makes contents and length durable; needs no key.
+    ///
+    /// # Errors
+    /// `Io` when the disk failed.
+    pub fn sync(&self) -> Result<()> {
+        self.content.sync()
+    }
+
+    /// The keys of the file's extended attributes; `None` for an empty file without any when
+    /// nothing is to be changed.
+    ///
+    /// # Errors
+    /// As [`Content::xattr_keys`].
+    pub fn xattr_keys(&self, change: Access) -> Result<Option<crate::envelope::XattrKeys>> {
+        self.check(Origin::Caller)?;
+        self.content.xattr_keys(change)
+    }
+
+    /// The directory of the file has changed, by a rename, a link or a new policy.
+    pub(super) fn set_policy(&self, policy: FilePolicy) {
+        *self.source.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    /// The KMS key that the header names, once there is a header.
+    pub fn key(&self) -> Option<KeyId> {
+        *self.source.key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_key(&self, key: KeyId) {
+        *self.source.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+    }
+
+    /// R12: from the instant of revocation only pages that were dirty before get through.
+    fn check(&self, origin: Origin) -> Result<()> {
+        match self.key() {
+            Some(key) if origin == Origin::Caller && self.source.keyring.is_revoked(key) => {
+                Err(VolumeError::KeyUnusable(key))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl KeySource for FileKeySource {
+    fn create(&self) -> Result<(FileId, Secret<32>, Recipient)> {
+        let key = self.policy.lock().unwrap_or_else(PoisonError::into_inner).create;
+        let file = FileId::from_bytes(random::id16()?);
+        let (dek, recipient) = self.keyring.generate(key, Purpose::File(file))?;
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        Ok((file, dek, recipient))
+    }
+
+    fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>> {
+        let accepted = {
+            let policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.recipients.iter().find(|r| policy.accepted.contains(&r.key))
+        };
+        let Some(recipient) = accepted else {
+            let found = claims.recipients.first().map_or(KeyId::from_bytes([0; 16]), |r| r.key);
+            log::error!(
+                "file {}: its header names KMS key {found}, not one that its directory accepts",
+                claims.file
+            );
+            return Err(VolumeError::ForeignKey { found });
+        };
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(recipient.key);
+        self.keyring.unwrap(recipient, Purpose::File(claims.file))
+    }
+}

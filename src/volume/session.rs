@@ -1,0 +1,247 @@
+//! Who holds the vault, and what is known of crashes.
+//!
+//! `.kmsfs/lock` is held with `flock` from before the first change until after the last (R2g); its
+//! text says who holds it. `.kmsfs/session` says durably, before the first write of a session, that
+//! one is open; a session that finds it still open knows of a crash (R5).
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, fdatasync, flock, fsync, ftruncate, openat, renameat,
+    statat, unlinkat,
+};
+use rustix::io::{Errno, pwrite};
+use serde::{Deserialize, Serialize};
+
+use super::clock;
+use super::error::{Result, VolumeError};
+use crate::envelope::META_DIR;
+
+const LOCK: &str = "lock";
+const SESSION: &str = "session";
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// Crashes remembered one by one; older ones are merged.
+const CRASHES: usize = 16;
+
+/// Who holds a vault.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+    /// The machine's name.
+    pub host: String,
+    /// Where the volume is mounted, if it is.
+    pub mountpoint: Option<String>,
+    /// The socket that the daemon listens on, if it does.
+    pub socket: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Record {
+    /// When the open session began, in nanoseconds since 1970.
+    open_since: Option<i64>,
+    /// Sessions that ended in a crash: from their begin to the moment that was noticed.
+    crashes: Vec<(i64, i64)>,
+}
+
+/// The right to change a vault.
+#[derive(Debug)]
+pub struct Session {
+    meta: OwnedFd,
+    lock: OwnedFd,
+    record: Record,
+    open: bool,
+}
+
+impl Session {
+    /// Takes the vault whose root directory is `root`.
+    ///
+    /// With `change`, says durably that a session is open, after one sync of the filesystem: from
+    /// here on the newest copies of everything are the durable ones (R2d).
+    ///
+    /// # Errors
+    /// `InUse` when another process holds it; those of the backing filesystem.
+    pub(super) fn begin(root: impl AsFd, change: bool) -> Result<Self> {
+        let meta = open_meta(root)?;
+        let (lock, record) = if change {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let lock = openat(&meta, LOCK, flags, MODE)?;
+            hold(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            (lock, read_record(&meta))
+        } else {
+            // A reader keeps writers out, and may share the vault with other readers. Where even
+            // the lock file is missing, the vault is on a medium that nobody writes to.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let lock = match openat(&meta, LOCK, flags, Mode::empty()) {
+                Ok(lock) => {
+                    hold(&lock, FlockOperation::NonBlockingLockShared)?;
+                    lock
+                }
+                Err(Errno::NOENT) => rustix::io::fcntl_dupfd_cloexec(&meta, 0)?,
+                Err(error) => return Err(error.into()),
+            };
+            (lock, read_record(&meta))
+        };
+        let mut session = Self { meta, lock, record, open: false };
+        if change {
+            session.open()?;
+        } else if let Some(since) = session.record.open_since {
+            session.record.crashes.push((since, clock::now_nanos()));
+        }
+        Ok(session)
+    }
+
+    fn open(&mut self) -> Result<()> {
+        let now = clock::now_nanos();
+        if let Some(since) = self.record.open_since {
+            log::warn!(
+                "the last session did not end cleanly: sizes of files that it changed are checked"
+            );
+            self.record.crashes.push((since, now));
+            while let [(from, _), (_, to), ..] = self.record.crashes[..]
+                && self.record.crashes.len() > CRASHES
+            {
+                self.record.crashes.splice(..2, [(from, to)]);
+            }
+        }
+        rustix::fs::syncfs(&self.meta)?;
+        self.record.open_since = Some(now);
+        self.save()?;
+        self.open = true;
+        Ok(())
+    }
+
+    /// The end of the last crash, in nanoseconds since 1970; 0 for none.
+    pub(super) fn last_crash(&self) -> i64 {
+        self.record.crashes.iter().map(|(_, to)| *to).max().unwrap_or(0)
+    }
+
+    /// True if a file with this backing ctime may have been hit by a crash: its size is a hint.
+    pub(super) fn is_suspect(&self, ctime: i64) -> bool {
+        self.record.crashes.iter().any(|(from, to)| (*from..=*to).contains(&ctime))
+    }
+
+    /// Writes down who holds the vault.
+    pub fn announce(&self, holder: &Holder) -> Result<()> {
+        let text = serde_json::to_vec(holder).unwrap_or_default();
+        ftruncate(&self.lock, 0)?;
+        pwrite(&self.lock, &text, 0)?;
+        Ok(())
+    }
+
+    /// Every file was checked and repaired: crashes so far are history.
+    pub(super) fn forget_crashes(&mut self) -> Result<()> {
+        self.record.crashes.clear();
+        self.save()
+    }
+
+    /// Ends the session cleanly: everything is durable, then the mark goes.
+    pub(super) fn end(&mut self) -> Result<()> {
+        if !self.open {
+            return Ok(());
+        }
+        rustix::fs::syncfs(&self.meta)?;
+        self.record.open_since = None;
+        self.save()?;
+        self.open = false;
+        ftruncate(&self.lock, 0)?;
+        Ok(())
+    }
+
+    /// The directory of what belongs to the volume as a whole.
+    pub(super) fn meta(&self) -> &OwnedFd {
+        &self.meta
+    }
+
+    fn save(&self) -> Result<()> {
+        replace(&self.meta, SESSION, &serde_json::to_vec(&self.record).unwrap_or_default())
+    }
+}
+
+/// Who holds the vault, if anybody does.
+///
+/// # Errors
+/// `NotAVolume`-like errors of opening its `.kmsfs` directory.
+pub fn holder(root: impl AsFd) -> Result<Option<Holder>> {
+    let meta = open_meta(root)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let lock = match openat(&meta, LOCK, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other?,
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(Errno::WOULDBLOCK) => Ok(Some(read_holder(&lock))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Replaces a small file so that a crash leaves the old one or the new one, never a mixture.
+pub(super) fn replace(dir: impl AsFd, name: &str, bytes: &[u8]) -> Result<()> {
+    let temp = format!("{name}.new");
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = openat(&dir, &*temp, flags, MODE)?;
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        done += pwrite(&file, rest, done as u64)?;
+    }
+    fdatasync(&file)?;
+    if let Err(error) = renameat(&dir, &*temp, &dir, name) {
+        let _ = unlinkat(&dir, &*temp, AtFlags::empty());
+        return Err(error.into());
+    }
+    Ok(fsync(&dir)?)
+}
+
+/// Reads a small file whole; `None` if there is none.
+pub(super) fn read_small(dir: impl AsFd, name: &str) -> Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => {
+            let mut bytes = Vec::new();
+            std::fs::File::from(fd).read_to_end(&mut bytes)?;
+            Ok(Some(bytes))
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_meta(root: impl AsFd) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(openat(root, META_DIR, flags, Mode::empty())?)
+}
+
+fn hold(lock: &OwnedFd, how: FlockOperation) -> Result<()> {
+    match flock(lock, how) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => {
+            let Holder { pid, host, mountpoint, .. } = read_holder(lock);
+            let mut who = format!("process {pid} on {host}");
+            if let Some(mountpoint) = mountpoint {
+                who.push_str(&format!(", mounted at {mountpoint}"));
+            }
+            Err(VolumeError::InUse(who))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_holder(lock: &OwnedFd) -> Holder {
+    let mut text = [0; 4096];
+    let length = rustix::io::pread(lock, &mut text, 0).unwrap_or(0);
+    serde_json::from_slice(text.get(..length).unwrap_or_default()).unwrap_or_default()
+}
+
+fn read_record(meta: &OwnedFd) -> Record {
+    let exists = statat(meta, SESSION, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    let bytes = read_small(meta, SESSION).ok().flatten();
+    match bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        Some(record) => record,
+        None if !exists => Record::default(),
+        // Unreadable: anything may have happened.
+        None => Record { open_since: Some(0), crashes: Vec::new() },
+    }
+}

@@ -1,0 +1,225 @@
+//! Making a vault and opening one.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fsetxattr, fsync, mkdirat, openat, statat};
+use rustix::io::Errno;
+
+use super::content::{Access, Shared};
+use super::error::{Result, VolumeError};
+use super::keyring::{Keyring, Purpose};
+use super::session::{self, Session};
+use super::times::ShownTimes;
+use super::{OpenFiles, Volume, clock};
+use crate::crypto::random;
+use crate::envelope::{
+    DIR_FILE, DIR_XATTR, META_DIR, UnverifiedVolume, VolumeDescriptor, VolumeKeys,
+};
+use crate::id::{KeyId, VolumeId};
+use crate::keystore::Keystore;
+
+const DESCRIPTOR: &str = "volume";
+const SPARE: &str = "volume.bak";
+const TIMES: &str = "times";
+const PRIVATE: Mode = Mode::RWXU;
+
+/// How a volume is opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Nothing in the vault may change.
+    pub read_only: bool,
+    /// Set-user-id programs and file capabilities are honoured by the mount.
+    pub suid: bool,
+}
+
+impl Volume {
+    /// Makes a vault in `path`, which must be missing or empty, with `key` for its root directory.
+    ///
+    /// The volume descriptor is written last: a crash before leaves a directory that is not a vault
+    /// and that a second attempt completes.
+    ///
+    /// # Errors
+    /// `NotEmpty`; `KeyUnusable`; those of the backing filesystem.
+    pub fn create(path: &Path, keystore: Arc<Keystore>, key: KeyId) -> Result<VolumeId> {
+        match mkdirat(CWD, path, PRIVATE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let root = open_dir(CWD, path)?;
+        refuse_contents(&root)?;
+        match mkdirat(&root, META_DIR, PRIVATE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let meta = open_dir(&root, META_DIR)?;
+        let volume = VolumeId::from_bytes(random::id16()?);
+        let keyring = Keyring::new(keystore, volume);
+        let (root_dir, dir_keys) = keyring.dir_under(key)?;
+        let bytes = root_dir.encode(&dir_keys);
+        session::replace(&root, DIR_FILE, &bytes)?;
+        match fsetxattr(&root, DIR_XATTR, &bytes, rustix::fs::XattrFlags::empty()) {
+            // The mirror is a second copy where the backing filesystem can keep one.
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (volume_key, recipient) = keyring.generate(key, Purpose::Volume)?;
+        let keys = VolumeKeys::new(volume, &volume_key);
+        let created = clock::now_nanos();
+        let descriptor = VolumeDescriptor { volume, sequence: 1, created, recipient };
+        let bytes = descriptor.encode(&keys);
+        session::replace(&meta, SPARE, &bytes)?;
+        session::replace(&meta, DESCRIPTOR, &bytes)?;
+        fsync(&root)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            fsync(open_dir(CWD, parent)?)?;
+        }
+        Ok(volume)
+    }
+
+    /// Opens the vault in `path` and takes hold of it.
+    ///
+    /// # Errors
+    /// `NotAVolume`, `Newer`, `InUse`, `KeyUnusable`, `Tampered`; those of the backing filesystem.
+    pub fn open(path: &Path, keystore: Arc<Keystore>, options: Options) -> Result<Self> {
+        let root = open_dir(CWD, path).map_err(|error| match error {
+            VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
+            other => other,
+        })?;
+        let claims = read_descriptors(&root, path)?;
+        let volume = claims.first().map(|copy| copy.claims().volume);
+        let volume = volume.ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
+        let keyring = Arc::new(Keyring::new(keystore, volume));
+        let (descriptor, keys) = verify(&keyring, &claims)?;
+        let session = Session::begin(&root, !options.read_only)?;
+        if claims.len() < 2 && !options.read_only {
+            log::warn!("one copy of the volume descriptor is damaged: repaired from the other");
+            write_descriptor(session.meta(), &descriptor, &keys)?;
+        }
+        let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let saved = session::read_small(session.meta(), TIMES)?.unwrap_or_default();
+        let times = Arc::new(ShownTimes::parse(&saved));
+        let shared = Arc::new(Shared::new(session.last_crash()));
+        let files = OpenFiles::new(keyring.clone(), shared, times.clone(), access);
+        Ok(Self {
+            root,
+            descriptor,
+            options,
+            keyring,
+            files: Arc::new(files),
+            times,
+            session: Mutex::new(session),
+            kernel: Mutex::new(None),
+        })
+    }
+
+    /// The id of the vault in `path`, as it claims it, without any key.
+    ///
+    /// # Errors
+    /// `NotAVolume`, `Newer`; those of the backing filesystem.
+    pub fn peek(path: &Path) -> Result<VolumeDescriptor> {
+        let root = open_dir(CWD, path).map_err(|_| VolumeError::NotAVolume(path.into()))?;
+        let copies = read_descriptors(&root, path)?;
+        let newest = copies.first().ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
+        Ok(newest.claims().clone())
+    }
+
+    /// Wraps the volume key again, under `to`.
+    pub(super) fn rewrap_descriptor(&self, to: KeyId) -> Result<bool> {
+        let session = self.session();
+        let copies = read_descriptors(&self.root, Path::new("."))?;
+        let (mut descriptor, keys) = verify(&self.keyring, &copies)?;
+        let old = &descriptor.recipient;
+        if old.key == to && old.material == self.keyring.current_material(to)? {
+            return Ok(false);
+        }
+        descriptor.recipient = self.keyring.rewrap(old, to, Purpose::Volume)?;
+        descriptor.sequence += 1;
+        write_descriptor(session.meta(), &descriptor, &keys)?;
+        Ok(true)
+    }
+
+    /// Writes the list of shown change times, if it changed.
+    pub(super) fn save_times(&self) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
+        match self.times.save() {
+            Some(bytes) => session::replace(self.session().meta(), TIMES, &bytes),
+            None => Ok(()),
+        }
+    }
+}
+
+fn open_dir(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(at, path, flags, Mode::empty())?)
+}
+
+/// A new vault goes into an empty directory, or into what an interrupted attempt left.
+fn refuse_contents(root: &OwnedFd) -> Result<()> {
+    for entry in Dir::read_from(root)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        let ours = [b".".as_slice(), b"..", META_DIR.as_bytes(), DIR_FILE.as_bytes()];
+        if !ours.contains(&name) && name != format!("{DIR_FILE}.new").as_bytes() {
+            return Err(VolumeError::NotEmpty);
+        }
+    }
+    match statat(root, format!("{META_DIR}/{DESCRIPTOR}"), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(VolumeError::NotEmpty),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The readable copies of the volume descriptor, newest first.
+fn read_descriptors(root: &OwnedFd, path: &Path) -> Result<Vec<UnverifiedVolume>> {
+    let meta = open_dir(root, META_DIR).map_err(|error| match error {
+        VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
+        other => other,
+    })?;
+    let mut copies = Vec::new();
+    let mut failure = VolumeError::NotAVolume(path.into());
+    for name in [DESCRIPTOR, SPARE] {
+        match session::read_small(&meta, name)?.map(|bytes| UnverifiedVolume::parse(&bytes)) {
+            Some(Ok(copy)) => copies.push(copy),
+            Some(Err(error)) => failure = error.into(),
+            None => {}
+        }
+    }
+    if copies.is_empty() {
+        return Err(failure);
+    }
+    copies.sort_by_key(|copy| std::cmp::Reverse(copy.claims().sequence));
+    Ok(copies)
+}
+
+fn verify(
+    keyring: &Keyring,
+    copies: &[UnverifiedVolume],
+) -> Result<(VolumeDescriptor, VolumeKeys)> {
+    let mut failure = VolumeError::Tampered("volume descriptor");
+    for copy in copies {
+        match keyring.open_volume(copy.claims()) {
+            Ok(keys) => match copy.verify(&keys) {
+                Ok(descriptor) => return Ok((descriptor, keys)),
+                Err(error) => failure = error.into(),
+            },
+            Err(error @ VolumeError::Tampered(_)) => failure = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failure)
+}
+
+fn write_descriptor(
+    meta: &OwnedFd,
+    descriptor: &VolumeDescriptor,
+    keys: &VolumeKeys,
+) -> Result<()> {
+    let bytes = descriptor.encode(keys);
+    session::replace(meta, SPARE, &bytes)?;
+    session::replace(meta, DESCRIPTOR, &bytes)
+}
