@@ -1,1 +1,104 @@
-//! Placeholder.
+//! Rank 3: the kernel's view of a volume.
+//!
+//! Nothing is decided here: a request is unpacked, the volume is called once, and its answer is
+//! packed again. May import `volume`; is the only module that names fuser.
+
+mod adapter;
+mod convert;
+mod errno;
+mod handles;
+mod options;
+
+use std::ffi::OsStr;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use fuser::{BackgroundSession, INodeNo, Notifier, Session};
+
+use crate::volume::{KernelCache, Volume};
+use adapter::Adapter;
+
+pub use options::MountOptions;
+
+/// A mounted volume. Dropping it does not unmount.
+#[derive(Debug)]
+pub struct Mounted {
+    // fuser's own teardown would unmount by path, and after an unmount from outside that path may
+    // be another filesystem's. Whoever unmounts does it by the system call.
+    session: ManuallyDrop<BackgroundSession>,
+    ended: Arc<Ended>,
+}
+
+/// Set when the last request was answered.
+#[derive(Debug, Default)]
+struct Ended {
+    done: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// Mounts `volume` at `mountpoint`; `source` is what the mount table shows. Requests are answered
+/// from threads of their own until someone unmounts it.
+///
+/// # Errors
+/// Those of mount(2) or of the mount helper.
+pub fn mount(
+    volume: Arc<Volume>,
+    source: &Path,
+    mountpoint: &Path,
+    options: &MountOptions,
+) -> io::Result<Mounted> {
+    let ended = Arc::new(Ended::default());
+    let adapter = Adapter::new(volume, options, Arc::clone(&ended));
+    let session = Session::new(adapter, mountpoint, &options.config(source))?;
+    Ok(Mounted { session: ManuallyDrop::new(session.spawn()?), ended })
+}
+
+impl Mounted {
+    /// Waits until the volume is unmounted and every request is answered.
+    pub fn wait(&self) {
+        let done = self.ended.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.ended.changed.wait_while(done, |done| !*done);
+        drop(waiting.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// True once the volume is unmounted and every request is answered.
+    pub fn has_ended(&self) -> bool {
+        *self.ended.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the kernel has cached of this mount, to be dropped from a thread that answers no
+    /// requests and holds no lock.
+    pub fn kernel_cache(&self) -> Arc<dyn KernelCache> {
+        Arc::new(Cache(self.session.notifier()))
+    }
+}
+
+impl Ended {
+    fn set(&self) {
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+}
+
+struct Cache(Notifier);
+
+impl KernelCache for Cache {
+    fn invalidate_inode(&self, ino: u64) -> io::Result<()> {
+        known(self.0.inval_inode(INodeNo(ino), 0, 0))
+    }
+
+    fn invalidate_entry(&self, parent: u64, name: &[u8]) -> io::Result<()> {
+        known(self.0.inval_entry(INodeNo(parent), OsStr::from_bytes(name)))
+    }
+}
+
+/// What the kernel does not know of is not cached.
+fn known(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

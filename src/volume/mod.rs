@@ -5,29 +5,57 @@
 //! session that holds the vault. A background thread syncs what stays dirty, seals what is closed
 //! and watches the keystore (`upkeep`, `revoke`).
 
+pub mod attr;
 pub mod backing;
 mod clock;
 pub mod content;
+mod create;
+mod dir;
+mod dir_cache;
+mod dir_locks;
 mod error;
+mod inode;
+mod io;
 mod keyring;
+mod links;
+mod lookup;
+mod names;
+mod open;
 mod open_file;
+mod place;
+mod readdir;
+mod remove;
+mod rename;
 mod session;
+mod setattr;
 mod setup;
+mod sync;
 mod sys;
 mod times;
+mod tree;
+mod unsynced;
+mod xattr;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use create::NewNode;
 pub use error::{Result, VolumeError};
+pub use io::Allocate;
 pub use keyring::Keyring;
+pub use open::{FileHandle, Opened};
 pub use open_file::{File, FilePolicy, OpenFiles, Origin};
+pub use readdir::{Detail, DirEntry, DirStream, Sink};
+pub use rename::RenameHow;
 pub use session::{Holder, Session, holder};
 pub use setup::Options;
 pub use times::{ShownTimes, ctime};
+pub use tree::{Caller, Space};
+pub use xattr::SetMode;
 
 use crate::envelope::VolumeDescriptor;
 use crate::id::VolumeId;
 use std::os::fd::OwnedFd;
+use tree::Tree;
 
 /// What the kernel keeps of a volume, as far as the volume must be able to take it back (R12).
 ///
@@ -40,11 +68,14 @@ pub trait KernelCache: Send + Sync {
 /// A vault that is open: everything that a mount does, without a kernel.
 pub struct Volume {
     root: OwnedFd,
+    tree: Tree,
     descriptor: VolumeDescriptor,
     options: Options,
     keyring: Arc<Keyring>,
     files: Arc<OpenFiles>,
     times: Arc<ShownTimes>,
+    /// When the last crash ended, in nanoseconds since 1970.
+    last_crash: i64,
     session: Mutex<Session>,
     kernel: Mutex<Option<Arc<dyn KernelCache>>>,
 }
@@ -84,7 +115,7 @@ impl Volume {
     /// True if a crash may have left a wrong size for a file with this backing ctime: the size to
     /// show is the one that opening the file finds (R5).
     pub fn size_is_suspect(&self, backing_ctime: i64) -> bool {
-        self.session().is_suspect(backing_ctime)
+        backing_ctime <= self.last_crash && self.session().is_suspect(backing_ctime)
     }
 
     /// Writes down who holds the vault.

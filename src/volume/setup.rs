@@ -12,6 +12,7 @@ use super::error::{Result, VolumeError};
 use super::keyring::{Keyring, Purpose};
 use super::session::{self, Session};
 use super::times::ShownTimes;
+use super::tree::Tree;
 use super::{OpenFiles, Volume, clock};
 use crate::crypto::random;
 use crate::envelope::{
@@ -102,8 +103,11 @@ impl Volume {
         let times = Arc::new(ShownTimes::parse(&saved));
         let shared = Arc::new(Shared::new(session.last_crash()));
         let files = OpenFiles::new(keyring.clone(), shared, times.clone(), access);
+        let tree = Tree::new(rustix::io::fcntl_dupfd_cloexec(&root, 0)?, options)?;
         Ok(Self {
             root,
+            tree,
+            last_crash: session.last_crash(),
             descriptor,
             options,
             keyring,

@@ -1,0 +1,604 @@
+//! The requests of the kernel, one by one: unpack, one call of the volume, reply.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::Ended;
+use super::convert::{file_attr, file_type, new_time, no_attr};
+use super::errno::errno;
+use super::handles::Handles;
+use super::options::MountOptions;
+use crate::volume::attr::{Attr, AttrChange};
+use crate::volume::content::{Access, Reserve, SeekTo};
+use crate::volume::{
+    Allocate, Caller, Detail, DirStream, FileHandle as OpenFile, NewNode, Origin, RenameHow,
+    SetMode, Sink, Volume, VolumeError,
+};
+
+/// The largest write: what the kernel allows by default (`fs.fuse.max_pages_limit`).
+const MAX_WRITE: u32 = 1 << 20;
+const MAX_BACKGROUND: u16 = 64;
+const NAME_MAX: u32 = 255;
+/// Inode numbers are not used again while the kernel knows them, so one generation is enough.
+const GENERATION: Generation = Generation(0);
+/// Where what is passed by path may not be.
+const BAD_HANDLE: VolumeError = VolumeError::Io(rustix::io::Errno::BADF);
+
+/// Capabilities of the kernel that are used where it has them.
+const WANTED: [InitFlags; 9] = [
+    InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_BIG_WRITES,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
+];
+
+/// A volume as fuser's filesystem.
+pub(super) struct Adapter {
+    volume: Arc<Volume>,
+    files: Handles<OpenFile>,
+    streams: Handles<DirStream>,
+    ttl: Duration,
+    shared: bool,
+    ended: Arc<Ended>,
+}
+
+type Reply<T> = Result<T, VolumeError>;
+
+impl Adapter {
+    pub(super) fn new(volume: Arc<Volume>, options: &MountOptions, ended: Arc<Ended>) -> Self {
+        Self {
+            volume,
+            files: Handles::default(),
+            streams: Handles::default(),
+            ttl: options.time_to_live(),
+            shared: options.shared,
+            ended,
+        }
+    }
+
+    fn file(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
+        self.files.find(handle.0).ok_or(BAD_HANDLE)
+    }
+
+    fn stream(&self, handle: FileHandle) -> Reply<Arc<DirStream>> {
+        self.streams.find(handle.0).ok_or(BAD_HANDLE)
+    }
+
+    fn entry(&self, reply: ReplyEntry, made: Reply<Attr>) {
+        match made {
+            Ok(attr) => reply.entry(&self.ttl, &file_attr(&attr), GENERATION),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    /// Names that do not exist are remembered by the kernel too, where nobody else makes them.
+    fn missing(&self, reply: ReplyEntry) {
+        if self.shared {
+            reply.error(Errno::ENOENT);
+        } else {
+            reply.entry(&self.ttl, &no_attr(), GENERATION);
+        }
+    }
+
+    fn attr(&self, reply: ReplyAttr, attr: Reply<Attr>) {
+        match attr {
+            Ok(attr) => reply.attr(&self.ttl, &file_attr(&attr)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in WANTED {
+            // An older kernel lacks some; everything works without them, if slower.
+            let _ = config.add_capabilities(flag);
+        }
+        let _ = config.set_max_write(MAX_WRITE);
+        let _ = config.set_max_readahead(MAX_WRITE).map_err(|most| config.set_max_readahead(most));
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.ended.set();
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.volume.lookup(parent.0, name.as_bytes()) {
+            Ok(Some(attr)) => self.entry(reply, Ok(attr)),
+            Ok(None) => self.missing(reply),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.volume.forget(ino.0, nlookup);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.attr(reply, self.volume.attr(ino.0));
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (atime, mtime) = (atime.map(new_time), mtime.map(new_time));
+        let change = AttrChange { mode, uid, gid, size, atime, mtime };
+        self.attr(reply, self.volume.set_attr(ino.0, &change));
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.volume.read_link(ino.0) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = NewNode { mode, umask, caller: caller(req) };
+        self.entry(reply, self.volume.mknod(parent.0, name.as_bytes(), new, rdev));
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = NewNode { mode, umask, caller: caller(req) };
+        self.entry(reply, self.volume.mkdir(parent.0, name.as_bytes(), new));
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.volume.unlink(parent.0, name.as_bytes()));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.volume.rmdir(parent.0, name.as_bytes()));
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str().as_bytes();
+        let made = self.volume.symlink(parent.0, link_name.as_bytes(), target, caller(req));
+        self.entry(reply, made);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let how = RenameHow {
+            no_replace: flags.contains(RenameFlags::RENAME_NOREPLACE),
+            exchange: flags.contains(RenameFlags::RENAME_EXCHANGE),
+            whiteout: flags.contains(RenameFlags::RENAME_WHITEOUT),
+        };
+        let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+        empty(reply, self.volume.rename(from, to, how));
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.entry(reply, self.volume.link(ino.0, newparent.0, newname.as_bytes()));
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.volume.open(ino.0, access(flags)) {
+            Ok(opened) => {
+                let keep = opened.keep_cache && !self.shared;
+                let handle = self.files.add(opened.handle);
+                reply.opened(FileHandle(handle), open_flags(keep));
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let new = NewNode { mode, umask, caller: caller(req) };
+        match self.volume.create(parent.0, name.as_bytes(), &new) {
+            Ok((attr, handle)) => {
+                let handle = FileHandle(self.files.add(handle));
+                let attr = file_attr(&attr);
+                reply.created(&self.ttl, &attr, GENERATION, handle, open_flags(!self.shared));
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let wanted = usize::try_from(size).unwrap_or(0);
+            if buffer.len() < wanted {
+                buffer.resize(wanted, 0);
+            }
+            let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+            match self.file(fh).and_then(|open| open.file.read(offset, buffer)) {
+                Ok(count) => reply.data(buffer.get(..count).unwrap_or_default()),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let origin = if cached { Origin::PageCache } else { Origin::Caller };
+        match self.file(fh).and_then(|open| open.file.write(offset, data, origin)) {
+            Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    // Every write is passed on before it is answered, so close has nothing to wait for: the kernel
+    // stops asking after this answer.
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(open) = self.files.remove(fh.0) {
+            self.volume.close(Arc::unwrap_or_clone(open));
+        }
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.file(fh).and_then(|open| self.volume.sync_file(&open)));
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.volume.open_dir_stream(ino.0) {
+            Ok(stream) => {
+                reply.opened(FileHandle(self.streams.add(stream)), FopenFlags::empty());
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listed = self.stream(fh).and_then(|stream| {
+            self.volume.read_dir(&stream, offset, Detail::Names, |entry| {
+                let (ino, kind) = (INodeNo(entry.ino), file_type(entry.kind));
+                taken(reply.add(ino, entry.next, kind, OsStr::from_bytes(&entry.name)))
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listed = self.stream(fh).and_then(|stream| {
+            self.volume.read_dir(&stream, offset, Detail::Attributes, |entry| {
+                let attr = match &entry.attr {
+                    Some(attr) => file_attr(attr),
+                    // The dots: the kernel takes no lookup of them, only number and kind.
+                    None => {
+                        let kind = file_type(entry.kind);
+                        fuser::FileAttr { ino: INodeNo(entry.ino), kind, ..no_attr() }
+                    }
+                };
+                let name = OsStr::from_bytes(&entry.name);
+                taken(reply.add(attr.ino, entry.next, name, &self.ttl, &attr, GENERATION))
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        drop(self.streams.remove(fh.0));
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.volume.sync_dir(ino.0));
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.volume.space() {
+            Ok(space) => reply.statfs(
+                space.blocks,
+                space.free,
+                space.available,
+                space.files,
+                space.files_free,
+                space.block_size,
+                NAME_MAX,
+                space.fragment,
+            ),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match flags {
+            libc::XATTR_CREATE => SetMode::Create,
+            libc::XATTR_REPLACE => SetMode::Replace,
+            _ => SetMode::Any,
+        };
+        empty(reply, self.volume.set_xattr(ino.0, name.as_bytes(), value, mode));
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        sized(reply, size, self.volume.xattr(ino.0, name.as_bytes()));
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        sized(reply, size, self.volume.xattr_names(ino.0, caller(req)));
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.volume.remove_xattr(ino.0, name.as_bytes()));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = allocate_mode(mode) else { return reply.error(Errno::EOPNOTSUPP) };
+        let done = self.file(fh).and_then(|open| self.volume.allocate(&open, mode, offset, length));
+        empty(reply, done);
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let to = match whence {
+            libc::SEEK_DATA => SeekTo::Data,
+            libc::SEEK_HOLE => SeekTo::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        match self.file(fh).and_then(|open| self.volume.seek(&open, offset, to)) {
+            Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let copied = self.file(fh_in).and_then(|from| {
+            let to = self.file(fh_out)?;
+            self.volume.copy_range((&from, offset_in), (&to, offset_out), len)
+        });
+        match copied {
+            Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+}
+
+thread_local! {
+    /// One buffer per thread: a reply takes a slice, and the volume fills a vector.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn caller(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+}
+
+fn access(flags: OpenFlags) -> Access {
+    match flags.acc_mode() {
+        OpenAccMode::O_RDONLY => Access::ReadOnly,
+        OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Access::ReadWrite,
+    }
+}
+
+fn open_flags(keep_cache: bool) -> FopenFlags {
+    if keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+}
+
+fn allocate_mode(mode: i32) -> Option<Allocate> {
+    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    const ZERO_KEEP: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+    match mode {
+        0 => Some(Allocate::Reserve(Reserve::Grow)),
+        libc::FALLOC_FL_KEEP_SIZE => Some(Allocate::Reserve(Reserve::KeepSize)),
+        PUNCH => Some(Allocate::Punch),
+        libc::FALLOC_FL_ZERO_RANGE => Some(Allocate::Zero(Reserve::Grow)),
+        ZERO_KEEP => Some(Allocate::Zero(Reserve::KeepSize)),
+        _ => None,
+    }
+}
+
+fn taken(full: bool) -> Sink {
+    if full { Sink::Full } else { Sink::Taken }
+}
+
+fn empty(reply: ReplyEmpty, done: Reply<()>) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// Attribute calls ask for the length first, or offer room for the value.
+fn sized(reply: ReplyXattr, room: u32, value: Reply<Vec<u8>>) {
+    match value {
+        Ok(value) => match u32::try_from(value.len()) {
+            Ok(length) if room == 0 => reply.size(length),
+            Ok(length) if length <= room => reply.data(&value),
+            _ => reply.error(Errno::ERANGE),
+        },
+        Err(error) => reply.error(errno(&error)),
+    }
+}

@@ -1,0 +1,34 @@
+//! From the volume's errors to errno: the only place where that happens.
+
+use fuser::Errno;
+
+use crate::volume::VolumeError;
+
+/// The errno for an error of the volume. What points at damage or a key is logged as well.
+pub(super) fn errno(error: &VolumeError) -> Errno {
+    match error {
+        VolumeError::Io(errno) => Errno::from_i32(errno.raw_os_error()),
+        VolumeError::Tampered(_) => logged(error, libc::EBADMSG),
+        VolumeError::Lost(_) => logged(error, libc::EIO),
+        VolumeError::ForeignKey { .. } => logged(error, libc::EACCES),
+        VolumeError::KeyUnusable(_) => Errno::from_i32(libc::ENOKEY),
+        VolumeError::Keystore(_) => logged(error, libc::EIO),
+        VolumeError::Newer(_) => logged(error, libc::EOPNOTSUPP),
+        VolumeError::NotAVolume(_) => logged(error, libc::EIO),
+        VolumeError::InUse(_) => Errno::from_i32(libc::EBUSY),
+        VolumeError::NameTooLong => Errno::from_i32(libc::ENAMETOOLONG),
+        VolumeError::ReservedName => Errno::from_i32(libc::EPERM),
+        VolumeError::CrossPolicy => Errno::from_i32(libc::EXDEV),
+        VolumeError::ReadOnly => Errno::from_i32(libc::EROFS),
+        VolumeError::TooLarge => Errno::from_i32(libc::EFBIG),
+        VolumeError::NotFound => Errno::from_i32(libc::ENOENT),
+        VolumeError::Stale => Errno::from_i32(libc::ESTALE),
+        VolumeError::NotEmpty => Errno::from_i32(libc::ENOTEMPTY),
+        VolumeError::Random => logged(error, libc::EIO),
+    }
+}
+
+fn logged(error: &VolumeError, errno: i32) -> Errno {
+    log::error!("{error}");
+    Errno::from_i32(errno)
+}

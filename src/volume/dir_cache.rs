@@ -1,0 +1,97 @@
+//! The directories that are held open: a bounded number, whatever the kernel knows.
+//!
+//! A directory stays usable through its `Arc` after it has left the cache. Eviction is by second
+//! chance, so a hit only takes the lock for reading.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::dir::Dir;
+
+/// Open directories by inode number.
+#[derive(Debug)]
+pub(super) struct DirCache {
+    capacity: usize,
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    dirs: HashMap<u64, Slot>,
+    /// Order of the second-chance clock; may name directories that are gone.
+    clock: VecDeque<u64>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    dir: Arc<Dir>,
+    used: AtomicBool,
+}
+
+impl DirCache {
+    /// A cache of at most `capacity` directories.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), inner: RwLock::default() }
+    }
+
+    /// The directory, if it is held open.
+    pub(super) fn find(&self, ino: u64) -> Option<Arc<Dir>> {
+        let inner = self.read();
+        let slot = inner.dirs.get(&ino)?;
+        slot.used.store(true, Ordering::Relaxed);
+        Some(Arc::clone(&slot.dir))
+    }
+
+    /// Adds a directory and returns the one to use: the one that is already there, if any.
+    pub(super) fn add(&self, dir: Arc<Dir>) -> Arc<Dir> {
+        let mut inner = self.write();
+        if let Some(slot) = inner.dirs.get(&dir.ino()) {
+            return Arc::clone(&slot.dir);
+        }
+        while inner.dirs.len() >= self.capacity {
+            inner.evict();
+        }
+        let slot = Slot { dir: Arc::clone(&dir), used: AtomicBool::new(true) };
+        inner.dirs.insert(dir.ino(), slot);
+        inner.clock.push_back(dir.ino());
+        dir
+    }
+
+    /// Drops one directory: it was removed, or its descriptor changed.
+    pub(super) fn remove(&self, ino: u64) {
+        self.write().dirs.remove(&ino);
+    }
+
+    /// Drops all directories, with their keys: a KMS key changed its state.
+    pub(super) fn clear(&self) {
+        let mut inner = self.write();
+        inner.dirs.clear();
+        inner.clock.clear();
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn evict(&mut self) {
+        while let Some(ino) = self.clock.pop_front() {
+            match self.dirs.get(&ino) {
+                Some(slot) if slot.used.swap(false, Ordering::Relaxed) => self.clock.push_back(ino),
+                Some(_) => {
+                    self.dirs.remove(&ino);
+                    return;
+                }
+                None => {}
+            }
+        }
+        // The clock names every directory; if it ever did not, start over rather than spin.
+        self.dirs.clear();
+    }
+}

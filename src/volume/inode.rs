@@ -1,0 +1,349 @@
+//! Which inodes the kernel knows, and where they are in the vault.
+//!
+//! The number that the kernel sees is the backing inode number; only the root, which FUSE calls
+//! 1, trades places with a backing inode 1 if there is one. So numbers are stable across mounts,
+//! and nothing has to be handed out or stored.
+//!
+//! **Memory.** No file descriptor is kept per inode: an inode is reached through the directory
+//! and the encoded name under which the kernel found it, and the few directories in use are held
+//! open by [`super::dir_cache`]. A known inode costs a 64-byte slot of a hash map (filled to
+//! between 44 and 88 %) plus its encoded name (40 bytes for a name of 13), about 150 bytes: a million
+//! known inodes take some 150 MB and no descriptors.
+//!
+//! **Pins.** Before the last known link of an inode goes away the inode is pinned: a descriptor
+//! opened with `O_PATH` keeps it reachable, and keeps its number from being used again, until
+//! the kernel has forgotten it.
+//!
+//! Locks: each shard has its own mutex, held for a map access and never across a system call.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The number by which FUSE names the root of the volume.
+pub(super) const ROOT: u64 = 1;
+
+const SHARDS: usize = 64;
+/// Known links kept for one inode; a file with more is still reached by those it keeps.
+const MAX_LINKS: usize = 32;
+
+/// One name of an inode: the directory's inode number and the encoded name in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Inode number of the directory.
+    pub parent: u64,
+    /// Name in the backing directory.
+    pub name: Box<[u8]>,
+}
+
+/// How to reach an inode.
+#[derive(Debug, Clone)]
+pub(super) enum Whereabouts {
+    /// Through a descriptor that was opened before its last known link went away.
+    Pinned(Arc<OwnedFd>),
+    /// Through a directory entry.
+    Entry(Link),
+}
+
+/// The inodes that the kernel knows.
+#[derive(Debug)]
+pub(super) struct InodeTable {
+    shards: Vec<Mutex<HashMap<u64, Node>>>,
+    /// Backing number of the root, and so the shown number of backing inode 1.
+    root: u64,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    lookups: u64,
+    links: Links,
+    pinned: Option<Arc<OwnedFd>>,
+    /// Fingerprint of the contents that the kernel may have cached; 0 = none.
+    seen: u64,
+}
+
+/// The last link to go stays behind without its name: the policy of its directory still counts.
+#[derive(Debug, Default)]
+enum Links {
+    #[default]
+    None,
+    One(Link),
+    Many(Box<Vec<Link>>),
+}
+
+impl InodeTable {
+    /// A table for the volume whose root directory has this backing inode number.
+    pub(super) fn new(root: u64) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), root }
+    }
+
+    /// The number under which the kernel knows a backing inode. It is its own inverse.
+    pub(super) fn shown(&self, backing: u64) -> u64 {
+        if backing == self.root {
+            ROOT
+        } else if backing == ROOT {
+            self.root
+        } else {
+            backing
+        }
+    }
+
+    /// Notes that the kernel was told of `ino` under this link: one lookup more.
+    pub(super) fn enter(&self, ino: u64, parent: u64, name: &[u8]) {
+        if ino == ROOT {
+            return;
+        }
+        let mut shard = self.shard(ino);
+        let node = shard.entry(ino).or_default();
+        node.lookups += 1;
+        node.links.add(parent, name);
+    }
+
+    /// Takes back `count` lookups; true if none is left and the inode was dropped.
+    pub(super) fn forget(&self, ino: u64, count: u64) -> bool {
+        let mut shard = self.shard(ino);
+        let Entry::Occupied(mut entry) = shard.entry(ino) else { return false };
+        let node = entry.get_mut();
+        node.lookups = node.lookups.saturating_sub(count);
+        if node.lookups > 0 {
+            return false;
+        }
+        let node = entry.remove();
+        drop(shard);
+        // Closing the pin may delete the file's contents: not under the lock.
+        drop(node);
+        true
+    }
+
+    /// How to reach `ino`; `None` if no way is known.
+    pub(super) fn whereabouts(&self, ino: u64) -> Option<Whereabouts> {
+        let shard = self.shard(ino);
+        let node = shard.get(&ino)?;
+        match &node.pinned {
+            Some(fd) => Some(Whereabouts::Pinned(Arc::clone(fd))),
+            None => node.links.first().cloned().map(Whereabouts::Entry),
+        }
+    }
+
+    /// True while `link` is known to lead to `ino`.
+    pub(super) fn has_link(&self, ino: u64, link: &Link) -> bool {
+        self.shard(ino).get(&ino).is_some_and(|node| node.links.iter().any(|l| l == link))
+    }
+
+    /// The known links of `ino`.
+    pub(super) fn links(&self, ino: u64) -> Vec<Link> {
+        self.shard(ino).get(&ino).map_or_else(Vec::new, |node| node.links.iter().cloned().collect())
+    }
+
+    /// Drops a link that turned out to lead elsewhere.
+    pub(super) fn drop_link(&self, ino: u64, parent: u64, name: &[u8]) {
+        if let Some(node) = self.shard(ino).get_mut(&ino) {
+            node.links.remove(parent, name);
+        }
+    }
+
+    /// The directories that `ino` is in, or was in last.
+    pub(super) fn parents(&self, ino: u64) -> Vec<u64> {
+        let shard = self.shard(ino);
+        let Some(node) = shard.get(&ino) else { return Vec::new() };
+        node.links.all().iter().map(|link| link.parent).collect()
+    }
+
+    /// True if the kernel knows `ino` and this is the only way to it: pin it before removing it.
+    pub(super) fn needs_pin(&self, ino: u64, parent: u64, name: &[u8]) -> bool {
+        self.shard(ino).get(&ino).is_some_and(|node| {
+            node.pinned.is_none()
+                && !node.links.iter().any(|l| l.parent != parent || &*l.name != name)
+        })
+    }
+
+    /// Keeps `ino` reachable through `fd` until the kernel forgets it.
+    pub(super) fn pin(&self, ino: u64, fd: OwnedFd) {
+        if let Some(node) = self.shard(ino).get_mut(&ino) {
+            node.pinned = Some(Arc::new(fd));
+        }
+    }
+
+    /// Gives up a pin that was made for a removal that then failed.
+    pub(super) fn unpin(&self, ino: u64) {
+        let pinned = self.shard(ino).get_mut(&ino).and_then(|node| node.pinned.take());
+        drop(pinned);
+    }
+
+    /// Notes a new name of an inode that the kernel knows.
+    pub(super) fn add_link(&self, ino: u64, parent: u64, name: &[u8]) {
+        if let Some(node) = self.shard(ino).get_mut(&ino) {
+            node.links.add(parent, name);
+        }
+    }
+
+    /// Remembers the fingerprint of the contents that the kernel has in its cache.
+    pub(super) fn set_seen(&self, ino: u64, fingerprint: u64) {
+        if let Some(node) = self.shard(ino).get_mut(&ino) {
+            node.seen = fingerprint;
+        }
+    }
+
+    /// True if the kernel's cache holds the contents with this fingerprint.
+    pub(super) fn was_seen(&self, ino: u64, fingerprint: u64) -> bool {
+        self.shard(ino).get(&ino).is_some_and(|node| node.seen == fingerprint && fingerprint != 0)
+    }
+
+    /// True if the kernel knows `ino`.
+    pub(super) fn knows(&self, ino: u64) -> bool {
+        ino == ROOT || self.shard(ino).contains_key(&ino)
+    }
+
+    /// How many inodes the kernel knows, besides the root.
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// True if the kernel knows nothing but the root.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The numbers of all inodes that the kernel knows, besides the root.
+    pub(super) fn all(&self) -> Vec<u64> {
+        self.shards.iter().flat_map(|s| lock(s).keys().copied().collect::<Vec<_>>()).collect()
+    }
+
+    fn shard(&self, ino: u64) -> MutexGuard<'_, HashMap<u64, Node>> {
+        let index = usize::try_from(ino % SHARDS as u64).unwrap_or(0);
+        lock(&self.shards[index])
+    }
+}
+
+impl Links {
+    fn all(&self) -> &[Link] {
+        match self {
+            Self::None => &[],
+            Self::One(link) => std::slice::from_ref(link),
+            Self::Many(links) => links,
+        }
+    }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &Link> {
+        self.all().iter().filter(|link| !link.name.is_empty())
+    }
+
+    /// The link found last: the likeliest to be still held by the kernel.
+    fn first(&self) -> Option<&Link> {
+        self.iter().next_back()
+    }
+
+    fn add(&mut self, parent: u64, name: &[u8]) {
+        if self.iter().any(|l| l.parent == parent && &*l.name == name) {
+            return;
+        }
+        let link = Link { parent, name: name.into() };
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(link),
+            Self::One(first) if first.name.is_empty() => Self::One(link),
+            Self::One(first) => Self::Many(Box::new(vec![first, link])),
+            Self::Many(mut links) => {
+                if links.len() == MAX_LINKS {
+                    links.remove(0);
+                }
+                links.push(link);
+                Self::Many(links)
+            }
+        };
+    }
+
+    fn remove(&mut self, parent: u64, name: &[u8]) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::None,
+            Self::One(link) if link.parent == parent && &*link.name == name => {
+                Self::One(Link { parent, name: Box::default() })
+            }
+            Self::One(link) => Self::One(link),
+            Self::Many(mut links) => {
+                links.retain(|l| l.parent != parent || &*l.name != name);
+                if links.len() > 1 {
+                    Self::Many(links)
+                } else {
+                    links.pop().map_or(Self::None, Self::One)
+                }
+            }
+        };
+    }
+}
+
+/// A poisoned map is still a map: each change to it is complete before anything can panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(table: &InodeTable, ino: u64) -> Option<Link> {
+        match table.whereabouts(ino)? {
+            Whereabouts::Entry(link) => Some(link),
+            Whereabouts::Pinned(_) => None,
+        }
+    }
+
+    #[test]
+    fn an_inode_is_known_until_each_lookup_is_forgotten() {
+        let table = InodeTable::new(100);
+        table.enter(7, 100, b"a");
+        table.enter(7, 100, b"a");
+        table.forget(7, 1);
+        assert!(table.knows(7));
+        table.forget(7, 1);
+        assert!(!table.knows(7));
+        table.forget(7, 1);
+    }
+
+    #[test]
+    fn the_root_and_a_backing_inode_one_trade_numbers() {
+        let table = InodeTable::new(100);
+        assert_eq!(table.shown(100), ROOT);
+        assert_eq!(table.shown(1), 100);
+        assert_eq!(table.shown(table.shown(55)), 55);
+    }
+
+    #[test]
+    fn the_last_known_link_needs_a_pin() {
+        let table = InodeTable::new(100);
+        table.enter(7, 1, b"a");
+        assert!(table.needs_pin(7, 1, b"a"));
+        table.add_link(7, 2, b"b");
+        assert!(!table.needs_pin(7, 1, b"a"));
+        table.drop_link(7, 1, b"a");
+        assert_eq!(entry(&table, 7), Some(Link { parent: 2, name: (*b"b").into() }));
+        assert!(table.needs_pin(7, 2, b"b"));
+        assert!(!table.needs_pin(8, 2, b"b"), "not known to the kernel");
+    }
+
+    #[test]
+    fn a_pinned_inode_is_reached_through_its_descriptor() {
+        let table = InodeTable::new(100);
+        table.enter(7, 1, b"a");
+        table.pin(7, std::fs::File::open("/dev/null").unwrap().into());
+        table.drop_link(7, 1, b"a");
+        assert!(matches!(table.whereabouts(7), Some(Whereabouts::Pinned(_))));
+        table.unpin(7);
+        assert!(table.whereabouts(7).is_none());
+    }
+
+    #[test]
+    fn the_number_of_links_kept_is_bounded() {
+        let table = InodeTable::new(100);
+        for i in 0..1000_u32 {
+            table.enter(7, 1, i.to_string().as_bytes());
+        }
+        assert_eq!(table.links(7).len(), MAX_LINKS);
+        assert_eq!(entry(&table, 7).unwrap().name, (*b"999").into());
+    }
+
+    #[test]
+    fn a_known_inode_fits_its_slot() {
+        assert!(size_of::<(u64, Node)>() <= 64, "{}", size_of::<(u64, Node)>());
+    }
+}

@@ -1,0 +1,263 @@
+//! Symbolic links and hard links.
+//!
+//! A link's target is encrypted under the keys of the volume's *root* directory, so that a link
+//! may be renamed and hard linked anywhere. The text of a backing link holds 4095 bytes and the
+//! encrypted form is a third longer than the target, so a target over 3055 bytes is kept in a file
+//! of the volume's own directory, and the backing link names that file. The two forms are told
+//! apart by their length alone: base64 text never has a length of 1 modulo 4, and the text of a
+//! long link always has.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, Stat, linkat, mkdirat, openat, readlinkat, symlinkat, unlinkat,
+};
+use rustix::io::{Errno, read, write};
+
+use super::Volume;
+use super::attr::Attr;
+use super::create::Placed;
+use super::dir::Dir;
+use super::error::{Result, VolumeError};
+use super::inode::{ROOT, Whereabouts};
+use super::names::{self, BackingName};
+use super::place::proc_path;
+use super::tree::Caller;
+use crate::crypto::random;
+use crate::envelope::META_DIR;
+
+/// The longest target, in bytes.
+const TARGET_MAX: usize = 4095;
+/// The longest text of a backing link.
+const TEXT_MAX: usize = 4095;
+/// Bytes by which AES-SIV makes a target longer.
+const SEAL: u64 = 16;
+/// In the volume's own directory: the files of long targets.
+const LONG_LINKS: &str = "links";
+/// Starts the text of a long link: this, its target's length, a dot, its id, padding.
+const LONG_MARK: &str = "long.";
+const ATTEMPTS: usize = 8;
+
+impl Volume {
+    /// Makes a symbolic link. The kernel then holds a lookup.
+    ///
+    /// # Errors
+    /// `NameTooLong` for a target over 4095 bytes; `Io(EXIST)`; as [`Volume::mkdir`].
+    pub fn symlink(&self, parent: u64, name: &[u8], target: &[u8], caller: Caller) -> Result<Attr> {
+        self.tree.writable()?;
+        if target.len() > TARGET_MAX {
+            return Err(VolumeError::NameTooLong);
+        }
+        let encoded = self.dir(ROOT)?.keys()?.encode_link(target);
+        let long = if encoded.len() > TEXT_MAX { Some(LongLink::new(target.len())?) } else { None };
+        if let Some(long) = &long {
+            self.write_long_link(long, &encoded)?;
+        }
+        let text = long.as_ref().map_or(encoded, LongLink::text);
+        let made = self.make(parent, name, |dir, entry| {
+            symlinkat(&*text, dir, entry)?;
+            Ok(Placed { caller, special_bits: 0 })
+        });
+        if let (Err(_), Some(long)) = (&made, &long) {
+            self.remove_long_link(&long.id);
+        }
+        made
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// `Tampered` if it was not made by this volume; `Io(INVAL)` for what is no link.
+    pub fn read_link(&self, ino: u64) -> Result<Vec<u8>> {
+        let text = self.place(ino)?.read_link()?;
+        let root = self.dir(ROOT)?;
+        let encoded = match LongLink::parse(&text) {
+            Some(long) => self.read_long_link(&long)?,
+            None => text,
+        };
+        Ok(root.keys()?.decode_link(&encoded)?)
+    }
+
+    /// Gives `ino` the further name `name` in `parent`. The kernel then holds one lookup more.
+    ///
+    /// # Errors
+    /// `Io(EXIST)`, `CrossPolicy`, `Io(MLINK)`, and as [`Volume::mkdir`].
+    pub fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr> {
+        self.tree.writable()?;
+        let dir = self.dir(parent)?;
+        let name = BackingName::new(&dir, name)?;
+        self.cross_link(ino, &dir)?;
+        let fresh_sidecar = self.prepare_sidecar(&dir, &name)?;
+        let linked = self.link_entry(ino, &dir, &name);
+        if linked.is_err() && fresh_sidecar {
+            self.drop_sidecar(&dir, &name);
+        }
+        linked?;
+        self.enter(&dir, &name.entry)?.ok_or(VolumeError::Stale)
+    }
+
+    fn link_entry(&self, ino: u64, dir: &Dir, name: &BackingName) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            match self.tree.inodes.whereabouts(ino).ok_or(VolumeError::Stale)? {
+                Whereabouts::Pinned(fd) => {
+                    let _changing = self.tree.locks.changing(&[dir.ino()]);
+                    let path = proc_path(std::os::fd::AsFd::as_fd(&*fd));
+                    return Ok(linkat(CWD, path, dir, &*name.entry, AtFlags::SYMLINK_FOLLOW)?);
+                }
+                Whereabouts::Entry(link) => {
+                    let from = self.dir(link.parent)?;
+                    let _changing = self.tree.locks.changing(&[link.parent, dir.ino()]);
+                    if self.tree.inodes.has_link(ino, &link) {
+                        linkat(&*from, &*link.name, dir, &*name.entry, AtFlags::empty())?;
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Err(VolumeError::Stale)
+    }
+
+    /// The length of the target of a link in the long form.
+    pub(super) fn long_link_length(&self, ino: u64, stat: &Stat) -> Result<u64> {
+        let text = self.place(ino)?.read_link()?;
+        let backing = u64::try_from(stat.st_size).unwrap_or(0);
+        Ok(LongLink::parse(&text).map_or(backing, |long| long.length as u64))
+    }
+
+    /// Before the last name of a link goes: the file of its target goes after it.
+    pub(super) fn long_link_of(&self, dir: &Dir, entry: &[u8], stat: &Stat) -> Option<String> {
+        let is_link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
+        let backing = u64::try_from(stat.st_size).ok()?;
+        if !is_link || stat.st_nlink > 1 || plain_length(backing).is_some() {
+            return None;
+        }
+        let text = readlinkat(dir, entry, Vec::new()).ok()?;
+        LongLink::parse(text.as_bytes()).map(|long| long.id)
+    }
+
+    /// Removes the file of a long target. What cannot be removed now, `fsck` collects.
+    pub(super) fn remove_long_link(&self, id: &str) {
+        let removed = self.long_links().and_then(|dir| Ok(unlinkat(dir, id, AtFlags::empty())?));
+        if let Err(error) = removed {
+            log::warn!("the target file of a removed symbolic link stays behind: {error}");
+        }
+    }
+
+    fn write_long_link(&self, long: &LongLink, encoded: &str) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(self.long_links()?, &*long.id, flags, Mode::from_raw_mode(0o600))?;
+        if write(&file, encoded.as_bytes())? != encoded.len() {
+            self.remove_long_link(&long.id);
+            return Err(Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+
+    fn read_long_link(&self, long: &LongLink) -> Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = openat(self.long_links()?, &*long.id, flags, Mode::empty())?;
+        let mut encoded = vec![0; 2 * TARGET_MAX];
+        let length = read(&file, &mut encoded)?;
+        encoded.truncate(length);
+        Ok(encoded)
+    }
+
+    fn long_links(&self) -> Result<OwnedFd> {
+        let path = format!("{META_DIR}/{LONG_LINKS}");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(self.tree.root(), &*path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {}
+            other => return Ok(other?),
+        }
+        match mkdirat(self.tree.root(), &*path, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(openat(self.tree.root(), &*path, flags, Mode::empty())?)
+    }
+
+    /// Writes the sidecar that `name` needs; true if it was not there before.
+    pub(super) fn prepare_sidecar(&self, dir: &Dir, name: &BackingName) -> Result<bool> {
+        let Some(sidecar) = &name.sidecar else { return Ok(false) };
+        if self.entry_exists(dir, &name.entry)? {
+            return Ok(false);
+        }
+        names::write_sidecar(dir, sidecar)?;
+        self.tree.unsynced.add(dir.ino(), sidecar.name.as_bytes());
+        Ok(true)
+    }
+
+    /// Removes the sidecar of a name that is gone.
+    pub(super) fn drop_sidecar(&self, dir: &Dir, name: &BackingName) {
+        let Some(sidecar) = &name.sidecar else { return };
+        if let Err(error) = unlinkat(dir, &*sidecar.name, AtFlags::empty()) {
+            log::warn!("the sidecar of a removed long name stays behind: {error}");
+        }
+    }
+}
+
+/// The length of the target whose encrypted form has `backing` bytes; `None` for the long form.
+pub(super) fn plain_length(backing: u64) -> Option<u64> {
+    (backing % 4 != 1).then(|| (backing * 3 / 4).saturating_sub(SEAL))
+}
+
+/// The text of a backing link whose target is in a file.
+#[derive(Debug, PartialEq, Eq)]
+struct LongLink {
+    length: usize,
+    id: String,
+}
+
+impl LongLink {
+    fn new(length: usize) -> Result<Self> {
+        let id = random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { length, id })
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{LONG_MARK}{}.{}", self.length, self.id);
+        while text.len() % 4 != 1 {
+            text.push('.');
+        }
+        text
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok().filter(|text| text.len() % 4 == 1)?;
+        let (length, id) = text.strip_prefix(LONG_MARK)?.split_once('.')?;
+        let (length, id) = (length.parse().ok()?, id.trim_end_matches('.'));
+        let plain = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        plain.then(|| Self { length, id: id.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_long_form_reads_back_and_is_told_by_its_length() {
+        for length in [3056, 4000, 4095] {
+            let long = LongLink::new(length).unwrap();
+            assert_eq!(plain_length(long.text().len() as u64), None);
+            assert_eq!(LongLink::parse(long.text().as_bytes()), Some(long));
+        }
+    }
+
+    #[test]
+    fn a_base64_length_gives_the_length_of_the_target() {
+        for target in 1..3056_u64 {
+            let sealed = target + SEAL;
+            let base64 = sealed / 3 * 4 + [0, 2, 3][usize::try_from(sealed % 3).unwrap()];
+            assert_eq!(plain_length(base64), Some(target));
+            assert!(base64 <= TEXT_MAX as u64, "{target}");
+        }
+    }
+
+    #[test]
+    fn other_texts_are_no_long_links() {
+        for text in ["", "long.1.x", "long.10.../../../../etc/passwd0000000000", "abcde"] {
+            assert_eq!(LongLink::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Finding entries, and telling what they are.
+
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Stat, statat};
+use rustix::io::Errno;
+
+use super::Volume;
+use super::attr::{Attr, FileKind, Timestamp};
+use super::dir::Dir;
+use super::error::{Result, VolumeError};
+use super::links;
+use super::names::BackingName;
+use super::times;
+
+impl Volume {
+    /// The entry `name` of `parent`, or `None` if there is none. The kernel then holds a lookup.
+    ///
+    /// # Errors
+    /// `NameTooLong`, `KeyUnusable`, `Tampered` (the directory's descriptor), `Stale`.
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>> {
+        let dir = self.dir(parent)?;
+        match BackingName::existing(&dir, name) {
+            Ok(name) => self.enter(&dir, &name.entry),
+            Err(VolumeError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes back `count` lookups of `ino`.
+    pub fn forget(&self, ino: u64, count: u64) {
+        if self.tree.inodes.forget(ino, count) {
+            self.files.forget(ino);
+        }
+    }
+
+    /// The attributes of `ino`.
+    ///
+    /// # Errors
+    /// `Stale` if it is gone; those of the backing filesystem.
+    pub fn attr(&self, ino: u64) -> Result<Attr> {
+        let ((), stat) = self.act(ino, |_| Ok(()))?;
+        self.shown_attr(ino, &stat)
+    }
+
+    /// Tells the kernel of the backing entry `entry`. Locks: the directory's, for reading, so that
+    /// nobody removes the entry before it is in the inode table.
+    pub(super) fn enter(&self, dir: &Arc<Dir>, entry: &[u8]) -> Result<Option<Attr>> {
+        let held = self.tree.locks.reading(dir.ino());
+        let stat = match statat(dir, entry, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        self.tree.same_device(&stat)?;
+        let ino = self.tree.inodes.shown(stat.st_ino);
+        self.tree.inodes.enter(ino, dir.ino(), entry);
+        drop(held);
+        let attr = self.shown_attr(ino, &stat);
+        if attr.is_err() {
+            self.forget(ino, 1);
+        }
+        attr.map(Some)
+    }
+
+    /// What the user sees of a backing inode. Locks: none may be held.
+    pub(super) fn shown_attr(&self, ino: u64, stat: &Stat) -> Result<Attr> {
+        let mut attr = Attr::from_stat(ino, stat);
+        attr.ctime = Timestamp::from_nanos(self.times.shown(ino, times::ctime(stat)));
+        match attr.kind {
+            FileKind::Regular => {
+                let open = self.open_size(ino);
+                if let Some(size) = open.or_else(|| self.checked_size(ino, times::ctime(stat))) {
+                    attr.set_size(size);
+                }
+            }
+            FileKind::Symlink => {
+                attr.size = match links::plain_length(attr.size) {
+                    Some(length) => length,
+                    None => self.long_link_length(ino, stat)?,
+                };
+            }
+            _ => {}
+        }
+        Ok(attr)
+    }
+
+    /// The size that a file has by its last page, where a crash may have left another one (R5).
+    fn checked_size(&self, ino: u64, backing_ctime: i64) -> Option<u64> {
+        if !self.size_is_suspect(backing_ctime) {
+            return None;
+        }
+        self.open_briefly(ino).ok().map(|opened| opened.file().size())
+    }
+}

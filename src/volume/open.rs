@@ -1,0 +1,204 @@
+//! Opening, creating and truncating regular files.
+
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{OFlags, Stat, fstat};
+use rustix::io::Errno;
+
+use super::Volume;
+use super::attr::Attr;
+use super::content::Access;
+use super::create::NewNode;
+use super::dir::Dir;
+use super::error::{Result, VolumeError};
+use super::inode::ROOT;
+use super::names::BackingName;
+use super::open_file::{File, FilePolicy};
+
+/// A file that somebody has open, until [`Volume::close`].
+#[derive(Debug, Clone)]
+pub struct FileHandle {
+    /// Inode number.
+    pub ino: u64,
+    /// The open file, shared by all handles of the inode.
+    pub file: Arc<File>,
+}
+
+/// A handle, and whether the kernel's cached pages of the file are still right.
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle.
+    pub handle: FileHandle,
+    /// True if the kernel may keep what it has cached.
+    pub keep_cache: bool,
+}
+
+/// A handle for the length of one call.
+#[derive(Debug)]
+pub(super) struct Briefly<'a> {
+    file: Arc<File>,
+    // After `file`: the table takes a file back that nobody holds any more.
+    _release: Release<'a>,
+}
+
+#[derive(Debug)]
+struct Release<'a> {
+    volume: &'a Volume,
+    ino: u64,
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.volume.files.release(self.ino);
+    }
+}
+
+impl Briefly<'_> {
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Volume {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; `ReadOnly` for writing; `Stale`.
+    pub fn open_handle(&self, ino: u64, access: Access) -> Result<Opened> {
+        if access == Access::ReadWrite {
+            self.tree.writable()?;
+        }
+        let already_open = self.files.find(ino).is_some();
+        let file = self.open_file(ino)?;
+        let keep_cache = already_open
+            || fstat(file.backing_fd())
+                .is_ok_and(|stat| self.tree.inodes.was_seen(ino, self.fingerprint(&stat)));
+        Ok(Opened { handle: FileHandle { ino, file }, keep_cache })
+    }
+
+    /// Gives a handle back. Contents that the kernel has cached stay good if nothing changes them.
+    pub fn close(&self, handle: FileHandle) {
+        let FileHandle { ino, file } = handle;
+        let stat = fstat(file.backing_fd());
+        if let Ok(stat) = &stat {
+            self.tree.inodes.set_seen(ino, self.fingerprint(stat));
+        }
+        drop(file);
+        self.files.release(ino);
+        if stat.is_ok_and(|stat| stat.st_nlink == 0) {
+            self.files.removed(ino);
+        }
+    }
+
+    /// Makes a regular file and opens it. The kernel then holds a lookup.
+    ///
+    /// # Errors
+    /// `Io(EXIST)` if the name is taken; as [`Volume::mkdir`] and [`Volume::open_handle`].
+    pub fn create_file(
+        &self,
+        parent: u64,
+        name: &[u8],
+        new: &NewNode,
+    ) -> Result<(Attr, FileHandle)> {
+        self.tree.writable()?;
+        let dir = self.dir(parent)?;
+        let name = BackingName::new(&dir, name)?;
+        let fd = self.make_file(&dir, &name, new)?;
+        let stat = fstat(&fd)?;
+        let ino = self.tree.inodes.shown(stat.st_ino);
+        self.tree.inodes.enter(ino, parent, &name.entry);
+        match self.files.adopt(ino, fd, &policy_of(&dir)?) {
+            Ok(file) => Ok((self.shown_attr(ino, &stat)?, FileHandle { ino, file })),
+            Err(error) => {
+                self.forget(ino, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sets the plaintext size of a file by its inode.
+    ///
+    /// A file whose header is lost can still be cut to nothing.
+    ///
+    /// # Errors
+    /// As [`Volume::open_handle`]; `Io(NOSPC)`, `TooLarge`.
+    pub(super) fn truncate(&self, ino: u64, size: u64) -> Result<()> {
+        match self.open_briefly(ino) {
+            Ok(opened) => opened.file().truncate(size),
+            Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) if size == 0 => {
+                self.files.erase(ino, |flags| self.reopen(ino, flags))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a file for the length of one call.
+    pub(super) fn open_briefly(&self, ino: u64) -> Result<Briefly<'_>> {
+        let file = self.open_file(ino)?;
+        Ok(Briefly { file, _release: Release { volume: self, ino } })
+    }
+
+    /// The size of a file that is open: it may be ahead of the backing inode.
+    pub(super) fn open_size(&self, ino: u64) -> Option<u64> {
+        self.files.find(ino).map(|file| file.size())
+    }
+
+    fn open_file(&self, ino: u64) -> Result<Arc<File>> {
+        let policy = self.file_policy(ino)?;
+        self.files.open(ino, &policy, |flags| self.reopen(ino, flags))
+    }
+
+    /// Opens the backing file of `ino`. Locks: the directory's, for reading, for a moment.
+    fn reopen(&self, ino: u64, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let place = self.place(ino).map_err(|error| match error {
+            VolumeError::Io(errno) => errno,
+            _ => Errno::STALE,
+        })?;
+        let fd = place.open(flags)?;
+        if self.tree.inodes.shown(fstat(&fd)?.st_ino) != ino {
+            return Err(Errno::STALE);
+        }
+        Ok(fd)
+    }
+
+    /// The KMS keys that `ino` may be under: those of all directories that it is in (R9).
+    pub(super) fn file_policy(&self, ino: u64) -> Result<FilePolicy> {
+        let mut policy: Option<FilePolicy> = None;
+        for parent in self.tree.inodes.parents(ino) {
+            let found = match self.dir(parent) {
+                Ok(dir) => policy_of(&dir)?,
+                Err(VolumeError::Stale) => continue,
+                Err(error) => return Err(error),
+            };
+            match &mut policy {
+                Some(policy) => policy.accepted.extend(found.accepted),
+                None => policy = Some(found),
+            }
+        }
+        match policy {
+            Some(policy) => Ok(policy),
+            // Its directories are gone, and it is open through a descriptor only.
+            None => policy_of(&*self.dir(ROOT)?),
+        }
+    }
+
+    /// Tells two states of a file apart without reading it. Only this process can make use of it.
+    fn fingerprint(&self, stat: &Stat) -> u64 {
+        let state = (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime);
+        let hash = self.tree.hasher.hash_one((state, stat.st_ctime_nsec));
+        hash.max(1)
+    }
+}
+
+/// What a directory says of the keys of its files.
+pub(super) fn policy_of(dir: &Dir) -> Result<FilePolicy> {
+    let descriptor = dir.descriptor()?;
+    let mut accepted = vec![descriptor.policy];
+    accepted.extend(&descriptor.previous);
+    Ok(FilePolicy { create: descriptor.policy, accepted })
+}
+
+/// The hasher of the fingerprints.
+pub(super) type Fingerprints = RandomState;

@@ -1,0 +1,227 @@
+//! Listing directories.
+//!
+//! The offset of an entry is the cookie that the backing filesystem gave for the one after it, so
+//! it stays right while the directory changes and seekdir works as it does there.
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::Volume;
+use super::attr::{Attr, FileKind};
+use super::dir::Dir;
+use super::error::{Result, VolumeError};
+use super::inode::ROOT;
+use super::names;
+
+/// Read at once from the backing directory.
+const CHUNK: usize = 32 * 1024;
+
+/// An open directory stream.
+#[derive(Debug)]
+pub struct DirStream {
+    dir: Arc<Dir>,
+    fd: OwnedFd,
+    position: Mutex<Position>,
+}
+
+/// One entry of a listing.
+#[derive(Debug)]
+pub struct DirEntry {
+    /// Plaintext name.
+    pub name: Vec<u8>,
+    /// Inode number.
+    pub ino: u64,
+    /// Kind of file.
+    pub kind: FileKind,
+    /// Where the listing goes on after this entry.
+    pub next: u64,
+    /// The attributes, if they were asked for; the kernel then holds a lookup.
+    pub attr: Option<Attr>,
+}
+
+/// What the receiver of a listing says to an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sink {
+    /// It was taken.
+    Taken,
+    /// There is no room: it was not.
+    Full,
+}
+
+/// What a listing contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Names, inode numbers and kinds.
+    Names,
+    /// The attributes as well; each counts as a lookup.
+    Attributes,
+}
+
+#[derive(Debug, Default)]
+struct Position {
+    /// Entries that were read and not yet handed out.
+    ahead: VecDeque<RawEntry>,
+    /// Offset at which the first of them, or the descriptor, stands.
+    offset: u64,
+}
+
+#[derive(Debug)]
+struct RawEntry {
+    name: Box<[u8]>,
+    ino: u64,
+    kind: FileType,
+    next: u64,
+}
+
+impl Volume {
+    /// Opens a directory for listing.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn open_dir_stream(&self, ino: u64) -> Result<DirStream> {
+        let dir = self.dir(ino)?;
+        let fd = reopen(&dir)?;
+        Ok(DirStream { dir, fd, position: Mutex::default() })
+    }
+
+    /// Lists from `offset` (0 is the start) until `sink` is full or the directory ends.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem. Entries that cannot be read are left out, not an error.
+    pub fn read_dir(
+        &self,
+        stream: &DirStream,
+        offset: u64,
+        detail: Detail,
+        mut sink: impl FnMut(&DirEntry) -> Sink,
+    ) -> Result<()> {
+        let mut position = stream.position.lock().unwrap_or_else(PoisonError::into_inner);
+        if position.offset != offset || offset == 0 {
+            seek(&stream.fd, SeekFrom::Start(offset))?;
+            *position = Position { ahead: VecDeque::new(), offset };
+        }
+        loop {
+            if position.ahead.is_empty() {
+                position.ahead = read_chunk(&stream.fd)?;
+            }
+            let Some(raw) = position.ahead.front() else { return Ok(()) };
+            if let Some(entry) = self.show(&stream.dir, raw, detail)
+                && sink(&entry) == Sink::Full
+            {
+                if entry.attr.is_some() {
+                    self.forget(entry.ino, 1);
+                }
+                return Ok(());
+            }
+            position.offset = raw.next;
+            position.ahead.pop_front();
+        }
+    }
+
+    fn show(&self, dir: &Arc<Dir>, raw: &RawEntry, detail: Detail) -> Option<DirEntry> {
+        let is_dot = matches!(&*raw.name, b"." | b"..");
+        if !is_dot && names::is_hidden(&raw.name) {
+            if self.tree.is_stale_temp(&raw.name) && !self.tree.options.read_only {
+                self.remove_leftover(dir, &raw.name);
+            }
+            return None;
+        }
+        let mut ino = self.tree.inodes.shown(raw.ino);
+        if dir.ino() == ROOT && is_dot {
+            ino = ROOT;
+        }
+        let name = if is_dot { raw.name.to_vec() } else { names::shown_name(dir, &raw.name) };
+        let next = raw.next;
+        if is_dot || detail == Detail::Names {
+            let kind = FileKind::from_type(raw.kind).or_else(|| self.kind(dir, raw))?;
+            return Some(DirEntry { name, ino, kind, next, attr: None });
+        }
+        let attr = self.enter(dir, &raw.name).ok()??;
+        Some(DirEntry { name, ino: attr.ino, kind: attr.kind, next, attr: Some(attr) })
+    }
+
+    /// For backing filesystems that do not say the kind in the entry.
+    fn kind(&self, dir: &Dir, raw: &RawEntry) -> Option<FileKind> {
+        let stat = statat(dir, &*raw.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        FileKind::from_mode(stat.st_mode)
+    }
+
+    /// Removes something unfinished that an earlier run left behind.
+    pub(super) fn remove_leftover(&self, dir: &Dir, entry: &[u8]) {
+        let _changing = self.tree.locks.changing(&[dir.ino()]);
+        let removed = match unlinkat(dir, entry, AtFlags::empty()) {
+            Err(Errno::ISDIR) => remove_unfinished_dir(dir, entry),
+            other => other.map_err(VolumeError::from),
+        };
+        if let Err(error) = removed {
+            log::warn!("something unfinished could not be removed: {error}");
+        }
+    }
+}
+
+/// A directory that never got its name: it holds a descriptor at most.
+pub(super) fn remove_unfinished_dir(dir: impl AsFd, entry: &[u8]) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = dir.as_fd();
+    let inner = openat(dir, entry, flags, Mode::empty())?;
+    match unlinkat(&inner, crate::envelope::DIR_FILE, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(unlinkat(dir, entry, AtFlags::REMOVEDIR)?)
+}
+
+/// The backing names that a freshly opened directory holds, without the dots.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(super) fn raw_names(fd: impl AsFd) -> Result<Vec<Box<[u8]>>> {
+    let mut names = Vec::new();
+    loop {
+        let chunk = read_chunk(fd.as_fd())?;
+        if chunk.is_empty() {
+            return Ok(names);
+        }
+        let named = chunk.into_iter().map(|entry| entry.name);
+        names.extend(named.filter(|name| !matches!(&**name, b"." | b"..")));
+    }
+}
+
+/// The first backing name in `dir` that is `wanted`.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(super) fn find_raw(dir: &Dir, wanted: impl Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>> {
+    Ok(raw_names(reopen(dir)?)?.into_iter().find(|name| wanted(name)).map(Vec::from))
+}
+
+fn reopen(dir: &Dir) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(dir, ".", flags, Mode::empty())?)
+}
+
+fn read_chunk(fd: impl AsFd) -> Result<VecDeque<RawEntry>> {
+    let mut buffer = vec![MaybeUninit::uninit(); CHUNK];
+    let mut raw = RawDir::new(fd, &mut buffer);
+    let mut entries = VecDeque::new();
+    while let Some(entry) = raw.next() {
+        let entry = entry?;
+        entries.push_back(RawEntry {
+            name: entry.file_name().to_bytes().into(),
+            ino: entry.ino(),
+            kind: entry.file_type(),
+            next: entry.next_entry_cookie(),
+        });
+        if raw.is_buffer_empty() {
+            break;
+        }
+    }
+    Ok(entries)
+}

@@ -1,0 +1,60 @@
+//! Changing attributes.
+
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+
+use super::Volume;
+use super::attr::{Attr, AttrChange, NewTime};
+use super::error::Result;
+use super::place::Place;
+
+impl Volume {
+    /// Changes what `change` names and returns the attributes after it.
+    ///
+    /// Size first, then owner (which takes setuid and setgid away), mode and times: what was asked
+    /// for stands at the end.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `Stale`; what truncating a file gives; those of the backing filesystem.
+    pub fn set_attr(&self, ino: u64, change: &AttrChange) -> Result<Attr> {
+        self.tree.writable()?;
+        let mut change = *change;
+        if let Some(size) = change.size {
+            // Also a truncation to the size that the file has is a modification.
+            if self.attr(ino)?.size == size {
+                change.mtime = change.mtime.or(Some(NewTime::Now));
+            }
+            self.truncate(ino, size)?;
+        }
+        let ((), stat) = self.act(ino, |place| change_inode(place, &change))?;
+        if (change.mode.is_some() || change.gid.is_some())
+            && let Some(dir) = self.tree.dirs.find(ino)
+        {
+            dir.forget_rules();
+        }
+        self.shown_attr(ino, &stat)
+    }
+}
+
+fn change_inode(place: &Place<'_>, change: &AttrChange) -> Result<()> {
+    if change.uid.is_some() || change.gid.is_some() {
+        place.set_owner(change.uid, change.gid)?;
+    }
+    if let Some(mode) = change.mode {
+        place.set_mode(mode & 0o7777)?;
+    }
+    if change.atime.is_some() || change.mtime.is_some() {
+        place.set_times(&Timestamps {
+            last_access: timespec(change.atime),
+            last_modification: timespec(change.mtime),
+        })?;
+    }
+    Ok(())
+}
+
+fn timespec(time: Option<NewTime>) -> Timespec {
+    match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(NewTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(NewTime::At(time)) => Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) },
+    }
+}

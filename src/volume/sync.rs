@@ -1,0 +1,67 @@
+//! Making what was done to names durable.
+
+use rustix::fs::{Mode, OFlags, fdatasync, fsync, openat, syncfs};
+use rustix::io::Errno;
+
+use super::Volume;
+use super::dir::Dir;
+use super::error::Result;
+use super::unsynced::Pending;
+use crate::envelope::{DIR_FILE, LONG_PREFIX, SIDECAR_SUFFIX, is_sidecar};
+
+impl Volume {
+    /// Makes the entries of a directory durable, with the sidecars of its long names and the
+    /// descriptors of its new child directories, without which they would be of no use.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem; what was not made durable is tried again next time.
+    pub fn sync_dir(&self, ino: u64) -> Result<()> {
+        let dir = self.dir(ino)?;
+        let pending = self.tree.unsynced.take(ino);
+        let synced = match &pending {
+            Pending::Names(names) => names.iter().try_for_each(|name| sync_child(&dir, name)),
+            Pending::Everything => Ok(syncfs(&dir)?),
+        };
+        if let Err(error) = synced {
+            self.tree.unsynced.give_back(ino, pending);
+            return Err(error);
+        }
+        Ok(fsync(&*dir)?)
+    }
+
+    /// A synced file is of no use under a long name that a crash takes away: syncs the sidecars
+    /// of the names of `ino`.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn sync_names(&self, ino: u64) -> Result<()> {
+        for link in self.tree.inodes.links(ino) {
+            if !link.name.starts_with(LONG_PREFIX.as_bytes()) {
+                continue;
+            }
+            let sidecar = [&link.name, SIDECAR_SUFFIX.as_bytes()].concat();
+            if self.tree.unsynced.has(link.parent, &sidecar) {
+                sync_child(&*self.dir(link.parent)?, &sidecar)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sync_child(dir: &Dir, name: &[u8]) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let opened = match openat(dir, name, flags, Mode::empty()) {
+        // It was removed since: nothing is left to make durable.
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    if is_sidecar(name) {
+        return Ok(fdatasync(opened)?);
+    }
+    match openat(&opened, DIR_FILE, flags, Mode::empty()) {
+        Ok(file) => fdatasync(file)?,
+        Err(Errno::NOENT | Errno::NOTDIR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(fsync(opened)?)
+}

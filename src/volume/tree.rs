@@ -1,0 +1,159 @@
+//! The state of the namespace: what the kernel knows, what is held open, what is locked.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Stat, fstat, fstatvfs};
+use rustix::process::{Gid, Resource, Uid, getegid, geteuid, getrlimit};
+
+use super::dir_cache::DirCache;
+use super::dir_locks::DirLocks;
+use super::error::{Result, VolumeError};
+use super::inode::InodeTable;
+use super::open::Fingerprints;
+use super::setup::Options;
+use super::unsynced::Unsynced;
+use crate::crypto::random;
+use crate::envelope::TEMP_PREFIX;
+
+/// Directories held open at most; fewer when the process may open few files.
+const MAX_DIRS: u64 = 4096;
+
+/// The namespace half of a volume.
+#[derive(Debug)]
+pub struct Tree {
+    pub(super) inodes: InodeTable,
+    pub(super) dirs: DirCache,
+    pub(super) locks: DirLocks,
+    pub(super) unsynced: Unsynced,
+    pub(super) options: Options,
+    pub(super) hasher: Fingerprints,
+    root: OwnedFd,
+    device: u64,
+    owner: (Uid, Gid),
+    temp_stem: String,
+    temps: AtomicU64,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Process id; 0 if unknown.
+    pub pid: u32,
+}
+
+/// Space and inodes of the backing filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Blocks in all, in units of `fragment`.
+    pub blocks: u64,
+    /// Free blocks.
+    pub free: u64,
+    /// Free blocks for users that are not root.
+    pub available: u64,
+    /// Inodes in all.
+    pub files: u64,
+    /// Free inodes.
+    pub files_free: u64,
+    /// Preferred size of a request in bytes.
+    pub block_size: u32,
+    /// Bytes that one block stands for.
+    pub fragment: u32,
+}
+
+impl Tree {
+    /// The namespace of the vault whose root directory is `root`.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem, and `Random`.
+    pub fn new(root: OwnedFd, options: Options) -> Result<Self> {
+        let stat = fstat(&root)?;
+        let mut session = [0; 4];
+        random::fill(&mut session)?;
+        Ok(Self {
+            inodes: InodeTable::new(stat.st_ino),
+            dirs: DirCache::new(dir_capacity()),
+            locks: DirLocks::new(),
+            unsynced: Unsynced::default(),
+            options,
+            hasher: Fingerprints::new(),
+            root,
+            device: stat.st_dev,
+            owner: (geteuid(), getegid()),
+            temp_stem: format!("{TEMP_PREFIX}{:08x}.", u32::from_be_bytes(session)),
+            temps: AtomicU64::new(0),
+        })
+    }
+
+    /// The root directory of the vault.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    fn space(&self) -> Result<Space> {
+        let stat = fstatvfs(&self.root)?;
+        Ok(Space {
+            blocks: stat.f_blocks,
+            free: stat.f_bfree,
+            available: stat.f_bavail,
+            files: stat.f_files,
+            files_free: stat.f_ffree,
+            block_size: u32::try_from(stat.f_bsize).unwrap_or(4096),
+            fragment: u32::try_from(stat.f_frsize).unwrap_or(4096),
+        })
+    }
+
+    /// A name for something that is being made and gets its real name when it is complete.
+    pub(super) fn temp_name(&self) -> String {
+        format!("{}{}", self.temp_stem, self.temps.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// True for a temporary name that an earlier run left behind. The vault is held exclusively,
+    /// so nobody else's run is under way.
+    pub(super) fn is_stale_temp(&self, entry: &[u8]) -> bool {
+        entry.starts_with(TEMP_PREFIX.as_bytes()) && !entry.starts_with(self.temp_stem.as_bytes())
+    }
+
+    /// Refuses what is mounted inside the vault: its inode numbers are not ours.
+    pub(super) fn same_device(&self, stat: &Stat) -> Result<()> {
+        if stat.st_dev == self.device { Ok(()) } else { Err(rustix::io::Errno::XDEV.into()) }
+    }
+
+    /// Refuses changes on a read-only volume.
+    pub(super) fn writable(&self) -> Result<()> {
+        if self.options.read_only { Err(VolumeError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// True if this process may give files to other users.
+    pub(super) fn is_root(&self) -> bool {
+        self.owner.0.is_root()
+    }
+
+    /// The owner and group to give a new file, where they are not this process's own already.
+    pub(super) fn new_owner(&self, caller: Caller, setgid: bool) -> (Option<Uid>, Option<Gid>) {
+        let (uid, gid) = (Uid::from_raw(caller.uid), Gid::from_raw(caller.gid));
+        let uid = (self.is_root() && uid != self.owner.0).then_some(uid);
+        let gid = (self.is_root() && !setgid && gid != self.owner.1).then_some(gid);
+        (uid, gid)
+    }
+}
+
+impl super::Volume {
+    /// Space and inodes of the backing filesystem.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn space(&self) -> Result<Space> {
+        self.tree.space()
+    }
+}
+
+/// A quarter of the descriptors that this process may have is for directories.
+fn dir_capacity() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(MAX_DIRS * 4);
+    usize::try_from((files / 4).clamp(16, MAX_DIRS)).unwrap_or(16)
+}

@@ -1,0 +1,132 @@
+//! What a sync of a directory has to make durable besides the directory itself.
+//!
+//! A child directory is of no use without its descriptor, nor a long name without its sidecar:
+//! their *contents* are files of their own, which a sync of the parent alone would leave behind.
+//! Memory is bounded: a directory with many of them, or many such directories, are synced by one
+//! sync of the whole backing filesystem instead.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const MAX_ITEMS: usize = 64;
+const MAX_DIRS: usize = 16_384;
+
+/// Names in directories whose contents are not known to be durable.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced {
+    dirs: Mutex<Dirs>,
+}
+
+/// What one directory has that is not durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Pending {
+    /// These backing names: sidecars and child directories.
+    Names(Vec<Box<[u8]>>),
+    /// More than is worth a list.
+    Everything,
+}
+
+#[derive(Debug, Default)]
+struct Dirs {
+    pending: HashMap<u64, Pending>,
+    /// Set when the map was full: every directory is then taken to have something.
+    overflow: bool,
+}
+
+impl Unsynced {
+    /// Notes that the sidecar or child directory `name` in `dir` is new.
+    pub(super) fn add(&self, dir: u64, name: &[u8]) {
+        let mut dirs = self.lock();
+        if dirs.pending.len() >= MAX_DIRS && !dirs.pending.contains_key(&dir) {
+            dirs.overflow = true;
+            return;
+        }
+        let pending = dirs.pending.entry(dir).or_insert_with(|| Pending::Names(Vec::new()));
+        match pending {
+            Pending::Names(names) if names.len() < MAX_ITEMS => names.push(name.into()),
+            Pending::Names(_) => *pending = Pending::Everything,
+            Pending::Everything => {}
+        }
+    }
+
+    /// Takes what `dir` has, to make it durable.
+    pub(super) fn take(&self, dir: u64) -> Pending {
+        let mut dirs = self.lock();
+        let pending = dirs.pending.remove(&dir);
+        if dirs.overflow {
+            Pending::Everything
+        } else {
+            pending.unwrap_or(Pending::Names(Vec::new()))
+        }
+    }
+
+    /// Gives back what [`Self::take`] took: it could not be made durable.
+    pub(super) fn give_back(&self, dir: u64, pending: Pending) {
+        match pending {
+            Pending::Names(names) => names.iter().for_each(|name| self.add(dir, name)),
+            Pending::Everything => {
+                self.lock().pending.insert(dir, Pending::Everything);
+            }
+        }
+    }
+
+    /// True if the sidecar `name` in `dir` is not known to be durable.
+    pub(super) fn has(&self, dir: u64, name: &[u8]) -> bool {
+        let dirs = self.lock();
+        match dirs.pending.get(&dir) {
+            Some(Pending::Names(names)) => names.iter().any(|n| &**n == name),
+            Some(Pending::Everything) => true,
+            None => dirs.overflow,
+        }
+    }
+
+    /// The whole backing filesystem was synced.
+    pub(super) fn clear(&self) {
+        *self.lock() = Dirs::default();
+    }
+
+    /// The directory is gone.
+    pub(super) fn remove(&self, dir: u64) {
+        self.lock().pending.remove(&dir);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Dirs> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_gone_until_given_back() {
+        let unsynced = Unsynced::default();
+        unsynced.add(5, b"a");
+        let taken = unsynced.take(5);
+        assert_eq!(taken, Pending::Names(vec![(*b"a").into()]));
+        assert!(!unsynced.has(5, b"a"));
+        unsynced.give_back(5, taken);
+        assert!(unsynced.has(5, b"a"));
+    }
+
+    #[test]
+    fn many_names_become_everything() {
+        let unsynced = Unsynced::default();
+        for i in 0..=MAX_ITEMS {
+            unsynced.add(5, i.to_string().as_bytes());
+        }
+        assert_eq!(unsynced.take(5), Pending::Everything);
+    }
+
+    #[test]
+    fn a_full_map_takes_every_directory_to_have_something() {
+        let unsynced = Unsynced::default();
+        for dir in 0..=MAX_DIRS as u64 {
+            unsynced.add(dir, b"a");
+        }
+        assert_eq!(unsynced.take(u64::MAX), Pending::Everything);
+        unsynced.clear();
+        assert_eq!(unsynced.take(u64::MAX), Pending::Names(vec![]));
+    }
+}
