@@ -246,7 +246,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.volume.open(ino.0, access(flags)) {
+        match self.volume.open_handle(ino.0, access(flags)) {
             Ok(opened) => {
                 let keep = opened.keep_cache && !self.shared;
                 let handle = self.files.add(opened.handle);
@@ -267,7 +267,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let new = NewNode { mode, umask, caller: caller(req) };
-        match self.volume.create(parent.0, name.as_bytes(), &new) {
+        match self.volume.create_file(parent.0, name.as_bytes(), &new) {
             Ok((attr, handle)) => {
                 let handle = FileHandle(self.files.add(handle));
                 let attr = file_attr(&attr);

@@ -9,10 +9,8 @@ mod errno;
 mod handles;
 mod options;
 
-use std::ffi::OsStr;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -86,19 +84,13 @@ impl Ended {
 struct Cache(Notifier);
 
 impl KernelCache for Cache {
-    fn invalidate_inode(&self, ino: u64) -> io::Result<()> {
-        known(self.0.inval_inode(INodeNo(ino), 0, 0))
-    }
-
-    fn invalidate_entry(&self, parent: u64, name: &[u8]) -> io::Result<()> {
-        known(self.0.inval_entry(INodeNo(parent), OsStr::from_bytes(name)))
-    }
-}
-
-/// What the kernel does not know of is not cached.
-fn known(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    fn invalidate_inode(&self, ino: u64) {
+        match self.0.inval_inode(INodeNo(ino), 0, 0) {
+            // What the kernel does not know of, it has not cached.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                log::warn!("the kernel did not drop what it cached of inode {ino}: {error}");
+            }
+            _ => {}
+        }
     }
 }
