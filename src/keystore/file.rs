@@ -1,7 +1,7 @@
 //! The keystore as a file: made whole or not at all, private, and never over another file.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -82,28 +82,27 @@ impl Drop for Draft {
     }
 }
 
-/// Checks what can be checked without SQLite: the file is there, is a database, and is private
-/// (it is made so if it is not).
+/// Checks that there is a file, without opening it: closing it would drop the locks that SQLite
+/// holds for another handle of this process (POSIX locks belong to the process).
 /// Errors: `Missing`, `NotAKeystore`, `Io`.
 pub(super) fn inspect(path: &Path) -> Result<(), KeystoreError> {
-    let mut file = File::open(path).map_err(|error| match error.kind() {
+    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => KeystoreError::Missing(path.to_owned()),
-        _ => io_error(path, "open", error),
+        _ => io_error(path, "examine", error),
     })?;
-    let metadata = file.metadata().map_err(|error| io_error(path, "examine", error))?;
-    let mut magic = [0; 16];
-    let is_database =
-        metadata.is_file() && file.read_exact(&mut magic).is_ok() && &magic == b"SQLite format 3\0";
-    if !is_database {
-        return Err(KeystoreError::NotAKeystore(path.to_owned()));
+    if metadata.is_file() { Ok(()) } else { Err(KeystoreError::NotAKeystore(path.to_owned())) }
+}
+
+/// Takes a keystore back from other users. Only for a file that is known to be one.
+/// Errors: `Io`.
+pub(super) fn make_private(path: &Path) -> Result<(), KeystoreError> {
+    let metadata = fs::metadata(path).map_err(|error| io_error(path, "examine", error))?;
+    if metadata.mode() & 0o077 == 0 {
+        return Ok(());
     }
-    if metadata.mode() & 0o077 != 0 {
-        log::warn!("the keystore was open to other users: its mode is now 0600");
-        let private = Permissions::from_mode(0o600);
-        file.set_permissions(private)
-            .map_err(|error| io_error(path, "make private (mode 0600)", error))?;
-    }
-    Ok(())
+    log::warn!("the keystore was open to other users: its mode is now 0600");
+    let private = fs::set_permissions(path, Permissions::from_mode(0o600));
+    private.map_err(|error| io_error(path, "make private (mode 0600)", error))
 }
 
 /// Who may have the file open with us. On a network filesystem the shared memory of SQLite's WAL

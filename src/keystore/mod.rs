@@ -26,6 +26,7 @@ mod cache;
 pub mod context;
 mod deletion;
 mod error;
+mod export;
 mod file;
 mod id;
 mod key;
@@ -39,6 +40,7 @@ mod store;
 mod symmetric;
 mod time;
 mod unlock;
+mod verify;
 mod volume;
 
 pub use alias::AliasEntry;
@@ -55,6 +57,7 @@ pub use slot::{SlotId, SlotInfo, SlotKind};
 pub use symmetric::{Caller, DataKey, Decrypted, Plaintext};
 pub use time::UnixTime;
 pub use unlock::{CREDENTIAL, Unlock, create_key_file};
+pub use verify::VerifyReport;
 pub use volume::KnownVolume;
 
 use alias::AliasRecord;
@@ -110,6 +113,16 @@ impl Keystore {
     /// Errors: `Missing`, `NotAKeystore`, `NewerSchema`, `Locked`, `KeyFile`, `WrongUnlock`,
     /// `Tampered`, `RowSetTampered`.
     pub fn open(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
+        let keystore = Self::open_damaged(path, unlock)?;
+        keystore.check()?;
+        Ok(keystore)
+    }
+
+    /// Opens a keystore without the check of all rows, to examine one that [`Keystore::open`]
+    /// refuses, or to save what can be saved. Rows that do not authenticate still refuse, one by
+    /// one; that rows are missing is not noticed.
+    /// Errors: as `open`, except those about rows.
+    pub fn open_damaged(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
         let (keystore, slots) = read_slots(path)?;
         // Outside of any transaction: a passphrase takes its time.
         let root = slot::unlock(keystore, &slots, unlock.kind(), &unlock.load()?)?;
@@ -247,10 +260,12 @@ impl Keystore {
         let store = Store::open(path, file::sharing(path)?)?;
         let version = store.version()?;
         let store = Mutex::new(Opened { store, version });
-        let keystore = Self { path: path.to_owned(), root, cache: Cache::default(), store };
-        keystore.read(|reader| reader.check_set())?;
-        keystore.scrub_if_due()?;
-        Ok(keystore)
+        Ok(Self { path: path.to_owned(), root, cache: Cache::default(), store })
+    }
+
+    fn check(&self) -> Result<(), KeystoreError> {
+        self.read(|reader| reader.check_set())?;
+        self.scrub_if_due()
     }
 
     /// A panic elsewhere leaves no transaction open, so its poison means nothing here.
@@ -262,5 +277,6 @@ impl Keystore {
 fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
     file::inspect(path)?;
     let mut store = Store::open(path, file::sharing(path)?)?;
+    file::make_private(path)?;
     store.read(|rows| Ok((rows.meta()?.id, rows.slots()?)))
 }

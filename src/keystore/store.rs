@@ -4,7 +4,9 @@
 //! what is deleted is overwritten. Two processes may have the file open; a writer waits for the
 //! other for [`BUSY_TIMEOUT`].
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -30,6 +32,7 @@ pub(super) enum Table {
 }
 
 impl Table {
+    /// In an order in which what a row refers to comes before it.
     pub(super) const ALL: [Self; 5] =
         [Self::Key, Self::Wrapping, Self::Material, Self::Alias, Self::Volume];
 
@@ -49,6 +52,20 @@ impl Table {
             Self::Material | Self::Alias => "key_id",
             Self::Key | Self::Wrapping | Self::Volume => "NULL",
         }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Table {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|table| table.name() == name).ok_or("no such table")
     }
 }
 
@@ -87,34 +104,44 @@ impl Store {
     /// Makes the tables in an existing empty file, which nobody else knows yet.
     pub(super) fn create(path: &Path) -> Result<Self, KeystoreError> {
         let store = Self::connect(path, Sharing::Alone)?;
-        let made = store.connection.execute_batch(include_str!("schema.sql"));
+        let made = configure(&store.connection)
+            .and_then(|()| store.connection.execute_batch(include_str!("schema.sql")));
         made.map_err(|error| fault(path, &error))?;
         Ok(store)
     }
 
     /// Opens a keystore file that exists. `sharing` says whether other processes on this machine
-    /// may use it meanwhile.
+    /// may use it meanwhile. Nothing is written before the file is known to be a keystore.
     pub(super) fn open(path: &Path, sharing: Sharing) -> Result<Self, KeystoreError> {
         let store = Self::connect(path, sharing)?;
-        let pragma = |name| store.connection.pragma_query_value(None, name, |row| row.get(0));
-        let application: i64 = pragma("application_id").map_err(|error| fault(path, &error))?;
-        let found: i64 = pragma("user_version").map_err(|error| fault(path, &error))?;
-        if application != APPLICATION || found < 1 {
-            return Err(KeystoreError::NotAKeystore(path.to_owned()));
-        }
-        if found > SCHEMA {
-            let path = path.to_owned();
-            return Err(KeystoreError::NewerSchema { path, found, supported: SCHEMA });
-        }
+        store.identify()?;
+        configure(&store.connection).map_err(|error| fault(path, &error))?;
         Ok(store)
     }
 
     fn connect(path: &Path, sharing: Sharing) -> Result<Self, KeystoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
-            .and_then(|connection| configure(&connection, sharing).map(|()| connection))
+            .and_then(|mut connection| harden(&mut connection, sharing).map(|()| connection))
             .map_err(|error| fault(path, &error))?;
         Ok(Self { connection, path: path.to_owned() })
+    }
+
+    /// Errors: `NotAKeystore`, `NewerSchema`.
+    fn identify(&self) -> Result<(), KeystoreError> {
+        let number = |name| {
+            let value = self.connection.pragma_query_value(None, name, |row| row.get(0));
+            value.map_err(|error| fault(&self.path, &error))
+        };
+        let (application, found): (i64, i64) = (number("application_id")?, number("user_version")?);
+        let path = self.path.clone();
+        if application != APPLICATION || found < 1 {
+            Err(KeystoreError::NotAKeystore(path))
+        } else if found > SCHEMA {
+            Err(KeystoreError::NewerSchema { path, found, supported: SCHEMA })
+        } else {
+            Ok(())
+        }
     }
 
     /// Runs `work` on one consistent state of the file.
@@ -193,8 +220,9 @@ pub(super) enum Sharing {
     Alone,
 }
 
-fn configure(connection: &Connection, sharing: Sharing) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+/// What has to be said before the file is first read.
+fn harden(connection: &mut Connection, sharing: Sharing) -> rusqlite::Result<()> {
+    connection.busy_handler(Some(wait_for_lock))?;
     // A file edited by hand may bring triggers, views and functions of its own: none of them runs.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -203,6 +231,10 @@ fn configure(connection: &Connection, sharing: Sharing) -> rusqlite::Result<()> 
     if sharing == Sharing::Alone {
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     }
+    Ok(())
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update_and_check(None, "secure_delete", "ON", |_| Ok(()))?;
@@ -211,6 +243,16 @@ fn configure(connection: &Connection, sharing: Sharing) -> rusqlite::Result<()> 
     // VACUUM would otherwise write a copy of the file to a public directory.
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
+
+/// Waits a little for another process's lock, up to [`BUSY_TIMEOUT`] in all. SQLite's own handler
+/// soon waits 100 ms at a time, and starves beside a process that writes without a pause.
+fn wait_for_lock(tries: i32) -> bool {
+    let waited = STEP.saturating_mul(u32::try_from(tries).unwrap_or(u32::MAX));
+    std::thread::sleep(STEP);
+    waited < BUSY_TIMEOUT
+}
+
+const STEP: Duration = Duration::from_millis(1);
 
 /// The rows, as one transaction sees them.
 pub(super) struct Rows<'a> {
@@ -347,8 +389,7 @@ impl Rows<'_> {
 
     /// The definitions of everything in the file, to compare with those of a new one.
     pub(super) fn schema(&self) -> Result<Vec<String>, KeystoreError> {
-        const SQL: &str = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY sql";
-        self.run(|connection| connection.prepare(SQL)?.query_map([], |row| row.get(0))?.collect())
+        self.run(schema)
     }
 
     fn run<T>(
@@ -357,6 +398,20 @@ impl Rows<'_> {
     ) -> Result<T, KeystoreError> {
         work(self.connection).map_err(|error| fault(self.path, &error))
     }
+}
+
+/// The definitions in a new keystore.
+pub(super) fn expected_schema() -> Result<Vec<String>, KeystoreError> {
+    let made = Connection::open_in_memory().and_then(|connection| {
+        connection.execute_batch(include_str!("schema.sql"))?;
+        schema(&connection)
+    });
+    made.map_err(|error| fault(Path::new(":memory:"), &error))
+}
+
+fn schema(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    const SQL: &str = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY sql";
+    connection.prepare(SQL)?.query_map([], |row| row.get(0))?.collect()
 }
 
 fn select(table: Table) -> String {

@@ -24,7 +24,7 @@ pub struct KnownVolume {
 }
 
 #[derive(PartialEq, Serialize, Deserialize)]
-struct VolumeRecord {
+pub(super) struct VolumeRecord {
     #[serde(with = "base64")]
     path: Vec<u8>,
 }

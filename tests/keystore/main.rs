@@ -4,4 +4,13 @@
 
 mod fixture;
 
+mod bad_input;
+mod deletion;
+mod export;
 mod lifecycle;
+mod processes;
+mod rotation;
+mod secrecy;
+mod slots;
+mod states;
+mod tamper;

@@ -1,0 +1,121 @@
+//! Is a keystore whole? Looks at every row, changes nothing.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::alias::AliasRecord;
+use super::error::KeystoreError;
+use super::key::{KeyRecord, KeyState};
+use super::manage::key_id;
+use super::material;
+use super::record::{Reader, Record, Stored};
+use super::store::Table;
+use super::volume::VolumeRecord;
+use super::{Keystore, slot};
+use crate::id::KeyId;
+
+/// What [`Keystore::verify`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Keys that are intact.
+    pub keys: usize,
+    /// Key materials that are intact and unwrap.
+    pub materials: usize,
+    /// Aliases that are intact.
+    pub aliases: usize,
+    /// Registered volumes that are intact.
+    pub volumes: usize,
+    /// Unlock slots that are intact.
+    pub slots: usize,
+    /// Everything that is wrong, a sentence each. Empty for a good keystore.
+    pub problems: Vec<String>,
+}
+
+impl VerifyReport {
+    /// True if nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Counts what is intact, notes what is not.
+    fn take<T>(&mut self, result: Result<T, KeystoreError>) -> Option<T> {
+        result.map_err(|error| self.problems.push(error.to_string())).ok()
+    }
+}
+
+impl Keystore {
+    /// Checks everything that can be checked: SQLite's own structure, the schema, every row's
+    /// authenticity, the set of rows, references between rows, and that all material unwraps.
+    /// Errors: only when the file cannot be read; what is wrong with it is in the report.
+    pub fn verify(&self) -> Result<VerifyReport, KeystoreError> {
+        self.read(|reader| {
+            let mut report =
+                VerifyReport { problems: reader.rows().damage()?, ..Default::default() };
+            check_schema(reader, &mut report)?;
+            check_slots(reader, &mut report)?;
+            check_keys(reader, &mut report)?;
+            report.aliases = open_all::<AliasRecord>(reader, &mut report)?.len();
+            report.volumes = open_all::<VolumeRecord>(reader, &mut report)?.len();
+            report.take(reader.check_set());
+            Ok(report)
+        })
+    }
+}
+
+fn check_schema(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
+    if reader.rows().schema()? != super::store::expected_schema()? {
+        let problem = "the tables, indexes or triggers are not those that kmsfs makes";
+        report.problems.push(problem.to_owned());
+    }
+    Ok(())
+}
+
+fn check_slots(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
+    for slot in reader.rows().slots()? {
+        let intact = report.take(slot::info(reader, &slot)).is_some();
+        report.slots += usize::from(intact);
+    }
+    Ok(())
+}
+
+fn check_keys(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
+    let keys = open_all::<KeyRecord>(reader, report)?;
+    report.keys = keys.len();
+    let mut known = HashSet::new();
+    let mut pending = 0;
+    for stored in &keys {
+        if let Some(key) = report.take(key_id(&stored.id)) {
+            known.insert(stored.id.as_slice());
+            check_materials(reader, key, &stored.record, report);
+        }
+        pending += u64::from(stored.record.state == KeyState::PendingDeletion);
+    }
+    for wrapping in reader.rows().all(Table::Wrapping)? {
+        if !known.contains(wrapping.id.as_slice()) {
+            report.problems.push("a wrapping key belongs to no key".to_owned());
+        }
+    }
+    let counted = report.take(reader.meta()).map(|meta| meta.pending_deletions);
+    if counted.is_some_and(|counted| counted != pending) {
+        report.problems.push("the number of keys that wait for deletion is wrong".to_owned());
+    }
+    Ok(())
+}
+
+fn check_materials(reader: &Reader<'_>, key: KeyId, record: &KeyRecord, report: &mut VerifyReport) {
+    let Some(materials) = report.take(material::load(reader, key)) else { return };
+    report.materials += materials.len();
+    if !materials.iter().any(|(material, _)| *material == record.current) {
+        report.problems.push(format!("key {key} has lost its current material"));
+    }
+}
+
+/// The rows of a table that authenticate; the others go into the report.
+fn open_all<R: Record>(
+    reader: &Reader<'_>,
+    report: &mut VerifyReport,
+) -> Result<Vec<Stored<R>>, KeystoreError> {
+    let rows = reader.rows().all(R::TABLE)?;
+    Ok(rows.iter().filter_map(|row| report.take(reader.open(row))).collect())
+}

@@ -1,0 +1,174 @@
+//! Waiting periods, clocks, and bytes that are really gone.
+
+use std::fs;
+
+use kmsfs::id::VolumeId;
+use kmsfs::keystore::{
+    AliasName, Caller, ClockTrust, EncryptionContext, KeyState, ReferenceReport,
+};
+
+use crate::fixture::{Fixture, by_id, day};
+
+#[test]
+fn the_window_has_bounds_and_a_default() {
+    let f = Fixture::new();
+    let key = f.key();
+    for window in [6, 31] {
+        let error = f.keystore.schedule_key_deletion(key, Some(window), day(0)).unwrap_err();
+        assert_eq!(error.aws_name(), "ValidationException");
+    }
+    let scheduled = f.keystore.schedule_key_deletion(key, None, day(0)).unwrap();
+    assert_eq!(scheduled.deletion_date, day(30).into());
+    assert_eq!(
+        (scheduled.pending_window_in_days, scheduled.key_state),
+        (30, KeyState::PendingDeletion)
+    );
+}
+
+#[test]
+fn cancelling_leaves_the_key_disabled_and_its_data_readable() {
+    let f = Fixture::new();
+    let key = f.key();
+    let context = EncryptionContext::new();
+    let blob = f.keystore.encrypt(&by_id(key), b"x", &context, Caller::Cli).unwrap();
+    f.keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    f.keystore.cancel_key_deletion(&by_id(key)).unwrap();
+    assert_eq!(f.keystore.key_state(key).unwrap(), KeyState::Disabled);
+    f.keystore.delete_expired(day(8), ClockTrust::Confirmed).unwrap();
+    f.keystore.enable_key(&by_id(key)).unwrap();
+    f.keystore.decrypt(&blob, &context, None).unwrap();
+}
+
+#[test]
+fn a_key_goes_when_its_days_have_passed_one_by_one() {
+    let f = Fixture::new();
+    let (doomed, kept) = (f.key(), f.key());
+    let alias: AliasName = "alias/doomed".parse().unwrap();
+    f.keystore.create_alias(&alias, doomed, day(0)).unwrap();
+    f.keystore.schedule_key_deletion(doomed, Some(7), day(0)).unwrap();
+    for today in 1..7 {
+        let outcome = f.keystore.delete_expired(day(today), ClockTrust::Steps).unwrap();
+        assert!(outcome.deleted.is_empty() && outcome.held.is_empty(), "day {today}");
+    }
+    let outcome = f.keystore.delete_expired(day(7), ClockTrust::Steps).unwrap();
+    assert_eq!(outcome.deleted, [doomed]);
+    assert_eq!(f.keystore.key_state(doomed).unwrap_err().aws_name(), "NotFoundException");
+    assert!(f.keystore.list_aliases(None).unwrap().is_empty());
+    assert_eq!(f.keystore.key_state(kept).unwrap(), KeyState::Enabled);
+    assert!(f.reopen().verify().unwrap().is_clean());
+}
+
+#[test]
+fn a_clock_that_leaps_destroys_nothing_until_it_is_confirmed() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    for _ in 0..2 {
+        let outcome = f.keystore.delete_expired(day(400), ClockTrust::Steps).unwrap();
+        assert_eq!((outcome.deleted.len(), outcome.held.as_slice()), (0, [key].as_slice()));
+    }
+    // Other work at the wrong time does not launder it.
+    f.keystore.run_due_rotations(day(400)).unwrap();
+    f.keystore.schedule_key_deletion(f.key(), Some(7), day(400)).unwrap();
+    assert!(f.keystore.delete_expired(day(400), ClockTrust::Steps).unwrap().deleted.is_empty());
+    let outcome = f.keystore.delete_expired(day(400), ClockTrust::Confirmed).unwrap();
+    assert_eq!(outcome.deleted, [key]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_takes_no_expiry_back() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.keystore.delete_expired(day(10), ClockTrust::Steps).unwrap();
+    let scheduled = f.keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    assert_eq!(scheduled.deletion_date, day(17).into(), "counted from the latest time seen");
+    f.keystore.delete_expired(day(16), ClockTrust::Confirmed).unwrap();
+    f.keystore.delete_expired(day(17), ClockTrust::Steps).unwrap();
+    let error = f.keystore.key_state(key).unwrap_err();
+    assert_eq!(error.aws_name(), "NotFoundException");
+}
+
+#[test]
+fn deleted_material_is_gone_from_the_file_its_free_pages_and_the_wal() {
+    let f = Fixture::new();
+    let (doomed, _kept) = (f.key(), f.key());
+    f.keystore.rotate_key_on_demand(&by_id(doomed), day(0)).unwrap();
+    let other = f.reopen();
+    other.key_state(doomed).unwrap();
+    let planted = sealed_rows(&f, doomed);
+    assert_eq!(planted.len(), 3, "one wrapping key, two materials");
+    assert!(planted.iter().all(|bytes| raw_files(&f).iter().any(|raw| contains(raw, bytes))));
+    f.keystore.schedule_key_deletion(doomed, Some(7), day(0)).unwrap();
+    f.keystore.delete_expired(day(7), ClockTrust::Confirmed).unwrap();
+    for bytes in &planted {
+        assert!(raw_files(&f).iter().all(|raw| !contains(raw, bytes)));
+    }
+    other.poll_changes().unwrap();
+    assert_eq!(other.key_state(doomed).unwrap_err().aws_name(), "NotFoundException");
+}
+
+#[test]
+fn an_erasure_that_a_reader_prevents_is_made_up_for_later() {
+    let f = Fixture::new();
+    let doomed = f.key();
+    let planted = sealed_rows(&f, doomed);
+    f.keystore.schedule_key_deletion(doomed, Some(7), day(0)).unwrap();
+    let reader = rusqlite::Connection::open(f.path()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM kms_key").unwrap();
+    f.keystore.delete_expired(day(7), ClockTrust::Confirmed).unwrap();
+    assert!(raw_files(&f).iter().any(|raw| contains(raw, &planted[0])), "the reader needs it");
+    drop(reader);
+    f.keystore.delete_expired(day(7), ClockTrust::Steps).unwrap();
+    assert!(raw_files(&f).iter().all(|raw| !contains(raw, &planted[0])));
+}
+
+#[test]
+fn material_retires_only_when_nothing_can_need_it() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    let context = EncryptionContext::new();
+    let blob = f.keystore.encrypt(&key, b"x", &context, Caller::Cli).unwrap();
+    let old = blob.material_id();
+    let new = f.keystore.rotate_key_on_demand(&key, day(1)).unwrap();
+    let volume = VolumeId::from_bytes([9; 16]);
+    f.keystore.register_volume(volume, f.dir.path()).unwrap();
+    let scanned = ReferenceReport { scanned: [volume].into(), ..ReferenceReport::default() };
+    let refuse = |material, report: &ReferenceReport, why: &str| {
+        let error = f.keystore.retire_material(&key, material, report).unwrap_err();
+        assert_eq!(error.aws_name(), "KMSInvalidStateException");
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    refuse(new, &scanned, "is the current one");
+    refuse(old, &ReferenceReport::default(), "was not scanned");
+    refuse(old, &ReferenceReport { references: 3, ..scanned.clone() }, "3 headers");
+    refuse(old, &ReferenceReport { unreadable: 2, ..scanned.clone() }, "could not be read");
+    f.keystore.retire_material(&key, old, &scanned).unwrap();
+    let gone = f.keystore.decrypt(&blob, &context, None).unwrap_err();
+    assert_eq!(gone.aws_name(), "InvalidCiphertextException");
+    let again = f.keystore.retire_material(&key, old, &scanned).unwrap_err();
+    assert!(again.to_string().contains("has no key material"), "{again}");
+    assert_eq!(f.keystore.list_key_rotations(&key).unwrap().len(), 1);
+}
+
+/// The sealed bytes that destroying a key must destroy.
+fn sealed_rows(f: &Fixture, key: kmsfs::id::KeyId) -> Vec<Vec<u8>> {
+    let connection = rusqlite::Connection::open(f.path()).unwrap();
+    let mut query = connection
+        .prepare(
+            "SELECT sealed FROM wrapping_key WHERE id = ?1
+             UNION ALL SELECT sealed FROM key_material WHERE key_id = ?1",
+        )
+        .unwrap();
+    let rows = query.query_map([key.as_bytes()], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn raw_files(f: &Fixture) -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(f.dir.path()).unwrap();
+    entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+/// A run of 32 bytes is looked for: a row may be split over two pages.
+fn contains(raw: &[u8], sealed: &[u8]) -> bool {
+    raw.windows(32).any(|window| window == &sealed[..32] || window == &sealed[sealed.len() - 32..])
+}

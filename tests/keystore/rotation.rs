@@ -1,0 +1,99 @@
+//! New material for new ciphertexts, old material for old ones.
+
+use kmsfs::keystore::{Caller, EncryptionContext, MaterialOrigin, MaterialState};
+
+use crate::fixture::{Fixture, by_id, day};
+
+#[test]
+fn old_ciphertexts_open_after_a_rotation_and_new_ones_use_the_new_material() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    let context = EncryptionContext::new();
+    let old = f.keystore.encrypt(&key, b"old", &context, Caller::Cli).unwrap();
+    let material = f.keystore.rotate_key_on_demand(&key, day(1)).unwrap();
+    let new = f.keystore.encrypt(&key, b"new", &context, Caller::Cli).unwrap();
+    assert_ne!(old.material_id(), material);
+    assert_eq!(new.material_id(), material);
+    let again = f.reopen();
+    assert_eq!(again.decrypt(&old, &context, None).unwrap().plaintext.expose(), b"old");
+    let moved = again.re_encrypt(&old, &context, &key, &context, Caller::Cli).unwrap();
+    assert_eq!(moved.material_id(), material);
+}
+
+#[test]
+fn automatic_rotation_comes_with_its_period_and_once_after_a_long_sleep() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    f.keystore.enable_key_rotation(&key, Some(90), day(0)).unwrap();
+    assert!(f.keystore.run_due_rotations(day(89)).unwrap().is_empty());
+    assert_eq!(f.keystore.run_due_rotations(day(90)).unwrap().len(), 1);
+    assert!(f.keystore.run_due_rotations(day(90)).unwrap().is_empty());
+    assert_eq!(f.keystore.run_due_rotations(day(1000)).unwrap().len(), 1);
+    let status = f.keystore.get_key_rotation_status(&key).unwrap();
+    assert_eq!(status.next_rotation_date, Some(day(1090).into()));
+    assert_eq!((status.rotation_period_in_days, status.key_rotation_enabled), (Some(90), true));
+}
+
+#[test]
+fn a_disabled_key_rotates_when_it_is_enabled_again() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    f.keystore.enable_key_rotation(&key, Some(90), day(0)).unwrap();
+    f.keystore.disable_key(&key).unwrap();
+    assert!(f.keystore.run_due_rotations(day(100)).unwrap().is_empty());
+    f.keystore.enable_key(&key).unwrap();
+    assert_eq!(f.keystore.run_due_rotations(day(100)).unwrap().len(), 1);
+}
+
+#[test]
+fn the_period_has_bounds_and_a_default_and_naming_it_again_changes_nothing() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    for period in [89, 2561] {
+        let error = f.keystore.enable_key_rotation(&key, Some(period), day(0)).unwrap_err();
+        assert_eq!(error.aws_name(), "ValidationException");
+    }
+    f.keystore.enable_key_rotation(&key, None, day(0)).unwrap();
+    f.keystore.enable_key_rotation(&key, None, day(5)).unwrap();
+    let status = f.keystore.get_key_rotation_status(&key).unwrap();
+    assert_eq!(status.next_rotation_date, Some(day(365).into()));
+    f.keystore.disable_key_rotation(&key).unwrap();
+    assert!(!f.keystore.get_key_rotation_status(&key).unwrap().key_rotation_enabled);
+    assert!(f.keystore.run_due_rotations(day(4000)).unwrap().is_empty());
+}
+
+#[test]
+fn on_demand_rotation_leaves_the_schedule_and_ends_after_25() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    f.keystore.enable_key_rotation(&key, None, day(0)).unwrap();
+    for n in 0..25 {
+        f.keystore.rotate_key_on_demand(&key, day(n)).unwrap();
+    }
+    let error = f.keystore.rotate_key_on_demand(&key, day(25)).unwrap_err();
+    assert_eq!(error.aws_name(), "LimitExceededException");
+    let status = f.keystore.get_key_rotation_status(&key).unwrap();
+    assert_eq!(status.next_rotation_date, Some(day(365).into()));
+    assert_eq!(status.on_demand_rotations, 25);
+}
+
+#[test]
+fn rotations_are_listed_in_order_with_one_current() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    f.keystore.enable_key_rotation(&key, Some(90), day(0)).unwrap();
+    f.keystore.run_due_rotations(day(90)).unwrap();
+    let last = f.keystore.rotate_key_on_demand(&key, day(91)).unwrap();
+    let listed = f.keystore.list_key_rotations(&key).unwrap();
+    let origins: Vec<_> = listed.iter().map(|rotation| rotation.rotation_type).collect();
+    assert_eq!(
+        origins,
+        [MaterialOrigin::Created, MaterialOrigin::Automatic, MaterialOrigin::OnDemand]
+    );
+    let current: Vec<_> = listed
+        .iter()
+        .filter(|rotation| rotation.key_material_state == MaterialState::Current)
+        .map(|rotation| rotation.key_material_id)
+        .collect();
+    assert_eq!(current, [last]);
+}

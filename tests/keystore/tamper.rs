@@ -1,0 +1,137 @@
+//! A keystore edited with the sqlite3 shell.
+
+use kmsfs::id::VolumeId;
+use kmsfs::keystore::{
+    AliasName, Caller, EncryptionContext, KeyState, Keystore, KeystoreError, Unlock,
+    create_key_file,
+};
+
+use crate::fixture::{Fixture, by_id, day};
+
+/// A keystore with two of everything.
+fn populated() -> Fixture {
+    let f = Fixture::new();
+    for name in ["one", "two"] {
+        let key = f.key();
+        let alias: AliasName = format!("alias/{name}").parse().unwrap();
+        f.keystore.create_alias(&alias, key, day(0)).unwrap();
+        f.keystore.rotate_key_on_demand(&by_id(key), day(0)).unwrap();
+        let volume = VolumeId::from_bytes([name.as_bytes()[0]; 16]);
+        f.keystore.register_volume(volume, f.dir.path()).unwrap();
+    }
+    create_key_file(&f.dir.join("second")).unwrap();
+    f.keystore.add_slot(&Unlock::KeyFile(f.dir.join("second")), day(0)).unwrap();
+    f
+}
+
+const TABLES: [&str; 5] = ["kms_key", "wrapping_key", "key_material", "alias", "volume"];
+
+#[test]
+fn every_edit_of_any_table_is_noticed_at_open_and_by_verify() {
+    let mut edits = Vec::new();
+    for table in TABLES {
+        let first = format!("WHERE id = (SELECT min(id) FROM {table})");
+        edits.push(format!("UPDATE {table} SET sealed = substr(sealed, 1, 40) || x'00' {first}"));
+        edits.push(format!("UPDATE {table} SET sealed = randomblob(length(sealed)) {first}"));
+        edits.push(format!(
+            "UPDATE {table} SET sealed = (SELECT sealed FROM {table} WHERE id = \
+             (SELECT max(id) FROM {table})) {first}"
+        ));
+        edits.push(format!("UPDATE {table} SET id = randomblob(length(id)) {first}"));
+        edits.push(format!("DELETE FROM {table} {first}"));
+        if table == "alias" || table == "key_material" {
+            edits.push(format!(
+                "UPDATE {table} SET key_id = (SELECT key_id FROM {table} \
+                 ORDER BY id DESC LIMIT 1), id = x'{}'",
+                "00".repeat(32)
+            ));
+        }
+    }
+    edits.push("DELETE FROM slot WHERE id = 2".to_owned());
+    edits.push("UPDATE slot SET kind = 'passphrase' WHERE id = 2".to_owned());
+    edits.push("UPDATE slot SET memory_kib = 1 WHERE id = 2".to_owned());
+    edits.push("UPDATE keystore SET sealed = randomblob(length(sealed))".to_owned());
+    for edit in edits {
+        let f = populated();
+        let connection = rusqlite::Connection::open(f.path()).unwrap();
+        connection.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        if connection.execute(&edit, []).is_err() {
+            continue; // a constraint of the schema was in the way
+        }
+        drop(connection);
+        let error = Keystore::open(&f.path(), &f.unlock()).unwrap_err();
+        let noticed =
+            matches!(error, KeystoreError::RowSetTampered | KeystoreError::Tampered { .. });
+        assert!(noticed, "{edit}: {error}");
+        let damaged = Keystore::open_damaged(&f.path(), &f.unlock()).unwrap();
+        assert!(!damaged.verify().unwrap().is_clean(), "{edit}");
+    }
+}
+
+#[test]
+fn an_edited_row_refuses_in_a_process_that_runs_and_the_others_work() {
+    let f = Fixture::new();
+    let (edited, intact) = (f.key(), f.key());
+    let id: String = edited.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    f.sql(&format!("UPDATE kms_key SET sealed = randomblob(200) WHERE id = x'{id}'"));
+    assert!(f.keystore.poll_changes().unwrap());
+    let error = f.keystore.key_state(edited).unwrap_err();
+    assert!(matches!(error, KeystoreError::Tampered { table: "kms_key", .. }), "{error}");
+    assert!(error.to_string().contains(&id), "{error}");
+    assert_eq!(f.keystore.key_state(intact).unwrap(), KeyState::Enabled);
+}
+
+/// Each row authenticates by itself, so only the digest of all rows shows this one.
+#[test]
+fn a_row_put_back_from_an_older_copy_is_noticed() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.sql("CREATE TABLE copy AS SELECT * FROM kms_key");
+    f.keystore.disable_key(&by_id(key)).unwrap();
+    f.sql("UPDATE kms_key SET sealed = (SELECT sealed FROM copy); DROP TABLE copy");
+    let error = Keystore::open(&f.path(), &f.unlock()).unwrap_err();
+    assert!(matches!(error, KeystoreError::RowSetTampered), "{error}");
+}
+
+#[test]
+fn tables_and_triggers_that_somebody_added_do_not_run_and_are_reported() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.sql(
+        "CREATE TABLE spy (x);
+         CREATE TRIGGER t AFTER UPDATE ON kms_key BEGIN INSERT INTO spy VALUES (new.sealed); END",
+    );
+    let again = f.reopen();
+    again.disable_key(&by_id(key)).unwrap();
+    let connection = rusqlite::Connection::open(f.path()).unwrap();
+    let spied: i64 =
+        connection.query_row("SELECT count(*) FROM spy", [], |row| row.get(0)).unwrap();
+    assert_eq!(spied, 0);
+    let report = again.verify().unwrap();
+    assert!(report.problems.iter().any(|problem| problem.contains("triggers")), "{report:?}");
+}
+
+#[test]
+fn a_row_of_another_keystore_does_not_open() {
+    let (f, other) = (Fixture::new(), Fixture::new());
+    let key = other.key();
+    let blob =
+        other.keystore.encrypt(&by_id(key), b"x", &EncryptionContext::new(), Caller::Cli).unwrap();
+    drop(other.keystore);
+    f.sql(&format!(
+        "ATTACH '{}' AS other; INSERT INTO kms_key SELECT * FROM other.kms_key;
+         INSERT INTO wrapping_key SELECT * FROM other.wrapping_key;
+         INSERT INTO key_material SELECT * FROM other.key_material",
+        other.dir.join("store.db").display()
+    ));
+    let error = f.keystore.decrypt(&blob, &EncryptionContext::new(), None).unwrap_err();
+    assert!(matches!(error, KeystoreError::Tampered { .. }), "{error}");
+}
+
+#[test]
+fn a_good_keystore_verifies_and_is_counted() {
+    let report = populated().keystore.verify().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let counts = (report.keys, report.materials, report.aliases, report.volumes, report.slots);
+    assert_eq!(counts, (2, 4, 2, 2, 2));
+}
