@@ -31,3 +31,5 @@ pub use xattr::{XATTR_PREFIX, XattrKeys};
 pub const FORMAT: u16 = 1;
 /// Suite 1: XAES-256-GCM units and wraps, HKDF-SHA-256, HMAC-SHA-256, AES-256-SIV names.
 pub const SUITE: u16 = 1;
+/// Header slots in page 0 of a file.
+pub const HEADER_SLOTS: usize = 2;

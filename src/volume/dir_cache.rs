@@ -63,11 +63,12 @@ impl DirCache {
         self.write().dirs.remove(&ino);
     }
 
-    /// Drops all directories, with their keys: a KMS key changed its state.
-    pub(super) fn clear(&self) {
+    /// Drops all directories, with their keys, because a KMS key changed its state, and returns
+    /// which there were.
+    pub(super) fn clear(&self) -> Vec<u64> {
         let mut inner = self.write();
-        inner.dirs.clear();
         inner.clock.clear();
+        inner.dirs.drain().map(|(ino, _)| ino).collect()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {

@@ -69,7 +69,11 @@ impl Volume {
     /// # Errors
     /// `Tampered` if it was not made by this volume; `Io(INVAL)` for what is no link.
     pub fn read_link(&self, ino: u64) -> Result<Vec<u8>> {
-        let text = self.place(ino)?.read_link()?;
+        self.decode_link(self.place(ino)?.read_link()?)
+    }
+
+    /// The target that the text of a backing link stands for.
+    pub(super) fn decode_link(&self, text: Vec<u8>) -> Result<Vec<u8>> {
         let root = self.dir(ROOT)?;
         let encoded = match LongLink::parse(&text) {
             Some(long) => self.read_long_link(&long)?,

@@ -7,9 +7,11 @@
 
 pub mod attr;
 pub mod backing;
+mod check;
 mod clock;
 pub mod content;
 mod create;
+mod cross;
 mod dir;
 mod dir_cache;
 mod dir_locks;
@@ -24,8 +26,11 @@ mod open;
 mod open_file;
 mod place;
 mod readdir;
+mod references;
 mod remove;
 mod rename;
+mod revoke;
+mod rewrap;
 mod session;
 mod setattr;
 mod setup;
@@ -34,10 +39,13 @@ mod sys;
 mod times;
 mod tree;
 mod unsynced;
+mod upkeep;
+mod walk;
 mod xattr;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use check::{CheckReport, Problem, Repair};
 pub use create::NewNode;
 pub use error::{Result, VolumeError};
 pub use io::Allocate;
@@ -45,11 +53,14 @@ pub use keyring::Keyring;
 pub use open::{FileHandle, Opened};
 pub use open_file::{File, FilePolicy, OpenFiles, Origin};
 pub use readdir::{Detail, DirEntry, DirStream, Sink};
+pub use references::{Needed, References};
 pub use rename::RenameHow;
+pub use rewrap::{RewrapJob, RewrapReport};
 pub use session::{Holder, Session, holder};
 pub use setup::Options;
 pub use times::{ShownTimes, ctime};
 pub use tree::{Caller, Space};
+pub use upkeep::Upkeep;
 pub use xattr::SetMode;
 
 use crate::envelope::VolumeDescriptor;

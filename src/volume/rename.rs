@@ -41,8 +41,11 @@ impl Volume {
         let source = End { name: BackingName::existing(&source, from.1)?, dir: source };
         let target = self.dir(to.0)?;
         let target = End { name: BackingName::new(&target, to.1)?, dir: target };
-        self.cross(&source, &target)?;
-        if how.exchange {
+        let crosses = differ(&source.dir, &target.dir);
+        if crosses {
+            self.cross(&source, &target)?;
+        }
+        if crosses && how.exchange {
             self.cross(&target, &source)?;
         }
         let mut dirs = vec![from.0, to.0];
@@ -58,8 +61,17 @@ impl Volume {
                     continue;
                 }
             }
-            return self.rename_locked(&source, &target, (&moved, victim.as_ref()), how);
+            self.rename_locked(&source, &target, (&moved, victim.as_ref()), how)?;
+            break;
         }
+        // The locks are free again: opening a file takes them.
+        if crosses {
+            self.settle(&target)?;
+        }
+        if crosses && how.exchange {
+            self.settle(&source)?;
+        }
+        Ok(())
     }
 
     /// Locks: the caller claims both directories and what the new name leads to.
@@ -161,9 +173,6 @@ impl Volume {
     /// What moving a file into a directory of another key asks for. A directory moves as it is,
     /// with its own key.
     fn cross(&self, source: &End, target: &End) -> Result<()> {
-        if !differ(&source.dir, &target.dir) {
-            return Ok(());
-        }
         let moved = source.stat()?.ok_or(VolumeError::NotFound)?;
         self.adopt(&moved, &target.dir)
     }
@@ -187,10 +196,27 @@ impl Volume {
         match policy.cross {
             CrossMode::Exdev => Err(VolumeError::CrossPolicy),
             CrossMode::Rewrap if has_header => {
-                self.adopt_key(self.tree.inodes.shown(stat.st_ino), policy.policy)
+                self.share_key(self.tree.inodes.shown(stat.st_ino), policy.policy)
+            }
+            CrossMode::Keep if has_header => {
+                let opened = self.open_briefly(self.tree.inodes.shown(stat.st_ino))?;
+                opened.file().key().map_or(Ok(()), |key| self.accept_key(dir, key))
             }
             CrossMode::Rewrap | CrossMode::Keep => Ok(()),
         }
+    }
+
+    /// After a file came into a directory that re-wraps: the old wrap goes.
+    fn settle(&self, end: &End) -> Result<()> {
+        let Some(stat) = end.stat()? else { return Ok(()) };
+        let policy = end.dir.descriptor()?;
+        if FileKind::from_mode(stat.st_mode) != Some(FileKind::Regular)
+            || stat.st_size == 0
+            || policy.cross != CrossMode::Rewrap
+        {
+            return Ok(());
+        }
+        self.settle_key(self.tree.inodes.shown(stat.st_ino), policy.policy)
     }
 }
 
@@ -204,13 +230,6 @@ fn differ(one: &Dir, other: &Dir) -> bool {
 
 fn is_dir(stat: &Stat) -> bool {
     FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory)
-}
-
-impl Volume {
-    /// Re-wraps the file key of `ino` for the policy key `to` of the directory that it goes to.
-    fn adopt_key(&self, _ino: u64, _to: crate::id::KeyId) -> Result<()> {
-        Ok(())
-    }
 }
 
 impl End {

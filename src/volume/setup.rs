@@ -43,7 +43,7 @@ impl Volume {
     ///
     /// # Errors
     /// `NotEmpty`; `KeyUnusable`; those of the backing filesystem.
-    pub fn create(path: &Path, keystore: Arc<Keystore>, key: KeyId) -> Result<VolumeId> {
+    pub fn init_vault(path: &Path, keystore: Arc<Keystore>, key: KeyId) -> Result<VolumeId> {
         match mkdirat(CWD, path, PRIVATE) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
@@ -83,7 +83,7 @@ impl Volume {
     ///
     /// # Errors
     /// `NotAVolume`, `Newer`, `InUse`, `KeyUnusable`, `Tampered`; those of the backing filesystem.
-    pub fn open(path: &Path, keystore: Arc<Keystore>, options: Options) -> Result<Self> {
+    pub fn open_vault(path: &Path, keystore: Arc<Keystore>, options: Options) -> Result<Self> {
         let root = open_dir(CWD, path).map_err(|error| match error {
             VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
             other => other,

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use super::{Access, Content, Ready, Slot, State};
 use crate::envelope::layout::{HEADER_AREA, PAGE_LEN, backing_len};
 use crate::envelope::{
-    EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Seal, UnverifiedHeader,
+    EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipient, Seal, UnverifiedHeader,
 };
 use crate::volume::error::{Result, VolumeError};
 
@@ -134,10 +134,37 @@ impl Content {
         Ok(())
     }
 
-    /// Writes the newest header into the slot that does not have it: after a re-wrap was synced,
-    /// nothing on the disk opens with the old material any more.
-    pub(super) fn scrub_header(&self, state: &mut State) -> Result<()> {
-        self.update_header(state, |_| {})
+    /// Replaces the wraps of the file key, in the slot that is not durable. Returns false if
+    /// `change` leaves them as they are, or the file has no header.
+    ///
+    /// # Errors
+    /// As a write, and those of `change`.
+    pub(in crate::volume) fn rewrap(
+        &self,
+        change: impl FnOnce(&FileHeader) -> Result<Option<Vec<Recipient>>>,
+    ) -> Result<bool> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.load(&mut state)?;
+        let Some(ready) = &state.ready else { return Ok(false) };
+        let Some(recipients) = change(&ready.header)? else { return Ok(false) };
+        self.update_header(&mut state, |header| header.recipients = recipients)?;
+        Ok(true)
+    }
+
+    /// Writes the newest header into the slot that does not have it yet: after a re-wrap was
+    /// synced, nothing on the disk opens with the old material any more.
+    ///
+    /// # Errors
+    /// As a write.
+    pub(in crate::volume) fn scrub(&self) -> Result<()> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.load(&mut state)?;
+        if state.ready.is_none() {
+            return Ok(());
+        }
+        self.update_header(&mut state, |_| {})
     }
 
     /// Writes page 0 of a file that has a header but no contents yet.

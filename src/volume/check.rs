@@ -1,0 +1,242 @@
+//! `fsck`: reads and authenticates everything, and repairs what can be repaired without a loss.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, fstat, readlinkat, unlinkat};
+use serde::Serialize;
+
+use super::Volume;
+use super::content::Content;
+use super::dir::Dir;
+use super::error::Result;
+use super::open::policy_of;
+use super::walk::{Entry, Role, Visit, Walk};
+use crate::envelope::layout::PAGE;
+use crate::envelope::{DIR_FILE, LONG_PREFIX, SIDECAR_SUFFIX};
+
+/// Whether a check may change the vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// Only look.
+    No,
+    /// Repair header slots, descriptors and sizes from their other copies, and remove what a crash
+    /// left of things that were never finished. Nothing that could be read is given up.
+    Yes,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    /// The backing path, below the vault.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+    /// True if it is not wrong any more.
+    pub repaired: bool,
+}
+
+/// How far a check is, and at the end what it found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CheckReport {
+    /// Files that were read.
+    pub files: u64,
+    /// Directories that were read.
+    pub directories: u64,
+    /// Plaintext bytes that were authenticated.
+    pub bytes: u64,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// False if the check was stopped before its end.
+    pub complete: bool,
+}
+
+impl CheckReport {
+    /// True if everything could be read, or was repaired.
+    pub fn is_clean(&self) -> bool {
+        self.complete && self.problems.iter().all(|problem| problem.repaired)
+    }
+
+    fn add(&mut self, path: PathBuf, what: impl ToString, repaired: bool) {
+        self.problems.push(Problem { path, what: what.to_string(), repaired });
+    }
+}
+
+impl Volume {
+    /// Checks the whole volume.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem; what is wrong with a file is in the report.
+    pub fn check(
+        &self,
+        repair: Repair,
+        progress: &mut dyn FnMut(&CheckReport) -> ControlFlow<()>,
+    ) -> Result<CheckReport> {
+        let mut report = CheckReport::default();
+        let mut walk = Walk::new(&self.root)?;
+        while let Some(visit) = walk.step()? {
+            report.directories += 1;
+            let ino = self.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
+            let fd = rustix::io::fcntl_dupfd_cloexec(&visit.fd, 0)?;
+            let dir = Dir::open(ino, fd, &self.keyring)?;
+            if let Err(error) = dir.keys() {
+                report.add(visit.path.clone(), format!("its names cannot be read: {error}"), false);
+            }
+            self.check_leftovers(&visit, repair, &mut report)?;
+            for entry in &visit.entries {
+                self.check_entry(&visit, &dir, entry, &mut report)?;
+                if progress(&report).is_break() {
+                    return Ok(report);
+                }
+            }
+        }
+        report.complete = true;
+        if repair == Repair::Yes && report.is_clean() {
+            self.flush(std::time::Duration::ZERO)?;
+            self.session().forget_crashes()?;
+        }
+        Ok(report)
+    }
+
+    fn check_entry(
+        &self,
+        visit: &Visit,
+        dir: &Dir,
+        entry: &Entry,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let path = visit.path_of(entry);
+        if matches!(entry.role, Role::Sidecar | Role::Temporary) {
+            return Ok(());
+        }
+        if let Ok(keys) = dir.keys() {
+            let long = entry.name.starts_with(LONG_PREFIX.as_bytes());
+            let text = match long {
+                true => super::session::read_small(&visit.fd, &sidecar_of(&entry.name))?,
+                false => Some(entry.name.clone()),
+            };
+            if !text.is_some_and(|text| keys.decode_name(&text).is_ok()) {
+                report.add(path.clone(), "its name was not made by this directory", false);
+            }
+        }
+        match entry.role {
+            Role::File => self.check_file(visit, dir, entry, report),
+            Role::Other => {
+                if let Ok(text) = readlinkat(&visit.fd, &*entry.name, Vec::new())
+                    && let Err(error) = self.decode_link(text.into_bytes())
+                {
+                    report.add(path, error, false);
+                }
+                Ok(())
+            }
+            Role::Directory | Role::Sidecar | Role::Temporary => Ok(()),
+        }
+    }
+
+    fn check_file(
+        &self,
+        visit: &Visit,
+        dir: &Dir,
+        entry: &Entry,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let path = visit.path_of(entry);
+        let Some(stat) = visit.stat(entry)? else { return Ok(()) };
+        report.files += 1;
+        let Ok(policy) = policy_of(dir) else {
+            report.add(path, "the key of its directory cannot be used", false);
+            return Ok(());
+        };
+        let ino = self.tree.inodes.shown(stat.st_ino);
+        let file = match self.files.open(ino, &policy, |flags| visit.open(entry, flags)) {
+            Ok(file) => file,
+            Err(error) => {
+                report.add(path, error, false);
+                return Ok(());
+            }
+        };
+        let (bytes, bad) = read_all(file.content());
+        report.bytes += bytes;
+        for (block, error) in bad {
+            report.add(path.clone(), format!("bytes {} on: {error}", block * PAGE), false);
+        }
+        drop(file);
+        self.files.release(ino);
+        Ok(())
+    }
+
+    /// Temporary names, and long names whose entry is gone.
+    fn check_leftovers(
+        &self,
+        visit: &Visit,
+        repair: Repair,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let names: HashSet<&[u8]> = visit.entries.iter().map(|entry| &*entry.name).collect();
+        for entry in &visit.entries {
+            let orphan = entry.role == Role::Sidecar
+                && entry
+                    .name
+                    .strip_suffix(SIDECAR_SUFFIX.as_bytes())
+                    .is_none_or(|owner| !names.contains(owner));
+            if !orphan && entry.role != Role::Temporary {
+                continue;
+            }
+            let repaired = repair == Repair::Yes && remove(visit, entry).is_ok();
+            report.add(
+                visit.path_of(entry),
+                "left over from something that was never finished",
+                repaired,
+            );
+        }
+        Ok(())
+    }
+}
+
+fn sidecar_of(name: &[u8]) -> String {
+    format!("{}{SIDECAR_SUFFIX}", String::from_utf8_lossy(name))
+}
+
+fn remove(visit: &Visit, entry: &Entry) -> std::result::Result<(), rustix::io::Errno> {
+    use rustix::io::Errno;
+    match unlinkat(&visit.fd, &*entry.name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {
+            let dir = visit.open(entry, rustix::fs::OFlags::DIRECTORY)?;
+            let _ = unlinkat(&dir, DIR_FILE, AtFlags::empty());
+            unlinkat(&visit.fd, &*entry.name, AtFlags::REMOVEDIR)
+        }
+        other => other,
+    }
+}
+
+/// Reads every block; returns how many bytes were authentic and what was not.
+fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
+    const STEP: usize = 64;
+    let size = content.size();
+    let (mut buf, mut at, mut good, mut bad) = (vec![0; STEP * 4096], 0, 0, Vec::new());
+    while at < size {
+        match content.read(at, &mut buf) {
+            Ok(0) => break,
+            Ok(got) => {
+                good += got as u64;
+                at += got as u64;
+            }
+            Err(_) => {
+                // Once more, block by block, to say which.
+                let end = size.min(at + buf.len() as u64);
+                while at < end {
+                    let block = buf.get_mut(..4096).unwrap_or_default();
+                    match content.read(at, block) {
+                        Ok(got) => good += got as u64,
+                        Err(error) => bad.push((at / PAGE, error.to_string())),
+                    }
+                    at += PAGE;
+                }
+            }
+        }
+    }
+    use zeroize::Zeroize;
+    buf.zeroize();
+    (good, bad)
+}

@@ -1,0 +1,365 @@
+//! Re-wrap: every file key and directory key moves to the current material of its KMS key, or to
+//! another KMS key. Headers only; contents are not touched.
+//!
+//! Per batch: the new wrap goes into the slot that is not durable; one sync of the filesystem; then
+//! the old slot is overwritten too. A crash leaves one good slot at any time, and the job starts
+//! again where headers still name old material: the headers themselves are its memory. Directories
+//! come first and accept both keys (R9) until a pass finds nothing left to do.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{OFlags, fstat};
+use rustix::io::pread;
+use serde::Serialize;
+
+use super::Volume;
+use super::dir::Dir;
+use super::error::{Result, VolumeError};
+use super::keyring::Purpose;
+use super::open_file::{File, FilePolicy};
+use super::walk::{Entry, Role, Visit, Walk};
+use crate::envelope::{
+    DirDescriptor, FileHeader, HEADER_SLOTS, RECORD_LEN, Recipient, UnverifiedHeader,
+};
+use crate::id::KeyId;
+
+/// Files between two syncs of the filesystem.
+const BATCH: usize = 1000;
+/// Passes after which files that keep failing are given up.
+const PASSES: u32 = 4;
+
+/// What to re-wrap.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RewrapJob {
+    /// Only what is under this key; everything if `None`.
+    pub from: Option<KeyId>,
+    /// The key that takes over from `from`; the current material of the same key if `None`.
+    pub to: Option<KeyId>,
+}
+
+/// How far a re-wrap is, and at the end what it did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RewrapReport {
+    /// Files in the volume, as counted at the start.
+    pub total: u64,
+    /// Files looked at in this pass.
+    pub scanned: u64,
+    /// Files whose header was re-wrapped.
+    pub rewrapped: u64,
+    /// Directories whose descriptor was re-wrapped.
+    pub directories: u64,
+    /// Passes over the volume.
+    pub passes: u32,
+    /// Backing paths that could not be re-wrapped, with the reason.
+    pub failed: Vec<(PathBuf, String)>,
+    /// True when a last pass found nothing left.
+    pub complete: bool,
+}
+
+/// Files that were re-wrapped and whose old slot is still there.
+type Batch = Vec<(Arc<File>, PathBuf)>;
+
+struct Run<'a> {
+    volume: &'a Volume,
+    job: RewrapJob,
+    report: RewrapReport,
+    batch: Batch,
+    progress: &'a mut dyn FnMut(&RewrapReport) -> ControlFlow<()>,
+    changed: &'a mut dyn FnMut(&std::path::Path),
+}
+
+impl Volume {
+    /// Re-wraps. `progress` is told how far it is and may stop it at any point; `changed` is given
+    /// the backing path of every file whose ciphertext changed.
+    ///
+    /// # Errors
+    /// `KeyUnusable` for a key that the job needs; `ReadOnly`; those of the backing filesystem.
+    /// Files that cannot be re-wrapped are reported, not an error.
+    pub fn rewrap(
+        &self,
+        job: RewrapJob,
+        progress: &mut dyn FnMut(&RewrapReport) -> ControlFlow<()>,
+        changed: &mut dyn FnMut(&std::path::Path),
+    ) -> Result<RewrapReport> {
+        self.tree.writable()?;
+        for key in [job.from, job.to].into_iter().flatten() {
+            self.keyring.current_material(key)?;
+        }
+        let report = RewrapReport { total: self.count_files()?, ..Default::default() };
+        let mut run = Run { volume: self, job, report, batch: Vec::new(), progress, changed };
+        let finished = run.all();
+        // Whatever happened, handles are given back and what was written is made durable.
+        let settled = run.settle_batch();
+        let report = run.report;
+        finished.and(settled)?;
+        Ok(report)
+    }
+
+    fn count_files(&self) -> Result<u64> {
+        let (mut walk, mut total) = (Walk::new(&self.root)?, 0);
+        while let Some(visit) = walk.step()? {
+            total += visit.entries.iter().filter(|entry| entry.role == Role::File).count() as u64;
+        }
+        Ok(total)
+    }
+}
+
+impl Run<'_> {
+    fn all(&mut self) -> Result<()> {
+        if self.moves_keys() {
+            self.directories(Mark::Accept)?;
+        }
+        while self.report.passes < PASSES {
+            let before = (self.report.rewrapped, self.report.directories);
+            self.report.passes += 1;
+            self.report.scanned = 0;
+            self.report.failed.clear();
+            if self.pass()?.is_break() {
+                return Ok(());
+            }
+            self.settle_batch()?;
+            if before == (self.report.rewrapped, self.report.directories) {
+                self.report.complete = self.report.failed.is_empty();
+                break;
+            }
+        }
+        if self.report.complete && self.moves_keys() {
+            self.directories(Mark::Finish)?;
+        }
+        Ok(())
+    }
+
+    fn moves_keys(&self) -> bool {
+        self.job.to.is_some() && self.job.to != self.job.from
+    }
+
+    fn pass(&mut self) -> Result<ControlFlow<()>> {
+        let mut walk = Walk::new(&self.volume.root)?;
+        let mut root_key = None;
+        while let Some(visit) = walk.step()? {
+            let ino = self.volume.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
+            let fd = rustix::io::fcntl_dupfd_cloexec(&visit.fd, 0)?;
+            let dir = Dir::open(ino, fd, &self.volume.keyring)?;
+            match dir.descriptor() {
+                Ok(descriptor) => {
+                    root_key.get_or_insert(descriptor.policy);
+                    self.directory(&dir)?;
+                    if self.files(&visit, dir.descriptor()?)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Err(VolumeError::KeyUnusable(key)) if self.job.from.is_some_and(|f| f != key) => {}
+                Err(error) => self.failed(visit.path.clone(), &error),
+            }
+        }
+        if let Some(key) = root_key
+            && self.applies(key)
+        {
+            self.volume.rewrap_descriptor(self.target(key))?;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn files(&mut self, visit: &Visit, descriptor: &DirDescriptor) -> Result<ControlFlow<()>> {
+        for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
+            self.report.scanned += 1;
+            if let Err(error) = self.file(visit, entry, descriptor) {
+                self.failed(visit.path_of(entry), &error);
+            }
+            if self.batch.len() >= self.batch_size() {
+                self.settle_batch()?;
+            }
+            if (self.progress)(&self.report).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// As many as can be open at once beside everything else.
+    fn batch_size(&self) -> usize {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        usize::try_from(limit.unwrap_or(4096) / 4).unwrap_or(BATCH).clamp(16, BATCH)
+    }
+
+    fn file(&mut self, visit: &Visit, entry: &Entry, descriptor: &DirDescriptor) -> Result<()> {
+        let Ok(probe) = visit.open(entry, OFlags::RDONLY) else { return Ok(()) };
+        let slots = read_slots(&probe)?;
+        if slots.is_empty() || !slots.iter().any(|slot| self.needs(slot, descriptor)) {
+            return Ok(());
+        }
+        let stat = fstat(&probe)?;
+        drop(probe);
+        let ino = self.volume.tree.inodes.shown(stat.st_ino);
+        let policy = self.policy(descriptor, &slots);
+        let file = self.volume.files.open(ino, &policy, |flags| visit.open(entry, flags))?;
+        let moved = self.rewrap(&file, descriptor);
+        match moved {
+            Ok(true) => {
+                (self.changed)(&visit.path_of(entry));
+                self.report.rewrapped += 1;
+                self.batch.push((file, visit.path_of(entry)));
+                Ok(())
+            }
+            // The newer slot is as it should be, and a crash came before the older one was.
+            Ok(false) => {
+                self.batch.push((file, visit.path_of(entry)));
+                self.report.rewrapped += 1;
+                Ok(())
+            }
+            Err(error) => {
+                drop(file);
+                self.volume.files.release(ino);
+                Err(error)
+            }
+        }
+    }
+
+    fn rewrap(&self, file: &File, descriptor: &DirDescriptor) -> Result<bool> {
+        let keyring = &self.volume.keyring;
+        let moved = file.content().rewrap(|header| {
+            if !self.needs(header, descriptor) {
+                return Ok(None);
+            }
+            let purpose = Purpose::File(header.file);
+            let wrap = |old: &Recipient| match self.outdated(old, descriptor)? {
+                Some(to) => keyring.rewrap(old, to, purpose),
+                None => Ok(old.clone()),
+            };
+            let mut wrapped = header.recipients.iter().map(wrap).collect::<Result<Vec<_>>>()?;
+            // Two wraps that move to the same key are one.
+            let mut seen = HashSet::new();
+            wrapped.retain(|recipient| seen.insert(recipient.key));
+            Ok(Some(wrapped))
+        })?;
+        if let Some(header) = file.content().header()
+            && let Some(recipient) = header.recipients.first()
+        {
+            file.set_key(recipient.key);
+            let accepted = vec![recipient.key, descriptor.policy];
+            file.set_policy(FilePolicy { create: descriptor.policy, accepted });
+        }
+        Ok(moved)
+    }
+
+    /// The old slots of a batch go when the new ones are durable.
+    fn settle_batch(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let mut result = self.volume.flush(std::time::Duration::ZERO);
+        for (file, path) in batch {
+            if result.is_ok()
+                && let Err(error) = file.content().scrub()
+            {
+                self.failed(path, &error);
+            }
+            let ino = file.ino();
+            drop(file);
+            self.volume.files.release(ino);
+        }
+        if result.is_ok() {
+            result = self.volume.flush(std::time::Duration::ZERO);
+        }
+        result
+    }
+
+    fn directory(&mut self, dir: &Dir) -> Result<()> {
+        let descriptor = dir.descriptor()?;
+        let Some(to) = self.outdated(&descriptor.recipient, descriptor)? else { return Ok(()) };
+        let purpose = Purpose::Directory(descriptor.dir);
+        let mut changed = descriptor.clone();
+        changed.recipient = self.volume.keyring.rewrap(&descriptor.recipient, to, purpose)?;
+        self.volume.replace_descriptor(dir, changed)?;
+        self.report.directories += 1;
+        Ok(())
+    }
+
+    /// Before files move, their directories accept both keys; when all have moved, only the new.
+    fn directories(&mut self, mark: Mark) -> Result<()> {
+        let (Some(from), Some(to)) = (self.job.from, self.job.to) else { return Ok(()) };
+        let mut walk = Walk::new(&self.volume.root)?;
+        while let Some(visit) = walk.step()? {
+            let ino = self.volume.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
+            let fd = rustix::io::fcntl_dupfd_cloexec(&visit.fd, 0)?;
+            let dir = Dir::open(ino, fd, &self.volume.keyring)?;
+            let Ok(descriptor) = dir.descriptor() else { continue };
+            let mut changed = descriptor.clone();
+            match mark {
+                Mark::Accept if descriptor.policy == from => {
+                    changed.policy = to;
+                    changed.previous.retain(|key| *key != from);
+                    changed.previous.insert(0, from);
+                }
+                Mark::Finish => changed.previous.retain(|key| *key != from),
+                Mark::Accept => {}
+            }
+            if changed != *descriptor {
+                self.volume.replace_descriptor(&dir, changed)?;
+            }
+        }
+        self.volume.flush(std::time::Duration::ZERO)
+    }
+
+    fn needs(&self, header: &FileHeader, descriptor: &DirDescriptor) -> bool {
+        let mut recipients = header.recipients.iter();
+        recipients.any(|old| self.outdated(old, descriptor).is_ok_and(|to| to.is_some()))
+    }
+
+    /// The key to wrap for instead, or `None` when the wrap is as it should be.
+    fn outdated(&self, old: &Recipient, descriptor: &DirDescriptor) -> Result<Option<KeyId>> {
+        if !self.applies(old.key) && !(self.job.from.is_none() && old.key != descriptor.policy) {
+            return Ok(None);
+        }
+        let to = match self.job.from {
+            Some(_) => self.target(old.key),
+            None => descriptor.policy,
+        };
+        let current = old.key == to && old.material == self.volume.keyring.current_material(to)?;
+        Ok((!current).then_some(to))
+    }
+
+    fn applies(&self, key: KeyId) -> bool {
+        self.job.from.is_none_or(|from| from == key)
+    }
+
+    fn target(&self, key: KeyId) -> KeyId {
+        self.job.to.unwrap_or(key)
+    }
+
+    fn policy(&self, descriptor: &DirDescriptor, slots: &[FileHeader]) -> FilePolicy {
+        let mut accepted = vec![descriptor.policy];
+        accepted.extend(&descriptor.previous);
+        accepted.extend([self.job.from, self.job.to].into_iter().flatten());
+        if self.job.from.is_none() {
+            // The job brings every file under its directory's key, wherever it comes from.
+            accepted.extend(slots.iter().flat_map(|slot| &slot.recipients).map(|r| r.key));
+        }
+        FilePolicy { create: descriptor.policy, accepted }
+    }
+
+    fn failed(&mut self, path: PathBuf, error: &VolumeError) {
+        self.report.failed.push((path, error.to_string()));
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    Accept,
+    Finish,
+}
+
+/// The header slots of a file that can be read without a key; none for an empty file.
+pub(super) fn read_slots(fd: impl std::os::fd::AsFd) -> Result<Vec<FileHeader>> {
+    let mut area = [0; HEADER_SLOTS * RECORD_LEN];
+    let got = pread(fd, &mut area, 0)?;
+    let area = area.get(..got).unwrap_or_default();
+    let slots = area.chunks_exact(RECORD_LEN).filter_map(|slot| {
+        UnverifiedHeader::parse(slot.try_into().ok()?).ok().map(|slot| slot.claims().clone())
+    });
+    Ok(slots.collect())
+}

@@ -1,0 +1,141 @@
+//! What a volume does by itself: it syncs what stays dirty, seals what is closed, watches its keys.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::fs::syncfs;
+
+use super::Volume;
+use super::error::{Result, VolumeError};
+
+/// How often the keystore is asked whether a key was disabled: well within the promised second.
+const WATCH: Duration = Duration::from_millis(200);
+/// How long contents may stay without a sync (R2e).
+const DIRTY_FOR: Duration = Duration::from_secs(30);
+/// How often that is looked at.
+const FLUSH: Duration = Duration::from_secs(5);
+/// With this many unsynced files, one sync of the filesystem is cheaper than one of each.
+const FEW: usize = 8;
+
+/// The background thread of a volume; stopped and waited for on drop.
+#[derive(Debug)]
+pub struct Upkeep {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Volume {
+    /// Starts the background thread.
+    ///
+    /// # Errors
+    /// `Io` when the system has no thread left.
+    pub fn start_upkeep(self: &Arc<Self>) -> Result<Upkeep> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (volume, signal) = (self.clone(), stop.clone());
+        let thread = std::thread::Builder::new()
+            .name("upkeep".into())
+            .spawn(move || volume.keep_up(&signal))
+            .map_err(VolumeError::from)?;
+        Ok(Upkeep { stop, thread: Some(thread) })
+    }
+
+    fn keep_up(&self, stop: &(Mutex<bool>, Condvar)) {
+        let mut flushed = Instant::now();
+        loop {
+            let stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = stop.1.wait_timeout_while(stopped, WATCH, |stopped| !*stopped);
+            if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+                return;
+            }
+            self.watch_keys();
+            if flushed.elapsed() >= FLUSH && !self.options.read_only {
+                flushed = Instant::now();
+                if let Err(error) = self.flush(DIRTY_FOR) {
+                    log::error!("background sync: {error}");
+                }
+            }
+        }
+    }
+
+    /// Makes durable what has been dirty for at least `age`, seals what that settled, and saves
+    /// the list of shown times.
+    ///
+    /// # Errors
+    /// `Io` when the disk failed.
+    pub fn flush(&self, age: Duration) -> Result<()> {
+        let old = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() >= age);
+        let parked = self.files.parked();
+        let open: Vec<_> =
+            self.files.all().into_iter().filter(|file| old(file.content().dirty_since())).collect();
+        let parked_due = parked.iter().any(|(_, _, since)| old(*since));
+        if !parked_due && open.is_empty() {
+            return self.save_times();
+        }
+        if !parked_due && open.len() <= FEW {
+            for file in &open {
+                file.sync()?;
+            }
+        } else {
+            let open: Vec<_> = self
+                .files
+                .all()
+                .into_iter()
+                .filter_map(|file| file.content().generation().map(|at| (file, at)))
+                .collect();
+            // What is written while this runs stays dirty: its generation is a later one.
+            syncfs(&self.root)?;
+            for (file, generation) in &open {
+                file.content().synced_elsewhere(*generation);
+            }
+            for (ino, generation, _) in parked {
+                if self.files.parked_is_synced(ino, generation) {
+                    self.seal_closed(ino);
+                }
+            }
+        }
+        for file in &open {
+            if let Err(error) = file.content().seal() {
+                log::debug!("inode {}: not sealed: {error}", file.ino());
+            }
+        }
+        drop(open);
+        self.files.sweep();
+        self.save_times()
+    }
+
+    /// Seals a file that nobody has open. Its old seal is a lower bound too, so a failure is not
+    /// worth more than a note.
+    fn seal_closed(&self, ino: u64) {
+        let sealed = self.open_briefly(ino).and_then(|opened| opened.file().content().seal());
+        if let Err(error) = sealed {
+            log::debug!("inode {ino}: not sealed: {error}");
+        }
+    }
+
+    /// Ends the session: everything is synced and sealed, and the vault is free.
+    ///
+    /// # Errors
+    /// `Io` when something could not be made durable: the session stays marked as unclean.
+    pub fn end(&self) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
+        // The first round syncs the contents and seals; the second syncs the seals.
+        self.flush(Duration::ZERO)?;
+        self.flush(Duration::ZERO)?;
+        self.session().end()
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the background thread of the volume ended in a panic");
+        }
+    }
+}

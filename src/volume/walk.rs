@@ -1,0 +1,135 @@
+//! A walk over the backing tree, for jobs that visit every file: re-wrap, check, key reports.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Dir as Entries, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::io::Errno;
+
+use super::error::Result;
+use crate::envelope::{DIR_FILE, META_DIR, TEMP_PREFIX, is_sidecar};
+
+/// A directory on the way.
+#[derive(Debug)]
+pub(super) struct Visit {
+    /// The directory, open.
+    pub(super) fd: Arc<OwnedFd>,
+    /// Its path below the vault: backing names.
+    pub(super) path: PathBuf,
+    /// Its entries but for descriptors, and what belongs to the volume.
+    pub(super) entries: Vec<Entry>,
+}
+
+/// An entry of a directory on the way.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The backing name.
+    pub(super) name: Vec<u8>,
+    /// What it is.
+    pub(super) role: Role,
+}
+
+/// What an entry of a vault is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A file with contents.
+    File,
+    /// A directory of the user's.
+    Directory,
+    /// A link, fifo, socket or device.
+    Other,
+    /// The file that keeps a long name.
+    Sidecar,
+    /// What a crash left of something that was being made.
+    Temporary,
+}
+
+/// Directories still to be visited, parents before children.
+#[derive(Debug)]
+pub(super) struct Walk {
+    waiting: VecDeque<(Arc<OwnedFd>, Vec<u8>, PathBuf)>,
+}
+
+impl Walk {
+    /// A walk that begins with `root`.
+    pub(super) fn new(root: &OwnedFd) -> Result<Self> {
+        let root = Arc::new(rustix::io::fcntl_dupfd_cloexec(root, 0)?);
+        Ok(Self { waiting: VecDeque::from([(root, b".".to_vec(), PathBuf::new())]) })
+    }
+
+    /// The next directory; `None` at the end. One that vanished meanwhile is left out.
+    pub(super) fn step(&mut self) -> Result<Option<Visit>> {
+        // Depth first: the descriptors that are held are those of one path and its neighbours.
+        while let Some((parent, name, path)) = self.waiting.pop_back() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = match openat(&parent, &*name, flags, Mode::empty()) {
+                Ok(fd) => Arc::new(fd),
+                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let entries = read_entries(&fd, path.as_os_str().is_empty())?;
+            for entry in entries.iter().filter(|entry| entry.role == Role::Directory) {
+                let below = path.join(OsStr::from_bytes(&entry.name));
+                self.waiting.push_back((fd.clone(), entry.name.clone(), below));
+            }
+            return Ok(Some(Visit { fd, path, entries }));
+        }
+        Ok(None)
+    }
+}
+
+impl Visit {
+    /// The path of an entry below the vault.
+    pub(super) fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.path.join(Path::new(OsStr::from_bytes(&entry.name)))
+    }
+
+    /// The entry's attributes, if it is still there.
+    pub(super) fn stat(&self, entry: &Entry) -> Result<Option<Stat>> {
+        match statat(&self.fd, &*entry.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens the entry.
+    pub(super) fn open(&self, entry: &Entry, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        openat(&self.fd, &*entry.name, flags, Mode::empty())
+    }
+}
+
+fn read_entries(fd: &OwnedFd, root: bool) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in Entries::read_from(fd)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..")
+            || name.starts_with(DIR_FILE.as_bytes())
+            || (root && name == META_DIR.as_bytes())
+        {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => {
+                let stat = statat(fd, name, AtFlags::SYMLINK_NOFOLLOW);
+                stat.map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
+            }
+            known => known,
+        };
+        let role = match kind {
+            _ if name.starts_with(TEMP_PREFIX.as_bytes()) => Role::Temporary,
+            FileType::RegularFile if is_sidecar(name) => Role::Sidecar,
+            FileType::RegularFile => Role::File,
+            FileType::Directory => Role::Directory,
+            _ => Role::Other,
+        };
+        entries.push(Entry { name: name.to_vec(), role });
+    }
+    Ok(entries)
+}
