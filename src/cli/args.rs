@@ -12,7 +12,7 @@ use super::args_keys::{AliasCommand, KeyCommand, KeystoreCommand};
 /// the keystore, which can be rotated, disabled and replaced while the files stay where they are.
 #[derive(Debug, Parser)]
 #[command(name = "kmsfs", version, after_help = EXAMPLES, arg_required_else_help = true)]
-pub struct Cli {
+pub(super) struct Cli {
     /// Options that every command takes.
     #[command(flatten)]
     pub global: Global,
@@ -23,7 +23,7 @@ pub struct Cli {
 
 /// Options that every command takes.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Global {
+pub(super) struct Global {
     /// The keystore file
     ///
     /// Default: $XDG_DATA_HOME/kmsfs/keystore.db (or ~/.local/share/...); for root
@@ -56,7 +56,7 @@ pub struct Global {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Make an empty vault
     #[command(after_help = "Examples:
   kmsfs init ~/vault
@@ -112,7 +112,7 @@ pub enum Command {
     /// Check a vault that is not mounted, and repair it
     #[command(after_help = "Examples:
   kmsfs fsck ~/vault
-  kmsfs fsck ~/vault --repair --yes")]
+  kmsfs fsck ~/vault --repair")]
     Fsck(FsckArgs),
 
     /// Write one file of a vault to stdout, without mounting
@@ -124,7 +124,7 @@ pub enum Command {
 
 /// `kmsfs init`.
 #[derive(Debug, Args)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// The directory to make into a vault: missing or empty
     pub vault: PathBuf,
     /// The key for its files
@@ -134,7 +134,7 @@ pub struct InitArgs {
 
 /// `kmsfs mount`.
 #[derive(Debug, Default, Args)]
-pub struct MountArgs {
+pub(super) struct MountArgs {
     /// Make what is missing: key file, keystore, default key, vault, mountpoint
     #[arg(long)]
     pub create: bool,
@@ -158,7 +158,7 @@ pub struct MountArgs {
 
 /// `kmsfs umount`.
 #[derive(Debug, Args)]
-pub struct UmountArgs {
+pub(super) struct UmountArgs {
     /// The mountpoint
     pub mountpoint: PathBuf,
     /// Detach now; the daemon ends when the last open file is closed
@@ -177,14 +177,14 @@ pub struct UmountArgs {
 
 /// `kmsfs status`.
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub(super) struct StatusArgs {
     /// A vault or a mountpoint; without it, all mounts of kmsfs
     pub target: Option<PathBuf>,
 }
 
 /// `kmsfs rewrap`.
 #[derive(Debug, Args)]
-pub struct RewrapArgs {
+pub(super) struct RewrapArgs {
     /// A vault or a mountpoint
     pub target: PathBuf,
     /// Only files under this key
@@ -200,7 +200,7 @@ pub struct RewrapArgs {
 
 /// `kmsfs policy`.
 #[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
+pub(super) enum PolicyCommand {
     /// Give a directory its own key; subdirectories made later inherit it
     ///
     /// Files that are there already keep their key: `kmsfs rewrap --to` moves them.
@@ -212,6 +212,10 @@ pub enum PolicyCommand {
         /// The key
         #[arg(long, value_name = "KEY")]
         key: String,
+        /// What happens to a file that is moved or linked here from under another key: its header
+        /// is re-wrapped, the move is refused (and mv copies), or it keeps its key
+        #[arg(long, value_parser = ["rewrap", "exdev", "keep"])]
+        cross: Option<String>,
     },
     /// Show the key of a directory and where it comes from
     Show {
@@ -222,20 +226,17 @@ pub enum PolicyCommand {
 
 /// `kmsfs fsck`.
 #[derive(Debug, Args)]
-pub struct FsckArgs {
+pub(super) struct FsckArgs {
     /// The vault
     pub vault: PathBuf,
-    /// Repair what can be repaired; asks before anything is discarded
+    /// Repair what has a second copy, and remove what a crash left unfinished
     #[arg(long)]
     pub repair: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    pub yes: bool,
 }
 
 /// `kmsfs cat`.
 #[derive(Debug, Args)]
-pub struct CatArgs {
+pub(super) struct CatArgs {
     /// The vault
     pub vault: PathBuf,
     /// The plaintext path inside it

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 /// `kmsfs key`.
 #[derive(Debug, Subcommand)]
-pub enum KeyCommand {
+pub(super) enum KeyCommand {
     /// Make a key
     #[command(after_help = "Examples:
   kmsfs key create --alias alias/finance --description 'books 2026'
@@ -65,7 +65,7 @@ pub enum KeyCommand {
 
 /// `kmsfs key create`.
 #[derive(Debug, Args)]
-pub struct CreateKeyArgs {
+pub(super) struct CreateKeyArgs {
     /// A name for it: alias/NAME
     #[arg(long, value_name = "ALIAS")]
     pub alias: Option<String>,
@@ -82,7 +82,7 @@ pub struct CreateKeyArgs {
 
 /// `kmsfs key schedule-deletion`.
 #[derive(Debug, Args)]
-pub struct DeletionArgs {
+pub(super) struct DeletionArgs {
     /// Key id, ARN or alias/NAME
     pub key: String,
     /// Days until it is destroyed (7 to 30)
@@ -98,7 +98,7 @@ pub struct DeletionArgs {
 
 /// `kmsfs key retire`.
 #[derive(Debug, Args)]
-pub struct RetireArgs {
+pub(super) struct RetireArgs {
     /// Key id, ARN or alias/NAME
     pub key: String,
     /// Only this material; default: all but the current
@@ -114,7 +114,7 @@ pub struct RetireArgs {
 
 /// `kmsfs alias`.
 #[derive(Debug, Subcommand)]
-pub enum AliasCommand {
+pub(super) enum AliasCommand {
     /// Give a key a name
     Create {
         /// alias/NAME
@@ -140,7 +140,7 @@ pub enum AliasCommand {
 
 /// `kmsfs keystore`.
 #[derive(Debug, Subcommand)]
-pub enum KeystoreCommand {
+pub(super) enum KeystoreCommand {
     /// Make an empty keystore
     #[command(after_help = "Examples:
   kmsfs keystore init                                     asks for a passphrase
@@ -156,25 +156,25 @@ pub enum KeystoreCommand {
     #[command(subcommand)]
     Slots(SlotsCommand),
     /// Write an encrypted copy of everything, under a passphrase of its own
+    #[command(after_help = "Examples:
+  kmsfs keystore export kmsfs-backup                      asks for the passphrase of the copy
+  kmsfs keystore export kmsfs-backup --export-passphrase-fd 3 3< passphrase")]
     Export {
         /// The file to write; must not exist
         file: PathBuf,
-        #[command(flatten)]
-        secret: NewSecret,
+        /// Read the passphrase of the copy from file descriptor N
+        #[arg(long, value_name = "N")]
+        export_passphrase_fd: Option<u32>,
     },
     /// Make a keystore from an exported copy
     ///
-    /// The secret of the copy comes from --export-passphrase-fd, --export-key-file or a prompt;
-    /// the usual options name the secret of the new keystore.
+    /// The usual options name the secret of the new keystore; a key file that is missing is made.
     Import {
         /// The exported file
         file: PathBuf,
         /// Read the passphrase of the copy from file descriptor N
-        #[arg(long, value_name = "N", conflicts_with = "export_key_file")]
+        #[arg(long, value_name = "N")]
         export_passphrase_fd: Option<u32>,
-        /// The key file of the copy
-        #[arg(long, value_name = "FILE")]
-        export_key_file: Option<PathBuf>,
     },
     /// Check every row
     Verify,
@@ -182,7 +182,7 @@ pub enum KeystoreCommand {
 
 /// `kmsfs keystore slots`.
 #[derive(Debug, Subcommand)]
-pub enum SlotsCommand {
+pub(super) enum SlotsCommand {
     /// List the slots
     List,
     /// Add a way to unlock
@@ -193,7 +193,7 @@ pub enum SlotsCommand {
     /// Take a way to unlock away; never the last one
     Remove {
         /// The number of the slot
-        slot: String,
+        slot: i64,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
@@ -201,7 +201,7 @@ pub enum SlotsCommand {
     /// Replace a slot by a new secret in one step: how to change a passphrase
     Change {
         /// The number of the slot to replace
-        slot: String,
+        slot: i64,
         #[command(flatten)]
         secret: NewSecret,
     },
@@ -209,7 +209,7 @@ pub enum SlotsCommand {
 
 /// Where a new secret comes from; a prompt that asks twice when nothing is given.
 #[derive(Debug, Default, Clone, Args)]
-pub struct NewSecret {
+pub(super) struct NewSecret {
     /// The new secret is this key file; made with mode 0600 when missing
     #[arg(long, value_name = "FILE", conflicts_with = "new_passphrase_fd")]
     pub new_key_file: Option<PathBuf>,

@@ -14,7 +14,7 @@ use super::prompt::Passphrase;
 
 /// How the daemon ended its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Started {
+pub(super) enum Started {
     /// The mount is usable.
     Ready,
     /// It failed, has said why, and gave this exit code.
@@ -22,7 +22,10 @@ pub enum Started {
 }
 
 /// Runs `command` as a daemon and waits until its mount is usable.
-pub fn start(command: &mut Command, passphrase: Option<Passphrase>) -> Result<Started, CliError> {
+pub(super) fn start(
+    command: &mut Command,
+    passphrase: Option<Passphrase>,
+) -> Result<Started, CliError> {
     let failed = |error: &std::io::Error| CliError::io("cannot start the daemon", error);
     let stdin = if passphrase.is_some() { Stdio::piped() } else { Stdio::null() };
     let mut child =
@@ -47,14 +50,14 @@ pub fn start(command: &mut Command, passphrase: Option<Passphrase>) -> Result<St
 }
 
 /// The first step of the child: a session of its own, ended if the command goes away meanwhile.
-pub fn detach() -> Result<(), CliError> {
+pub(super) fn detach() -> Result<(), CliError> {
     let failed = |error: rustix::io::Errno| CliError::io("cannot detach", &error.into());
     rustix::process::setsid().map_err(failed)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(failed)
 }
 
 /// The last step of the child: tells the command, and lets go of terminal and directory.
-pub fn ready() -> std::io::Result<()> {
+pub(super) fn ready() -> std::io::Result<()> {
     rustix::process::set_parent_process_death_signal(None)?;
     std::env::set_current_dir("/")?;
     let mut stdout = std::io::stdout();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// A process that holds a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub(super) struct Holder {
     /// Its number.
     pub pid: u32,
     /// Its name.
@@ -18,7 +18,7 @@ pub struct Holder {
 ///
 /// Processes of other users are seen only by root. The mountpoint itself is not touched beyond
 /// one `stat`: a daemon that hangs must not hang this as well.
-pub fn holders(mountpoint: &Path) -> Vec<Holder> {
+pub(super) fn holders(mountpoint: &Path) -> Vec<Holder> {
     let Ok(device) = std::fs::metadata(mountpoint).map(|meta| meta.dev()) else {
         return Vec::new();
     };
@@ -31,7 +31,7 @@ pub fn holders(mountpoint: &Path) -> Vec<Holder> {
 }
 
 /// The holders as one line each, at most ten.
-pub fn describe(holders: &[Holder]) -> String {
+pub(super) fn describe(holders: &[Holder]) -> String {
     let mut lines: Vec<String> = holders
         .iter()
         .take(SHOWN)

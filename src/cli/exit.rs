@@ -7,7 +7,7 @@ use std::fmt;
 /// How a command ended. The number is the process's exit code and never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Exit {
+pub(super) enum Exit {
     /// Done.
     Ok = 0,
     /// Something failed that has no code of its own; the message says what.
@@ -49,7 +49,7 @@ pub enum Exit {
 }
 
 /// The table as the README prints it.
-pub const TABLE: &[(Exit, &str)] = &[
+pub(super) const TABLE: &[(Exit, &str)] = &[
     (Exit::Ok, "done"),
     (Exit::General, "failed; the message says why"),
     (Exit::Usage, "wrong command line"),
@@ -73,12 +73,12 @@ pub const TABLE: &[(Exit, &str)] = &[
 
 impl Exit {
     /// The number given to the operating system.
-    pub fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         self as u8
     }
 
     /// The meaning of a number that another kmsfs gave; `General` when it is not in the table.
-    pub fn from_code(code: u8) -> Self {
+    pub(super) fn from_code(code: u8) -> Self {
         TABLE
             .iter()
             .map(|(exit, _)| *exit)
@@ -87,14 +87,14 @@ impl Exit {
     }
 
     /// The meaning as one line.
-    pub fn meaning(self) -> &'static str {
+    pub(super) fn meaning(self) -> &'static str {
         TABLE.iter().find(|(exit, _)| *exit == self).map_or("", |(_, meaning)| meaning)
     }
 }
 
 /// A failed command: its exit code, what happened to which thing, and what to do about it.
 #[derive(Debug)]
-pub struct CliError {
+pub(super) struct CliError {
     /// The exit code.
     pub exit: Exit,
     /// What failed and on which thing; lower case, one line.
@@ -105,19 +105,19 @@ pub struct CliError {
 
 impl CliError {
     /// A failure without advice.
-    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
+    pub(super) fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self { exit, what: what.into(), advice: None }
     }
 
     /// The same failure with a line that says what to do.
     #[must_use]
-    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+    pub(super) fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self
     }
 
     /// An input/output failure on a named thing; full or read-only places get their own code.
-    pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
+    pub(super) fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         let exit = match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EROFS | libc::EDQUOT) => Exit::NoSpace,
             _ => Exit::General,

@@ -8,13 +8,13 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 /// True when the program was called as a mount helper.
-pub fn is_helper(program: &OsStr) -> bool {
+pub(super) fn is_helper(program: &OsStr) -> bool {
     let name = Path::new(program).file_name().and_then(OsStr::to_str).unwrap_or_default();
     matches!(name, "mount.kmsfs" | "mount.fuse.kmsfs" | "mount.fuse3.kmsfs")
 }
 
 /// The same request as the words of `kmsfs mount`; `None` for `-f`, which mounts nothing.
-pub fn translate(words: &[OsString]) -> Option<Vec<OsString>> {
+pub(super) fn translate(words: &[OsString]) -> Option<Vec<OsString>> {
     let mut line: Vec<OsString> = vec!["kmsfs".into(), "mount".into()];
     let mut places = Vec::new();
     let mut words = words.iter().skip(1);

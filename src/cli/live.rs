@@ -4,30 +4,16 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::exit::{CliError, Exit};
 use super::{mountinfo, paths};
 use crate::control::{Client, ClientError, Event, Failure, Request};
-
-/// What the holder of a vault's lock wrote into the lock file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Holder {
-    /// Its process.
-    pub pid: u32,
-    /// Its machine.
-    pub host: String,
-    /// Where it mounted the vault.
-    pub mountpoint: Option<PathBuf>,
-    /// Its control socket.
-    pub socket: Option<PathBuf>,
-}
+use crate::volume::{self, Holder};
 
 /// A vault, and its daemon when it has one.
 #[derive(Debug)]
-pub struct Target {
+pub(super) struct Target {
     /// The vault.
     pub vault: PathBuf,
     /// The socket of the daemon that has it mounted.
@@ -36,16 +22,15 @@ pub struct Target {
 
 impl Target {
     /// Resolves what the user named: a mountpoint, anything else is a vault.
-    pub fn find(named: &Path) -> Result<Self, CliError> {
+    pub(super) fn find(named: &Path) -> Result<Self, CliError> {
         let path = paths::real(named)?;
         let vault = mountinfo::at(&path)?.map_or(path, |mount| mount.vault);
-        let socket =
-            if is_locked(&vault) { holder(&vault).and_then(|holder| holder.socket) } else { None };
+        let socket = holder(&vault).and_then(|holder| holder.socket).map(PathBuf::from);
         Ok(Self { vault, socket })
     }
 
     /// Asks the daemon; `None` when there is none.
-    pub fn call(
+    pub(super) fn call(
         &self,
         request: &Request,
         event: impl FnMut(Event),
@@ -64,16 +49,15 @@ impl Target {
     }
 }
 
-/// True while some process holds the vault.
-pub fn is_locked(vault: &Path) -> bool {
-    let Ok(file) = File::open(vault.join(LOCK_FILE)) else { return false };
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+/// Who holds the vault for writing, if anybody does.
+pub(super) fn holder(vault: &Path) -> Option<Holder> {
+    volume::holder(File::open(vault).ok()?).ok().flatten()
 }
 
-/// What the last holder of the vault's lock wrote.
-pub fn holder(vault: &Path) -> Option<Holder> {
-    let text = std::fs::read(vault.join(LOCK_FILE)).ok()?;
-    serde_json::from_slice(&text).ok()
+/// True when nobody holds the vault in any way, or it is out of sight.
+pub(super) fn is_free(vault: &Path) -> bool {
+    let Ok(lock) = File::open(vault.join(LOCK_FILE)) else { return true };
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
 impl From<Failure> for CliError {

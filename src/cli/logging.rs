@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use log::{Level, LevelFilter};
 
 /// Starts logging to stderr.
-pub fn start(verbose: u8) {
+pub(super) fn start(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
@@ -40,7 +40,7 @@ pub fn start(verbose: u8) {
 }
 
 /// Leaves stderr: from now on records go to syslog, or to `file` where there is no syslog.
-pub fn to_background(file: &Path) -> io::Result<()> {
+pub(super) fn to_background(file: &Path) -> io::Result<()> {
     let sink = match syslog() {
         Ok(socket) => {
             PRIORITY.store(true, Ordering::Relaxed);

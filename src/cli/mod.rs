@@ -1,28 +1,97 @@
 //! Rank 4: commands, messages, exit codes.
+//!
+//! [`main`] is the whole program: it parses the command line, hardens the process, runs one
+//! command and turns its error into a message and an exit code. Each command stands in the file
+//! of its name; `mount` goes on in `create` (what is missing), `background` (the daemon's start)
+//! and `serve` (the daemon).
 
+mod alias;
 mod args;
 mod args_keys;
 mod background;
 mod busy;
+mod cat;
+mod create;
 mod exit;
+mod failure;
+mod fsck;
 mod helper;
+mod init;
+mod interrupt;
+mod key;
+mod key_destroy;
+mod keystore;
 mod live;
 mod logging;
+mod mount;
 mod mountinfo;
 mod options;
 mod output;
 mod paths;
+mod place;
+mod policy;
 mod process;
 mod progress;
 mod prompt;
+mod rewrap;
+mod serve;
+mod slots;
+mod status;
+mod steer;
 mod umount;
+mod unlock;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-const DEFAULT_ALIAS: &str = "alias/kmsfs/default";
+use clap::Parser;
 
+use args::{Cli, Command};
+use exit::{CliError, Exit};
+use output::Output;
+
+/// Runs the command line and returns its exit code.
 pub fn main(words: Vec<OsString>) -> ExitCode {
-    let _ = words;
-    ExitCode::SUCCESS
+    let words = match words.first() {
+        Some(program) if helper::is_helper(program) => match helper::translate(&words) {
+            Some(line) => line,
+            None => return ExitCode::SUCCESS,
+        },
+        _ => words,
+    };
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Ok }.code());
+        }
+    };
+    process::harden();
+    logging::start(cli.global.verbose);
+    let output = if cli.global.json { Output::Json } else { Output::Text };
+    let exit = run(&cli, output).unwrap_or_else(|error| {
+        output.error(&error);
+        error.exit
+    });
+    ExitCode::from(exit.code())
 }
+
+fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Init(args) => init::run(args, global, output),
+        Command::Mount(args) => mount::run(args, global, output),
+        Command::Umount(args) => umount::run(args, output),
+        Command::Status(args) => status::run(args, output),
+        Command::Key(command) => key::run(command, global, output),
+        Command::Alias(command) => alias::run(command, global, output),
+        Command::Keystore(command) => keystore::run(command, global, output),
+        Command::Rewrap(args) => rewrap::run(args, global, output),
+        Command::Policy(command) => policy::run(command, output),
+        Command::Fsck(args) => fsck::run(args, global, output),
+        Command::Cat(args) => cat::run(args, global),
+    }
+}
+
+/// The key of a vault for which no other was named.
+const DEFAULT_ALIAS: &str = "alias/kmsfs/default";

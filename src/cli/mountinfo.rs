@@ -8,7 +8,7 @@ use super::exit::CliError;
 
 /// One mount of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mounted {
+pub(super) struct Mounted {
     /// The vault: the source of the mount.
     pub vault: PathBuf,
     /// Where it is mounted.
@@ -20,19 +20,19 @@ pub struct Mounted {
 }
 
 /// All mounts of kmsfs that this process can see, oldest first.
-pub fn all() -> Result<Vec<Mounted>, CliError> {
+pub(super) fn all() -> Result<Vec<Mounted>, CliError> {
     let text = std::fs::read(MOUNTINFO).map_err(|error| CliError::io(MOUNTINFO, &error))?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
 /// The topmost mount of kmsfs at exactly this mountpoint.
-pub fn at(mountpoint: &Path) -> Result<Option<Mounted>, CliError> {
+pub(super) fn at(mountpoint: &Path) -> Result<Option<Mounted>, CliError> {
     let found = all()?.into_iter().rfind(|mount| mount.mountpoint == mountpoint);
     Ok(found)
 }
 
 /// The mount of kmsfs that holds this path.
-pub fn holding(path: &Path) -> Result<Option<Mounted>, CliError> {
+pub(super) fn holding(path: &Path) -> Result<Option<Mounted>, CliError> {
     let mounts = all()?;
     let found = mounts
         .into_iter()
@@ -42,12 +42,12 @@ pub fn holding(path: &Path) -> Result<Option<Mounted>, CliError> {
 }
 
 /// The mount of this vault.
-pub fn of_vault(vault: &Path) -> Result<Option<Mounted>, CliError> {
+pub(super) fn of_vault(vault: &Path) -> Result<Option<Mounted>, CliError> {
     Ok(all()?.into_iter().rfind(|mount| mount.vault == vault))
 }
 
 /// True when anything at all is mounted exactly there.
-pub fn is_mountpoint(path: &Path) -> Result<bool, CliError> {
+pub(super) fn is_mountpoint(path: &Path) -> Result<bool, CliError> {
     let text = std::fs::read(MOUNTINFO).map_err(|error| CliError::io(MOUNTINFO, &error))?;
     Ok(text.split(|byte| *byte == b'\n').any(|line| {
         line.split(|byte| *byte == b' ').nth(4).is_some_and(|field| unescape(field) == path)
@@ -97,12 +97,12 @@ fn octal(digits: &[u8]) -> Option<u8> {
 }
 
 /// The type that `fuse` and the subtype `kmsfs` make together.
-pub const FSTYPE: &str = "fuse.kmsfs";
+pub(super) const FSTYPE: &str = "fuse.kmsfs";
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// The bytes of a path, for comparing and for JSON that has to be text.
-pub fn text(path: &Path) -> String {
+pub(super) fn text(path: &Path) -> String {
     String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
 }
 

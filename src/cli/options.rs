@@ -6,7 +6,7 @@ use super::exit::{CliError, Exit};
 
 /// What `-o` asks for. `None` means that nothing was said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MountOptions {
+pub(super) struct MountOptions {
     /// `ro` or `rw`.
     pub read_only: Option<bool>,
     /// `allow_other`: other users may enter.
@@ -23,6 +23,8 @@ pub struct MountOptions {
     pub sync: Option<Sync>,
     /// `shared`: other machines may change the backing directory, so the kernel caches little.
     pub shared: bool,
+    /// `nonempty`: the mountpoint may have entries, which are hidden.
+    pub nonempty: bool,
     /// `keystore=FILE`.
     pub keystore: Option<PathBuf>,
     /// `key-file=FILE`.
@@ -33,7 +35,7 @@ pub struct MountOptions {
 
 /// When access times are updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Atime {
+pub(super) enum Atime {
     /// As the kernel does by itself.
     Relative,
     /// Never.
@@ -42,7 +44,7 @@ pub enum Atime {
 
 /// Which changes are written at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sync {
+pub(super) enum Sync {
     /// Everything.
     All,
     /// Directories.
@@ -53,7 +55,7 @@ impl MountOptions {
     /// Reads lists of options; later ones win.
     ///
     /// Errors: `Usage` naming the first option that is not known or has a bad value.
-    pub fn parse(lists: &[String]) -> Result<Self, CliError> {
+    pub(super) fn parse(lists: &[String]) -> Result<Self, CliError> {
         let mut options = Self::default();
         for option in lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty()) {
             options.apply(option)?;
@@ -86,6 +88,7 @@ impl MountOptions {
             "async" => self.sync = None,
             "allow_other" => self.allow_other = true,
             "shared" => self.shared = true,
+            "nonempty" => self.nonempty = true,
             // As mount(8) says: these imply the three restrictions, which later options lift.
             "user" | "users" | "owner" | "group" => {
                 self.suid = Some(false);
@@ -151,7 +154,6 @@ const IGNORED: &[&str] = &[
     "nomand",
     "iversion",
     "noiversion",
-    "nonempty",
     "big_writes",
 ];
 

@@ -8,7 +8,7 @@ use super::exit::CliError;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub(super) enum Output {
     /// Text for people.
     Text,
     /// One JSON document.
@@ -17,7 +17,7 @@ pub enum Output {
 
 impl Output {
     /// Prints a result: `value` for programs, the lines of `text` for people.
-    pub fn result(self, value: &Value, text: impl FnOnce() -> String) {
+    pub(super) fn result(self, value: &Value, text: impl FnOnce() -> String) {
         match self {
             Self::Json => line(&format!("{value:#}")),
             Self::Text => {
@@ -30,7 +30,7 @@ impl Output {
     }
 
     /// Prints a failure on stderr.
-    pub fn error(self, error: &CliError) {
+    pub(super) fn error(self, error: &CliError) {
         match self {
             Self::Text => eprintln!("kmsfs: {error}"),
             Self::Json => eprintln!(
@@ -46,7 +46,7 @@ impl Output {
     }
 
     /// A remark that is no result: on stderr, and only for people.
-    pub fn note(self, text: &str) {
+    pub(super) fn note(self, text: &str) {
         if self == Self::Text {
             eprintln!("{text}");
         }
@@ -54,7 +54,7 @@ impl Output {
 }
 
 /// Columns of text, each as wide as its widest cell.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -73,7 +73,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Bytes in a unit that a person reads at once.
-pub fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let mut unit = 0;
     let mut scaled = count;
     let mut rest = 0;
@@ -91,7 +91,7 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// "1 file", "2 files".
-pub fn count(number: u64, thing: &str) -> String {
+pub(super) fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 

@@ -8,7 +8,7 @@ use super::exit::{CliError, Exit};
 use super::process;
 
 /// The keystore to use: the option, else the default place.
-pub fn keystore(global: &Global) -> Result<PathBuf, CliError> {
+pub(super) fn keystore(global: &Global) -> Result<PathBuf, CliError> {
     match &global.keystore {
         Some(path) => absolute(path),
         None if process::is_root() => Ok(PathBuf::from("/var/lib/kmsfs/keystore.db")),
@@ -21,12 +21,12 @@ pub fn keystore(global: &Global) -> Result<PathBuf, CliError> {
 }
 
 /// An absolute path that does not have to exist; symbolic links are left alone.
-pub fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     std::path::absolute(path).map_err(|error| CliError::io(path.display(), &error))
 }
 
 /// The real path of something that exists; otherwise the real path of its parent and its name.
-pub fn real(path: &Path) -> Result<PathBuf, CliError> {
+pub(super) fn real(path: &Path) -> Result<PathBuf, CliError> {
     if let Ok(found) = path.canonicalize() {
         return Ok(found);
     }

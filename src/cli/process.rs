@@ -7,7 +7,7 @@ use rustix::thread::CapabilitySet;
 /// No core dumps and no debugger of the same user: memory holds keys.
 ///
 /// Failure is no reason to stop; it is logged at debug.
-pub fn harden() {
+pub(super) fn harden() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = rustix::process::setrlimit(Resource::Core, none) {
         log::debug!("core dumps stay allowed: {error}");
@@ -20,7 +20,7 @@ pub fn harden() {
 /// Keeps the memory of a daemon out of swap, where the system lets it.
 ///
 /// Only with CAP_IPC_LOCK: under a limit, a later allocation would fail instead.
-pub fn lock_memory() {
+pub(super) fn lock_memory() {
     let allowed = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
     if !allowed {
@@ -34,7 +34,7 @@ pub fn lock_memory() {
 }
 
 /// Raises the limit of open files to what the system allows.
-pub fn raise_open_files() {
+pub(super) fn raise_open_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
@@ -43,6 +43,6 @@ pub fn raise_open_files() {
 }
 
 /// True when this process runs with the rights of root.
-pub fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -7,11 +7,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Progress of a long operation.
 #[derive(Debug)]
-pub struct Progress(ProgressBar);
+pub(super) struct Progress(ProgressBar);
 
 impl Progress {
     /// A bar for `what`; its total may become known later.
-    pub fn new(what: &str) -> Self {
+    pub(super) fn new(what: &str) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
@@ -23,7 +23,7 @@ impl Progress {
     }
 
     /// So many are done, of so many where that is known.
-    pub fn set(&self, done: u64, total: Option<u64>) {
+    pub(super) fn set(&self, done: u64, total: Option<u64>) {
         if let Some(total) = total.filter(|total| self.0.length() != Some(*total)) {
             self.0.set_length(total);
             self.0.set_style(style(KNOWN));
@@ -32,7 +32,7 @@ impl Progress {
     }
 
     /// Takes the bar away; results follow.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         self.0.finish_and_clear();
     }
 }

@@ -7,22 +7,22 @@ use zeroize::Zeroizing;
 use super::exit::{CliError, Exit};
 
 /// A passphrase as typed.
-pub type Passphrase = Zeroizing<Vec<u8>>;
+pub(super) type Passphrase = Zeroizing<Vec<u8>>;
 
 /// True when there is somebody to ask.
-pub fn has_terminal() -> bool {
+pub(super) fn has_terminal() -> bool {
     std::io::stdin().is_terminal() && std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// Asks for a passphrase once.
-pub fn passphrase(question: &str) -> Result<Passphrase, CliError> {
+pub(super) fn passphrase(question: &str) -> Result<Passphrase, CliError> {
     let typed = rpassword::prompt_password(format!("{question}: "))
         .map_err(|error| CliError::io("cannot read the passphrase", &error))?;
     Ok(Zeroizing::new(typed.into_bytes()))
 }
 
 /// Asks for a new passphrase, twice, until both are equal and not empty; three tries.
-pub fn new_passphrase(what: &str) -> Result<Passphrase, CliError> {
+pub(super) fn new_passphrase(what: &str) -> Result<Passphrase, CliError> {
     for _ in 0..TRIES {
         let first = passphrase(&format!("new passphrase for {what}"))?;
         if first.is_empty() {
@@ -39,7 +39,7 @@ pub fn new_passphrase(what: &str) -> Result<Passphrase, CliError> {
 }
 
 /// Says what will be destroyed and asks. Without a terminal only `--yes` is a yes.
-pub fn confirm(warning: &str, yes: bool) -> Result<(), CliError> {
+pub(super) fn confirm(warning: &str, yes: bool) -> Result<(), CliError> {
     if yes {
         return Ok(());
     }

@@ -16,10 +16,10 @@ use super::output::Output;
 use super::{live, paths, process};
 
 /// Unmounts and waits until the vault is released.
-pub fn run(args: &UmountArgs, output: Output) -> Result<(), CliError> {
+pub(super) fn run(args: &UmountArgs, output: Output) -> Result<Exit, CliError> {
     let mountpoint = paths::real(&args.mountpoint)?;
     let Some(mount) = mountinfo::at(&mountpoint)? else {
-        return if args.if_mounted { Ok(()) } else { Err(not_mounted(&mountpoint)) };
+        return if args.if_mounted { Ok(Exit::Ok) } else { Err(not_mounted(&mountpoint)) };
     };
     if args.force {
         abort_connection(&mount)?;
@@ -28,7 +28,7 @@ pub fn run(args: &UmountArgs, output: Output) -> Result<(), CliError> {
     if let Err(error) = detach(&mountpoint, how) {
         return Err(explain(&mountpoint, &error));
     }
-    let released = args.lazy || wait_for_release(&mount.vault, Duration::from_secs(args.timeout));
+    let released = args.lazy || wait_for_release(&mount, Duration::from_secs(args.timeout));
     if !released {
         return Err(CliError::new(
             Exit::Busy,
@@ -47,12 +47,12 @@ pub fn run(args: &UmountArgs, output: Output) -> Result<(), CliError> {
         "released": !args.lazy,
     });
     output.result(&value, String::new);
-    Ok(())
+    Ok(Exit::Ok)
 }
 
 /// When a mountpoint may be taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detach {
+pub(super) enum Detach {
     /// Only when nobody uses it.
     WhenFree,
     /// At once; the filesystem ends with its last open file.
@@ -60,7 +60,7 @@ pub enum Detach {
 }
 
 /// Takes the mountpoint away: umount(2) as root, `fusermount3 -u` for everybody else.
-pub fn detach(mountpoint: &Path, how: Detach) -> io::Result<()> {
+pub(super) fn detach(mountpoint: &Path, how: Detach) -> io::Result<()> {
     if process::is_root() {
         let mut flags = UnmountFlags::NOFOLLOW;
         if how == Detach::Lazily {
@@ -130,11 +130,13 @@ fn abort_connection(mount: &Mounted) -> Result<(), CliError> {
 }
 
 /// Waits until no daemon holds the vault; false when the time is over first.
-fn wait_for_release(vault: &Path, time: Duration) -> bool {
-    let end = Instant::now() + time;
-    while live::is_locked(vault) {
+fn wait_for_release(mount: &Mounted, time: Duration) -> bool {
+    // Readers may share a vault, and leave nothing to be written.
+    let read_only = mount.options.split(',').any(|option| option == "ro");
+    let end = Instant::now() + if read_only { time.min(READER_WAIT) } else { time };
+    while !live::is_free(&mount.vault) {
         if Instant::now() >= end {
-            return false;
+            return read_only;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -147,3 +149,4 @@ fn not_mounted(mountpoint: &Path) -> CliError {
 }
 
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+const READER_WAIT: Duration = Duration::from_secs(3);

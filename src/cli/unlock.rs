@@ -3,12 +3,10 @@
 //! Order: `--key-file`, `--passphrase-fd`, `KMSFS_KEY_FILE`, a systemd credential named
 //! `kmsfs.key`, a prompt. Never an argument, never the value of a variable.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
 use super::args::Global;
@@ -16,12 +14,11 @@ use super::args_keys::NewSecret;
 use super::exit::{CliError, Exit};
 use super::output::Output;
 use super::prompt::{self, Passphrase};
-use crate::crypto::Secret;
-use crate::keystore::Unlock;
+use crate::keystore::{self, CREDENTIAL, Unlock};
 
 /// The place a secret will be taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub(super) enum Source {
     /// A file that holds the secret.
     KeyFile(PathBuf),
     /// A file descriptor from which a passphrase is read.
@@ -36,7 +33,7 @@ impl Source {
     /// Picks the source for this command.
     ///
     /// Errors: `NoSecret` when nothing is given and nobody can be asked.
-    pub fn choose(global: &Global) -> Result<Self, CliError> {
+    pub(super) fn choose(global: &Global) -> Result<Self, CliError> {
         if let Some(path) = &global.key_file {
             return Ok(Self::KeyFile(path.clone()));
         }
@@ -62,7 +59,7 @@ impl Source {
     }
 
     /// Takes the secret of a keystore that is there.
-    pub fn take(&self, keystore: &Path) -> Result<Unlock, CliError> {
+    pub(super) fn take(&self, keystore: &Path) -> Result<Unlock, CliError> {
         match self {
             Self::KeyFile(path) => existing_key_file(path),
             Self::Descriptor(descriptor) => Ok(Unlock::Passphrase(read_descriptor(*descriptor)?)),
@@ -76,10 +73,14 @@ impl Source {
 
     /// Takes the secret for a keystore that is about to be made. A prompt asks twice; a key file
     /// that is missing is made when `missing` says so.
-    pub fn take_new(&self, missing: MissingKeyFile, output: Output) -> Result<Unlock, CliError> {
+    pub(super) fn take_new(
+        &self,
+        missing: MissingKeyFile,
+        output: Output,
+    ) -> Result<Unlock, CliError> {
         match self {
             Self::KeyFile(path) if missing == MissingKeyFile::Make && !exists(path) => {
-                make_key_file(path)?;
+                keystore::create_key_file(path)?;
                 output.note(&format!(
                     "made the key file {}: it opens the keystore, back it up elsewhere",
                     path.display()
@@ -102,7 +103,7 @@ impl Source {
 
 /// What to do about a key file that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingKeyFile {
+pub(super) enum MissingKeyFile {
     /// Make it with a random secret, mode 0600.
     Make,
     /// Say that it is missing.
@@ -110,7 +111,7 @@ pub enum MissingKeyFile {
 }
 
 /// The secret for a further slot or an exported copy.
-pub fn new_secret(args: &NewSecret, what: &str, output: Output) -> Result<Unlock, CliError> {
+pub(super) fn new_secret(args: &NewSecret, what: &str, output: Output) -> Result<Unlock, CliError> {
     let source = match (&args.new_key_file, args.new_passphrase_fd) {
         (Some(path), _) => Source::KeyFile(path.clone()),
         (None, Some(descriptor)) => Source::Descriptor(descriptor),
@@ -128,7 +129,7 @@ pub fn new_secret(args: &NewSecret, what: &str, output: Output) -> Result<Unlock
 /// Reads a passphrase from an open file descriptor, up to the first newline.
 ///
 /// A descriptor is opened through /proc, which needs no claim of ownership over its number.
-pub fn read_descriptor(descriptor: u32) -> Result<Passphrase, CliError> {
+pub(super) fn read_descriptor(descriptor: u32) -> Result<Passphrase, CliError> {
     let name = || format!("cannot read a passphrase from file descriptor {descriptor}");
     let mut text = Zeroizing::new(Vec::with_capacity(LONGEST));
     let read = match descriptor {
@@ -151,34 +152,6 @@ fn read_line(from: &mut impl Read, into: &mut Passphrase) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a key file of 32 random bytes as one line of text, and makes sure that it is on disk.
-fn make_key_file(path: &Path) -> Result<(), CliError> {
-    let failed = |error: &io::Error| {
-        CliError::io(format!("cannot make the key file {}", path.display()), error)
-    };
-    let secret = Secret::<32>::random()
-        .map_err(|error| CliError::new(Exit::General, format!("no randomness: {error}")))?;
-    let mut text = Zeroizing::new([0; 64]);
-    let text = Base64::encode(secret.expose(), &mut *text)
-        .map_err(|_| CliError::new(Exit::General, "the key file has an impossible length"))?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| failed(&error))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all())
-        .map_err(|error| failed(&error))?;
-    sync_parent(path).map_err(|error| failed(&error))
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
 fn existing_key_file(path: &Path) -> Result<Unlock, CliError> {
     match File::open(path) {
         Ok(_) => Ok(Unlock::KeyFile(path.to_owned())),
@@ -199,8 +172,6 @@ fn empty_passphrase(descriptor: u32) -> CliError {
     CliError::new(Exit::NoSecret, format!("file descriptor {descriptor} gives an empty passphrase"))
 }
 
-/// The name of the credential in a unit: `LoadCredential=kmsfs.key:...`.
-const CREDENTIAL: &str = "kmsfs.key";
 const LONGEST: usize = 4096;
 
 #[cfg(test)]

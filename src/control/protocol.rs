@@ -29,6 +29,9 @@ pub enum Request {
         path: Vec<u8>,
         /// The key.
         key: String,
+        /// What happens to files that come from under another key: rewrap, exdev or keep.
+        #[serde(default)]
+        cross: Option<String>,
     },
     /// Write everything to disk.
     Sync,
@@ -82,7 +85,9 @@ mod tests {
         assert_eq!(line, r#"{"op":"status"}"#);
         let line = r#"{"op":"policy-set","path":[97],"key":"alias/x"}"#;
         let request: Request = serde_json::from_str(line).unwrap();
-        assert_eq!(request, Request::PolicySet { path: b"a".to_vec(), key: "alias/x".into() });
+        let (path, key) = (b"a".to_vec(), "alias/x".to_owned());
+        let wanted = Request::PolicySet { path, key, cross: None };
+        assert_eq!(request, wanted);
     }
 
     #[test]

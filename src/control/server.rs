@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use super::protocol::{Event, Failure, Reply, Request};
 
-/// Carries a request out. Events are sent as they come; an error from sending means that the
-/// command has gone, which is no reason to stop halfway.
-pub type Handler = dyn Fn(Request, &mut dyn FnMut(Event)) -> Result<Value, Failure> + Send + Sync;
+/// Carries a request out. Events are sent as they come; sending gives `false` when the command
+/// has gone.
+pub type Handler =
+    dyn Fn(Request, &mut dyn FnMut(Event) -> bool) -> Result<Value, Failure> + Send + Sync;
 
 /// A listening socket with its thread. Dropping it removes the socket.
 #[derive(Debug)]
@@ -91,9 +92,7 @@ fn serve(stream: &UnixStream, handler: &Arc<Handler>) {
         return;
     }
     let result = match serde_json::from_str(&line) {
-        Ok(request) => handler(request, &mut |event| {
-            let _ = send(stream, &Reply::Event(event));
-        }),
+        Ok(request) => handler(request, &mut |event| send(stream, &Reply::Event(event)).is_ok()),
         Err(_) => Err(Failure {
             exit: 2,
             what: "the daemon does not know this request".into(),

@@ -1,0 +1,120 @@
+//! Errors of the layers below as exit codes and advice: every variant, here and nowhere else.
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::exit::{CliError, Exit};
+use crate::keystore::{ExportProblem, KeyFileProblem, KeystoreError};
+use crate::volume::VolumeError;
+
+impl From<KeystoreError> for CliError {
+    fn from(error: KeystoreError) -> Self {
+        let failure = Self::new(keystore_exit(&error), error.to_string());
+        match keystore_advice(&error) {
+            Some(advice) => failure.advise(advice),
+            None => failure,
+        }
+    }
+}
+
+fn keystore_exit(error: &KeystoreError) -> Exit {
+    use KeystoreError as E;
+    match error {
+        E::KeyNotFound(_)
+        | E::AliasNotFound(_)
+        | E::UnknownMaterial { .. }
+        | E::SlotNotFound(_)
+        | E::VolumeNotFound(_) => Exit::KeyUnknown,
+        E::Disabled(_) | E::InvalidState { .. } | E::NotPendingDeletion(_) => Exit::KeyUnusable,
+        E::InvalidKeyRef(_) | E::InvalidAliasName(_) | E::Validation(_) | E::Tag(_) => Exit::Usage,
+        E::AliasExists(_)
+        | E::LimitExceeded(_)
+        | E::UnsupportedOperation(_)
+        | E::Exists(_)
+        | E::Crypto(_)
+        | E::IncorrectKey => Exit::General,
+        E::InvalidCiphertext => Exit::Damage,
+        E::AccessDenied(_) | E::MaterialInUse(_) | E::LastSlot => Exit::Refused,
+        E::Missing(_) => Exit::KeystoreMissing,
+        E::NotAKeystore(_)
+        | E::NewerSchema { .. }
+        | E::Locked(_)
+        | E::Tampered { .. }
+        | E::RowSetTampered
+        | E::Database { .. } => Exit::KeystoreUnusable,
+        E::WrongUnlock { .. } => Exit::WrongSecret,
+        E::KeyFile { problem, .. } => key_file_exit(problem),
+        E::Export { problem, .. } => match problem {
+            ExportProblem::NotAuthentic => Exit::WrongSecret,
+            ExportProblem::NotAnExport | ExportProblem::Newer(_) => Exit::KeystoreUnusable,
+        },
+        E::Io { source, .. } => io_exit(Errno::from_io_error(source)),
+    }
+}
+
+fn key_file_exit(problem: &KeyFileProblem) -> Exit {
+    match problem {
+        KeyFileProblem::Io(_) => Exit::NoSecret,
+        KeyFileProblem::Exposed(_) | KeyFileProblem::Short(_) | KeyFileProblem::Long => {
+            Exit::WrongSecret
+        }
+    }
+}
+
+/// Only where the message itself does not say what to do.
+fn keystore_advice(error: &KeystoreError) -> Option<&'static str> {
+    use KeystoreError as E;
+    match error {
+        E::KeyNotFound(_) | E::AliasNotFound(_) => Some("'kmsfs key list' shows the keys"),
+        E::InvalidKeyRef(_) => Some("name a key by its id, its ARN or alias/NAME"),
+        E::Disabled(_) => Some("'kmsfs key enable' allows its use again"),
+        E::InvalidState { .. } => Some("'kmsfs key describe' shows its state"),
+        E::NotAKeystore(_) => Some("name another with --keystore, or restore it from a backup"),
+        E::Missing(_) => Some("'kmsfs mount --create' makes all that is missing"),
+        E::SlotNotFound(_) => Some("'kmsfs keystore slots list' shows the slots"),
+        _ => None,
+    }
+}
+
+/// An error of a volume, told about the vault or the file that was worked on.
+pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
+    let failure = CliError::new(volume_exit(error), format!("{}: {error}", what.display()));
+    match error {
+        VolumeError::KeyUnusable(_) => failure.advise(
+            "'kmsfs key list' shows its state; if it is not in the list, name the keystore that has it",
+        ),
+        VolumeError::Tampered(_) => failure.advise("'kmsfs fsck' lists everything that is damaged"),
+        VolumeError::InUse(_) => failure.advise("'kmsfs status' shows mounts, 'kmsfs umount' ends one"),
+        _ => failure,
+    }
+}
+
+fn volume_exit(error: &VolumeError) -> Exit {
+    use VolumeError as E;
+    match error {
+        E::Io(errno) => io_exit(Some(*errno)),
+        E::Tampered(_) | E::Lost(_) | E::ForeignKey { .. } => Exit::Damage,
+        E::KeyUnusable(_) => Exit::KeyUnusable,
+        E::Keystore(error) => keystore_exit(error),
+        E::Newer(_) => Exit::VaultFormat,
+        E::NotAVolume(_) => Exit::NotAVault,
+        E::InUse(_) => Exit::VaultInUse,
+        E::ReadOnly => Exit::NoSpace,
+        E::NameTooLong
+        | E::ReservedName
+        | E::CrossPolicy
+        | E::TooLarge
+        | E::NotFound
+        | E::Stale
+        | E::NotEmpty
+        | E::Random => Exit::General,
+    }
+}
+
+fn io_exit(errno: Option<Errno>) -> Exit {
+    match errno {
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::ROFS) => Exit::NoSpace,
+        _ => Exit::General,
+    }
+}

@@ -1,0 +1,73 @@
+//! `kmsfs fsck`: checks a vault that is not mounted.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::{FsckArgs, Global};
+use super::exit::{CliError, Exit};
+use super::mountinfo::text;
+use super::output::{Output, bytes, count};
+use super::progress::Progress;
+use super::{failure, interrupt, key, keystore, paths};
+use crate::volume::{CheckReport, Options, Repair, Volume};
+
+/// Reads every file, reports what is damaged, and repairs it where asked and possible.
+pub(super) fn run(args: &FsckArgs, global: &Global, output: Output) -> Result<Exit, CliError> {
+    let vault = paths::real(&args.vault)?;
+    let failed = |error| failure::volume(&vault, &error);
+    Volume::peek(&vault).map_err(failed)?;
+    let keystore = Arc::new(keystore::open(global)?);
+    let options = Options { read_only: !args.repair, ..Options::default() };
+    let volume = Volume::open(&vault, keystore, options).map_err(failed)?;
+    let stop = interrupt::watch()?;
+    let progress = Progress::new("fsck");
+    let repair = if args.repair { Repair::Yes } else { Repair::No };
+    let report = volume.check(repair, &mut |report| {
+        progress.set(report.files, None);
+        if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    progress.finish();
+    let ended = volume.end().map_err(failed);
+    let report = report.map_err(failed)?;
+    ended?;
+    output.result(&key::value(&report)?, || summary(&report, &vault, repair));
+    Ok(match (report.is_clean(), report.complete) {
+        (false, _) => Exit::Damage,
+        (true, false) => Exit::General,
+        (true, true) => Exit::Ok,
+    })
+}
+
+fn summary(report: &CheckReport, vault: &Path, repair: Repair) -> String {
+    let mut lines: Vec<String> = report
+        .problems
+        .iter()
+        .map(|problem| {
+            let repaired = if problem.repaired { " (repaired)" } else { "" };
+            format!("{}: {}{repaired}", text(&problem.path), problem.what)
+        })
+        .collect();
+    let left = report.problems.iter().filter(|problem| !problem.repaired).count();
+    lines.push(format!(
+        "{}: {}, {} and {} read, {}",
+        vault.display(),
+        count(report.files, "file"),
+        match report.directories {
+            1 => "1 directory".to_owned(),
+            many => format!("{many} directories"),
+        },
+        bytes(report.bytes),
+        match left {
+            0 => "all well".to_owned(),
+            left => count(left as u64, "problem"),
+        },
+    ));
+    if left > 0 && repair == Repair::No {
+        lines.push("'kmsfs fsck --repair' repairs what has a second copy".into());
+    }
+    if !report.complete {
+        lines.push("stopped before the end".into());
+    }
+    lines.join("\n")
+}

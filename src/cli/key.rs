@@ -1,0 +1,233 @@
+//! `kmsfs key`: keys, their states and their rotation.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::args::Global;
+use super::args_keys::{CreateKeyArgs, KeyCommand};
+use super::exit::{CliError, Exit};
+use super::output::{Output, table};
+use super::{key_destroy, keystore};
+use crate::id::KeyId;
+use crate::keystore::{AliasName, CreateKey, KeyMetadata, KeyRef, Keystore, MaterialState};
+
+/// Runs one of the commands.
+pub(super) fn run(command: &KeyCommand, global: &Global, output: Output) -> Result<Exit, CliError> {
+    let keystore = keystore::open(global)?;
+    match command {
+        KeyCommand::Create(args) => create(&keystore, args, output)?,
+        KeyCommand::List => list(&keystore, output)?,
+        KeyCommand::Describe { key } => describe(&keystore, &key.parse()?, output)?,
+        KeyCommand::Enable { key } => {
+            let key: KeyRef = key.parse()?;
+            keystore.enable_key(&key)?;
+            state(&keystore, &key, "live mounts get its files back within a second", output)?;
+        }
+        KeyCommand::Disable { key } => {
+            let key: KeyRef = key.parse()?;
+            keystore.disable_key(&key)?;
+            state(&keystore, &key, "live mounts stop using it within a second", output)?;
+        }
+        KeyCommand::Rotate { key } => rotate(&keystore, &key.parse()?, output)?,
+        KeyCommand::Rotation { key, every, disable } => {
+            rotation(&keystore, &key.parse()?, *every, *disable, output)?;
+        }
+        KeyCommand::ScheduleDeletion(args) => key_destroy::schedule(&keystore, args, output)?,
+        KeyCommand::CancelDeletion { key } => {
+            let key: KeyRef = key.parse()?;
+            keystore.cancel_key_deletion(&key)?;
+            state(&keystore, &key, "'kmsfs key enable' allows its use again", output)?;
+        }
+        KeyCommand::Retire(args) => key_destroy::retire(&keystore, args, output)?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// The key that a user named.
+pub(super) fn id(keystore: &Keystore, named: &str) -> Result<KeyId, CliError> {
+    Ok(keystore.resolve(&named.parse()?)?)
+}
+
+fn create(keystore: &Keystore, args: &CreateKeyArgs, output: Output) -> Result<(), CliError> {
+    let now = SystemTime::now();
+    let alias: Option<AliasName> = args.alias.as_deref().map(str::parse).transpose()?;
+    if let Some(alias) = &alias
+        && keystore.resolve(&KeyRef::Alias(alias.clone())).is_ok()
+    {
+        return Err(CliError::new(Exit::General, format!("{alias} exists already"))
+            .advise("'kmsfs alias update' lets it mean another key"));
+    }
+    let request = CreateKey { description: args.description.clone(), tags: tags(&args.tags)? };
+    let made = keystore.create_key(request, now)?;
+    if let Some(alias) = &alias {
+        keystore.create_alias(alias, made.key_id, now)?;
+    }
+    if let Some(days) = args.rotate_every {
+        keystore.enable_key_rotation(&made.key_id.into(), Some(period(days)?), now)?;
+    }
+    output.result(&value(&made)?, || {
+        let name = alias.map(|alias| format!(" ({alias})")).unwrap_or_default();
+        format!("made key {}{name}", made.key_id)
+    });
+    Ok(())
+}
+
+fn list(keystore: &Keystore, output: Output) -> Result<(), CliError> {
+    let mut keys = Vec::new();
+    let mut rows = Vec::new();
+    for key in keystore.list_keys()? {
+        let names = names(keystore, key.key_id)?;
+        rows.push(vec![
+            key.key_id.to_string(),
+            key.key_state.to_string(),
+            key.creation_date.to_string(),
+            names.join(" "),
+            key.description.clone(),
+        ]);
+        let mut shown = value(&key)?;
+        shown["Aliases"] = json!(names);
+        keys.push(shown);
+    }
+    output.result(&json!({ "Keys": keys }), || {
+        table(&["KEY", "STATE", "CREATED", "ALIASES", "DESCRIPTION"], &rows)
+    });
+    Ok(())
+}
+
+fn describe(keystore: &Keystore, key: &KeyRef, output: Output) -> Result<(), CliError> {
+    let metadata = keystore.describe_key(key)?;
+    let id = metadata.key_id;
+    let materials = keystore.list_key_rotations(&id.into())?;
+    let rotation = keystore.get_key_rotation_status(&id.into())?;
+    let mut shown = value(&metadata)?;
+    shown["Aliases"] = json!(names(keystore, id)?);
+    shown["Tags"] = json!(keystore.list_resource_tags(&id.into())?);
+    shown["Materials"] = value(&materials)?;
+    shown["Rotation"] = value(&rotation)?;
+    output.result(&shown, || {
+        let mut rows = facts(&metadata);
+        rows.push(fact("aliases", names(keystore, id).unwrap_or_default().join(" ")));
+        rows.push(fact(
+            "rotation",
+            match rotation.rotation_period_in_days {
+                Some(days) => format!("every {days} days"),
+                None => "by hand".into(),
+            },
+        ));
+        for material in &materials {
+            let current = match material.key_material_state {
+                MaterialState::Current => ", current",
+                MaterialState::NonCurrent => "",
+            };
+            let text =
+                format!("{} of {}{current}", material.key_material_id, material.rotation_date);
+            rows.push(fact("material", text));
+        }
+        table(&[], &rows)
+    });
+    Ok(())
+}
+
+fn rotate(keystore: &Keystore, key: &KeyRef, output: Output) -> Result<(), CliError> {
+    let material = keystore.rotate_key_on_demand(key, SystemTime::now())?;
+    let shown = json!({
+        "KeyId": keystore.resolve(key)?.to_string(),
+        "KeyMaterialId": material.to_string(),
+    });
+    output.result(&shown, || {
+        format!(
+            "new files get material {material}\n\
+             files that are there keep the old one until 'kmsfs rewrap VAULT'"
+        )
+    });
+    Ok(())
+}
+
+fn rotation(
+    keystore: &Keystore,
+    key: &KeyRef,
+    every: Option<u32>,
+    disable: bool,
+    output: Output,
+) -> Result<(), CliError> {
+    if let Some(days) = every {
+        keystore.enable_key_rotation(key, Some(period(days)?), SystemTime::now())?;
+    } else if disable {
+        keystore.disable_key_rotation(key)?;
+    }
+    let status = keystore.get_key_rotation_status(key)?;
+    output.result(&value(&status)?, || match status.rotation_period_in_days {
+        Some(days) => {
+            let next = status.next_rotation_date.map(|date| format!(", next {date}"));
+            format!("{} rotates every {days} days{}", status.key_id, next.unwrap_or_default())
+        }
+        None => format!("{} rotates only by hand", status.key_id),
+    });
+    Ok(())
+}
+
+fn state(keystore: &Keystore, key: &KeyRef, then: &str, output: Output) -> Result<(), CliError> {
+    let metadata = keystore.describe_key(key)?;
+    let state = metadata.key_state;
+    output.result(&value(&metadata)?, || format!("{} is {state}\n{then}", metadata.key_id));
+    Ok(())
+}
+
+/// The aliases of a key.
+fn names(keystore: &Keystore, key: KeyId) -> Result<Vec<String>, CliError> {
+    let aliases = keystore.list_aliases(Some(&key.into()))?;
+    Ok(aliases.into_iter().map(|alias| alias.alias_name.to_string()).collect())
+}
+
+fn facts(key: &KeyMetadata) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        fact("key", key.key_id),
+        fact("arn", key.arn),
+        fact("state", key.key_state),
+        fact("created", key.creation_date),
+        fact("description", &key.description),
+    ];
+    rows.extend(key.deletion_date.map(|date| fact("deletion", date)));
+    rows
+}
+
+fn fact(name: &str, value: impl ToString) -> Vec<String> {
+    vec![name.to_owned(), value.to_string()]
+}
+
+/// A result with the member names of AWS.
+pub(super) fn value(result: &impl Serialize) -> Result<Value, CliError> {
+    serde_json::to_value(result).map_err(|error| CliError::new(Exit::General, error.to_string()))
+}
+
+fn tags(words: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+    let tag = |word: &String| {
+        let (key, value) = word.split_once('=').ok_or_else(|| {
+            CliError::new(Exit::Usage, format!("a tag is KEY=VALUE, not '{word}'"))
+        })?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    words.iter().map(tag).collect()
+}
+
+/// The keystore checks the bounds; here it only has to fit.
+fn period(days: u32) -> Result<u16, CliError> {
+    u16::try_from(days).map_err(|_| {
+        CliError::new(Exit::Usage, format!("a key rotates every 90 to 2560 days, not {days}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_may_hold_an_equals_sign_in_its_value() {
+        let parsed = tags(&["a=b=c".into()]).unwrap();
+        assert_eq!(parsed.get("a").map(String::as_str), Some("b=c"));
+        assert_eq!(tags(&["a".into()]).unwrap_err().exit, Exit::Usage);
+    }
+}

@@ -1,0 +1,185 @@
+//! `kmsfs keystore`: the keystore as a whole.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::args::Global;
+use super::args_keys::KeystoreCommand;
+use super::exit::{CliError, Exit};
+use super::mountinfo::text;
+use super::output::{Output, count, table};
+use super::unlock::{self, MissingKeyFile, Source};
+use super::{key, paths, prompt, slots};
+use crate::keystore::Keystore;
+
+/// Runs one of the commands.
+pub(super) fn run(
+    command: &KeystoreCommand,
+    global: &Global,
+    output: Output,
+) -> Result<Exit, CliError> {
+    match command {
+        KeystoreCommand::Init { create_key_file } => init(global, *create_key_file, output)?,
+        KeystoreCommand::Status => status(global, output)?,
+        KeystoreCommand::Slots(command) => slots::run(command, global, output)?,
+        KeystoreCommand::Export { file, export_passphrase_fd } => {
+            export(file, *export_passphrase_fd, global, output)?;
+        }
+        KeystoreCommand::Import { file, export_passphrase_fd } => {
+            import(file, *export_passphrase_fd, global, output)?;
+        }
+        KeystoreCommand::Verify => return verify(global, output),
+    }
+    Ok(Exit::Ok)
+}
+
+/// Opens the keystore of this command.
+pub(super) fn open(global: &Global) -> Result<Keystore, CliError> {
+    let path = paths::keystore(global)?;
+    let unlock = Source::choose(global)?.take(&path)?;
+    Ok(Keystore::open(&path, &unlock)?)
+}
+
+fn init(global: &Global, create_key_file: bool, output: Output) -> Result<(), CliError> {
+    let path = paths::keystore(global)?;
+    if path.symlink_metadata().is_ok() {
+        return Err(CliError::new(
+            Exit::General,
+            format!("the keystore {} exists already", path.display()),
+        )
+        .advise("it is never overwritten: name another with --keystore FILE"));
+    }
+    let missing = if create_key_file { MissingKeyFile::Make } else { MissingKeyFile::Refuse };
+    let unlock = Source::choose(global)?.take_new(missing, output)?;
+    Keystore::create(&path, &unlock, SystemTime::now())?;
+    output.result(&json!({ "keystore": text(&path) }), || {
+        format!(
+            "made the keystore {}: without it the files are lost, so back it up",
+            path.display()
+        )
+    });
+    Ok(())
+}
+
+fn status(global: &Global, output: Output) -> Result<(), CliError> {
+    let path = paths::keystore(global)?;
+    let keystore = open(global)?;
+    let keys = keystore.list_keys()?.len();
+    let slots = keystore.list_slots()?;
+    let vaults: Vec<Value> = keystore
+        .known_volumes()?
+        .iter()
+        .map(|known| {
+            json!({
+                "volume": known.id.to_string(),
+                "path": text(&known.path),
+                "there": known.path.join(".kmsfs").is_dir(),
+            })
+        })
+        .collect();
+    let value = json!({
+        "keystore": text(&path),
+        "keys": keys,
+        "slots": slots.len(),
+        "vaults": vaults,
+    });
+    output.result(&value, || {
+        let rows: Vec<Vec<String>> = vaults
+            .iter()
+            .map(|vault| {
+                let there = if vault["there"] == true { "" } else { "(not there now)" };
+                vec![string(&vault["volume"]), string(&vault["path"]), there.into()]
+            })
+            .collect();
+        format!(
+            "keystore {}\n{}, {}, {}\n{}",
+            path.display(),
+            count(keys as u64, "key"),
+            count(slots.len() as u64, "slot"),
+            count(rows.len() as u64, "known vault"),
+            if rows.is_empty() { String::new() } else { table(&["VOLUME", "VAULT", ""], &rows) },
+        )
+    });
+    Ok(())
+}
+
+fn export(
+    file: &Path,
+    descriptor: Option<u32>,
+    global: &Global,
+    output: Output,
+) -> Result<(), CliError> {
+    let keystore = open(global)?;
+    let passphrase = match descriptor {
+        Some(descriptor) => unlock::read_descriptor(descriptor)?,
+        None => {
+            must_ask("the exported copy")?;
+            prompt::new_passphrase("the exported copy")?
+        }
+    };
+    if passphrase.is_empty() {
+        return Err(CliError::new(Exit::NoSecret, "an empty passphrase protects nothing"));
+    }
+    keystore.export(file, &passphrase)?;
+    output.result(&json!({ "file": text(file) }), || {
+        format!(
+            "wrote {}: it knows the keys of today, so do it again after changes",
+            file.display()
+        )
+    });
+    Ok(())
+}
+
+fn import(
+    file: &Path,
+    descriptor: Option<u32>,
+    global: &Global,
+    output: Output,
+) -> Result<(), CliError> {
+    let path = paths::keystore(global)?;
+    let source = Source::choose(global)?;
+    let passphrase = match descriptor {
+        Some(descriptor) => unlock::read_descriptor(descriptor)?,
+        None => {
+            must_ask("the exported copy")?;
+            prompt::passphrase(&format!("passphrase of {}", file.display()))?
+        }
+    };
+    let unlock = source.take_new(MissingKeyFile::Make, output)?;
+    Keystore::import(file, &passphrase, &path, &unlock, SystemTime::now())?;
+    output.result(&json!({ "keystore": text(&path) }), || {
+        format!("made the keystore {} from {}", path.display(), file.display())
+    });
+    Ok(())
+}
+
+fn must_ask(what: &str) -> Result<(), CliError> {
+    if prompt::has_terminal() {
+        return Ok(());
+    }
+    Err(CliError::new(Exit::NoSecret, format!("no passphrase for {what}, and no terminal"))
+        .advise("add --export-passphrase-fd N"))
+}
+
+fn verify(global: &Global, output: Output) -> Result<Exit, CliError> {
+    let report = open(global)?.verify()?;
+    output.result(&key::value(&report)?, || {
+        if report.is_clean() {
+            return format!(
+                "intact: {}, {}, {}",
+                count(report.keys as u64, "key"),
+                count(report.materials as u64, "material"),
+                count(report.slots as u64, "slot")
+            );
+        }
+        format!("damaged: restore it from a backup\n{}", report.problems.join("\n"))
+    });
+    Ok(if report.is_clean() { Exit::Ok } else { Exit::Damage })
+}
+
+/// The text of a JSON string.
+pub(super) fn string(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

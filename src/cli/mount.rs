@@ -1,0 +1,120 @@
+//! `kmsfs mount`: checks, creation of what is missing, and then the daemon.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::args::{Global, MountArgs};
+use super::background::{self, Started};
+use super::exit::{CliError, Exit};
+use super::options::MountOptions;
+use super::output::Output;
+use super::place::{self, Missing};
+use super::unlock::Source;
+use super::{create, paths, serve};
+use crate::keystore::Unlock;
+
+/// Everything that is decided before anything is opened.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The encrypted directory.
+    pub vault: PathBuf,
+    /// Where the plaintext view appears.
+    pub mountpoint: PathBuf,
+    /// The keystore file.
+    pub keystore: PathBuf,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// What `-o` asked for.
+    pub options: MountOptions,
+}
+
+/// Mounts a vault, in the background unless `--foreground`.
+pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<Exit, CliError> {
+    let options = MountOptions::parse(&args.options)?;
+    let global = effective(global, &options)?;
+    if args.detached {
+        background::detach()?;
+    }
+    place::fuse()?;
+    let vault = paths::real(&args.vault)?;
+    place::apart(&vault, &paths::real(&args.mountpoint)?)?;
+    let source = Source::choose(&global)?;
+    let missing = if args.create { Missing::Make } else { Missing::Refuse };
+    let plan = Plan {
+        vault,
+        mountpoint: place::mountpoint(&args.mountpoint, missing, options.nonempty)?,
+        keystore: paths::keystore(&global)?,
+        read_only: args.read_only || options.read_only == Some(true),
+        options,
+    };
+    let unlock = if args.create {
+        create::everything(&plan, &source, output)?
+    } else {
+        source.take(&plan.keystore)?
+    };
+    if args.foreground {
+        return serve::run(&plan, &unlock, args.detached);
+    }
+    in_background(args, &global, &plan, unlock)
+}
+
+/// Options of `-o` that stand for options of the command.
+fn effective(global: &Global, options: &MountOptions) -> Result<Global, CliError> {
+    if options.key_file.is_some() && global.passphrase_fd.is_some() {
+        return Err(CliError::new(Exit::Usage, "two secrets: --passphrase-fd and -o key-file"));
+    }
+    let mut global = global.clone();
+    global.keystore = options.keystore.clone().or(global.keystore);
+    global.key_file = options.key_file.clone().or(global.key_file);
+    Ok(global)
+}
+
+fn in_background(
+    args: &MountArgs,
+    global: &Global,
+    plan: &Plan,
+    unlock: Unlock,
+) -> Result<Exit, CliError> {
+    let program = std::env::current_exe()
+        .map_err(|error| CliError::io("cannot find the program itself", &error))?;
+    let mut command = Command::new(program);
+    command.arg("--keystore").arg(&plan.keystore);
+    let passphrase = match unlock {
+        Unlock::Passphrase(passphrase) => {
+            command.args(["--passphrase-fd", "0"]);
+            Some(passphrase)
+        }
+        Unlock::KeyFile(path) => {
+            command.arg("--key-file").arg(path);
+            None
+        }
+        // Found by the child in the same way.
+        Unlock::Credentials(_) => None,
+    };
+    command.args((0..global.verbose).map(|_| "-v"));
+    command.args(global.json.then_some("--json"));
+    command.args(["mount", "--foreground", "--detached"]);
+    command.args(plan.read_only.then_some("--read-only"));
+    for options in &args.options {
+        command.arg("-o").arg(options);
+    }
+    command.arg("--").arg(&plan.vault).arg(&plan.mountpoint);
+    match background::start(&mut command, passphrase)? {
+        Started::Ready => Ok(Exit::Ok),
+        Started::Failed(code) => Ok(Exit::from_code(code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_the_mount_win_over_those_of_the_command() {
+        let options = MountOptions::parse(&["key-file=/a,keystore=/b".into()]).unwrap();
+        let global = Global { keystore: Some("/c".into()), ..Global::default() };
+        let global = effective(&global, &options).unwrap();
+        assert_eq!(global.key_file, Some(PathBuf::from("/a")));
+        assert_eq!(global.keystore, Some(PathBuf::from("/b")));
+    }
+}

@@ -1,0 +1,131 @@
+//! Checks before a mount: the mountpoint, the vault beside it, and what FUSE needs.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+
+use super::exit::{CliError, Exit};
+use super::{mountinfo, paths, process};
+
+/// What to do about a mountpoint that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// Make the directory.
+    Make,
+    /// Say so.
+    Refuse,
+}
+
+/// The real path of a usable mountpoint: an empty directory on which nothing is mounted.
+pub(super) fn mountpoint(
+    named: &Path,
+    missing: Missing,
+    nonempty: bool,
+) -> Result<PathBuf, CliError> {
+    let path = paths::real(named)?;
+    let place = path.display();
+    let refuse = |what: String| CliError::new(Exit::Mountpoint, what);
+    if mountinfo::is_mountpoint(&path)? {
+        return Err(refuse(format!("something is mounted at {place} already"))
+            .advise("'kmsfs umount' ends a mount, also one whose daemon is dead"));
+    }
+    match std::fs::metadata(&path) {
+        Ok(meta) if !meta.is_dir() => {
+            return Err(refuse(format!("the mountpoint {place} is not a directory")));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if missing == Missing::Refuse {
+                return Err(refuse(format!("the mountpoint {place} does not exist"))
+                    .advise("make the directory, or add --create"));
+            }
+            std::fs::create_dir_all(&path)
+                .map_err(|error| refuse_io("cannot make the mountpoint", &path, &error))?;
+            return paths::real(&path);
+        }
+        Err(error) => return Err(refuse_io("cannot use the mountpoint", &path, &error)),
+    }
+    let mut entries = std::fs::read_dir(&path)
+        .map_err(|error| refuse_io("cannot use the mountpoint", &path, &error))?;
+    if !nonempty && entries.next().is_some() {
+        return Err(refuse(format!("the mountpoint {place} is not empty"))
+            .advise("its files would be hidden: use another directory, or -o nonempty"));
+    }
+    Ok(path)
+}
+
+/// Vault and mountpoint must not lie in each other: the daemon would wait for itself.
+pub(super) fn apart(vault: &Path, mountpoint: &Path) -> Result<(), CliError> {
+    if vault.starts_with(mountpoint) || mountpoint.starts_with(vault) {
+        return Err(CliError::new(
+            Exit::Mountpoint,
+            format!(
+                "the vault {} and the mountpoint {} lie in each other",
+                vault.display(),
+                mountpoint.display()
+            ),
+        )
+        .advise("use two directories side by side"));
+    }
+    Ok(())
+}
+
+/// `/dev/fuse` can be opened, and who is not root has `fusermount3`.
+pub(super) fn fuse() -> Result<(), CliError> {
+    let refuse =
+        |what: &str, advice: &str| Err(CliError::new(Exit::FuseMissing, what).advise(advice));
+    let device = Path::new("/dev/fuse");
+    if !std::fs::metadata(device).is_ok_and(|meta| meta.file_type().is_char_device()) {
+        return refuse(
+            "/dev/fuse is missing",
+            "load the module (modprobe fuse); a container needs the device (--device /dev/fuse)",
+        );
+    }
+    if rustix::fs::access(device, Access::READ_OK | Access::WRITE_OK).is_err() {
+        return refuse("/dev/fuse may not be used by this user", "its usual mode is 0666");
+    }
+    if !process::is_root() && !on_path("fusermount3") && !on_path("fusermount") {
+        return refuse("fusermount3 is missing", "install the package fuse3, or mount as root");
+    }
+    Ok(())
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    std::env::split_paths(&path)
+        .any(|dir| rustix::fs::access(dir.join(program), Access::EXEC_OK).is_ok())
+}
+
+fn refuse_io(doing: &str, path: &Path, error: &io::Error) -> CliError {
+    let mut failure = CliError::io(format!("{doing} {}", path.display()), error);
+    failure.exit = Exit::Mountpoint;
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mountpoint_inside_the_vault_is_refused() {
+        assert!(apart(Path::new("/a/vault"), Path::new("/a/vault/m")).is_err());
+        assert!(apart(Path::new("/a/m/vault"), Path::new("/a/m")).is_err());
+        assert!(apart(Path::new("/a/vault"), Path::new("/a/vault2")).is_ok());
+    }
+
+    #[test]
+    fn the_root_directory_is_no_mountpoint() {
+        let error = mountpoint(Path::new("/"), Missing::Refuse, false).unwrap_err();
+        assert_eq!(error.exit, Exit::Mountpoint);
+    }
+
+    #[test]
+    fn a_full_directory_is_no_mountpoint_unless_asked_for() {
+        let here = std::env::current_dir().unwrap();
+        let error = mountpoint(&here, Missing::Refuse, false).unwrap_err();
+        assert!(error.what.ends_with("is not empty"));
+        assert!(mountpoint(&here, Missing::Refuse, true).is_ok());
+    }
+}

@@ -1,0 +1,247 @@
+//! The daemon: a volume, its mount, its control socket, and how they end.
+//!
+//! Order: keystore, volume (takes the vault's lock), mount, socket, ready. The end comes from a
+//! signal or from an unmount by somebody else; both leave by the same door: the kernel's last
+//! request is answered, everything is synced, the vault is released.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::exit::{CliError, Exit};
+use super::mount::Plan;
+use super::options::{Atime, Sync};
+use super::umount::{self, Detach};
+use super::{background, busy, failure, logging, process, steer};
+use crate::control::{self, RuntimeDir, Server};
+use crate::fuse;
+use crate::keystore::{ClockTrust, Keystore, Unlock};
+use crate::volume::{Holder, Options, Volume};
+
+/// Mounts, serves until the end, and releases the vault.
+pub(super) fn run(plan: &Plan, unlock: &Unlock, detached: bool) -> Result<Exit, CliError> {
+    process::raise_open_files();
+    let keystore = Arc::new(Keystore::open(&plan.keystore, unlock)?);
+    process::lock_memory();
+    let volume = open(plan, &keystore)?;
+    let options = fuse_options(plan);
+    let mounted = fuse::mount(Arc::clone(&volume), &plan.vault, &plan.mountpoint, &options)
+        .map_err(|error| explain_mount(&plan.mountpoint, &error))?;
+    let served = serve(plan, &volume, &keystore, &mounted, detached);
+    if served.is_err() {
+        // Nobody would ever answer at that mountpoint.
+        end_mount(&plan.mountpoint);
+    }
+    volume.end().map_err(|error| failure::volume(&plan.vault, &error))?;
+    log::info!("volume {} is released", volume.id());
+    served.map(|()| Exit::Ok)
+}
+
+/// Everything between the mount and its end.
+fn serve(
+    plan: &Plan,
+    volume: &Arc<Volume>,
+    keystore: &Arc<Keystore>,
+    mounted: &fuse::Mounted,
+    detached: bool,
+) -> Result<(), CliError> {
+    volume.attach_kernel(mounted.kernel_cache());
+    let _upkeep = volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
+    let _chores = Chores::start(keystore);
+    let runtime = RuntimeDir::open();
+    let _server = listen(plan, volume, &runtime);
+    let signals = watch_signals(&plan.mountpoint)?;
+    if detached {
+        go_to_background(volume, &runtime)?;
+    }
+    log::info!("volume {} is mounted", volume.id());
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    mounted.wait();
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    signals.close();
+    Ok(())
+}
+
+fn open(plan: &Plan, keystore: &Arc<Keystore>) -> Result<Arc<Volume>, CliError> {
+    let options = Options { read_only: plan.read_only, suid: plan.options.suid == Some(true) };
+    let volume = Volume::open(&plan.vault, Arc::clone(keystore), options)
+        .map_err(|error| failure::volume(&plan.vault, &error))?;
+    // The vault may have moved. A keystore that cannot be written is no reason not to read files.
+    if let Err(error) = keystore.register_volume(volume.id(), &plan.vault) {
+        log::warn!("the keystore does not learn where volume {} is: {error}", volume.id());
+    }
+    Ok(Arc::new(volume))
+}
+
+fn fuse_options(plan: &Plan) -> fuse::MountOptions {
+    let asked = &plan.options;
+    let usual = fuse::MountOptions::default();
+    fuse::MountOptions {
+        read_only: plan.read_only,
+        allow_other: asked.allow_other,
+        suid: asked.suid.unwrap_or(usual.suid),
+        dev: asked.dev.unwrap_or(usual.dev),
+        exec: asked.exec.unwrap_or(usual.exec),
+        atime: asked.atime != Some(Atime::Never),
+        sync: asked.sync == Some(Sync::All),
+        dirsync: asked.sync == Some(Sync::Directories),
+        shared: asked.shared,
+        threads: asked.threads.unwrap_or(usual.threads),
+    }
+}
+
+/// Opens the control socket and writes its place into the vault's lock file. A mount without a
+/// socket works, but cannot be steered.
+fn listen(
+    plan: &Plan,
+    volume: &Arc<Volume>,
+    runtime: &std::io::Result<RuntimeDir>,
+) -> Option<Server> {
+    // Readers may share a vault, and have nothing to steer.
+    if plan.read_only {
+        return None;
+    }
+    let started = match runtime {
+        Ok(dir) => {
+            let path = control::socket_path(dir, volume.id());
+            Server::start(&path, steer::handler(Arc::clone(volume), plan))
+                .map(|server| (server, Some(path.to_string_lossy().into_owned())))
+        }
+        Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),
+    };
+    let (server, socket) = started.map_or_else(
+        |error| {
+            log::warn!("no control socket: {error}");
+            (None, None)
+        },
+        |(server, socket)| (Some(server), socket),
+    );
+    let holder = Holder {
+        pid: std::process::id(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        mountpoint: Some(plan.mountpoint.to_string_lossy().into_owned()),
+        socket,
+    };
+    if let Err(error) = volume.announce(&holder) {
+        log::warn!("the lock file does not say who holds the vault: {error}");
+    }
+    server
+}
+
+/// A signal unmounts. A busy mount vanishes from the tree at once and ends with its last user.
+fn watch_signals(mountpoint: &Path) -> Result<signal_hook::iterator::Handle, CliError> {
+    let failed = |error: &std::io::Error| CliError::io("signals", error);
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| failed(&error))?;
+    let handle = signals.handle();
+    let mountpoint = mountpoint.to_owned();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                log::info!("signal {signal}: unmounting");
+                let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                end_mount(&mountpoint);
+            }
+        })
+        .map_err(|error| failed(&error))?;
+    Ok(handle)
+}
+
+fn end_mount(mountpoint: &Path) {
+    let mut result = umount::detach(mountpoint, Detach::WhenFree);
+    if result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
+        let holders = busy::holders(mountpoint).len();
+        log::warn!("the mount is busy ({holders} processes): it ends when they let go of it");
+        result = umount::detach(mountpoint, Detach::Lazily);
+    }
+    if let Err(error) = result {
+        log::error!("cannot unmount: {error}");
+    }
+}
+
+fn go_to_background(
+    volume: &Volume,
+    runtime: &std::io::Result<RuntimeDir>,
+) -> Result<(), CliError> {
+    let log = runtime.as_ref().map_or_else(
+        |_| std::env::temp_dir().join(format!("kmsfs-{}.log", volume.id())),
+        |dir| dir.log_path(volume.id()),
+    );
+    logging::to_background(&log).map_err(|error| CliError::io(log.display(), &error))?;
+    background::ready().map_err(|error| CliError::io("cannot go to the background", &error))
+}
+
+fn explain_mount(mountpoint: &Path, error: &std::io::Error) -> CliError {
+    let place = mountpoint.display();
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => CliError::new(
+            Exit::FuseMissing,
+            format!("may not mount at {place}: {error}"),
+        )
+        .advise(
+            "-o allow_other needs user_allow_other in /etc/fuse.conf; a container needs the right \
+             to mount",
+        ),
+        std::io::ErrorKind::NotFound => {
+            CliError::new(Exit::FuseMissing, format!("cannot mount at {place}: {error}"))
+                .advise("is /dev/fuse there, and the package fuse3 installed?")
+        }
+        _ => {
+            let mut failed = CliError::io(format!("cannot mount at {place}"), error);
+            failed.exit = Exit::Mountpoint;
+            failed
+        }
+    }
+}
+
+/// What the keystore has to do by date while a daemon runs: rotations that are due, keys whose
+/// waiting period is over.
+struct Chores {
+    stop: std::sync::mpsc::Sender<()>,
+}
+
+impl Chores {
+    fn start(keystore: &Arc<Keystore>) -> Option<Self> {
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let keystore = Arc::clone(keystore);
+        let work = move || {
+            loop {
+                by_date(&keystore);
+                match stopped.recv_timeout(CHORES_EVERY) {
+                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+                    _ => return,
+                }
+            }
+        };
+        let started = std::thread::Builder::new().name("chores".into()).spawn(work);
+        started.ok().map(|_| Self { stop })
+    }
+}
+
+impl Drop for Chores {
+    fn drop(&mut self) {
+        let _ = self.stop.send(());
+    }
+}
+
+fn by_date(keystore: &Keystore) {
+    let now = SystemTime::now();
+    match keystore.run_due_rotations(now) {
+        Ok(rotated) if rotated.is_empty() => {}
+        Ok(rotated) => log::info!("{} keys were rotated by date", rotated.len()),
+        Err(error) => log::warn!("rotation by date: {error}"),
+    }
+    match keystore.delete_expired(now, ClockTrust::Steps) {
+        Ok(expired) if !expired.held.is_empty() => {
+            log::warn!("the clock leapt: {} keys wait for their deletion", expired.held.len());
+        }
+        Ok(_) => {}
+        Err(error) => log::warn!("deletion by date: {error}"),
+    }
+}
+
+const CHORES_EVERY: Duration = Duration::from_secs(3600);

@@ -1,0 +1,55 @@
+//! `kmsfs keystore slots`: the ways to open the keystore.
+
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use super::args::Global;
+use super::args_keys::SlotsCommand;
+use super::exit::CliError;
+use super::output::{Output, table};
+use super::{keystore, prompt, unlock};
+use crate::keystore::{SlotId, SlotInfo};
+
+/// Runs one of the commands.
+pub(super) fn run(command: &SlotsCommand, global: &Global, output: Output) -> Result<(), CliError> {
+    let keystore = keystore::open(global)?;
+    match command {
+        SlotsCommand::List => list(&keystore.list_slots()?, output),
+        SlotsCommand::Add(secret) => {
+            let unlock = unlock::new_secret(secret, "the new slot", output)?;
+            let slot = keystore.add_slot(&unlock, SystemTime::now().into())?;
+            output.result(&json!({ "id": slot }), || format!("added slot {slot}"));
+        }
+        SlotsCommand::Remove { slot, yes } => {
+            let slot = SlotId::from_number(*slot);
+            let warning = format!("slot {slot} will not open the keystore any more");
+            prompt::confirm(&warning, *yes)?;
+            keystore.remove_slot(slot)?;
+            output.result(&json!({ "id": slot }), || format!("removed slot {slot}"));
+        }
+        SlotsCommand::Change { slot, secret } => {
+            let old = SlotId::from_number(*slot);
+            let unlock = unlock::new_secret(secret, "the slot", output)?;
+            let slot = keystore.replace_slot(old, &unlock, SystemTime::now().into())?;
+            output.result(&json!({ "id": slot }), || {
+                format!(
+                    "slot {slot} stands in the place of slot {old}, which opens nothing any more"
+                )
+            });
+        }
+    }
+    Ok(())
+}
+
+fn list(slots: &[SlotInfo], output: Output) {
+    output.result(&json!({ "slots": slots }), || {
+        let rows: Vec<Vec<String>> = slots
+            .iter()
+            .map(|slot| {
+                vec![slot.id.to_string(), slot.kind.as_str().into(), slot.created.to_string()]
+            })
+            .collect();
+        table(&["SLOT", "KIND", "ADDED"], &rows)
+    });
+}

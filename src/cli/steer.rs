@@ -1,0 +1,116 @@
+//! What the control socket does inside the daemon.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::exit::{CliError, Exit};
+use super::mount::Plan;
+use super::mountinfo::text;
+use super::{cat, failure, key, rewrap};
+use crate::control::{Event, Failure, Handler, Request};
+use crate::envelope::{CrossMode, DirDescriptor};
+use crate::id::KeyId;
+use crate::volume::attr::FileKind;
+use crate::volume::{Volume, VolumeError};
+
+/// The function that answers requests for this mount.
+pub(super) fn handler(volume: Arc<Volume>, plan: &Plan) -> Arc<Handler> {
+    let mount = Mount {
+        volume,
+        vault: plan.vault.clone(),
+        mountpoint: plan.mountpoint.clone(),
+        keystore: plan.keystore.clone(),
+    };
+    Arc::new(move |request, send: &mut dyn FnMut(Event) -> bool| {
+        mount.answer(request, send).map_err(Failure::from)
+    })
+}
+
+struct Mount {
+    volume: Arc<Volume>,
+    vault: PathBuf,
+    mountpoint: PathBuf,
+    keystore: PathBuf,
+}
+
+impl Mount {
+    fn answer(
+        &self,
+        request: Request,
+        send: &mut dyn FnMut(Event) -> bool,
+    ) -> Result<Value, CliError> {
+        match request {
+            Request::Status => Ok(json!({
+                "volume": self.volume.id().to_string(),
+                "mountpoint": text(&self.mountpoint),
+                "keystore": text(&self.keystore),
+                "pid": std::process::id(),
+            })),
+            Request::Rewrap { key, to, list } => {
+                let keys = (key.as_deref(), to.as_deref());
+                rewrap::carry_out(&self.volume, &self.vault, keys, &mut |event| {
+                    let wanted = list || !matches!(event, Event::Changed(_));
+                    !wanted || send(event)
+                })
+            }
+            Request::PolicyShow { path } => {
+                let ino = self.directory(&path)?;
+                Ok(policy(&self.volume.policy(ino).map_err(|error| self.failed(&error))?))
+            }
+            Request::PolicySet { path, key, cross } => {
+                let ino = self.directory(&path)?;
+                let keystore = self.volume.keyring().keystore();
+                keystore.poll_changes()?;
+                let key = key::id(keystore, &key)?;
+                let cross = cross.as_deref().map(cross_mode).transpose()?;
+                self.volume.set_policy(ino, key, cross).map_err(|error| self.failed(&error))?;
+                Ok(policy(&self.volume.policy(ino).map_err(|error| self.failed(&error))?))
+            }
+            Request::Sync => {
+                self.volume.flush(Duration::ZERO).map_err(|error| self.failed(&error))?;
+                Ok(Value::Null)
+            }
+        }
+    }
+
+    /// The inode number of the directory at a plaintext path.
+    fn directory(&self, path: &[u8]) -> Result<u64, CliError> {
+        let found = cat::walk(&self.volume, Path::new(OsStr::from_bytes(path)));
+        match found.map_err(|error| self.failed(&error))? {
+            (ino, FileKind::Directory) => Ok(ino),
+            _ => Err(self.failed(&rustix::io::Errno::NOTDIR.into())),
+        }
+    }
+
+    fn failed(&self, error: &VolumeError) -> CliError {
+        failure::volume(&self.mountpoint, error)
+    }
+}
+
+/// The policy of a directory as the command shows it.
+fn policy(descriptor: &DirDescriptor) -> Value {
+    json!({
+        "key": descriptor.policy.to_string(),
+        "inherited": descriptor.inherited,
+        "cross": match descriptor.cross {
+            CrossMode::Rewrap => "rewrap",
+            CrossMode::Exdev => "exdev",
+            CrossMode::Keep => "keep",
+        },
+        "previous": descriptor.previous.iter().map(KeyId::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn cross_mode(name: &str) -> Result<CrossMode, CliError> {
+    match name {
+        "rewrap" => Ok(CrossMode::Rewrap),
+        "exdev" => Ok(CrossMode::Exdev),
+        "keep" => Ok(CrossMode::Keep),
+        other => Err(CliError::new(Exit::Usage, format!("no such mode: {other}"))),
+    }
+}

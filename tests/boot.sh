@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Boots a Debian tree in a container, with systemd as its init, and sees that kmsfs@.service mounts
+# a vault at boot, that a file is there, that a restart keeps it, and that stopping is clean.
+#
+# Needs root, debootstrap and systemd-container. Usage: tests/boot.sh [path of the kmsfs binary]
+# The tree is kept in $KMSFS_BOOT_TREE (default: below /var/tmp) and used again the next time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+kmsfs=$(realpath "${1:-target/debug/kmsfs}")
+tree=${KMSFS_BOOT_TREE:-/var/tmp/kmsfs-boot-tree}
+work=$(mktemp -d /var/tmp/kmsfs-boot.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+    echo "boot test: $*" >&2
+    echo "--- console" >&2; tail -n 40 "$work/console" >&2 || true
+    echo "--- results" >&2; cat "$tree/results" >&2 || true
+    exit 1
+}
+
+# The machine's own Debian archive and release, as apt has them.
+if [ ! -x "$tree/usr/lib/systemd/systemd" ]; then
+    release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    mirror=$(apt-get indextargets --format '$(SITE) $(CODENAME)' \
+        | awk -v release="$release" '$2 == release { print $1; exit }')
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,fuse3 "$release" "$tree" "$mirror"
+fi
+
+# A vault, its keystore and its key, as an administrator would prepare them.
+rm -rf "$tree"/srv/vault "$tree"/srv/data "$tree"/var/lib/kmsfs "$tree"/etc/kmsfs "$tree"/results
+install -m 755 "$kmsfs" "$tree/usr/bin/kmsfs"
+install -d -m 700 "$tree/etc/kmsfs"
+install -d "$tree/srv/data"
+cat > "$tree/etc/kmsfs/data.conf" <<'CONF'
+VAULT=/srv/vault
+MOUNTPOINT=/srv/data
+OPTIONS=allow_other
+CONF
+chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key keystore init --create-key-file
+chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault
+install -m 644 systemd/kmsfs@.service "$tree/etc/systemd/system/"
+# A tree that never booted asks for its first settings otherwise.
+echo boot-test > "$tree/etc/hostname"
+systemd-machine-id-setup --root="$tree" >/dev/null 2>&1 || true
+
+# What a service on the volume sees; it ends the test by switching the machine off.
+cat > "$tree/usr/local/bin/boot-test" <<'TEST'
+#!/bin/bash
+exec > /results 2>&1
+mounted() { grep -q ' /srv/data .*- fuse.kmsfs /srv/vault ' /proc/self/mountinfo; }
+check() { if "${@:2}"; then echo "ok $1"; else echo "FAIL $1"; fi; }
+state() { systemctl show -P "$1" kmsfs@data; }
+check "mounted at boot" mounted
+check "unit is active" test "$(state ActiveState)" = active
+echo "kept over a restart" > /srv/data/file && sync
+check "stop succeeds" systemctl stop kmsfs@data
+check "stop is clean" test "$(state Result)" = success
+check "unmounted after stop" eval '! mounted'
+check "mountpoint is empty after stop" test -z "$(ls -A /srv/data)"
+check "nothing in the clear" eval '! grep -rq "kept over" /srv/vault'
+check "start succeeds" systemctl start kmsfs@data
+check "file is there again" test "$(cat /srv/data/file)" = "kept over a restart"
+kill -9 "$(state MainPID)"
+for _ in $(seq 50); do sleep 0.2; mounted && [ -s /srv/data/file ] && break; done
+check "comes back after kill -9" test "$(cat /srv/data/file)" = "kept over a restart"
+mkdir -p /run/user-of-volume && cd / && sleep 0.1
+journalctl -u kmsfs@data --no-pager | tail -n 30
+systemctl poweroff --no-block
+TEST
+chmod 755 "$tree/usr/local/bin/boot-test"
+cat > "$tree/etc/systemd/system/boot-test.service" <<'UNIT'
+[Unit]
+Wants=kmsfs@data.service
+After=kmsfs@data.service
+[Service]
+Type=oneshot
+TimeoutStartSec=90
+ExecStart=/usr/local/bin/boot-test
+[Install]
+WantedBy=multi-user.target
+UNIT
+for unit in kmsfs@data.service boot-test.service; do
+    ln -sf "/etc/systemd/system/${unit/@data/@}" \
+        "$tree/etc/systemd/system/multi-user.target.wants/$unit"
+done
+
+SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout -k 10 180 systemd-nspawn --quiet --boot \
+    --directory="$tree" --bind=/dev/fuse --capability=CAP_MKNOD,CAP_SYS_ADMIN \
+    --register=no --keep-unit --console=read-only < /dev/null > "$work/console" 2>&1 \
+    || fail "the container did not end by itself"
+
+[ -s "$tree/results" ] || fail "the test inside the container did not run"
+grep -E '^(ok|FAIL) ' "$tree/results"
+grep -q '^FAIL ' "$tree/results" && fail "see above"
+# The last stop was the poweroff: the vault must be whole and free.
+chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key cat /srv/vault file \
+    | grep -q "kept over a restart" || fail "the file is lost after poweroff"
+echo "boot test: all well"

@@ -1,0 +1,345 @@
+//! The command line as a stranger meets it: the built program, an empty home, bad input.
+//!
+//! Mounting is tested in `tests/mount*.rs`; here is everything that needs no kernel.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A machine of one's own: empty home, data and runtime directories.
+struct Machine {
+    root: PathBuf,
+}
+
+impl Machine {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("kmsfs-cli-{}-{number}", std::process::id());
+        let root = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&root);
+        for dir in ["home", "data", "run"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        Self { root }
+    }
+
+    /// A machine with a keystore, its key file and a vault.
+    fn with_vault() -> Self {
+        let machine = Self::new();
+        machine.ok(&["--key-file", "key", "keystore", "init", "--create-key-file"]);
+        machine.ok(&["--key-file", "key", "init", "vault"]);
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kmsfs"));
+        command
+            .args(words)
+            .current_dir(&self.root)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.path("home"))
+            .env("XDG_DATA_HOME", self.path("data"))
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("KMSFS_KEYSTORE", self.path("data/kmsfs/keystore.db"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    fn ok(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let (stdout, stderr) = texts(&output);
+        assert!(output.status.success(), "{words:?}: {stderr}");
+        stdout
+    }
+
+    fn json(&self, words: &[&str]) -> serde_json::Value {
+        let words: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.ok(&words)).unwrap()
+    }
+
+    /// Runs with `text` on stdin and returns the exit code.
+    fn feed(&self, words: &[&str], text: &str) -> i32 {
+        let mut child = self.command(words).stdin(Stdio::piped()).spawn().unwrap();
+        // A command that fails early does not read what it is given.
+        let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
+        child.wait().unwrap().code().unwrap()
+    }
+
+    /// Expects an exit code and a piece of the message.
+    #[track_caller]
+    fn fails(&self, words: &[&str], code: i32, message: &str) {
+        let output = self.run(words);
+        let (_, stderr) = texts(&output);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
+        assert!(stderr.contains(message), "{words:?} lacks '{message}': {stderr}");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+const KEY: [&str; 2] = ["--key-file", "key"];
+
+/// The words with the key file in front.
+fn keyed<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    KEY.into_iter().chain(words.iter().copied()).collect()
+}
+
+#[test]
+fn help_has_examples_and_every_command_has_help() {
+    let machine = Machine::new();
+    assert!(machine.ok(&["--help"]).contains("Examples:"));
+    for command in [
+        "init", "mount", "umount", "status", "key", "alias", "keystore", "rewrap", "policy",
+        "fsck", "cat",
+    ] {
+        assert!(machine.ok(&[command, "--help"]).contains("Usage: kmsfs"), "{command}");
+    }
+    assert!(machine.ok(&["--version"]).starts_with("kmsfs "));
+}
+
+#[test]
+fn a_wrong_command_line_is_code_2() {
+    let machine = Machine::new();
+    for words in [
+        &["nonsense"][..],
+        &["mount", "only-one"],
+        &["key", "rotate"],
+        &["--passphrase-fd", "x", "status"],
+        &["--key-file", "a", "--passphrase-fd", "3", "status"],
+    ] {
+        machine.fails(words, 2, "");
+    }
+}
+
+#[test]
+fn without_secret_and_terminal_it_says_what_to_do() {
+    let machine = Machine::new();
+    machine.fails(&["mount", "--create", "vault", "private"], 4, "--key-file FILE");
+    machine.fails(&["key", "list"], 4, "--passphrase-fd N");
+    assert!(!machine.path("vault").exists(), "a refused command makes nothing");
+    assert!(!machine.path("private").exists(), "a refused command makes nothing");
+}
+
+#[test]
+fn a_missing_keystore_is_named() {
+    let machine = Machine::new();
+    fs::write(machine.path("key"), [7; 64]).unwrap();
+    fs::set_permissions(machine.path("key"), PermissionsExt::from_mode(0o600)).unwrap();
+    machine.fails(&keyed(&["key", "list"]), 5, "data/kmsfs/keystore.db");
+    machine.fails(&["--key-file", "absent", "key", "list"], 4, "absent");
+}
+
+#[test]
+fn the_key_file_and_the_keystore_are_for_their_owner_only() {
+    let machine = Machine::with_vault();
+    assert_eq!(mode(&machine.path("key")), 0o600);
+    assert_eq!(mode(&machine.path("data/kmsfs/keystore.db")), 0o600);
+    assert_eq!(mode(&machine.path("data/kmsfs")), 0o700);
+}
+
+#[test]
+fn a_key_file_that_exists_is_not_made_again() {
+    let machine = Machine::with_vault();
+    let before = fs::read(machine.path("key")).unwrap();
+    let words = keyed(&["keystore", "init", "--create-key-file"]);
+    machine.fails(&words, 1, "exists already");
+    assert_eq!(fs::read(machine.path("key")).unwrap(), before);
+}
+
+#[test]
+fn a_wrong_key_file_is_code_3() {
+    let machine = Machine::with_vault();
+    fs::write(machine.path("other"), [9; 64]).unwrap();
+    fs::set_permissions(machine.path("other"), PermissionsExt::from_mode(0o600)).unwrap();
+    machine.fails(&["--key-file", "other", "key", "list"], 3, "does not open the keystore");
+    fs::set_permissions(machine.path("other"), PermissionsExt::from_mode(0o644)).unwrap();
+    machine.fails(&["--key-file", "other", "key", "list"], 3, "chmod 600");
+}
+
+#[test]
+fn a_passphrase_comes_from_a_descriptor() {
+    let machine = Machine::new();
+    assert_eq!(machine.feed(&["--passphrase-fd", "0", "keystore", "init"], "open sesame\n"), 0);
+    assert_eq!(machine.feed(&["--passphrase-fd", "0", "key", "list"], "open sesame"), 0);
+    assert_eq!(machine.feed(&["--passphrase-fd", "0", "key", "list"], "open barley\n"), 3);
+    machine.fails(&["--passphrase-fd", "97", "key", "list"], 1, "file descriptor 97");
+}
+
+#[test]
+fn the_variable_names_a_key_file_and_credentials_are_found() {
+    let machine = Machine::with_vault();
+    let by_variable = machine.command(&["key", "list"]).env("KMSFS_KEY_FILE", "key").output();
+    assert!(by_variable.unwrap().status.success());
+    let credentials = machine.path("credentials");
+    fs::create_dir(&credentials).unwrap();
+    fs::copy(machine.path("key"), credentials.join("kmsfs.key")).unwrap();
+    let found = machine.command(&["key", "list"]).env("CREDENTIALS_DIRECTORY", &credentials);
+    let output = { found }.output().unwrap();
+    assert!(output.status.success(), "{}", texts(&output).1);
+}
+
+#[test]
+fn what_is_no_keystore_is_code_6() {
+    let machine = Machine::with_vault();
+    let keystore = machine.path("data/kmsfs/keystore.db");
+    fs::write(&keystore, "not a database, but long enough to be looked at as one").unwrap();
+    machine.fails(&keyed(&["key", "list"]), 6, "keystore.db");
+}
+
+#[test]
+fn an_unknown_key_is_code_12_and_a_disabled_one_13() {
+    let machine = Machine::with_vault();
+    machine.fails(&keyed(&["key", "describe", "alias/none"]), 12, "alias/none");
+    machine.fails(&keyed(&["key", "describe", "no key at all"]), 2, "no key at all");
+    machine.fails(&keyed(&["init", "v2", "--key", "alias/none"]), 12, "alias/none");
+    machine.ok(&keyed(&["key", "disable", "alias/kmsfs/default"]));
+    machine.fails(&keyed(&["key", "rotate", "alias/kmsfs/default"]), 13, "disabled");
+    machine.fails(&keyed(&["init", "v2"]), 13, "disabled");
+}
+
+#[test]
+fn a_key_lives_through_its_states() {
+    let machine = Machine::with_vault();
+    let words =
+        ["key", "create", "--alias", "alias/a", "--description", "first", "--tag", "team=x"];
+    let made = machine.json(&keyed(&words));
+    let id = made["KeyId"].as_str().unwrap();
+    let shown = machine.json(&keyed(&["key", "describe", id]));
+    assert_eq!(
+        (shown["KeyState"].as_str(), &shown["Description"]),
+        (Some("Enabled"), &made["Description"])
+    );
+    machine.ok(&keyed(&["alias", "create", "alias/b", id]));
+    machine.fails(&keyed(&["alias", "create", "alias/b", id]), 1, "already exists");
+    machine.ok(&keyed(&["key", "rotate", "alias/b"]));
+    machine.ok(&keyed(&["key", "rotation", "alias/b", "--every", "90"]));
+    let rotation = machine.json(&keyed(&["key", "rotation", "alias/b"]));
+    assert_eq!(rotation["RotationPeriodInDays"], 90);
+    machine.fails(&keyed(&["key", "rotation", "alias/b", "--every", "5"]), 2, "90");
+    machine.fails(&keyed(&["key", "schedule-deletion", "alias/b"]), 14, "--yes");
+    machine.ok(&keyed(&["key", "schedule-deletion", "alias/b", "--days", "7", "--yes"]));
+    machine.fails(&keyed(&["key", "enable", "alias/b"]), 13, "pending deletion");
+    machine.ok(&keyed(&["key", "cancel-deletion", "alias/b"]));
+    machine.ok(&keyed(&["key", "enable", "alias/b"]));
+    machine.ok(&keyed(&["alias", "delete", "alias/b"]));
+    machine.fails(&keyed(&["alias", "delete", "alias/b"]), 12, "alias/b");
+}
+
+#[test]
+fn the_last_slot_stays_and_a_changed_secret_replaces_the_old_one() {
+    let machine = Machine::with_vault();
+    let slots = machine.json(&keyed(&["keystore", "slots", "list"]));
+    let slot = slots["slots"][0]["id"].to_string();
+    let slot = slot.as_str();
+    machine.fails(&keyed(&["keystore", "slots", "remove", slot, "--yes"]), 14, "last");
+    machine.ok(&keyed(&["keystore", "slots", "change", slot, "--new-key-file", "key2"]));
+    machine.fails(&keyed(&["key", "list"]), 3, "does not open");
+    machine.ok(&["--key-file", "key2", "key", "list"]);
+}
+
+#[test]
+fn an_exported_keystore_is_imported_elsewhere() {
+    let machine = Machine::with_vault();
+    let before = machine.json(&keyed(&["key", "list"]));
+    machine.ok(&keyed(&["keystore", "verify"]));
+    let copy = |verb: &str, passphrase: &str| {
+        let words = ["keystore", verb, "copy", "--export-passphrase-fd", "0"];
+        machine.feed(&keyed(&words), passphrase)
+    };
+    assert_eq!(copy("export", "\n"), 4, "an empty passphrase");
+    assert_eq!(copy("export", "of the copy\n"), 0);
+    assert_eq!(mode(&machine.path("copy")), 0o600);
+    assert_eq!(copy("export", "of the copy\n"), 1, "it is not overwritten");
+    assert_eq!(copy("import", "of the copy\n"), 1, "nor is the keystore");
+    fs::rename(machine.path("data/kmsfs"), machine.path("data/lost")).unwrap();
+    assert_eq!(copy("import", "of another copy\n"), 3);
+    assert_eq!(copy("import", "of the copy\n"), 0);
+    assert_eq!(machine.json(&keyed(&["key", "list"])), before);
+}
+
+#[test]
+fn a_directory_with_files_is_not_made_into_a_vault() {
+    let machine = Machine::with_vault();
+    fs::create_dir(machine.path("full")).unwrap();
+    fs::write(machine.path("full/file"), "mine").unwrap();
+    machine.fails(&keyed(&["init", "full"]), 7, "not empty");
+    machine.fails(&keyed(&["fsck", "full"]), 7, "full");
+    machine.fails(&keyed(&["cat", "full", "file"]), 7, "full");
+    machine.fails(&keyed(&["mount", "full", "m"]), 10, "does not exist");
+    machine.fails(&["status", "full"], 7, "full");
+    assert_eq!(fs::read(machine.path("full/file")).unwrap(), b"mine");
+}
+
+#[test]
+fn a_vault_is_not_made_twice() {
+    let machine = Machine::with_vault();
+    machine.fails(&keyed(&["init", "vault"]), 7, "vault");
+}
+
+#[test]
+fn unmounting_what_is_not_mounted_is_code_18() {
+    let machine = Machine::new();
+    machine.fails(&["umount", "."], 18, "no vault is mounted");
+    machine.ok(&["umount", "--if-mounted", "."]);
+}
+
+#[test]
+fn errors_are_json_when_asked_for() {
+    let machine = Machine::new();
+    let output = machine.run(&["--json", "umount", "."]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["error"]["code"], 18);
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn unknown_mount_options_are_refused_by_name() {
+    let machine = Machine::with_vault();
+    fs::create_dir(machine.path("m")).unwrap();
+    machine.fails(&keyed(&["mount", "-o", "ro,turbo", "vault", "m"]), 2, "turbo");
+}
+
+#[test]
+fn an_empty_vault_is_whole_and_has_a_status() {
+    let machine = Machine::with_vault();
+    machine.ok(&keyed(&["fsck", "vault"]));
+    let status = machine.json(&["status", "vault"]);
+    assert_eq!(status["mounted"], false);
+    machine.fails(&keyed(&["cat", "vault", "nothing"]), 1, "nothing");
+    let rewrapped = machine.json(&keyed(&["rewrap", "vault"]));
+    assert_eq!(rewrapped["failed"], 0);
+}
+
+#[test]
+fn the_keystore_knows_its_vaults() {
+    let machine = Machine::with_vault();
+    let status = machine.json(&keyed(&["keystore", "status"]));
+    let vault = machine.path("vault").canonicalize().unwrap();
+    assert_eq!(status["vaults"][0]["path"].as_str().map(Path::new), Some(vault.as_path()));
+}
