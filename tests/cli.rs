@@ -199,8 +199,8 @@ fn the_variable_names_a_key_file_and_credentials_are_found() {
     let credentials = machine.path("credentials");
     fs::create_dir(&credentials).unwrap();
     fs::copy(machine.path("key"), credentials.join("kmsfs.key")).unwrap();
-    let found = machine.command(&["key", "list"]).env("CREDENTIALS_DIRECTORY", &credentials);
-    let output = { found }.output().unwrap();
+    let mut command = machine.command(&["key", "list"]);
+    let output = command.env("CREDENTIALS_DIRECTORY", &credentials).output().unwrap();
     assert!(output.status.success(), "{}", texts(&output).1);
 }
 

@@ -18,8 +18,8 @@ pub(super) fn run(args: &CatArgs, global: &Global) -> Result<Exit, CliError> {
     Volume::peek(&vault).map_err(|error| failure::volume(&vault, &error))?;
     let keystore = Arc::new(keystore::open(global)?);
     let options = Options { read_only: true, ..Options::default() };
-    let volume =
-        Volume::open(&vault, keystore, options).map_err(|error| failure::volume(&vault, &error))?;
+    let volume = Volume::open_vault(&vault, keystore, options)
+        .map_err(|error| failure::volume(&vault, &error))?;
     let ino = find(&volume, &args.path).map_err(|error| failure::volume(&args.path, &error))?;
     copy(&volume, ino, &args.path)?;
     Ok(Exit::Ok)

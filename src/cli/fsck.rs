@@ -19,7 +19,7 @@ pub(super) fn run(args: &FsckArgs, global: &Global, output: Output) -> Result<Ex
     Volume::peek(&vault).map_err(failed)?;
     let keystore = Arc::new(keystore::open(global)?);
     let options = Options { read_only: !args.repair, ..Options::default() };
-    let volume = Volume::open(&vault, keystore, options).map_err(failed)?;
+    let volume = Volume::open_vault(&vault, keystore, options).map_err(failed)?;
     let stop = interrupt::watch()?;
     let progress = Progress::new("fsck");
     let repair = if args.repair { Repair::Yes } else { Repair::No };

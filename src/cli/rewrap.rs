@@ -78,7 +78,7 @@ fn offline(
 ) -> Result<Value, CliError> {
     let keystore = Arc::new(keystore::open(global)?);
     let failed = |error| failure::volume(vault, &error);
-    let volume = Volume::open(vault, keystore, Options::default()).map_err(failed)?;
+    let volume = Volume::open_vault(vault, keystore, Options::default()).map_err(failed)?;
     let stop = interrupt::watch()?;
     let keys = (args.key.as_deref(), args.to.as_deref());
     let report = carry_out(&volume, vault, keys, &mut |news| {

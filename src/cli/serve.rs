@@ -68,7 +68,7 @@ fn serve(
 
 fn open(plan: &Plan, keystore: &Arc<Keystore>) -> Result<Arc<Volume>, CliError> {
     let options = Options { read_only: plan.read_only, suid: plan.options.suid == Some(true) };
-    let volume = Volume::open(&plan.vault, Arc::clone(keystore), options)
+    let volume = Volume::open_vault(&plan.vault, Arc::clone(keystore), options)
         .map_err(|error| failure::volume(&plan.vault, &error))?;
     // The vault may have moved. A keystore that cannot be written is no reason not to read files.
     if let Err(error) = keystore.register_volume(volume.id(), &plan.vault) {

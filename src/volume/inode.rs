@@ -22,7 +22,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The number by which FUSE names the root of the volume.
-pub(super) const ROOT: u64 = 1;
+pub const ROOT: u64 = 1;
 
 const SHARDS: usize = 64;
 /// Known links kept for one inode; a file with more is still reached by those it keeps.

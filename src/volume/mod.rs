@@ -48,6 +48,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use check::{CheckReport, Problem, Repair};
 pub use create::NewNode;
 pub use error::{Result, VolumeError};
+pub use inode::ROOT;
 pub use io::Allocate;
 pub use keyring::Keyring;
 pub use open::{FileHandle, Opened};
