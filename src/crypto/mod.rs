@@ -1,6 +1,6 @@
 //! Rank 0: the primitives. No files, no clock that decides anything, no state beyond a key.
 //!
-//! May import nothing of the crate but [`crate::id`]. Every algorithm has one home:
+//! Imports nothing of the crate. Every algorithm has one home:
 //!
 //! | module | what it gives |
 //! |---|---|

@@ -3,7 +3,8 @@
 //! Time decides about destruction, and clocks are wrong at times. The keystore keeps the latest
 //! time it accepted. A clock that was set back changes nothing: what had expired stays expired.
 //! While keys wait for their deletion, a clock that leaps by more than a day is not believed:
-//! what it makes expire is held until somebody confirms the time.
+//! what it makes expire is held until somebody confirms the time. A confirmed time also replaces
+//! one that was accepted by mistake.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -40,7 +41,7 @@ pub struct ScheduledDeletion {
 pub enum ClockTrust {
     /// Only if it moved by at most a day since it was last seen.
     Steps,
-    /// Somebody looked at it and says that it is right.
+    /// Somebody looked at it and says that it is right, whatever was believed before.
     Confirmed,
 }
 
@@ -120,9 +121,14 @@ impl Keystore {
         trust: ClockTrust,
     ) -> Result<Expired, KeystoreError> {
         let now = UnixTime::from(now);
-        let (meta, any) = self.read(|reader| Ok((reader.meta()?, expired(reader, now)?)))?;
-        let step_due = now.since(meta.clock) > DAY / 24;
-        if any.is_empty() && !step_due {
+        let (meta, any) = self.read(|reader| {
+            let meta = reader.meta()?;
+            let any = expired(reader, now.max(meta.clock))?;
+            Ok((meta, any))
+        })?;
+        // Noted once an hour, so that a clock that runs is not taken for one that leaps.
+        let note_due = now.since(meta.clock) > DAY / 24 || trust == ClockTrust::Confirmed;
+        if any.is_empty() && !note_due {
             self.scrub_if_due()?;
             return Ok(Expired::default());
         }
@@ -166,12 +172,12 @@ impl Keystore {
 /// Takes note of the time, and returns the time that counts: `now`, or the latest time accepted
 /// if that is later.
 fn observe(meta: &mut Meta, now: UnixTime, trust: ClockTrust) -> UnixTime {
-    let believed = trust == ClockTrust::Confirmed
-        || meta.pending_deletions == 0
-        || now.since(meta.clock) <= DAY;
-    if believed {
-        meta.clock = meta.clock.max(now);
-    }
+    let step = meta.pending_deletions == 0 || now.since(meta.clock) <= DAY;
+    meta.clock = match trust {
+        ClockTrust::Confirmed => now,
+        ClockTrust::Steps if step => meta.clock.max(now),
+        ClockTrust::Steps => meta.clock,
+    };
     meta.clock.max(now)
 }
 

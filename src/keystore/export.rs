@@ -20,7 +20,7 @@ use super::record::{Meta, Reader, Writer, base64};
 use super::root::RootKey;
 use super::slot;
 use super::store::{Row, Store, Table};
-use super::unlock::Unlock;
+use super::unlock::{Loaded, Unlock};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::{self, Cost};
 use crate::crypto::{Secret, random, xaes};
@@ -51,8 +51,9 @@ struct DumpedRow {
 impl Keystore {
     /// Writes everything but the unlock slots into a new file of mode 0600 that `passphrase`
     /// opens. Whoever has both has all keys.
-    /// Errors: `Exists`, `Io`, `Crypto`.
+    /// Errors: `Validation` for an empty passphrase, `Exists`, `Io`, `Crypto`.
     pub fn export(&self, to: &Path, passphrase: &[u8]) -> Result<(), KeystoreError> {
+        Loaded::Passphrase(passphrase).check_new()?;
         let rows = self.read(dump)?;
         let mut plaintext = Zeroizing::new(Vec::with_capacity(48 + rows.len()));
         plaintext.extend_from_slice(self.root.keystore());
@@ -96,9 +97,7 @@ impl Keystore {
         })?;
         store.close()?;
         draft.publish()?;
-        let keystore = Self::assemble(path, root)?;
-        keystore.check()?;
-        Ok(keystore)
+        Self::assemble(path, root)?.check()
     }
 }
 

@@ -109,7 +109,7 @@ pub(super) fn make_private(path: &Path) -> Result<(), KeystoreError> {
 /// cannot keep two machines apart, a lock on the file can.
 /// Errors: `Io`.
 pub(super) fn sharing(path: &Path) -> Result<Sharing, KeystoreError> {
-    let filesystem = statfs(parent(path));
+    let filesystem = statfs(path);
     let kind = filesystem.map_err(|errno| io_error(path, "examine", errno.into()))?.f_type;
     Ok(if is_network(kind) { Sharing::Alone } else { Sharing::Processes })
 }

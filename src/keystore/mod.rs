@@ -78,10 +78,25 @@ pub struct Keystore {
     store: Mutex<Opened>,
 }
 
-/// The store, and the version of its contents that the cache was filled from.
+/// The store, and what was last seen of it.
 struct Opened {
     store: Store,
+    /// The version of its contents that the cache was filled from.
     version: i64,
+    /// The transactions that had been made when its rows were last checked.
+    generation: u64,
+    rows: RowSet,
+}
+
+/// Are the rows those that were written?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowSet {
+    /// They were when they were last looked at.
+    Good,
+    /// They were not: no key is taken from them.
+    Bad,
+    /// Nobody looks: [`Keystore::open_damaged`].
+    Unchecked,
 }
 
 impl std::fmt::Debug for Keystore {
@@ -106,16 +121,14 @@ impl Keystore {
         })?;
         store.close()?;
         draft.publish()?;
-        Self::assemble(path, root)
+        Self::assemble(path, root)?.check()
     }
 
     /// Opens a keystore and checks that its rows are those that were written.
     /// Errors: `Missing`, `NotAKeystore`, `NewerSchema`, `Locked`, `KeyFile`, `WrongUnlock`,
     /// `Tampered`, `RowSetTampered`.
     pub fn open(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
-        let keystore = Self::open_damaged(path, unlock)?;
-        keystore.check()?;
-        Ok(keystore)
+        Self::open_damaged(path, unlock)?.check()
     }
 
     /// Opens a keystore without the check of all rows, to examine one that [`Keystore::open`]
@@ -146,16 +159,23 @@ impl Keystore {
     }
 
     /// Notices what other processes changed since the last call. If something was, everything
-    /// cached is dropped, and `true` returned. Takes microseconds.
-    /// Errors: `Locked`, `Database`.
+    /// cached is dropped, the rows are checked as at open, and `true` returned. Takes
+    /// microseconds when nothing was changed.
+    /// Errors: `Locked`, `Database`. Rows that were tampered with are no error here: from then on
+    /// every key refuses with `RowSetTampered`.
     pub fn poll_changes(&self) -> Result<bool, KeystoreError> {
         let mut opened = self.lock();
         let version = opened.store.version()?;
-        let changed = version != std::mem::replace(&mut opened.version, version);
-        if changed {
-            self.cache.clear();
+        if version == opened.version {
+            return Ok(false);
         }
-        Ok(changed)
+        self.cache.clear();
+        if opened.rows != RowSet::Unchecked {
+            self.note_rows(&mut opened)?;
+        }
+        // Last: what failed above is tried again at the next call.
+        opened.version = version;
+        Ok(true)
     }
 
     /// The state of a key, from memory after the first call.
@@ -203,6 +223,9 @@ impl Keystore {
             let materials = if usable { material::load(reader, key)? } else { Vec::new() };
             Ok(Arc::new(LiveKey::new(key, record.state, record.current, materials)))
         })?;
+        if opened.rows == RowSet::Bad {
+            return Err(KeystoreError::RowSetTampered);
+        }
         self.cache.put_key(&live);
         Ok(live)
     }
@@ -259,13 +282,44 @@ impl Keystore {
     fn assemble(path: &Path, root: RootKey) -> Result<Self, KeystoreError> {
         let store = Store::open(path, file::sharing(path)?)?;
         let version = store.version()?;
-        let store = Mutex::new(Opened { store, version });
+        let rows = RowSet::Unchecked;
+        let store = Mutex::new(Opened { store, version, generation: 0, rows });
         Ok(Self { path: path.to_owned(), root, cache: Cache::default(), store })
     }
 
-    fn check(&self) -> Result<(), KeystoreError> {
-        self.read(|reader| reader.check_set())?;
-        self.scrub_if_due()
+    /// Looks at all rows before the first use, and finishes what a crash may have left undone.
+    fn check(self) -> Result<Self, KeystoreError> {
+        let mut opened = self.lock();
+        opened.generation = self.checked_generation(&mut opened)?;
+        opened.rows = RowSet::Good;
+        drop(opened);
+        self.scrub_if_due()?;
+        Ok(self)
+    }
+
+    /// Notes whether the rows are those that were written, and not an older state of them.
+    fn note_rows(&self, opened: &mut Opened) -> Result<(), KeystoreError> {
+        let found = match self.checked_generation(opened) {
+            Err(KeystoreError::RowSetTampered | KeystoreError::Tampered { .. }) => None,
+            generation => Some(generation?),
+        };
+        match found.filter(|generation| *generation >= opened.generation) {
+            Some(generation) => {
+                (opened.rows, opened.generation) = (RowSet::Good, generation);
+            }
+            None => {
+                log::error!("something else than kmsfs changed the keystore: its keys refuse");
+                opened.rows = RowSet::Bad;
+            }
+        }
+        Ok(())
+    }
+
+    fn checked_generation(&self, opened: &mut Opened) -> Result<u64, KeystoreError> {
+        self.read_locked(opened, |reader| {
+            reader.check_set()?;
+            Ok(reader.meta()?.generation)
+        })
     }
 
     /// A panic elsewhere leaves no transaction open, so its poison means nothing here.

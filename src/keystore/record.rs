@@ -92,9 +92,35 @@ impl<'a> Reader<'a> {
         Ok(Stored { id: row.id.clone(), owner: row.owner, record })
     }
 
-    /// Checks that no row was removed, added or put back.
-    /// Errors: `RowSetTampered`.
+    /// Checks that no row was changed, removed, added or put back.
+    /// Errors: `Tampered` if a row can be named, else `RowSetTampered`.
     pub(super) fn check_set(&self) -> Result<(), KeystoreError> {
+        if self.digest()? == self.meta()?.digest {
+            return Ok(());
+        }
+        for table in Table::ALL {
+            self.rows.all(table)?.iter().try_for_each(|row| self.check_row(table, row))?;
+        }
+        Err(KeystoreError::RowSetTampered)
+    }
+
+    /// Checks that a row is one that was once written in its place.
+    /// Errors: `Tampered`.
+    pub(super) fn check_row(&self, table: Table, row: &Row) -> Result<(), KeystoreError> {
+        let intact = match table {
+            Table::Wrapping => match row.id.as_slice().try_into().map(KeyId::from_bytes) {
+                Ok(key) => super::material::wrapping(self, key).is_ok(),
+                Err(_) => false,
+            },
+            Table::Key | Table::Material | Table::Alias | Table::Volume => {
+                self.root.open_row(&row_place(table, row), &row.sealed).is_ok()
+            }
+        };
+        if intact { Ok(()) } else { Err(tampered(table, &row.id)) }
+    }
+
+    /// The digest of the rows that are there.
+    fn digest(&self) -> Result<[u8; 32], KeystoreError> {
         let mut sum = [0; 32];
         for table in Table::ALL {
             for row in self.rows.all(table)? {
@@ -104,7 +130,7 @@ impl<'a> Reader<'a> {
         for slot in self.rows.slots()? {
             add(&mut sum, &self.slot_term(&slot));
         }
-        if sum == self.meta()?.digest { Ok(()) } else { Err(KeystoreError::RowSetTampered) }
+        Ok(sum)
     }
 
     fn slot_term(&self, slot: &SlotRow) -> [u8; 32] {
@@ -183,6 +209,12 @@ impl<'a> Writer<'a> {
     pub(super) fn delete_slot(&mut self, slot: &SlotRow) -> Result<(), KeystoreError> {
         subtract(&mut self.meta.digest, &self.reader.slot_term(slot));
         self.rows.delete_slot(slot.id)
+    }
+
+    /// Takes the rows that are there for those that belong there.
+    pub(super) fn accept_rows(&mut self) -> Result<(), KeystoreError> {
+        self.meta.digest = self.digest()?;
+        Ok(())
     }
 
     /// Writes the `keystore` row that goes with what was changed.

@@ -146,6 +146,7 @@ pub(super) fn sealed_root(
     kind: SlotKind,
     loaded: &Loaded<'_>,
 ) -> Result<SlotRow, KeystoreError> {
+    loaded.check_new()?;
     let cost = match kind {
         SlotKind::Passphrase => Cost::default(),
         SlotKind::KeyFile | SlotKind::Credential => FREE,

@@ -185,15 +185,20 @@ impl Store {
     /// Makes deleted rows vanish from the file and the WAL: zeroed pages are written back over
     /// the old ones before the file shrinks. `false` if another process is in the way just now.
     pub(super) fn scrub(&mut self) -> Result<bool, KeystoreError> {
-        let scrubbed = self.checkpoint().and_then(|done| {
-            if done {
+        let path = &self.path;
+        let waiting = self.connection.busy_timeout(SCRUB_TIMEOUT);
+        let scrubbed = waiting.and_then(|()| {
+            if self.checkpoint()? {
                 self.connection.execute_batch("VACUUM")?;
+                return self.checkpoint();
             }
-            Ok(done && self.checkpoint()?)
+            Ok(false)
         });
+        let restored = self.connection.busy_handler(Some(wait_for_lock));
+        restored.map_err(|error| fault(path, &error))?;
         match scrubbed {
             Err(error) if is_busy(&error) => Ok(false),
-            other => other.map_err(|error| fault(&self.path, &error)),
+            other => other.map_err(|error| fault(path, &error)),
         }
     }
 
@@ -251,6 +256,9 @@ fn wait_for_lock(tries: i32) -> bool {
     std::thread::sleep(STEP);
     waited < BUSY_TIMEOUT
 }
+
+/// Erasing can wait for another time, and everybody else waits for it meanwhile.
+const SCRUB_TIMEOUT: Duration = Duration::from_millis(200);
 
 const STEP: Duration = Duration::from_millis(1);
 

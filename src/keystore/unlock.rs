@@ -67,6 +67,17 @@ pub(super) enum Loaded<'a> {
 }
 
 impl Loaded<'_> {
+    /// May this protect a keystore from now on?
+    /// Errors: `Validation` for an empty passphrase.
+    pub(super) fn check_new(&self) -> Result<(), KeystoreError> {
+        match self {
+            Self::Passphrase([]) => {
+                Err(KeystoreError::Validation("a passphrase is not empty".to_owned()))
+            }
+            Self::Passphrase(_) | Self::Bytes(_) => Ok(()),
+        }
+    }
+
     /// The key of a slot with this salt and cost.
     /// Errors: `NoMemory`.
     pub(super) fn slot_key(&self, salt: &[u8; 16], cost: Cost) -> Result<Secret<32>, CryptoError> {

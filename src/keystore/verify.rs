@@ -63,6 +63,39 @@ impl Keystore {
     }
 }
 
+impl Keystore {
+    /// Makes a keystore that was tampered with or damaged usable again: removes aliases, volumes
+    /// and slots that do not authenticate, and accepts all other rows as they are now. Rows that
+    /// are gone stay gone, and a row that was put back from an older copy is accepted: for
+    /// somebody who read the report of [`Keystore::verify`] and has no backup. Works on a handle
+    /// of [`Keystore::open_damaged`]. Returns what is still wrong.
+    /// Errors: `LastSlot` if no slot would be left.
+    pub fn repair(&self) -> Result<VerifyReport, KeystoreError> {
+        self.write(|writer| {
+            for table in [Table::Alias, Table::Volume] {
+                for row in writer.rows().all(table)? {
+                    if writer.check_row(table, &row).is_err() {
+                        writer.rows().delete(table, &row.id)?;
+                    }
+                }
+            }
+            let slots = writer.rows().slots()?;
+            let (good, bad): (Vec<_>, Vec<_>) =
+                slots.iter().partition(|slot| slot::info(writer, slot).is_ok());
+            if good.is_empty() {
+                return Err(KeystoreError::LastSlot);
+            }
+            bad.iter().try_for_each(|slot| writer.rows().delete_slot(slot.id))?;
+            let pending = |key: &Stored<KeyRecord>| key.record.state == KeyState::PendingDeletion;
+            let keys = open_all::<KeyRecord>(writer, &mut VerifyReport::default())?;
+            writer.meta.pending_deletions = keys.iter().filter(|key| pending(key)).count() as u64;
+            writer.accept_rows()
+        })?;
+        log::warn!("the keystore was repaired: its rows are accepted as they are");
+        self.verify()
+    }
+}
+
 fn check_schema(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
     if reader.rows().schema()? != super::store::expected_schema()? {
         let problem = "the tables, indexes or triggers are not those that kmsfs makes";

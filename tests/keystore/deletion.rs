@@ -89,6 +89,16 @@ fn a_clock_that_is_set_back_takes_no_expiry_back() {
 }
 
 #[test]
+fn a_time_accepted_by_mistake_is_replaced_by_a_confirmed_one() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.keystore.delete_expired(day(30_000), ClockTrust::Steps).unwrap();
+    f.keystore.delete_expired(day(1), ClockTrust::Confirmed).unwrap();
+    let scheduled = f.keystore.schedule_key_deletion(key, Some(7), day(1)).unwrap();
+    assert_eq!(scheduled.deletion_date, day(8).into());
+}
+
+#[test]
 fn deleted_material_is_gone_from_the_file_its_free_pages_and_the_wal() {
     let f = Fixture::new();
     let (doomed, _kept) = (f.key(), f.key());

@@ -62,6 +62,13 @@ impl Fixture {
         Unlock::KeyFile(self.dir.join("key"))
     }
 
+    /// The file, with everything that was in the WAL.
+    pub(crate) fn checkpointed(&self) -> PathBuf {
+        let connection = rusqlite::Connection::open(self.path()).unwrap();
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        self.path()
+    }
+
     /// Another handle on the same file, as another process has it.
     pub(crate) fn reopen(&self) -> Keystore {
         Keystore::open(&self.path(), &self.unlock()).unwrap()

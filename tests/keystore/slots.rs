@@ -73,3 +73,13 @@ fn a_passphrase_is_changed_in_one_step_and_slot_numbers_never_come_back() {
     assert!(Keystore::open(&f.path(), &phrase("old")).is_err());
     assert!(f.keystore.verify().unwrap().is_clean());
 }
+
+#[test]
+fn an_empty_passphrase_protects_nothing_and_is_refused() {
+    let f = Fixture::new();
+    let error = f.keystore.add_slot(&phrase(""), day(0)).unwrap_err();
+    assert_eq!(error.to_string(), "a passphrase is not empty");
+    assert!(f.keystore.export(&f.dir.join("export"), b"").is_err());
+    assert!(Keystore::create(&f.dir.join("new.db"), &phrase(""), day(0)).is_err());
+    assert!(!f.dir.join("new.db").exists());
+}

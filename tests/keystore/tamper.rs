@@ -2,8 +2,7 @@
 
 use kmsfs::id::VolumeId;
 use kmsfs::keystore::{
-    AliasName, Caller, EncryptionContext, KeyState, Keystore, KeystoreError, Unlock,
-    create_key_file,
+    AliasName, Caller, EncryptionContext, Keystore, KeystoreError, Unlock, create_key_file,
 };
 
 use crate::fixture::{Fixture, by_id, day};
@@ -51,34 +50,71 @@ fn every_edit_of_any_table_is_noticed_at_open_and_by_verify() {
     edits.push("UPDATE slot SET kind = 'passphrase' WHERE id = 2".to_owned());
     edits.push("UPDATE slot SET memory_kib = 1 WHERE id = 2".to_owned());
     edits.push("UPDATE keystore SET sealed = randomblob(length(sealed))".to_owned());
+    let f = populated();
+    let (pristine, path) = (std::fs::read(f.checkpointed()).unwrap(), f.dir.join("edited.db"));
     for edit in edits {
-        let f = populated();
-        let connection = rusqlite::Connection::open(f.path()).unwrap();
+        std::fs::write(&path, &pristine).unwrap();
+        let connection = rusqlite::Connection::open(&path).unwrap();
         connection.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         if connection.execute(&edit, []).is_err() {
             continue; // a constraint of the schema was in the way
         }
         drop(connection);
-        let error = Keystore::open(&f.path(), &f.unlock()).unwrap_err();
+        let error = Keystore::open(&path, &f.unlock()).unwrap_err();
         let noticed =
             matches!(error, KeystoreError::RowSetTampered | KeystoreError::Tampered { .. });
         assert!(noticed, "{edit}: {error}");
-        let damaged = Keystore::open_damaged(&f.path(), &f.unlock()).unwrap();
+        let damaged = Keystore::open_damaged(&path, &f.unlock()).unwrap();
         assert!(!damaged.verify().unwrap().is_clean(), "{edit}");
     }
 }
 
 #[test]
-fn an_edited_row_refuses_in_a_process_that_runs_and_the_others_work() {
+fn a_process_that_runs_uses_no_key_once_a_row_was_edited() {
     let f = Fixture::new();
     let (edited, intact) = (f.key(), f.key());
+    f.keystore.key_state(intact).unwrap();
     let id: String = edited.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     f.sql(&format!("UPDATE kms_key SET sealed = randomblob(200) WHERE id = x'{id}'"));
     assert!(f.keystore.poll_changes().unwrap());
     let error = f.keystore.key_state(edited).unwrap_err();
     assert!(matches!(error, KeystoreError::Tampered { table: "kms_key", .. }), "{error}");
     assert!(error.to_string().contains(&id), "{error}");
-    assert_eq!(f.keystore.key_state(intact).unwrap(), KeyState::Enabled);
+    let error = f.keystore.key_state(intact).unwrap_err();
+    assert!(matches!(error, KeystoreError::RowSetTampered), "{error}");
+    let at_open = Keystore::open(&f.path(), &f.unlock()).unwrap_err();
+    assert!(at_open.to_string().contains(&id), "{at_open}");
+}
+
+#[test]
+fn a_key_that_was_disabled_is_not_brought_back_by_its_old_row_in_a_process_that_runs() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.sql("CREATE TABLE copy AS SELECT * FROM kms_key");
+    f.keystore.poll_changes().unwrap();
+    f.keystore.disable_key(&by_id(key)).unwrap();
+    f.sql("UPDATE kms_key SET sealed = (SELECT sealed FROM copy); DROP TABLE copy");
+    assert!(f.keystore.poll_changes().unwrap());
+    let made = f.keystore.generate_data_key(&by_id(key), &EncryptionContext::new(), Caller::Cli);
+    assert!(matches!(made, Err(KeystoreError::RowSetTampered)), "{made:?}");
+}
+
+#[test]
+fn a_damaged_keystore_is_examined_repaired_and_used_again() {
+    let f = populated();
+    f.sql(
+        "UPDATE alias SET sealed = randomblob(90) WHERE id = (SELECT min(id) FROM alias);
+         DELETE FROM volume WHERE id = (SELECT min(id) FROM volume);
+         UPDATE slot SET kind = 'passphrase' WHERE id = 2",
+    );
+    assert!(Keystore::open(&f.path(), &f.unlock()).is_err());
+    let damaged = Keystore::open_damaged(&f.path(), &f.unlock()).unwrap();
+    assert_eq!(damaged.verify().unwrap().problems.len(), 3);
+    let report = damaged.repair().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let counts = (report.keys, report.materials, report.aliases, report.volumes, report.slots);
+    assert_eq!(counts, (2, 4, 1, 1, 1));
+    assert_eq!(f.reopen().list_keys().unwrap().len(), 2);
 }
 
 /// Each row authenticates by itself, so only the digest of all rows shows this one.
