@@ -25,6 +25,9 @@ const DESCRIPTOR: &str = "volume";
 const SPARE: &str = "volume.bak";
 const TIMES: &str = "times";
 const PRIVATE: Mode = Mode::RWXU;
+const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// Bytes that the list of shown times may have beyond twice its use.
+const TIMES_SLACK: usize = 64 * 1024;
 
 /// How a volume is opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,8 +102,7 @@ impl Volume {
             write_descriptor(session.meta(), &descriptor, &keys)?;
         }
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        let saved = session::read_small(session.meta(), TIMES)?.unwrap_or_default();
-        let times = Arc::new(ShownTimes::parse(&saved));
+        let times = Arc::new(load_times(session.meta(), options)?);
         let shared = Arc::new(Shared::new(session.last_crash()));
         let files = OpenFiles::new(keyring.clone(), shared, times.clone(), access);
         let tree = Tree::new(rustix::io::fcntl_dupfd_cloexec(&root, 0)?, options)?;
@@ -144,16 +146,31 @@ impl Volume {
         Ok(true)
     }
 
-    /// Writes the list of shown change times, if it changed.
+    /// Appends to the saved list of shown change times what came since the last call.
     pub(super) fn save_times(&self) -> Result<()> {
-        if self.options.read_only {
+        let unsaved = self.times.take_unsaved();
+        if self.options.read_only || unsaved.is_empty() {
             return Ok(());
         }
-        match self.times.save() {
-            Some(bytes) => session::replace(self.session().meta(), TIMES, &bytes),
-            None => Ok(()),
-        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        let list = openat(self.session().meta(), TIMES, flags, PRIVATE_FILE)?;
+        // Over the rest of a record that a full disk cut short, so that records stay in step.
+        let length = u64::try_from(rustix::fs::fstat(&list)?.st_size).unwrap_or(0);
+        let end = length - length % super::times::RECORD as u64;
+        rustix::io::pwrite(&list, &unsaved, end)?;
+        Ok(())
     }
+}
+
+/// The saved list, made shorter when most of it has been overtaken.
+fn load_times(meta: &OwnedFd, options: Options) -> Result<ShownTimes> {
+    let saved = session::read_small(meta, TIMES)?.unwrap_or_default();
+    let times = ShownTimes::parse(&saved);
+    let all = times.all();
+    if !options.read_only && saved.len() > 2 * all.len() + TIMES_SLACK {
+        session::replace(meta, TIMES, &all)?;
+    }
+    Ok(times)
 }
 
 fn open_dir(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd> {

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Stat, fstat};
@@ -15,13 +14,17 @@ use rustix::io::Errno;
 use super::backing::{Backing, BackingFile};
 
 /// Bytes of a record in the saved list: inode, backing ctime, shown ctime, CRC-32, zeros.
-const RECORD: usize = 32;
+pub(super) const RECORD: usize = 32;
 
 /// Which ctime to show for which inode.
 #[derive(Debug, Default)]
-pub struct ShownTimes {
-    times: Mutex<HashMap<u64, Shown>>,
-    changed: AtomicBool,
+pub struct ShownTimes(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    times: HashMap<u64, Shown>,
+    /// Records that are not saved yet.
+    unsaved: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,39 +50,32 @@ impl ShownTimes {
             };
             Some((u64::from_le_bytes(*ino), shown))
         });
-        Self { times: Mutex::new(times.collect()), changed: AtomicBool::new(false) }
+        Self(Mutex::new(Inner { times: times.collect(), unsaved: Vec::new() }))
     }
 
-    /// The bytes to save, if anything changed since the last call.
-    pub(super) fn save(&self) -> Option<Vec<u8>> {
-        if !self.changed.swap(false, Ordering::Relaxed) {
-            return None;
+    /// The records to append to the saved list: a later one counts.
+    pub(super) fn take_unsaved(&self) -> Vec<u8> {
+        std::mem::take(&mut self.lock().unsaved)
+    }
+
+    /// The whole list, for when the saved one has grown past its use.
+    pub(super) fn all(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (ino, shown) in &self.lock().times {
+            shown.append_to(*ino, &mut bytes);
         }
-        let times = self.lock();
-        let mut bytes = Vec::with_capacity(times.len() * RECORD);
-        for (ino, shown) in times.iter() {
-            let start = bytes.len();
-            for word in [ino.to_le_bytes(), shown.backing.to_le_bytes(), shown.shown.to_le_bytes()]
-            {
-                bytes.extend_from_slice(&word);
-            }
-            let crc = crc32fast::hash(bytes.get(start..).unwrap_or_default());
-            bytes.extend_from_slice(&crc.to_le_bytes());
-            bytes.extend_from_slice(&[0; 4]);
-        }
-        Some(bytes)
+        bytes
     }
 
     /// The ctime to show for an inode whose backing ctime is `backing`; both in nanoseconds.
     pub fn shown(&self, ino: u64, backing: i64) -> i64 {
-        let mut times = self.lock();
-        match times.get(&ino) {
+        let mut inner = self.lock();
+        match inner.times.get(&ino) {
             None => backing,
             Some(known) if known.backing == backing => known.shown,
             Some(_) => {
                 // The file was really changed since: the entry is of no use any more.
-                times.remove(&ino);
-                self.changed.store(true, Ordering::Relaxed);
+                inner.times.remove(&ino);
                 backing
             }
         }
@@ -95,13 +91,27 @@ impl ShownTimes {
         let shown = self.shown(ino, ctime(&fstat(fd)?));
         change()?;
         let backing = ctime(&fstat(fd)?);
-        self.lock().insert(ino, Shown { backing, shown });
-        self.changed.store(true, Ordering::Relaxed);
+        let entry = Shown { backing, shown };
+        let mut inner = self.lock();
+        inner.times.insert(ino, entry);
+        entry.append_to(ino, &mut inner.unsaved);
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Shown>> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shown {
+    fn append_to(self, ino: u64, bytes: &mut Vec<u8>) {
+        let start = bytes.len();
+        for word in [ino.to_le_bytes(), self.backing.to_le_bytes(), self.shown.to_le_bytes()] {
+            bytes.extend_from_slice(&word);
+        }
+        let crc = crc32fast::hash(bytes.get(start..).unwrap_or_default());
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
     }
 }
 
@@ -168,5 +178,43 @@ impl Backing for TimedFile {
     }
     fn mtime(&self) -> Outcome<i64> {
         self.file.mtime()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_saved_list_reads_back_and_damage_costs_one_record() {
+        let file = tempfile();
+        let times = ShownTimes::default();
+        let before = ctime(&fstat(&file).unwrap());
+        times.keep(file.as_fd(), 7, || rustix::fs::ftruncate(&file, 5)).unwrap();
+        times.keep(file.as_fd(), 8, || rustix::fs::ftruncate(&file, 6)).unwrap();
+        let after = ctime(&fstat(&file).unwrap());
+        let mut saved = times.take_unsaved();
+        assert!(times.take_unsaved().is_empty());
+        assert_eq!(ShownTimes::parse(&times.all()).all().len(), 2 * RECORD);
+        assert!(times.shown(8, after) >= before);
+        assert_eq!(times.shown(9, 42), 42);
+        saved[3] ^= 1;
+        assert_eq!(ShownTimes::parse(&saved).all().len(), RECORD);
+    }
+
+    #[test]
+    fn a_real_change_ends_what_was_remembered() {
+        let times = ShownTimes::default();
+        times.lock().times.insert(1, Shown { backing: 10, shown: 5 });
+        assert_eq!(times.shown(1, 10), 5);
+        assert_eq!(times.shown(1, 11), 11);
+        assert_eq!(times.shown(1, 10), 10);
+    }
+
+    fn tempfile() -> std::os::fd::OwnedFd {
+        let name = std::env::temp_dir().join(format!("kmsfs-times-{}", std::process::id()));
+        let file = std::fs::File::create(&name).unwrap();
+        std::fs::remove_file(&name).unwrap();
+        file.into()
     }
 }
