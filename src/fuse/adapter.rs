@@ -5,14 +5,14 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::Ended;
@@ -23,8 +23,8 @@ use super::options::MountOptions;
 use crate::volume::attr::{Attr, AttrChange};
 use crate::volume::content::{Access, Reserve, SeekTo};
 use crate::volume::{
-    Allocate, Caller, Detail, DirStream, FileHandle as OpenFile, NewNode, Origin, RenameHow,
-    SetMode, Sink, Volume, VolumeError,
+    Allocate, Caller, Detail, DirStream, FileHandle as OpenFile, NewNode, Origin, Privileges,
+    RenameHow, SetMode, Sink, Volume, VolumeError,
 };
 
 /// The largest write: what the kernel allows by default (`fs.fuse.max_pages_limit`).
@@ -37,7 +37,7 @@ const GENERATION: Generation = Generation(0);
 const BAD_HANDLE: VolumeError = VolumeError::Io(rustix::io::Errno::BADF);
 
 /// Capabilities of the kernel that are used where it has them.
-const WANTED: [InitFlags; 9] = [
+const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_PARALLEL_DIROPS,
@@ -47,6 +47,8 @@ const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DONT_MASK,
+    // fuser does not know what this asks of a filesystem: `volume::privilege` does it.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
 /// A volume as fuser's filesystem.
@@ -57,12 +59,18 @@ pub(super) struct Adapter {
     ttl: Duration,
     shared: bool,
     ended: Arc<Ended>,
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 type Reply<T> = Result<T, VolumeError>;
 
 impl Adapter {
-    pub(super) fn new(volume: Arc<Volume>, options: &MountOptions, ended: Arc<Ended>) -> Self {
+    pub(super) fn new(
+        volume: Arc<Volume>,
+        options: &MountOptions,
+        ended: Arc<Ended>,
+        notifier: Arc<OnceLock<Notifier>>,
+    ) -> Self {
         Self {
             volume,
             files: Handles::default(),
@@ -70,11 +78,28 @@ impl Adapter {
             ttl: options.time_to_live(),
             shared: options.shared,
             ended,
+            notifier,
         }
     }
 
     fn file(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
         self.files.find(handle.0).ok_or(BAD_HANDLE)
+    }
+
+    /// An open file whose contents someone is about to change who may not keep its setuid bit.
+    fn stripped(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
+        let open = self.file(handle)?;
+        if self.volume.drop_privileges(&open)? == Privileges::Dropped
+            && let Some(notifier) = self.notifier.get()
+        {
+            // Attributes only, no pages: this does not wait for anything, so it may be sent here.
+            let _ = notifier.inval_inode(INodeNo(open.ino), -1, 0);
+        }
+        Ok(open)
+    }
+
+    fn changing(&self, req: &Request, handle: FileHandle) -> Reply<Arc<OpenFile>> {
+        if caller(req).keeps_privileges() { self.file(handle) } else { self.stripped(handle) }
     }
 
     fn stream(&self, handle: FileHandle) -> Reply<Arc<DirStream>> {
@@ -139,7 +164,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -157,7 +182,7 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime) = (atime.map(new_time), mtime.map(new_time));
         let change = AttrChange { mode, uid, gid, size, atime, mtime };
-        self.attr(reply, self.volume.set_attr(ino.0, &change));
+        self.attr(reply, self.volume.set_attr(ino.0, &change, caller(req)));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -263,11 +288,19 @@ impl Filesystem for Adapter {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
         let new = NewNode { mode, umask, caller: caller(req) };
-        match self.volume.create_file(parent.0, name.as_bytes(), &new) {
+        let made = self.volume.create_file(parent.0, name.as_bytes(), &new).or_else(|error| {
+            // Someone else was faster, which the kernel cannot know on shared storage.
+            let exists = matches!(error, VolumeError::Io(rustix::io::Errno::EXIST));
+            if !exists || flags & libc::O_EXCL != 0 {
+                return Err(error);
+            }
+            self.volume.open_existing(parent.0, name.as_bytes(), access(OpenFlags(flags)))
+        });
+        match made {
             Ok((attr, handle)) => {
                 let handle = FileHandle(self.files.add(handle));
                 let attr = file_attr(&attr);
@@ -315,7 +348,12 @@ impl Filesystem for Adapter {
     ) {
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let origin = if cached { Origin::PageCache } else { Origin::Caller };
-        match self.file(fh).and_then(|open| open.file.write(offset, data, origin)) {
+        let open = if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            self.stripped(fh)
+        } else {
+            self.file(fh)
+        };
+        match open.and_then(|open| open.file.write(offset, data, origin)) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(&error)),
         }
@@ -345,7 +383,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         if let Some(open) = self.files.remove(fh.0) {
-            self.volume.close(Arc::unwrap_or_clone(open));
+            self.volume.close(open);
         }
         reply.ok();
     }
@@ -459,7 +497,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -472,7 +510,7 @@ impl Filesystem for Adapter {
             libc::XATTR_REPLACE => SetMode::Replace,
             _ => SetMode::Any,
         };
-        empty(reply, self.volume.set_xattr(ino.0, name.as_bytes(), value, mode));
+        empty(reply, self.volume.set_xattr(ino.0, name.as_bytes(), value, mode, caller(req)));
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -489,7 +527,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -498,7 +536,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let Some(mode) = allocate_mode(mode) else { return reply.error(Errno::EOPNOTSUPP) };
-        let done = self.file(fh).and_then(|open| self.volume.allocate(&open, mode, offset, length));
+        let open = self.changing(req, fh);
+        let done = open.and_then(|open| self.volume.allocate(&open, mode, offset, length));
         empty(reply, done);
     }
 
@@ -525,7 +564,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -537,7 +576,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let copied = self.file(fh_in).and_then(|from| {
-            let to = self.file(fh_out)?;
+            let to = self.changing(req, fh_out)?;
             self.volume.copy_range((&from, offset_in), (&to, offset_out), len)
         });
         match copied {

@@ -12,7 +12,7 @@ mod options;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use fuser::{BackgroundSession, INodeNo, Notifier, Session};
 
@@ -49,8 +49,10 @@ pub fn mount(
     options: &MountOptions,
 ) -> io::Result<Mounted> {
     let ended = Arc::new(Ended::default());
-    let adapter = Adapter::new(volume, options, Arc::clone(&ended));
+    let notifier = Arc::new(OnceLock::new());
+    let adapter = Adapter::new(volume, options, Arc::clone(&ended), Arc::clone(&notifier));
     let session = Session::new(adapter, mountpoint, &options.config(source))?;
+    let _ = notifier.set(session.notifier());
     Ok(Mounted { session: ManuallyDrop::new(session.spawn()?), ended })
 }
 

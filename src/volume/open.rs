@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{OFlags, Stat, fstat};
 use rustix::io::Errno;
@@ -18,12 +19,20 @@ use super::names::BackingName;
 use super::open_file::{File, FilePolicy};
 
 /// A file that somebody has open, until [`Volume::close`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct FileHandle {
     /// Inode number.
     pub ino: u64,
     /// The open file, shared by all handles of the inode.
     pub file: Arc<File>,
+    /// The count of [`super::privilege::Grants`] when it was last found without privileges.
+    pub(super) unprivileged: AtomicU64,
+}
+
+impl FileHandle {
+    fn new(ino: u64, file: Arc<File>) -> Self {
+        Self { ino, file, unprivileged: AtomicU64::new(0) }
+    }
 }
 
 /// A handle, and whether the kernel's cached pages of the file are still right.
@@ -70,22 +79,21 @@ impl Volume {
         if access == Access::ReadWrite {
             self.tree.writable()?;
         }
-        let already_open = self.files.find(ino).is_some();
-        let file = self.open_file(ino)?;
-        let keep_cache = already_open
-            || fstat(file.backing_fd())
-                .is_ok_and(|stat| self.tree.inodes.was_seen(ino, self.fingerprint(&stat)));
-        Ok(Opened { handle: FileHandle { ino, file }, keep_cache })
+        let mut found = None;
+        let file = self.open_file(ino, |stat| found = Some(self.fingerprint(stat)))?;
+        // Nothing was opened: it is open already, and what is cached of it is watched over.
+        let keep_cache = found.is_none_or(|found| self.tree.inodes.was_seen(ino, found));
+        Ok(Opened { handle: FileHandle::new(ino, file), keep_cache })
     }
 
     /// Gives a handle back. Contents that the kernel has cached stay good if nothing changes them.
-    pub fn close(&self, handle: FileHandle) {
-        let FileHandle { ino, file } = handle;
-        let stat = fstat(file.backing_fd());
+    pub fn close(&self, handle: Arc<FileHandle>) {
+        let ino = handle.ino;
+        let stat = fstat(handle.file.backing_fd());
         if let Ok(stat) = &stat {
             self.tree.inodes.set_seen(ino, self.fingerprint(stat));
         }
-        drop(file);
+        drop(handle);
         self.files.release(ino);
         if stat.is_ok_and(|stat| stat.st_nlink == 0) {
             self.files.removed(ino);
@@ -110,9 +118,29 @@ impl Volume {
         let ino = self.tree.inodes.shown(stat.st_ino);
         self.tree.inodes.enter(ino, parent, &name.entry);
         match self.files.adopt(ino, fd, &policy_of(&dir)?) {
-            Ok(file) => Ok((self.shown_attr(ino, &stat)?, FileHandle { ino, file })),
+            Ok(file) => Ok((self.shown_attr(ino, &stat)?, FileHandle::new(ino, file))),
             Err(error) => {
                 self.forget(ino, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds a regular file and opens it. The kernel then holds a lookup.
+    ///
+    /// # Errors
+    /// `NotFound`; as [`Volume::open_handle`].
+    pub fn open_existing(
+        &self,
+        parent: u64,
+        name: &[u8],
+        access: Access,
+    ) -> Result<(Attr, FileHandle)> {
+        let attr = self.lookup(parent, name)?.ok_or(VolumeError::NotFound)?;
+        match self.open_handle(attr.ino, access) {
+            Ok(opened) => Ok((attr, opened.handle)),
+            Err(error) => {
+                self.forget(attr.ino, 1);
                 Err(error)
             }
         }
@@ -128,7 +156,7 @@ impl Volume {
         match self.open_briefly(ino) {
             Ok(opened) => opened.file().truncate(size),
             Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) if size == 0 => {
-                self.files.erase(ino, |flags| self.reopen(ino, flags))
+                self.files.erase(ino, |flags| Ok(self.reopen(ino, flags)?.0))
             }
             Err(error) => Err(error),
         }
@@ -136,7 +164,7 @@ impl Volume {
 
     /// Opens a file for the length of one call.
     pub(super) fn open_briefly(&self, ino: u64) -> Result<Briefly<'_>> {
-        let file = self.open_file(ino)?;
+        let file = self.open_file(ino, |_| ())?;
         Ok(Briefly { file, _release: Release { volume: self, ino } })
     }
 
@@ -145,22 +173,28 @@ impl Volume {
         self.files.find(ino).map(|file| file.size())
     }
 
-    fn open_file(&self, ino: u64) -> Result<Arc<File>> {
+    /// Opens `ino` and tells `found` the state of its backing file, if that had to be opened.
+    fn open_file(&self, ino: u64, mut found: impl FnMut(&Stat)) -> Result<Arc<File>> {
         let policy = self.file_policy(ino)?;
-        self.files.open(ino, &policy, |flags| self.reopen(ino, flags))
+        self.files.open(ino, &policy, |flags| {
+            let (fd, stat) = self.reopen(ino, flags)?;
+            found(&stat);
+            Ok(fd)
+        })
     }
 
     /// Opens the backing file of `ino`. Locks: the directory's, for reading, for a moment.
-    fn reopen(&self, ino: u64, flags: OFlags) -> Result<OwnedFd, Errno> {
+    fn reopen(&self, ino: u64, flags: OFlags) -> Result<(OwnedFd, Stat), Errno> {
         let place = self.place(ino).map_err(|error| match error {
             VolumeError::Io(errno) => errno,
             _ => Errno::STALE,
         })?;
         let fd = place.open(flags)?;
-        if self.tree.inodes.shown(fstat(&fd)?.st_ino) != ino {
+        let stat = fstat(&fd)?;
+        if self.tree.inodes.shown(stat.st_ino) != ino {
             return Err(Errno::STALE);
         }
-        Ok(fd)
+        Ok((fd, stat))
     }
 
     /// The KMS keys that `ino` may be under: those of all directories that it is in (R9).

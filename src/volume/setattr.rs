@@ -6,6 +6,8 @@ use super::Volume;
 use super::attr::{Attr, AttrChange, NewTime};
 use super::error::Result;
 use super::place::Place;
+use super::privilege::drop_at;
+use super::tree::Caller;
 
 impl Volume {
     /// Changes what `change` names and returns the attributes after it.
@@ -15,7 +17,7 @@ impl Volume {
     ///
     /// # Errors
     /// `ReadOnly`, `Stale`; what truncating a file gives; those of the backing filesystem.
-    pub fn set_attr(&self, ino: u64, change: &AttrChange) -> Result<Attr> {
+    pub fn set_attr(&self, ino: u64, change: &AttrChange, caller: Caller) -> Result<Attr> {
         self.tree.writable()?;
         let mut change = *change;
         if let Some(size) = change.size {
@@ -25,7 +27,13 @@ impl Volume {
             }
             self.truncate(ino, size)?;
         }
-        let ((), stat) = self.act(ino, |place| change_inode(place, &change))?;
+        self.tree.grants.note(change.mode.unwrap_or(0));
+        let ((), stat) = self.act(ino, |place| {
+            if change.size.is_some() && !caller.keeps_privileges() {
+                drop_at(place)?;
+            }
+            change_inode(place, &change)
+        })?;
         if (change.mode.is_some() || change.gid.is_some())
             && let Some(dir) = self.tree.dirs.find(ino)
         {

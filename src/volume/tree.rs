@@ -11,6 +11,7 @@ use super::dir_locks::DirLocks;
 use super::error::{Result, VolumeError};
 use super::inode::InodeTable;
 use super::open::Fingerprints;
+use super::privilege::Grants;
 use super::setup::Options;
 use super::unsynced::Unsynced;
 use crate::crypto::random;
@@ -26,6 +27,7 @@ pub struct Tree {
     pub(super) dirs: DirCache,
     pub(super) locks: DirLocks,
     pub(super) unsynced: Unsynced,
+    pub(super) grants: Grants,
     pub(super) options: Options,
     pub(super) hasher: Fingerprints,
     root: OwnedFd,
@@ -79,6 +81,7 @@ impl Tree {
             dirs: DirCache::new(dir_capacity()),
             locks: DirLocks::new(),
             unsynced: Unsynced::default(),
+            grants: Grants::default(),
             options,
             hasher: Fingerprints::new(),
             root,

@@ -19,6 +19,7 @@ use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::open::Briefly;
 use super::place::Place;
+use super::privilege::drop_setgid;
 use super::tree::Caller;
 use crate::envelope::{XATTR_PREFIX, XattrKeys};
 
@@ -82,7 +83,14 @@ impl Volume {
     ///
     /// # Errors
     /// `Io(EXIST)` and `Io(NODATA)` as `mode` says; `Io(NOSPC)` where the backing inode is full.
-    pub fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+    pub fn set_xattr(
+        &self,
+        ino: u64,
+        name: &[u8],
+        value: &[u8],
+        mode: SetMode,
+        caller: Caller,
+    ) -> Result<()> {
         self.tree.writable()?;
         self.check_name(name)?;
         let flags = match mode {
@@ -91,7 +99,12 @@ impl Volume {
             SetMode::Replace => XattrFlags::REPLACE,
         };
         if !name.starts_with(USER) {
-            set(&self.place(ino)?, name, value, flags)?;
+            let place = self.place(ino)?;
+            set(&place, name, value, flags)?;
+            if name == ACL_ACCESS {
+                drop_setgid(&place, caller)?;
+            }
+            drop(place);
             self.acl_changed(ino, name);
             return Ok(());
         }
