@@ -87,7 +87,8 @@ impl Volume {
     }
 
     /// Gives a handle back. Contents that the kernel has cached stay good if nothing changes them.
-    pub fn close(&self, handle: Arc<FileHandle>) {
+    pub fn close(&self, handle: impl Into<Arc<FileHandle>>) {
+        let handle = handle.into();
         let ino = handle.ino;
         let stat = fstat(handle.file.backing_fd());
         if let Ok(stat) = &stat {

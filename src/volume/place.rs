@@ -77,7 +77,11 @@ impl Place<'_> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
         match &self.at {
             At::Entry(dir, name) => openat(dir, &**name, flags | OFlags::NOFOLLOW, Mode::empty()),
-            At::Pinned(fd) => openat(CWD, proc_path(fd.as_fd()), flags, Mode::empty()),
+            // The path is a link of its own kind that leads to the inode itself.
+            At::Pinned(fd) => {
+                let flags = flags.difference(OFlags::NOFOLLOW);
+                openat(CWD, proc_path(fd.as_fd()), flags, Mode::empty())
+            }
             At::Root(fd) => openat(fd, ".", flags, Mode::empty()),
         }
     }
