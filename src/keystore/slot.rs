@@ -99,7 +99,8 @@ impl Keystore {
         self.write(|writer| insert(writer, slot, now.into()))
     }
 
-    /// Removes a way to unlock. It opens no later copy of the keystore; earlier copies it still does.
+    /// Removes a way to unlock. Whoever opened the keystore with it, or has an earlier copy of the
+    /// file, knows the root key, which stays the same: against them, make new keys elsewhere.
     /// Errors: `SlotNotFound`, `LastSlot`.
     pub fn remove_slot(&self, slot: SlotId) -> Result<(), KeystoreError> {
         self.write(|writer| {

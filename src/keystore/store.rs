@@ -449,9 +449,43 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 fn fault(path: &Path, error: &rusqlite::Error) -> KeystoreError {
     let path = path.to_owned();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => KeystoreError::Locked(path),
-        Some(ErrorCode::NotADatabase) => KeystoreError::NotAKeystore(path),
-        _ => KeystoreError::Database { path, detail: error.to_string() },
+    let advice = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            return KeystoreError::Locked(path);
+        }
+        Some(ErrorCode::NotADatabase) => return KeystoreError::NotAKeystore(path),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            ": check that it and its directory can be written"
+        }
+        Some(ErrorCode::DiskFull) => ": nothing was changed, make room and try again",
+        Some(ErrorCode::DatabaseCorrupt) => ": restore it from a backup",
+        _ => "",
+    };
+    KeystoreError::Database { path, detail: format!("{error}{advice}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a network filesystem, where the WAL index in shared memory would be one per machine.
+    #[test]
+    fn a_store_that_is_held_alone_needs_no_shared_memory_and_lets_nobody_else_in() {
+        let dir = std::env::temp_dir().join(format!("kmsfs-store-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("store.db");
+        std::fs::write(&path, "").unwrap();
+        Store::create(&path).unwrap().close().unwrap();
+        let mut alone = Store::open(&path, Sharing::Alone).unwrap();
+        let row = MetaRow { id: [1; 16], sealed: vec![2; 8] };
+        alone.write(|rows| rows.put_meta(&row)).unwrap();
+        assert!(!dir.join("store.db-shm").exists());
+        let second = Store::open(&path, Sharing::Alone).map(drop).unwrap_err();
+        assert!(matches!(second, KeystoreError::Locked(_)), "{second}");
+        drop(alone);
+        let mut next = Store::open(&path, Sharing::Alone).unwrap();
+        assert_eq!(next.read(|rows| rows.meta()).unwrap().sealed, row.sealed);
+        drop(next);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

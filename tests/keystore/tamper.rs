@@ -164,6 +164,45 @@ fn a_row_of_another_keystore_does_not_open() {
     assert!(matches!(error, KeystoreError::Tampered { .. }), "{error}");
 }
 
+/// Seeded damage of the raw file: an error or the right plaintext, never a panic, never another
+/// plaintext.
+#[test]
+fn random_damage_of_the_file_never_gives_wrong_bytes() {
+    let f = populated();
+    let key = by_id(f.key());
+    let context = EncryptionContext::new();
+    let blob = f.keystore.encrypt(&key, b"plaintext", &context, Caller::Cli).unwrap();
+    let (pristine, path) = (std::fs::read(f.checkpointed()).unwrap(), f.dir.join("damaged.db"));
+    let mut state = 0x6b6d_7366_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let (mut opened, mut refused) = (0, 0);
+    for _ in 0..200 {
+        let mut bytes = pristine.clone();
+        for _ in 0..=random(3) {
+            let at = random(bytes.len());
+            bytes[at] ^= u8::try_from(1 + random(255)).unwrap();
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        match Keystore::open_damaged(&path, &f.unlock()) {
+            Ok(damaged) => {
+                opened += 1;
+                if let Ok(decrypted) = damaged.decrypt(&blob, &context, None) {
+                    assert_eq!(decrypted.plaintext.expose(), b"plaintext");
+                }
+                damaged.verify().ok();
+            }
+            Err(_) => refused += 1,
+        }
+        for suffix in ["-wal", "-shm"] {
+            std::fs::remove_file(f.dir.join(&format!("damaged.db{suffix}"))).ok();
+        }
+    }
+    assert!(opened > 50 && refused > 5, "{opened} opened, {refused} refused");
+}
+
 #[test]
 fn a_good_keystore_verifies_and_is_counted() {
     let report = populated().keystore.verify().unwrap();
