@@ -53,19 +53,21 @@ impl Output {
     }
 }
 
-/// Columns of text, each as wide as its widest cell.
+/// Columns of text, each as wide as its widest cell; an empty header is left out.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+    let head: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
+    let lines = || std::iter::once(&head).filter(|head| !head.is_empty()).chain(rows);
+    let mut widths: Vec<usize> = Vec::new();
+    for line in lines() {
+        widths.resize(widths.len().max(line.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let head: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
     let mut text = String::new();
-    for row in std::iter::once(&head).chain(rows) {
+    for line in lines() {
         let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -110,6 +112,7 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
         assert_eq!(table(&["X", "Y"], &rows), "X    Y\na    bb\nccc  d\n");
+        assert_eq!(table(&[], &rows), "a    bb\nccc  d\n");
     }
 
     #[test]
