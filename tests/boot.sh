@@ -64,7 +64,6 @@ check "file is there again" test "$(cat /srv/data/file)" = "kept over a restart"
 kill -9 "$(state MainPID)"
 for _ in $(seq 50); do sleep 0.2; mounted && [ -s /srv/data/file ] && break; done
 check "comes back after kill -9" test "$(cat /srv/data/file)" = "kept over a restart"
-mkdir -p /run/user-of-volume && cd / && sleep 0.1
 journalctl -u kmsfs@data --no-pager | tail -n 30
 systemctl poweroff --no-block
 TEST

@@ -79,7 +79,11 @@ fn keystore_advice(error: &KeystoreError) -> Option<&'static str> {
 
 /// An error of a volume, told about the vault or the file that was worked on.
 pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
-    let failure = CliError::new(volume_exit(error), format!("{}: {error}", what.display()));
+    let named = match error {
+        VolumeError::NotAVolume(_) | VolumeError::Keystore(_) => error.to_string(),
+        _ => format!("{}: {error}", what.display()),
+    };
+    let failure = CliError::new(volume_exit(error), named);
     match error {
         VolumeError::KeyUnusable(_) => failure.advise(
             "'kmsfs key list' shows its state; if it is not in the list, name the keystore that has it",

@@ -29,8 +29,15 @@ pub(super) fn run(plan: &Plan, unlock: &Unlock, detached: bool) -> Result<Exit, 
     process::lock_memory();
     let volume = open(plan, &keystore)?;
     let options = fuse_options(plan);
-    let mounted = fuse::mount(Arc::clone(&volume), &plan.vault, &plan.mountpoint, &options)
-        .map_err(|error| explain_mount(&plan.mountpoint, &error))?;
+    let mounted = fuse::mount(Arc::clone(&volume), &plan.vault, &plan.mountpoint, &options);
+    let mounted = match mounted {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            // Nothing was changed: the next session must not take this one for a crash.
+            let _ = volume.end();
+            return Err(explain_mount(&plan.mountpoint, &error));
+        }
+    };
     let served = serve(plan, &volume, &keystore, &mounted, detached);
     if served.is_err() {
         // Nobody would ever answer at that mountpoint.
@@ -177,17 +184,20 @@ fn go_to_background(
 
 fn explain_mount(mountpoint: &Path, error: &std::io::Error) -> CliError {
     let place = mountpoint.display();
+    // What fusermount3 said ends with a newline.
+    let said = error.to_string();
+    let said = said.trim();
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => CliError::new(
             Exit::FuseMissing,
-            format!("may not mount at {place}: {error}"),
+            format!("may not mount at {place}: {said}"),
         )
         .advise(
             "-o allow_other needs user_allow_other in /etc/fuse.conf; a container needs the right \
              to mount",
         ),
         std::io::ErrorKind::NotFound => {
-            CliError::new(Exit::FuseMissing, format!("cannot mount at {place}: {error}"))
+            CliError::new(Exit::FuseMissing, format!("cannot mount at {place}: {said}"))
                 .advise("is /dev/fuse there, and the package fuse3 installed?")
         }
         _ => {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::args::StatusArgs;
@@ -84,10 +85,10 @@ fn mode(mount: &Mounted) -> String {
     if read_only { "read-only".into() } else { "read-write".into() }
 }
 
-/// Without its daemon a mount answers nothing.
+/// Without its daemon a mount answers nothing. Attributes may still come from the kernel's cache;
+/// the free space never does.
 fn is_alive(mount: &Mounted) -> bool {
-    let answer = std::fs::metadata(&mount.mountpoint);
-    !answer.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    !matches!(rustix::fs::statvfs(&mount.mountpoint), Err(Errno::NOTCONN))
 }
 
 fn merge(into: &mut Value, from: &Value) {

@@ -1,0 +1,211 @@
+//! Mounting and steering a mount. These need `/dev/fuse`, and `fusermount3` when not run as root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::machine::{Machine, keyed};
+
+/// A machine with a vault that is mounted at `m`.
+fn mounted() -> Machine {
+    let machine = Machine::new();
+    machine.ok(&keyed(&["mount", "--create", "vault", "m"]));
+    machine
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    text.lines().any(|line| line.split(' ').nth(4) == path.to_str())
+}
+
+#[track_caller]
+fn within(time: Duration, what: impl Fn() -> bool) {
+    let end = Instant::now() + time;
+    while !what() {
+        assert!(Instant::now() < end, "not within {time:?}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// A process that has a file open until it is dropped.
+struct Reader(Child);
+
+impl Reader {
+    fn of(path: PathBuf) -> Self {
+        let file = fs::File::open(path).unwrap();
+        Self(Command::new("sleep").arg("60").stdin(file).stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn one_command_makes_everything_and_the_files_are_there_next_time() {
+    let machine = mounted();
+    assert!(is_mounted(&machine.path("m")));
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    machine.ok(&["umount", "m"]);
+    assert!(!is_mounted(&machine.path("m")));
+    assert_eq!(fs::read_dir(machine.path("m")).unwrap().count(), 0);
+    assert_eq!(machine.ok(&keyed(&["cat", "vault", "file"])), "hello");
+    machine.ok(&keyed(&["mount", "--create", "vault", "m"]));
+    assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
+}
+
+#[test]
+fn a_mountpoint_that_is_of_no_use_is_code_10() {
+    let machine = mounted();
+    fs::create_dir(machine.path("full")).unwrap();
+    fs::write(machine.path("full/file"), "").unwrap();
+    machine.fails(&keyed(&["mount", "vault", "m"]), 10, "already");
+    machine.fails(&keyed(&["mount", "vault", "full"]), 10, "not empty");
+    machine.fails(&keyed(&["mount", "vault", "full/file"]), 10, "not a directory");
+    machine.fails(&keyed(&["mount", "vault", "vault/m"]), 10, "lie in each other");
+}
+
+#[test]
+fn a_vault_in_use_is_code_9() {
+    let machine = mounted();
+    fs::create_dir(machine.path("m2")).unwrap();
+    machine.fails(&keyed(&["mount", "vault", "m2"]), 9, "in use");
+    machine.fails(&keyed(&["fsck", "vault"]), 9, "in use");
+    assert!(!is_mounted(&machine.path("m2")));
+}
+
+#[test]
+fn a_failure_of_the_daemon_is_a_failure_of_the_command() {
+    let machine = mounted();
+    machine.ok(&["umount", "m"]);
+    for name in ["volume", "volume.bak"] {
+        let path = machine.path("vault/.kmsfs").join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let output = machine.run(&keyed(&["mount", "vault", "m"]));
+    assert_eq!(output.status.code(), Some(15), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!output.stderr.is_empty());
+}
+
+#[test]
+fn a_busy_mount_names_who_keeps_it_busy() {
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    let reader = Reader::of(machine.path("m/file"));
+    machine.fails(&["umount", "m"], 17, "sleep");
+    assert!(is_mounted(&machine.path("m")));
+    machine.ok(&["umount", "--lazy", "m"]);
+    assert!(!is_mounted(&machine.path("m")));
+    drop(reader);
+    within(Duration::from_secs(10), || machine.run(&keyed(&["fsck", "vault"])).status.success());
+}
+
+#[test]
+fn status_tells_of_mounts() {
+    let machine = mounted();
+    let status = machine.json(&["status", "m"]);
+    assert_eq!((&status["mounted"], &status["mode"]), (&true.into(), &"read-write".into()));
+    assert_eq!(machine.json(&["status", "vault"])["pid"], status["pid"]);
+    let all = machine.json(&["status"]);
+    let mounts = all["mounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|mount| mount["pid"] == status["pid"]));
+}
+
+#[test]
+fn a_live_mount_is_rewrapped_and_old_material_retired() {
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    machine.fails(&retire, 14, "1 file and ");
+    let report = machine.json(&["rewrap", "m", "--changed-list", "changed"]);
+    assert_eq!((&report["complete"], &report["rewrapped"]), (&true.into(), &1.into()));
+    let changed = fs::read_to_string(machine.path("changed")).unwrap();
+    assert!(machine.path("vault").join(changed.trim_end()).is_file(), "{changed}");
+    machine.ok(&retire);
+    machine.ok(&["umount", "m"]);
+    assert_eq!(machine.ok(&keyed(&["cat", "vault", "file"])), "hello");
+}
+
+#[test]
+fn a_directory_gets_its_own_key_and_losing_it_costs_only_that() {
+    let machine = mounted();
+    fs::create_dir(machine.path("m/finance")).unwrap();
+    fs::write(machine.path("m/file"), "open").unwrap();
+    let key = machine.json(&keyed(&["key", "create", "--alias", "alias/finance"]));
+    machine.ok(&["policy", "set", "m/finance", "--key", "alias/finance"]);
+    let policy = machine.json(&["policy", "show", "m/finance"]);
+    assert_eq!((&policy["key"], &policy["inherited"]), (&key["KeyId"], &false.into()));
+    machine.fails(&["policy", "show", "vault"], 18, "not inside a mounted vault");
+    machine.fails(&["policy", "set", "m/finance", "--key", "alias/none"], 12, "alias/none");
+    let secret = machine.path("m/finance/secret");
+    fs::write(&secret, "gold").unwrap();
+    machine.ok(&keyed(&["key", "disable", "alias/finance"]));
+    within(Duration::from_secs(2), || fs::read(&secret).is_err());
+    assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"open");
+    machine.ok(&keyed(&["key", "enable", "alias/finance"]));
+    within(Duration::from_secs(2), || fs::read(&secret).is_ok_and(|text| text == b"gold"));
+    let warning = keyed(&["key", "schedule-deletion", "alias/finance"]);
+    machine.fails(&warning, 14, "1 file and 1 directory would be lost");
+}
+
+#[test]
+fn a_read_only_mount_refuses_changes() {
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    machine.ok(&["umount", "m"]);
+    machine.ok(&keyed(&["mount", "--read-only", "vault", "m"]));
+    assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
+    let error = fs::write(machine.path("m/file"), "x").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+    assert_eq!(machine.json(&["status", "m"])["mode"], "read-only");
+    machine.ok(&["umount", "m"]);
+}
+
+#[test]
+fn a_signal_ends_a_foreground_mount_cleanly() {
+    let machine = mounted();
+    machine.ok(&["umount", "m"]);
+    let mut daemon =
+        machine.command(&keyed(&["mount", "--foreground", "vault", "m"])).spawn().unwrap();
+    within(Duration::from_secs(20), || is_mounted(&machine.path("m")));
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    let kill = Command::new("kill").arg(daemon.id().to_string()).status().unwrap();
+    assert!(kill.success());
+    assert!(daemon.wait().unwrap().success());
+    assert!(!is_mounted(&machine.path("m")));
+    assert_eq!(machine.ok(&keyed(&["cat", "vault", "file"])), "hello");
+}
+
+#[test]
+fn a_mount_whose_daemon_was_killed_is_taken_away() {
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    let pid = machine.json(&["status", "m"])["pid"].to_string();
+    assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    within(Duration::from_secs(5), || fs::read_dir(machine.path("m")).is_err());
+    assert_eq!(machine.json(&["status", "m"])["alive"], false);
+    machine.fails(&keyed(&["mount", "vault", "m"]), 10, "umount");
+    machine.ok(&["umount", "m"]);
+    machine.ok(&keyed(&["mount", "vault", "m"]));
+    assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
+}
+
+#[test]
+fn the_mount_helper_does_what_fstab_says() {
+    let machine = mounted();
+    machine.ok(&["umount", "m"]);
+    let helper = machine.path("mount.fuse.kmsfs");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kmsfs"), &helper).unwrap();
+    let mut command = machine.command_of(&helper, &["vault", "m", "-o", "rw,nofail,key-file=key"]);
+    assert!(command.args(["-t", "fuse.kmsfs"]).status().unwrap().success());
+    assert!(is_mounted(&machine.path("m")));
+    machine.ok(&["umount", "m"]);
+}

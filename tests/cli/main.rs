@@ -1,0 +1,5 @@
+//! The command line as a stranger meets it: the built program, an empty home, bad input.
+
+mod bad_input;
+mod live;
+mod machine;
