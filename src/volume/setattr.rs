@@ -28,6 +28,7 @@ impl Volume {
             self.truncate(ino, size)?;
         }
         self.tree.grants.note(change.mode.unwrap_or(0));
+        let _times = self.times.hold(ino);
         let ((), stat) = self.act(ino, |place| {
             if change.size.is_some() && !caller.keeps_privileges() {
                 drop_at(place)?;

@@ -17,8 +17,14 @@ use super::backing::{Backing, BackingFile};
 pub(super) const RECORD: usize = 32;
 
 /// Which ctime to show for which inode.
-#[derive(Debug, Default)]
-pub struct ShownTimes(Mutex<Inner>);
+#[derive(Debug)]
+pub struct ShownTimes {
+    inner: Mutex<Inner>,
+    /// Held while the times of an inode are changed, or put back; lock order: before `inner`.
+    turns: [Mutex<()>; TURNS],
+}
+
+const TURNS: usize = 64;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -33,7 +39,25 @@ struct Shown {
     shown: i64,
 }
 
+impl Default for ShownTimes {
+    fn default() -> Self {
+        Self::new(Inner::default())
+    }
+}
+
 impl ShownTimes {
+    fn new(inner: Inner) -> Self {
+        Self { inner: Mutex::new(inner), turns: std::array::from_fn(|_| Mutex::default()) }
+    }
+
+    /// Keeps the times of an inode still: for whoever sets attributes, so that a header update at
+    /// the same moment does not put the old ones back.
+    pub(super) fn hold(&self, ino: u64) -> MutexGuard<'_, ()> {
+        let at = usize::try_from(ino % TURNS as u64).unwrap_or(0);
+        let turn = self.turns.get(at).unwrap_or(&self.turns[0]);
+        turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The list that these saved bytes hold; damaged records are left out.
     pub(super) fn parse(bytes: &[u8]) -> Self {
         let times = bytes.chunks_exact(RECORD).filter_map(|record| {
@@ -50,7 +74,7 @@ impl ShownTimes {
             };
             Some((u64::from_le_bytes(*ino), shown))
         });
-        Self(Mutex::new(Inner { times: times.collect(), unsaved: Vec::new() }))
+        Self::new(Inner { times: times.collect(), unsaved: Vec::new() })
     }
 
     /// The records to append to the saved list: a later one counts.
@@ -88,6 +112,7 @@ impl ShownTimes {
         ino: u64,
         change: impl FnOnce() -> Result<(), Errno>,
     ) -> Result<(), Errno> {
+        let _turn = self.hold(ino);
         let shown = self.shown(ino, ctime(&fstat(fd)?));
         change()?;
         let backing = ctime(&fstat(fd)?);
@@ -99,7 +124,7 @@ impl ShownTimes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
