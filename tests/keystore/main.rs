@@ -8,6 +8,7 @@ mod bad_input;
 mod deletion;
 mod export;
 mod lifecycle;
+mod memory;
 mod processes;
 mod rotation;
 mod secrecy;
