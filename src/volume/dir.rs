@@ -99,9 +99,9 @@ impl Dir {
             return Ok(rules);
         }
         let setgid = fstat(&self.fd)?.st_mode & libc::S_ISGID != 0;
-        let default_acl = match fgetxattr(&self.fd, DEFAULT_ACL, &mut [0_u8; 0]) {
+        let default_acl = match fgetxattr(&self.fd, DEFAULT_ACL, &mut [0_u8; 64]) {
             Ok(length) => length > 0,
-            Err(_) => false,
+            Err(error) => error == Errno::RANGE,
         };
         let found = CreateRules { default_acl, setgid };
         *rules = Some(found);
