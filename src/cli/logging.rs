@@ -37,6 +37,11 @@ pub(super) fn start(verbose: u8) {
         .write_style(env_logger::WriteStyle::Never)
         .try_init();
     debug_assert!(started.is_ok(), "logging is started once");
+    // In the background stderr is gone, and a message of a panic could hold anything.
+    std::panic::set_hook(Box::new(|panic| match panic.location() {
+        Some(at) => log::error!("panic at {}:{}", at.file(), at.line()),
+        None => log::error!("panic"),
+    }));
 }
 
 /// Leaves stderr: from now on records go to syslog, or to `file` where there is no syslog.

@@ -18,7 +18,7 @@ pub(super) fn run(command: &SlotsCommand, global: &Global, output: Output) -> Re
         SlotsCommand::List => list(&keystore.list_slots()?, output),
         SlotsCommand::Add(secret) => {
             let unlock = unlock::new_secret(secret, "the new slot", output)?;
-            let slot = keystore.add_slot(&unlock, SystemTime::now().into())?;
+            let slot = keystore.add_slot(&unlock, SystemTime::now())?;
             output.result(&json!({ "id": slot }), || format!("added slot {slot}"));
         }
         SlotsCommand::Remove { slot, yes } => {
@@ -31,7 +31,7 @@ pub(super) fn run(command: &SlotsCommand, global: &Global, output: Output) -> Re
         SlotsCommand::Change { slot, secret } => {
             let old = SlotId::from_number(*slot);
             let unlock = unlock::new_secret(secret, "the slot", output)?;
-            let slot = keystore.replace_slot(old, &unlock, SystemTime::now().into())?;
+            let slot = keystore.replace_slot(old, &unlock, SystemTime::now())?;
             output.result(&json!({ "id": slot }), || {
                 format!(
                     "slot {slot} stands in the place of slot {old}, which opens nothing any more"

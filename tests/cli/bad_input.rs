@@ -109,6 +109,47 @@ fn what_is_no_keystore_is_code_6() {
 }
 
 #[test]
+fn a_keystore_of_a_newer_schema_is_code_6() {
+    let machine = Machine::with_vault();
+    machine.sql("PRAGMA user_version = 99");
+    machine.fails(&keyed(&["key", "list"]), 6, "upgrade kmsfs");
+}
+
+#[test]
+fn a_keystore_edited_by_hand_is_code_6() {
+    let machine = Machine::with_vault();
+    machine.sql("UPDATE kms_key SET sealed = zeroblob(length(sealed))");
+    machine.fails(&keyed(&["key", "list"]), 6, "changed by something else than kmsfs");
+    let machine = Machine::with_vault();
+    machine.sql("DELETE FROM alias");
+    machine.fails(&keyed(&["key", "list"]), 6, "something else than kmsfs");
+}
+
+#[test]
+fn a_vault_of_a_newer_format_is_code_8() {
+    let machine = Machine::with_vault();
+    for name in ["volume", "volume.bak"] {
+        let path = machine.path("vault/.kmsfs").join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        // The format number, behind the magic; the CRC ends the record.
+        bytes[8] = 2;
+        let end = bytes.len() - 4;
+        let crc = crc32fast::hash(&bytes[..end]).to_le_bytes();
+        bytes[end..].copy_from_slice(&crc);
+        fs::write(&path, bytes).unwrap();
+    }
+    machine.fails(&keyed(&["fsck", "vault"]), 8, "newer format");
+}
+
+#[test]
+fn a_vault_of_another_keystore_is_not_opened() {
+    let machine = Machine::with_vault();
+    fs::remove_dir_all(machine.path("data/kmsfs")).unwrap();
+    machine.ok(&keyed(&["keystore", "init"]));
+    machine.fails(&keyed(&["fsck", "vault"]), 13, "name the keystore that has it");
+}
+
+#[test]
 fn an_unknown_key_is_code_12_and_a_disabled_one_13() {
     let machine = Machine::with_vault();
     machine.fails(&keyed(&["key", "describe", "alias/none"]), 12, "alias/none");

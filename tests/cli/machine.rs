@@ -83,6 +83,12 @@ impl Machine {
         child.wait().unwrap().code().unwrap()
     }
 
+    /// Edits the keystore by hand.
+    pub(crate) fn sql(&self, text: &str) {
+        let keystore = rusqlite::Connection::open(self.path("data/kmsfs/keystore.db")).unwrap();
+        keystore.execute_batch(text).unwrap();
+    }
+
     /// Expects an exit code and a piece of the message.
     #[track_caller]
     pub(crate) fn fails(&self, words: &[&str], code: i32, message: &str) {

@@ -1,5 +1,7 @@
 //! The command line as a stranger meets it: the built program, an empty home, bad input.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod bad_input;
 mod live;
 mod machine;
