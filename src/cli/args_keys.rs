@@ -57,6 +57,15 @@ pub(super) enum KeyCommand {
         /// Key id, ARN or alias/NAME
         key: String,
     },
+    /// Destroy the keys whose waiting period is over
+    ///
+    /// Mounts do this by themselves once an hour. When the clock has moved by more than a day since
+    /// it was last seen, nothing is destroyed until somebody confirms the time.
+    DeleteExpired {
+        /// The clock of this machine is right
+        #[arg(long)]
+        confirm_clock: bool,
+    },
     /// Destroy old material that no file needs any more
     ///
     /// Scans every known vault and refuses while a header still refers to the material.
@@ -178,6 +187,15 @@ pub(super) enum KeystoreCommand {
     },
     /// Check every row
     Verify,
+    /// Accept a keystore that was damaged or tampered with, without what does not authenticate
+    ///
+    /// The last resort when there is no backup: names, vaults and slots that do not authenticate
+    /// are removed, everything else is taken as it is now.
+    Repair {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 /// `kmsfs keystore slots`.

@@ -12,7 +12,9 @@ use super::exit::{CliError, Exit};
 use super::output::{Output, table};
 use super::{key_destroy, keystore};
 use crate::id::KeyId;
-use crate::keystore::{AliasName, CreateKey, KeyMetadata, KeyRef, Keystore, MaterialState};
+use crate::keystore::{
+    AliasName, ClockTrust, CreateKey, KeyMetadata, KeyRef, Keystore, MaterialState,
+};
 
 /// Runs one of the commands.
 pub(super) fn run(command: &KeyCommand, global: &Global, output: Output) -> Result<Exit, CliError> {
@@ -40,6 +42,10 @@ pub(super) fn run(command: &KeyCommand, global: &Global, output: Output) -> Resu
             let key: KeyRef = key.parse()?;
             keystore.cancel_key_deletion(&key)?;
             state(&keystore, &key, "'kmsfs key enable' allows its use again", output)?;
+        }
+        KeyCommand::DeleteExpired { confirm_clock } => {
+            let trust = if *confirm_clock { ClockTrust::Confirmed } else { ClockTrust::Steps };
+            key_destroy::expired(&keystore, trust, output)?;
         }
         KeyCommand::Retire(args) => key_destroy::retire(&keystore, args, output)?,
     }

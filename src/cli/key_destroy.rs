@@ -14,7 +14,7 @@ use super::mountinfo::text;
 use super::output::{Output, count};
 use super::{failure, key, paths, prompt};
 use crate::id::{KeyId, MaterialId, VolumeId};
-use crate::keystore::{Keystore, MaterialState, ReferenceReport};
+use crate::keystore::{ClockTrust, Keystore, MaterialState, ReferenceReport};
 use crate::volume::{Needed, References};
 
 /// Starts the waiting period of a key, after telling what would be lost.
@@ -43,6 +43,27 @@ pub(super) fn schedule(
             survey.losses(key),
             scheduled.deletion_date
         )
+    });
+    Ok(())
+}
+
+/// Destroys the keys whose waiting period is over.
+pub(super) fn expired(
+    keystore: &Keystore,
+    trust: ClockTrust,
+    output: Output,
+) -> Result<(), CliError> {
+    let expired = keystore.delete_expired(SystemTime::now(), trust)?;
+    output.result(&key::value(&expired)?, || {
+        let mut lines: Vec<_> =
+            expired.deleted.iter().map(|key| format!("key {key} is destroyed")).collect();
+        lines.extend(expired.held.iter().map(|key| {
+            format!("key {key} waits: the clock leapt; --confirm-clock says that it is right")
+        }));
+        if lines.is_empty() {
+            lines.push("no waiting period is over".to_owned());
+        }
+        lines.join("\n")
     });
     Ok(())
 }

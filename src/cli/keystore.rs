@@ -12,7 +12,7 @@ use super::mountinfo::text;
 use super::output::{Output, count, table};
 use super::unlock::{self, MissingKeyFile, Source};
 use super::{key, paths, prompt, slots};
-use crate::keystore::Keystore;
+use crate::keystore::{Keystore, VerifyReport};
 
 /// Runs one of the commands.
 pub(super) fn run(
@@ -30,7 +30,8 @@ pub(super) fn run(
         KeystoreCommand::Import { file, export_passphrase_fd } => {
             import(file, *export_passphrase_fd, global, output)?;
         }
-        KeystoreCommand::Verify => return verify(global, output),
+        KeystoreCommand::Verify => return verify(&open_damaged(global)?.verify()?, output),
+        KeystoreCommand::Repair { yes } => return repair(global, *yes, output),
     }
     Ok(Exit::Ok)
 }
@@ -40,6 +41,13 @@ pub(super) fn open(global: &Global) -> Result<Keystore, CliError> {
     let path = paths::keystore(global)?;
     let unlock = Source::choose(global)?.take(&path)?;
     Ok(Keystore::open(&path, &unlock)?)
+}
+
+/// Opens the keystore even if its rows are not those that were written.
+fn open_damaged(global: &Global) -> Result<Keystore, CliError> {
+    let path = paths::keystore(global)?;
+    let unlock = Source::choose(global)?.take(&path)?;
+    Ok(Keystore::open_damaged(&path, &unlock)?)
 }
 
 fn init(global: &Global, create_key_file: bool, output: Output) -> Result<(), CliError> {
@@ -163,9 +171,23 @@ fn must_ask(what: &str) -> Result<(), CliError> {
         .advise("add --export-passphrase-fd N"))
 }
 
-fn verify(global: &Global, output: Output) -> Result<Exit, CliError> {
-    let report = open(global)?.verify()?;
-    output.result(&key::value(&report)?, || {
+fn repair(global: &Global, yes: bool, output: Output) -> Result<Exit, CliError> {
+    let keystore = open_damaged(global)?;
+    let found = keystore.verify()?;
+    if found.is_clean() {
+        return verify(&found, output);
+    }
+    let warning = format!(
+        "a backup is better: what does not authenticate is removed, and keys that were put back \
+         from an older copy are accepted\n{}",
+        found.problems.join("\n")
+    );
+    prompt::confirm(&warning, yes)?;
+    verify(&keystore.repair()?, output)
+}
+
+fn verify(report: &VerifyReport, output: Output) -> Result<Exit, CliError> {
+    output.result(&key::value(report)?, || {
         if report.is_clean() {
             return format!(
                 "intact: {}, {}, {}",

@@ -317,11 +317,11 @@ impl KeystoreError {
             Self::Tampered { table, row } => write!(
                 f,
                 "row {row} of table {table} was changed by something else than kmsfs: restore \
-                 the keystore from a backup"
+                 the keystore from a backup; 'kmsfs keystore verify' shows all"
             ),
             Self::RowSetTampered => f.write_str(
-                "rows were removed, added or put back by something else than kmsfs: restore the \
-                 keystore from a backup",
+                "rows of the keystore were removed, added or put back by something else than kmsfs: \
+                 restore it from a backup; 'kmsfs keystore verify' shows what is wrong",
             ),
             Self::SlotNotFound(slot) => write!(f, "the keystore has no slot {slot}"),
             Self::LastSlot => {

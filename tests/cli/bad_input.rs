@@ -201,6 +201,28 @@ fn the_last_slot_stays_and_a_changed_secret_replaces_the_old_one() {
 }
 
 #[test]
+fn a_keystore_edited_by_hand_is_refused_examined_and_repaired() {
+    let machine = Machine::with_vault();
+    let database = rusqlite::Connection::open(machine.path("data/kmsfs/keystore.db")).unwrap();
+    database.execute("UPDATE alias SET sealed = randomblob(90)", []).unwrap();
+    drop(database);
+    machine.fails(&keyed(&["key", "list"]), 6, "of table alias was changed");
+    let verify = machine.run(&keyed(&["keystore", "verify"]));
+    assert_eq!(verify.status.code(), Some(15));
+    machine.fails(&keyed(&["keystore", "repair"]), 14, "--yes");
+    machine.ok(&keyed(&["keystore", "repair", "--yes"]));
+    machine.ok(&keyed(&["keystore", "verify"]));
+    assert!(machine.json(&keyed(&["alias", "list"])).to_string().find("alias/").is_none());
+}
+
+#[test]
+fn destruction_by_date_is_asked_for_by_hand_too() {
+    let machine = Machine::with_vault();
+    let nothing = machine.json(&keyed(&["key", "delete-expired", "--confirm-clock"]));
+    assert_eq!(nothing, serde_json::json!({ "deleted": [], "held": [] }));
+}
+
+#[test]
 fn an_exported_keystore_is_imported_elsewhere() {
     let machine = Machine::with_vault();
     let before = machine.json(&keyed(&["key", "list"]));
