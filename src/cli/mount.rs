@@ -47,6 +47,7 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
         read_only: args.read_only || options.read_only == Some(true),
         options,
     };
+    place::keystore_outside(&plan.keystore, &plan.mountpoint)?;
     let unlock = if args.create {
         create::everything(&plan, &source, output)?
     } else {

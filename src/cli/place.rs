@@ -72,6 +72,19 @@ pub(super) fn apart(vault: &Path, mountpoint: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
+/// A daemon that had to read its own keystore through itself would wait for ever.
+pub(super) fn keystore_outside(keystore: &Path, mountpoint: &Path) -> Result<(), CliError> {
+    let keystore = paths::real(keystore)?;
+    if !keystore.starts_with(mountpoint) && mountinfo::holding(&keystore)?.is_none() {
+        return Ok(());
+    }
+    Err(CliError::new(
+        Exit::Mountpoint,
+        format!("the keystore {} lies on a kmsfs mount", keystore.display()),
+    )
+    .advise("keep it outside: it is needed to open what is inside"))
+}
+
 /// `/dev/fuse` can be opened, and who is not root has `fusermount3`.
 pub(super) fn fuse() -> Result<(), CliError> {
     let refuse =
