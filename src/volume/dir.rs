@@ -84,11 +84,6 @@ impl Dir {
         }
     }
 
-    /// True if names in it are decrypted.
-    pub(super) fn is_readable(&self) -> bool {
-        matches!(self.names, Names::Readable { .. })
-    }
-
     /// What it decides about the files made in it.
     ///
     /// # Errors

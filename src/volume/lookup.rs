@@ -34,6 +34,11 @@ impl Volume {
         }
     }
 
+    /// How many inodes the kernel knows, besides the root: what the inode table holds in memory.
+    pub fn known_inodes(&self) -> usize {
+        self.tree.inodes.count()
+    }
+
     /// The attributes of `ino`.
     ///
     /// # Errors

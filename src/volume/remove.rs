@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, fchmod, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::Volume;
@@ -84,13 +84,13 @@ impl Volume {
         if names.iter().any(|name| !is_ours(name, &names)) {
             return Err(VolumeError::NotEmpty);
         }
-        let (descriptor, rest): (Vec<_>, Vec<_>) =
-            names.iter().partition(|name| &***name == DIR_FILE.as_bytes());
-        for name in rest {
-            remove_any(&victim, name)?;
-        }
-        if !descriptor.is_empty() {
-            unlinkat(&victim, DIR_FILE, AtFlags::empty())?;
+        match clear(&victim, &names) {
+            // Its own mode keeps its owner from changing it, but not from removing it.
+            Err(VolumeError::Io(Errno::ACCESS)) => {
+                fchmod(&victim, Mode::RWXU)?;
+                clear(&victim, &names)?;
+            }
+            other => other?,
         }
         Ok(victim)
     }
@@ -153,6 +153,17 @@ fn is_ours(name: &[u8], names: &[Box<[u8]>]) -> bool {
     match name.strip_suffix(SIDECAR_SUFFIX.as_bytes()) {
         Some(entry) if is_sidecar(name) => !names.iter().any(|other| &**other == entry),
         _ => name == DIR_FILE.as_bytes() || name.starts_with(TEMP_PREFIX.as_bytes()),
+    }
+}
+
+/// Removes the vault's own files from a directory, the descriptor last.
+fn clear(dir: &OwnedFd, names: &[Box<[u8]>]) -> Result<()> {
+    for name in names.iter().filter(|name| &***name != DIR_FILE.as_bytes()) {
+        remove_any(dir, name)?;
+    }
+    match unlinkat(dir, DIR_FILE, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -22,7 +22,7 @@ const MAX_DIRS: u64 = 4096;
 
 /// The namespace half of a volume.
 #[derive(Debug)]
-pub struct Tree {
+pub(super) struct Tree {
     pub(super) inodes: InodeTable,
     pub(super) dirs: DirCache,
     pub(super) locks: DirLocks,
@@ -72,7 +72,7 @@ impl Tree {
     ///
     /// # Errors
     /// Those of the backing filesystem, and `Random`.
-    pub fn new(root: OwnedFd, options: Options) -> Result<Self> {
+    pub(super) fn new(root: OwnedFd, options: Options) -> Result<Self> {
         let stat = fstat(&root)?;
         let mut session = [0; 4];
         random::fill(&mut session)?;
@@ -93,7 +93,7 @@ impl Tree {
     }
 
     /// The root directory of the vault.
-    pub fn root(&self) -> BorrowedFd<'_> {
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 

@@ -49,24 +49,24 @@ impl Unsynced {
         }
     }
 
-    /// Takes what `dir` has, to make it durable.
+    /// Takes what `dir` has, to make it durable. If that is everything, it is what all
+    /// directories have: one sync of the backing filesystem does for them all.
     pub(super) fn take(&self, dir: u64) -> Pending {
         let mut dirs = self.lock();
-        let pending = dirs.pending.remove(&dir);
-        if dirs.overflow {
-            Pending::Everything
-        } else {
-            pending.unwrap_or(Pending::Names(Vec::new()))
+        match dirs.pending.remove(&dir) {
+            Some(Pending::Everything) => {}
+            _ if dirs.overflow => {}
+            pending => return pending.unwrap_or(Pending::Names(Vec::new())),
         }
+        *dirs = Dirs::default();
+        Pending::Everything
     }
 
     /// Gives back what [`Self::take`] took: it could not be made durable.
     pub(super) fn give_back(&self, dir: u64, pending: Pending) {
         match pending {
             Pending::Names(names) => names.iter().for_each(|name| self.add(dir, name)),
-            Pending::Everything => {
-                self.lock().pending.insert(dir, Pending::Everything);
-            }
+            Pending::Everything => self.lock().overflow = true,
         }
     }
 
@@ -78,11 +78,6 @@ impl Unsynced {
             Some(Pending::Everything) => true,
             None => dirs.overflow,
         }
-    }
-
-    /// The whole backing filesystem was synced.
-    pub(super) fn clear(&self) {
-        *self.lock() = Dirs::default();
     }
 
     /// The directory is gone.
@@ -125,8 +120,10 @@ mod tests {
         for dir in 0..=MAX_DIRS as u64 {
             unsynced.add(dir, b"a");
         }
-        assert_eq!(unsynced.take(u64::MAX), Pending::Everything);
-        unsynced.clear();
-        assert_eq!(unsynced.take(u64::MAX), Pending::Names(vec![]));
+        let taken = unsynced.take(u64::MAX);
+        assert_eq!(taken, Pending::Everything);
+        assert_eq!(unsynced.take(5), Pending::Names(vec![]), "taken with the rest");
+        unsynced.give_back(u64::MAX, taken);
+        assert_eq!(unsynced.take(5), Pending::Everything);
     }
 }

@@ -1,0 +1,107 @@
+//! Descriptors: kept twice, repaired, and not missed where they are not needed.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use kmsfs::volume::VolumeError;
+
+use crate::fixture::{Fixture, ROOT};
+
+const ATTRIBUTE: &str = "user.kmsfs.dir";
+
+/// A volume with `d/f`, freshly opened, and the backing directory of `d`.
+fn with_a_directory() -> (Fixture, PathBuf) {
+    let mut fixture = Fixture::new();
+    let dir = fixture.mkdir(ROOT, "d").unwrap();
+    fixture.file(dir.ino, "f", "contents").unwrap();
+    let files = fixture.backing(|name| name == ".kmsfs.dir");
+    let file = files.iter().find(|file| file.parent() != Some(&fixture.vault())).unwrap();
+    let backing = file.parent().unwrap().to_owned();
+    fixture.reopen();
+    (fixture, backing)
+}
+
+fn attribute(dir: &PathBuf) -> Option<usize> {
+    rustix::fs::lgetxattr(dir, ATTRIBUTE, &mut [0_u8; 512]).ok()
+}
+
+#[test]
+fn a_lost_descriptor_file_comes_back_from_the_attribute() {
+    let (fixture, backing) = with_a_directory();
+    fs::remove_file(backing.join(".kmsfs.dir")).unwrap();
+    assert_eq!(fixture.contents(fixture.find("d/f").unwrap()), "contents");
+    assert_eq!(fs::metadata(backing.join(".kmsfs.dir")).unwrap().size(), 512);
+}
+
+#[test]
+fn a_torn_descriptor_file_comes_back_from_the_attribute() {
+    let (fixture, backing) = with_a_directory();
+    let mut bytes = fs::read(backing.join(".kmsfs.dir")).unwrap();
+    let whole = bytes.clone();
+    bytes[100] ^= 1;
+    fs::write(backing.join(".kmsfs.dir"), bytes).unwrap();
+    assert_eq!(fixture.contents(fixture.find("d/f").unwrap()), "contents");
+    assert_eq!(fs::read(backing.join(".kmsfs.dir")).unwrap(), whole);
+}
+
+#[test]
+fn a_lost_attribute_comes_back_from_the_file() {
+    let (fixture, backing) = with_a_directory();
+    rustix::fs::lremovexattr(&backing, ATTRIBUTE).unwrap();
+    assert_eq!(fixture.contents(fixture.find("d/f").unwrap()), "contents");
+    assert_eq!(attribute(&backing), Some(512));
+}
+
+#[test]
+fn a_directory_without_a_descriptor_does_not_hide_its_siblings() {
+    let (fixture, backing) = with_a_directory();
+    rustix::fs::lremovexattr(&backing, ATTRIBUTE).unwrap();
+    fs::remove_file(backing.join(".kmsfs.dir")).unwrap();
+    fixture.file(ROOT, "sibling", "").unwrap();
+    assert_eq!(fixture.list(ROOT), ["d", "sibling"]);
+
+    let broken = fixture.find("d").unwrap();
+    assert!(matches!(fixture.file(broken, "new", ""), Err(VolumeError::Tampered(_))));
+    assert!(matches!(fixture.mkdir(broken, "new"), Err(VolumeError::Tampered(_))));
+    let names = fixture.list(broken);
+    assert!(names.len() == 1 && names[0].starts_with("kmsfs.foreign."), "{names:?}");
+    fixture.volume().unlink(broken, names[0].as_bytes()).unwrap();
+    fixture.volume().rmdir(ROOT, b"d").unwrap();
+    assert_eq!(fixture.list(ROOT), ["sibling"]);
+}
+
+#[test]
+fn another_directorys_descriptor_is_not_accepted_with_its_names() {
+    let (fixture, backing) = with_a_directory();
+    let other = fs::read(fixture.vault().join(".kmsfs.dir")).unwrap();
+    fs::write(backing.join(".kmsfs.dir"), &other).unwrap();
+    rustix::fs::lsetxattr(&backing, ATTRIBUTE, &other, rustix::fs::XattrFlags::empty()).unwrap();
+    let dir = fixture.find("d").unwrap();
+    let names = fixture.list(dir);
+    assert!(names.iter().all(|name| name.starts_with("kmsfs.foreign.")), "{names:?}");
+}
+
+#[test]
+fn what_a_crash_left_unfinished_is_removed_when_it_is_met() {
+    let (fixture, backing) = with_a_directory();
+    let leftover = backing.join(".kmsfs.tmp.00000000.7");
+    fs::create_dir(&leftover).unwrap();
+    fs::write(leftover.join(".kmsfs.dir"), "torn").unwrap();
+    fs::write(backing.join(".kmsfs.tmp.00000000.8"), "").unwrap();
+    assert_eq!(fixture.list(fixture.find("d").unwrap()), ["f"]);
+    assert!(fixture.backing(|name| name.starts_with(".kmsfs.tmp.")).is_empty());
+}
+
+#[test]
+fn syncing_a_directory_after_many_changes_succeeds() {
+    let fixture = Fixture::new();
+    for i in 0..100 {
+        fixture.mkdir(ROOT, &format!("d{i}")).unwrap();
+        fixture.file(ROOT, &format!("{i}{}", "n".repeat(200)), "").unwrap();
+    }
+    fixture.volume().rmdir(ROOT, b"d5").unwrap();
+    fixture.volume().sync_dir(ROOT).unwrap();
+    fixture.mkdir(ROOT, "last").unwrap();
+    fixture.volume().sync_dir(ROOT).unwrap();
+}

@@ -1,0 +1,151 @@
+//! A volume over a fresh vault in a directory that goes away with it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use kmsfs::keystore::{CreateKey, Keystore, Unlock, create_key_file};
+use kmsfs::volume::attr::Attr;
+use kmsfs::volume::{
+    Caller, Detail, NewNode, Options, Origin, RenameHow, Result, Sink, Volume, VolumeError,
+};
+
+pub(crate) const ROOT: u64 = 1;
+pub(crate) const REPLACE: RenameHow =
+    RenameHow { no_replace: false, exchange: false, whiteout: false };
+
+pub(crate) struct Fixture {
+    dir: PathBuf,
+    keystore: Arc<Keystore>,
+    volume: Option<Volume>,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("kmsfs-namespace-{}-{count}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir(&dir).unwrap();
+        create_key_file(&dir.join("key")).unwrap();
+        let unlock = Unlock::KeyFile(dir.join("key"));
+        let now = SystemTime::now();
+        let keystore = Arc::new(Keystore::create(&dir.join("store"), &unlock, now).unwrap());
+        let key = keystore.create_key(CreateKey::default(), now).unwrap();
+        Volume::init_vault(&dir.join("vault"), keystore.clone(), key.key_id).unwrap();
+        let mut fixture = Self { dir, keystore, volume: None };
+        fixture.reopen();
+        fixture
+    }
+
+    /// Forgets everything in memory, as a new mount does.
+    pub(crate) fn reopen(&mut self) {
+        self.reopen_with(Options::default());
+    }
+
+    pub(crate) fn reopen_with(&mut self, options: Options) {
+        self.volume = None;
+        let opened = Volume::open_vault(&self.vault(), self.keystore.clone(), options);
+        self.volume = Some(opened.unwrap());
+    }
+
+    pub(crate) fn volume(&self) -> &Volume {
+        self.volume.as_ref().unwrap()
+    }
+
+    pub(crate) fn vault(&self) -> PathBuf {
+        self.dir.join("vault")
+    }
+
+    pub(crate) fn mkdir(&self, parent: u64, name: &str) -> Result<Attr> {
+        self.volume().mkdir(parent, name.as_bytes(), new_node(0o755))
+    }
+
+    /// Makes a file with these contents.
+    pub(crate) fn file(&self, parent: u64, name: &str, contents: &str) -> Result<Attr> {
+        let (attr, handle) =
+            self.volume().create_file(parent, name.as_bytes(), &new_node(0o644))?;
+        if !contents.is_empty() {
+            handle.file.write(0, contents.as_bytes(), Origin::Caller)?;
+        }
+        self.volume().close(handle);
+        Ok(attr)
+    }
+
+    pub(crate) fn contents(&self, ino: u64) -> String {
+        let access = kmsfs::volume::content::Access::ReadOnly;
+        let opened = self.volume().open_handle(ino, access).unwrap();
+        let mut buffer = vec![0; 4096];
+        let length = opened.handle.file.read(0, &mut buffer).unwrap();
+        self.volume().close(opened.handle);
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    /// The inode that a path leads to, looked up step by step.
+    pub(crate) fn find(&self, path: &str) -> Result<u64> {
+        let mut ino = ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let found = self.volume().lookup(ino, name.as_bytes())?;
+            ino = found.ok_or(VolumeError::NotFound)?.ino;
+        }
+        Ok(ino)
+    }
+
+    pub(crate) fn rename(&self, from: (u64, &str), to: (u64, &str), how: RenameHow) -> Result<()> {
+        self.volume().rename((from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()), how)
+    }
+
+    /// The names in a directory without the dots, sorted.
+    pub(crate) fn list(&self, ino: u64) -> Vec<String> {
+        let stream = self.volume().open_dir_stream(ino).unwrap();
+        let mut names = Vec::new();
+        let taken = self.volume().read_dir(&stream, 0, Detail::Names, |entry| {
+            names.push(String::from_utf8(entry.name.clone()).unwrap());
+            Sink::Taken
+        });
+        taken.unwrap();
+        names.retain(|name| name != "." && name != "..");
+        names.sort();
+        names
+    }
+
+    /// The backing path of a directory of the vault that holds one entry of this kind.
+    pub(crate) fn backing(&self, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        collect(&self.vault(), &wanted, &mut found);
+        found
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.volume = None;
+        fs::remove_dir_all(&self.dir).ok();
+    }
+}
+
+fn collect(dir: &std::path::Path, wanted: &impl Fn(&str) -> bool, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        if wanted(entry.file_name().to_str().unwrap()) {
+            found.push(entry.path());
+        }
+        if entry.file_type().unwrap().is_dir() {
+            collect(&entry.path(), wanted, found);
+        }
+    }
+}
+
+pub(crate) fn caller() -> Caller {
+    Caller {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        pid: std::process::id(),
+    }
+}
+
+pub(crate) fn new_node(mode: u32) -> NewNode {
+    NewNode { mode, umask: 0o022, caller: caller() }
+}

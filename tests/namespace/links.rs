@@ -1,0 +1,65 @@
+//! Symbolic links of every length, and hard links.
+
+use kmsfs::volume::VolumeError;
+
+use crate::fixture::{Fixture, REPLACE, ROOT, caller};
+
+#[test]
+fn a_target_of_any_length_reads_back_wherever_the_link_goes() {
+    let mut fixture = Fixture::new();
+    let dir = fixture.mkdir(ROOT, "d").unwrap().ino;
+    for length in [1, 2, 3, 500, 3054, 3055, 3056, 4094, 4095] {
+        let (name, target) = (length.to_string(), vec![b'x'; length]);
+        let made = fixture.volume().symlink(ROOT, name.as_bytes(), &target, caller()).unwrap();
+        assert_eq!(made.size, length as u64);
+        fixture.rename((ROOT, &name), (dir, &name), REPLACE).unwrap();
+        assert_eq!(fixture.volume().read_link(made.ino).unwrap(), target);
+    }
+    fixture.reopen();
+    let ino = fixture.find("d/4095").unwrap();
+    assert_eq!(fixture.volume().attr(ino).unwrap().size, 4095);
+    assert_eq!(fixture.volume().read_link(ino).unwrap(), vec![b'x'; 4095]);
+}
+
+#[test]
+fn a_longer_target_is_refused_and_leaves_nothing() {
+    let fixture = Fixture::new();
+    let made = fixture.volume().symlink(ROOT, b"l", &[b'x'; 4096], caller());
+    assert!(matches!(made, Err(VolumeError::NameTooLong)));
+    assert!(fixture.list(ROOT).is_empty());
+}
+
+#[test]
+fn the_file_of_a_long_target_goes_with_the_last_link() {
+    let fixture = Fixture::new();
+    let volume = fixture.volume();
+    let files = || fixture.backing(|name| name.len() == 32).len();
+    let ino = volume.symlink(ROOT, b"l", &[b'x'; 4000], caller()).unwrap().ino;
+    volume.link(ino, ROOT, b"m").unwrap();
+    volume.unlink(ROOT, b"l").unwrap();
+    assert_eq!(files(), 1);
+    assert_eq!(volume.read_link(ino).unwrap().len(), 4000);
+    fixture.file(ROOT, "f", "").unwrap();
+    fixture.rename((ROOT, "f"), (ROOT, "m"), REPLACE).unwrap();
+    assert_eq!(files(), 0);
+}
+
+#[test]
+fn a_link_that_somebody_else_made_is_not_followed_to_anywhere() {
+    let fixture = Fixture::new();
+    std::os::unix::fs::symlink("/etc/passwd", fixture.vault().join("evil")).unwrap();
+    let ino = fixture.find("kmsfs.foreign.evil").unwrap();
+    assert!(matches!(fixture.volume().read_link(ino), Err(VolumeError::Tampered(_))));
+}
+
+#[test]
+fn a_further_name_counts_and_shares_the_contents() {
+    let fixture = Fixture::new();
+    let dir = fixture.mkdir(ROOT, "d").unwrap().ino;
+    let ino = fixture.file(ROOT, "a", "shared").unwrap().ino;
+    let linked = fixture.volume().link(ino, dir, b"b").unwrap();
+    assert_eq!((linked.ino, linked.nlink, linked.size), (ino, 2, 6));
+    fixture.volume().unlink(ROOT, b"a").unwrap();
+    assert_eq!(fixture.contents(ino), "shared");
+    assert_eq!(fixture.volume().attr(ino).unwrap().nlink, 1);
+}
