@@ -35,7 +35,7 @@ pub fn derive<const N: usize>(ikm: &Secret<32>, salt: &[u8], label: Label) -> Se
     derive_from(ikm.expose(), salt, label)
 }
 
-/// Like [`derive`], from input of any length, such as the contents of a key file.
+/// Like [`derive()`], from input of any length, such as the contents of a key file.
 pub fn derive_from<const N: usize>(ikm: &[u8], salt: &[u8], label: Label) -> Secret<N> {
     const { assert!(N <= 64, "no key in this crate is longer than 64 bytes") };
     Secret::filled(|out| hkdf(ikm, salt, label.as_str().as_bytes(), out))

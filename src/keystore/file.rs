@@ -27,11 +27,7 @@ impl Draft {
             return Err(KeystoreError::Exists(target.to_owned()));
         }
         let dir = parent(target);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|error| io_error(dir, "create the directory", error))?;
+        make_dirs(dir).map_err(|error| io_error(dir, "create the directory", error))?;
         let mark: String = random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect();
         let temporary = dir.join(format!(".kmsfs.tmp.{mark}"));
         OpenOptions::new()
@@ -80,6 +76,20 @@ impl Drop for Draft {
             fs::remove_file(name).ok();
         }
     }
+}
+
+/// Makes a directory and those above it that are missing, each durable before something is put
+/// into it: a keystore must not vanish in a power cut that its files survive.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    make_dirs(parent(dir))?;
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        made => made?,
+    }
+    sync_parent(dir)
 }
 
 /// Checks that there is a file, without opening it: closing it would drop the locks that SQLite
