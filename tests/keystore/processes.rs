@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Barrier};
 
 use kmsfs::id::KeyId;
-use kmsfs::keystore::{Caller, CreateKey, EncryptionContext, KeyState, Keystore, Unlock};
+use kmsfs::keystore::{
+    Caller, ClockTrust, CreateKey, EncryptionContext, KeyState, Keystore, Unlock,
+};
 
 use crate::fixture::{Fixture, by_id, day};
 
@@ -27,9 +29,62 @@ fn child_that_makes_keys() {
     }
 }
 
-fn start_child(f: &Fixture) -> Child {
+/// Not a test: the other process. It destroys keys until it is killed, and tells each one, with the
+/// sealed bytes of its wrapping key, only after the keystore said that it is gone.
+#[test]
+#[ignore = "started by other tests as a process of its own"]
+fn child_that_destroys_keys() {
+    let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
+    let path = dir.join("store.db");
+    let keystore = Keystore::open(&path, &Unlock::KeyFile(dir.join("key"))).unwrap();
+    for _ in 0..500 {
+        // The day of the round before, or of the process before, was not real.
+        keystore.delete_expired(day(0), ClockTrust::Confirmed).unwrap();
+        let key = keystore.create_key(CreateKey::default(), day(0)).unwrap().key_id;
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let query = "SELECT hex(sealed) FROM wrapping_key WHERE id = ?1";
+        let sealed: String = database.query_row(query, [key.as_bytes()], |row| row.get(0)).unwrap();
+        drop(database);
+        keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+        let expired = keystore.delete_expired(day(7), ClockTrust::Confirmed).unwrap();
+        assert!(expired.deleted.contains(&key));
+        println!("gone {sealed}");
+    }
+}
+
+#[test]
+fn what_was_destroyed_before_kill_9_is_in_no_file_afterwards() {
+    let f = Fixture::new();
+    f.key();
+    for run in 0..4 {
+        let mut child = start_child(&f, "child_that_destroys_keys");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut next =
+            || lines.find_map(|line| Some(line.ok()?.split_once("gone ")?.1.trim().to_owned()));
+        let mut gone: Vec<String> = (0..3 + run).filter_map(|_| next()).collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        gone.extend(std::iter::from_fn(next));
+        let keystore = f.reopen();
+        let report = keystore.verify().unwrap();
+        assert!(report.is_clean() && report.keys >= 1, "{report:?}");
+        let files: Vec<String> = std::fs::read_dir(f.dir.path())
+            .unwrap()
+            .map(|entry| hex(&std::fs::read(entry.unwrap().path()).unwrap()))
+            .collect();
+        for sealed in gone {
+            assert!(files.iter().all(|file| !file.contains(&sealed)), "{sealed}");
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn start_child(f: &Fixture, name: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "processes::child_that_makes_keys", "--ignored", "--nocapture"])
+        .args(["--exact", &format!("processes::{name}"), "--ignored", "--nocapture"])
         .env(DIR, f.dir.path())
         .stdout(Stdio::piped())
         .spawn()
@@ -49,7 +104,7 @@ fn next_key(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> Option
 fn every_key_that_was_reported_survives_kill_9_and_nothing_is_half_made() {
     let f = Fixture::new();
     for run in 0..3 {
-        let mut child = start_child(&f);
+        let mut child = start_child(&f, "child_that_makes_keys");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut told: Vec<KeyId> = (0..5 + run).filter_map(|_| next_key(&mut lines)).collect();
         child.kill().unwrap();
@@ -68,7 +123,7 @@ fn every_key_that_was_reported_survives_kill_9_and_nothing_is_half_made() {
 #[test]
 fn two_processes_write_at_once_and_neither_fails() {
     let f = Fixture::new();
-    let mut child = start_child(&f);
+    let mut child = start_child(&f, "child_that_makes_keys");
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = next_key(&mut lines).unwrap();
     for _ in 0..30 {
