@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Boots a Debian tree in a container, with systemd as its init, and sees that kmsfs@.service mounts
-# a vault at boot, that a file is there, that a restart keeps it, and that stopping is clean.
+# a vault at boot, that a file is there, that a restart keeps it, and that stopping is clean; and the
+# same for a line of fstab, through the mount helper.
 #
 # Needs root, debootstrap and systemd-container. Usage: tests/boot.sh [path of the kmsfs binary]
 # The tree is kept in $KMSFS_BOOT_TREE (default: below /var/tmp) and used again the next time.
@@ -28,10 +29,13 @@ if [ ! -x "$tree/usr/lib/systemd/systemd" ]; then
 fi
 
 # A vault, its keystore and its key, as an administrator would prepare them.
-rm -rf "$tree"/srv/vault "$tree"/srv/data "$tree"/var/lib/kmsfs "$tree"/etc/kmsfs "$tree"/results
+rm -rf "$tree"/srv/vault* "$tree"/srv/data* "$tree"/var/lib/kmsfs "$tree"/etc/kmsfs "$tree"/results
 install -m 755 "$kmsfs" "$tree/usr/bin/kmsfs"
 install -d -m 700 "$tree/etc/kmsfs"
-install -d "$tree/srv/data"
+install -d "$tree/srv/data" "$tree/srv/data2"
+ln -sf /usr/bin/kmsfs "$tree/sbin/mount.fuse.kmsfs"
+echo "/srv/vault2 /srv/data2 fuse.kmsfs key-file=/etc/kmsfs/data.key,allow_other,nofail 0 0" \
+    > "$tree/etc/fstab"
 cat > "$tree/etc/kmsfs/data.conf" <<'CONF'
 VAULT=/srv/vault
 MOUNTPOINT=/srv/data
@@ -39,6 +43,7 @@ OPTIONS=allow_other
 CONF
 chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key keystore init --create-key-file
 chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault
+chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault2
 install -m 644 systemd/kmsfs@.service "$tree/etc/systemd/system/"
 # A tree that never booted asks for its first settings otherwise.
 echo boot-test > "$tree/etc/hostname"
@@ -64,6 +69,15 @@ check "file is there again" test "$(cat /srv/data/file)" = "kept over a restart"
 kill -9 "$(state MainPID)"
 for _ in $(seq 50); do sleep 0.2; mounted && [ -s /srv/data/file ] && break; done
 check "comes back after kill -9" test "$(cat /srv/data/file)" = "kept over a restart"
+check "fstab mounted at boot" grep -q ' /srv/data2 .*- fuse.kmsfs ' /proc/self/mountinfo
+echo "by fstab" > /srv/data2/file
+check "fstab unmounts" umount -i /srv/data2
+check "fstab mounts again at once" mount /srv/data2
+ln -s /usr/bin/kmsfs /sbin/umount.fuse.kmsfs
+check "umount helper unmounts" umount /srv/data2
+rm /sbin/umount.fuse.kmsfs
+check "fstab mounts again" mount /srv/data2
+check "file of fstab is there" test "$(cat /srv/data2/file)" = "by fstab"
 journalctl -u kmsfs@data --no-pager | tail -n 30
 systemctl poweroff --no-block
 TEST
@@ -71,7 +85,7 @@ chmod 755 "$tree/usr/local/bin/boot-test"
 cat > "$tree/etc/systemd/system/boot-test.service" <<'UNIT'
 [Unit]
 Wants=kmsfs@data.service
-After=kmsfs@data.service
+After=kmsfs@data.service srv-data2.mount
 [Service]
 Type=oneshot
 TimeoutStartSec=90
@@ -95,4 +109,6 @@ grep -q '^FAIL ' "$tree/results" && fail "see above"
 # The last stop was the poweroff: the vault must be whole and free.
 chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key cat /srv/vault file \
     | grep -q "kept over a restart" || fail "the file is lost after poweroff"
+chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key cat /srv/vault2 file \
+    | grep -q "by fstab" || fail "the file of fstab is lost after poweroff"
 echo "boot test: all well"

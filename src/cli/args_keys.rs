@@ -185,6 +185,14 @@ pub(super) enum KeystoreCommand {
         #[arg(long, value_name = "N")]
         export_passphrase_fd: Option<u32>,
     },
+    /// Forget a vault that is gone for good: it does not hold back `key retire` any more
+    Forget {
+        /// The volume, as `keystore status` shows it
+        volume: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Check every row
     Verify,
     /// Accept a keystore that was damaged or tampered with, without what does not authenticate

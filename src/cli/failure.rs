@@ -88,6 +88,12 @@ pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
         VolumeError::KeyUnusable(_) => failure.advise(
             "'kmsfs key list' shows its state; if it is not in the list, name the keystore that has it",
         ),
+        VolumeError::Io(Errno::ROFS) | VolumeError::ReadOnly => {
+            failure.advise("'kmsfs mount --read-only' reads a vault on a read-only medium")
+        }
+        VolumeError::Io(Errno::NOSPC | Errno::DQUOT) => {
+            failure.advise("make room on the filesystem of the vault, and try again")
+        }
         VolumeError::Tampered(_) => failure.advise("'kmsfs fsck' lists everything that is damaged"),
         VolumeError::InUse(_) => failure.advise("'kmsfs status' shows mounts, 'kmsfs umount' ends one"),
         _ => failure,

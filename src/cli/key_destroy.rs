@@ -204,7 +204,10 @@ impl Survey {
             Exit::Refused,
             format!("volume {volume} was last seen at {} and is not there", vault.display()),
         )
-        .advise("attach it, or name its place with --vault: its files may need the material"))
+        .advise(
+            "its files may need the material: attach it, name its place with --vault, or \
+             'kmsfs keystore forget' it",
+        ))
     }
 
     fn must_be_free(&self, material: MaterialId) -> Result<(), CliError> {

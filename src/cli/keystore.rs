@@ -12,6 +12,7 @@ use super::mountinfo::text;
 use super::output::{Output, count, table};
 use super::unlock::{self, MissingKeyFile, Source};
 use super::{key, paths, prompt, slots};
+use crate::id::VolumeId;
 use crate::keystore::{Keystore, VerifyReport};
 
 /// Runs one of the commands.
@@ -30,6 +31,7 @@ pub(super) fn run(
         KeystoreCommand::Import { file, export_passphrase_fd } => {
             import(file, *export_passphrase_fd, global, output)?;
         }
+        KeystoreCommand::Forget { volume, yes } => forget(volume, *yes, global, output)?,
         KeystoreCommand::Verify => return verify(&open_damaged(global)?.verify()?, output),
         KeystoreCommand::Repair { yes } => return repair(global, *yes, output),
     }
@@ -160,6 +162,19 @@ fn import(
     output.result(&json!({ "keystore": text(&path) }), || {
         format!("made the keystore {} from {}", path.display(), file.display())
     });
+    Ok(())
+}
+
+fn forget(named: &str, yes: bool, global: &Global, output: Output) -> Result<(), CliError> {
+    let volume: VolumeId = named.parse().map_err(|error| {
+        CliError::new(Exit::Usage, format!("'{named}' is no volume: {error}"))
+            .advise("'kmsfs keystore status' shows the volumes")
+    })?;
+    let keystore = open(global)?;
+    let warning = format!("volume {volume} will not be looked into before keys are destroyed");
+    prompt::confirm(&warning, yes)?;
+    keystore.forget_volume(volume)?;
+    output.result(&json!({ "volume": named }), || format!("forgot volume {volume}"));
     Ok(())
 }
 

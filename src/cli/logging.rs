@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter};
@@ -20,14 +20,17 @@ pub(super) fn start(verbose: u8) {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
-    // Under systemd, stderr is the journal, which reads a priority at the start of a line.
-    PRIORITY.store(std::env::var_os("JOURNAL_STREAM").is_some(), Ordering::Relaxed);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        PREFIX.store(JOURNAL, Ordering::Relaxed);
+    }
     let started = env_logger::Builder::new()
         .filter_level(LevelFilter::Off)
         .filter_module("kmsfs", level)
         .format(|out, record| {
-            if PRIORITY.load(Ordering::Relaxed) {
-                write!(out, "<{}>", priority(record.level()))?;
+            match PREFIX.load(Ordering::Relaxed) {
+                JOURNAL => write!(out, "<{}>", severity(record.level()))?,
+                SYSLOG => write!(out, "<{}>", DAEMON << 3 | severity(record.level()))?,
+                _ => {}
             }
             let pid = std::process::id();
             let level = record.level().as_str().to_lowercase();
@@ -48,11 +51,11 @@ pub(super) fn start(verbose: u8) {
 pub(super) fn to_background(file: &Path) -> io::Result<()> {
     let sink = match syslog() {
         Ok(socket) => {
-            PRIORITY.store(true, Ordering::Relaxed);
+            PREFIX.store(SYSLOG, Ordering::Relaxed);
             Sink::Syslog(socket)
         }
         Err(_) => {
-            PRIORITY.store(false, Ordering::Relaxed);
+            PREFIX.store(PLAIN, Ordering::Relaxed);
             let file = OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
             Sink::File(file)
         }
@@ -69,15 +72,14 @@ fn syslog() -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Source: syslog(3); the facility is `daemon`.
-fn priority(level: Level) -> u8 {
-    let severity = match level {
+/// Source: syslog(3).
+fn severity(level: Level) -> u8 {
+    match level {
         Level::Error => 3,
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
-    };
-    DAEMON << 3 | severity
+    }
 }
 
 enum Sink {
@@ -107,5 +109,12 @@ impl Write for Switch {
 }
 
 static SINK: Mutex<Sink> = Mutex::new(Sink::Stderr);
-static PRIORITY: AtomicBool = AtomicBool::new(false);
+static PREFIX: AtomicU8 = AtomicU8::new(PLAIN);
+
+/// What stands before a record: nothing, the severity as the journal reads it from stderr, or
+/// facility and severity as syslog reads them.
+const PLAIN: u8 = 0;
+const JOURNAL: u8 = 1;
+const SYSLOG: u8 = 2;
+/// The facility.
 const DAEMON: u8 = 3;

@@ -48,17 +48,13 @@ use clap::Parser;
 
 use args::{Cli, Command};
 use exit::{CliError, Exit};
+use helper::CalledAs;
 use output::Output;
 
 /// Runs the command line and returns its exit code.
 pub fn main(words: Vec<OsString>) -> ExitCode {
-    let words = match words.first() {
-        Some(program) if helper::is_helper(program) => match helper::translate(&words) {
-            Some(line) => line,
-            None => return ExitCode::SUCCESS,
-        },
-        _ => words,
-    };
+    let called_as = words.first().map_or(CalledAs::Program, |program| CalledAs::of(program));
+    let Some(words) = called_as.translate(words) else { return ExitCode::SUCCESS };
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {

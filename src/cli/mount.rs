@@ -14,7 +14,7 @@ use super::{create, paths, serve};
 use crate::keystore::Unlock;
 
 /// Everything that is decided before anything is opened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// The encrypted directory.
     pub vault: PathBuf,

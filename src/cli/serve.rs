@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,11 +16,11 @@ use super::exit::{CliError, Exit};
 use super::mount::Plan;
 use super::options::{Atime, Sync};
 use super::umount::{self, Detach};
-use super::{background, busy, failure, logging, process, steer};
+use super::{background, busy, failure, logging, mountinfo, process, steer};
 use crate::control::{self, RuntimeDir, Server};
 use crate::fuse;
 use crate::keystore::{ClockTrust, Keystore, Unlock};
-use crate::volume::{Holder, Options, Volume};
+use crate::volume::{Holder, Options, Volume, VolumeError};
 
 /// Mounts, serves until the end, and releases the vault.
 pub(super) fn run(plan: &Plan, unlock: &Unlock, detached: bool) -> Result<Exit, CliError> {
@@ -41,7 +41,7 @@ pub(super) fn run(plan: &Plan, unlock: &Unlock, detached: bool) -> Result<Exit, 
     let served = serve(plan, &volume, &keystore, &mounted, detached);
     if served.is_err() {
         // Nobody would ever answer at that mountpoint.
-        end_mount(&plan.mountpoint);
+        end_mount(plan);
     }
     volume.end().map_err(|error| failure::volume(&plan.vault, &error))?;
     log::info!("volume {} is released", volume.id());
@@ -61,7 +61,7 @@ fn serve(
     let _chores = Chores::start(keystore);
     let runtime = RuntimeDir::open();
     let _server = listen(plan, volume, &runtime);
-    let signals = watch_signals(&plan.mountpoint)?;
+    let signals = watch_signals(plan)?;
     if detached {
         go_to_background(volume, &runtime)?;
     }
@@ -75,13 +75,26 @@ fn serve(
 
 fn open(plan: &Plan, keystore: &Arc<Keystore>) -> Result<Arc<Volume>, CliError> {
     let options = Options { read_only: plan.read_only, suid: plan.options.suid == Some(true) };
-    let volume = Volume::open_vault(&plan.vault, Arc::clone(keystore), options)
-        .map_err(|error| failure::volume(&plan.vault, &error))?;
+    let patience = Instant::now() + PATIENCE;
+    let volume = loop {
+        match Volume::open_vault(&plan.vault, Arc::clone(keystore), options) {
+            // umount(8) returns while the daemon still writes; a mount right after it must work.
+            Err(VolumeError::InUse(_)) if is_ending(plan) && Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            opened => break opened.map_err(|error| failure::volume(&plan.vault, &error))?,
+        }
+    };
     // The vault may have moved. A keystore that cannot be written is no reason not to read files.
     if let Err(error) = keystore.register_volume(volume.id(), &plan.vault) {
         log::warn!("the keystore does not learn where volume {} is: {error}", volume.id());
     }
     Ok(Arc::new(volume))
+}
+
+/// True when the vault is held, but mounted nowhere that can be seen.
+fn is_ending(plan: &Plan) -> bool {
+    mountinfo::of_vault(&plan.vault).is_ok_and(|mount| mount.is_none())
 }
 
 fn fuse_options(plan: &Plan) -> fuse::MountOptions {
@@ -140,25 +153,30 @@ fn listen(
 }
 
 /// A signal unmounts. A busy mount vanishes from the tree at once and ends with its last user.
-fn watch_signals(mountpoint: &Path) -> Result<signal_hook::iterator::Handle, CliError> {
+fn watch_signals(plan: &Plan) -> Result<signal_hook::iterator::Handle, CliError> {
     let failed = |error: &std::io::Error| CliError::io("signals", error);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| failed(&error))?;
     let handle = signals.handle();
-    let mountpoint = mountpoint.to_owned();
+    let plan = plan.clone();
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
                 log::info!("signal {signal}: unmounting");
                 let _ = sd_notify::notify(&[NotifyState::Stopping]);
-                end_mount(&mountpoint);
+                end_mount(&plan);
             }
         })
         .map_err(|error| failed(&error))?;
     Ok(handle)
 }
 
-fn end_mount(mountpoint: &Path) {
+fn end_mount(plan: &Plan) {
+    let mountpoint = &plan.mountpoint;
+    // After an unmount from outside, something else may be mounted there.
+    if !mountinfo::at(mountpoint).is_ok_and(|at| at.is_some_and(|at| at.vault == plan.vault)) {
+        return;
+    }
     let mut result = umount::detach(mountpoint, Detach::WhenFree);
     if result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
         let holders = busy::holders(mountpoint).len();
@@ -254,4 +272,6 @@ fn by_date(keystore: &Keystore) {
     }
 }
 
+/// How long a mount waits for the daemon of an earlier one.
+const PATIENCE: Duration = Duration::from_secs(10);
 const CHORES_EVERY: Duration = Duration::from_secs(3600);

@@ -296,6 +296,22 @@ fn an_empty_vault_is_whole_and_has_a_status() {
 }
 
 #[test]
+fn a_vault_out_of_sight_holds_back_retirement_until_it_is_forgotten() {
+    let machine = Machine::with_vault();
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
+    let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    machine.fails(&retire, 14, "is not there");
+    let at_its_new_place: Vec<&str> = retire.iter().copied().chain(["--vault", "moved"]).collect();
+    machine.fails(&at_its_new_place, 14, "re-wrap");
+    let status = machine.json(&keyed(&["keystore", "status"]));
+    let id = status["vaults"][0]["volume"].as_str().unwrap();
+    machine.fails(&keyed(&["keystore", "forget", id]), 14, "--yes");
+    machine.ok(&keyed(&["keystore", "forget", id, "--yes"]));
+    machine.ok(&retire);
+}
+
+#[test]
 fn the_keystore_knows_its_vaults() {
     let machine = Machine::with_vault();
     let status = machine.json(&keyed(&["keystore", "status"]));
