@@ -81,6 +81,7 @@ fn keystore_advice(error: &KeystoreError) -> Option<&'static str> {
 pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
     let named = match error {
         VolumeError::NotAVolume(_) | VolumeError::Keystore(_) => error.to_string(),
+        VolumeError::Io(errno) => CliError::io(what.display(), &(*errno).into()).what,
         _ => format!("{}: {error}", what.display()),
     };
     let failure = CliError::new(volume_exit(error), named);

@@ -1,7 +1,7 @@
 //! Checks before a mount: the mountpoint, the vault beside it, and what FUSE needs.
 
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
@@ -90,7 +90,8 @@ pub(super) fn fuse() -> Result<(), CliError> {
     let refuse =
         |what: &str, advice: &str| Err(CliError::new(Exit::FuseMissing, what).advise(advice));
     let device = Path::new("/dev/fuse");
-    if !std::fs::metadata(device).is_ok_and(|meta| meta.file_type().is_char_device()) {
+    let wanted = rustix::fs::makedev(FUSE_MAJOR, FUSE_MINOR);
+    if !std::fs::metadata(device).is_ok_and(|meta| meta.rdev() == wanted) {
         return refuse(
             "/dev/fuse is missing",
             "load the module (modprobe fuse); a container needs the device (--device /dev/fuse)",
@@ -116,6 +117,10 @@ fn refuse_io(doing: &str, path: &Path, error: &io::Error) -> CliError {
     failure.exit = Exit::Mountpoint;
     failure
 }
+
+/// Source: the kernel's list of devices.
+const FUSE_MAJOR: u32 = 10;
+const FUSE_MINOR: u32 = 229;
 
 #[cfg(test)]
 mod tests {

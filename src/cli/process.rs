@@ -42,6 +42,12 @@ pub(super) fn raise_open_files() {
     }
 }
 
+/// Lets the modes of new files be those that the kernel asks for: it has applied the umask of the
+/// caller already.
+pub(super) fn clear_umask() {
+    rustix::process::umask(rustix::fs::Mode::empty());
+}
+
 /// True when this process runs with the rights of root.
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()

@@ -25,6 +25,7 @@ use crate::volume::{Holder, Options, Volume, VolumeError};
 /// Mounts, serves until the end, and releases the vault.
 pub(super) fn run(plan: &Plan, unlock: &Unlock, detached: bool) -> Result<Exit, CliError> {
     process::raise_open_files();
+    process::clear_umask();
     let keystore = Arc::new(Keystore::open(&plan.keystore, unlock)?);
     process::lock_memory();
     let volume = open(plan, &keystore)?;

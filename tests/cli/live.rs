@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::machine::{Machine, keyed};
+use crate::machine::{Machine, keyed, mode};
 
 /// A machine with a vault that is mounted at `m`.
 fn mounted() -> Machine {
@@ -105,6 +105,22 @@ fn a_busy_mount_names_who_keeps_it_busy() {
     assert!(!is_mounted(&machine.path("m")));
     drop(reader);
     within(Duration::from_secs(10), || machine.run(&keyed(&["fsck", "vault"])).status.success());
+}
+
+#[test]
+fn regression_the_umask_of_whoever_mounts_is_not_that_of_the_files() {
+    let machine = Machine::new();
+    let program = env!("CARGO_BIN_EXE_kmsfs");
+    let words = ["-c", "umask 077 && exec \"$0\" \"$@\"", program];
+    let mount = keyed(&["mount", "--create", "vault", "m"]);
+    let mut command = machine.command_of(Path::new("sh"), &words);
+    assert!(command.args(mount).status().unwrap().success());
+    fs::create_dir(machine.path("m/dir")).unwrap();
+    fs::write(machine.path("m/file"), "").unwrap();
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(umask);
+    assert_eq!(mode(&machine.path("m/dir")), 0o777 & !umask.bits());
+    assert_eq!(mode(&machine.path("m/file")), 0o666 & !umask.bits());
 }
 
 #[test]
