@@ -16,7 +16,7 @@ use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::inode::ROOT;
 use super::names::BackingName;
-use super::open_file::{File, FilePolicy};
+use super::open_file::{File, FilePolicy, quietly};
 
 /// A file that somebody has open, until [`Volume::close`].
 #[derive(Debug)]
@@ -165,7 +165,10 @@ impl Volume {
 
     /// Opens a file for the length of one call.
     pub(super) fn open_briefly(&self, ino: u64) -> Result<Briefly<'_>> {
-        let file = self.open_file(ino, |_| ())?;
+        let policy = self.file_policy(ino)?;
+        let file = self.files.open(ino, &policy, |flags| {
+            quietly(flags, |flags| self.reopen(ino, flags).map(|(fd, _)| fd))
+        })?;
         Ok(Briefly { file, _release: Release { volume: self, ino } })
     }
 

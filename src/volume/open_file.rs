@@ -248,7 +248,7 @@ impl OpenFiles {
     ) -> Result<OwnedFd> {
         let base = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         if self.access == Access::ReadOnly {
-            return Ok(reopen(base | OFlags::RDONLY)?);
+            return Ok(quietly(base | OFlags::RDONLY, reopen)?);
         }
         match reopen(base | OFlags::RDWR) {
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => {
@@ -396,6 +396,18 @@ impl File {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Opens a backing file for reads of our own, which are no accesses of the user's: the access time
+/// stays, where this process may ask for that.
+pub(super) fn quietly(
+    flags: OFlags,
+    mut open: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+) -> std::result::Result<OwnedFd, Errno> {
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        other => other,
     }
 }
 

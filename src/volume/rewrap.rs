@@ -155,11 +155,10 @@ impl Run<'_> {
                 Err(error) => self.failed(visit.path.clone(), &error),
             }
         }
-        if let Some(key) = root_key
-            && self.applies(key)
-        {
-            self.volume.rewrap_descriptor(self.target(key))?;
-        }
+        self.volume.rewrap_descriptor(|key| match self.job.from {
+            Some(_) => self.applies(key).then(|| self.target(key)),
+            None => root_key,
+        })?;
         Ok(ControlFlow::Continue(()))
     }
 

@@ -131,19 +131,19 @@ impl Volume {
         Ok(newest.claims().clone())
     }
 
-    /// Wraps the volume key again, under `to`.
-    pub(super) fn rewrap_descriptor(&self, to: KeyId) -> Result<bool> {
+    /// Wraps the volume key again, under the key that `choose` has for the present one.
+    pub(super) fn rewrap_descriptor(&self, choose: impl Fn(KeyId) -> Option<KeyId>) -> Result<()> {
         let session = self.session();
         let copies = read_descriptors(&self.root, Path::new("."))?;
         let (mut descriptor, keys) = verify(&self.keyring, &copies)?;
         let old = &descriptor.recipient;
+        let Some(to) = choose(old.key) else { return Ok(()) };
         if old.key == to && old.material == self.keyring.current_material(to)? {
-            return Ok(false);
+            return Ok(());
         }
         descriptor.recipient = self.keyring.rewrap(old, to, Purpose::Volume)?;
         descriptor.sequence += 1;
-        write_descriptor(session.meta(), &descriptor, &keys)?;
-        Ok(true)
+        write_descriptor(session.meta(), &descriptor, &keys)
     }
 
     /// Appends to the saved list of shown change times what came since the last call.

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, Dir as Entries, FileType, Mode, OFlags, Stat, openat, 
 use rustix::io::Errno;
 
 use super::error::Result;
+use super::open_file::quietly;
 use crate::envelope::{DIR_FILE, META_DIR, TEMP_PREFIX, is_sidecar};
 
 /// A directory on the way.
@@ -100,7 +101,7 @@ impl Visit {
     /// Opens the entry.
     pub(super) fn open(&self, entry: &Entry, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        openat(&self.fd, &*entry.name, flags, Mode::empty())
+        quietly(flags, |flags| openat(&self.fd, &*entry.name, flags, Mode::empty()))
     }
 }
 
