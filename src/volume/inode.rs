@@ -69,6 +69,7 @@ enum Links {
     #[default]
     None,
     One(Link),
+    #[expect(clippy::box_collection, reason = "rare, and a vector would widen every slot")]
     Many(Box<Vec<Link>>),
 }
 

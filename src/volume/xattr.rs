@@ -273,14 +273,16 @@ fn grow(
 
 fn set(place: &Place<'_>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
     let path = place.path();
-    Ok(if place.follows() {
-        setxattr(&*path, name, value, flags)?
+    let done = if place.follows() {
+        setxattr(&*path, name, value, flags)
     } else {
-        lsetxattr(&*path, name, value, flags)?
-    })
+        lsetxattr(&*path, name, value, flags)
+    };
+    done.map_err(VolumeError::from)
 }
 
 fn remove(place: &Place<'_>, name: &[u8]) -> Result<()> {
     let path = place.path();
-    Ok(if place.follows() { removexattr(&*path, name)? } else { lremovexattr(&*path, name)? })
+    let done = if place.follows() { removexattr(&*path, name) } else { lremovexattr(&*path, name) };
+    done.map_err(VolumeError::from)
 }
