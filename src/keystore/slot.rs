@@ -148,18 +148,18 @@ pub(super) fn sealed_root(
     loaded: &Loaded<'_>,
 ) -> Result<SlotRow, KeystoreError> {
     loaded.check_new()?;
-    let cost = match kind {
-        SlotKind::Passphrase => Cost::default(),
-        SlotKind::KeyFile | SlotKind::Credential => FREE,
+    let (cost, stored) = match kind {
+        SlotKind::Passphrase => {
+            let cost = Cost::default();
+            (cost, [cost.memory_kib(), cost.passes(), cost.lanes()])
+        }
+        SlotKind::KeyFile | SlotKind::Credential => (FREE, [0; 3]),
     };
     let mut slot = SlotRow {
         id: 0,
         kind: kind.as_str().to_owned(),
         salt: random::id16()?,
-        cost: match kind {
-            SlotKind::Passphrase => [cost.memory_kib(), cost.passes(), cost.lanes()],
-            SlotKind::KeyFile | SlotKind::Credential => [0; 3],
-        },
+        cost: stored,
         root: Vec::new(),
         sealed: Vec::new(),
     };
