@@ -1,0 +1,24 @@
+//! Real mounts, driven from outside through the `kmsfs` binary as a user would drive it.
+//!
+//! One test crate, so that it is linked once. Nothing here uses the library: whatever is checked
+//! is checked through the kernel, the command line and the bytes in the vault.
+//!
+//! The tests need `/dev/fuse` and the programs that `tests/install-tools.sh` installs; they fail
+//! rather than skip when one is missing. Random tests print their seed; `KMSFS_TEST_SEED` repeats
+//! a run and `KMSFS_BIN` points the whole crate at another binary.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
+mod apps;
+mod backup;
+mod crash;
+mod data;
+mod fsx;
+mod harness;
+mod keys;
+mod metadata;
+mod model;
+mod pjdfstest;
+mod random;
+mod secrecy;
+mod tamper;
