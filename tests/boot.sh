@@ -45,6 +45,8 @@ chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key keystore init --cre
 chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault
 chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault2
 install -m 644 systemd/kmsfs@.service "$tree/etc/systemd/system/"
+complaints=$(chroot "$tree" systemd-analyze verify /etc/systemd/system/kmsfs@.service 2>&1 || true)
+[ -z "$complaints" ] || { echo "$complaints" >&2; exit 1; }
 # A tree that never booted asks for its first settings otherwise.
 echo boot-test > "$tree/etc/hostname"
 systemd-machine-id-setup --root="$tree" >/dev/null 2>&1 || true
