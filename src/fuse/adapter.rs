@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags,
-    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::Ended;
@@ -21,36 +21,19 @@ use super::convert::{file_attr, file_type, new_time, no_attr};
 use super::errno::errno;
 use super::handles::Handles;
 use super::options::MountOptions;
+use super::request::{access, allocate_mode, caller, empty, negotiate, open_flags, sized, taken};
 use crate::volume::attr::{Attr, AttrChange};
-use crate::volume::content::{Access, Reserve, SeekTo};
+use crate::volume::content::SeekTo;
 use crate::volume::{
-    Allocate, Caller, Detail, DirStream, FileHandle as OpenFile, NewNode, Origin, Privileges,
-    RenameHow, SetMode, Sink, Volume, VolumeError,
+    Detail, DirStream, FileHandle as OpenFile, NewNode, Origin, Privileges, RenameHow, SetMode,
+    Volume, VolumeError,
 };
 
-/// The largest write: what the kernel allows by default (`fs.fuse.max_pages_limit`).
-const MAX_WRITE: u32 = 1 << 20;
-const MAX_BACKGROUND: u16 = 64;
 const NAME_MAX: u32 = 255;
 /// Inode numbers are not used again while the kernel knows them, so one generation is enough.
 const GENERATION: Generation = Generation(0);
-/// Where what is passed by path may not be.
+/// The kernel named a handle that is not open.
 const BAD_HANDLE: VolumeError = VolumeError::Io(rustix::io::Errno::BADF);
-
-/// Capabilities of the kernel that are used where it has them.
-const WANTED: [InitFlags; 10] = [
-    InitFlags::FUSE_ASYNC_READ,
-    InitFlags::FUSE_BIG_WRITES,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_POSIX_ACL,
-    InitFlags::FUSE_DONT_MASK,
-    // fuser does not know what this asks of a filesystem: `volume::privilege` does it.
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-];
 
 /// A volume as fuser's filesystem.
 pub(super) struct Adapter {
@@ -133,13 +116,7 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for flag in WANTED {
-            // An older kernel lacks some; everything works without them, if slower.
-            let _ = config.add_capabilities(flag);
-        }
-        let _ = config.set_max_write(MAX_WRITE);
-        let _ = config.set_max_readahead(MAX_WRITE).map_err(|most| config.set_max_readahead(most));
-        let _ = config.set_max_background(MAX_BACKGROUND);
+        negotiate(config);
         Ok(())
     }
 
@@ -619,55 +596,4 @@ impl Filesystem for Adapter {
 thread_local! {
     /// One buffer per thread: a reply takes a slice, and the volume fills a vector.
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
-}
-
-fn access(flags: OpenFlags) -> Access {
-    match flags.acc_mode() {
-        OpenAccMode::O_RDONLY => Access::ReadOnly,
-        OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Access::ReadWrite,
-    }
-}
-
-fn open_flags(keep_cache: bool) -> FopenFlags {
-    if keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
-}
-
-fn allocate_mode(mode: i32) -> Option<Allocate> {
-    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    const ZERO_KEEP: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-    match mode {
-        0 => Some(Allocate::Reserve(Reserve::Grow)),
-        libc::FALLOC_FL_KEEP_SIZE => Some(Allocate::Reserve(Reserve::KeepSize)),
-        PUNCH => Some(Allocate::Punch),
-        libc::FALLOC_FL_ZERO_RANGE => Some(Allocate::Zero(Reserve::Grow)),
-        ZERO_KEEP => Some(Allocate::Zero(Reserve::KeepSize)),
-        _ => None,
-    }
-}
-
-fn taken(full: bool) -> Sink {
-    if full { Sink::Full } else { Sink::Taken }
-}
-
-fn empty(reply: ReplyEmpty, done: Reply<()>) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-/// Attribute calls ask for the length first, or offer room for the value.
-fn sized(reply: ReplyXattr, room: u32, value: Reply<Vec<u8>>) {
-    match value {
-        Ok(value) => match u32::try_from(value.len()) {
-            Ok(length) if room == 0 => reply.size(length),
-            Ok(length) if length <= room => reply.data(&value),
-            _ => reply.error(Errno::ERANGE),
-        },
-        Err(error) => reply.error(errno(&error)),
-    }
 }

@@ -8,6 +8,7 @@ mod convert;
 mod errno;
 mod handles;
 mod options;
+mod request;
 
 use std::io;
 use std::mem::ManuallyDrop;
