@@ -168,6 +168,16 @@ pub fn is_sidecar(name: &[u8]) -> bool {
     name.starts_with(LONG_PREFIX.as_bytes()) && name.ends_with(SIDECAR_SUFFIX.as_bytes())
 }
 
+/// True for a backing name that some directory may have made: what is not, is foreign for sure.
+pub fn may_be_encoded(name: &[u8]) -> bool {
+    const SYNTHETIC_IV: usize = 16;
+    name.starts_with(LONG_PREFIX.as_bytes())
+        || std::str::from_utf8(name)
+            .ok()
+            .and_then(|text| Base64UrlUnpadded::decode_vec(text).ok())
+            .is_some_and(|sealed| sealed.len() > SYNTHETIC_IV)
+}
+
 /// The keys of one directory: for its names, its attributes and its descriptor.
 pub struct DirKeys {
     dir: DirId,

@@ -16,7 +16,7 @@ mod xattr;
 
 pub use directory::{
     CrossMode, DIR_FILE, DIR_XATTR, DirDescriptor, DirKeys, EncodedName, LONG_PREFIX, META_DIR,
-    SIDECAR_SUFFIX, TEMP_PREFIX, is_sidecar,
+    SIDECAR_SUFFIX, TEMP_PREFIX, is_sidecar, may_be_encoded,
 };
 pub use error::EnvelopeError;
 pub use file_keys::FileKeys;

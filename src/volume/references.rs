@@ -1,6 +1,7 @@
 //! Which KMS keys and materials a vault still needs: read from its headers, without any key.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
@@ -11,7 +12,7 @@ use super::error::Result;
 use super::rewrap::read_slots;
 use super::session::read_small;
 use super::walk::{Role, Walk};
-use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient};
+use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, may_be_encoded};
 use crate::id::{KeyId, MaterialId, VolumeId};
 
 /// How many files and directories of a volume name which material.
@@ -48,7 +49,9 @@ impl References {
         let mut walk = Walk::new(&root)?;
         while let Some(visit) = walk.step()? {
             let copies = dir_copies(&visit.fd);
-            if copies.is_empty() {
+            // The root has no name. What has one that nobody here made is foreign: no key's business.
+            let ours = visit.path.file_name().is_none_or(|name| may_be_encoded(name.as_bytes()));
+            if copies.is_empty() && ours {
                 found.unreadable += 1;
             }
             count(&mut found.directories, copies.iter().map(|copy| &copy.recipient));
@@ -58,7 +61,7 @@ impl References {
                     continue;
                 };
                 let slots = read_slots(&fd)?;
-                if slots.is_empty() && fstat(&fd)?.st_size > 0 {
+                if slots.is_empty() && may_be_encoded(&entry.name) && fstat(&fd)?.st_size > 0 {
                     found.unreadable += 1;
                 }
                 count(&mut found.files, slots.iter().flat_map(|slot| &slot.recipients));
