@@ -23,7 +23,7 @@ pub use file_keys::FileKeys;
 pub use header::{FileHeader, HeaderFlags, Seal, UnverifiedHeader};
 pub use record::{RECORD_LEN, Recipient, WRAPPED_LEN};
 pub use spill::{Entry, EntryState, SpillPage};
-pub use unit::{Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace};
+pub use unit::{Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace, claimed_length};
 pub use volume::{UnverifiedVolume, VolumeDescriptor, VolumeKeys};
 pub use xattr::{XATTR_PREFIX, XattrKeys};
 

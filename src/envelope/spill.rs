@@ -19,6 +19,9 @@ pub enum EntryState {
     Hole,
     /// The block has a tail.
     Present,
+    /// The block has a tail, and was a hole when this was written: until the next sync a crash may
+    /// leave it one.
+    Filled,
 }
 
 /// One block's entry.
@@ -94,6 +97,7 @@ impl SpillPage {
         let state = match (word >> STATE_SHIFT, length) {
             (1, 0) => EntryState::Hole,
             (2, 1..) if length <= room => EntryState::Present,
+            (3, 1..) if length <= room => EntryState::Filled,
             _ => return NONE,
         };
         Entry { state, binding: *binding, tail: rest.get(..length).unwrap_or(&[]) }
@@ -109,6 +113,7 @@ impl SpillPage {
             EntryState::Absent => return,
             EntryState::Hole => 1,
             EntryState::Present => 2,
+            EntryState::Filled => 3,
         };
         let (head, body) = entry.split_at_mut(ENTRY_HEAD);
         if let Some((to, word)) = head.split_first_chunk_mut::<8>() {
@@ -119,6 +124,19 @@ impl SpillPage {
             (body.get_mut(..usize::from(length)), tail.get(..usize::from(length)))
         {
             to.copy_from_slice(from);
+        }
+    }
+
+    /// Notes that the page and its data pages are durable now: what was filled stays so.
+    pub fn settle(&mut self, blocks: usize) {
+        for index in 0..blocks {
+            let (start, _) = self.span(index);
+            let Some([_, high]) = self.bytes.get_mut(start + 8..start + ENTRY_HEAD) else {
+                continue;
+            };
+            if u16::from(*high) >> (STATE_SHIFT - 8) == 3 {
+                *high = (*high & !(3 << (STATE_SHIFT - 8))) | 2 << (STATE_SHIFT - 8);
+            }
         }
     }
 
@@ -165,6 +183,12 @@ mod tests {
             assert_eq!(page.sequence(), 0);
             page.set(1, EntryState::Hole, [0; 8], &[]);
             assert_eq!(page.entry(1).state, EntryState::Hole);
+            page.set(1, EntryState::Filled, [4; 8], &[9; 44]);
+            assert_eq!(page.entry(1).state, EntryState::Filled);
+            page.settle(blocks);
+            let settled = Entry { state: EntryState::Present, binding: [4; 8], tail: &[9; 44] };
+            assert_eq!(page.entry(1), settled);
+            assert_eq!(page.entry(2).tail, tail(2));
             page.set(1, EntryState::Absent, [0; 8], &[]);
             assert_eq!(page.entry(1).state, EntryState::Absent);
             assert_eq!(page.entry(blocks).state, EntryState::Absent);

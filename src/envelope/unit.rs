@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::layout::{PageNo, UNIT_HEADER};
+use super::layout::{PAGE_LEN, PageNo, UNIT_HEADER};
 use super::{EnvelopeError, FORMAT, SUITE};
 use crate::crypto::bulk::BulkKey;
 use crate::crypto::random;
@@ -23,6 +23,8 @@ const UNITS_PER_PREFIX: u32 = 1 << 24;
 /// Derived keys kept for reading: a file has one for each daemon run that wrote to it.
 const READ_KEYS: usize = 8;
 const AAD_LEN: usize = 36;
+/// Where in a unit its length stands.
+const LENGTH_AT: usize = 40;
 
 /// What a unit holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +208,14 @@ impl UnitCipher {
     }
 }
 
+/// The length that a page's unit claims, authentic or not: at most a page's payload.
+pub fn claimed_length(page: PageNo, bytes: &[u8]) -> usize {
+    let at = page.unit_start() + LENGTH_AT;
+    let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    let length = field.map_or(0, |field| usize::from(u16::from_le_bytes(*field)));
+    length.min(PAGE_LEN - page.unit_start() - UNIT_HEADER)
+}
+
 impl WriteKey {
     fn take(&self) -> bool {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
@@ -237,7 +247,7 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::layout::{DATA_PAYLOAD, PAGE_LEN};
+    use crate::envelope::layout::DATA_PAYLOAD;
     use proptest::prelude::*;
 
     fn cipher() -> UnitCipher {

@@ -50,7 +50,7 @@ pub(super) fn judge(facts: Facts, unit: Opened, entry: Entry<'_>) -> Verdict {
         return short(facts, 0, "a page shorter than its block");
     }
     match entry.state {
-        EntryState::Present => {
+        EntryState::Present | EntryState::Filled => {
             let odd = (entry.binding != tag).then_some("the halves of a block are of two writes");
             if length + entry.tail.len() < facts.expected {
                 return short(facts, entry.tail.len(), "a tail shorter than its block");
@@ -67,6 +67,7 @@ fn absent(facts: Facts, entry: Entry<'_>) -> Verdict {
         EntryState::Hole => Verdict::Hole,
         EntryState::Absent if facts.group_absent => Verdict::Hole,
         EntryState::Absent => Verdict::OddHole("a hole that nothing vouches for"),
+        EntryState::Filled => Verdict::OddHole("a hole that was being filled"),
         EntryState::Present => Verdict::Missing("a page whose tail exists"),
     }
 }
@@ -118,6 +119,9 @@ mod tests {
         assert_eq!(judge(sparse, Opened::Absent, hole), Verdict::Hole);
         assert!(matches!(judge(sparse, Opened::Absent, none), Verdict::OddHole(_)));
         assert!(missing(judge(sparse, Opened::Absent, whole)));
+        let filled = entry(EntryState::Filled, TAG, &TAIL);
+        assert!(matches!(judge(sparse, Opened::Absent, filled), Verdict::OddHole(_)));
+        assert_eq!(judge(sparse, FULL, filled), Verdict::Bytes { tail: 44, odd: None });
         let bare = Facts { group_absent: true, ..sparse };
         assert_eq!(judge(bare, Opened::Absent, none), Verdict::Hole);
         assert!(missing(judge(Facts { last: true, ..bare }, Opened::Absent, none)));

@@ -35,6 +35,21 @@ impl Content {
         }
     }
 
+    /// Changes a group's page and writes it; a page that cannot be written stays as it was.
+    pub(super) fn update_spill(
+        &self,
+        state: &mut State,
+        group: Group,
+        change: impl FnOnce(&mut SpillPage),
+    ) -> Result<()> {
+        let before = self.change_spill(state, group, change)?;
+        let written = self.write_spill(state, group);
+        if written.is_err() {
+            self.restore_spill(state, group, before);
+        }
+        written
+    }
+
     /// Gives a group's page to `change` and returns the page as it was.
     pub(super) fn change_spill(
         &self,
@@ -42,15 +57,15 @@ impl Content {
         group: Group,
         change: impl FnOnce(&mut SpillPage),
     ) -> Result<SpillPage> {
-        let (before, absent) =
-            self.with_spill(state, group, |page, absent| (page.clone(), absent))?;
+        let absent = self.with_spill(state, group, |_, absent| absent)?;
         let mut spills = state.spills();
-        if let Some(page) = spills.get_mut(&group).and_then(|spill| spill.page.as_mut()) {
-            if absent && state.sparse() {
-                mark_holes(page, group, state.size);
-            }
-            change(page);
+        let spill = spills.get_mut(&group).ok_or(VolumeError::Lost(WHAT))?;
+        let page = spill.page.as_mut().ok_or(VolumeError::Lost(WHAT))?;
+        if absent && state.sparse() {
+            mark_holes(page, group, state.size);
         }
+        let before = page.clone();
+        change(page);
         Ok(before)
     }
 
@@ -61,6 +76,11 @@ impl Content {
         {
             *page = before;
         }
+    }
+
+    /// True if a copy of the group's page is in the file.
+    pub(super) fn has_spill_page(&self, state: &State, group: Group) -> bool {
+        state.spills().get(&group).is_some_and(|spill| !spill.is_absent())
     }
 
     /// The copy of a group's page that the next update goes to.
@@ -96,7 +116,24 @@ impl Content {
         if let Some(spill) = state.spills().get_mut(&group) {
             spill.written = Some(spill.target());
             spill.updated = updated;
+            spill.owed = false;
         }
+    }
+
+    /// Notes that the disk has a page which memory has taken back: the next sync writes it first.
+    pub(super) fn spill_is_owed(&self, state: &State, group: Group) {
+        if let Some(spill) = state.spills().get_mut(&group) {
+            spill.owed = true;
+        }
+    }
+
+    /// Writes the pages that could not be written when they should have been.
+    pub(super) fn write_owed(&self, state: &mut State) -> Result<()> {
+        let owed: Vec<Group> = {
+            let spills = state.spills();
+            spills.iter().filter(|(_, spill)| spill.owed).map(|(group, _)| *group).collect()
+        };
+        owed.into_iter().try_for_each(|group| self.write_spill(state, group))
     }
 
     /// Writes a group's page by itself.
@@ -145,19 +182,24 @@ impl Content {
             log::warn!("file {file}: {bad} of 2 spill copies of group {} are unreadable", group.0);
         }
         let mark = known.map(GroupMark::from).or_else(|| state.marks.groups.get(&group).copied());
-        Ok(GroupState::new(group, best, bad, mark))
+        let mut spill = GroupState::new(group, best, bad, mark);
+        if spill.lost && self.crash_may_explain(state, group.first_block()) {
+            // Its first version was torn. No tail of the group was ever durable, and the data
+            // pages hold what was (R1).
+            spill.lost = false;
+        }
+        Ok(spill)
     }
 
     /// Keeps the number of decrypted pages over all files bounded.
     fn make_room(&self, spills: &mut std::collections::HashMap<Group, GroupState>) {
         while self.shared.cached.load(Ordering::Relaxed) >= CACHED_SPILLS {
-            let Some((&group, _)) = spills.iter().find(|(_, spill)| spill.page.is_some()) else {
-                return;
-            };
+            let mut evictable = spills.iter().filter(|(_, spill)| spill.page.is_some());
+            let Some((&group, _)) = evictable.find(|(_, spill)| !spill.owed) else { return };
             if let Some(spill) = spills.get_mut(&group) {
                 spill.page = None;
                 self.shared.cached.fetch_sub(1, Ordering::Relaxed);
-                if spill.written.is_none() {
+                if spill.is_forgettable() {
                     spills.remove(&group);
                 }
             }
@@ -181,7 +223,13 @@ impl GroupState {
             // Nothing is in flight: the newest copy is the durable one (R2d).
             None => (newest, None, 0),
         };
-        Self { page: Some(page), sequence, durable, written, updated, lost }
+        Self { page: Some(page), sequence, durable, written, updated, lost, owed: false }
+    }
+
+    /// True if the disk says all that is known of the group. A group whose pages were cut off is
+    /// remembered for its number.
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.written.is_none() && (self.durable.is_some() || self.sequence == 0)
     }
 
     /// True if neither copy is in the file.

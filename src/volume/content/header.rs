@@ -7,6 +7,7 @@ use crate::envelope::layout::{HEADER_AREA, PAGE_LEN, backing_len};
 use crate::envelope::{
     EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipient, Seal, UnverifiedHeader,
 };
+use crate::volume::clock;
 use crate::volume::error::{Result, VolumeError};
 
 const WHAT: &str = "file header";
@@ -31,8 +32,10 @@ impl Content {
         let spare_ok = spare.is_ok_and(|spare| spare.verify(&keys).is_ok());
         if !spare_ok {
             log::warn!("file {}: a header slot is damaged; the other one is good", header.file);
-            if self.access == Access::ReadWrite {
-                self.write_slot(slot.other(), &header.encode(&keys))?;
+            if self.access == Access::ReadWrite
+                && let Err(error) = self.write_slot(slot.other(), &header.encode(&keys))
+            {
+                log::warn!("file {}: the slot could not be repaired: {error}", header.file);
             }
         }
         if header.seal.size > state.size && !self.shared.crashed_since(header.seal.at) {
@@ -100,7 +103,8 @@ impl Content {
             file,
             sequence: 1,
             flags: HeaderFlags::default(),
-            seal: Seal::default(),
+            // Crashes from before the file was made explain nothing in it.
+            seal: Seal { size: 0, at: clock::now_nanos(), mtime: i64::MIN },
             recipients: vec![recipient],
         };
         state.ready = Some(Ready { header, keys, cipher, fresh: true });
@@ -175,9 +179,23 @@ impl Content {
         let mut page = [0; PAGE_LEN];
         self.fresh_slots(state, &mut page)?;
         self.backing.set_length(backing_len(state.size))?;
-        self.write_all(&page, 0)?;
+        if let Err(error) = self.write_all(&page, 0) {
+            self.tell_length(state);
+            return Err(error);
+        }
         self.header_is_out(state);
         Ok(())
+    }
+
+    /// After a failure: lets the backing length say what the size is, as far as that is possible.
+    /// If it is not, the next open after a crash takes the size from the last page.
+    pub(super) fn tell_length(&self, state: &State) {
+        // Without its page 0 a file must be empty, or nobody could open it again.
+        let fresh = state.ready.as_ref().is_some_and(|ready| ready.fresh);
+        let length = if fresh { 0 } else { backing_len(state.size) };
+        if let Err(error) = self.backing.set_length(length) {
+            log::warn!("after a failed write, the length could not be put back: {error}");
+        }
     }
 
     /// Puts both slots of a fresh header into the page that is about to go out.

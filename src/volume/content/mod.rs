@@ -9,6 +9,7 @@
 mod block;
 mod groups;
 mod header;
+mod mend;
 mod read;
 mod recover;
 mod resize;
@@ -130,6 +131,8 @@ struct GroupState {
     updated: u64,
     /// Neither copy could be read: what they held is lost until the file is truncated to 0.
     lost: bool,
+    /// The disk has something else than `page`, and `page` is right.
+    owed: bool,
 }
 
 /// What is written but not durable. Outlives the last close, until a sync.
@@ -146,6 +149,8 @@ pub(super) struct Marks {
     durable_size: u64,
     /// Contents or size changed since the last sync.
     contents_dirty: bool,
+    /// A sync failed: nobody knows what is on the disk, so nothing of it is sealed.
+    sync_failed: bool,
     generation: u64,
     dirty_since: Option<Instant>,
 }
@@ -214,6 +219,17 @@ impl Content {
         access: Access,
     ) -> Result<Self> {
         Self::open(backing, keys, shared, access, None)
+    }
+
+    /// The same as a last close and the next open of the inode: what is not durable stays known.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn reopen(self) -> Result<Self> {
+        let (backing, keys) = (self.backing.clone(), self.keys.clone());
+        let (shared, access) = (self.shared.clone(), self.access);
+        let marks = self.into_marks();
+        Self::open(backing, keys, shared, access, marks)
     }
 
     /// The plaintext size in bytes.
@@ -344,7 +360,7 @@ impl Marks {
 
 impl GroupState {
     fn keep_mark(&self, group: Group, marks: &mut HashMap<Group, GroupMark>) {
-        if self.written.is_some() {
+        if !self.is_forgettable() {
             let mark = GroupMark {
                 sequence: self.sequence,
                 durable: self.durable,

@@ -13,6 +13,15 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// How a block was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Soundness {
+    /// As it was written.
+    Sound,
+    /// As a crash left it: served, but it must not be sealed like this.
+    Residue,
+}
+
 /// Runs `work` on a ciphertext buffer of `length` bytes with arbitrary contents.
 pub(super) fn with_scratch<T>(length: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| {
@@ -76,7 +85,12 @@ impl Content {
     }
 
     /// Reads one whole block; bytes past the end of the file are zeros.
-    pub(super) fn read_block(&self, state: &State, block: Block, out: &mut [u8]) -> Result<()> {
+    pub(super) fn read_block(
+        &self,
+        state: &State,
+        block: Block,
+        out: &mut [u8],
+    ) -> Result<Soundness> {
         with_scratch(PAGE_LEN, |page| {
             let got = self.backing.read_at(page, block.data_page().offset())?;
             page.get_mut(got..).unwrap_or_default().fill(0);
@@ -92,10 +106,10 @@ impl Content {
         group: Group,
         page: &[u8],
         out: &mut [u8],
-    ) -> Result<()> {
+    ) -> Result<Soundness> {
         let Some((last, last_length)) = last_block(state.size) else {
             out.fill(0);
-            return Ok(());
+            return Ok(Soundness::Sound);
         };
         let unit = self.open_unit(state, block.data_page(), page, out)?;
         let mut facts = Facts {
@@ -109,7 +123,7 @@ impl Content {
             && facts.expected <= length
         {
             out.get_mut(facts.expected..).unwrap_or_default().fill(0);
-            return Ok(());
+            return Ok(Soundness::Sound);
         }
         let verdict = self.with_spill(state, group, |spill, absent| {
             facts.group_absent = absent;
@@ -126,11 +140,11 @@ impl Content {
         match verdict {
             Verdict::Bytes { odd: None, .. } => {
                 out.get_mut(facts.expected..).unwrap_or_default().fill(0);
-                Ok(())
+                Ok(Soundness::Sound)
             }
             Verdict::Hole => {
                 out.fill(0);
-                Ok(())
+                Ok(Soundness::Sound)
             }
             Verdict::Bytes { odd: Some(what), .. } => self.residue(state, block, what, out),
             Verdict::OddHole(what) => {
@@ -171,18 +185,18 @@ impl Content {
         block: Block,
         what: &'static str,
         out: &mut [u8],
-    ) -> Result<()> {
+    ) -> Result<Soundness> {
         if !self.crash_may_explain(state, block) {
             out.fill(0);
             return Err(self.tampered(state, block, what));
         }
         let file = state.ready()?.header.file;
         log::warn!("file {file}: block {}: {what}: crash residue of unsynced writes", block.0);
-        Ok(())
+        Ok(Soundness::Residue)
     }
 
     /// R10: above the seal, after a crash since the seal, or in a file written since it.
-    fn crash_may_explain(&self, state: &State, block: Block) -> bool {
+    pub(super) fn crash_may_explain(&self, state: &State, block: Block) -> bool {
         let Some(ready) = &state.ready else { return false };
         let seal = ready.header.seal;
         block.start() + PAGE > seal.size.next_multiple_of(PAGE)

@@ -3,9 +3,9 @@
 use super::block::{Facts, Verdict, judge};
 use super::read::with_scratch;
 use super::{Access, Content, State};
-use crate::envelope::Opened;
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block};
-use crate::volume::error::Result;
+use crate::envelope::{Opened, claimed_length};
+use crate::volume::error::{Result, VolumeError};
 
 impl Content {
     pub(super) fn recovery_needed(&self, state: &State) -> bool {
@@ -39,7 +39,7 @@ impl Content {
                 state.size = state.size.max(sealed).min(told.max(sealed));
                 break;
             }
-            state.size = self.end_before(state, block, sealed)?;
+            state.size = self.end_before(block, sealed)?;
         }
         let length = backing_len(state.size);
         if self.backing.length()? != length {
@@ -61,13 +61,24 @@ impl Content {
     }
 
     /// How long the block is that is last on the disk; `None` if its page is not there.
-    fn last_length(&self, state: &State, block: Block) -> Result<Option<usize>> {
+    pub(super) fn last_length(&self, state: &State, block: Block) -> Result<Option<usize>> {
         let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
-        let unit = with_scratch(PAGE_LEN, |page| {
+        let (unit, claimed) = with_scratch(PAGE_LEN, |page| {
             let got = self.backing.read_at(page, block.data_page().offset())?;
             page.get_mut(got..).unwrap_or_default().fill(0);
-            self.open_unit(state, block.data_page(), page, &mut plain[..])
+            let unit = self.open_unit(state, block.data_page(), page, &mut plain[..]);
+            Ok::<_, VolumeError>((unit, claimed_length(block.data_page(), page)))
         })?;
+        let unit = match unit {
+            // A torn page hurts its own block, whose reads fail: the rest of the file is good.
+            Err(VolumeError::Tampered(_)) => {
+                let hint = last_block(state.size).filter(|(last, _)| *last == block);
+                let hint = hint.map_or(PAGE_LEN, |(_, length)| length);
+                let torn = if claimed < block.payload() { claimed } else { hint };
+                return Ok(Some(torn.max(1)));
+            }
+            unit => unit?,
+        };
         let Opened::Present { length, .. } = unit else { return Ok(None) };
         if length < block.payload() {
             return Ok(Some(length));
@@ -89,11 +100,8 @@ impl Content {
         })
     }
 
-    /// The end of the block before `block` that has a page, skipping whole holes.
-    fn end_before(&self, state: &State, block: Block, sealed: u64) -> Result<u64> {
-        if !state.sparse() {
-            return Ok(block.start());
-        }
+    /// The end of the block before `block` that has a page, skipping what was never written.
+    fn end_before(&self, block: Block, sealed: u64) -> Result<u64> {
         let stop = block.data_page().offset();
         let mut at = Block::of_offset(sealed).data_page().offset();
         let mut end = sealed;

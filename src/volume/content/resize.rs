@@ -119,24 +119,22 @@ impl Content {
         if !has_page || first >= end {
             return Ok(());
         }
-        self.mark(state, group, first, end, EntryState::Hole)?;
-        self.write_spill(state, group)
+        self.mark(state, group, first, end, EntryState::Hole)
     }
 
     fn mark(
         &self,
-        state: &State,
+        state: &mut State,
         group: Group,
         first: Block,
         end: Block,
         entry: EntryState,
     ) -> Result<()> {
-        self.change_spill(state, group, |page| {
+        self.update_spill(state, group, |page| {
             for block in (first.0..end.0).map(Block) {
                 page.set(block.index(), entry, [0; 8], &[]);
             }
-        })?;
-        Ok(())
+        })
     }
 
     /// Durably says that the file may have holes, before the first one is made.
@@ -165,6 +163,17 @@ impl Content {
             self.update_header(state, |header| header.seal.size = size)?;
             self.sync_locked(state)?;
         }
+        if state.sparse()
+            && let Some((block, _)) = last_block(size)
+            && self.last_length(state, block)?.is_none()
+        {
+            // The last block is a page of its own, so a hole there is filled before the cut.
+            self.write_range(state, block.start(), &[0; PAGE_LEN])?;
+        }
+        if state.sparse() && state.marks.contents_dirty && size > 0 {
+            // What fills a hole that is about to be the end must be durable before it is.
+            self.sync_locked(state)?;
+        }
         let cut = last_block(size).filter(|(_, length)| *length < PAGE_LEN);
         let mut kept = zeroize::Zeroizing::new([0; PAGE_LEN]);
         if let Some((block, _)) = cut {
@@ -173,18 +182,21 @@ impl Content {
         }
         // Two steps: a single cut to the final length would leave old ciphertext in its hint (R6).
         self.backing.set_length(pages_of(size) * PAGE)?;
-        self.forget_tails(state, size)?;
         state.size = size;
         state.marks.durable_size = state.marks.durable_size.min(size);
         state.marks.touch();
         state.marks.contents_dirty = true;
-        match cut {
+        let ended = self.forget_tails(state, size).and_then(|()| match cut {
             Some((block, length)) => {
                 let bytes = kept.get(..length).unwrap_or_default();
-                self.write_range(state, block.start(), bytes)?;
+                self.write_range(state, block.start(), bytes).map(|_| ())
             }
-            None if size == 0 => self.write_empty_first(state)?,
-            None => {}
+            None if size == 0 => self.write_empty_first(state),
+            None => Ok(()),
+        });
+        if ended.is_err() {
+            self.tell_length(state);
+            return ended;
         }
         Ok(self.backing.set_length(backing_len(size))?)
     }
@@ -197,9 +209,13 @@ impl Content {
         Ok(())
     }
 
-    /// Clears the spill entries of blocks past the new end, in the one group that keeps its page.
+    /// Clears the spill entries of blocks that have no tail any more, in the one group that keeps
+    /// its page. Left there, one would come back as the end of a longer block after a crash.
     fn forget_tails(&self, state: &mut State, size: u64) -> Result<()> {
-        let first = Block::of_offset(size.next_multiple_of(PAGE));
+        let first = match last_block(size) {
+            Some((block, length)) if length <= block.payload() => block,
+            _ => Block::of_offset(size.next_multiple_of(PAGE)),
+        };
         let group = last_block(size).map_or(Group(0), |(block, _)| block.group());
         let one_page = pages_of(size) == 1;
         let gone: Vec<_> = {
@@ -222,8 +238,7 @@ impl Content {
         if !has_page || first >= group.end_block() {
             return Ok(());
         }
-        self.mark(state, group, first, group.end_block(), EntryState::Absent)?;
-        self.write_spill(state, group)
+        self.mark(state, group, first, group.end_block(), EntryState::Absent)
     }
 
     /// Turns a range into zeros, giving back the space of whole blocks.
@@ -281,12 +296,15 @@ impl Content {
     fn punch_blocks(&self, state: &mut State, first: Block, end: Block) -> Result<()> {
         self.write_fresh_header(state)?;
         self.make_sparse(state)?;
+        if state.marks.contents_dirty {
+            // A block that is said to be a hole is inside the file, whatever a crash leaves.
+            self.sync_locked(state)?;
+        }
         let mut at = first;
         while at < end {
             let group = at.group();
             let stop = end.min(group.end_block());
             self.mark(state, group, at, stop, EntryState::Hole)?;
-            self.write_spill(state, group)?;
             at = stop;
         }
         self.sync_locked(state)?;

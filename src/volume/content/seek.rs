@@ -59,7 +59,8 @@ impl Content {
             page = Block(1).data_page();
         }
         loop {
-            let at = self.backing.next_hole(page.offset())?;
+            // Behind the end the backing file answers with its end.
+            let at = self.backing.next_hole(page.offset())?.max(page.offset());
             page = PageNo(at.div_ceil(crate::envelope::layout::PAGE));
             match page.role() {
                 PageRole::Data(block) => return Ok(block.min(end)),

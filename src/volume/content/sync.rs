@@ -16,6 +16,7 @@ impl Content {
     /// spill pages again.
     pub fn sync(&self) -> Result<()> {
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.write_owed(&mut self.write_state())?;
         // No writer is inside, so nothing changes while readers go on.
         let synced = self.backing.sync();
         let mut state = self.write_state();
@@ -25,6 +26,7 @@ impl Content {
 
     /// Syncs in the middle of a change: the state lock keeps everyone else out.
     pub(super) fn sync_locked(&self, state: &mut State) -> Result<()> {
+        self.write_owed(state)?;
         let synced = self.backing.sync();
         self.after_sync(state, synced.is_ok());
         Ok(synced?)
@@ -39,13 +41,15 @@ impl Content {
         }
         // The kernel may have dropped the pages it could not write: write them again from memory,
         // to the same copies; the roles stay (R2c).
+        state.marks.sync_failed = true;
         let written: Vec<Group> = {
             let spills = state.spills();
-            let written = spills.iter().filter(|(_, s)| s.written.is_some() && s.page.is_some());
+            let written = spills.iter().filter(|(_, spill)| spill.written.is_some());
             written.map(|(group, _)| *group).collect()
         };
         for group in written {
-            if let Err(error) = self.write_spill(state, group) {
+            let loaded = self.with_spill(state, group, |_, _| ());
+            if let Err(error) = loaded.and_then(|()| self.write_spill(state, group)) {
                 log::error!("after a failed sync, a spill page could not be rewritten: {error}");
             }
         }
@@ -54,12 +58,14 @@ impl Content {
     /// What was last updated at or before `generation` is durable now.
     fn flip(state: &mut State, generation: u64) {
         let spills = state.spills.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for spill in spills.values_mut().filter(|s| s.updated <= generation) {
-            if let Some(copy) = spill.written.take() {
-                spill.durable = Some(copy);
+        for (group, spill) in spills.iter_mut().filter(|(_, s)| s.updated <= generation) {
+            let Some(copy) = spill.written.take() else { continue };
+            spill.durable = Some(copy);
+            if let Some(page) = &mut spill.page {
+                page.settle(usize::try_from(group.blocks()).unwrap_or(0));
             }
         }
-        spills.retain(|_, spill| spill.page.is_some() || spill.written.is_some());
+        spills.retain(|_, spill| spill.page.is_some() || !spill.is_forgettable());
         state.marks.flip(generation);
     }
 
@@ -95,10 +101,13 @@ impl Content {
     pub fn seal(&self) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();
-        if self.access == Access::ReadOnly || !state.has_header || state.marks.contents_dirty {
+        if self.access == Access::ReadOnly || !state.has_header || state.marks.sync_failed {
             return Ok(false);
         }
         self.load(&mut state)?;
+        if state.marks.contents_dirty || !self.mend(&mut state)? {
+            return Ok(false);
+        }
         let seal = state.ready()?.header.seal;
         let mtime = self.backing.mtime()?;
         let current = seal.size == state.size && (seal.mtime == mtime || seal.mtime == i64::MIN);

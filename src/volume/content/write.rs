@@ -77,8 +77,7 @@ impl Content {
         let result = self.write_range(state, offset, data);
         if result.is_err() && fallback < Block::of_offset(offset).start().min(state.size) {
             state.size = fallback;
-            // If this fails too, the next open repairs the length from the last page.
-            let _ = self.backing.set_length(backing_len(fallback));
+            self.tell_length(state);
         }
         result
     }
@@ -128,8 +127,7 @@ impl Content {
         let reached = undone.start();
         if state.size > old {
             state.size = old.max(reached);
-            // If the hint cannot be written either, the next open repairs it from the last page.
-            let _ = self.backing.set_length(backing_len(state.size));
+            self.tell_length(state);
         }
         match reached.checked_sub(offset) {
             Some(done @ 1..) => Ok(usize::try_from(done).unwrap_or(usize::MAX)),
@@ -196,8 +194,11 @@ impl Content {
             let before = self.change_spill(state, batch.group, |page| {
                 for (block, tag) in (batch.first.0..).map(Block).zip(&tags) {
                     let tail = pieces.of(block).get(block.payload()..).unwrap_or_default();
-                    let entry =
-                        if tail.is_empty() { EntryState::Absent } else { EntryState::Present };
+                    let entry = match page.entry(block.index()).state {
+                        _ if tail.is_empty() => EntryState::Absent,
+                        EntryState::Hole | EntryState::Filled => EntryState::Filled,
+                        _ => EntryState::Present,
+                    };
                     page.set(block.index(), entry, *tag, tail);
                 }
             })?;
@@ -208,10 +209,11 @@ impl Content {
                 self.restore_spill(state, batch.group, before);
                 return Err(error);
             }
+            let generation = state.marks.touch();
             let written = self.write_data(state, batch, scratch, Some(target));
             let done = *written.as_ref().unwrap_or(&0);
             if done < blocks as u64 {
-                self.take_back(state, batch, done, &before);
+                self.take_back(state, batch, done, &before, generation);
             }
             written
         })
@@ -262,7 +264,10 @@ impl Content {
         let mut done = 0;
         // Page 0 and the first copy of group 0 are neighbours, as are the first copy of any other
         // group and its first data page: each pair goes out in one call.
-        let joined_zero = zero && target == Some(Copy2::First);
+        // Not so where the copy's first write may find no space: a full disk would leave page 0
+        // without it (R13).
+        let has_room = fresh || self.has_spill_page(state, batch.group);
+        let joined_zero = zero && target == Some(Copy2::First) && has_room;
         let joined_data = !zero
             && target == Some(Copy2::First)
             && batch.group.0 > 0
@@ -274,13 +279,20 @@ impl Content {
         }
         if zero {
             let end = if joined_zero { data_at } else { spill_at };
-            self.write_all(bytes(zero_start, end), zero_start as u64)?;
-            done += 1;
-            if joined_zero {
-                self.spill_is_out(state, batch.group);
+            let taken = self.backing.write_at(bytes(zero_start, end), zero_start as u64)?;
+            if taken < spill_at - zero_start {
+                return Err(VolumeError::Io(Errno::NOSPC));
             }
+            done += 1;
             if fresh {
                 self.header_is_out(state);
+            }
+            if joined_zero && taken < end - zero_start {
+                self.spill_is_owed(state, batch.group);
+                return Ok(done);
+            }
+            if joined_zero {
+                self.spill_is_out(state, batch.group);
             }
         }
         if data_blocks > 0 {
@@ -309,15 +321,27 @@ impl Content {
     }
 
     /// Blocks past the first `done` of the batch were not written: their tails are the old ones.
-    fn take_back(&self, state: &mut State, batch: &Batch, done: u64, before: &SpillPage) {
+    fn take_back(
+        &self,
+        state: &mut State,
+        batch: &Batch,
+        done: u64,
+        before: &SpillPage,
+        generation: u64,
+    ) {
         let restored = self.change_spill(state, batch.group, |page| {
             for block in (batch.first.0 + done..batch.end.0).map(Block) {
                 let entry = before.entry(block.index());
                 page.set(block.index(), entry.state, entry.binding, entry.tail);
             }
         });
-        if restored.and_then(|_| self.write_spill(state, batch.group)).is_err() {
-            log::error!("a spill page could not be put back after a failed write");
+        let on_disk = state.spills().get(&batch.group).is_some_and(|s| s.updated > generation);
+        if restored.is_err() || (!on_disk && done == 0) {
+            return;
+        }
+        if let Err(error) = self.write_spill(state, batch.group) {
+            log::warn!("a spill page waits for the next sync: {error}");
+            self.spill_is_owed(state, batch.group);
         }
     }
 }

@@ -1,0 +1,149 @@
+//! Operations on a file and on the model that it is held against.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kmsfs::crypto::secret::Secret;
+use kmsfs::envelope::{FileHeader, Recipient};
+use kmsfs::id::{FileId, KeyId, MaterialId};
+use kmsfs::volume::VolumeError;
+use kmsfs::volume::content::{Access, Content, KeySource, Reserve, Shared};
+
+use crate::disk::Disk;
+
+/// One step of a workload. Offsets and sizes are in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    Write(u64, usize),
+    Append(usize),
+    Truncate(u64),
+    Shrink(u64),
+    Extend(u64),
+    Punch(u64, u64),
+    Zero(u64, u64),
+    Sync,
+    Seal,
+    Xattr,
+    Reopen,
+}
+
+/// What an operation reported.
+pub(crate) type Outcome = Result<usize, VolumeError>;
+
+/// A key source with one key, and a new file id for each file.
+#[derive(Default)]
+pub(crate) struct OneKey(AtomicU64);
+
+impl KeySource for OneKey {
+    fn create(&self) -> Result<(FileId, Secret<32>, Recipient), VolumeError> {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&(self.0.fetch_add(1, Ordering::Relaxed) + 1).to_be_bytes());
+        let recipient = Recipient {
+            key: KeyId::from_bytes([1; 16]),
+            material: MaterialId::from_bytes([2; 16]),
+            wrapped: [3; 72],
+        };
+        Ok((FileId::from_bytes(id), Secret::filled(|key| key.fill(5)), recipient))
+    }
+
+    fn unwrap(&self, _claims: &FileHeader) -> Result<Secret<32>, VolumeError> {
+        Ok(Secret::filled(|key| key.fill(5)))
+    }
+}
+
+/// Opens a file in a session that follows a crash, or in one that does not.
+pub(crate) fn open(disk: &Arc<Disk>, crashed: i64) -> Result<Content, VolumeError> {
+    let keys = Arc::new(OneKey::default());
+    Content::over(disk.clone(), keys, Arc::new(Shared::new(crashed)), Access::ReadWrite)
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_nanos()).unwrap()
+}
+
+impl Op {
+    /// Does it. `tag` makes the bytes of each write its own.
+    pub(crate) fn run(self, content: &mut Option<Content>, tag: usize) -> Outcome {
+        let file = content.as_ref().expect("the file is open between operations");
+        let size = file.size();
+        match self {
+            Self::Write(offset, length) => file.write(offset, &bytes(offset, length, tag)),
+            Self::Append(length) => file.write(size, &bytes(size, length, tag)),
+            Self::Truncate(size) => file.truncate(size).map(|()| 0),
+            Self::Shrink(by) => file.truncate(size.saturating_sub(by)).map(|()| 0),
+            Self::Extend(by) => file.truncate(size + by).map(|()| 0),
+            Self::Punch(offset, length) => file.punch(offset, length).map(|()| 0),
+            Self::Zero(offset, length) => file.zero(offset, length, Reserve::Grow).map(|()| 0),
+            Self::Sync => file.sync().map(|()| 0),
+            Self::Seal => file.seal().map(usize::from),
+            Self::Xattr => file.xattr_keys(Access::ReadWrite).map(|_| 0),
+            Self::Reopen => {
+                let file = content.take().expect("just seen");
+                *content = Some(file.reopen()?);
+                Ok(0)
+            }
+        }
+    }
+
+    /// The same on the model; `taken` is how many bytes a write reported.
+    pub(crate) fn apply(self, model: &mut Vec<u8>, tag: usize, taken: Option<usize>) {
+        let size = model.len();
+        let at = |offset: u64| usize::try_from(offset).unwrap();
+        match self {
+            Self::Write(offset, length) => put(model, offset, &bytes(offset, length, tag), taken),
+            Self::Append(length) => {
+                put(model, size as u64, &bytes(size as u64, length, tag), taken);
+            }
+            Self::Truncate(size) => model.resize(at(size), 0),
+            Self::Shrink(by) => model.truncate(size.saturating_sub(at(by))),
+            Self::Extend(by) => model.resize(size + at(by), 0),
+            Self::Punch(offset, length) => {
+                let end = at(offset + length).min(size);
+                model.get_mut(at(offset)..end).unwrap_or_default().fill(0);
+            }
+            Self::Zero(offset, length) => {
+                let end = at(offset + length);
+                model.resize(size.max(end), 0);
+                model[at(offset)..end].fill(0);
+            }
+            Self::Sync | Self::Seal | Self::Xattr | Self::Reopen => {}
+        }
+    }
+}
+
+fn put(model: &mut Vec<u8>, offset: u64, data: &[u8], taken: Option<usize>) {
+    let data = &data[..taken.unwrap_or(data.len()).min(data.len())];
+    let start = usize::try_from(offset).unwrap();
+    if !data.is_empty() {
+        model.resize(model.len().max(start + data.len()), 0);
+        model[start..start + data.len()].copy_from_slice(data);
+    }
+}
+
+/// Bytes that are never zero and differ between operations at every offset.
+fn bytes(offset: u64, length: usize, tag: usize) -> Vec<u8> {
+    let base = usize::try_from(offset).unwrap();
+    (base..base + length).map(|at| u8::try_from(1 + (at % 25) * 10 + tag % 10).unwrap()).collect()
+}
+
+/// Everything in the file, block by block: `None` where a block cannot be read.
+pub(crate) fn contents(content: &Content) -> Result<Vec<Option<Vec<u8>>>, VolumeError> {
+    let size = usize::try_from(content.size()).unwrap();
+    let mut whole = vec![0xee; size];
+    if content.read(0, &mut whole).is_ok() {
+        return Ok(whole.chunks(4096).map(|block| Some(block.to_vec())).collect());
+    }
+    let mut blocks = Vec::new();
+    for start in (0..size).step_by(4096) {
+        let mut block = vec![0xee; 4096.min(size - start)];
+        blocks.push(match content.read(start as u64, &mut block) {
+            Ok(_) => Some(block),
+            Err(VolumeError::Lost(_)) => None,
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(blocks)
+}
