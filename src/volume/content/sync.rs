@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::{Access, Content, GroupMark, Marks, State};
+use super::{Access, Content, GroupMark, Marks, Ready, State};
 use crate::envelope::Seal;
 use crate::envelope::layout::Group;
 use crate::volume::clock;
@@ -35,7 +35,7 @@ impl Content {
     fn after_sync(&self, state: &mut State, good: bool) {
         if good {
             let generation = state.marks.generation;
-            Self::flip(state, generation);
+            self.flip(state, generation);
             state.marks.durable_size = state.size;
             return;
         }
@@ -56,12 +56,15 @@ impl Content {
     }
 
     /// What was last updated at or before `generation` is durable now.
-    fn flip(state: &mut State, generation: u64) {
+    fn flip(&self, state: &mut State, generation: u64) {
+        // A hole that a crash left half filled stays one until it is mended.
+        let crashed = |ready: &Ready| self.shared.crashed_since(ready.header.seal.at);
+        let residue = state.ready.as_ref().is_some_and(crashed);
         let spills = state.spills.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (group, spill) in spills.iter_mut().filter(|(_, s)| s.updated <= generation) {
             let Some(copy) = spill.written.take() else { continue };
             spill.durable = Some(copy);
-            if let Some(page) = &mut spill.page {
+            if let Some(page) = spill.page.as_mut().filter(|_| !residue) {
                 page.settle(usize::try_from(group.blocks()).unwrap_or(0));
             }
         }
@@ -78,7 +81,7 @@ impl Content {
     /// A sync of the whole backing filesystem began after `generation` was read, and succeeded.
     pub(in crate::volume) fn synced_elsewhere(&self, generation: u64) {
         let mut state = self.write_state();
-        Self::flip(&mut state, generation);
+        self.flip(&mut state, generation);
         if state.marks.generation == generation {
             state.marks.durable_size = state.size;
         }
