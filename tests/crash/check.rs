@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kmsfs::envelope::layout::{Block, PageNo, PageRole};
 use kmsfs::volume::VolumeError;
 
 use crate::disk::{Disk, Image};
@@ -23,6 +24,8 @@ pub(crate) enum Cut {
 pub(crate) struct History<'a> {
     pub(crate) models: &'a [Vec<u8>],
     pub(crate) cut: Cut,
+    /// The page that is torn.
+    pub(crate) torn: Option<usize>,
 }
 
 type Verdict<T> = std::result::Result<T, String>;
@@ -93,9 +96,10 @@ impl History<'_> {
             model.get(start..end).unwrap_or_default().to_vec()
         };
         let parts: Vec<Vec<u8>> = self.models.iter().map(part).collect();
-        // Zeros may have been punched into zeros: the page was written then, too.
-        let zeros = self.cut == Cut::Torn && parts[0].iter().all(|byte| *byte == 0);
-        let changed = zeros || parts.iter().any(|part| *part != parts[0]);
+        // Bytes may have been written over with the same bytes.
+        let torn = self.torn.map(|page| PageNo(page as u64).role());
+        let torn = torn == Some(PageRole::Data(Block(number as u64)));
+        let changed = torn || parts.iter().any(|part| *part != parts[0]);
         let Some(found) = found else {
             let gone = parts.iter().any(Vec::is_empty);
             return match gone || (self.cut == Cut::Torn && changed) {
@@ -123,6 +127,7 @@ impl History<'_> {
 fn follow_up(disk: &Arc<Disk>, crashed: i64, mut model: Vec<u8>, dice: &mut Dice) -> Verdict<()> {
     let mut content = Some(open(disk, crashed).map_err(|error| format!("reopen: {error:?}"))?);
     let size = model.len() as u64;
+    let mut done = Vec::new();
     for tag in [8, 9] {
         let op = match dice.roll(8) {
             0 => Op::Append(10),
@@ -136,6 +141,7 @@ fn follow_up(disk: &Arc<Disk>, crashed: i64, mut model: Vec<u8>, dice: &mut Dice
         };
         op.run(&mut content, tag).map_err(|error| format!("then {op:?}: {error:?}"))?;
         op.apply(&mut model, tag, None);
+        done.push(op);
     }
     for op in [Op::Sync, Op::Seal, Op::Sync] {
         op.run(&mut content, 0).map_err(|error| format!("at the end {op:?}: {error:?}"))?;
@@ -146,6 +152,10 @@ fn follow_up(disk: &Arc<Disk>, crashed: i64, mut model: Vec<u8>, dice: &mut Dice
     content.read(0, &mut found).map_err(|error| format!("next session reads: {error:?}"))?;
     match found == model {
         true => Ok(()),
-        false => Err("the next session reads something else".to_owned()),
+        false => {
+            let at = found.iter().zip(&model).position(|(a, b)| a != b);
+            let sizes = (found.len(), model.len());
+            Err(format!("{done:?}, then the next session differs at {at:?}, sizes {sizes:?}"))
+        }
     }
 }

@@ -130,10 +130,11 @@ impl Tally {
             return self.failed(format!("{name} {ops:?}: {problem}"));
         }
         for epoch in disk.epochs() {
-            let history = History { models: &models[epoch.first..=epoch.last + 1], cut };
             let mut follow = Dice::new(seed);
-            let mut visit = |image: Image, choice: &str| {
+            let mut visit = |image: Image, torn: Option<usize>, choice: &str| {
                 self.files += 1;
+                let models = &models[epoch.first..=epoch.last + 1];
+                let history = History { models, cut, torn };
                 if let Err(problem) = history.check(image, &mut follow) {
                     self.failed(format!(
                         "{name} {ops:?}, cut in operation {} to {}, {choice}: {problem}",
@@ -142,8 +143,8 @@ impl Tally {
                 }
             };
             match cut {
-                Cut::Clean => whole_pages(&epoch, &mut dice, &mut visit),
-                Cut::Torn => torn_page(&epoch, &mut dice, &mut visit),
+                Cut::Clean => whole_pages(&epoch, &mut dice, |i, c| visit(i, None, c)),
+                Cut::Torn => torn_page(&epoch, &mut dice, |i, page, c| visit(i, Some(page), c)),
             }
         }
     }

@@ -46,7 +46,7 @@ pub(crate) fn whole_pages(epoch: &Epoch, dice: &mut Dice, mut visit: impl FnMut(
 }
 
 /// The same with one page torn: a mixture of the sectors of two of its versions.
-pub(crate) fn torn_page(epoch: &Epoch, dice: &mut Dice, mut visit: impl FnMut(Image, &str)) {
+pub(crate) fn torn_page(epoch: &Epoch, dice: &mut Dice, mut visit: impl FnMut(Image, usize, &str)) {
     for kept in 0..=structural(epoch) {
         let prefix = Prefix::new(epoch, kept);
         for racing in &prefix.racing {
@@ -62,7 +62,11 @@ pub(crate) fn torn_page(epoch: &Epoch, dice: &mut Dice, mut visit: impl FnMut(Im
                     image.set(racing.number, Some(torn.clone()));
                     let page = racing.number;
                     let torn = format!("page {page} torn from {old} to {new} by {mask:#x}");
-                    visit(image, &format!("{kept} size changes, versions {choice:?}, {torn}"));
+                    visit(
+                        image,
+                        page,
+                        &format!("{kept} size changes, versions {choice:?}, {torn}"),
+                    );
                 }
             }
         }

@@ -127,13 +127,19 @@ impl Content {
         }
     }
 
+    /// True if the group's page in memory is to replace what the disk has.
+    pub(super) fn owes_spill(&self, state: &State, group: Group) -> Result<bool> {
+        self.with_spill(state, group, |_, _| ())?;
+        Ok(state.spills().get(&group).is_some_and(|spill| spill.owed))
+    }
+
     /// Writes the pages that could not be written when they should have been.
     pub(super) fn write_owed(&self, state: &mut State) -> Result<()> {
         let owed: Vec<Group> = {
             let spills = state.spills();
             spills.iter().filter(|(_, spill)| spill.owed).map(|(group, _)| *group).collect()
         };
-        owed.into_iter().try_for_each(|group| self.write_spill(state, group))
+        owed.into_iter().try_for_each(|group| self.update_spill(state, group, |_| {}))
     }
 
     /// Writes a group's page by itself.
@@ -187,6 +193,7 @@ impl Content {
             // Its first version was torn. No tail of the group was ever durable, and the data
             // pages hold what was (R1).
             spill.lost = false;
+            spill.owed = true;
         }
         Ok(spill)
     }

@@ -25,6 +25,9 @@ impl Content {
         let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
         let mut mended = false;
         for block in (0..=last.0).map(Block) {
+            if block == block.group().first_block() {
+                mended |= self.owes_spill(state, block.group())?;
+            }
             match self.read_block(state, block, &mut bytes[..]) {
                 Ok(Soundness::Sound) => {}
                 Ok(Soundness::Residue) => {

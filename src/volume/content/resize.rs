@@ -1,5 +1,6 @@
 //! Size changes and holes: truncate, gaps, punching, reserving (R5, R6, R13, R14).
 
+use super::read::Soundness;
 use super::{Access, Content, State};
 use crate::envelope::EntryState;
 use crate::envelope::layout::{
@@ -163,16 +164,8 @@ impl Content {
             self.update_header(state, |header| header.seal.size = size)?;
             self.sync_locked(state)?;
         }
-        if state.sparse()
-            && let Some((block, _)) = last_block(size)
-            && self.last_length(state, block)?.is_none()
-        {
-            // The last block is a page of its own, so a hole there is filled before the cut.
-            self.write_range(state, block.start(), &[0; PAGE_LEN])?;
-        }
-        if state.sparse() && state.marks.contents_dirty && size > 0 {
-            // What fills a hole that is about to be the end must be durable before it is.
-            self.sync_locked(state)?;
+        if let Some((block, length)) = last_block(size) {
+            self.make_an_end(state, block, length)?;
         }
         let cut = last_block(size).filter(|(_, length)| *length < PAGE_LEN);
         let mut kept = zeroize::Zeroizing::new([0; PAGE_LEN]);
@@ -199,6 +192,27 @@ impl Content {
             return ended;
         }
         Ok(self.backing.set_length(backing_len(size))?)
+    }
+
+    /// The last block of a file is a page of its own and as long as the file says: a hole there, or
+    /// what a crash left short, is written whole and durably before the cut.
+    fn make_an_end(&self, state: &mut State, block: Block, length: usize) -> Result<()> {
+        let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        let residue = match self.read_block(state, block, &mut bytes[..]) {
+            Ok(found) => found == Soundness::Residue,
+            // A block that is kept whole is not asked for.
+            Err(_) if length == PAGE_LEN => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if residue || (state.sparse() && self.last_length(state, block)?.is_none()) {
+            let held = usize::try_from(state.size - block.start()).unwrap_or(PAGE_LEN);
+            let held = bytes.get(..held.min(PAGE_LEN)).unwrap_or_default();
+            self.write_range(state, block.start(), held)?;
+        }
+        if (residue || state.sparse()) && state.marks.contents_dirty {
+            self.sync_locked(state)?;
+        }
+        Ok(())
     }
 
     /// Page 0 of a file that keeps its header but has no contents: the unit is erased.
