@@ -1,0 +1,203 @@
+//! The format page against the code, and hostile bytes against every parser.
+
+use kmsfs::crypto::secret::Secret;
+use kmsfs::envelope::layout::{Group, PageNo, backing_len, pages_of, plain_size};
+use kmsfs::envelope::{
+    DirDescriptor, DirKeys, Entry, FileHeader, FileKeys, HeaderFlags, Opened, RECORD_LEN,
+    Recipient, Seal, SpillPage, UnitPlace, UnverifiedHeader, UnverifiedVolume, VolumeDescriptor,
+    VolumeKeys,
+};
+use kmsfs::id::{DirId, FileId, KeyId, MaterialId, VolumeId};
+use proptest::prelude::*;
+
+const DOCUMENT: &str = include_str!("../docs/FORMAT.md");
+
+/// The rows of numbers below a heading, until the next one.
+fn numbers(heading: &str) -> Vec<Vec<u64>> {
+    let (_, after) = DOCUMENT.split_once(heading).expect("the heading is there");
+    let rows = after.lines().skip_while(|line| !line.starts_with('|'));
+    rows.take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').filter_map(|cell| cell.trim().parse().ok()).collect::<Vec<_>>())
+        .filter(|row| !row.is_empty())
+        .collect()
+}
+
+/// The bytes of the worked unit on the page.
+fn worked_unit() -> Vec<u8> {
+    let (_, after) = DOCUMENT.split_once("Worked unit:").unwrap();
+    let line = after.lines().find(|line| line.starts_with("    ")).unwrap();
+    let digits: String = line.split_whitespace().collect();
+    let bytes = (0..digits.len()).step_by(2);
+    bytes.map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+fn key() -> Secret<32> {
+    Secret::filled(|key| key.fill(5))
+}
+
+fn recipient() -> Recipient {
+    let (key, material) = (KeyId::from_bytes([1; 16]), MaterialId::from_bytes([2; 16]));
+    Recipient { key, material, wrapped: [3; 72] }
+}
+
+fn header() -> ([u8; RECORD_LEN], FileKeys) {
+    let file = FileId::from_bytes([7; 16]);
+    let keys = FileKeys::new(file, key());
+    let flags = HeaderFlags { sparse: true, xattrs: false };
+    let seal = Seal { size: 11, at: 12, mtime: 13 };
+    let header = FileHeader { file, sequence: 9, flags, seal, recipients: vec![recipient(); 3] };
+    (header.encode(&keys), keys)
+}
+
+fn directory() -> ([u8; RECORD_LEN], DirKeys) {
+    let dir = DirId::from_bytes([8; 16]);
+    let keys = DirKeys::new(dir, &key());
+    let policy = KeyId::from_bytes([4; 16]);
+    let descriptor = DirDescriptor {
+        dir,
+        sequence: 3,
+        policy,
+        inherited: true,
+        cross: kmsfs::envelope::CrossMode::Exdev,
+        previous: vec![policy; 2],
+        recipient: recipient(),
+    };
+    (descriptor.encode(&keys), keys)
+}
+
+fn volume() -> [u8; RECORD_LEN] {
+    let volume = VolumeId::from_bytes([6; 16]);
+    let descriptor = VolumeDescriptor { volume, sequence: 1, created: 2, recipient: recipient() };
+    descriptor.encode(&VolumeKeys::new(volume, &key()))
+}
+
+#[test]
+fn worked_sizes_of_the_page_are_those_of_the_code() {
+    let rows = numbers("Worked sizes:");
+    assert!(rows.len() >= 12, "{rows:?}");
+    for row in rows {
+        let [plain, backing, pages] = row[..] else { panic!("three columns: {row:?}") };
+        assert_eq!((backing_len(plain), pages_of(plain)), (backing, pages), "plain {plain}");
+        assert_eq!(plain_size(backing), (plain, true));
+    }
+}
+
+#[test]
+fn the_worked_unit_of_the_page_opens() {
+    let unit = worked_unit();
+    let cipher = FileKeys::new(FileId::from_bytes([7; 16]), key()).unit_cipher();
+    let mut page = vec![0; 4096];
+    page[..unit.len()].copy_from_slice(&unit);
+    let mut out = vec![0; 4052];
+    let opened = cipher.open(UnitPlace::data(PageNo(5)), &page, &mut out).unwrap();
+    assert!(matches!(opened, Opened::Present { length: 8, .. }));
+    assert_eq!(&out[..8], b"contents");
+}
+
+#[test]
+fn records_stand_at_the_offsets_of_the_page() {
+    let (slot, keys) = header();
+    assert_eq!(&slot[..8], b"KMSFSv1\0");
+    assert_eq!(slot[12..16], [1, 3, 1, 0]);
+    assert_eq!(slot[16..24], 9_u64.to_le_bytes());
+    assert_eq!(slot[24..40], [7; 16]);
+    assert_eq!(slot[40..72], *keys.commitment());
+    assert_eq!(slot[72..80], 11_u64.to_le_bytes());
+    assert_eq!(slot[88..96], 13_i64.to_le_bytes());
+    assert_eq!(slot[96 + 4..96 + 20], [1; 16]);
+    assert_eq!(slot[96 + 36..96 + 108], [3; 72]);
+    let (dir, _) = directory();
+    assert_eq!(&dir[..8], b"KMSFSd1\0");
+    assert_eq!(dir[12..16], [1, 1, 2, 0]);
+    assert_eq!(dir[24..40], [8; 16]);
+    assert_eq!(dir[72..88], [4; 16]);
+    assert_eq!(dir[136 + 4..136 + 20], [1; 16]);
+    let volume = volume();
+    assert_eq!(&volume[..8], b"KMSFSV1\0");
+    assert_eq!(volume[24..40], [6; 16]);
+    assert_eq!(volume[80 + 4..80 + 20], [1; 16]);
+}
+
+/// A record with some bytes changed, and its CRC put right so that the parser goes on.
+fn mutated(mut bytes: [u8; RECORD_LEN], changes: &[(usize, u8)]) -> [u8; RECORD_LEN] {
+    for (at, byte) in changes {
+        bytes[at % RECORD_LEN] = *byte;
+    }
+    let crc = crc32fast::hash(&bytes[..508]);
+    bytes[508..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn changed_records_are_refused_and_never_panic(
+        changes in prop::collection::vec((0usize..508, any::<u8>()), 1..6)
+    ) {
+        let (slot, keys) = header();
+        let changed = mutated(slot, &changes);
+        if let Ok(parsed) = UnverifiedHeader::parse(&changed) {
+            prop_assert_eq!(parsed.verify(&keys).is_ok(), changed == slot);
+        }
+        let (dir, keys) = directory();
+        let changed = mutated(dir, &changes);
+        let _ = DirDescriptor::parse(&changed);
+        prop_assert_eq!(DirDescriptor::verify(&changed, &keys).is_ok(), changed == dir);
+        let changed = mutated(volume(), &changes);
+        if let Ok(parsed) = UnverifiedVolume::parse(&changed) {
+            let keys = VolumeKeys::new(VolumeId::from_bytes([6; 16]), &key());
+            prop_assert_eq!(parsed.verify(&keys).is_ok(), changed == volume());
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..4200)) {
+        let _ = UnverifiedVolume::parse(&bytes);
+        if let Some(record) = bytes.first_chunk() {
+            let _ = UnverifiedHeader::parse(record);
+            let _ = DirDescriptor::parse(record);
+        }
+        for group in [Group(0), Group(1)] {
+            let page = SpillPage::from_plain(group, &bytes);
+            for index in 0..80 {
+                let Entry { tail, .. } = page.entry(index);
+                prop_assert!(tail.len() <= 2092);
+            }
+        }
+        let keys = DirKeys::new(DirId::from_bytes([8; 16]), &key());
+        prop_assert!(keys.decode_name(&bytes).is_err());
+        prop_assert!(keys.decode_link(&bytes).is_err());
+        prop_assert!(keys.xattrs().decode_name(&String::from_utf8_lossy(&bytes)).is_err());
+        prop_assert!(keys.xattrs().open_value(b"user.a", &bytes).is_err());
+    }
+
+    #[test]
+    fn names_links_and_attributes_come_back(name in prop::collection::vec(1u8.., 1..255)) {
+        let keys = DirKeys::new(DirId::from_bytes([8; 16]), &key());
+        let text = match keys.encode_name(&name) {
+            kmsfs::envelope::EncodedName::Inline(text) => text,
+            kmsfs::envelope::EncodedName::Long { contents, .. } => contents,
+        };
+        prop_assert_eq!(keys.decode_name(text.as_bytes()).unwrap(), name.clone());
+        prop_assert!(keys.decode_link(text.as_bytes()).is_err(), "a name is no link");
+        let link = keys.encode_link(&name);
+        prop_assert_eq!(keys.decode_link(link.as_bytes()).unwrap(), name.clone());
+        let attribute = keys.xattrs().encode_name(&name);
+        prop_assert_eq!(keys.xattrs().decode_name(&attribute).unwrap(), name);
+    }
+}
+
+#[test]
+fn the_worked_unit_is_xaes_by_the_book() {
+    use kmsfs::crypto::hash::{Label, derive};
+    let root = derive(&key(), &[7; 16], Label::FileUnit);
+    let nonce = [[0x0a; 12], [0x0b; 12]].concat();
+    let mut aad = b"unit".to_vec();
+    for part in [&[1, 0, 1, 0, 1, 0, 8, 0][..], &[7; 16], &5_u64.to_le_bytes()] {
+        aad.extend_from_slice(part);
+    }
+    assert_eq!(aad.len(), 36);
+    let mut text = *b"contents";
+    let xaes = kmsfs::crypto::xaes::XaesKey::new(&root);
+    let tag = xaes.seal_in_place(&nonce.try_into().unwrap(), &aad, &mut text).unwrap();
+    assert_eq!(worked_unit(), [&[0x0a; 12][..], &[0x0b; 12], &tag, &[8, 0, 1, 0], &text].concat());
+}
