@@ -116,7 +116,7 @@ impl Volume {
                 true => super::session::read_small(&visit.fd, &sidecar_of(&entry.name))?,
                 false => Some(entry.name.clone()),
             };
-            if !text.is_some_and(|text| keys.decode_name(&text).is_ok()) {
+            if text.is_none_or(|text| keys.decode_name(&text).is_err()) {
                 report.add(path.clone(), "its name was not made by this directory", false);
             }
         }

@@ -311,7 +311,7 @@ impl Run<'_> {
 
     /// The key to wrap for instead, or `None` when the wrap is as it should be.
     fn outdated(&self, old: &Recipient, descriptor: &DirDescriptor) -> Result<Option<KeyId>> {
-        if !self.applies(old.key) && !(self.job.from.is_none() && old.key != descriptor.policy) {
+        if !(self.applies(old.key) || self.job.from.is_none() && old.key != descriptor.policy) {
             return Ok(None);
         }
         let to = match self.job.from {

@@ -147,7 +147,7 @@ pub fn ctime(stat: &Stat) -> i64 {
 }
 
 /// A backing file whose header updates leave the shown times as they are.
-pub struct TimedFile {
+pub(super) struct TimedFile {
     file: BackingFile,
     ino: u64,
     times: Arc<ShownTimes>,
