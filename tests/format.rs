@@ -44,7 +44,7 @@ fn header() -> ([u8; RECORD_LEN], FileKeys) {
     let file = FileId::from_bytes([7; 16]);
     let keys = FileKeys::new(file, key());
     let flags = HeaderFlags { sparse: true, xattrs: false };
-    let seal = Seal { size: 11, at: 12, mtime: 13 };
+    let seal = Seal { size: 11, session: 12, mtime: 13 };
     let header = FileHeader { file, sequence: 9, flags, seal, recipients: vec![recipient(); 3] };
     (header.encode(&keys), keys)
 }

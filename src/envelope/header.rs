@@ -26,8 +26,8 @@ pub struct HeaderFlags {
 pub struct Seal {
     /// Plaintext bytes that were durable.
     pub size: u64,
-    /// When the seal was written, in nanoseconds since 1970.
-    pub at: i64,
+    /// The number of the session that wrote the seal.
+    pub session: i64,
     /// The backing file's mtime then, in nanoseconds since 1970: another one means written since.
     pub mtime: i64,
 }
@@ -65,7 +65,7 @@ impl FileHeader {
         record.put(self.file.as_bytes());
         record.put(keys.commitment());
         record.put(&self.seal.size.to_le_bytes());
-        record.put(&self.seal.at.to_le_bytes());
+        record.put(&self.seal.session.to_le_bytes());
         record.put(&self.seal.mtime.to_le_bytes());
         for recipient in self.recipients.iter().take(MAX_RECIPIENTS) {
             record.put_recipient(recipient);
@@ -97,7 +97,7 @@ impl UnverifiedHeader {
         let sequence = reader.u64()?;
         let file = FileId::from_bytes(reader.array()?);
         let commitment = reader.array()?;
-        let seal = Seal { size: reader.u64()?, at: reader.i64()?, mtime: reader.i64()? };
+        let seal = Seal { size: reader.u64()?, session: reader.i64()?, mtime: reader.i64()? };
         if file.is_zero() || !(1..=MAX_RECIPIENTS).contains(&count) {
             return Err(reader.malformed());
         }

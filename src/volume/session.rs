@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, fdatasync, flock, fsync, ftruncate, openat, renameat,
-    statat, unlinkat,
+    unlinkat,
 };
 use rustix::io::{Errno, pwrite};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,12 @@ pub struct Holder {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Record {
+    /// The number of the last session, counted from 1.
+    #[serde(default)]
+    number: i64,
+    /// The number of the last one that ended in a crash; 0 for none.
+    #[serde(default)]
+    crashed: i64,
     /// When the open session began, in nanoseconds since 1970.
     open_since: Option<i64>,
     /// Sessions that ended in a crash: from their begin to the moment that was noticed.
@@ -87,6 +93,7 @@ impl Session {
         if change {
             session.open()?;
         } else if let Some(since) = session.record.open_since {
+            session.record.crashed = session.record.number;
             session.record.crashes.push((since, clock::now_nanos()));
         }
         Ok(session)
@@ -98,6 +105,7 @@ impl Session {
             log::warn!(
                 "the last session did not end cleanly: sizes of files that it changed are checked"
             );
+            self.record.crashed = self.record.number;
             self.record.crashes.push((since, now));
             while let [(from, _), (_, to), ..] = self.record.crashes[..]
                 && self.record.crashes.len() > CRASHES
@@ -106,10 +114,16 @@ impl Session {
             }
         }
         rustix::fs::syncfs(&self.meta)?;
+        self.record.number += 1;
         self.record.open_since = Some(now);
         self.save()?;
         self.open = true;
         Ok(())
+    }
+
+    /// The number of this session, and of the last one that ended in a crash (0 for none).
+    pub(super) fn numbers(&self) -> (i64, i64) {
+        (self.record.number, self.record.crashed)
     }
 
     /// The end of the last crash, in nanoseconds since 1970; 0 for none.
@@ -235,13 +249,16 @@ fn read_holder(lock: &OwnedFd) -> Holder {
     serde_json::from_slice(text.get(..length).unwrap_or_default()).unwrap_or_default()
 }
 
+/// The record of a vault that was never opened.
+pub(super) fn write_first_record(meta: &OwnedFd) -> Result<()> {
+    replace(meta, SESSION, &serde_json::to_vec(&Record::default()).unwrap_or_default())
+}
+
 fn read_record(meta: &OwnedFd) -> Record {
-    let exists = statat(meta, SESSION, AtFlags::SYMLINK_NOFOLLOW).is_ok();
     let bytes = read_small(meta, SESSION).ok().flatten();
-    match bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-        Some(record) => record,
-        None if !exists => Record::default(),
-        // Unreadable: anything may have happened.
-        None => Record { open_since: Some(0), crashes: Vec::new() },
-    }
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_else(|| {
+        // Lost: anything may have happened, and the count goes on from beyond every seal.
+        log::warn!("the vault's record of its sessions is lost: it is taken for one after a crash");
+        Record { number: clock::now_nanos(), open_since: Some(0), ..Record::default() }
+    })
 }

@@ -73,6 +73,7 @@ impl Volume {
         let created = clock::now_nanos();
         let descriptor = VolumeDescriptor { volume, sequence: 1, created, recipient };
         let bytes = descriptor.encode(&keys);
+        session::write_first_record(&meta)?;
         session::replace(&meta, SPARE, &bytes)?;
         session::replace(&meta, DESCRIPTOR, &bytes)?;
         fsync(&root)?;
@@ -103,7 +104,8 @@ impl Volume {
         }
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let times = Arc::new(load_times(session.meta(), options)?);
-        let shared = Arc::new(Shared::new(session.last_crash()));
+        let (number, crashed) = session.numbers();
+        let shared = Arc::new(Shared::in_session(number, crashed));
         let files = OpenFiles::new(keyring.clone(), shared, times.clone(), access);
         let tree = Tree::new(rustix::io::fcntl_dupfd_cloexec(&root, 0)?, options)?;
         Ok(Self {

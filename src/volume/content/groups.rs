@@ -163,7 +163,9 @@ impl Content {
         let ready = state.ready()?;
         let (first, second) = (group.spill_page(Copy2::First), group.spill_page(Copy2::Second));
         let mut pair = [0; 2 * PAGE_LEN];
-        self.backing.read_at(&mut pair, first.min(second).offset())?;
+        if known.is_some() || group.first_block().start() < state.untouched {
+            self.backing.read_at(&mut pair, first.min(second).offset())?;
+        }
         let (low, high) = pair.split_at(PAGE_LEN);
         let copies = if first < second { [low, high] } else { [high, low] };
         let mut best: Option<(Copy2, SpillPage)> = None;

@@ -7,7 +7,6 @@ use crate::envelope::layout::{HEADER_AREA, PAGE_LEN, backing_len};
 use crate::envelope::{
     EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipient, Seal, UnverifiedHeader,
 };
-use crate::volume::clock;
 use crate::volume::error::{Result, VolumeError};
 
 const WHAT: &str = "file header";
@@ -38,7 +37,7 @@ impl Content {
                 log::warn!("file {}: the slot could not be repaired: {error}", header.file);
             }
         }
-        if header.seal.size > state.size && !self.shared.crashed_since(header.seal.at) {
+        if header.seal.size > state.size && !self.shared.crashed_since(header.seal.session) {
             log::warn!("file {}: cut below its sealed size", header.file);
             return Err(VolumeError::Tampered("file length"));
         }
@@ -104,7 +103,7 @@ impl Content {
             sequence: 1,
             flags: HeaderFlags::default(),
             // Crashes from before the file was made explain nothing in it.
-            seal: Seal { size: 0, at: clock::now_nanos(), mtime: i64::MIN },
+            seal: Seal { size: 0, session: self.shared.session, mtime: i64::MIN },
             recipients: vec![recipient],
         };
         state.ready = Some(Ready { header, keys, cipher, fresh: true });

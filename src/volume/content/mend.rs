@@ -15,7 +15,7 @@ impl Content {
     /// True if nothing in the file needs a crash to explain it: because there was none since the
     /// last seal, or because every block was looked at and what was odd is written anew and synced.
     pub(super) fn mend(&self, state: &mut State) -> Result<bool> {
-        if !self.shared.crashed_since(state.ready()?.header.seal.at) {
+        if !self.shared.crashed_since(state.ready()?.header.seal.session) {
             return Ok(true);
         }
         if state.size > MENDED_UP_TO {

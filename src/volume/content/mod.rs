@@ -18,7 +18,7 @@ mod sync;
 mod write;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -50,10 +50,15 @@ pub trait KeySource: Send + Sync {
 }
 
 /// What is known of crashes of this volume, and what all its files share.
-#[derive(Debug, Default)]
+///
+/// Sessions are counted, not timed: a clock that was set back must not make a crash look older
+/// than the seal that it came after.
+#[derive(Debug)]
 pub struct Shared {
-    /// The end of the last session that did not end cleanly, in nanoseconds since 1970; 0 for none.
-    crashed: AtomicI64,
+    /// The number of this session, from 1.
+    session: i64,
+    /// The number of the last session that did not end cleanly; 0 for none.
+    crashed: i64,
     /// Decrypted spill pages in memory, over all files.
     cached: AtomicUsize,
 }
@@ -61,15 +66,27 @@ pub struct Shared {
 /// Decrypted spill pages kept in memory over all files: 4 KiB each.
 const CACHED_SPILLS: usize = 4096;
 
+impl Default for Shared {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Shared {
-    /// What is shared by the files of a volume whose last crash ended at `crashed` (0 for none).
+    /// What is shared by the files of a volume in the session after the crash of session number
+    /// `crashed` (0 for none).
     pub fn new(crashed: i64) -> Self {
-        Self { crashed: AtomicI64::new(crashed), cached: AtomicUsize::new(0) }
+        Self::in_session(crashed.saturating_add(1), crashed)
     }
 
-    /// True if a session ended in a crash after the moment `at`.
-    pub fn crashed_since(&self, at: i64) -> bool {
-        self.crashed.load(Ordering::Relaxed) > at
+    /// What is shared by the files of a volume in session number `session`.
+    pub fn in_session(session: i64, crashed: i64) -> Self {
+        Self { session, crashed, cached: AtomicUsize::new(0) }
+    }
+
+    /// True if session number `session`, or one after it, ended in a crash.
+    pub fn crashed_since(&self, session: i64) -> bool {
+        self.crashed > 0 && self.crashed >= session
     }
 }
 
@@ -94,6 +111,9 @@ pub struct Content {
 
 struct State {
     size: u64,
+    /// Nothing was ever written of groups that begin at or behind this offset: their spill pages
+    /// need not be looked for.
+    untouched: u64,
     /// True once the backing file has (or is about to get) a header.
     has_header: bool,
     /// The keys and the header; `None` when there is no header, or when the keys were wiped.
@@ -179,9 +199,10 @@ impl Content {
     ) -> Result<Self> {
         let length = backing.length()?;
         let fresh = marks.is_none();
-        let (size, _) = plain_size(length);
+        let (size, valid) = plain_size(length);
         let mut state = State {
             size,
+            untouched: if valid { size } else { u64::MAX },
             has_header: length > 0,
             ready: None,
             spills: Mutex::default(),

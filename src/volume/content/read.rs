@@ -200,7 +200,7 @@ impl Content {
         let Some(ready) = &state.ready else { return false };
         let seal = ready.header.seal;
         block.start() + PAGE > seal.size.next_multiple_of(PAGE)
-            || self.shared.crashed_since(seal.at)
+            || self.shared.crashed_since(seal.session)
             || self.backing.mtime().is_ok_and(|mtime| mtime != seal.mtime)
     }
 

@@ -10,7 +10,7 @@ use crate::volume::error::{Result, VolumeError};
 impl Content {
     pub(super) fn recovery_needed(&self, state: &State) -> bool {
         state.ready.as_ref().is_some_and(|ready| {
-            self.shared.crashed_since(ready.header.seal.at) && !state.marks.is_dirty()
+            self.shared.crashed_since(ready.header.seal.session) && !state.marks.is_dirty()
         }) || self.odd_length(state)
     }
 

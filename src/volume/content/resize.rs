@@ -65,6 +65,7 @@ impl Content {
         state.ready = None;
         state.has_header = false;
         state.size = 0;
+        state.untouched = 0;
         for (_, spill) in state.spills().drain() {
             self.forget_cached(&spill);
         }

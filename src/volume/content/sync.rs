@@ -5,7 +5,6 @@ use std::sync::PoisonError;
 use super::{Access, Content, GroupMark, Marks, Ready, State};
 use crate::envelope::Seal;
 use crate::envelope::layout::Group;
-use crate::volume::clock;
 use crate::volume::error::Result;
 
 impl Content {
@@ -58,7 +57,7 @@ impl Content {
     /// What was last updated at or before `generation` is durable now.
     fn flip(&self, state: &mut State, generation: u64) {
         // A hole that a crash left half filled stays one until it is mended.
-        let crashed = |ready: &Ready| self.shared.crashed_since(ready.header.seal.at);
+        let crashed = |ready: &Ready| self.shared.crashed_since(ready.header.seal.session);
         let residue = state.ready.as_ref().is_some_and(crashed);
         let spills = state.spills.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (group, spill) in spills.iter_mut().filter(|(_, s)| s.updated <= generation) {
@@ -119,7 +118,7 @@ impl Content {
         }
         let size = state.size;
         self.update_header(&mut state, |header| {
-            header.seal = Seal { size, at: clock::now_nanos(), mtime };
+            header.seal = Seal { size, session: self.shared.session, mtime };
         })?;
         Ok(true)
     }

@@ -13,7 +13,6 @@ use crate::envelope::layout::{
     Block, Copy2, FIRST_PAYLOAD, Group, MAX_SIZE, PAGE_LEN, backing_len, pages_of,
 };
 use crate::envelope::{EntryState, Seal, SpillPage, UnitPlace};
-use crate::volume::clock;
 use crate::volume::error::{Result, VolumeError};
 
 /// A block that a write covers only in part, merged with what it held.
@@ -112,6 +111,7 @@ impl Content {
                 }
             }
         }
+        state.untouched = state.untouched.max(state.size);
         Ok(data.len())
     }
 
@@ -125,6 +125,7 @@ impl Content {
         error: VolumeError,
     ) -> Result<usize> {
         let reached = undone.start();
+        state.untouched = u64::MAX;
         if state.size > old {
             state.size = old.max(reached);
             self.tell_length(state);
@@ -316,7 +317,7 @@ impl Content {
         if size <= FIRST_PAYLOAD as u64
             && let Some(ready) = &mut state.ready
         {
-            ready.header.seal = Seal { size, at: clock::now_nanos(), mtime: i64::MIN };
+            ready.header.seal = Seal { size, session: self.shared.session, mtime: i64::MIN };
         }
     }
 
