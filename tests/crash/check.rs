@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kmsfs::envelope::layout::{Block, PageNo, PageRole};
 use kmsfs::volume::VolumeError;
+use kmsfs::volume::content::Content;
 
 use crate::disk::{Disk, Image};
 use crate::ops::{Op, contents, now, open};
@@ -28,7 +29,7 @@ pub(crate) struct History<'a> {
     pub(crate) torn: Option<usize>,
 }
 
-type Verdict<T> = std::result::Result<T, String>;
+type Verdict<T> = Result<T, String>;
 
 impl History<'_> {
     /// Opens what the cut left and holds it against the history; then the file must work again.
@@ -53,12 +54,19 @@ impl History<'_> {
         }
     }
 
+    /// Holds an open file against the history and returns what it has.
+    pub(crate) fn live(&self, content: &Content) -> Verdict<Vec<u8>> {
+        let blocks = contents(content).map_err(|error| format!("cannot be read: {error:?}"))?;
+        self.sizes(content)?;
+        for (number, block) in blocks.iter().enumerate() {
+            self.block(number, block.as_deref())?;
+        }
+        let whole = blocks.into_iter().collect::<Option<Vec<_>>>();
+        whole.map(|blocks| blocks.concat()).ok_or_else(|| "cannot be read whole".to_owned())
+    }
+
     /// Torn pages are not authentic, so reading block by block may say so where it may.
-    fn explain(
-        &self,
-        content: &kmsfs::volume::content::Content,
-        error: &VolumeError,
-    ) -> Verdict<Vec<Option<Vec<u8>>>> {
+    fn explain(&self, content: &Content, error: &VolumeError) -> Verdict<Vec<Option<Vec<u8>>>> {
         if self.cut == Cut::Clean {
             return Err(format!("read: {error:?}"));
         }
@@ -77,7 +85,7 @@ impl History<'_> {
         self.models.iter().any(Vec::is_empty)
     }
 
-    fn sizes(&self, content: &kmsfs::volume::content::Content) -> Verdict<()> {
+    fn sizes(&self, content: &Content) -> Verdict<()> {
         let size = usize::try_from(content.size()).unwrap();
         let least = self.models.iter().map(Vec::len).min().unwrap();
         let most = self.models.iter().map(Vec::len).max().unwrap();

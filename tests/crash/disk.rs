@@ -110,6 +110,11 @@ impl Disk {
         inner.hit = false;
     }
 
+    /// No more faults.
+    pub(crate) fn heal(&self) {
+        self.lock().fault = None;
+    }
+
     /// True if the fault came to pass.
     pub(crate) fn failed(&self) -> bool {
         self.lock().hit
@@ -198,7 +203,11 @@ impl Backing for Disk {
             Some(_) => return Err(Errno::NOSPC),
         };
         let end = offset + taken as u64;
-        assert!(end <= inner.now.length, "nothing is written past the end (R5)");
+        assert!(
+            end <= inner.now.length,
+            "nothing is written past the end (R5): {end} of {}",
+            inner.now.length
+        );
         let (mut at, mut rest) = (usize::try_from(offset).unwrap(), &buf[..taken]);
         while !rest.is_empty() {
             let (number, within) = (at / PAGE, at % PAGE);

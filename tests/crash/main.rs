@@ -4,9 +4,13 @@
 //! some prefix of the length changes and, of each page, any version that was on its way; what was
 //! synced must be there whatever the choice (FORMAT section 11).
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 mod check;
 mod disk;
+mod errors;
 mod ops;
+mod regressions;
 mod states;
 
 use std::collections::HashMap;
@@ -14,6 +18,7 @@ use std::sync::Arc;
 
 use check::{Cut, History};
 use disk::{Disk, Image};
+use kmsfs::volume::content::Content;
 use ops::Op::{
     self, Append, Extend, Punch, Reopen, Seal, Shrink, Sync, Truncate, Write, Xattr, Zero,
 };
@@ -167,7 +172,7 @@ impl Tally {
     }
 }
 
-fn live(content: &kmsfs::volume::content::Content, model: &[u8]) -> Option<String> {
+fn live(content: &Content, model: &[u8]) -> Option<String> {
     match contents(content) {
         Ok(blocks) => match blocks.into_iter().collect::<Option<Vec<_>>>() {
             Some(blocks) if blocks.concat() == model => None,
@@ -220,4 +225,9 @@ fn a_cut_at_the_edges_of_groups_leaves_what_was_synced() {
 #[test]
 fn a_torn_page_hurts_only_what_was_being_written() {
     explore(STARTS, OPS, stride(997), Cut::Torn).finish("torn pages");
+}
+
+#[test]
+fn a_call_that_fails_takes_nothing_along() {
+    errors::explore(STARTS, OPS).finish("failing calls");
 }

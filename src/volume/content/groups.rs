@@ -127,6 +127,14 @@ impl Content {
         }
     }
 
+    /// Before pages are forgotten: what the disk should have is written, or the file stays unsealed.
+    pub(super) fn leave_nothing_owed(&self, state: &mut State) {
+        if let Err(error) = self.write_owed(state) {
+            log::warn!("a spill page could not be written and is as a crash leaves it: {error}");
+            state.marks.sync_failed = true;
+        }
+    }
+
     /// True if the group's page in memory is to replace what the disk has.
     pub(super) fn owes_spill(&self, state: &State, group: Group) -> Result<bool> {
         self.with_spill(state, group, |_, _| ())?;

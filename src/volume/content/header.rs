@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use super::{Access, Content, Ready, Slot, State};
-use crate::envelope::layout::{HEADER_AREA, PAGE_LEN, backing_len};
+use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, backing_len};
 use crate::envelope::{
     EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipient, Seal, UnverifiedHeader,
 };
@@ -188,12 +188,15 @@ impl Content {
 
     /// After a failure: lets the backing length say what the size is, as far as that is possible.
     /// If it is not, the next open after a crash takes the size from the last page.
-    pub(super) fn tell_length(&self, state: &State) {
+    pub(super) fn tell_length(&self, state: &mut State) {
         // Without its page 0 a file must be empty, or nobody could open it again.
         let fresh = state.ready.as_ref().is_some_and(|ready| ready.fresh);
         let length = if fresh { 0 } else { backing_len(state.size) };
-        if let Err(error) = self.backing.set_length(length) {
-            log::warn!("after a failed write, the length could not be put back: {error}");
+        // In two steps: one would leave ciphertext in the hint (R6).
+        let cut = self.backing.set_length(length / PAGE * PAGE);
+        match cut.and_then(|()| self.backing.set_length(length)) {
+            Ok(()) => self.forget_groups(state, state.size),
+            Err(error) => log::warn!("the length could not be put back: {error}"),
         }
     }
 

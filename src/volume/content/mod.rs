@@ -266,11 +266,10 @@ impl Content {
     /// Forgets every key and every decrypted byte. The next use asks for the key again.
     pub fn wipe(&self) {
         let mut state = self.write_state();
-        if let Some(ready) = state.ready.take() {
-            if ready.fresh {
-                // Nothing of this header is on the disk: the next write makes another.
-                state.has_header = false;
-            }
+        self.leave_nothing_owed(&mut state);
+        if state.ready.take().is_some_and(|ready| ready.fresh) {
+            // Nothing of this header is on the disk: the next write makes another.
+            state.has_header = false;
         }
         let State { spills, marks, .. } = &mut *state;
         let spills = spills.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -305,6 +304,7 @@ impl Content {
 
     /// What must be remembered when the inode is closed before it was synced.
     pub(super) fn into_marks(self) -> Option<Marks> {
+        self.leave_nothing_owed(&mut self.write_state());
         let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let State { spills, marks, .. } = &mut state;
         let spills = spills.get_mut().unwrap_or_else(PoisonError::into_inner);

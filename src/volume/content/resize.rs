@@ -188,11 +188,11 @@ impl Content {
             None if size == 0 => self.write_empty_first(state),
             None => Ok(()),
         });
+        let ended = ended.and_then(|()| Ok(self.backing.set_length(backing_len(size))?));
         if ended.is_err() {
             self.tell_length(state);
-            return ended;
         }
-        Ok(self.backing.set_length(backing_len(size))?)
+        ended
     }
 
     /// The last block of a file is a page of its own and as long as the file says: a hole there, or
@@ -232,6 +232,20 @@ impl Content {
             _ => Block::of_offset(size.next_multiple_of(PAGE)),
         };
         let group = last_block(size).map_or(Group(0), |(block, _)| block.group());
+        self.forget_groups(state, size);
+        if pages_of(size) == 1 {
+            return Ok(());
+        }
+        let has_page = self.with_spill(state, group, |_, absent| !absent)?;
+        if !has_page || first >= group.end_block() {
+            return Ok(());
+        }
+        self.mark(state, group, first, group.end_block(), EntryState::Absent)
+    }
+
+    /// Forgets the groups whose pages a cut to `size` takes away.
+    pub(super) fn forget_groups(&self, state: &mut State, size: u64) {
+        let group = last_block(size).map_or(Group(0), |(block, _)| block.group());
         let one_page = pages_of(size) == 1;
         let gone: Vec<_> = {
             let spills = state.spills();
@@ -246,14 +260,6 @@ impl Content {
                 state.marks.retire(later, spill.sequence);
             }
         }
-        if one_page {
-            return Ok(());
-        }
-        let has_page = self.with_spill(state, group, |_, absent| !absent)?;
-        if !has_page || first >= group.end_block() {
-            return Ok(());
-        }
-        self.mark(state, group, first, group.end_block(), EntryState::Absent)
     }
 
     /// Turns a range into zeros, giving back the space of whole blocks.
@@ -326,7 +332,11 @@ impl Content {
         let mut at = first;
         while at < end {
             let stop = end.min(at.group().end_block());
-            self.punch_run(at, stop)?;
+            if let Err(error) = self.punch_run(at, stop) {
+                // The entries say "hole": pages that stay would be odd, so they become zeros.
+                log::warn!("holes could not be made, zeros are written instead: {error}");
+                self.zero_part(state, at.start(), stop.start())?;
+            }
             at = stop;
         }
         state.marks.touch();
