@@ -7,7 +7,7 @@ use kmsfs::volume::VolumeError;
 use kmsfs::volume::content::Content;
 
 use crate::disk::{Disk, Image};
-use crate::ops::{Op, contents, now, open};
+use crate::ops::{CRASHED, Op, contents, open};
 use crate::states::Dice;
 
 const BLOCK: usize = 4096;
@@ -35,8 +35,7 @@ impl History<'_> {
     /// Opens what the cut left and holds it against the history; then the file must work again.
     pub(crate) fn check(&self, image: Image, dice: &mut Dice) -> Verdict<()> {
         let disk = Arc::new(Disk::holding(image));
-        let crashed = now();
-        let content = match open(&disk, crashed) {
+        let content = match open(&disk, CRASHED) {
             Ok(content) => content,
             Err(VolumeError::Lost(_)) if self.may_lose_all() => return Ok(()),
             Err(error) => return Err(format!("does not open: {error:?}")),
@@ -49,7 +48,7 @@ impl History<'_> {
         drop(content);
         match blocks.into_iter().collect::<Option<Vec<_>>>() {
             // One file in four, since this costs more than everything before it.
-            Some(blocks) if dice.roll(4) == 0 => follow_up(&disk, crashed, blocks.concat(), dice),
+            Some(blocks) if dice.roll(4) == 0 => follow_up(&disk, blocks.concat(), dice),
             _ => Ok(()),
         }
     }
@@ -122,7 +121,8 @@ impl History<'_> {
         for (at, byte) in found.iter().enumerate() {
             let zero_was_legal = !strict || parts.iter().any(|p| p.get(at).is_none_or(|b| *b == 0));
             let known = parts.iter().any(|part| part.get(at) == Some(byte));
-            if !known && !(*byte == 0 && zero_was_legal) {
+            let legal_zero = *byte == 0 && zero_was_legal;
+            if !known && !legal_zero {
                 let legal: Vec<_> = parts.iter().map(|part| part.get(at).copied()).collect();
                 return Err(format!("byte {} is {byte}, legal is {legal:?}", start + at));
             }
@@ -132,8 +132,8 @@ impl History<'_> {
 }
 
 /// After a crash the file is used on: it must behave like any other, and seal without a complaint.
-fn follow_up(disk: &Arc<Disk>, crashed: i64, mut model: Vec<u8>, dice: &mut Dice) -> Verdict<()> {
-    let mut content = Some(open(disk, crashed).map_err(|error| format!("reopen: {error:?}"))?);
+fn follow_up(disk: &Arc<Disk>, mut model: Vec<u8>, dice: &mut Dice) -> Verdict<()> {
+    let mut content = Some(open(disk, CRASHED).map_err(|error| format!("reopen: {error:?}"))?);
     let size = model.len() as u64;
     let mut done = Vec::new();
     for tag in [8, 9] {
@@ -155,7 +155,7 @@ fn follow_up(disk: &Arc<Disk>, crashed: i64, mut model: Vec<u8>, dice: &mut Dice
         op.run(&mut content, 0).map_err(|error| format!("at the end {op:?}: {error:?}"))?;
     }
     drop(content);
-    let content = open(disk, crashed).map_err(|error| format!("next session: {error:?}"))?;
+    let content = open(disk, CRASHED).map_err(|error| format!("next session: {error:?}"))?;
     let mut found = vec![0; usize::try_from(content.size()).unwrap()];
     content.read(0, &mut found).map_err(|error| format!("next session reads: {error:?}"))?;
     match found == model {

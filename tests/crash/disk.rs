@@ -228,7 +228,7 @@ impl Backing for Disk {
         let mut inner = self.lock();
         inner.refuse()?;
         let hint = usize::try_from(length / PAGE as u64).unwrap();
-        let left_in_hint = length % PAGE as u64 > 0 && inner.now.page(hint).is_some();
+        let left_in_hint = !length.is_multiple_of(PAGE as u64) && inner.now.page(hint).is_some();
         assert!(!left_in_hint, "a cut leaves no ciphertext in the hint (R6)");
         inner.now.cut(length);
         inner.log.push(Change::Length(length));
@@ -250,7 +250,8 @@ impl Backing for Disk {
     fn punch(&self, offset: u64, length: u64) -> Result<()> {
         let mut inner = self.lock();
         inner.refuse()?;
-        assert!(offset % PAGE as u64 == 0 && length % PAGE as u64 == 0, "whole pages are punched");
+        let whole = [offset, length].iter().all(|at| at.is_multiple_of(PAGE as u64));
+        assert!(whole, "whole pages are punched");
         let first = usize::try_from(offset).unwrap() / PAGE;
         let end = first + usize::try_from(length).unwrap() / PAGE;
         for page in first..end.min(inner.now.pages.len()) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::check::{Cut, History};
 use crate::disk::{Disk, Fault, Image};
-use crate::ops::{Op, now, open};
+use crate::ops::{CRASHED, Op, open};
 use crate::{Tally, start};
 
 /// Every operation with each of its calls failing in each way, then one more operation.
@@ -66,7 +66,7 @@ fn fail_one(
         op.run(&mut content, 0).map_err(|error| format!("at the end {op:?}: {error:?}"))?;
     }
     drop(content);
-    for crashed in [0, now()] {
+    for crashed in [0, CRASHED] {
         let file = open(&disk, crashed).map_err(|error| format!("reopen {crashed}: {error:?}"))?;
         // A cut that failed may be undone by a crash, but for nothing else.
         let models = [model.clone(), models[0].clone()];

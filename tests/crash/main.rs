@@ -25,8 +25,12 @@ use ops::Op::{
 use ops::{contents, open};
 use states::{Dice, torn_page, whole_pages};
 
+/// Where the first group ends, and the second.
 const G0: u64 = 36 * 4096;
 const G1: u64 = 110 * 4096;
+/// The same as lengths.
+const L0: usize = 36 * 4096;
+const L1: usize = 110 * 4096;
 
 /// Files that the workloads start from, each synced.
 const STARTS: &[(&str, &[Op])] = &[
@@ -48,10 +52,10 @@ const STARTS: &[(&str, &[Op])] = &[
 
 /// The same at the edges of groups, where files are larger.
 const LARGE_STARTS: &[(&str, &[Op])] = &[
-    ("before the first group edge", &[Append(G0 as usize - 50)]),
-    ("at the first group edge", &[Append(G0 as usize)]),
-    ("past the first group edge", &[Append(G0 as usize + 10)]),
-    ("past the second group edge", &[Append(G1 as usize + 4090)]),
+    ("before the first group edge", &[Append(L0 - 50)]),
+    ("at the first group edge", &[Append(L0)]),
+    ("past the first group edge", &[Append(L0 + 10)]),
+    ("past the second group edge", &[Append(L1 + 4090)]),
 ];
 
 const OPS: &[Op] = &[

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use kmsfs::crypto::secret::Secret;
 use kmsfs::envelope::{FileHeader, Recipient};
@@ -11,6 +10,9 @@ use kmsfs::volume::VolumeError;
 use kmsfs::volume::content::{Access, Content, KeySource, Reserve, Shared};
 
 use crate::disk::Disk;
+
+/// The number of the session that the power cut ends: the first.
+pub(crate) const CRASHED: i64 = 1;
 
 /// One step of a workload. Offsets and sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +58,6 @@ impl KeySource for OneKey {
 pub(crate) fn open(disk: &Arc<Disk>, crashed: i64) -> Result<Content, VolumeError> {
     let keys = Arc::new(OneKey::default());
     Content::over(disk.clone(), keys, Arc::new(Shared::new(crashed)), Access::ReadWrite)
-}
-
-/// Nanoseconds since 1970.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_nanos()).unwrap()
 }
 
 impl Op {
