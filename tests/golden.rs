@@ -1,5 +1,7 @@
 //! Volumes that earlier versions made stay readable, byte for byte.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;

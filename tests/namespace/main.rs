@@ -1,6 +1,8 @@
 //! The namespace of a volume without a kernel: names, directories, attributes and what a hostile
 //! or unlucky vault does to them.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 mod attributes;
 mod directories;
 mod fixture;

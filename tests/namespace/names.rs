@@ -21,7 +21,7 @@ fn names_of_255_bytes_work_and_longer_ones_are_refused() {
     fixture.file(ROOT, &name, "long").unwrap();
     assert!(matches!(fixture.file(ROOT, &longer, ""), Err(VolumeError::NameTooLong)));
     fixture.reopen();
-    assert_eq!(fixture.list(ROOT), [name.clone()]);
+    assert_eq!(fixture.list(ROOT), std::slice::from_ref(&name));
     assert_eq!(fixture.contents(fixture.find(&name).unwrap()), "long");
 }
 
@@ -103,8 +103,8 @@ fn an_encrypted_name_means_nothing_in_another_directory() {
     let from = fixture.backing(|name| name.len() > 25 && !name.starts_with(".kmsfs"));
     let from = from.iter().find(|path| path.is_file()).unwrap();
     let dirs = fixture.backing(|name| name == ".kmsfs.dir");
-    let to = dirs.iter().map(|file| file.parent().unwrap());
-    let to = to.filter(|dir| *dir != from.parent().unwrap() && *dir != fixture.vault()).next();
+    let mut to = dirs.iter().map(|file| file.parent().unwrap());
+    let to = to.find(|dir| *dir != from.parent().unwrap() && *dir != fixture.vault());
     fs::rename(from, to.unwrap().join(from.file_name().unwrap())).unwrap();
     let two = fixture.find("two").unwrap();
     let names = fixture.list(two);

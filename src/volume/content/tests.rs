@@ -69,7 +69,8 @@ fn run(seed: u64, steps: usize) {
         let end = usize::try_from(offset + length).unwrap();
         match what {
             0..=4 => {
-                let data: Vec<u8> = (0..length).map(|i| (i + offset + step as u64) as u8).collect();
+                let data: Vec<u8> =
+                    (0..length).map(|i| (i + offset + step as u64).to_le_bytes()[0]).collect();
                 assert_eq!(content.write(offset, &data).unwrap(), data.len());
                 if !data.is_empty() {
                     model.resize(model.len().max(end), 0);
