@@ -232,7 +232,7 @@ impl Content {
     /// Contents of a volume without a history, over any backing: what tests and benches open.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// As `open`.
     pub fn over(
         backing: Arc<dyn Backing>,
         keys: Arc<dyn KeySource>,
@@ -245,7 +245,7 @@ impl Content {
     /// The same as a last close and the next open of the inode: what is not durable stays known.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// As `open`.
     pub fn reopen(self) -> Result<Self> {
         let (backing, keys) = (self.backing.clone(), self.keys.clone());
         let (shared, access) = (self.shared.clone(), self.access);
