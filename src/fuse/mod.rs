@@ -10,10 +10,8 @@ mod handles;
 mod options;
 mod request;
 
-use std::ffi::OsStr;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
@@ -94,16 +92,6 @@ impl KernelCache for Cache {
             // What the kernel does not know of, it has not cached.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 log::warn!("the kernel did not drop what it cached of inode {ino}: {error}");
-            }
-            _ => {}
-        }
-    }
-
-    fn invalidate_entry(&self, parent: u64, name: &[u8]) {
-        match self.0.inval_entry(INodeNo(parent), OsStr::from_bytes(name)) {
-            // A directory that someone is in keeps its name until they leave.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::debug!("the kernel did not forget a name in inode {parent}: {error}");
             }
             _ => {}
         }

@@ -196,11 +196,6 @@ impl InodeTable {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// Every inode that the kernel knows.
-    pub(super) fn all(&self) -> Vec<u64> {
-        self.shards.iter().flat_map(|s| lock(s).keys().copied().collect::<Vec<_>>()).collect()
-    }
-
     fn shard(&self, ino: u64) -> MutexGuard<'_, HashMap<u64, Node>> {
         let index = usize::try_from(ino % SHARDS as u64).unwrap_or(0);
         lock(&self.shards[index])

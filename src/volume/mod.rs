@@ -77,8 +77,6 @@ use tree::Tree;
 pub trait KernelCache: Send + Sync {
     /// Writes the inode's dirty pages back to us and drops all its pages and attributes.
     fn invalidate_inode(&self, ino: u64);
-    /// Forgets the name `name` in the directory `parent`.
-    fn invalidate_entry(&self, parent: u64, name: &[u8]);
 }
 
 /// A vault that is open: everything that a mount does, without a kernel.

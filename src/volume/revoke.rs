@@ -8,8 +8,6 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::dir::Dir;
-use super::names::shown_name;
 use super::{KernelCache, Volume};
 use crate::id::KeyId;
 
@@ -31,7 +29,6 @@ impl Volume {
         log::warn!("KMS key {key} can no longer be used: closing its files");
         self.keyring.set_revoked(key, true);
         let kernel = self.kernel();
-        let names = self.known_names(key);
         let inodes = self.files.cached_under(key);
         for ino in &inodes {
             if let Some(kernel) = &kernel {
@@ -49,29 +46,7 @@ impl Volume {
             }
         }
         self.forget_names();
-        for (parent, name) in names {
-            if let Some(kernel) = &kernel {
-                kernel.invalidate_entry(parent, &name);
-            }
-        }
         self.files.sweep();
-    }
-
-    /// The names that the kernel may know in directories under `key`, as far as they are open here:
-    /// asked for while their keys are still in memory.
-    fn known_names(&self, key: KeyId) -> Vec<(u64, Vec<u8>)> {
-        let mut names = Vec::new();
-        // Directories keep theirs: someone may be working in them until the key comes back.
-        let inodes = self.tree.inodes.all();
-        for ino in inodes.into_iter().filter(|ino| self.tree.dirs.find(*ino).is_none()) {
-            for link in self.tree.inodes.links(ino) {
-                let dir = self.tree.dirs.find(link.parent);
-                if let Some(dir) = dir.filter(|dir| is_under(dir, key)) {
-                    names.push((link.parent, shown_name(&dir, &link.name)));
-                }
-            }
-        }
-        names
     }
 
     /// Directories show encrypted names while their key is gone, and plain ones when it is back.
@@ -87,8 +62,4 @@ impl Volume {
     fn kernel(&self) -> Option<Arc<dyn KernelCache>> {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-fn is_under(dir: &Dir, key: KeyId) -> bool {
-    dir.descriptor().is_ok_and(|descriptor| descriptor.recipient.key == key)
 }
