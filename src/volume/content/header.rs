@@ -20,8 +20,7 @@ impl Content {
         let mut area = [0; HEADER_AREA];
         let got = self.backing.read_at(&mut area, 0)?;
         if got < HEADER_AREA || area.iter().all(|b| *b == 0) {
-            // A page 0 that was never written, or erased (R5).
-            return Err(VolumeError::Lost(WHAT));
+            return self.without_header(state);
         }
         let slots = [Slot::A, Slot::B].map(|slot| parse_slot(&area, slot));
         let (slot, keys, header) = self.choose(&slots)?;
@@ -46,6 +45,21 @@ impl Content {
         }
         let cipher = keys.unit_cipher();
         state.ready = Some(Ready { header, keys, cipher, fresh: false });
+        Ok(())
+    }
+
+    /// Page 0 was never written, or erased (R5). If a crash can have come between the length and the
+    /// first page, and nothing else is in the file either, there is nothing in it to be lost.
+    fn without_header(&self, state: &mut State) -> Result<()> {
+        if !self.shared.crashed_since(0) || self.backing.next_data(0)?.is_some() {
+            return Err(VolumeError::Lost(WHAT));
+        }
+        log::warn!("a file that a crash left without any contents is empty");
+        if self.access == Access::ReadWrite {
+            self.backing.keep_times(&mut || self.backing.set_length(0))?;
+        }
+        state.has_header = false;
+        (state.size, state.untouched, state.marks.durable_size) = (0, 0, 0);
         Ok(())
     }
 
