@@ -99,6 +99,11 @@ impl OpenFiles {
         Self { keyring, shared, times, access, table: Mutex::default(), turns }
     }
 
+    /// True if a write or sync of some file failed: the session must not end as a clean one.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.shared.in_doubt()
+    }
+
     /// Opens inode `ino`, or counts another handle of it. Every success needs a [`Self::release`].
     ///
     /// `reopen` opens the backing file with the flags it is given.

@@ -132,6 +132,7 @@ impl Content {
         if let Err(error) = self.write_owed(state) {
             log::warn!("a spill page could not be written and is as a crash leaves it: {error}");
             state.marks.sync_failed = true;
+            self.shared.doubt();
         }
     }
 

@@ -13,15 +13,21 @@ const MENDED_UP_TO: u64 = 64 * 1024 * 1024;
 
 impl Content {
     /// True if nothing in the file needs a crash to explain it: because there was none since the
-    /// last seal, or because every block was looked at and what was odd is written anew and synced.
+    /// last seal and no change failed, or because every block was looked at and what was odd is
+    /// written anew and synced.
     pub(super) fn mend(&self, state: &mut State) -> Result<bool> {
-        if !self.shared.crashed_since(state.ready()?.header.seal.session) {
+        let crashed = self.shared.crashed_since(state.ready()?.header.seal.session);
+        if !(crashed || state.marks.unsure) {
             return Ok(true);
         }
         if state.size > MENDED_UP_TO {
             return Ok(false);
         }
         let Some((last, last_length)) = last_block(state.size) else { return Ok(true) };
+        if state.marks.unsure {
+            // What counts is what the disk holds, not what memory remembers of it.
+            self.forget_spills(state);
+        }
         let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
         let mut mended = false;
         for block in (0..=last.0).map(Block) {

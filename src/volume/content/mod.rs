@@ -18,7 +18,7 @@ mod sync;
 mod write;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -61,6 +61,8 @@ pub struct Shared {
     crashed: i64,
     /// Decrypted spill pages in memory, over all files.
     cached: AtomicUsize,
+    /// Of some file nobody knows what is on the disk: this session cannot end cleanly.
+    doubt: AtomicBool,
 }
 
 /// Decrypted spill pages kept in memory over all files: 4 KiB each.
@@ -81,7 +83,17 @@ impl Shared {
 
     /// What is shared by the files of a volume in session number `session`.
     pub fn in_session(session: i64, crashed: i64) -> Self {
-        Self { session, crashed, cached: AtomicUsize::new(0) }
+        Self { session, crashed, cached: AtomicUsize::new(0), doubt: AtomicBool::new(false) }
+    }
+
+    /// Notes that the disk may hold something else than was written.
+    fn doubt(&self) {
+        self.doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// True if a file may be as a crash leaves it, because writing or syncing it failed.
+    pub fn in_doubt(&self) -> bool {
+        self.doubt.load(Ordering::Relaxed)
     }
 
     /// True if session number `session`, or one after it, ended in a crash.
@@ -169,6 +181,10 @@ pub(super) struct Marks {
     durable_size: u64,
     /// Contents or size changed since the last sync.
     contents_dirty: bool,
+    /// Contents or size changed since the last seal, by this daemon.
+    unsealed: bool,
+    /// A change failed, perhaps half way: blocks may need a look before the next seal.
+    unsure: bool,
     /// A sync failed: nobody knows what is on the disk, so nothing of it is sealed.
     sync_failed: bool,
     generation: u64,
@@ -253,6 +269,11 @@ impl Content {
         Self::open(backing, keys, shared, access, marks)
     }
 
+    /// True if a write or sync failed in a way that only a look after a crash can settle.
+    pub fn in_doubt(&self) -> bool {
+        self.shared.in_doubt()
+    }
+
     /// The plaintext size in bytes.
     pub fn size(&self) -> u64 {
         self.read_state().size
@@ -271,7 +292,12 @@ impl Content {
             // Nothing of this header is on the disk: the next write makes another.
             state.has_header = false;
         }
-        let State { spills, marks, .. } = &mut *state;
+        self.forget_spills(&mut state);
+    }
+
+    /// Forgets the cached spill pages, but not which copies of them are durable.
+    fn forget_spills(&self, state: &mut State) {
+        let State { spills, marks, .. } = state;
         let spills = spills.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (group, spill) in spills.drain() {
             self.forget_cached(&spill);
@@ -314,7 +340,15 @@ impl Content {
             }
             spill.keep_mark(group, &mut marks.groups);
         }
-        state.marks.is_dirty().then_some(state.marks)
+        (state.marks.is_dirty() || state.marks.unsure).then_some(state.marks)
+    }
+
+    /// The outcome of a change; after a failure the file is looked through before its next seal.
+    fn noting<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() {
+            self.write_state().marks.unsure = true;
+        }
+        outcome
     }
 
     /// A shared view of a state whose keys are loaded (or that has no header).

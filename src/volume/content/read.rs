@@ -195,13 +195,16 @@ impl Content {
         Ok(Soundness::Residue)
     }
 
-    /// R10: above the seal, after a crash since the seal, or in a file written since it.
+    /// R10: above the seal, after a crash since the seal, or in a file that this daemon has written
+    /// since (a call may have failed half way). The backing mtime says nothing here: whoever
+    /// tampers moves it too.
     pub(super) fn crash_may_explain(&self, state: &State, block: Block) -> bool {
         let Some(ready) = &state.ready else { return false };
         let seal = ready.header.seal;
         block.start() + PAGE > seal.size.next_multiple_of(PAGE)
             || self.shared.crashed_since(seal.session)
-            || self.backing.mtime().is_ok_and(|mtime| mtime != seal.mtime)
+            || state.marks.unsealed
+            || state.marks.unsure
     }
 
     fn tampered(&self, state: &State, block: Block, what: &'static str) -> VolumeError {

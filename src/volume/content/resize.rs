@@ -28,6 +28,10 @@ impl Content {
     /// # Errors
     /// As a write; `TooLarge`.
     pub fn truncate(&self, size: u64) -> Result<()> {
+        self.noting(self.truncate_once(size))
+    }
+
+    fn truncate_once(&self, size: u64) -> Result<()> {
         if size > MAX_SIZE {
             return Err(VolumeError::TooLarge);
         }
@@ -73,6 +77,7 @@ impl Content {
         state.marks = super::Marks { generation, ..Default::default() };
         state.marks.touch();
         state.marks.contents_dirty = true;
+        state.marks.unsealed = true;
         Ok(true)
     }
 
@@ -180,6 +185,7 @@ impl Content {
         state.marks.durable_size = state.marks.durable_size.min(size);
         state.marks.touch();
         state.marks.contents_dirty = true;
+        state.marks.unsealed = true;
         let ended = self.forget_tails(state, size).and_then(|()| match cut {
             Some((block, length)) => {
                 let bytes = kept.get(..length).unwrap_or_default();
@@ -267,6 +273,10 @@ impl Content {
     /// # Errors
     /// As a write.
     pub fn punch(&self, offset: u64, length: u64) -> Result<()> {
+        self.noting(self.punch_once(offset, length))
+    }
+
+    fn punch_once(&self, offset: u64, length: u64) -> Result<()> {
         let _gate = self.enter();
         let mut state = self.write_state();
         self.ensure_header(&mut state)?;
@@ -290,6 +300,10 @@ impl Content {
     /// # Errors
     /// As a write.
     pub fn zero(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
+        self.noting(self.zero_once(offset, length, size))
+    }
+
+    fn zero_once(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE);
         let end = end.ok_or(VolumeError::TooLarge)?;
         {
@@ -341,6 +355,7 @@ impl Content {
         }
         state.marks.touch();
         state.marks.contents_dirty = true;
+        state.marks.unsealed = true;
         Ok(())
     }
 
@@ -364,6 +379,10 @@ impl Content {
     /// # Errors
     /// `Io` (no space, or a backing filesystem that cannot reserve).
     pub fn reserve(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
+        self.noting(self.reserve_once(offset, length, size))
+    }
+
+    fn reserve_once(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE && length > 0);
         let end = end.ok_or(VolumeError::TooLarge)?;
         {

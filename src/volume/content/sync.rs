@@ -41,6 +41,7 @@ impl Content {
         // The kernel may have dropped the pages it could not write: write them again from memory,
         // to the same copies; the roles stay (R2c).
         state.marks.sync_failed = true;
+        self.shared.doubt();
         let written: Vec<Group> = {
             let spills = state.spills();
             let written = spills.iter().filter(|(_, spill)| spill.written.is_some());
@@ -120,6 +121,8 @@ impl Content {
         self.update_header(&mut state, |header| {
             header.seal = Seal { size, session: self.shared.session, mtime };
         })?;
+        state.marks.unsealed = false;
+        state.marks.unsure = false;
         Ok(true)
     }
 }

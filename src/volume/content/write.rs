@@ -48,6 +48,10 @@ impl Content {
     /// `Io` (no space, a failing disk) when nothing was written; `TooLarge`; as [`Self::read`] when
     /// a block must be read first; `KeyUnusable` when an empty file needs its key.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        self.noting(self.write_once(offset, data))
+    }
+
+    fn write_once(&self, offset: u64, data: &[u8]) -> Result<usize> {
         if data.is_empty() {
             return Ok(0);
         }
@@ -102,6 +106,7 @@ impl Content {
             let written = self.write_batch(state, &batch, &pieces);
             state.marks.touch();
             state.marks.contents_dirty = true;
+            state.marks.unsealed = true;
             match written {
                 Ok(blocks) if blocks == batch.end.0 - batch.first.0 => at = batch.end,
                 other => {
