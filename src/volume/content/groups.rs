@@ -200,7 +200,7 @@ impl Content {
         }
         let mark = known.map(GroupMark::from).or_else(|| state.marks.groups.get(&group).copied());
         let mut spill = GroupState::new(group, best, bad, mark);
-        if spill.lost && self.crash_may_explain(state, group.first_block()) {
+        if spill.lost && self.crash_may_explain(state) {
             // Its first version was torn. No tail of the group was ever durable, and the data
             // pages hold what was (R1).
             spill.lost = false;

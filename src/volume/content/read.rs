@@ -153,7 +153,7 @@ impl Content {
             }
             Verdict::Missing(what) => {
                 out.fill(0);
-                match self.crash_may_explain(state, block) {
+                match self.crash_may_explain(state) {
                     true => Err(VolumeError::Lost(what)),
                     false => Err(self.tampered(state, block, what)),
                 }
@@ -186,7 +186,7 @@ impl Content {
         what: &'static str,
         out: &mut [u8],
     ) -> Result<Soundness> {
-        if !self.crash_may_explain(state, block) {
+        if !self.crash_may_explain(state) {
             out.fill(0);
             return Err(self.tampered(state, block, what));
         }
@@ -195,14 +195,11 @@ impl Content {
         Ok(Soundness::Residue)
     }
 
-    /// R10: above the seal, after a crash since the seal, or in a file that this daemon has written
-    /// since (a call may have failed half way). The backing mtime says nothing here: whoever
-    /// tampers moves it too.
-    pub(super) fn crash_may_explain(&self, state: &State, block: Block) -> bool {
+    /// R10: after a crash since the seal, or in a file that this daemon has written since (a call
+    /// may have failed half way). The backing mtime says nothing here: whoever tampers moves it too.
+    pub(super) fn crash_may_explain(&self, state: &State) -> bool {
         let Some(ready) = &state.ready else { return false };
-        let seal = ready.header.seal;
-        block.start() + PAGE > seal.size.next_multiple_of(PAGE)
-            || self.shared.crashed_since(seal.session)
+        self.shared.crashed_since(ready.header.seal.session)
             || state.marks.unsealed
             || state.marks.unsure
     }
