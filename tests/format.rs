@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
+use kmsfs::crypto::hash::sha256;
 use kmsfs::crypto::secret::Secret;
 use kmsfs::envelope::layout::{Group, PageNo, backing_len, pages_of, plain_size};
 use kmsfs::envelope::{
-    DirDescriptor, DirKeys, Entry, FileHeader, FileKeys, HeaderFlags, Opened, RECORD_LEN,
-    Recipient, Seal, SpillPage, UnitPlace, UnverifiedHeader, UnverifiedVolume, VolumeDescriptor,
-    VolumeKeys,
+    DirDescriptor, DirKeys, Entry, FileHeader, FileKeys, HeaderFlags, OPAQUE_MAX, Opaque, Opened,
+    RECORD_LEN, Recipient, Recipients, Seal, SpillPage, UnitPlace, UnverifiedHeader,
+    UnverifiedVolume, VolumeDescriptor, VolumeKeys, Wrapped,
 };
 use kmsfs::id::{DirId, FileId, KeyId, MaterialId, VolumeId};
 use proptest::prelude::*;
@@ -24,9 +25,9 @@ fn numbers(heading: &str) -> Vec<Vec<u64>> {
         .collect()
 }
 
-/// The bytes of the worked unit on the page.
-fn worked_unit() -> Vec<u8> {
-    let (_, after) = DOCUMENT.split_once("Worked unit:").unwrap();
+/// The bytes of a worked example on the page.
+fn worked(example: &str) -> Vec<u8> {
+    let (_, after) = DOCUMENT.split_once(example).unwrap();
     let line = after.lines().find(|line| line.starts_with("    ")).unwrap();
     let digits: String = line.split_whitespace().collect();
     let bytes = (0..digits.len()).step_by(2);
@@ -39,19 +40,36 @@ fn key() -> Secret<32> {
 
 fn recipient() -> Recipient {
     let (key, material) = (KeyId::from_bytes([1; 16]), MaterialId::from_bytes([2; 16]));
-    Recipient { key, material, wrapped: [3; 72] }
+    Recipient { key, material, wrapped: Wrapped::Kms([3; 72]) }
+}
+
+fn opaque(ciphertext: &[u8]) -> Recipient {
+    let material = sha256(&[b"material-1"]).first_chunk().copied().unwrap();
+    Recipient {
+        key: KeyId::from_bytes([1; 16]),
+        material: MaterialId::from_bytes(material),
+        wrapped: Wrapped::Opaque(Opaque::new(ciphertext.to_vec()).unwrap()),
+    }
 }
 
 fn header() -> ([u8; RECORD_LEN], FileKeys) {
+    header_for(Recipients::new(vec![recipient(); 3]).unwrap())
+}
+
+fn header_for(recipients: Recipients) -> ([u8; RECORD_LEN], FileKeys) {
     let file = FileId::from_bytes([7; 16]);
     let keys = FileKeys::new(file, key());
     let flags = HeaderFlags { sparse: true, xattrs: false };
     let seal = Seal { size: 11, session: 12, mtime: 13 };
-    let header = FileHeader { file, sequence: 9, flags, seal, recipients: vec![recipient(); 3] };
+    let header = FileHeader { file, sequence: 9, flags, seal, recipients };
     (header.encode(&keys), keys)
 }
 
 fn directory() -> ([u8; RECORD_LEN], DirKeys) {
+    directory_for(recipient())
+}
+
+fn directory_for(recipient: Recipient) -> ([u8; RECORD_LEN], DirKeys) {
     let dir = DirId::from_bytes([8; 16]);
     let keys = DirKeys::new(dir, &key());
     let policy = KeyId::from_bytes([4; 16]);
@@ -62,14 +80,18 @@ fn directory() -> ([u8; RECORD_LEN], DirKeys) {
         inherited: true,
         cross: kmsfs::envelope::CrossMode::Exdev,
         previous: vec![policy; 2],
-        recipient: recipient(),
+        recipient,
     };
     (descriptor.encode(&keys), keys)
 }
 
 fn volume() -> [u8; RECORD_LEN] {
+    volume_for(recipient())
+}
+
+fn volume_for(recipient: Recipient) -> [u8; RECORD_LEN] {
     let volume = VolumeId::from_bytes([6; 16]);
-    let descriptor = VolumeDescriptor { volume, sequence: 1, created: 2, recipient: recipient() };
+    let descriptor = VolumeDescriptor { volume, sequence: 1, created: 2, recipient };
     descriptor.encode(&VolumeKeys::new(volume, &key()))
 }
 
@@ -86,7 +108,7 @@ fn worked_sizes_of_the_page_are_those_of_the_code() {
 
 #[test]
 fn the_worked_unit_of_the_page_opens() {
-    let unit = worked_unit();
+    let unit = worked("Worked unit:");
     let cipher = FileKeys::new(FileId::from_bytes([7; 16]), key()).unit_cipher();
     let mut page = vec![0; 4096];
     page[..unit.len()].copy_from_slice(&unit);
@@ -120,6 +142,44 @@ fn records_stand_at_the_offsets_of_the_page() {
     assert_eq!(volume[80 + 4..80 + 20], [1; 16]);
 }
 
+#[test]
+fn the_worked_opaque_recipient_of_the_page_is_what_a_slot_holds() {
+    let worked = worked("Worked opaque recipient:");
+    let (slot, keys) = header_for(opaque(b"opaque").into());
+    assert_eq!(slot[96..96 + worked.len()], worked);
+    assert!(slot[96 + worked.len()..476].iter().all(|byte| *byte == 0));
+    let header = UnverifiedHeader::parse(&slot).unwrap().verify(&keys).unwrap();
+    assert_eq!(*header.recipients, [opaque(b"opaque")]);
+}
+
+#[test]
+fn the_longest_opaque_recipient_fits_into_every_record() {
+    let longest = opaque(&[4; OPAQUE_MAX]);
+    let (slot, keys) = header_for(longest.clone().into());
+    let header = UnverifiedHeader::parse(&slot).unwrap().verify(&keys).unwrap();
+    assert_eq!(*header.recipients, [longest.clone()]);
+    let (dir, keys) = directory_for(longest.clone());
+    assert_eq!(DirDescriptor::verify(&dir, &keys).unwrap().recipient, longest);
+    let volume = volume_for(longest.clone());
+    assert_eq!(UnverifiedVolume::parse(&volume).unwrap().claims().recipient, longest);
+}
+
+#[test]
+fn a_recipient_of_another_type_is_of_a_newer_format() {
+    let newer = |changes: &[(usize, u8)]| {
+        UnverifiedHeader::parse(&mutated(header().0, changes)).unwrap_err().to_string()
+    };
+    assert!(newer(&[(96, 3)]).contains("newer format"));
+    assert!(newer(&[(97, 1)]).contains("malformed"));
+    assert!(newer(&[(98, 72)]).contains("malformed"));
+    let (slot, _) = header_for(opaque(b"opaque").into());
+    for (length, at) in [(0, 98), (1, 99), (0xff, 99)] {
+        let changed = mutated(slot, &[(98, 0), (at, length)]);
+        let accepted = UnverifiedHeader::parse(&changed).is_ok();
+        assert_eq!(accepted, (at, length) == (99, 1), "256 fits, 0 and 65280 do not");
+    }
+}
+
 /// A record with some bytes changed, and its CRC put right so that the parser goes on.
 fn mutated(mut bytes: [u8; RECORD_LEN], changes: &[(usize, u8)]) -> [u8; RECORD_LEN] {
     for (at, byte) in changes {
@@ -149,6 +209,31 @@ proptest! {
             let keys = VolumeKeys::new(VolumeId::from_bytes([6; 16]), &key());
             prop_assert_eq!(parsed.verify(&keys).is_ok(), changed == volume());
         }
+    }
+
+    #[test]
+    fn opaque_recipients_come_back_and_no_change_goes_unnoticed(
+        ciphertext in prop::collection::vec(any::<u8>(), 1..=OPAQUE_MAX),
+        with_ours: bool,
+        changes in prop::collection::vec((0usize..508, any::<u8>()), 1..6),
+    ) {
+        let mut wanted = vec![opaque(&ciphertext)];
+        let ours = with_ours.then(recipient);
+        if let Ok(both) = Recipients::new(wanted.iter().cloned().chain(ours).collect()) {
+            wanted = both.to_vec();
+        }
+        let (slot, keys) = header_for(Recipients::new(wanted.clone()).unwrap());
+        let header = UnverifiedHeader::parse(&slot).unwrap().verify(&keys).unwrap();
+        prop_assert_eq!(header.recipients.to_vec(), wanted);
+        let changed = mutated(slot, &changes);
+        if let Ok(parsed) = UnverifiedHeader::parse(&changed) {
+            prop_assert_eq!(parsed.verify(&keys).is_ok(), changed == slot);
+        }
+        let (dir, keys) = directory_for(opaque(&ciphertext));
+        let changed = mutated(dir, &changes);
+        prop_assert_eq!(DirDescriptor::verify(&changed, &keys).is_ok(), changed == dir);
+        let changed = mutated(volume_for(opaque(&ciphertext)), &changes);
+        let _ = UnverifiedVolume::parse(&changed);
     }
 
     #[test]
@@ -201,5 +286,8 @@ fn the_worked_unit_is_xaes_by_the_book() {
     let mut text = *b"contents";
     let xaes = kmsfs::crypto::xaes::XaesKey::new(&root);
     let tag = xaes.seal_in_place(&nonce.try_into().unwrap(), &aad, &mut text).unwrap();
-    assert_eq!(worked_unit(), [&[0x0a; 12][..], &[0x0b; 12], &tag, &[8, 0, 1, 0], &text].concat());
+    assert_eq!(
+        worked("Worked unit:"),
+        [&[0x0a; 12][..], &[0x0b; 12], &tag, &[8, 0, 1, 0], &text].concat()
+    );
 }

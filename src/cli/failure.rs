@@ -119,6 +119,7 @@ fn volume_exit(error: &VolumeError) -> Exit {
         | E::NotFound
         | E::Stale
         | E::NotEmpty
+        | E::Oversized(_)
         | E::Random => Exit::General,
     }
 }

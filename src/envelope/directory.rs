@@ -3,7 +3,8 @@
 use base64ct::{Base64UrlUnpadded, Encoding};
 
 use super::EnvelopeError;
-use super::record::{RECORD_LEN, Recipient, RecordReader, RecordWriter, verify_mac};
+use super::recipient::Recipient;
+use super::record::{RECORD_LEN, RecordReader, RecordWriter, verify_mac};
 use super::xattr::XattrKeys;
 use crate::crypto::hash::{Label, derive, sha256};
 use crate::crypto::secret::Secret;

@@ -13,6 +13,8 @@ pub enum EnvelopeError {
     Newer(&'static str),
     /// The bytes were not made under this key and place, or were changed.
     NotAuthentic(&'static str),
+    /// What is to be stored is larger than its place in the format.
+    Oversized(&'static str),
     /// The system gave no randomness, or a primitive refused its input.
     Crypto(CryptoError),
 }
@@ -25,6 +27,7 @@ impl fmt::Display for EnvelopeError {
                 write!(f, "{what} of a newer format: upgrade kmsfs to read it")
             }
             Self::NotAuthentic(what) => write!(f, "{what} is not authentic"),
+            Self::Oversized(what) => write!(f, "{what} is larger than the format has room for"),
             Self::Crypto(error) => error.fmt(f),
         }
     }

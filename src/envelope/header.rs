@@ -2,13 +2,13 @@
 
 use super::EnvelopeError;
 use super::file_keys::FileKeys;
-use super::record::{RECORD_LEN, Recipient, RecordReader, RecordWriter, verify_mac};
+use super::recipient::{MAX_RECIPIENTS, Recipients};
+use super::record::{RECORD_LEN, RecordReader, RecordWriter, verify_mac};
 use crate::id::FileId;
 
 const MAGIC: &[u8; 8] = b"KMSFSv1\0";
 const WHAT: &str = "file header";
 const LAYOUT_STANDARD: u8 = 1;
-const MAX_RECIPIENTS: usize = 3;
 const FLAG_SPARSE: u16 = 1;
 const FLAG_XATTRS: u16 = 2;
 
@@ -43,8 +43,8 @@ pub struct FileHeader {
     pub flags: HeaderFlags,
     /// What is known to have been durable.
     pub seal: Seal,
-    /// The file key, wrapped; 1 to 3.
-    pub recipients: Vec<Recipient>,
+    /// The file key, wrapped.
+    pub recipients: Recipients,
 }
 
 impl FileHeader {
@@ -58,8 +58,7 @@ impl FileHeader {
             flags |= FLAG_XATTRS;
         }
         let mut record = RecordWriter::new(MAGIC);
-        let count = u8::try_from(self.recipients.len().min(MAX_RECIPIENTS)).unwrap_or(0);
-        record.put(&[LAYOUT_STANDARD, count]);
+        record.put(&[LAYOUT_STANDARD, self.recipients.count()]);
         record.put(&u16::to_le_bytes(flags));
         record.put(&self.sequence.to_le_bytes());
         record.put(self.file.as_bytes());
@@ -67,7 +66,7 @@ impl FileHeader {
         record.put(&self.seal.size.to_le_bytes());
         record.put(&self.seal.session.to_le_bytes());
         record.put(&self.seal.mtime.to_le_bytes());
-        for recipient in self.recipients.iter().take(MAX_RECIPIENTS) {
+        for recipient in self.recipients.iter() {
             record.put_recipient(recipient);
         }
         record.finish(keys.header_mac())
@@ -102,6 +101,7 @@ impl UnverifiedHeader {
             return Err(reader.malformed());
         }
         let recipients = (0..count).map(|_| reader.recipient()).collect::<Result<_, _>>()?;
+        let recipients = Recipients::new(recipients).map_err(|_| reader.malformed())?;
         let flags =
             HeaderFlags { sparse: flags & FLAG_SPARSE != 0, xattrs: flags & FLAG_XATTRS != 0 };
         let header = FileHeader { file, sequence, flags, seal, recipients };

@@ -8,6 +8,7 @@ mod error;
 mod file_keys;
 mod header;
 pub mod layout;
+mod recipient;
 mod record;
 mod spill;
 mod unit;
@@ -21,7 +22,8 @@ pub use directory::{
 pub use error::EnvelopeError;
 pub use file_keys::FileKeys;
 pub use header::{FileHeader, HeaderFlags, Seal, UnverifiedHeader};
-pub use record::{RECORD_LEN, Recipient, WRAPPED_LEN};
+pub use recipient::{OPAQUE_MAX, Opaque, Recipient, Recipients, WRAPPED_LEN, Wrapped};
+pub use record::RECORD_LEN;
 pub use spill::{Entry, EntryState, SpillPage};
 pub use unit::{Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace, claimed_length};
 pub use volume::{UnverifiedVolume, VolumeDescriptor, VolumeKeys};

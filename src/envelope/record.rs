@@ -3,6 +3,7 @@
 //! `magic 8 | format u16 | suite u16 | body | MAC 32 | CRC-32 4`, little endian. The CRC lets a check
 //! without keys find damage; the MAC is what is trusted.
 
+use super::recipient::{Opaque, Recipient, WRAPPED_LEN, Wrapped};
 use super::{EnvelopeError, FORMAT, SUITE};
 use crate::crypto::hash::{hmac_sha256, hmac_verify};
 use crate::crypto::secret::Secret;
@@ -10,24 +11,12 @@ use crate::id::{KeyId, MaterialId};
 
 /// Bytes of a record: one sector, so that an update is never torn across two.
 pub const RECORD_LEN: usize = 512;
-/// Bytes of a wrapped 32-byte key: nonce 24, ciphertext 32, tag 16.
-pub const WRAPPED_LEN: usize = 72;
 
 const RECIPIENT_KMS_KEY: u8 = 1;
+const RECIPIENT_OPAQUE: u8 = 2;
 const BODY_START: usize = 12;
 const MAC_START: usize = RECORD_LEN - 4 - 32;
 const CRC_START: usize = RECORD_LEN - 4;
-
-/// A key wrapped for one KMS key (FORMAT section 3.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipient {
-    /// The KMS key.
-    pub key: KeyId,
-    /// The version of its material.
-    pub material: MaterialId,
-    /// Nonce, ciphertext and tag.
-    pub wrapped: [u8; WRAPPED_LEN],
-}
 
 /// Fills a record in order.
 pub(super) struct RecordWriter {
@@ -54,10 +43,15 @@ impl RecordWriter {
     }
 
     pub(super) fn put_recipient(&mut self, recipient: &Recipient) {
-        self.put(&[RECIPIENT_KMS_KEY, 0, 0, 0]);
+        let (kind, length, wrapped): (_, _, &[u8]) = match &recipient.wrapped {
+            Wrapped::Kms(wrapped) => (RECIPIENT_KMS_KEY, 0, wrapped),
+            Wrapped::Opaque(opaque) => (RECIPIENT_OPAQUE, opaque.length(), opaque.as_bytes()),
+        };
+        self.put(&[kind, 0]);
+        self.put(&u16::to_le_bytes(length));
         self.put(recipient.key.as_bytes());
         self.put(recipient.material.as_bytes());
-        self.put(&recipient.wrapped);
+        self.put(wrapped);
     }
 
     pub(super) fn finish(mut self, mac_key: &Secret<32>) -> [u8; RECORD_LEN] {
@@ -75,7 +69,8 @@ impl RecordWriter {
 /// Reads a record in order; every read is bounds checked.
 pub(super) struct RecordReader<'a> {
     what: &'static str,
-    bytes: &'a [u8],
+    /// Without the MAC and the CRC.
+    body: &'a [u8],
     at: usize,
 }
 
@@ -90,7 +85,8 @@ impl<'a> RecordReader<'a> {
         if !all.starts_with(magic) || crc32fast::hash(all).to_le_bytes() != *crc {
             return Err(EnvelopeError::Malformed(what));
         }
-        let mut reader = Self { what, bytes: all, at: magic.len() };
+        let (body, _mac) = all.split_at(MAC_START);
+        let mut reader = Self { what, body, at: magic.len() };
         let (format, suite) = (reader.u16()?, reader.u16()?);
         debug_assert_eq!(reader.at, BODY_START);
         if format > FORMAT || (format == FORMAT && suite > SUITE) {
@@ -107,10 +103,15 @@ impl<'a> RecordReader<'a> {
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], EnvelopeError> {
-        let end = self.at + N;
-        let bytes = self.bytes.get(self.at..end).and_then(|b| b.try_into().ok());
+        self.bytes(N)?.try_into().map_err(|_| self.malformed())
+    }
+
+    /// The next bytes of the body.
+    fn bytes(&mut self, length: usize) -> Result<&'a [u8], EnvelopeError> {
+        let end = self.at + length;
+        let bytes = self.body.get(self.at..end).ok_or_else(|| self.malformed())?;
         self.at = end;
-        bytes.ok_or(EnvelopeError::Malformed(self.what))
+        Ok(bytes)
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, EnvelopeError> {
@@ -130,15 +131,19 @@ impl<'a> RecordReader<'a> {
     }
 
     pub(super) fn recipient(&mut self) -> Result<Recipient, EnvelopeError> {
-        let [kind, reserved @ ..] = self.array::<4>()?;
-        if kind != RECIPIENT_KMS_KEY || reserved != [0; 3] {
-            return Err(self.malformed());
-        }
-        Ok(Recipient {
-            key: KeyId::from_bytes(self.array()?),
-            material: MaterialId::from_bytes(self.array()?),
-            wrapped: self.array()?,
-        })
+        let [kind, reserved] = self.array()?;
+        let length = self.u16()?;
+        let (key, material) = (KeyId::from_bytes(self.array()?), self.array()?);
+        let wrapped = match (kind, reserved, length) {
+            (RECIPIENT_KMS_KEY, 0, 0) => Wrapped::Kms(self.array::<WRAPPED_LEN>()?),
+            (RECIPIENT_OPAQUE, 0, length) => {
+                let bytes = self.bytes(usize::from(length))?.to_vec();
+                Wrapped::Opaque(Opaque::new(bytes).map_err(|_| self.malformed())?)
+            }
+            (RECIPIENT_KMS_KEY, ..) => return Err(self.malformed()),
+            _ => return Err(EnvelopeError::Newer(self.what)),
+        };
+        Ok(Recipient { key, material: MaterialId::from_bytes(material), wrapped })
     }
 }
 

@@ -1,7 +1,8 @@
 //! The volume descriptor (FORMAT section 9): kept twice in the vault's `.kmsfs` directory.
 
 use super::EnvelopeError;
-use super::record::{RECORD_LEN, Recipient, RecordReader, RecordWriter, verify_mac};
+use super::recipient::Recipient;
+use super::record::{RECORD_LEN, RecordReader, RecordWriter, verify_mac};
 use crate::crypto::hash::{Label, derive};
 use crate::crypto::secret::Secret;
 use crate::id::VolumeId;

@@ -23,6 +23,7 @@ pub(super) fn errno(error: &VolumeError) -> Errno {
         VolumeError::TooLarge => Errno::from_i32(libc::EFBIG),
         VolumeError::NotFound => Errno::from_i32(libc::ENOENT),
         VolumeError::Stale => Errno::from_i32(libc::ESTALE),
+        VolumeError::Oversized(_) => logged(error, libc::EIO),
         VolumeError::NotEmpty => Errno::from_i32(libc::ENOTEMPTY),
         VolumeError::Random => logged(error, libc::EIO),
     }

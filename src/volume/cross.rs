@@ -16,7 +16,7 @@ use super::error::{Result, VolumeError};
 use super::keyring::Purpose;
 use super::open_file::FilePolicy;
 use super::walk::Walk;
-use crate::envelope::{CrossMode, DirDescriptor};
+use crate::envelope::{CrossMode, DirDescriptor, Recipients};
 use crate::id::KeyId;
 
 /// Keys that a directory accepts beside its own.
@@ -33,7 +33,9 @@ impl Volume {
             }
             let Some(old) = header.recipients.first() else { return Ok(None) };
             let new = keyring.rewrap(old, to, Purpose::File(header.file))?;
-            Ok(Some(vec![new, old.clone()]))
+            // What does not fit cannot follow, and tools copy.
+            let both = Recipients::new(vec![new, old.clone()]);
+            both.map(Some).map_err(|_| VolumeError::CrossPolicy)
         })?;
         let mut accepted = self.file_policy(ino)?.accepted;
         accepted.push(to);
@@ -48,7 +50,8 @@ impl Volume {
         let settled = file.content().rewrap(|header| {
             let kept: Vec<_> =
                 header.recipients.iter().filter(|recipient| recipient.key == to).cloned().collect();
-            Ok((!kept.is_empty() && kept.len() < header.recipients.len()).then_some(kept))
+            let settles = !kept.is_empty() && kept.len() < header.recipients.len();
+            Ok(if settles { Some(Recipients::new(kept)?) } else { None })
         })?;
         file.set_policy(FilePolicy { create: to, accepted: vec![to] });
         if settled {

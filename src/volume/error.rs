@@ -53,6 +53,8 @@ pub enum VolumeError {
     NotFound,
     /// The inode is no longer known or no longer exists.
     Stale,
+    /// What a KMS gave is larger than its place in the format.
+    Oversized(&'static str),
     /// The directory is not empty.
     NotEmpty,
     /// The system gave no randomness.
@@ -88,6 +90,7 @@ impl fmt::Display for VolumeError {
             Self::TooLarge => f.write_str("the file would be too large"),
             Self::NotFound => f.write_str("no such file or directory"),
             Self::Stale => f.write_str("the file no longer exists"),
+            Self::Oversized(what) => write!(f, "{what} is larger than the format has room for"),
             Self::NotEmpty => f.write_str("the directory is not empty"),
             Self::Random => f.write_str("the system gave no randomness"),
         }
@@ -122,6 +125,7 @@ impl From<EnvelopeError> for VolumeError {
                 Self::Tampered(what)
             }
             EnvelopeError::Newer(what) => Self::Newer(what),
+            EnvelopeError::Oversized(what) => Self::Oversized(what),
             EnvelopeError::Crypto(error) => error.into(),
         }
     }

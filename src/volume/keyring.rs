@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::error::{Result, VolumeError};
 use crate::crypto::random;
 use crate::crypto::secret::Secret;
-use crate::envelope::{DirDescriptor, DirKeys, Recipient, VolumeDescriptor, VolumeKeys};
+use crate::envelope::{DirDescriptor, DirKeys, Recipient, VolumeDescriptor, VolumeKeys, Wrapped};
 use crate::id::{DirId, FileId, KeyId, MaterialId, VolumeId};
 use crate::keystore::{
     Caller, CiphertextBlob, EncryptionContext, KeyRef, KeyState, Keystore, KeystoreError,
@@ -198,12 +198,17 @@ impl Keyring {
 }
 
 fn blob(wrapped: &Recipient) -> Result<CiphertextBlob> {
-    CiphertextBlob::from_parts(wrapped.key, wrapped.material, &wrapped.wrapped)
-        .map_err(|error| refused(wrapped.key, error))
+    match &wrapped.wrapped {
+        Wrapped::Kms(sealed) => CiphertextBlob::from_parts(wrapped.key, wrapped.material, sealed)
+            .map_err(|error| refused(wrapped.key, error)),
+        // The keystore that could read it is elsewhere.
+        Wrapped::Opaque(_) => Err(VolumeError::KeyUnusable(wrapped.key)),
+    }
 }
 
 fn recipient(blob: &CiphertextBlob) -> Result<Recipient> {
     let wrapped = blob.sealed().try_into().map_err(|_| VolumeError::Tampered("wrapped key"))?;
+    let wrapped = Wrapped::Kms(wrapped);
     Ok(Recipient { key: blob.key_id(), material: blob.material_id(), wrapped })
 }
 

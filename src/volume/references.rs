@@ -64,7 +64,7 @@ impl References {
                 if slots.is_empty() && may_be_encoded(&entry.name) && fstat(&fd)?.st_size > 0 {
                     found.unreadable += 1;
                 }
-                count(&mut found.files, slots.iter().flat_map(|slot| &slot.recipients));
+                count(&mut found.files, slots.iter().flat_map(|slot| slot.recipients.iter()));
             }
         }
         Ok((descriptor.volume, found))

@@ -22,7 +22,7 @@ use super::keyring::Purpose;
 use super::open_file::{File, FilePolicy};
 use super::walk::{Entry, Role, Visit, Walk};
 use crate::envelope::{
-    DirDescriptor, FileHeader, HEADER_SLOTS, RECORD_LEN, Recipient, UnverifiedHeader,
+    DirDescriptor, FileHeader, HEADER_SLOTS, RECORD_LEN, Recipient, Recipients, UnverifiedHeader,
 };
 use crate::id::KeyId;
 
@@ -232,7 +232,7 @@ impl Run<'_> {
             // Two wraps that move to the same key are one.
             let mut seen = HashSet::new();
             wrapped.retain(|recipient| seen.insert(recipient.key));
-            Ok(Some(wrapped))
+            Ok(Some(Recipients::new(wrapped)?))
         })?;
         if let Some(header) = file.content().header()
             && let Some(recipient) = header.recipients.first()
@@ -336,7 +336,7 @@ impl Run<'_> {
         accepted.extend([self.job.from, self.job.to].into_iter().flatten());
         if self.job.from.is_none() {
             // The job brings every file under its directory's key, wherever it comes from.
-            accepted.extend(slots.iter().flat_map(|slot| &slot.recipients).map(|r| r.key));
+            accepted.extend(slots.iter().flat_map(|slot| slot.recipients.iter()).map(|r| r.key));
         }
         FilePolicy { create: descriptor.policy, accepted }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kmsfs::crypto::secret::Secret;
-use kmsfs::envelope::{FileHeader, Recipient};
+use kmsfs::envelope::{FileHeader, Recipient, Wrapped};
 use kmsfs::id::{FileId, KeyId, MaterialId};
 use kmsfs::volume::VolumeError;
 use kmsfs::volume::content::{Access, Content, KeySource, Reserve, Shared};
@@ -44,7 +44,7 @@ impl KeySource for OneKey {
         let recipient = Recipient {
             key: KeyId::from_bytes([1; 16]),
             material: MaterialId::from_bytes([2; 16]),
-            wrapped: [3; 72],
+            wrapped: Wrapped::Kms([3; 72]),
         };
         Ok((FileId::from_bytes(id), Secret::filled(|key| key.fill(5)), recipient))
     }

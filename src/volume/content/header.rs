@@ -5,7 +5,8 @@ use rustix::io::Errno;
 use super::{Access, Content, Ready, Slot, State};
 use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, backing_len};
 use crate::envelope::{
-    EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipient, Seal, UnverifiedHeader,
+    EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipients, Seal,
+    UnverifiedHeader,
 };
 use crate::volume::error::{Result, VolumeError};
 
@@ -118,7 +119,7 @@ impl Content {
             flags: HeaderFlags::default(),
             // Crashes from before the file was made explain nothing in it.
             seal: Seal { size: 0, session: self.shared.session, mtime: i64::MIN },
-            recipients: vec![recipient],
+            recipients: recipient.into(),
         };
         state.ready = Some(Ready { header, keys, cipher, fresh: true });
         state.has_header = true;
@@ -158,7 +159,7 @@ impl Content {
     /// As a write, and those of `change`.
     pub(in crate::volume) fn rewrap(
         &self,
-        change: impl FnOnce(&FileHeader) -> Result<Option<Vec<Recipient>>>,
+        change: impl FnOnce(&FileHeader) -> Result<Option<Recipients>>,
     ) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();

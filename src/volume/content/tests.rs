@@ -10,7 +10,7 @@ impl KeySource for FixedKey {
         let recipient = Recipient {
             key: crate::id::KeyId::from_bytes([1; 16]),
             material: crate::id::MaterialId::from_bytes([2; 16]),
-            wrapped: [3; 72],
+            wrapped: crate::envelope::Wrapped::Kms([3; 72]),
         };
         Ok((FileId::from_bytes(crate::crypto::random::id16()?), key(), recipient))
     }
