@@ -40,21 +40,20 @@ macro_rules! id16 {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                for (i, byte) in self.0.iter().enumerate() {
-                    if matches!(i, 4 | 6 | 8 | 10) {
-                        f.write_str("-")?;
-                    }
-                    write!(f, "{byte:02x}")?;
-                }
-                Ok(())
-            }
-        }
-
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    };
+}
+
+/// The text form of a UUID: 32 hexadecimal digits in five groups.
+macro_rules! uuid_text {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_uuid(&self.0, f)
             }
         }
 
@@ -65,7 +64,7 @@ macro_rules! id16 {
                 parse_hex(text).map(Self)
             }
         }
-    };
+    )*};
 }
 
 id16! {
@@ -82,11 +81,67 @@ id16! {
 }
 id16! {
     /// A KMS key.
+    ///
+    /// Its text is a UUID; that of a multi-Region key, which carries a mark in its bytes, is `mrk-`
+    /// and 32 hexadecimal digits, as in AWS KMS.
     KeyId
 }
 id16! {
     /// One version of a KMS key's material.
     MaterialId
+}
+
+uuid_text!(VolumeId, FileId, DirId, MaterialId);
+
+const MULTI_REGION: &str = "mrk-";
+
+impl KeyId {
+    /// The id of a key of one Region: a UUID of version 4 with these random bytes.
+    pub const fn single_region(mut random: [u8; 16]) -> Self {
+        random[6] = random[6] & 0x0f | 0x40;
+        random[8] = random[8] & 0x3f | 0x80;
+        Self(random)
+    }
+
+    /// The id of a multi-Region key with these random bytes.
+    pub const fn multi_region(mut random: [u8; 16]) -> Self {
+        random[6] |= 0xf0;
+        random[8] |= 0xf0;
+        Self(random)
+    }
+
+    /// True for the id of a multi-Region key. No UUID has such a version and variant.
+    pub const fn is_multi_region(&self) -> bool {
+        self.0[6] & 0xf0 == 0xf0 && self.0[8] & 0xf0 == 0xf0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_multi_region() {
+            return write_uuid(&self.0, f);
+        }
+        f.write_str(MULTI_REGION)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        parse_hex(text.strip_prefix(MULTI_REGION).unwrap_or(text)).map(Self)
+    }
+}
+
+fn write_uuid(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            f.write_str("-")?;
+        }
+        write!(f, "{byte:02x}")?;
+    }
+    Ok(())
 }
 
 fn parse_hex(text: &str) -> Result<[u8; 16], ParseIdError> {
@@ -110,6 +165,17 @@ mod tests {
         let id = KeyId::from_bytes(*b"0123456789abcdef");
         assert_eq!(id.to_string(), "30313233-3435-3637-3839-616263646566");
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn ids_of_multi_region_keys_are_told_by_their_mark() {
+        let plain = KeyId::single_region([0xff; 16]);
+        assert!(!plain.is_multi_region());
+        assert_eq!(plain.to_string(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        let marked = KeyId::multi_region([0; 16]);
+        assert!(marked.is_multi_region());
+        assert_eq!(marked.to_string(), "mrk-000000000000f000f000000000000000");
+        assert_eq!(marked.to_string().parse(), Ok(marked));
     }
 
     #[test]

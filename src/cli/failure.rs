@@ -35,7 +35,7 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::Crypto(_)
         | E::IncorrectKey => Exit::General,
         E::InvalidCiphertext => Exit::Damage,
-        E::AccessDenied(_) | E::MaterialInUse(_) | E::LastSlot => Exit::Refused,
+        E::AccessDenied(_) | E::DryRun | E::MaterialInUse(_) | E::LastSlot => Exit::Refused,
         E::Missing(_) => Exit::KeystoreMissing,
         E::NotAKeystore(_)
         | E::NewerSchema { .. }

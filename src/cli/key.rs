@@ -66,7 +66,11 @@ fn create(keystore: &Keystore, args: &CreateKeyArgs, output: Output) -> Result<(
         return Err(CliError::new(Exit::General, format!("{alias} exists already"))
             .advise("'kmsfs alias update' lets it mean another key"));
     }
-    let request = CreateKey { description: args.description.clone(), tags: tags(&args.tags)? };
+    let request = CreateKey {
+        description: args.description.clone(),
+        tags: tags(&args.tags)?,
+        ..CreateKey::default()
+    };
     let made = keystore.create_key(request, now)?;
     if let Some(alias) = &alias {
         keystore.create_alias(alias, made.key_id, now)?;

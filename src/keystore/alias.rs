@@ -5,9 +5,11 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Keystore;
+use super::access::{self, Asked};
+use super::action::Action;
 use super::error::{KeystoreError, Quota};
 use super::id::{AliasName, KeyRef, text};
-use super::key::{KeyRecord, Operation, permit};
+use super::key::{KeyRecord, Operation};
 use super::record::{Reader, Record, Writer};
 use super::store::Table;
 use super::time::UnixTime;
@@ -79,8 +81,7 @@ impl Keystore {
         key: KeyId,
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
-        self.write(|writer| {
-            check_target(writer, key)?;
+        self.edit(Action::CreateAlias, &key.into(), Operation::Metadata, |writer, key, _| {
             AliasRecord::create(writer, name, key, now.into())
         })
     }
@@ -93,8 +94,7 @@ impl Keystore {
         key: KeyId,
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
-        self.write(|writer| {
-            check_target(writer, key)?;
+        self.edit(Action::UpdateAlias, &key.into(), Operation::Metadata, |writer, key, _| {
             let id = writer.root().lookup(name.as_str());
             let record = writer.get::<AliasRecord>(&id)?;
             let mut record = record.ok_or_else(|| KeystoreError::AliasNotFound(name.clone()))?;
@@ -109,10 +109,16 @@ impl Keystore {
     /// Removes a name. The key is not touched, whatever its state.
     /// Errors: `AliasNotFound`.
     pub fn delete_alias(&self, name: &AliasName) -> Result<(), KeystoreError> {
-        self.write(|writer| {
-            AliasRecord::target(writer, name)?;
-            let id = writer.root().lookup(name.as_str());
-            writer.delete(Table::Alias, &id)
+        self.operate(Action::DeleteAlias, None, |touched| {
+            self.write(|writer| {
+                let key = AliasRecord::target(writer, name)?;
+                touched.key = Some(key);
+                let record = KeyRecord::find(writer, key)?;
+                let about = Some((key, &record));
+                let action = Action::DeleteAlias;
+                access::authorise(writer, &self.caller, action, about, Asked::default())?;
+                writer.delete(Table::Alias, &writer.root().lookup(name.as_str()))
+            })
         })
     }
 
@@ -120,7 +126,7 @@ impl Keystore {
     /// Errors: `KeyNotFound`, `AliasNotFound`.
     pub fn list_aliases(&self, key: Option<&KeyRef>) -> Result<Vec<AliasEntry>, KeystoreError> {
         let key = key.map(|key| self.resolve(key)).transpose()?;
-        let stored = self.read(|reader| match key {
+        let stored = self.view_all(Action::ListAliases, |reader| match key {
             Some(key) => reader.of_key::<AliasRecord>(key),
             None => reader.all::<AliasRecord>(),
         })?;
@@ -137,10 +143,6 @@ impl Keystore {
         entries.sort_by(|a, b| a.alias_name.cmp(&b.alias_name));
         Ok(entries)
     }
-}
-
-fn check_target(reader: &Reader<'_>, key: KeyId) -> Result<(), KeystoreError> {
-    permit(Operation::Metadata, key, KeyRecord::find(reader, key)?.state)
 }
 
 fn check_quota(reader: &Reader<'_>, key: KeyId) -> Result<(), KeystoreError> {

@@ -7,27 +7,25 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::id::AliasName;
-use super::key::KeyState;
+use super::key::KeyRecord;
 use crate::crypto::xaes::XaesKey;
 use crate::id::{KeyId, MaterialId};
 
 /// A key ready for use. Its material is here only while it may be used; it wipes itself.
 pub(super) struct LiveKey {
     pub(super) id: KeyId,
-    pub(super) state: KeyState,
-    pub(super) current: MaterialId,
+    pub(super) record: KeyRecord,
     materials: Vec<(MaterialId, XaesKey)>,
 }
 
 impl LiveKey {
     pub(super) fn new(
         id: KeyId,
-        state: KeyState,
-        current: MaterialId,
+        record: KeyRecord,
         mut materials: Vec<(MaterialId, XaesKey)>,
     ) -> Self {
         materials.sort_unstable_by_key(|(material, _)| *material);
-        Self { id, state, current, materials }
+        Self { id, record, materials }
     }
 
     pub(super) fn material(&self, id: MaterialId) -> Option<&XaesKey> {

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::Keystore;
+use super::action::Action;
 use super::error::{InUse, KeystoreError};
 use super::id::{KeyRef, text};
 use super::key::{KeyRecord, KeyState, Operation, PendingDeletion};
@@ -83,19 +84,24 @@ impl Keystore {
             return Err(KeystoreError::Validation(problem));
         }
         let key = KeyRef::Id(key);
-        let scheduled = self.edit(&key, Operation::ScheduleDeletion, |writer, key, record| {
-            let now = observe(&mut writer.meta, now.into(), ClockTrust::Steps);
-            let deletion = PendingDeletion { date: now.plus_days(window_days), window_days };
-            record.state = KeyState::PendingDeletion;
-            record.deletion = Some(deletion);
-            writer.meta.pending_deletions += 1;
-            Ok(ScheduledDeletion {
-                key_id: key,
-                deletion_date: deletion.date,
-                key_state: record.state,
-                pending_window_in_days: window_days,
-            })
-        })?;
+        let scheduled = self.edit(
+            Action::ScheduleKeyDeletion,
+            &key,
+            Operation::ScheduleDeletion,
+            |writer, key, record| {
+                let now = observe(&mut writer.meta, now.into(), ClockTrust::Steps);
+                let deletion = PendingDeletion { date: now.plus_days(window_days), window_days };
+                record.state = KeyState::PendingDeletion;
+                record.deletion = Some(deletion);
+                writer.meta.pending_deletions += 1;
+                Ok(ScheduledDeletion {
+                    key_id: key,
+                    deletion_date: deletion.date,
+                    key_state: record.state,
+                    pending_window_in_days: window_days,
+                })
+            },
+        )?;
         log::info!("key {} will be deleted on {}", scheduled.key_id, scheduled.deletion_date);
         Ok(scheduled)
     }
@@ -103,12 +109,17 @@ impl Keystore {
     /// Ends the waiting period. The key is disabled then, not enabled.
     /// Errors: `NotPendingDeletion`, `KeyNotFound`.
     pub fn cancel_key_deletion(&self, key: &KeyRef) -> Result<KeyId, KeystoreError> {
-        let key = self.edit(key, Operation::CancelDeletion, |writer, key, record| {
-            record.state = KeyState::Disabled;
-            record.deletion = None;
-            writer.meta.pending_deletions = writer.meta.pending_deletions.saturating_sub(1);
-            Ok(key)
-        })?;
+        let key = self.edit(
+            Action::CancelKeyDeletion,
+            key,
+            Operation::CancelDeletion,
+            |writer, key, record| {
+                record.state = KeyState::Disabled;
+                record.deletion = None;
+                writer.meta.pending_deletions = writer.meta.pending_deletions.saturating_sub(1);
+                Ok(key)
+            },
+        )?;
         log::info!("deletion of key {key} is cancelled, it is disabled");
         Ok(key)
     }
@@ -152,7 +163,7 @@ impl Keystore {
         material: MaterialId,
         report: &ReferenceReport,
     ) -> Result<(), KeystoreError> {
-        self.edit(key, Operation::Metadata, |writer, key, record| {
+        self.edit(Action::RetireKeyMaterial, key, Operation::Metadata, |writer, key, record| {
             let row = writer.rows().get(Table::Material, material.as_bytes())?;
             if row.is_none_or(|row| row.owner != Some(key)) {
                 return Err(KeystoreError::UnknownMaterial { key, material });
@@ -228,7 +239,7 @@ fn expired(reader: &Reader<'_>, time: UnixTime) -> Result<Vec<KeyId>, KeystoreEr
 /// The wrapping key first: without it the materials are noise.
 fn destroy(writer: &mut Writer<'_>, key: KeyId) -> Result<(), KeystoreError> {
     writer.delete(Table::Wrapping, key.as_bytes())?;
-    for table in [Table::Material, Table::Alias] {
+    for table in [Table::Material, Table::Alias, Table::Grant, Table::ImportKey] {
         for row in writer.rows().of_key(table, key)? {
             writer.delete(table, &row.id)?;
         }

@@ -55,6 +55,8 @@ pub enum KeystoreError {
     UnsupportedOperation(String),
     /// The caller may not do this.
     AccessDenied(String),
+    /// The caller only asked whether it would succeed, and it would.
+    DryRun,
     /// Material that is in use, or might be, is not retired.
     MaterialInUse(InUse),
     /// There is no file.
@@ -211,6 +213,7 @@ impl KeystoreError {
             Self::Tag(_) => "TagException",
             Self::UnsupportedOperation(_) => "UnsupportedOperationException",
             Self::AccessDenied(_) => "AccessDeniedException",
+            Self::DryRun => "DryRunOperationException",
             Self::Locked(_) => "DependencyTimeoutException",
             Self::Missing(_)
             | Self::Exists(_)
@@ -272,6 +275,9 @@ impl fmt::Display for KeystoreError {
             | Self::UnsupportedOperation(what)
             | Self::AccessDenied(what) => f.write_str(what),
             Self::MaterialInUse(why) => why.fmt(f),
+            Self::DryRun => {
+                f.write_str("The request would have succeeded, but the DryRun option is set.")
+            }
             _ => self.fmt_store(f),
         }
     }

@@ -56,8 +56,8 @@ impl Keystore {
         Loaded::Passphrase(passphrase).check_new()?;
         let rows = self.read(dump)?;
         let mut plaintext = Zeroizing::new(Vec::with_capacity(48 + rows.len()));
-        plaintext.extend_from_slice(self.root.keystore());
-        plaintext.extend_from_slice(self.root.secret().expose());
+        plaintext.extend_from_slice(self.inner.root.keystore());
+        plaintext.extend_from_slice(self.inner.root.secret().expose());
         plaintext.extend_from_slice(&rows);
 
         let (cost, salt) = (Cost::default(), random::id16()?);

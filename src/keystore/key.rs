@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error::KeystoreError;
 use super::id::{KeyArn, text};
 use super::rotation::Schedule;
+use super::spec::{KeySpec, KeyUsage, Origin};
 use super::time::UnixTime;
 use crate::id::{KeyId, MaterialId};
 
@@ -85,30 +86,6 @@ pub(super) fn permit(
         (Operation::Toggle, Unavailable) => Ok(()),
         (Operation::Metadata | Operation::ScheduleDeletion, PendingImport | Unavailable) => Ok(()),
     }
-}
-
-/// What a key may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum KeyUsage {
-    /// Encrypt, Decrypt, ReEncrypt, GenerateDataKey.
-    EncryptDecrypt,
-}
-
-/// The kind of material.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum KeySpec {
-    /// 256 bits, authenticated encryption.
-    SymmetricDefault,
-}
-
-/// Where the material came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Origin {
-    /// Made by this keystore.
-    #[serde(rename = "AWS_KMS")]
-    AwsKms,
 }
 
 /// The stored form of a key: everything about it but its material.

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::Keystore;
+use super::access::{self, Asked};
+use super::action::Action;
 use super::alias::AliasRecord;
 use super::error::{KeystoreError, Quota};
 use super::id::{AliasName, KeyRef};
-use super::key::{KeyMetadata, KeyRecord, KeySpec, KeyState, KeyUsage, Operation, Origin, permit};
+use super::key::{KeyMetadata, KeyRecord, KeyState, Operation};
 use super::material::{self, MaterialOrigin};
 use super::record::{Reader, Record, Writer};
+use super::spec::{KeySpec, KeyUsage, Origin};
 use super::store::Table;
 use super::time::UnixTime;
 use crate::crypto::random;
@@ -18,6 +21,12 @@ use crate::id::KeyId;
 /// What CreateKey is told. The default is a symmetric key without description and tags.
 #[derive(Debug, Clone, Default)]
 pub struct CreateKey {
+    /// The kind of its material; symmetric if none is named.
+    pub spec: Option<KeySpec>,
+    /// What it is for. Only a symmetric key may leave it out.
+    pub usage: Option<KeyUsage>,
+    /// Where its material comes from; from this keystore if nothing else is said.
+    pub origin: Option<Origin>,
     /// Free text, at most 8192 characters.
     pub description: String,
     /// At most 50 tags.
@@ -40,8 +49,8 @@ impl KeyRecord {
 }
 
 impl Keystore {
-    /// Makes a symmetric key with its first material, enabled.
-    /// Errors: `Validation`, `Tag`, `LimitExceeded`.
+    /// Makes a key with its first material, enabled.
+    /// Errors: `Validation`, `Tag`, `LimitExceeded`, `UnsupportedOperation`.
     pub fn create_key(
         &self,
         request: CreateKey,
@@ -49,7 +58,15 @@ impl Keystore {
     ) -> Result<KeyMetadata, KeystoreError> {
         check_description(&request.description)?;
         check_tags(&request.tags)?;
-        let made = self.write(|writer| create(writer, request, now.into()))?;
+        let made = self.operate(Action::CreateKey, None, |touched| {
+            self.write(|writer| {
+                access::authorise(writer, &self.caller, Action::CreateKey, None, Asked::default())?;
+                self.stop_if_dry()?;
+                let made = create(writer, request, now.into())?;
+                touched.key = Some(made.key_id);
+                Ok(made)
+            })
+        })?;
         log::info!("created key {}", made.key_id);
         Ok(made)
     }
@@ -77,13 +94,12 @@ impl Keystore {
     /// Everything about a key but its material, tags and aliases.
     /// Errors: `KeyNotFound`, `AliasNotFound`.
     pub fn describe_key(&self, key: &KeyRef) -> Result<KeyMetadata, KeystoreError> {
-        let key = self.key_named(key)?;
-        self.read(|reader| Ok(KeyRecord::find(reader, key)?.metadata(key)))
+        self.view(Action::DescribeKey, key, |_, key, record| Ok(record.metadata(key)))
     }
 
     /// All keys, oldest first.
     pub fn list_keys(&self) -> Result<Vec<KeyMetadata>, KeystoreError> {
-        let mut keys = self.read(|reader| {
+        let mut keys = self.view_all(Action::ListKeys, |reader| {
             let stored = reader.all::<KeyRecord>()?.into_iter();
             stored
                 .map(|key| Ok(key.record.metadata(key_id(&key.id)?)))
@@ -96,13 +112,13 @@ impl Keystore {
     /// Makes a disabled key usable again. Of an enabled key: nothing.
     /// Errors: `KeyNotFound`, `InvalidState`.
     pub fn enable_key(&self, key: &KeyRef) -> Result<(), KeystoreError> {
-        self.toggle(key, KeyState::Enabled)
+        self.toggle(Action::EnableKey, key, KeyState::Enabled)
     }
 
     /// Makes a key unusable until it is enabled again. Of a disabled key: nothing.
     /// Errors: `KeyNotFound`, `InvalidState`.
     pub fn disable_key(&self, key: &KeyRef) -> Result<(), KeystoreError> {
-        self.toggle(key, KeyState::Disabled)
+        self.toggle(Action::DisableKey, key, KeyState::Disabled)
     }
 
     /// Replaces a key's description.
@@ -113,7 +129,7 @@ impl Keystore {
         description: &str,
     ) -> Result<(), KeystoreError> {
         check_description(description)?;
-        self.edit(key, Operation::Metadata, |_, _, record| {
+        self.edit(Action::UpdateKeyDescription, key, Operation::Metadata, |_, _, record| {
             description.clone_into(&mut record.description);
             Ok(())
         })
@@ -126,7 +142,7 @@ impl Keystore {
         key: &KeyRef,
         tags: BTreeMap<String, String>,
     ) -> Result<(), KeystoreError> {
-        self.edit(key, Operation::Metadata, |_, _, record| {
+        self.edit(Action::TagResource, key, Operation::Metadata, |_, _, record| {
             record.tags.extend(tags);
             check_tags(&record.tags)
         })
@@ -135,7 +151,7 @@ impl Keystore {
     /// Takes tags from a key. Those it does not have are ignored.
     /// Errors: `KeyNotFound`, `InvalidState`.
     pub fn untag_resource(&self, key: &KeyRef, tag_keys: &[&str]) -> Result<(), KeystoreError> {
-        self.edit(key, Operation::Metadata, |_, _, record| {
+        self.edit(Action::UntagResource, key, Operation::Metadata, |_, _, record| {
             record.tags.retain(|tag, _| !tag_keys.contains(&tag.as_str()));
             Ok(())
         })
@@ -147,38 +163,16 @@ impl Keystore {
         &self,
         key: &KeyRef,
     ) -> Result<BTreeMap<String, String>, KeystoreError> {
-        let key = self.key_named(key)?;
-        self.read(|reader| Ok(KeyRecord::find(reader, key)?.tags))
+        self.view(Action::ListResourceTags, key, |_, _, record| Ok(record.tags))
     }
 
-    fn toggle(&self, key: &KeyRef, state: KeyState) -> Result<(), KeystoreError> {
-        let key = self.edit(key, Operation::Toggle, |_, key, record| {
+    fn toggle(&self, action: Action, key: &KeyRef, state: KeyState) -> Result<(), KeystoreError> {
+        let key = self.edit(action, key, Operation::Toggle, |_, key, record| {
             record.state = state;
             Ok(key)
         })?;
         log::info!("key {key} is now {}", state.in_words());
         Ok(())
-    }
-
-    /// One transaction that reads a key, checks that its state permits `operation`, lets `change`
-    /// work on it, and stores it.
-    pub(super) fn edit<T>(
-        &self,
-        key: &KeyRef,
-        operation: Operation,
-        change: impl FnOnce(&mut Writer<'_>, KeyId, &mut KeyRecord) -> Result<T, KeystoreError>,
-    ) -> Result<T, KeystoreError> {
-        self.write(|writer| {
-            let key = match key {
-                KeyRef::Id(id) => *id,
-                KeyRef::Alias(alias) => AliasRecord::target(writer, alias)?,
-            };
-            let mut record = KeyRecord::find(writer, key)?;
-            permit(operation, key, record.state)?;
-            let done = change(writer, key, &mut record)?;
-            record.save(writer, key)?;
-            Ok(done)
-        })
     }
 }
 
@@ -197,12 +191,13 @@ fn create(
     if writer.rows().count(Table::Key)? >= quota.limit() {
         return Err(KeystoreError::LimitExceeded(quota));
     }
-    let key = KeyId::from_bytes(random::id16()?);
+    let (spec, usage) = kind(&request)?;
+    let key = KeyId::single_region(random::id16()?);
     let mut record = KeyRecord {
         state: KeyState::Enabled,
-        usage: KeyUsage::EncryptDecrypt,
-        spec: KeySpec::SymmetricDefault,
-        origin: Origin::AwsKms,
+        usage,
+        spec,
+        origin: request.origin.unwrap_or(Origin::AwsKms),
         description: request.description,
         created: now,
         current: crate::id::MaterialId::from_bytes([0; 16]),
@@ -214,9 +209,32 @@ fn create(
     // The key's row first: the others refer to it.
     record.save(writer, key)?;
     material::create_wrapping(writer, key)?;
-    record.current = material::create(writer, key, MaterialOrigin::Created, now)?;
+    record.current = material::create(writer, key, spec, MaterialOrigin::Created, now)?;
     record.save(writer, key)?;
     Ok(record.metadata(key))
+}
+
+/// What kind of key is asked for, and for which use.
+/// Errors: `Validation`, in AWS's words.
+fn kind(request: &CreateKey) -> Result<(KeySpec, KeyUsage), KeystoreError> {
+    let spec = request.spec.unwrap_or(KeySpec::SymmetricDefault);
+    let usage = match (request.usage, spec.usages()) {
+        (Some(usage), _) => usage,
+        (None, [only]) if spec == KeySpec::SymmetricDefault => *only,
+        (None, _) => {
+            return Err(KeystoreError::Validation(format!(
+                "You must specify a KeyUsage value for all KMS keys except for symmetric encryption \
+                 keys; {spec} keys take one of: {}",
+                spec.usages().iter().map(|usage| usage.as_str()).collect::<Vec<_>>().join(", ")
+            )));
+        }
+    };
+    if spec.usages().contains(&usage) {
+        Ok((spec, usage))
+    } else {
+        let problem = format!("KeyUsage {usage} is not compatible with KeySpec {spec}");
+        Err(KeystoreError::Validation(problem))
+    }
 }
 
 fn check_description(description: &str) -> Result<(), KeystoreError> {

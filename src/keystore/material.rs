@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::error::KeystoreError;
 use super::record::{Reader, Record, Stored, Writer, base64, tampered};
 use super::root::place;
+use super::spec::KeySpec;
 use super::store::{Row, Table};
 use super::time::UnixTime;
 use crate::crypto::hash::{self, Label};
@@ -55,9 +56,14 @@ pub(super) fn create_wrapping(writer: &mut Writer<'_>, key: KeyId) -> Result<(),
 pub(super) fn create(
     writer: &mut Writer<'_>,
     key: KeyId,
+    spec: KeySpec,
     origin: MaterialOrigin,
     created: UnixTime,
 ) -> Result<MaterialId, KeystoreError> {
+    if spec != KeySpec::SymmetricDefault {
+        let problem = format!("keys of the spec {spec} are not made by this keystore");
+        return Err(KeystoreError::UnsupportedOperation(problem));
+    }
     let id = MaterialId::from_bytes(random::id16()?);
     let earlier = writer.of_key::<MaterialRecord>(key)?;
     let last = earlier.iter().map(|stored| stored.record.sequence).max().unwrap_or(0);

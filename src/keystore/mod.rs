@@ -1,8 +1,9 @@
 //! Rank 1: the embedded KMS.
 //!
-//! [`Keystore`] has one method per KMS verb, spelled as in the AWS API; each checks the key's
-//! state, acts, and is durable before it returns. Time is always an argument. Imports of the
-//! crate: [`crate::crypto`] and [`crate::id`] only.
+//! [`Keystore`] is a handle that acts for one [`Caller`]. It has one method per KMS verb, spelled
+//! as in the AWS API; each asks whether the caller may (`access`), checks the key's state, acts,
+//! is durable before it returns, and is written down (`operate`). Time is always an argument.
+//! Imports of the crate: [`crate::crypto`] and [`crate::id`] only.
 //!
 //! **Keys protect keys**: an unlock slot (passphrase, key file, credential) seals the root key;
 //! the root key seals one wrapping key per KMS key; that seals the key's materials; a material
@@ -20,9 +21,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+mod access;
+mod action;
 mod alias;
 mod blob;
 mod cache;
+mod caller;
 pub mod context;
 mod deletion;
 mod error;
@@ -32,10 +36,12 @@ mod id;
 mod key;
 mod manage;
 mod material;
+mod operate;
 mod record;
 mod root;
 mod rotation;
 mod slot;
+mod spec;
 mod store;
 mod symmetric;
 mod time;
@@ -43,18 +49,23 @@ mod unlock;
 mod verify;
 mod volume;
 
+pub use action::Action;
 pub use alias::AliasEntry;
 pub use blob::{BLOB_OVERHEAD, CiphertextBlob, MAX_PLAINTEXT};
+pub use caller::{ACCOUNT, Caller, Principal, Service, Source, group_arn};
 pub use context::EncryptionContext;
 pub use deletion::{ClockTrust, Expired, ReferenceReport, ScheduledDeletion};
 pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota};
 pub use id::{AliasName, KeyArn, KeyRef};
-pub use key::{KeyMetadata, KeySpec, KeyState, KeyUsage, Origin};
+pub use key::{KeyMetadata, KeyState};
 pub use manage::CreateKey;
 pub use material::MaterialOrigin;
 pub use rotation::{MaterialState, Rotation, RotationStatus};
 pub use slot::{SlotId, SlotInfo, SlotKind};
-pub use symmetric::{Caller, DataKey, Decrypted, Plaintext};
+pub use spec::{
+    EncryptionAlgorithm, KeySpec, KeyUsage, MacAlgorithm, Origin, SigningAlgorithm, UnknownName,
+};
+pub use symmetric::{DataKey, Decrypted, Plaintext};
 pub use time::UnixTime;
 pub use unlock::{CREDENTIAL, Unlock, create_key_file};
 pub use verify::VerifyReport;
@@ -70,8 +81,17 @@ use store::{SlotRow, Store};
 use crate::crypto::{Secret, random};
 use crate::id::{KeyId, MaterialId};
 
-/// An unlocked keystore. Several threads may use it, and several processes the same file.
+/// An unlocked keystore, acting for a caller: at first for its owner, who unlocked it.
+///
+/// Several threads may use it, and several processes the same file. Cheap to copy for another
+/// caller by [`Keystore::acting_for`].
 pub struct Keystore {
+    inner: Arc<Inner>,
+    caller: Caller,
+}
+
+/// What all handles of one opening share.
+struct Inner {
     path: PathBuf,
     root: RootKey,
     cache: Cache,
@@ -101,7 +121,7 @@ enum RowSet {
 
 impl std::fmt::Debug for Keystore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keystore").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Keystore").field("path", &self.inner.path).finish_non_exhaustive()
     }
 }
 
@@ -155,7 +175,7 @@ impl Keystore {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.inner.path
     }
 
     /// Notices what other processes changed since the last call. If something was, everything
@@ -169,7 +189,7 @@ impl Keystore {
         if version == opened.version {
             return Ok(false);
         }
-        self.cache.clear();
+        self.inner.cache.clear();
         if opened.rows != RowSet::Unchecked {
             self.note_rows(&mut opened)?;
         }
@@ -181,13 +201,13 @@ impl Keystore {
     /// The state of a key, from memory after the first call.
     /// Errors: `KeyNotFound`.
     pub fn key_state(&self, key: KeyId) -> Result<KeyState, KeystoreError> {
-        self.live(key).map(|live| live.state)
+        self.live(key).map(|live| live.record.state)
     }
 
     /// The material that new ciphertexts of the key are made with.
     /// Errors: `KeyNotFound`.
     pub fn current_material(&self, key: KeyId) -> Result<MaterialId, KeystoreError> {
-        Ok(self.live(key)?.current)
+        Ok(self.live(key)?.record.current)
     }
 
     /// The key that is meant, which exists; from memory after the first call.
@@ -202,18 +222,18 @@ impl Keystore {
             KeyRef::Id(id) => return Ok(*id),
             KeyRef::Alias(alias) => alias,
         };
-        if let Some(id) = self.cache.alias(alias) {
+        if let Some(id) = self.inner.cache.alias(alias) {
             return Ok(id);
         }
         let mut opened = self.lock();
         let id = self.read_locked(&mut opened, |reader| AliasRecord::target(reader, alias))?;
-        self.cache.put_alias(alias, id);
+        self.inner.cache.put_alias(alias, id);
         Ok(id)
     }
 
     /// A key ready for use, with its material if its state allows that.
     fn live(&self, key: KeyId) -> Result<Arc<LiveKey>, KeystoreError> {
-        if let Some(live) = self.cache.key(key) {
+        if let Some(live) = self.inner.cache.key(key) {
             return Ok(live);
         }
         let mut opened = self.lock();
@@ -221,12 +241,12 @@ impl Keystore {
             let record = KeyRecord::find(reader, key)?;
             let usable = key::permit(key::Operation::Crypto, key, record.state).is_ok();
             let materials = if usable { material::load(reader, key)? } else { Vec::new() };
-            Ok(Arc::new(LiveKey::new(key, record.state, record.current, materials)))
+            Ok(Arc::new(LiveKey::new(key, record, materials)))
         })?;
         if opened.rows == RowSet::Bad {
             return Err(KeystoreError::RowSetTampered);
         }
-        self.cache.put_key(&live);
+        self.inner.cache.put_key(&live);
         Ok(live)
     }
 
@@ -242,7 +262,7 @@ impl Keystore {
         opened: &mut Opened,
         work: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
-        opened.store.read(|rows| work(&Reader::new(rows, &self.root)))
+        opened.store.read(|rows| work(&Reader::new(rows, &self.inner.root)))
     }
 
     /// One durable transaction. The cache is emptied before anybody else can fill it.
@@ -252,12 +272,12 @@ impl Keystore {
     ) -> Result<T, KeystoreError> {
         let mut opened = self.lock();
         let done = opened.store.write(|rows| {
-            let mut writer = Writer::begin(rows, &self.root)?;
+            let mut writer = Writer::begin(rows, &self.inner.root)?;
             let done = work(&mut writer)?;
             writer.finish()?;
             Ok(done)
         });
-        self.cache.clear();
+        self.inner.cache.clear();
         done
     }
 
@@ -284,7 +304,8 @@ impl Keystore {
         let version = store.version()?;
         let rows = RowSet::Unchecked;
         let store = Mutex::new(Opened { store, version, generation: 0, rows });
-        Ok(Self { path: path.to_owned(), root, cache: Cache::default(), store })
+        let inner = Inner { path: path.to_owned(), root, cache: Cache::default(), store };
+        Ok(Self { inner: Arc::new(inner), caller: Caller::owner() })
     }
 
     /// Looks at all rows before the first use, and finishes what a crash may have left undone.
@@ -324,7 +345,7 @@ impl Keystore {
 
     /// A panic elsewhere leaves no transaction open, so its poison means nothing here.
     fn lock(&self) -> MutexGuard<'_, Opened> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

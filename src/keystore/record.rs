@@ -112,9 +112,7 @@ impl<'a> Reader<'a> {
                 Ok(key) => super::material::wrapping(self, key).is_ok(),
                 Err(_) => false,
             },
-            Table::Key | Table::Material | Table::Alias | Table::Volume => {
-                self.root.open_row(&row_place(table, row), &row.sealed).is_ok()
-            }
+            _ => self.root.open_row(&row_place(table, row), &row.sealed).is_ok(),
         };
         if intact { Ok(()) } else { Err(tampered(table, &row.id)) }
     }
@@ -255,14 +253,12 @@ pub(super) fn tampered(table: Table, id: &[u8]) -> KeystoreError {
 /// The clear columns of a slot, which its sealed part authenticates.
 pub(super) fn slot_place(slot: &SlotRow) -> Vec<u8> {
     let cost = slot.cost.map(u32::to_be_bytes);
-    place(&[
-        b"slot",
-        &slot.id.to_be_bytes(),
-        slot.kind.as_bytes(),
-        &slot.salt,
-        cost.as_flattened(),
-        &slot.root,
-    ])
+    let id = slot.id.to_be_bytes();
+    let kind = slot.kind.as_bytes();
+    let parts: [&[u8]; 7] =
+        [b"slot", &id, kind, &slot.salt, cost.as_flattened(), &slot.root, &slot.detail];
+    // Slots of schema 1 have no detail, and were sealed without that part.
+    place(if slot.detail.is_empty() { &parts[..6] } else { &parts })
 }
 
 fn meta_place(id: &[u8; 16]) -> Vec<u8> {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Keystore;
+use super::action::Action;
 use super::error::{KeystoreError, Quota};
 use super::id::{KeyRef, text};
 use super::key::{KeyRecord, KeyState, Operation};
@@ -99,7 +100,7 @@ impl Keystore {
         period_days: Option<u16>,
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
-        self.edit(key, Operation::Rotation, |_, _, record| {
+        self.edit(Action::EnableKeyRotation, key, Operation::Rotation, |_, _, record| {
             let period = period_days.unwrap_or(DEFAULT_PERIOD);
             let schedule = Schedule::starting(period, now.into())?;
             // The same period again must not put the next rotation off.
@@ -113,7 +114,7 @@ impl Keystore {
     /// Ends the automatic rotation of a key.
     /// Errors: `KeyNotFound`, `Disabled`, `InvalidState`.
     pub fn disable_key_rotation(&self, key: &KeyRef) -> Result<(), KeystoreError> {
-        self.edit(key, Operation::Rotation, |_, _, record| {
+        self.edit(Action::DisableKeyRotation, key, Operation::Rotation, |_, _, record| {
             record.rotation = None;
             Ok(())
         })
@@ -122,8 +123,8 @@ impl Keystore {
     /// Whether and when a key rotates by itself.
     /// Errors: `KeyNotFound`, `AliasNotFound`.
     pub fn get_key_rotation_status(&self, key: &KeyRef) -> Result<RotationStatus, KeystoreError> {
-        let key = self.key_named(key)?;
-        let record = self.read(|reader| KeyRecord::find(reader, key))?;
+        let (key, record) =
+            self.view(Action::GetKeyRotationStatus, key, |_, key, record| Ok((key, record)))?;
         let schedule = record.rotation.filter(|_| record.state != KeyState::PendingDeletion);
         Ok(RotationStatus {
             key_id: key,
@@ -141,15 +142,26 @@ impl Keystore {
         key: &KeyRef,
         now: SystemTime,
     ) -> Result<MaterialId, KeystoreError> {
-        let (key, material) = self.edit(key, Operation::Rotation, |writer, key, record| {
-            let quota = Quota::OnDemandRotations;
-            if record.on_demand_rotations >= quota.limit() {
-                return Err(KeystoreError::LimitExceeded(quota));
-            }
-            record.on_demand_rotations += 1;
-            record.current = material::create(writer, key, MaterialOrigin::OnDemand, now.into())?;
-            Ok((key, record.current))
-        })?;
+        let (key, material) = self.edit(
+            Action::RotateKeyOnDemand,
+            key,
+            Operation::Rotation,
+            |writer, key, record| {
+                let quota = Quota::OnDemandRotations;
+                if record.on_demand_rotations >= quota.limit() {
+                    return Err(KeystoreError::LimitExceeded(quota));
+                }
+                record.on_demand_rotations += 1;
+                record.current = material::create(
+                    writer,
+                    key,
+                    record.spec,
+                    MaterialOrigin::OnDemand,
+                    now.into(),
+                )?;
+                Ok((key, record.current))
+            },
+        )?;
         log::info!("rotated key {key} on demand, material {material}");
         Ok(material)
     }
@@ -157,9 +169,8 @@ impl Keystore {
     /// A key's materials, oldest first: the first one, and one for each rotation since.
     /// Errors: `KeyNotFound`, `AliasNotFound`.
     pub fn list_key_rotations(&self, key: &KeyRef) -> Result<Vec<Rotation>, KeystoreError> {
-        let key = self.key_named(key)?;
-        self.read(|reader| {
-            let current = KeyRecord::find(reader, key)?.current;
+        self.view(Action::ListKeyRotations, key, |reader, key, record| {
+            let current = record.current;
             let mut stored = reader.of_key::<MaterialRecord>(key)?;
             stored.sort_by_key(|material| material.record.sequence);
             stored.iter().map(|material| rotation(key, current, material)).collect()
@@ -198,7 +209,7 @@ fn rotate_by_date(
     now: UnixTime,
 ) -> Result<(KeyId, MaterialId), KeystoreError> {
     let (key, mut record) = (key_id(&stored.id)?, stored.record);
-    record.current = material::create(writer, key, MaterialOrigin::Automatic, now)?;
+    record.current = material::create(writer, key, record.spec, MaterialOrigin::Automatic, now)?;
     // Counted from now: rotations that were missed are not made up for.
     let next = |old: Schedule| Schedule { next: now.plus_days(old.period_days), ..old };
     record.rotation = record.rotation.map(next);

@@ -95,7 +95,7 @@ impl Keystore {
     /// Errors: `KeyFile`.
     pub fn add_slot(&self, unlock: &Unlock, now: SystemTime) -> Result<SlotId, KeystoreError> {
         let loaded = unlock.load()?;
-        let slot = sealed_root(&self.root, unlock.kind(), &loaded)?;
+        let slot = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
         self.write(|writer| insert(writer, slot, now.into()))
     }
 
@@ -124,7 +124,7 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<SlotId, KeystoreError> {
         let loaded = unlock.load()?;
-        let fresh = sealed_root(&self.root, unlock.kind(), &loaded)?;
+        let fresh = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
         let id = self.write(|writer| {
             let slots = writer.rows().slots()?;
             writer.delete_slot(find(&slots, slot)?)?;
@@ -160,6 +160,7 @@ pub(super) fn sealed_root(
         kind: kind.as_str().to_owned(),
         salt: random::id16()?,
         cost: stored,
+        detail: Vec::new(),
         root: Vec::new(),
         sealed: Vec::new(),
     };
@@ -247,7 +248,10 @@ fn root_seal_key(slot_key: &Secret<32>, keystore: &[u8; 16]) -> Secret<32> {
 /// What the sealed root key authenticates: everything that was used to reach it.
 fn root_place(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
     let cost = slot.cost.map(u32::to_be_bytes);
-    place(&[b"root", keystore, slot.kind.as_bytes(), &slot.salt, cost.as_flattened()])
+    let parts: [&[u8]; 6] =
+        [b"root", keystore, slot.kind.as_bytes(), &slot.salt, cost.as_flattened(), &slot.detail];
+    // Slots of schema 1 have no detail, and were sealed without that part.
+    place(if slot.detail.is_empty() { &parts[..5] } else { &parts })
 }
 
 fn find(slots: &[SlotRow], id: SlotId) -> Result<&SlotRow, KeystoreError> {

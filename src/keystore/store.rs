@@ -4,6 +4,8 @@
 //! what is deleted is overwritten. Two processes may have the file open; a writer waits for the
 //! other for [`BUSY_TIMEOUT`].
 
+pub(super) mod schema;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -14,9 +16,6 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 
 use super::error::KeystoreError;
 use crate::id::KeyId;
-
-/// The newest schema that this program reads and the one that it writes.
-pub(super) const SCHEMA: i64 = 1;
 
 const APPLICATION: i64 = 0x6b6d_7366;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,12 +28,27 @@ pub(super) enum Table {
     Material,
     Alias,
     Volume,
+    Grant,
+    ImportKey,
+    Principal,
+    AccessKey,
+    KeyStore,
 }
 
 impl Table {
     /// In an order in which what a row refers to comes before it.
-    pub(super) const ALL: [Self; 5] =
-        [Self::Key, Self::Wrapping, Self::Material, Self::Alias, Self::Volume];
+    pub(super) const ALL: [Self; 10] = [
+        Self::Key,
+        Self::Wrapping,
+        Self::Material,
+        Self::Alias,
+        Self::Volume,
+        Self::Grant,
+        Self::ImportKey,
+        Self::Principal,
+        Self::AccessKey,
+        Self::KeyStore,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -43,14 +57,24 @@ impl Table {
             Self::Material => "key_material",
             Self::Alias => "alias",
             Self::Volume => "volume",
+            Self::Grant => "key_grant",
+            Self::ImportKey => "import_key",
+            Self::Principal => "principal",
+            Self::AccessKey => "access_key",
+            Self::KeyStore => "key_store",
         }
     }
 
     /// The column, or expression, that tells which key a row belongs to.
     const fn owner(self) -> &'static str {
         match self {
-            Self::Material | Self::Alias => "key_id",
-            Self::Key | Self::Wrapping | Self::Volume => "NULL",
+            Self::Material | Self::Alias | Self::Grant | Self::ImportKey => "key_id",
+            Self::Key
+            | Self::Wrapping
+            | Self::Volume
+            | Self::Principal
+            | Self::AccessKey
+            | Self::KeyStore => "NULL",
         }
     }
 }
@@ -84,6 +108,8 @@ pub(super) struct SlotRow {
     pub(super) kind: String,
     pub(super) salt: [u8; 16],
     pub(super) cost: [u32; 3],
+    /// What else is needed to unlock, by kind.
+    pub(super) detail: Vec<u8>,
     pub(super) root: Vec<u8>,
     pub(super) sealed: Vec<u8>,
 }
@@ -104,8 +130,7 @@ impl Store {
     /// Makes the tables in an existing empty file, which nobody else knows yet.
     pub(super) fn create(path: &Path) -> Result<Self, KeystoreError> {
         let store = Self::connect(path, Sharing::Alone)?;
-        let made = configure(&store.connection)
-            .and_then(|()| store.connection.execute_batch(include_str!("schema.sql")));
+        let made = configure(&store.connection).and_then(|()| schema::create(&store.connection));
         made.map_err(|error| fault(path, &error))?;
         Ok(store)
     }
@@ -113,9 +138,11 @@ impl Store {
     /// Opens a keystore file that exists. `sharing` says whether other processes on this machine
     /// may use it meanwhile. Nothing is written before the file is known to be a keystore.
     pub(super) fn open(path: &Path, sharing: Sharing) -> Result<Self, KeystoreError> {
-        let store = Self::connect(path, sharing)?;
+        let mut store = Self::connect(path, sharing)?;
         store.identify()?;
-        configure(&store.connection).map_err(|error| fault(path, &error))?;
+        let ready =
+            configure(&store.connection).and_then(|()| schema::upgrade(&mut store.connection));
+        ready.map_err(|error| fault(path, &error))?;
         Ok(store)
     }
 
@@ -137,8 +164,8 @@ impl Store {
         let path = self.path.clone();
         if application != APPLICATION || found < 1 {
             Err(KeystoreError::NotAKeystore(path))
-        } else if found > SCHEMA {
-            Err(KeystoreError::NewerSchema { path, found, supported: SCHEMA })
+        } else if found > schema::NEWEST {
+            Err(KeystoreError::NewerSchema { path, found, supported: schema::NEWEST })
         } else {
             Ok(())
         }
@@ -339,7 +366,7 @@ impl Rows<'_> {
     }
 
     pub(super) fn slots(&self) -> Result<Vec<SlotRow>, KeystoreError> {
-        const SQL: &str = "SELECT id, kind, salt, memory_kib, passes, lanes, root, sealed
+        const SQL: &str = "SELECT id, kind, salt, memory_kib, passes, lanes, root, sealed, detail
              FROM slot ORDER BY id";
         self.run(|connection| connection.prepare_cached(SQL)?.query_map([], read_slot)?.collect())
     }
@@ -353,8 +380,8 @@ impl Rows<'_> {
 
     pub(super) fn put_slot(&self, slot: &SlotRow) -> Result<(), KeystoreError> {
         const SQL: &str = "INSERT INTO slot
-             (id, kind, salt, memory_kib, passes, lanes, root, sealed)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+             (id, kind, salt, memory_kib, passes, lanes, root, sealed, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let [memory, passes, lanes] = slot.cost;
         self.run(|connection| {
             connection.prepare_cached(SQL)?.execute(params![
@@ -365,7 +392,8 @@ impl Rows<'_> {
                 passes,
                 lanes,
                 slot.root,
-                slot.sealed
+                slot.sealed,
+                slot.detail
             ])
         })
         .map(drop)
@@ -397,7 +425,7 @@ impl Rows<'_> {
 
     /// The definitions of everything in the file, to compare with those of a new one.
     pub(super) fn schema(&self) -> Result<Vec<String>, KeystoreError> {
-        self.run(schema)
+        self.run(schema::definitions)
     }
 
     fn run<T>(
@@ -406,20 +434,6 @@ impl Rows<'_> {
     ) -> Result<T, KeystoreError> {
         work(self.connection).map_err(|error| fault(self.path, &error))
     }
-}
-
-/// The definitions in a new keystore.
-pub(super) fn expected_schema() -> Result<Vec<String>, KeystoreError> {
-    let made = Connection::open_in_memory().and_then(|connection| {
-        connection.execute_batch(include_str!("schema.sql"))?;
-        schema(&connection)
-    });
-    made.map_err(|error| fault(Path::new(":memory:"), &error))
-}
-
-fn schema(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    const SQL: &str = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY sql";
-    connection.prepare(SQL)?.query_map([], |row| row.get(0))?.collect()
 }
 
 fn select(table: Table) -> String {
@@ -439,6 +453,7 @@ fn read_slot(row: &rusqlite::Row<'_>) -> rusqlite::Result<SlotRow> {
         cost: [row.get(3)?, row.get(4)?, row.get(5)?],
         root: row.get(6)?,
         sealed: row.get(7)?,
+        detail: row.get(8)?,
     })
 }
 

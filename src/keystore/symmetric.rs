@@ -5,25 +5,17 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Keystore;
+use super::access::Asked;
+use super::action::Action;
 use super::blob::{self, CiphertextBlob, MAX_PLAINTEXT};
 use super::cache::LiveKey;
 use super::context::EncryptionContext;
 use super::error::KeystoreError;
 use super::id::KeyRef;
-use super::key::{Operation, permit};
+use super::operate::Touched;
 use crate::crypto::xaes::XaesKey;
 use crate::crypto::{CryptoError, Secret};
 use crate::id::{KeyId, MaterialId};
-
-/// On whose behalf an operation is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
-    /// A person at the command line.
-    Cli,
-    /// A volume. Only volumes make ciphertexts whose context has the prefix
-    /// [`RESERVED_PREFIX`](super::context::RESERVED_PREFIX).
-    Volume,
-}
 
 /// A fresh data key and its wrapped form.
 #[derive(Debug)]
@@ -69,12 +61,14 @@ impl Keystore {
         &self,
         key: &KeyRef,
         context: &EncryptionContext,
-        caller: Caller,
     ) -> Result<DataKey, KeystoreError> {
-        let key = self.usable_for_making(key, context, caller)?;
-        let plaintext = Secret::random()?;
-        let ciphertext = wrap(&key, context, plaintext.expose())?;
-        Ok(DataKey { plaintext, ciphertext })
+        let action = Action::GenerateDataKey;
+        self.operate(action, Some(context), |touched| {
+            let key = self.usable_for_making(action, key, context, touched)?;
+            let plaintext = Secret::random()?;
+            let ciphertext = wrap(&key, context, plaintext.expose())?;
+            Ok(DataKey { plaintext, ciphertext })
+        })
     }
 
     /// Encrypts a short plaintext under the key's current material.
@@ -85,7 +79,6 @@ impl Keystore {
         key: &KeyRef,
         plaintext: &[u8],
         context: &EncryptionContext,
-        caller: Caller,
     ) -> Result<CiphertextBlob, KeystoreError> {
         if !(1..=MAX_PLAINTEXT).contains(&plaintext.len()) {
             return Err(KeystoreError::Validation(format!(
@@ -93,32 +86,23 @@ impl Keystore {
                 plaintext.len()
             )));
         }
-        let key = self.usable_for_making(key, context, caller)?;
-        wrap(&key, context, plaintext)
+        self.operate(Action::Encrypt, Some(context), |touched| {
+            let key = self.usable_for_making(Action::Encrypt, key, context, touched)?;
+            wrap(&key, context, plaintext)
+        })
     }
 
     /// Decrypts under the key and the material that the ciphertext names.
     /// Errors: `IncorrectKey` when `key` names another one; `InvalidCiphertext`,
-    /// `UnknownMaterial`, `KeyNotFound`, `Disabled`, `InvalidState`.
+    /// `UnknownMaterial`, `KeyNotFound`, `Disabled`, `InvalidState`, `AccessDenied`.
     pub fn decrypt(
         &self,
         ciphertext: &CiphertextBlob,
         context: &EncryptionContext,
         key: Option<&KeyRef>,
     ) -> Result<Decrypted, KeystoreError> {
-        if let Some(key) = key
-            && self.resolve(key)? != ciphertext.key_id()
-        {
-            return Err(KeystoreError::IncorrectKey);
-        }
-        let live = self.usable(ciphertext.key_id())?;
-        let material = material(&live, ciphertext.material_id())?;
-        let aad = blob::aad(live.id, ciphertext.material_id(), context);
-        let opened = material.open(&aad, ciphertext.sealed()).map_err(invalid)?;
-        Ok(Decrypted {
-            plaintext: Plaintext(opened),
-            key: live.id,
-            material: ciphertext.material_id(),
+        self.operate(Action::Decrypt, Some(context), |touched| {
+            self.unwrap(Action::Decrypt, ciphertext, context, key, touched)
         })
     }
 
@@ -134,7 +118,7 @@ impl Keystore {
     }
 
     /// Decrypts and encrypts again, under another key or the same key's current material. The
-    /// plaintext does not leave the keystore.
+    /// plaintext does not leave the keystore. Written down for either key.
     /// Errors: those of `decrypt` and `encrypt`.
     pub fn re_encrypt(
         &self,
@@ -142,30 +126,56 @@ impl Keystore {
         source_context: &EncryptionContext,
         destination: &KeyRef,
         destination_context: &EncryptionContext,
-        caller: Caller,
     ) -> Result<CiphertextBlob, KeystoreError> {
-        let destination = self.usable_for_making(destination, destination_context, caller)?;
-        let opened = self.decrypt(ciphertext, source_context, None)?;
-        wrap(&destination, destination_context, opened.plaintext.expose())
+        let (from, to) = (Action::ReEncryptFrom, Action::ReEncryptTo);
+        self.operate(to, Some(destination_context), |touched| {
+            let destination =
+                self.usable_for_making(to, destination, destination_context, touched)?;
+            let opened = self.operate(from, Some(source_context), |touched| {
+                self.unwrap(from, ciphertext, source_context, None, touched)
+            })?;
+            wrap(&destination, destination_context, opened.plaintext.expose())
+        })
+    }
+
+    fn unwrap(
+        &self,
+        action: Action,
+        ciphertext: &CiphertextBlob,
+        context: &EncryptionContext,
+        key: Option<&KeyRef>,
+        touched: &mut Touched,
+    ) -> Result<Decrypted, KeystoreError> {
+        if let Some(key) = key
+            && self.resolve(key)? != ciphertext.key_id()
+        {
+            return Err(KeystoreError::IncorrectKey);
+        }
+        let asked = Asked { context: Some(context) };
+        let live = self.usable(action, ciphertext.key_id(), asked, touched)?;
+        let material_id = ciphertext.material_id();
+        touched.material = Some(material_id);
+        let aad = blob::aad(live.id, material_id, context);
+        let opened = material(&live, material_id)?.open(&aad, ciphertext.sealed());
+        let plaintext = Plaintext(opened.map_err(invalid)?);
+        Ok(Decrypted { plaintext, key: live.id, material: material_id })
     }
 
     fn usable_for_making(
         &self,
+        action: Action,
         key: &KeyRef,
         context: &EncryptionContext,
-        caller: Caller,
+        touched: &mut Touched,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        if caller != Caller::Volume && context.is_reserved() {
+        if !self.caller.volume_context && context.is_reserved() {
             return Err(KeystoreError::AccessDenied(
                 "encryption context keys that start with 'kmsfs:' are reserved for volumes".into(),
             ));
         }
-        self.usable(self.resolve(key)?)
-    }
-
-    fn usable(&self, key: KeyId) -> Result<Arc<LiveKey>, KeystoreError> {
-        let live = self.live(key)?;
-        permit(Operation::Crypto, key, live.state)?;
+        let asked = Asked { context: Some(context) };
+        let live = self.usable(action, self.resolve(key)?, asked, touched)?;
+        touched.material = Some(live.record.current);
         Ok(live)
     }
 }
@@ -175,9 +185,9 @@ fn wrap(
     context: &EncryptionContext,
     plaintext: &[u8],
 ) -> Result<CiphertextBlob, KeystoreError> {
-    let material = material(key, key.current)?;
-    let sealed = material.seal(&blob::aad(key.id, key.current, context), plaintext)?;
-    CiphertextBlob::from_parts(key.id, key.current, &sealed)
+    let material = material(key, key.record.current)?;
+    let sealed = material.seal(&blob::aad(key.id, key.record.current, context), plaintext)?;
+    CiphertextBlob::from_parts(key.id, key.record.current, &sealed)
 }
 
 fn material(key: &LiveKey, material: MaterialId) -> Result<&XaesKey, KeystoreError> {

@@ -97,7 +97,7 @@ impl Keystore {
 }
 
 fn check_schema(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
-    if reader.rows().schema()? != super::store::expected_schema()? {
+    if reader.rows().schema()? != super::store::schema::expected()? {
         let problem = "the tables, indexes or triggers are not those that kmsfs makes";
         report.problems.push(problem.to_owned());
     }

@@ -42,7 +42,7 @@ impl std::fmt::Debug for Keyring {
 impl Keyring {
     pub(super) fn new(keystore: Arc<Keystore>, volume: VolumeId) -> Self {
         Self {
-            keystore,
+            keystore: Arc::new(keystore.acting_for(Caller::service())),
             volume,
             used: Mutex::default(),
             revoked: RwLock::default(),
@@ -62,7 +62,7 @@ impl Keyring {
     pub(super) fn generate(&self, key: KeyId, purpose: Purpose) -> Result<(Secret<32>, Recipient)> {
         self.check(key)?;
         let context = self.context(purpose);
-        let made = self.keystore.generate_data_key(&KeyRef::from(key), &context, Caller::Volume);
+        let made = self.keystore.generate_data_key(&KeyRef::from(key), &context);
         let made = made.map_err(|error| refused(key, error))?;
         Ok((made.plaintext, recipient(&made.ciphertext)?))
     }
@@ -86,8 +86,7 @@ impl Keyring {
         self.check(to)?;
         let context = self.context(purpose);
         let destination = KeyRef::from(to);
-        let made =
-            self.keystore.re_encrypt(&blob(old)?, &context, &destination, &context, Caller::Volume);
+        let made = self.keystore.re_encrypt(&blob(old)?, &context, &destination, &context);
         recipient(&made.map_err(|error| refused(old.key, error))?)
     }
 

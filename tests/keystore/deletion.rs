@@ -3,9 +3,7 @@
 use std::fs;
 
 use kmsfs::id::VolumeId;
-use kmsfs::keystore::{
-    AliasName, Caller, ClockTrust, EncryptionContext, KeyState, ReferenceReport,
-};
+use kmsfs::keystore::{AliasName, ClockTrust, EncryptionContext, KeyState, ReferenceReport};
 
 use crate::fixture::{Fixture, by_id, day};
 
@@ -30,7 +28,7 @@ fn cancelling_leaves_the_key_disabled_and_its_data_readable() {
     let f = Fixture::new();
     let key = f.key();
     let context = EncryptionContext::new();
-    let blob = f.keystore.encrypt(&by_id(key), b"x", &context, Caller::Cli).unwrap();
+    let blob = f.keystore.encrypt(&by_id(key), b"x", &context).unwrap();
     f.keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
     f.keystore.cancel_key_deletion(&by_id(key)).unwrap();
     assert_eq!(f.keystore.key_state(key).unwrap(), KeyState::Disabled);
@@ -137,7 +135,7 @@ fn material_retires_only_when_nothing_can_need_it() {
     let f = Fixture::new();
     let key = by_id(f.key());
     let context = EncryptionContext::new();
-    let blob = f.keystore.encrypt(&key, b"x", &context, Caller::Cli).unwrap();
+    let blob = f.keystore.encrypt(&key, b"x", &context).unwrap();
     let old = blob.material_id();
     let new = f.keystore.rotate_key_on_demand(&key, day(1)).unwrap();
     let volume = VolumeId::from_bytes([9; 16]);

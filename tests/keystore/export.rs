@@ -3,7 +3,7 @@
 use std::fs;
 
 use kmsfs::keystore::{
-    AliasName, Caller, ClockTrust, EncryptionContext, KeyRef, Keystore, KeystoreError, Unlock,
+    AliasName, ClockTrust, EncryptionContext, KeyRef, Keystore, KeystoreError, Unlock,
     create_key_file,
 };
 
@@ -16,7 +16,7 @@ fn an_export_becomes_the_same_keystore_elsewhere_with_a_slot_of_its_own() {
     let alias: AliasName = "alias/a".parse().unwrap();
     f.keystore.create_alias(&alias, key, day(0)).unwrap();
     let context = EncryptionContext::new();
-    let blob = f.keystore.encrypt(&by_id(key), b"x", &context, Caller::Cli).unwrap();
+    let blob = f.keystore.encrypt(&by_id(key), b"x", &context).unwrap();
     f.keystore.rotate_key_on_demand(&by_id(key), day(1)).unwrap();
     f.keystore.schedule_key_deletion(f.key(), Some(7), day(1)).unwrap();
     f.keystore.export(&f.dir.join("export"), b"long passphrase").unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kmsfs::id::KeyId;
-use kmsfs::keystore::{CreateKey, KeyRef, Keystore, Unlock, create_key_file};
+use kmsfs::keystore::{Caller, CreateKey, KeyRef, Keystore, Unlock, create_key_file};
 
 /// A directory that goes away with its owner.
 pub(crate) struct TempDir(PathBuf);
@@ -56,6 +56,11 @@ impl Fixture {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.join("store.db")
+    }
+
+    /// The keystore as a volume uses it.
+    pub(crate) fn volume(&self) -> Keystore {
+        self.keystore.acting_for(Caller::service())
     }
 
     pub(crate) fn unlock(&self) -> Unlock {

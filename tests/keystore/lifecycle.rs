@@ -16,7 +16,7 @@ fn context() -> EncryptionContext {
 fn a_data_key_is_unwrapped_by_another_handle_after_a_restart() {
     let f = Fixture::new();
     let key = by_id(f.key());
-    let made = f.keystore.generate_data_key(&key, &context(), Caller::Volume).unwrap();
+    let made = f.volume().generate_data_key(&key, &context()).unwrap();
     assert_eq!(made.ciphertext.as_bytes().len(), 106);
     let stored = CiphertextBlob::parse(made.ciphertext.as_bytes()).unwrap();
     let reopened = f.reopen();
@@ -27,7 +27,7 @@ fn a_data_key_is_unwrapped_by_another_handle_after_a_restart() {
 fn a_ciphertext_is_bound_to_context_key_and_every_byte() {
     let f = Fixture::new();
     let (key, other) = (by_id(f.key()), by_id(f.key()));
-    let blob = f.keystore.encrypt(&key, b"secret", &context(), Caller::Volume).unwrap();
+    let blob = f.volume().encrypt(&key, b"secret", &context()).unwrap();
     let name = |blob: &CiphertextBlob, context: &EncryptionContext, key: Option<&KeyRef>| {
         f.keystore.decrypt(blob, context, key).map_or_else(|e| e.aws_name(), |_| "ok")
     };
@@ -54,11 +54,11 @@ fn a_ciphertext_is_bound_to_context_key_and_every_byte() {
 fn only_volumes_use_the_reserved_context() {
     let f = Fixture::new();
     let key = by_id(f.key());
-    let error = f.keystore.generate_data_key(&key, &context(), Caller::Cli).unwrap_err();
+    let error = f.keystore.generate_data_key(&key, &context()).unwrap_err();
     assert_eq!(error.aws_name(), "AccessDeniedException");
     let plain = EncryptionContext::new().with("app", "x");
-    let blob = f.keystore.encrypt(&key, b"x", &plain, Caller::Cli).unwrap();
-    let moved = f.keystore.re_encrypt(&blob, &plain, &key, &context(), Caller::Cli);
+    let blob = f.keystore.encrypt(&key, b"x", &plain).unwrap();
+    let moved = f.keystore.re_encrypt(&blob, &plain, &key, &context());
     assert_eq!(moved.unwrap_err().aws_name(), "AccessDeniedException");
 }
 
@@ -66,9 +66,9 @@ fn only_volumes_use_the_reserved_context() {
 fn re_encrypt_moves_a_ciphertext_to_another_key_and_context() {
     let f = Fixture::new();
     let (from, to) = (by_id(f.key()), f.key());
-    let blob = f.keystore.encrypt(&from, b"secret", &context(), Caller::Volume).unwrap();
+    let blob = f.volume().encrypt(&from, b"secret", &context()).unwrap();
     let new = EncryptionContext::new();
-    let moved = f.keystore.re_encrypt(&blob, &context(), &by_id(to), &new, Caller::Volume).unwrap();
+    let moved = f.volume().re_encrypt(&blob, &context(), &by_id(to), &new).unwrap();
     let opened = f.keystore.decrypt(&moved, &new, None).unwrap();
     assert_eq!((opened.key, opened.plaintext.expose()), (to, b"secret".as_slice()));
 }
@@ -78,7 +78,7 @@ fn plaintexts_have_1_to_4096_bytes() {
     let f = Fixture::new();
     let key = by_id(f.key());
     for (len, fits) in [(0, false), (1, true), (4096, true), (4097, false)] {
-        let blob = f.keystore.encrypt(&key, &vec![7; len], &context(), Caller::Volume);
+        let blob = f.volume().encrypt(&key, &vec![7; len], &context());
         assert_eq!(blob.is_ok(), fits, "{len}");
         if let Ok(blob) = blob {
             let blob = CiphertextBlob::parse(blob.as_bytes()).unwrap();
@@ -92,7 +92,7 @@ fn plaintexts_have_1_to_4096_bytes() {
 fn a_disabled_key_refuses_at_once_and_an_enabled_one_works_again() {
     let f = Fixture::new();
     let key = by_id(f.key());
-    let blob = f.keystore.encrypt(&key, b"x", &context(), Caller::Volume).unwrap();
+    let blob = f.volume().encrypt(&key, b"x", &context()).unwrap();
     f.keystore.disable_key(&key).unwrap();
     let error = f.keystore.decrypt(&blob, &context(), None).unwrap_err();
     assert_eq!(error.aws_name(), "DisabledException");
@@ -106,7 +106,7 @@ fn another_process_disabling_a_key_is_felt_after_a_poll() {
     let f = Fixture::new();
     let key = by_id(f.key());
     let other = f.reopen();
-    let blob = other.encrypt(&key, b"x", &context(), Caller::Volume).unwrap();
+    let blob = other.acting_for(Caller::service()).encrypt(&key, b"x", &context()).unwrap();
     assert!(!other.poll_changes().unwrap());
     f.keystore.disable_key(&key).unwrap();
     assert!(other.poll_changes().unwrap());
@@ -122,7 +122,7 @@ fn another_process_disabling_a_key_is_felt_after_a_poll() {
 fn describe_and_list_show_what_was_made() {
     let f = Fixture::new();
     let tags = [("team".to_owned(), "a".to_owned())].into();
-    let request = CreateKey { description: "payroll".to_owned(), tags };
+    let request = CreateKey { description: "payroll".to_owned(), tags, ..Default::default() };
     let made = f.keystore.create_key(request, day(3)).unwrap();
     let key = by_id(made.key_id);
     assert_eq!(f.keystore.describe_key(&key).unwrap(), made);

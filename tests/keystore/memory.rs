@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-use kmsfs::keystore::{Caller, EncryptionContext};
+use kmsfs::keystore::EncryptionContext;
 
 use crate::fixture::{Fixture, by_id};
 
@@ -12,7 +12,7 @@ fn data_keys_are_gone_from_memory_when_their_owners_are() {
     let f = Fixture::new();
     let key = by_id(f.key());
     let context = EncryptionContext::new();
-    let made = f.keystore.generate_data_key(&key, &context, Caller::Cli).unwrap();
+    let made = f.keystore.generate_data_key(&key, &context).unwrap();
     // The pattern is kept inverted, so that it does not find itself.
     let mut inverted = [0; 32];
     inverted.iter_mut().zip(made.plaintext.expose()).for_each(|(out, byte)| *out = !byte);
@@ -24,7 +24,7 @@ fn data_keys_are_gone_from_memory_when_their_owners_are() {
     drop(opened);
     assert_eq!(occurrences(&inverted), 0, "after Decrypt");
     drop(f.keystore.decrypt(&blob, &context, None).unwrap());
-    drop(f.keystore.re_encrypt(&blob, &context, &key, &context, Caller::Cli).unwrap());
+    drop(f.keystore.re_encrypt(&blob, &context, &key, &context).unwrap());
     assert_eq!(occurrences(&inverted), 0, "after ReEncrypt");
 }
 

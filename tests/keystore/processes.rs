@@ -6,9 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Barrier};
 
 use kmsfs::id::KeyId;
-use kmsfs::keystore::{
-    Caller, ClockTrust, CreateKey, EncryptionContext, KeyState, Keystore, Unlock,
-};
+use kmsfs::keystore::{ClockTrust, CreateKey, EncryptionContext, KeyState, Keystore, Unlock};
 
 use crate::fixture::{Fixture, by_id, day};
 
@@ -158,7 +156,7 @@ fn threads_share_a_handle_and_a_disabled_key_stays_out_of_the_cache() {
                     assert_eq!(keystore.key_state(key).unwrap(), KeyState::Enabled);
                 } else {
                     let context = EncryptionContext::new();
-                    let made = keystore.generate_data_key(&by_id(key), &context, Caller::Cli);
+                    let made = keystore.generate_data_key(&by_id(key), &context);
                     let verdict = made.map_or_else(|error| error.aws_name(), |_| "ok");
                     assert!(["ok", "DisabledException"].contains(&verdict), "{verdict}");
                 }

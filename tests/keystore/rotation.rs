@@ -1,6 +1,6 @@
 //! New material for new ciphertexts, old material for old ones.
 
-use kmsfs::keystore::{Caller, EncryptionContext, MaterialOrigin, MaterialState};
+use kmsfs::keystore::{EncryptionContext, MaterialOrigin, MaterialState};
 
 use crate::fixture::{Fixture, by_id, day};
 
@@ -9,14 +9,14 @@ fn old_ciphertexts_open_after_a_rotation_and_new_ones_use_the_new_material() {
     let f = Fixture::new();
     let key = by_id(f.key());
     let context = EncryptionContext::new();
-    let old = f.keystore.encrypt(&key, b"old", &context, Caller::Cli).unwrap();
+    let old = f.keystore.encrypt(&key, b"old", &context).unwrap();
     let material = f.keystore.rotate_key_on_demand(&key, day(1)).unwrap();
-    let new = f.keystore.encrypt(&key, b"new", &context, Caller::Cli).unwrap();
+    let new = f.keystore.encrypt(&key, b"new", &context).unwrap();
     assert_ne!(old.material_id(), material);
     assert_eq!(new.material_id(), material);
     let again = f.reopen();
     assert_eq!(again.decrypt(&old, &context, None).unwrap().plaintext.expose(), b"old");
-    let moved = again.re_encrypt(&old, &context, &key, &context, Caller::Cli).unwrap();
+    let moved = again.re_encrypt(&old, &context, &key, &context).unwrap();
     assert_eq!(moved.material_id(), material);
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use kmsfs::id::VolumeId;
-use kmsfs::keystore::{AliasName, Caller, CreateKey, EncryptionContext, Unlock};
+use kmsfs::keystore::{AliasName, CreateKey, EncryptionContext, Unlock};
 use zeroize::Zeroizing;
 
 use crate::fixture::{Fixture, by_id, day};
@@ -18,6 +18,7 @@ fn names_texts_paths_and_key_files_do_not_appear_in_any_file() {
     let request = CreateKey {
         description: description.to_owned(),
         tags: [(tag_key.to_owned(), tag_value.to_owned())].into(),
+        ..CreateKey::default()
     };
     let key = f.keystore.create_key(request, day(0)).unwrap().key_id;
     let alias: AliasName = format!("alias/{alias}").parse().unwrap();
@@ -43,7 +44,7 @@ fn debug_output_shows_no_secret() {
     let f = Fixture::new();
     let key = by_id(f.key());
     let context = EncryptionContext::new();
-    let made = f.keystore.generate_data_key(&key, &context, Caller::Cli).unwrap();
+    let made = f.keystore.generate_data_key(&key, &context).unwrap();
     let opened = f.keystore.decrypt(&made.ciphertext, &context, None).unwrap();
     let shown = format!("{made:?} {opened:?} {:?}", f.keystore);
     assert!(shown.contains("Secret<32>") && shown.contains("Plaintext(32 bytes)"), "{shown}");

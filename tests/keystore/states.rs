@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kmsfs::keystore::{
-    AliasName, Caller, ClockTrust, EncryptionContext, KeyRef, KeyState, Keystore, KeystoreError,
+    AliasName, ClockTrust, EncryptionContext, KeyRef, KeyState, Keystore, KeystoreError,
     ReferenceReport,
 };
 
@@ -97,11 +97,11 @@ fn operations_name_keys_by_alias_too_but_deletion_does_not() {
 }
 
 fn generate(keystore: &Keystore, key: &KeyRef) -> &'static str {
-    verdict(keystore.generate_data_key(key, &EncryptionContext::new(), Caller::Cli))
+    verdict(keystore.generate_data_key(key, &EncryptionContext::new()))
 }
 
 fn encrypt(keystore: &Keystore, key: &KeyRef) -> &'static str {
-    verdict(keystore.encrypt(key, b"x", &EncryptionContext::new(), Caller::Cli))
+    verdict(keystore.encrypt(key, b"x", &EncryptionContext::new()))
 }
 
 /// The ciphertext is made while the key is enabled for a moment.
@@ -114,7 +114,7 @@ fn re_encrypt(keystore: &Keystore, key: &KeyRef) -> &'static str {
     let blob = ciphertext(keystore, key);
     let context = EncryptionContext::new();
     let to = keystore.ensure_default_key(day(0)).unwrap();
-    verdict(keystore.re_encrypt(&blob, &context, &by_id(to), &context, Caller::Cli))
+    verdict(keystore.re_encrypt(&blob, &context, &by_id(to), &context))
 }
 
 fn ciphertext(keystore: &Keystore, key: &KeyRef) -> kmsfs::keystore::CiphertextBlob {
@@ -123,7 +123,7 @@ fn ciphertext(keystore: &Keystore, key: &KeyRef) -> kmsfs::keystore::CiphertextB
         keystore.cancel_key_deletion(key).unwrap();
     }
     keystore.enable_key(key).unwrap();
-    let blob = keystore.encrypt(key, b"x", &EncryptionContext::new(), Caller::Cli).unwrap();
+    let blob = keystore.encrypt(key, b"x", &EncryptionContext::new()).unwrap();
     match state {
         KeyState::Disabled => keystore.disable_key(key).unwrap(),
         KeyState::PendingDeletion => {

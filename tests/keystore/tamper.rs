@@ -2,7 +2,7 @@
 
 use kmsfs::id::VolumeId;
 use kmsfs::keystore::{
-    AliasName, Caller, EncryptionContext, Keystore, KeystoreError, Unlock, create_key_file,
+    AliasName, EncryptionContext, Keystore, KeystoreError, Unlock, create_key_file,
 };
 
 use crate::fixture::{Fixture, by_id, day};
@@ -95,7 +95,7 @@ fn a_key_that_was_disabled_is_not_brought_back_by_its_old_row_in_a_process_that_
     f.keystore.disable_key(&by_id(key)).unwrap();
     f.sql("UPDATE kms_key SET sealed = (SELECT sealed FROM copy); DROP TABLE copy");
     assert!(f.keystore.poll_changes().unwrap());
-    let made = f.keystore.generate_data_key(&by_id(key), &EncryptionContext::new(), Caller::Cli);
+    let made = f.keystore.generate_data_key(&by_id(key), &EncryptionContext::new());
     assert!(matches!(made, Err(KeystoreError::RowSetTampered)), "{made:?}");
 }
 
@@ -151,8 +151,7 @@ fn tables_and_triggers_that_somebody_added_do_not_run_and_are_reported() {
 fn a_row_of_another_keystore_does_not_open() {
     let (f, other) = (Fixture::new(), Fixture::new());
     let key = other.key();
-    let blob =
-        other.keystore.encrypt(&by_id(key), b"x", &EncryptionContext::new(), Caller::Cli).unwrap();
+    let blob = other.keystore.encrypt(&by_id(key), b"x", &EncryptionContext::new()).unwrap();
     drop(other.keystore);
     f.sql(&format!(
         "ATTACH '{}' AS other; INSERT INTO kms_key SELECT * FROM other.kms_key;
@@ -171,7 +170,7 @@ fn random_damage_of_the_file_never_gives_wrong_bytes() {
     let f = populated();
     let key = by_id(f.key());
     let context = EncryptionContext::new();
-    let blob = f.keystore.encrypt(&key, b"plaintext", &context, Caller::Cli).unwrap();
+    let blob = f.keystore.encrypt(&key, b"plaintext", &context).unwrap();
     let (pristine, path) = (std::fs::read(f.checkpointed()).unwrap(), f.dir.join("damaged.db"));
     let mut state = 0x6b6d_7366_u64;
     let mut random = |below: usize| {

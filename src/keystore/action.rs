@@ -1,0 +1,118 @@
+//! The operations of the KMS, by the names that AWS gave them.
+
+use std::fmt;
+
+macro_rules! actions {
+    ($($name:ident),* $(,)?) => {
+        /// An operation, as permissions and the audit log name it. ReEncrypt needs two permissions,
+        /// one on either key.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "each is the operation of AWS KMS with this name; RetireKeyMaterial is ours")]
+        pub enum Action {
+            $($name),*
+        }
+
+        impl Action {
+            /// All of them, in alphabetical order.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The name of the operation.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name)),*
+                }
+            }
+
+            /// The permission that it takes, as policies write it.
+            pub const fn permission(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!("kms:", stringify!($name))),*
+                }
+            }
+        }
+    };
+}
+
+actions! {
+    CancelKeyDeletion,
+    ConnectCustomKeyStore,
+    CreateAlias,
+    CreateCustomKeyStore,
+    CreateGrant,
+    CreateKey,
+    Decrypt,
+    DeleteAlias,
+    DeleteCustomKeyStore,
+    DeleteImportedKeyMaterial,
+    DeriveSharedSecret,
+    DescribeCustomKeyStores,
+    DescribeKey,
+    DisableKey,
+    DisableKeyRotation,
+    DisconnectCustomKeyStore,
+    EnableKey,
+    EnableKeyRotation,
+    Encrypt,
+    GenerateDataKey,
+    GenerateDataKeyPair,
+    GenerateDataKeyPairWithoutPlaintext,
+    GenerateDataKeyWithoutPlaintext,
+    GenerateMac,
+    GenerateRandom,
+    GetKeyLastUsage,
+    GetKeyPolicy,
+    GetKeyRotationStatus,
+    GetParametersForImport,
+    GetPublicKey,
+    ImportKeyMaterial,
+    ListAliases,
+    ListGrants,
+    ListKeyPolicies,
+    ListKeyRotations,
+    ListKeys,
+    ListResourceTags,
+    ListRetirableGrants,
+    PutKeyPolicy,
+    ReEncryptFrom,
+    ReEncryptTo,
+    ReplicateKey,
+    RetireGrant,
+    RetireKeyMaterial,
+    RevokeGrant,
+    RotateKeyOnDemand,
+    ScheduleKeyDeletion,
+    Sign,
+    TagResource,
+    UntagResource,
+    UpdateAlias,
+    UpdateCustomKeyStore,
+    UpdateKeyDescription,
+    UpdatePrimaryRegion,
+    Verify,
+    VerifyMac,
+}
+
+impl Action {
+    /// The operation with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|action| action.as_str() == name)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_permissions_go_together_and_are_sorted() {
+        assert_eq!(Action::named("Decrypt"), Some(Action::Decrypt));
+        assert_eq!(Action::ReEncryptFrom.permission(), "kms:ReEncryptFrom");
+        assert!(Action::ALL.windows(2).all(|pair| pair[0].as_str() < pair[1].as_str()));
+    }
+}
