@@ -157,7 +157,7 @@ fn the_longest_opaque_recipient_fits_into_every_record() {
     let longest = opaque(&[4; OPAQUE_MAX]);
     let (slot, keys) = header_for(longest.clone().into());
     let header = UnverifiedHeader::parse(&slot).unwrap().verify(&keys).unwrap();
-    assert_eq!(*header.recipients, [longest.clone()]);
+    assert_eq!(&*header.recipients, std::slice::from_ref(&longest));
     let (dir, keys) = directory_for(longest.clone());
     assert_eq!(DirDescriptor::verify(&dir, &keys).unwrap().recipient, longest);
     let volume = volume_for(longest.clone());

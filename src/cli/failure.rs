@@ -89,6 +89,10 @@ pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
         VolumeError::KeyUnusable(_) => failure.advise(
             "'kmsfs key list' shows its state; if it is not in the list, name the keystore that has it",
         ),
+        VolumeError::WrappedElsewhere(_) => failure.advise("name its endpoint with --kms URL"),
+        VolumeError::KmsUnreachable(_) => {
+            failure.advise("is the service running, and the address given with --kms right?")
+        }
         VolumeError::Io(Errno::ROFS) | VolumeError::ReadOnly => {
             failure.advise("'kmsfs mount --read-only' reads a vault on a read-only medium")
         }
@@ -106,7 +110,8 @@ fn volume_exit(error: &VolumeError) -> Exit {
     match error {
         E::Io(errno) => io_exit(Some(*errno)),
         E::Tampered(_) | E::Lost(_) | E::ForeignKey { .. } => Exit::Damage,
-        E::KeyUnusable(_) => Exit::KeyUnusable,
+        E::KeyUnusable(_) | E::WrappedElsewhere(_) | E::KmsDenied(_) => Exit::KeyUnusable,
+        E::KmsUnreachable(_) | E::Kms(_) => Exit::General,
         E::Keystore(error) => keystore_exit(error),
         E::Newer(_) => Exit::VaultFormat,
         E::NotAVolume(_) => Exit::NotAVault,

@@ -97,11 +97,10 @@ pub(super) fn make(
     if let Some(parent) = vault.parent() {
         std::fs::create_dir_all(parent).map_err(|error| CliError::io(parent.display(), &error))?;
     }
-    let volume =
-        Volume::init_vault(vault, Arc::clone(keystore), key).map_err(|error| match error {
-            VolumeError::NotEmpty => not_empty(vault),
-            error => failure::volume(vault, &error),
-        })?;
+    let volume = Volume::init_vault(vault, keystore.clone(), key).map_err(|error| match error {
+        VolumeError::NotEmpty => not_empty(vault),
+        error => failure::volume(vault, &error),
+    })?;
     keystore.register_volume(volume, vault)?;
     Ok(volume)
 }

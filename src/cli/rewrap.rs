@@ -17,7 +17,6 @@ use super::output::{Output, count};
 use super::progress::Progress;
 use super::{failure, interrupt, key, keystore};
 use crate::control::{Event, Request};
-use crate::keystore::Keystore;
 use crate::volume::{Options, RewrapJob, Volume};
 
 /// Re-wraps, shows the progress, and tells what was done.
@@ -51,10 +50,11 @@ pub(super) fn carry_out(
     (from, to): (Option<&str>, Option<&str>),
     event: &mut dyn FnMut(Event) -> bool,
 ) -> Result<Value, CliError> {
-    let keystore: &Keystore = volume.keyring().keystore();
-    // Another process may have rotated the key a moment ago.
-    keystore.poll_changes()?;
-    let named = |name: Option<&str>| name.map(|name| key::id(keystore, name)).transpose();
+    let service = volume.keyring().service();
+    let find = |name: &str| service.find_key(name).map_err(|error| failure::volume(vault, &error));
+    // Another process may have rotated a key a moment ago.
+    let _ = service.health(&[]);
+    let named = |name: Option<&str>| name.map(find).transpose();
     let job = RewrapJob { from: named(from)?, to: named(to)? };
     let wanted = Cell::new(true);
     let event = RefCell::new(event);

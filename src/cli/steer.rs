@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::exit::{CliError, Exit};
 use super::mount::Plan;
 use super::mountinfo::text;
-use super::{cat, failure, key, rewrap};
+use super::{cat, failure, rewrap};
 use crate::control::{Event, Failure, Handler, Request};
 use crate::envelope::{CrossMode, DirDescriptor};
 use crate::id::KeyId;
@@ -64,9 +64,8 @@ impl Mount {
             }
             Request::PolicySet { path, key, cross } => {
                 let ino = self.directory(&path)?;
-                let keystore = self.volume.keyring().keystore();
-                keystore.poll_changes()?;
-                let key = key::id(keystore, &key)?;
+                let key = self.volume.keyring().service().find_key(&key);
+                let key = key.map_err(|error| self.failed(&error))?;
                 let cross = cross.as_deref().map(cross_mode).transpose()?;
                 self.volume.set_policy(ino, key, cross).map_err(|error| self.failed(&error))?;
                 Ok(policy(&self.volume.policy(ino).map_err(|error| self.failed(&error))?))

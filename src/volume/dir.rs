@@ -165,7 +165,9 @@ fn open_names(fd: &OwnedFd, keyring: &Keyring) -> Result<Names> {
                 repair(fd, bytes, (file, attribute));
                 return Ok(Names::Readable { descriptor: descriptor.into(), keys: keys.into() });
             }
-            Err(VolumeError::KeyUnusable(key)) => return Ok(Names::KeyUnusable(key)),
+            Err(VolumeError::KeyUnusable(key) | VolumeError::WrappedElsewhere(key)) => {
+                return Ok(Names::KeyUnusable(key));
+            }
             Err(VolumeError::Tampered(_) | VolumeError::Newer(_)) => {}
             Err(error) => return Err(error),
         }

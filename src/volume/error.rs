@@ -31,6 +31,14 @@ pub enum VolumeError {
     },
     /// The KMS key is disabled, pending deletion, or gone.
     KeyUnusable(KeyId),
+    /// A foreign KMS wrapped the key, and the vault is not open by way of its endpoint.
+    WrappedElsewhere(KeyId),
+    /// The KMS at an endpoint does not answer; with the reason.
+    KmsUnreachable(String),
+    /// The KMS at an endpoint does not let this volume's access key use the key; in its words.
+    KmsDenied(String),
+    /// The KMS at an endpoint refused for another reason, in its words.
+    Kms(String),
     /// The keystore refused for another reason.
     Keystore(Box<KeystoreError>),
     /// The structure is of a later format.
@@ -73,6 +81,11 @@ impl fmt::Display for VolumeError {
                 write!(f, "the header names KMS key {found}, which the directory does not accept")
             }
             Self::KeyUnusable(key) => write!(f, "KMS key {key} cannot be used now"),
+            Self::WrappedElsewhere(key) => {
+                write!(f, "the data key is wrapped by key {key} of a KMS elsewhere")
+            }
+            Self::KmsUnreachable(why) => write!(f, "the KMS does not answer: {why}"),
+            Self::KmsDenied(words) | Self::Kms(words) => write!(f, "the KMS refused: {words}"),
             Self::Keystore(error) => error.fmt(f),
             Self::Newer(what) => write!(f, "{what} of a newer format: upgrade kmsfs"),
             Self::NotAVolume(path) => write!(

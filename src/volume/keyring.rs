@@ -1,4 +1,4 @@
-//! The seam to the KMS: the only file of this layer that asks the keystore for keys.
+//! The keys of one volume: the only file of this layer that asks a KMS for them.
 //!
 //! Every wrap is bound to the volume and to the file or directory by its encryption context, never
 //! to a path: a rename asks nobody.
@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::error::{Result, VolumeError};
+use super::key_service::{KeyHealth, KeyService};
 use crate::crypto::random;
 use crate::crypto::secret::Secret;
-use crate::envelope::{DirDescriptor, DirKeys, Recipient, VolumeDescriptor, VolumeKeys, Wrapped};
+use crate::envelope::{DirDescriptor, DirKeys, Recipient, VolumeDescriptor, VolumeKeys};
 use crate::id::{DirId, FileId, KeyId, MaterialId, VolumeId};
-use crate::keystore::{
-    Caller, CiphertextBlob, EncryptionContext, KeyRef, KeyState, Keystore, KeystoreError,
-};
+use crate::keystore::EncryptionContext;
 
 /// What a key is wrapped for.
 #[derive(Debug, Clone, Copy)]
@@ -26,11 +25,18 @@ pub(super) enum Purpose {
 
 /// Makes, unwraps and re-wraps the keys of one volume, and keeps none of them.
 pub struct Keyring {
-    keystore: Arc<Keystore>,
+    service: Arc<dyn KeyService>,
     volume: VolumeId,
     used: Mutex<HashSet<KeyId>>,
     revoked: RwLock<HashSet<KeyId>>,
     any_revoked: AtomicBool,
+}
+
+/// What became of keys since the last look.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) lost: Vec<(KeyId, KeyHealth)>,
+    pub(super) back: Vec<KeyId>,
 }
 
 impl std::fmt::Debug for Keyring {
@@ -40,9 +46,9 @@ impl std::fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    pub(super) fn new(keystore: Arc<Keystore>, volume: VolumeId) -> Self {
+    pub(super) fn new(service: Arc<dyn KeyService>, volume: VolumeId) -> Self {
         Self {
-            keystore: Arc::new(keystore.acting_for(Caller::service())),
+            service,
             volume,
             used: Mutex::default(),
             revoked: RwLock::default(),
@@ -50,49 +56,42 @@ impl Keyring {
         }
     }
 
-    /// The keystore behind it.
-    pub fn keystore(&self) -> &Arc<Keystore> {
-        &self.keystore
+    /// The KMS behind it.
+    pub fn service(&self) -> &Arc<dyn KeyService> {
+        &self.service
     }
 
     /// A fresh 32-byte key and its wrap under `key`.
     ///
     /// # Errors
-    /// `KeyUnusable` when the KMS key may not be used now.
+    /// `KeyUnusable` when the KMS key may not be used now; `KmsUnreachable`.
     pub(super) fn generate(&self, key: KeyId, purpose: Purpose) -> Result<(Secret<32>, Recipient)> {
         self.check(key)?;
-        let context = self.context(purpose);
-        let made = self.keystore.generate_data_key(&KeyRef::from(key), &context);
-        let made = made.map_err(|error| refused(key, error))?;
-        Ok((made.plaintext, recipient(&made.ciphertext)?))
+        self.service.generate(key, &self.context(purpose))
     }
 
     /// Unwraps a key.
     ///
     /// # Errors
-    /// `KeyUnusable`; `Tampered` for a wrap that was made for something else, or changed.
+    /// As [`Self::generate`]; `Tampered` for a wrap that was made for something else, or changed.
     pub(super) fn unwrap(&self, wrapped: &Recipient, purpose: Purpose) -> Result<Secret<32>> {
         self.check(wrapped.key)?;
-        let opened = self.keystore.decrypt_data_key(&blob(wrapped)?, &self.context(purpose));
-        opened.map_err(|error| refused(wrapped.key, error))
+        self.service.unwrap(wrapped, &self.context(purpose))
     }
 
     /// Wraps the same key again: under another KMS key, or the same one's current material.
     ///
     /// # Errors
-    /// As [`Self::unwrap`] and [`Self::generate`].
+    /// As [`Self::unwrap`].
     pub(super) fn rewrap(&self, old: &Recipient, to: KeyId, purpose: Purpose) -> Result<Recipient> {
         self.check(old.key)?;
         self.check(to)?;
-        let context = self.context(purpose);
-        let destination = KeyRef::from(to);
-        let made = self.keystore.re_encrypt(&blob(old)?, &context, &destination, &context);
-        recipient(&made.map_err(|error| refused(old.key, error))?)
+        self.service.rewrap(old, to, &self.context(purpose))
     }
 
     /// The material that new wraps under `key` use.
     pub(super) fn current_material(&self, key: KeyId) -> Result<MaterialId> {
-        self.keystore.current_material(key).map_err(|error| refused(key, error))
+        self.service.current_material(key)
     }
 
     /// A descriptor and keys for a new directory inside `above`.
@@ -149,29 +148,21 @@ impl Keyring {
         self.revoked.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the keystore what became of the keys that were used; returns what changed.
-    pub(super) fn poll(&self) -> (Vec<KeyId>, Vec<KeyId>) {
-        if let Err(error) = self.keystore.poll_changes() {
-            log::error!("the keystore cannot be read: {error}; its keys stay as they were");
-            return (Vec::new(), Vec::new());
-        }
+    /// Asks the KMS what became of the keys that were used; returns what changed.
+    pub(super) fn poll(&self) -> Changes {
         let used: Vec<KeyId> =
             self.used.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        let (mut lost, mut back) = (Vec::new(), Vec::new());
-        for key in used {
-            let usable = match self.keystore.key_state(key) {
-                Ok(state) => state == KeyState::Enabled,
-                Err(KeystoreError::KeyNotFound(_)) => false,
-                // A keystore that is busy for a moment says nothing about its keys.
-                Err(_) => continue,
-            };
-            match (usable, self.is_revoked(key)) {
-                (false, false) => lost.push(key),
-                (true, true) => back.push(key),
+        let mut changes = Changes::default();
+        for (key, health) in self.service.health(&used) {
+            match (health, self.is_revoked(key)) {
+                (KeyHealth::Usable, true) => changes.back.push(key),
+                (KeyHealth::Unusable | KeyHealth::Unreachable, false) => {
+                    changes.lost.push((key, health));
+                }
                 _ => {}
             }
         }
-        (lost, back)
+        changes
     }
 
     pub(super) fn set_revoked(&self, key: KeyId, revoked: bool) {
@@ -193,31 +184,5 @@ impl Keyring {
             Purpose::Directory(dir) => context.with("kmsfs:directory", dir.to_string()),
             Purpose::Volume => context,
         }
-    }
-}
-
-fn blob(wrapped: &Recipient) -> Result<CiphertextBlob> {
-    match &wrapped.wrapped {
-        Wrapped::Kms(sealed) => CiphertextBlob::from_parts(wrapped.key, wrapped.material, sealed)
-            .map_err(|error| refused(wrapped.key, error)),
-        // The keystore that could read it is elsewhere.
-        Wrapped::Opaque(_) => Err(VolumeError::KeyUnusable(wrapped.key)),
-    }
-}
-
-fn recipient(blob: &CiphertextBlob) -> Result<Recipient> {
-    let wrapped = blob.sealed().try_into().map_err(|_| VolumeError::Tampered("wrapped key"))?;
-    let wrapped = Wrapped::Kms(wrapped);
-    Ok(Recipient { key: blob.key_id(), material: blob.material_id(), wrapped })
-}
-
-fn refused(key: KeyId, error: KeystoreError) -> VolumeError {
-    match error {
-        KeystoreError::Disabled(_)
-        | KeystoreError::InvalidState { .. }
-        | KeystoreError::KeyNotFound(_)
-        | KeystoreError::UnknownMaterial { .. } => VolumeError::KeyUnusable(key),
-        KeystoreError::InvalidCiphertext => VolumeError::Tampered("wrapped key"),
-        other => VolumeError::Keystore(Box::new(other)),
     }
 }

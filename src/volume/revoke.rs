@@ -8,17 +8,23 @@
 
 use std::sync::{Arc, PoisonError};
 
+use super::key_service::KeyHealth;
 use super::{KernelCache, Volume};
 use crate::id::KeyId;
 
 impl Volume {
-    /// Asks the keystore what became of the keys in use, and acts on it.
+    /// Asks the KMS what became of the keys in use, and acts on it.
     pub fn watch_keys(&self) {
-        let (lost, back) = self.keyring.poll();
-        for key in lost {
+        let changes = self.keyring.poll();
+        for (key, health) in changes.lost {
+            let why = match health {
+                KeyHealth::Unreachable => "its KMS has not answered for too long",
+                KeyHealth::Usable | KeyHealth::Unusable => "it can no longer be used",
+            };
+            log::warn!("KMS key {key}: {why}: closing its files");
             self.revoke(key);
         }
-        for key in back {
+        for key in changes.back {
             log::warn!("KMS key {key} can be used again");
             self.keyring.set_revoked(key, false);
             self.forget_names();
@@ -26,7 +32,6 @@ impl Volume {
     }
 
     fn revoke(&self, key: KeyId) {
-        log::warn!("KMS key {key} can no longer be used: closing its files");
         self.keyring.set_revoked(key, true);
         let kernel = self.kernel();
         let inodes = self.files.cached_under(key);

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::content::{Access, Shared};
 use super::error::{Result, VolumeError};
+use super::key_service::KeyService;
 use super::keyring::{Keyring, Purpose};
 use super::session::{self, Session};
 use super::times::ShownTimes;
@@ -19,7 +20,6 @@ use crate::envelope::{
     DIR_FILE, DIR_XATTR, META_DIR, UnverifiedVolume, VolumeDescriptor, VolumeKeys,
 };
 use crate::id::{KeyId, VolumeId};
-use crate::keystore::Keystore;
 
 const DESCRIPTOR: &str = "volume";
 const SPARE: &str = "volume.bak";
@@ -46,7 +46,7 @@ impl Volume {
     ///
     /// # Errors
     /// `NotEmpty`; `KeyUnusable`; those of the backing filesystem.
-    pub fn init_vault(path: &Path, keystore: Arc<Keystore>, key: KeyId) -> Result<VolumeId> {
+    pub fn init_vault(path: &Path, service: Arc<dyn KeyService>, key: KeyId) -> Result<VolumeId> {
         match mkdirat(CWD, path, PRIVATE) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
@@ -59,7 +59,7 @@ impl Volume {
         }
         let meta = open_dir(&root, META_DIR)?;
         let volume = VolumeId::from_bytes(random::id16()?);
-        let keyring = Keyring::new(keystore, volume);
+        let keyring = Keyring::new(service, volume);
         let (root_dir, dir_keys) = keyring.dir_under(key)?;
         let bytes = root_dir.encode(&dir_keys);
         session::replace(&root, DIR_FILE, &bytes)?;
@@ -87,7 +87,7 @@ impl Volume {
     ///
     /// # Errors
     /// `NotAVolume`, `Newer`, `InUse`, `KeyUnusable`, `Tampered`; those of the backing filesystem.
-    pub fn open_vault(path: &Path, keystore: Arc<Keystore>, options: Options) -> Result<Self> {
+    pub fn open_vault(path: &Path, service: Arc<dyn KeyService>, options: Options) -> Result<Self> {
         let root = open_dir(CWD, path).map_err(|error| match error {
             VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
             other => other,
@@ -95,7 +95,7 @@ impl Volume {
         let claims = read_descriptors(&root, path)?;
         let volume = claims.first().map(|copy| copy.claims().volume);
         let volume = volume.ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
-        let keyring = Arc::new(Keyring::new(keystore, volume));
+        let keyring = Arc::new(Keyring::new(service, volume));
         let (descriptor, keys) = verify(&keyring, &claims)?;
         let session = Session::begin(&root, !options.read_only)?;
         if claims.len() < 2 && !options.read_only {
