@@ -14,4 +14,5 @@ mod rotation;
 mod secrecy;
 mod slots;
 mod states;
+mod steps;
 mod tamper;

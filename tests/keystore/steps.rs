@@ -1,0 +1,136 @@
+//! Death at each step: an operation is run again and again under strace, which kills it with
+//! SIGKILL at its first, second, third ... call that changes a file, until it gets through.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use kmsfs::keystore::{
+    CiphertextBlob, ClockTrust, EncryptionContext, KeyRef, KeyState, Keystore, Unlock,
+};
+
+use crate::fixture::{Fixture, TempDir, by_id, day};
+
+const DIR: &str = "KMSFS_TEST_STEPS_DIR";
+
+/// The calls by which SQLite changes files; strace counts each by itself.
+const CHANGES: [&str; 5] = ["pwrite64", "fdatasync", "fsync", "ftruncate", "unlink"];
+
+/// Far more than any operation makes.
+const MOST: usize = 2000;
+
+fn opened(dir: &Path) -> Keystore {
+    Keystore::open(&dir.join("store.db"), &Unlock::KeyFile(dir.join("key"))).unwrap()
+}
+
+/// The one key that is in the keystore.
+fn the_key(keystore: &Keystore) -> KeyRef {
+    by_id(keystore.list_keys().unwrap()[0].key_id)
+}
+
+/// Not a test: the operation that is killed.
+#[test]
+#[ignore = "started by other tests as a process of its own"]
+fn child() {
+    let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
+    let keystore = opened(&dir);
+    fs::write(dir.join("ready"), "").unwrap();
+    let key = the_key(&keystore);
+    match fs::read_to_string(dir.join("operation")).unwrap().as_str() {
+        "rotate" => drop(keystore.rotate_key_on_demand(&key, day(1)).unwrap()),
+        "delete" => drop(keystore.delete_expired(day(7), ClockTrust::Confirmed).unwrap()),
+        other => panic!("{other} is no operation"),
+    }
+}
+
+/// Runs `operation` on copies of a keystore, killed a step later each time, and lets `check` see
+/// what each death left behind. `check` is told whether the operation got through.
+fn killed_at_each_step(f: &Fixture, operation: &str, check: impl Fn(&Path, bool)) {
+    fs::write(f.dir.join("operation"), operation).unwrap();
+    let mut deaths = 0;
+    for call in CHANGES {
+        let ended = (1..MOST).find(|step| {
+            let copy = TempDir::new();
+            for entry in fs::read_dir(f.dir.path()).unwrap() {
+                let entry = entry.unwrap();
+                fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+            }
+            let finished = run(copy.path(), call, *step);
+            // Deaths before the operation began show nothing that others do not.
+            if copy.path().join("ready").exists() {
+                deaths += usize::from(!finished);
+                check(copy.path(), finished);
+            }
+            finished
+        });
+        assert!(ended.is_some(), "{operation} does not end");
+    }
+    assert!(deaths >= 5, "only {deaths} steps were seen");
+}
+
+fn run(dir: &Path, call: &str, step: usize) -> bool {
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e"])
+        .arg(format!("inject={call}:signal=KILL:when={step}"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "steps::child", "--ignored", "--test-threads=1"])
+        .env(DIR, dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    status.expect("strace is installed by tests/install-tools.sh").success()
+}
+
+#[test]
+fn a_rotation_killed_at_any_step_has_happened_or_not() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    let context = EncryptionContext::new();
+    let old = f.keystore.encrypt(&key, b"old", &context).unwrap();
+    killed_at_each_step(&f, "rotate", |dir, finished| {
+        let keystore = opened(dir);
+        assert!(keystore.verify().unwrap().is_clean());
+        let materials = keystore.list_key_rotations(&key).unwrap().len();
+        assert!(materials == 2 || materials == 1 && !finished);
+        let counted = keystore.get_key_rotation_status(&key).unwrap().on_demand_rotations;
+        assert_eq!(counted + 1, materials);
+        assert_eq!(keystore.decrypt(&old, &context, None).unwrap().plaintext.expose(), b"old");
+        let new = keystore.encrypt(&key, b"new", &context).unwrap();
+        let again = CiphertextBlob::parse(new.as_bytes()).unwrap();
+        keystore.decrypt(&again, &context, None).unwrap();
+    });
+}
+
+#[test]
+fn a_deletion_killed_at_any_step_keeps_the_key_or_erases_all_of_it() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.keystore.rotate_key_on_demand(&by_id(key), day(0)).unwrap();
+    let sealed = sealed_material(&f);
+    f.keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    killed_at_each_step(&f, "delete", |dir, finished| {
+        // Opening finishes an erasure that was begun.
+        let keystore = opened(dir);
+        assert!(keystore.verify().unwrap().is_clean());
+        match keystore.key_state(key) {
+            Ok(state) => assert!(state == KeyState::PendingDeletion && !finished),
+            Err(error) => {
+                assert_eq!(error.aws_name(), "NotFoundException");
+                drop(keystore);
+                for name in ["store.db", "store.db-wal"] {
+                    let raw = fs::read(dir.join(name)).unwrap_or_default();
+                    for bytes in &sealed {
+                        assert!(!raw.windows(bytes.len()).any(|window| window == bytes));
+                    }
+                }
+            }
+        }
+    });
+}
+
+fn sealed_material(f: &Fixture) -> Vec<Vec<u8>> {
+    let database = rusqlite::Connection::open(f.path()).unwrap();
+    let query = "SELECT sealed FROM wrapping_key UNION ALL SELECT sealed FROM key_material";
+    let mut rows = database.prepare(query).unwrap();
+    rows.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
