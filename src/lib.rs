@@ -10,6 +10,7 @@
 //! | 1 | [`envelope`] | the on-disk format as bytes in, bytes out; no KMS and no files |
 //! | 2 | [`volume`] | a mounted tree without a kernel |
 //! | 3 | [`fuse`], [`control`] | the kernel's view of a volume; the socket that steers a live mount |
+//! | 3 | [`server`] | the keystore as an endpoint that speaks the API of AWS KMS |
 //! | 4 | [`cli`] | commands, messages, exit codes |
 //!
 //! **The path of a byte**: `fuse::adapter` write → `volume::content` (split, merge, crash order) →
@@ -32,5 +33,7 @@ pub mod volume;
 pub mod fuse;
 
 pub mod control;
+
+pub mod server;
 
 pub mod cli;

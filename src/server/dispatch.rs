@@ -1,0 +1,189 @@
+//! From an operation's name and JSON to one call of the keystore, and back.
+
+use std::time::SystemTime;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::error::Fault;
+use super::ops;
+use super::page::{self, Page};
+use super::service::{Region, Service};
+use super::shape::{self, Member};
+use super::wire::{Wiped, without_nulls};
+use crate::id::KeyId;
+use crate::keystore::{Caller, KeyRef, Keystore};
+
+/// An operation of the API: what it takes, and what answers it.
+#[derive(Debug)]
+pub struct Operation {
+    /// AWS's name.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// What a request may hold.
+    pub members: &'static [Member],
+    pub(super) run: fn(&Call<'_>) -> Result<Value, Fault>,
+}
+
+/// All operations, by name.
+pub fn operations() -> impl Iterator<Item = &'static Operation> {
+    ops::ALL.iter().copied().flatten()
+}
+
+/// The operation with this name.
+pub fn operation(name: &str) -> Option<&'static Operation> {
+    operations().find(|operation| operation.name == name)
+}
+
+/// What is sent back: an HTTP status and a JSON document.
+#[derive(Debug)]
+pub struct Answer {
+    /// 200, or 400 and above for an error.
+    pub status: u16,
+    /// The document; empty for the operations that answer nothing.
+    pub body: Vec<u8>,
+    /// The exception's name, of an error.
+    pub error: Option<&'static str>,
+}
+
+impl Answer {
+    fn of_fault(fault: &Fault) -> Self {
+        let body = fault.body().to_string().into_bytes();
+        Self { status: fault.status(), body, error: Some(fault.name()) }
+    }
+}
+
+/// An error that was found before any operation, in the same form.
+pub fn refusal(name: &'static str, message: &str) -> Answer {
+    Answer::of_fault(&Fault::new(name, message))
+}
+
+/// Answers one request: `operation` by its name, in the region that the client signed for (`None`
+/// of unsigned requests), on behalf of `caller`.
+///
+/// Members of the request that concern every operation are handled here: `GrantTokens` and
+/// `DryRun` go to the caller, `Recipient` is refused.
+pub fn call(
+    service: &Service,
+    region: Option<&str>,
+    operation: &str,
+    body: &[u8],
+    caller: Caller,
+) -> Answer {
+    let region = service.region(region);
+    match answer(service, &region, operation, body, caller) {
+        Ok(body) => Answer { status: 200, body, error: None },
+        Err(fault) => Answer::of_fault(&fault.reword(|message| region.outward(&message))),
+    }
+}
+
+fn answer(
+    service: &Service,
+    region: &Region<'_>,
+    name: &str,
+    body: &[u8],
+    caller: Caller,
+) -> Result<Vec<u8>, Fault> {
+    let Some(operation) = operation(name) else {
+        return Err(Fault::bare("UnknownOperationException"));
+    };
+    let request = Wiped(parse(body)?);
+    let members = request.0.as_object().ok_or_else(|| Fault::wrong_type(&request.0, ""))?;
+    shape::check(operation.members, members)?;
+    if is_set(operation, members, "Recipient") {
+        return Err(Fault::unsupported(
+            "Recipient is not supported: there are no Nitro enclaves here",
+        ));
+    }
+    let caller = completed(caller, operation, members);
+    let now = caller.time();
+    let keystore = region.keystore.acting_for(caller);
+    let call =
+        Call { operation: operation.name, service, region, keystore, now, request: &request.0 };
+    let mut answer = Wiped((operation.run)(&call)?);
+    if answer.0.is_null() {
+        return Ok(Vec::new());
+    }
+    without_nulls(&mut answer.0);
+    serde_json::to_vec(&answer.0).map_err(|error| {
+        log::error!("{name}: {error}");
+        Fault::internal()
+    })
+}
+
+/// An empty body is an empty request.
+fn parse(body: &[u8]) -> Result<Value, Fault> {
+    if body.is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    serde_json::from_slice(body).map_err(|_| Fault::serialization("the request is not valid JSON"))
+}
+
+fn is_set(operation: &Operation, request: &Map<String, Value>, member: &str) -> bool {
+    operation.members.iter().any(|known| known.name == member)
+        && request.get(member).is_some_and(|value| !value.is_null())
+}
+
+/// The caller with what the request says about its authority.
+fn completed(mut caller: Caller, operation: &Operation, request: &Map<String, Value>) -> Caller {
+    if is_set(operation, request, "GrantTokens") {
+        let tokens = request["GrantTokens"].as_array().into_iter().flatten();
+        caller.grant_tokens = tokens.filter_map(Value::as_str).map(str::to_owned).collect();
+    }
+    if is_set(operation, request, "DryRun") {
+        caller.dry_run = request["DryRun"].as_bool().unwrap_or(false);
+    }
+    caller
+}
+
+/// One request: everything an operation works with.
+pub(super) struct Call<'a> {
+    /// The operation's name.
+    pub(super) operation: &'static str,
+    /// What is served, for operations across regions.
+    pub(super) service: &'a Service,
+    /// The region that the request is for.
+    pub(super) region: &'a Region<'a>,
+    /// The region's keystore, acting for the caller.
+    pub(super) keystore: Keystore,
+    /// The time of the request.
+    pub(super) now: SystemTime,
+    request: &'a Value,
+}
+
+impl<'a> Call<'a> {
+    /// The request in its own type. Its members have been checked.
+    /// Errors: `SerializationException`.
+    pub(super) fn read<R: Deserialize<'a>>(&self) -> Result<R, Fault> {
+        R::deserialize(self.request).map_err(|error| Fault::serialization(error.to_string()))
+    }
+
+    /// One page of a list; `usual` is its length when the request names none.
+    /// Errors: `InvalidMarkerException`.
+    pub(super) fn page<T>(
+        &self,
+        usual: usize,
+        items: Vec<T>,
+        name: impl Fn(&T) -> String,
+    ) -> Result<Page<T>, Fault> {
+        page::cut(self.operation, self.request, usual, items, name)
+    }
+
+    /// The key of the request, by id, ARN or alias.
+    /// Errors: `NotFoundException`.
+    pub(super) fn key(&self) -> Result<KeyRef, Fault> {
+        self.region.key_ref(self.request["KeyId"].as_str().unwrap_or(""))
+    }
+
+    /// The key of the request, where AWS KMS takes no alias.
+    /// Errors: `NotFoundException`.
+    pub(super) fn key_id(&self) -> Result<KeyId, Fault> {
+        self.region.key_id(self.request["KeyId"].as_str().unwrap_or(""))
+    }
+
+    /// A key's ARN in the client's region.
+    pub(super) fn arn(&self, key: KeyId) -> String {
+        self.region.key_arn(key)
+    }
+}

@@ -1,0 +1,5 @@
+//! Data keys.
+
+use super::Operation;
+
+pub(super) const OPERATIONS: &[Operation] = &[];
