@@ -45,6 +45,24 @@ pub(super) struct Global {
     #[arg(long, value_name = "N", global = true)]
     pub passphrase_fd: Option<u32>,
 
+    /// Unlock the keystore with a key on a token, reached through this PKCS#11 module
+    #[arg(
+        long,
+        value_name = "MODULE",
+        global = true,
+        requires = "token",
+        conflicts_with_all = ["key_file", "passphrase_fd"]
+    )]
+    pub pkcs11_module: Option<PathBuf>,
+
+    /// The token's label or serial number
+    #[arg(long, value_name = "LABEL", global = true, requires = "pkcs11_module")]
+    pub token: Option<String>,
+
+    /// Read the token's PIN from file descriptor N; default: credential kmsfs.pin, or a prompt
+    #[arg(long, value_name = "N", global = true, requires = "token")]
+    pub pin_fd: Option<u32>,
+
     /// Print results, and errors, as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -250,8 +268,8 @@ const EXAMPLES: &str = "Examples:
   kmsfs rewrap ~/vault                        and for all the files that are there
   kmsfs keystore export backup.kmsfs          without the keystore the files are lost: back it up
 
-Secrets come from --key-file, --passphrase-fd, systemd credentials (kmsfs.key) or a prompt; never
-from arguments or the environment. Exit codes are listed in the README.";
+Secrets come from --key-file, --passphrase-fd, --pin-fd, systemd credentials (kmsfs.key, kmsfs.pin)
+or a prompt; never from arguments or the environment. Exit codes are listed in the README.";
 
 #[cfg(test)]
 mod tests {

@@ -214,7 +214,8 @@ pub(super) enum SlotsCommand {
     /// Add a way to unlock
     #[command(after_help = "Examples:
   kmsfs keystore slots add                                asks for the new passphrase
-  kmsfs keystore slots add --new-key-file /media/stick/kmsfs.key")]
+  kmsfs keystore slots add --new-key-file /media/stick/kmsfs.key
+  kmsfs keystore slots add --new-pkcs11-module /usr/lib/softhsm/libsofthsm2.so --new-token safe")]
     Add(NewSecret),
     /// Take a way to unlock away; never the last one
     Remove {
@@ -242,4 +243,18 @@ pub(super) struct NewSecret {
     /// Read the new passphrase from file descriptor N
     #[arg(long, value_name = "N")]
     pub new_passphrase_fd: Option<u32>,
+    /// The new secret is a key that is made on a token, reached through this PKCS#11 module
+    #[arg(
+        long,
+        value_name = "MODULE",
+        requires = "new_token",
+        conflicts_with_all = ["new_key_file", "new_passphrase_fd"]
+    )]
+    pub new_pkcs11_module: Option<PathBuf>,
+    /// The label or serial number of that token
+    #[arg(long, value_name = "LABEL", requires = "new_pkcs11_module")]
+    pub new_token: Option<String>,
+    /// Read the PIN of that token from file descriptor N; default: a prompt
+    #[arg(long, value_name = "N", requires = "new_token")]
+    pub new_pin_fd: Option<u32>,
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::exit::{CliError, Exit};
-use crate::keystore::{ExportProblem, KeyFileProblem, KeystoreError};
+use crate::keystore::{ExportProblem, KeyFileProblem, KeystoreError, TokenError};
 use crate::volume::VolumeError;
 
 impl From<KeystoreError> for CliError {
@@ -44,12 +44,26 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::RowSetTampered
         | E::Database { .. } => Exit::KeystoreUnusable,
         E::WrongUnlock { .. } => Exit::WrongSecret,
+        E::Token(error) => token_exit(error),
         E::KeyFile { problem, .. } => key_file_exit(problem),
         E::Export { problem, .. } => match problem {
             ExportProblem::NotAuthentic => Exit::WrongSecret,
             ExportProblem::NotAnExport | ExportProblem::Newer(_) => Exit::KeystoreUnusable,
         },
         E::Io { source, .. } => io_exit(Errno::from_io_error(source)),
+    }
+}
+
+fn token_exit(error: &TokenError) -> Exit {
+    match error {
+        TokenError::WrongPin(_) | TokenError::PinUnusable(..) => Exit::WrongSecret,
+        TokenError::NotAuthentic => Exit::Damage,
+        TokenError::Module { .. }
+        | TokenError::NotFound(_)
+        | TokenError::Ambiguous(_)
+        | TokenError::Unsupported(..)
+        | TokenError::KeyMissing(_)
+        | TokenError::Unavailable(..) => Exit::KeyUnusable,
     }
 }
 

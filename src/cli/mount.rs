@@ -89,6 +89,11 @@ fn in_background(
             command.arg("--key-file").arg(path);
             None
         }
+        Unlock::Token(place, pin) => {
+            command.arg("--pkcs11-module").arg(place.module).arg("--token").arg(place.token);
+            command.args(["--pin-fd", "0"]);
+            Some(pin.into_inner())
+        }
         // Found by the child in the same way.
         Unlock::Credentials(_) => None,
     };

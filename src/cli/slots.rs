@@ -23,10 +23,21 @@ pub(super) fn run(command: &SlotsCommand, global: &Global, output: Output) -> Re
         }
         SlotsCommand::Remove { slot, yes } => {
             let slot = SlotId::from_number(*slot);
+            let shown = keystore.list_slots()?.into_iter().find(|shown| shown.id == slot);
             let warning = format!("slot {slot} will not open the keystore any more");
             prompt::confirm(&warning, *yes)?;
             keystore.remove_slot(slot)?;
             output.result(&json!({ "id": slot }), || format!("removed slot {slot}"));
+            if let Some(token) = shown.and_then(|slot| slot.token) {
+                output.note(&format!(
+                    "its key stays on the token '{}': pkcs11-tool --module {} --token-label '{}' \
+                     --login --delete-object --type secrkey --id {}",
+                    token.token,
+                    token.module.display(),
+                    token.token,
+                    token.key
+                ));
+            }
         }
         SlotsCommand::Change { slot, secret } => {
             let old = SlotId::from_number(*slot);
@@ -47,9 +58,15 @@ fn list(slots: &[SlotInfo], output: Output) {
         let rows: Vec<Vec<String>> = slots
             .iter()
             .map(|slot| {
-                vec![slot.id.to_string(), slot.kind.as_str().into(), slot.created.to_string()]
+                let token = slot.token.as_ref().map(|slot| slot.token.clone());
+                vec![
+                    slot.id.to_string(),
+                    slot.kind.as_str().into(),
+                    slot.created.to_string(),
+                    token.unwrap_or_default(),
+                ]
             })
             .collect();
-        table(&["SLOT", "KIND", "ADDED"], &rows)
+        table(&["SLOT", "KIND", "ADDED", "TOKEN"], &rows)
     });
 }

@@ -1,6 +1,6 @@
 //! Where the secret that opens the keystore comes from, and where a new one comes from.
 //!
-//! Order: `--key-file`, `--passphrase-fd`, `KMSFS_KEY_FILE`, a systemd credential named
+//! Order: `--key-file`, `--passphrase-fd`, `--token`, `KMSFS_KEY_FILE`, a systemd credential named
 //! `kmsfs.key`, a prompt. Never an argument, never the value of a variable.
 
 use std::fs::File;
@@ -14,7 +14,7 @@ use super::args_keys::NewSecret;
 use super::exit::{CliError, Exit};
 use super::output::Output;
 use super::prompt::{self, Passphrase};
-use crate::keystore::{self, CREDENTIAL, Unlock};
+use crate::keystore::{self, CREDENTIAL, PIN_CREDENTIAL, Pin, TokenPlace, Unlock};
 
 /// The place a secret will be taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) enum Source {
     Descriptor(u32),
     /// The credential directory of a systemd unit.
     Credentials(PathBuf),
+    /// A token, and the file descriptor from which its PIN is read.
+    Token(TokenPlace, Option<u32>),
     /// The terminal.
     Prompt,
 }
@@ -40,6 +42,9 @@ impl Source {
         if let Some(descriptor) = global.passphrase_fd {
             return Ok(Self::Descriptor(descriptor));
         }
+        if let (Some(module), Some(token)) = (&global.pkcs11_module, &global.token) {
+            return Ok(Self::Token(TokenPlace::new(module, token), global.pin_fd));
+        }
         if let Some(path) = std::env::var_os("KMSFS_KEY_FILE") {
             return Ok(Self::KeyFile(PathBuf::from(path)));
         }
@@ -53,8 +58,8 @@ impl Source {
         }
         Err(CliError::new(Exit::NoSecret, "no secret for the keystore, and no terminal to ask at")
             .advise(
-                "add --key-file FILE (with mount --create it is made when missing), or \
-                 --passphrase-fd N",
+                "add --key-file FILE (with mount --create it is made when missing), \
+                 --passphrase-fd N, or --pkcs11-module MODULE --token LABEL --pin-fd N",
             ))
     }
 
@@ -64,6 +69,9 @@ impl Source {
             Self::KeyFile(path) => existing_key_file(path),
             Self::Descriptor(descriptor) => Ok(Unlock::Passphrase(read_descriptor(*descriptor)?)),
             Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
+            Self::Token(place, descriptor) => {
+                Ok(Unlock::Token(place.clone(), pin(place, *descriptor)?))
+            }
             Self::Prompt => {
                 let question = format!("passphrase for {}", keystore.display());
                 Ok(Unlock::Passphrase(prompt::passphrase(&question)?))
@@ -97,8 +105,31 @@ impl Source {
             }
             Self::KeyFile(path) => existing_key_file(path),
             Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
+            Self::Token(place, descriptor) => {
+                Ok(Unlock::Token(place.clone(), pin(place, *descriptor)?))
+            }
         }
     }
+}
+
+/// The PIN of a token: from a descriptor, systemd's credential, or the terminal.
+pub(super) fn pin(place: &TokenPlace, descriptor: Option<u32>) -> Result<Pin, CliError> {
+    if let Some(descriptor) = descriptor {
+        return read_descriptor(descriptor).map(Pin::new);
+    }
+    if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+        && let Ok(mut file) = File::open(dir.join(PIN_CREDENTIAL))
+    {
+        let mut text = Zeroizing::new(Vec::with_capacity(LONGEST));
+        let read = read_line(&mut file, &mut text);
+        read.map_err(|error| CliError::io("cannot read the credential kmsfs.pin", &error))?;
+        return Ok(Pin::new(text));
+    }
+    if prompt::has_terminal() {
+        return prompt::passphrase(&format!("PIN of {place}")).map(Pin::new);
+    }
+    Err(CliError::new(Exit::NoSecret, format!("no PIN for {place}, and no terminal to ask at"))
+        .advise("add --pin-fd N, or pass the credential kmsfs.pin"))
 }
 
 /// What to do about a key file that is not there.
@@ -112,6 +143,11 @@ pub(super) enum MissingKeyFile {
 
 /// The secret for a further slot or an exported copy.
 pub(super) fn new_secret(args: &NewSecret, what: &str, output: Output) -> Result<Unlock, CliError> {
+    if let (Some(module), Some(token)) = (&args.new_pkcs11_module, &args.new_token) {
+        let place = TokenPlace::new(module, token);
+        let pin = pin(&place, args.new_pin_fd)?;
+        return Ok(Unlock::Token(place, pin));
+    }
     let source = match (&args.new_key_file, args.new_passphrase_fd) {
         (Some(path), _) => Source::KeyFile(path.clone()),
         (None, Some(descriptor)) => Source::Descriptor(descriptor),
@@ -120,7 +156,7 @@ pub(super) fn new_secret(args: &NewSecret, what: &str, output: Output) -> Result
         }
         (None, None) => {
             return Err(CliError::new(Exit::NoSecret, format!("no new secret for {what}"))
-                .advise("add --new-key-file FILE or --new-passphrase-fd N"));
+                .advise("add --new-key-file FILE, --new-passphrase-fd N or --new-token LABEL"));
         }
     };
     source.take_new(MissingKeyFile::Make, output)

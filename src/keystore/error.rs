@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::id::{AliasName, KeyArn};
 use super::key::KeyState;
 use super::slot::SlotId;
+use super::token::TokenError;
 use crate::crypto::CryptoError;
 use crate::id::{KeyId, MaterialId, VolumeId};
 
@@ -132,6 +133,8 @@ pub enum KeystoreError {
     },
     /// A primitive failed.
     Crypto(CryptoError),
+    /// A PKCS#11 token failed.
+    Token(TokenError),
 }
 
 /// The quotas of AWS KMS that are kept.
@@ -215,6 +218,8 @@ impl KeystoreError {
             Self::AccessDenied(_) => "AccessDeniedException",
             Self::DryRun => "DryRunOperationException",
             Self::Locked(_) => "DependencyTimeoutException",
+            Self::Token(error) if error.is_absence() => "KeyUnavailableException",
+            Self::Token(TokenError::NotAuthentic) => "InvalidCiphertextException",
             Self::Missing(_)
             | Self::Exists(_)
             | Self::NotAKeystore(_)
@@ -229,7 +234,8 @@ impl KeystoreError {
             | Self::Export { .. }
             | Self::Io { .. }
             | Self::Database { .. }
-            | Self::Crypto(_) => "KMSInternalException",
+            | Self::Crypto(_)
+            | Self::Token(_) => "KMSInternalException",
         }
     }
 }
@@ -346,6 +352,7 @@ impl KeystoreError {
                 write!(f, "keystore '{}': {detail}", path.display())
             }
             Self::Crypto(error) => write!(f, "{error}"),
+            Self::Token(error) => write!(f, "{error}"),
             _ => f.write_str(self.aws_name()),
         }
     }
@@ -417,8 +424,15 @@ impl std::error::Error for KeystoreError {
                 Some(source)
             }
             Self::Crypto(error) => Some(error),
+            Self::Token(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<TokenError> for KeystoreError {
+    fn from(error: TokenError) -> Self {
+        Self::Token(error)
     }
 }
 

@@ -20,7 +20,7 @@ use super::record::{Meta, Reader, Writer, base64};
 use super::root::RootKey;
 use super::slot;
 use super::store::{Row, Store, Table};
-use super::unlock::{Loaded, Unlock};
+use super::unlock::{SlotSecret, Unlock};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::{self, Cost};
 use crate::crypto::{Secret, random, xaes};
@@ -53,7 +53,7 @@ impl Keystore {
     /// opens. Whoever has both has all keys.
     /// Errors: `Validation` for an empty passphrase, `Exists`, `Io`, `Crypto`.
     pub fn export(&self, to: &Path, passphrase: &[u8]) -> Result<(), KeystoreError> {
-        Loaded::Passphrase(passphrase).check_new()?;
+        SlotSecret::Passphrase(passphrase).check_new()?;
         let rows = self.read(dump)?;
         let mut plaintext = Zeroizing::new(Vec::with_capacity(48 + rows.len()));
         plaintext.extend_from_slice(self.inner.root.keystore());

@@ -45,6 +45,8 @@ mod spec;
 mod store;
 mod symmetric;
 mod time;
+mod token;
+mod token_slot;
 mod unlock;
 mod verify;
 mod volume;
@@ -61,13 +63,14 @@ pub use key::{KeyMetadata, KeyState};
 pub use manage::CreateKey;
 pub use material::MaterialOrigin;
 pub use rotation::{MaterialState, Rotation, RotationStatus};
-pub use slot::{SlotId, SlotInfo, SlotKind};
+pub use slot::{SlotId, SlotInfo, SlotKind, TokenSlot};
 pub use spec::{
     EncryptionAlgorithm, KeySpec, KeyUsage, MacAlgorithm, Origin, SigningAlgorithm, UnknownName,
 };
 pub use symmetric::{DataKey, Decrypted, Plaintext};
 pub use time::UnixTime;
-pub use unlock::{CREDENTIAL, Unlock, create_key_file};
+pub use token::{Pin, TokenError, TokenPlace};
+pub use unlock::{CREDENTIAL, PIN_CREDENTIAL, Unlock, create_key_file};
 pub use verify::VerifyReport;
 pub use volume::KnownVolume;
 

@@ -1,6 +1,7 @@
-//! Unlock slots: the root key, sealed once for each passphrase, key file or credential.
+//! Unlock slots: the root key, sealed once for each passphrase, key file, credential or token.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::record::{Reader, Writer, slot_place};
 use super::root::{RootKey, place};
 use super::store::SlotRow;
 use super::time::UnixTime;
+use super::token_slot;
 use super::unlock::{Loaded, Unlock};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::Cost;
@@ -44,10 +46,12 @@ pub enum SlotKind {
     KeyFile,
     /// A key file that systemd passes as a credential.
     Credential,
+    /// A key on a PKCS#11 token.
+    Token,
 }
 
 impl SlotKind {
-    const ALL: [Self; 3] = [Self::Passphrase, Self::KeyFile, Self::Credential];
+    const ALL: [Self; 4] = [Self::Passphrase, Self::KeyFile, Self::Credential, Self::Token];
 
     /// The kind in words.
     pub const fn as_str(self) -> &'static str {
@@ -55,13 +59,19 @@ impl SlotKind {
             Self::Passphrase => "passphrase",
             Self::KeyFile => "key file",
             Self::Credential => "credential",
+            Self::Token => "token",
         }
     }
 
     /// May what opens a slot of this kind open one of the `other` kind? A credential is a key
     /// file that came by another way.
     fn opens(self, other: Self) -> bool {
-        (self == Self::Passphrase) == (other == Self::Passphrase)
+        let class = |kind| match kind {
+            Self::Passphrase => 0,
+            Self::KeyFile | Self::Credential => 1,
+            Self::Token => 2,
+        };
+        class(self) == class(other)
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -81,6 +91,20 @@ pub struct SlotInfo {
     /// What one guess at its passphrase costs. Units: KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_kib: Option<u32>,
+    /// The token that has its key: module, and label or serial number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenSlot>,
+}
+
+/// The key on a token that a slot opens with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TokenSlot {
+    /// The PKCS#11 module that was used.
+    pub module: PathBuf,
+    /// The label or serial number of the token.
+    pub token: String,
+    /// The id (`CKA_ID`) of the key, in hexadecimal digits.
+    pub key: String,
 }
 
 /// The sealed part of a slot: what only an open keystore needs. Sealing it also authenticates
@@ -96,11 +120,14 @@ impl Keystore {
     pub fn add_slot(&self, unlock: &Unlock, now: SystemTime) -> Result<SlotId, KeystoreError> {
         let loaded = unlock.load()?;
         let slot = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
-        self.write(|writer| insert(writer, slot, now.into()))
+        let doomed = slot.clone();
+        let written = self.write(|writer| insert(writer, slot, now.into()));
+        forget_unless(written, &loaded, &doomed)
     }
 
     /// Removes a way to unlock. Whoever opened the keystore with it, or has an earlier copy of the
-    /// file, knows the root key, which stays the same: against them, make new keys elsewhere.
+    /// file, knows the root key, which stays the same: against them, make new keys elsewhere. The
+    /// key of a slot of a token stays on the token.
     /// Errors: `SlotNotFound`, `LastSlot`.
     pub fn remove_slot(&self, slot: SlotId) -> Result<(), KeystoreError> {
         self.write(|writer| {
@@ -125,12 +152,14 @@ impl Keystore {
     ) -> Result<SlotId, KeystoreError> {
         let loaded = unlock.load()?;
         let fresh = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
-        let id = self.write(|writer| {
+        let doomed = fresh.clone();
+        let written = self.write(|writer| {
             let slots = writer.rows().slots()?;
             writer.delete_slot(find(&slots, slot)?)?;
             writer.meta.scrub_due = true;
             insert(writer, fresh, now.into())
-        })?;
+        });
+        let id = forget_unless(written, &loaded, &doomed)?;
         self.scrub_if_due()?;
         Ok(id)
     }
@@ -153,7 +182,7 @@ pub(super) fn sealed_root(
             let cost = Cost::default();
             (cost, [cost.memory_kib(), cost.passes(), cost.lanes()])
         }
-        SlotKind::KeyFile | SlotKind::Credential => (FREE, [0; 3]),
+        SlotKind::KeyFile | SlotKind::Credential | SlotKind::Token => (FREE, [0; 3]),
     };
     let mut slot = SlotRow {
         id: 0,
@@ -164,7 +193,11 @@ pub(super) fn sealed_root(
         root: Vec::new(),
         sealed: Vec::new(),
     };
-    let key = root_seal_key(&loaded.slot_key(&slot.salt, cost)?, root.keystore());
+    let secret = match loaded {
+        Loaded::Token(token) => return token_slot::seal(token, root, slot),
+        Loaded::Secret(secret) => secret,
+    };
+    let key = root_seal_key(&secret.slot_key(&slot.salt, cost)?, root.keystore());
     slot.root = xaes::seal(&key, &root_place(root.keystore(), &slot), root.secret().expose())?;
     Ok(slot)
 }
@@ -192,7 +225,14 @@ pub(super) fn unlock(
 ) -> Result<Option<RootKey>, KeystoreError> {
     for slot in slots {
         let Some(cost) = cost_for(kind, slot) else { continue };
-        let key = root_seal_key(&loaded.slot_key(&slot.salt, cost)?, &keystore);
+        let secret = match loaded {
+            Loaded::Secret(secret) => secret,
+            Loaded::Token(token) => match token_slot::open(token, &keystore, slot)? {
+                None => continue,
+                root => return Ok(root),
+            },
+        };
+        let key = root_seal_key(&secret.slot_key(&slot.salt, cost)?, &keystore);
         if let Ok(opened) = xaes::open(&key, &root_place(&keystore, slot), &slot.root)
             && let Some(root) = Secret::from_slice(&opened)
         {
@@ -205,6 +245,10 @@ pub(super) fn unlock(
 /// The slots in words, for somebody who has not unlocked the keystore.
 pub(super) fn in_words(slots: &[SlotRow]) -> Vec<String> {
     let words = slots.iter().map(|slot| match SlotKind::parse(&slot.kind) {
+        Some(SlotKind::Token) => match token_slot::place_of(slot) {
+            Some(place) => format!("slot {} ({place})", slot.id),
+            None => format!("slot {} (token)", slot.id),
+        },
         Some(kind) => format!("slot {} ({})", slot.id, kind.as_str()),
         None => format!("slot {} (unknown kind)", slot.id),
     });
@@ -225,7 +269,22 @@ pub(super) fn info(reader: &Reader<'_>, slot: &SlotRow) -> Result<SlotInfo, Keys
         kind,
         created: record.created,
         memory_kib: (kind == SlotKind::Passphrase).then_some(memory),
+        token: token_slot::place_of(slot).filter(|_| kind == SlotKind::Token).map(|place| {
+            TokenSlot { module: place.module, token: place.token, key: token_slot::hex(&slot.salt) }
+        }),
     })
+}
+
+/// Takes the key of a slot that could not be stored from its token again.
+fn forget_unless<T>(
+    written: Result<T, KeystoreError>,
+    loaded: &Loaded<'_>,
+    slot: &SlotRow,
+) -> Result<T, KeystoreError> {
+    if let (Err(_), Loaded::Token(token)) = (&written, loaded) {
+        token_slot::discard(token, slot);
+    }
+    written
 }
 
 /// Stands in where a key file needs no cost.
@@ -237,7 +296,7 @@ fn cost_for(kind: SlotKind, slot: &SlotRow) -> Option<Cost> {
     let [memory, passes, lanes] = slot.cost;
     match slot_kind {
         SlotKind::Passphrase => Cost::new(memory, passes, lanes).ok(),
-        SlotKind::KeyFile | SlotKind::Credential => Some(FREE),
+        SlotKind::KeyFile | SlotKind::Credential | SlotKind::Token => Some(FREE),
     }
 }
 
@@ -246,7 +305,7 @@ fn root_seal_key(slot_key: &Secret<32>, keystore: &[u8; 16]) -> Secret<32> {
 }
 
 /// What the sealed root key authenticates: everything that was used to reach it.
-fn root_place(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
+pub(super) fn root_place(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
     let cost = slot.cost.map(u32::to_be_bytes);
     let parts: [&[u8]; 6] =
         [b"root", keystore, slot.kind.as_bytes(), &slot.salt, cost.as_flattened(), &slot.detail];

@@ -1,4 +1,4 @@
-//! What opens a keystore: a passphrase, a key file, or a systemd credential.
+//! What opens a keystore: a passphrase, a key file, a systemd credential, or a PKCS#11 token.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -11,12 +11,16 @@ use zeroize::Zeroizing;
 
 use super::error::{KeyFileProblem, KeystoreError};
 use super::slot::SlotKind;
+use super::token::{Pin, Token, TokenPlace};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::{self, Cost};
 use crate::crypto::{CryptoError, Secret};
 
 /// The name of the credential that systemd passes, in `$CREDENTIALS_DIRECTORY`.
 pub const CREDENTIAL: &str = "kmsfs.key";
+
+/// The name of the credential that holds the PIN of a token.
+pub const PIN_CREDENTIAL: &str = "kmsfs.pin";
 
 /// A way to open a keystore.
 pub enum Unlock {
@@ -26,6 +30,8 @@ pub enum Unlock {
     KeyFile(PathBuf),
     /// The directory of systemd's credentials, which holds a file [`CREDENTIAL`].
     Credentials(PathBuf),
+    /// A key on a PKCS#11 token.
+    Token(TokenPlace, Pin),
 }
 
 impl Unlock {
@@ -34,19 +40,24 @@ impl Unlock {
             Self::Passphrase(_) => SlotKind::Passphrase,
             Self::KeyFile(_) => SlotKind::KeyFile,
             Self::Credentials(_) => SlotKind::Credential,
+            Self::Token(..) => SlotKind::Token,
         }
     }
 
-    /// Reads the key file, once for all slots that are tried.
+    /// Reads the key file or logs in to the token, once for all slots that are tried.
     pub(super) fn load(&self) -> Result<Loaded<'_>, KeystoreError> {
-        match self {
-            Self::Passphrase(passphrase) => Ok(Loaded::Passphrase(passphrase)),
-            Self::KeyFile(path) => read_key_file(path, Exposure::Refused).map(Loaded::Bytes),
+        let secret = match self {
+            Self::Passphrase(passphrase) => SlotSecret::Passphrase(passphrase),
+            Self::KeyFile(path) => SlotSecret::Bytes(read_key_file(path, Exposure::Refused)?),
             // systemd decides who reads its credentials, by access lists that look like a group.
             Self::Credentials(dir) => {
-                read_key_file(&dir.join(CREDENTIAL), Exposure::Accepted).map(Loaded::Bytes)
+                SlotSecret::Bytes(read_key_file(&dir.join(CREDENTIAL), Exposure::Accepted)?)
             }
-        }
+            Self::Token(place, pin) => {
+                return Ok(Loaded::Token(Token::log_in(place.clone(), pin.duplicate())?));
+            }
+        };
+        Ok(Loaded::Secret(secret))
     }
 }
 
@@ -56,17 +67,35 @@ impl fmt::Debug for Unlock {
             Self::Passphrase(_) => f.write_str("Passphrase"),
             Self::KeyFile(path) => f.debug_tuple("KeyFile").field(path).finish(),
             Self::Credentials(dir) => f.debug_tuple("Credentials").field(dir).finish(),
+            Self::Token(place, _) => f.debug_tuple("Token").field(place).finish(),
         }
     }
 }
 
-/// The secret of an [`Unlock`], in memory.
+/// An [`Unlock`], ready to use.
 pub(super) enum Loaded<'a> {
+    Secret(SlotSecret<'a>),
+    Token(Token),
+}
+
+impl Loaded<'_> {
+    /// May this protect a keystore from now on?
+    /// Errors: `Validation` for an empty passphrase.
+    pub(super) fn check_new(&self) -> Result<(), KeystoreError> {
+        match self {
+            Self::Secret(secret) => secret.check_new(),
+            Self::Token(_) => Ok(()),
+        }
+    }
+}
+
+/// A secret in memory.
+pub(super) enum SlotSecret<'a> {
     Passphrase(&'a [u8]),
     Bytes(Zeroizing<Vec<u8>>),
 }
 
-impl Loaded<'_> {
+impl SlotSecret<'_> {
     /// May this protect a keystore from now on?
     /// Errors: `Validation` for an empty passphrase.
     pub(super) fn check_new(&self) -> Result<(), KeystoreError> {
@@ -171,8 +200,8 @@ mod tests {
     fn file_and_passphrase_with_the_same_bytes_give_different_keys() {
         let cost = Cost::new(8 << 10, 1, 1).unwrap();
         let bytes = Zeroizing::new(vec![7; 32]);
-        let typed = Loaded::Passphrase(&bytes).slot_key(&[0; 16], cost).unwrap();
-        let filed = Loaded::Bytes(bytes).slot_key(&[0; 16], cost).unwrap();
+        let typed = SlotSecret::Passphrase(&bytes).slot_key(&[0; 16], cost).unwrap();
+        let filed = SlotSecret::Bytes(bytes).slot_key(&[0; 16], cost).unwrap();
         assert_ne!(typed, filed);
     }
 

@@ -5,3 +5,6 @@
 mod bad_input;
 mod live;
 mod machine;
+#[path = "../softhsm/mod.rs"]
+mod softhsm;
+mod token;

@@ -1,0 +1,97 @@
+//! Keys on a token: made there, found by id, destroyed there, never read.
+
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+
+use super::TokenError;
+use super::error::Fault;
+use super::session::{Line, Token};
+
+/// The id (`CKA_ID`) of a key that this program made: 16 random bytes.
+pub(in crate::keystore) type TokenKeyId = [u8; 16];
+
+impl Token {
+    /// Makes an AES-256 key that can encrypt and decrypt on the token and can never be read.
+    /// Errors: `Unsupported` if the token would not keep it that way; those of a login.
+    pub(in crate::keystore) fn make_key(
+        &self,
+        id: &TokenKeyId,
+        label: &str,
+    ) -> Result<(), TokenError> {
+        self.run(|line| {
+            if find(self, line, id)?.is_some() {
+                // Made by an earlier try whose answer was lost.
+                return Ok(());
+            }
+            let template = template(id, label);
+            let made = line.session().generate_key(&Mechanism::AesKeyGen, &template);
+            let key = self.call(made)?;
+            if self.is_kept_secret(line, key)? {
+                line.keys.insert(*id, key);
+                return Ok(());
+            }
+            self.call(line.session().destroy_object(key))?;
+            let what = "its keys can be read".to_owned();
+            Err(Fault::Final(TokenError::Unsupported(self.place().clone(), what)))
+        })
+    }
+
+    /// Destroys a key. One that is not there is no error: it is gone.
+    pub(in crate::keystore) fn destroy_key(&self, id: &TokenKeyId) -> Result<(), TokenError> {
+        self.run(|line| {
+            line.keys.remove(id);
+            match find(self, line, id)? {
+                Some(key) => self.call(line.session().destroy_object(key)),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Is the key on the token?
+    pub(in crate::keystore) fn has_key(&self, id: &TokenKeyId) -> Result<bool, TokenError> {
+        self.run(|line| Ok(find(self, line, id)?.is_some()))
+    }
+
+    /// The key, as this session knows it.
+    pub(super) fn key(&self, line: &mut Line, id: &TokenKeyId) -> Result<ObjectHandle, Fault> {
+        if let Some(key) = line.keys.get(id) {
+            return Ok(*key);
+        }
+        // A token that is half gone may show no objects: worth another look.
+        let missing = || Fault::Lost(TokenError::KeyMissing(self.place().clone()));
+        let key = find(self, line, id)?.ok_or_else(missing)?;
+        line.keys.insert(*id, key);
+        Ok(key)
+    }
+
+    fn is_kept_secret(&self, line: &Line, key: ObjectHandle) -> Result<bool, Fault> {
+        let asked = [AttributeType::AlwaysSensitive, AttributeType::NeverExtractable];
+        let told = self.call(line.session().get_attributes(key, &asked))?;
+        Ok(told.contains(&Attribute::AlwaysSensitive(true))
+            && told.contains(&Attribute::NeverExtractable(true)))
+    }
+}
+
+fn find(token: &Token, line: &Line, id: &TokenKeyId) -> Result<Option<ObjectHandle>, Fault> {
+    let wanted = [Attribute::Class(ObjectClass::SECRET_KEY), Attribute::Id(id.to_vec())];
+    let found = token.call(line.session().find_objects(&wanted))?;
+    Ok(found.first().copied())
+}
+
+fn template(id: &TokenKeyId, label: &str) -> Vec<Attribute> {
+    vec![
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(KeyType::AES),
+        Attribute::ValueLen(32.into()),
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Id(id.to_vec()),
+        Attribute::Label(label.as_bytes().to_vec()),
+    ]
+}
