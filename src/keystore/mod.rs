@@ -37,6 +37,7 @@ mod key;
 mod manage;
 mod material;
 mod operate;
+pub mod policy;
 mod record;
 mod root;
 mod rotation;

@@ -1,0 +1,151 @@
+//! Policies in AWS's policy language: parsed once, then asked without files and without a clock.
+//!
+//! A key policy belongs to a key and names principals; an identity policy belongs to a principal.
+//! What is not understood is refused when a policy is parsed, so that no part of a policy that is
+//! in force is ever passed over. Source: IAM User Guide, "IAM JSON policy reference" and "Policy
+//! evaluation logic".
+
+mod condition;
+mod error;
+mod json;
+mod key;
+mod operator;
+mod parse;
+mod pattern;
+mod principal;
+mod request;
+#[cfg(test)]
+mod tests;
+
+pub use error::PolicyError;
+pub use key::{ConditionKey, Fact};
+pub use principal::{Meant, Named};
+pub use request::{Asker, Request, Values};
+
+use condition::Condition;
+use pattern::Pattern;
+use principal::Principals;
+
+/// The longest policy. Units: bytes. Source: AWS KMS quotas.
+pub const MAX_POLICY: usize = 32 * 1024;
+
+/// What a policy is attached to, which decides what may stand in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// To a key: each statement names principals.
+    Key,
+    /// To a principal: no statement names any.
+    Identity,
+}
+
+/// A parsed policy.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    statements: Vec<Statement>,
+}
+
+/// What a policy says to a request. Ordered: of several the greatest holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Nothing.
+    NoMatch,
+    /// Yes, if the policies of the account say so too.
+    Delegated,
+    /// Yes.
+    Allow,
+    /// No, whatever else says yes. The Sid of the statement, if it has one.
+    Deny(Option<String>),
+}
+
+#[derive(Debug, Clone)]
+struct Statement {
+    sid: Option<String>,
+    effect: Effect,
+    /// Nobody is named in an identity policy.
+    principals: Option<Principals>,
+    actions: Matching,
+    resources: Matching,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    Allow,
+    Deny,
+}
+
+/// Action and Resource, or NotAction and NotResource.
+#[derive(Debug, Clone)]
+enum Matching {
+    AnyOf(Vec<Pattern>),
+    NoneOf(Vec<Pattern>),
+}
+
+impl Policy {
+    /// Reads a policy document.
+    /// Errors: what is wrong with it and where it stands.
+    pub fn parse(text: &str, kind: Kind) -> Result<Self, PolicyError> {
+        parse::policy(text, kind)
+    }
+
+    /// What the policy says to a request.
+    pub fn verdict(&self, request: &Request<'_>) -> Verdict {
+        let said = self.statements.iter().map(|statement| statement.verdict(request));
+        said.max().unwrap_or(Verdict::NoMatch)
+    }
+
+    /// The first statement that allows every KMS operation, without a condition, to others than
+    /// the account's root: its number, counted from 1, and its Sid.
+    pub fn allows_everything(&self) -> Option<(usize, Option<&str>)> {
+        let all = self.statements.iter().zip(1..);
+        all.filter(|(statement, _)| statement.is_unlimited())
+            .map(|(statement, number)| (number, statement.sid.as_deref()))
+            .next()
+    }
+}
+
+impl Statement {
+    fn verdict(&self, request: &Request<'_>) -> Verdict {
+        let meant = self.principals.as_ref().map_or(Meant::Itself, |all| all.mean(request.asker));
+        if meant == Meant::Not || !self.is_about(request) {
+            return Verdict::NoMatch;
+        }
+        match (self.effect, meant) {
+            (Effect::Deny, _) => Verdict::Deny(self.sid.clone()),
+            (Effect::Allow, Meant::Itself) => Verdict::Allow,
+            (Effect::Allow, _) => Verdict::Delegated,
+        }
+    }
+
+    fn is_about(&self, request: &Request<'_>) -> bool {
+        let action = |one: &Pattern| one.matches_ignoring_case(request.action);
+        let resource = |one: &Pattern| {
+            one.resolved(request).is_some_and(|pattern| pattern.matches(request.resource))
+        };
+        self.actions.test(action)
+            && self.resources.test(resource)
+            && self.conditions.iter().all(|condition| condition.holds(request))
+    }
+
+    fn is_unlimited(&self) -> bool {
+        let every_action = match &self.actions {
+            Matching::AnyOf(patterns) => {
+                patterns.iter().any(|one| one.is_everything() || *one == Pattern::glob("kms:*"))
+            }
+            Matching::NoneOf(_) => false,
+        };
+        self.effect == Effect::Allow
+            && every_action
+            && self.conditions.is_empty()
+            && self.principals.as_ref().is_none_or(Principals::reach_beyond_root)
+    }
+}
+
+impl Matching {
+    fn test(&self, fits: impl Fn(&Pattern) -> bool) -> bool {
+        match self {
+            Self::AnyOf(patterns) => patterns.iter().any(fits),
+            Self::NoneOf(patterns) => !patterns.iter().any(fits),
+        }
+    }
+}

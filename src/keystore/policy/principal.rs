@@ -1,0 +1,129 @@
+//! Whom a statement of a key policy is about, and whom a grant is for.
+
+use super::request::Asker;
+use crate::keystore::caller::ACCOUNT;
+
+/// The ARN of the account, and of its root.
+pub(super) const ROOT_ARN: &str = "arn:aws:iam::000000000000:root";
+
+const IAM: &str = "arn:aws:iam::000000000000:";
+
+/// A principal as a policy names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// `*`: everybody.
+    Everybody,
+    /// The account: its root, and whomever the account's own policies allow.
+    Account,
+    /// One user, or the members of one group, by ARN.
+    One(String),
+    /// A service. None of them asks in its own name here.
+    Service(String),
+}
+
+/// How a principal is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Meant {
+    /// Not at all.
+    Not,
+    /// As one of the account: the account's own policies have to agree.
+    AsOneOfAccount,
+    /// Itself.
+    Itself,
+}
+
+impl Named {
+    /// Reads the ARN of an account, user or group, or the id of the account; `None` for others.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == ACCOUNT || text == ROOT_ARN {
+            return Some(Self::Account);
+        }
+        let local = text.strip_prefix(IAM)?;
+        let name = local.strip_prefix("user/").or_else(|| local.strip_prefix("group/"))?;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-/".contains(c);
+        let valid = name.len() <= 512
+            && name.chars().all(allowed)
+            && name.split('/').all(|part| !part.is_empty());
+        valid.then(|| Self::One(text.to_owned()))
+    }
+
+    /// Is the asker meant?
+    pub fn means(&self, asker: Asker<'_>) -> Meant {
+        match self {
+            Self::Everybody => Meant::Itself,
+            Self::Account if asker.is_root() => Meant::Itself,
+            Self::Account => Meant::AsOneOfAccount,
+            Self::One(arn) if asker.is(arn) => Meant::Itself,
+            Self::One(_) | Self::Service(_) => Meant::Not,
+        }
+    }
+
+    /// The canonical text: an ARN, `*` or the service's name.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Everybody => "*",
+            Self::Account => ROOT_ARN,
+            Self::One(arn) => arn,
+            Self::Service(name) => name,
+        }
+    }
+}
+
+/// The element Principal or NotPrincipal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Principals {
+    /// Principal: those named.
+    These(Vec<Named>),
+    /// NotPrincipal: everybody but those named.
+    AllBut(Vec<Named>),
+}
+
+impl Principals {
+    pub(super) fn mean(&self, asker: Asker<'_>) -> Meant {
+        let best = |named: &[Named]| named.iter().map(|one| one.means(asker)).max();
+        match self {
+            Self::These(named) => best(named).unwrap_or(Meant::Not),
+            // To name the account exempts its root only, not each of its users.
+            Self::AllBut(named) => match best(named) {
+                Some(Meant::Itself) => Meant::Not,
+                _ => Meant::Itself,
+            },
+        }
+    }
+
+    /// True if somebody else than the account's root is meant.
+    pub(super) fn reach_beyond_root(&self) -> bool {
+        match self {
+            Self::These(named) => {
+                named.iter().any(|one| matches!(one, Named::Everybody | Named::One(_)))
+            }
+            Self::AllBut(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_users_and_groups_are_read() {
+        assert_eq!(Named::parse(ACCOUNT), Some(Named::Account));
+        assert_eq!(Named::parse(ROOT_ARN), Some(Named::Account));
+        let user = "arn:aws:iam::000000000000:user/unix/1000";
+        assert_eq!(Named::parse(user), Some(Named::One(user.to_owned())));
+        for text in [
+            "",
+            "*",
+            "alice",
+            "111122223333",
+            "arn:aws:iam::111122223333:user/alice",
+            "arn:aws:iam::000000000000:role/admin",
+            "arn:aws:iam::000000000000:user/",
+            "arn:aws:iam::000000000000:user//x",
+            "arn:aws:iam::000000000000:user/*",
+        ] {
+            assert_eq!(Named::parse(text), None, "{text}");
+        }
+    }
+}
