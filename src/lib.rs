@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | 0 | [`id`], [`crypto`] | 16-byte identities; primitives: no files, no clock, no state |
 //! | 1 | [`keystore`] | the embedded KMS: keys, material, aliases, unlock slots |
+//! | 1 | [`endpoint`] | the AWS JSON 1.1 protocol: signatures, and a client |
 //! | 1 | [`envelope`] | the on-disk format as bytes in, bytes out; no KMS and no files |
 //! | 2 | [`volume`] | a mounted tree without a kernel |
 //! | 3 | [`fuse`], [`control`] | the kernel's view of a volume; the socket that steers a live mount |
@@ -25,6 +26,8 @@ pub mod id;
 pub mod crypto;
 
 pub mod keystore;
+
+pub mod endpoint;
 
 pub mod envelope;
 

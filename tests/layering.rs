@@ -51,7 +51,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["endpoint/", "server/"]),
     ("hyper_util", &["endpoint/", "server/"]),
     ("indicatif", &["cli/"]),
-    ("jiff", &["keystore/", "cli/"]),
+    ("jiff", &["keystore/", "endpoint/", "cli/"]),
     ("k256", &["crypto/"]),
     ("libc", &["volume/", "fuse/", "control/", "cli/"]),
     (
