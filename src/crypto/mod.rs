@@ -11,15 +11,23 @@
 //! | [`bulk`] | AES-256-GCM for page contents, on the fastest backend |
 //! | [`siv`] | AES-256-SIV: deterministic, for names |
 //! | [`hash`] | SHA-256, HMAC, HKDF and the one table of derivation labels |
+//! | [`digest`] | the SHA functions, chosen at run time |
+//! | [`mac`] | HMAC with them |
+//! | [`asym`] | RSA, ECDSA, ECDH, Ed25519, ML-DSA behind one type of key |
+//! | [`keywrap`] | AES key wrap with padding, for imported keys |
 //! | [`passphrase`] | Argon2id with a bounded cost |
 //!
 //! Invariants: a failed authentication returns no byte of plaintext (buffers are wiped); secrets
 //! are compared in constant time; nothing here prints a secret.
 
 pub mod aead;
+pub mod asym;
 pub mod bulk;
+pub mod digest;
 pub mod error;
 pub mod hash;
+pub mod keywrap;
+pub mod mac;
 pub mod passphrase;
 pub mod random;
 pub mod secret;

@@ -47,6 +47,15 @@ pub fn id16() -> Result<[u8; 16], CryptoError> {
     Ok(id)
 }
 
+/// A stream of its own, seeded with 256 bits by the kernel. For one operation of an algorithm that
+/// draws as much as it needs, such as the search for a prime; wiped when dropped.
+/// Errors: `Random`.
+pub(super) fn stream() -> Result<ChaCha20Rng, CryptoError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    fill(&mut *seed)?;
+    Ok(ChaCha20Rng::from_seed(*seed))
+}
+
 /// A stream together with what makes it stale. The stream wipes itself when it is replaced.
 struct Generator {
     stream: ChaCha20Rng,
@@ -56,9 +65,7 @@ struct Generator {
 
 impl Generator {
     fn seeded() -> Result<Self, CryptoError> {
-        let mut seed = Zeroizing::new([0; 32]);
-        fill(&mut *seed)?;
-        let stream = ChaCha20Rng::from_seed(*seed);
+        let stream = stream()?;
         Ok(Self { stream, seeded_at: Instant::now(), seeded_by: getpid() })
     }
 
