@@ -38,7 +38,7 @@ pub struct Decrypted {
 }
 
 /// Decrypted bytes: wiped when dropped, not shown by `Debug`.
-pub struct Plaintext(Zeroizing<Vec<u8>>);
+pub struct Plaintext(pub(super) Zeroizing<Vec<u8>>);
 
 impl Plaintext {
     /// The bytes.
@@ -161,7 +161,7 @@ impl Keystore {
         Ok(Decrypted { plaintext, key: live.id, material: material_id })
     }
 
-    fn usable_for_making(
+    pub(super) fn usable_for_making(
         &self,
         action: Action,
         key: &KeyRef,
@@ -180,7 +180,7 @@ impl Keystore {
     }
 }
 
-fn wrap(
+pub(super) fn wrap(
     key: &LiveKey,
     context: &EncryptionContext,
     plaintext: &[u8],
