@@ -124,7 +124,9 @@ fn volume_exit(error: &VolumeError) -> Exit {
     match error {
         E::Io(errno) => io_exit(Some(*errno)),
         E::Tampered(_) | E::Lost(_) | E::ForeignKey { .. } => Exit::Damage,
-        E::KeyUnusable(_) | E::WrappedElsewhere(_) | E::KmsDenied(_) => Exit::KeyUnusable,
+        E::KeyUnusable(_) | E::Denied(_) | E::WrappedElsewhere(_) | E::KmsDenied(_) => {
+            Exit::KeyUnusable
+        }
         E::KmsUnreachable(_) | E::Kms(_) => Exit::General,
         E::Keystore(error) => keystore_exit(error),
         E::Newer(_) => Exit::VaultFormat,

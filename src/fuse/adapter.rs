@@ -66,13 +66,20 @@ impl Adapter {
         }
     }
 
+    /// An open file whose user may still use it.
     fn file(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
+        let open = self.known(handle)?;
+        open.check()?;
+        Ok(open)
+    }
+
+    fn known(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
         self.files.find(handle.0).ok_or(BAD_HANDLE)
     }
 
     /// An open file whose contents someone is about to change who may not keep its setuid bit.
     fn stripped(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
-        let open = self.file(handle)?;
+        let open = self.known(handle)?;
         if self.volume.drop_privileges(&open)? == Privileges::Dropped
             && let Some(notifier) = self.notifier.get()
         {
@@ -83,7 +90,8 @@ impl Adapter {
     }
 
     fn changing(&self, req: &Request, handle: FileHandle) -> Reply<Arc<OpenFile>> {
-        if caller(req).keeps_privileges() { self.file(handle) } else { self.stripped(handle) }
+        let open = self.file(handle)?;
+        if caller(req).keeps_privileges() { Ok(open) } else { self.stripped(handle) }
     }
 
     fn stream(&self, handle: FileHandle) -> Reply<Arc<DirStream>> {
@@ -220,7 +228,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -234,22 +242,23 @@ impl Filesystem for Adapter {
             whiteout: flags.contains(RenameFlags::RENAME_WHITEOUT),
         };
         let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
-        empty(reply, self.volume.rename(from, to, how));
+        empty(reply, self.volume.rename(from, to, how, caller(req)));
     }
 
     fn link(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.entry(reply, self.volume.link(ino.0, newparent.0, newname.as_bytes()));
+        let made = self.volume.link(ino.0, newparent.0, newname.as_bytes(), caller(req));
+        self.entry(reply, made);
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.volume.open_handle(ino.0, access(flags)) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.volume.open_as(ino.0, access(flags), caller(req)) {
             Ok(opened) => {
                 let keep = opened.keep_cache && !self.shared;
                 let handle = self.files.add(opened.handle);
@@ -276,7 +285,8 @@ impl Filesystem for Adapter {
             if !exists || flags & libc::O_EXCL != 0 {
                 return Err(error);
             }
-            self.volume.open_existing(parent.0, name.as_bytes(), access(OpenFlags(flags)))
+            let access = access(OpenFlags(flags));
+            self.volume.open_existing(parent.0, name.as_bytes(), access, new.caller)
         });
         match made {
             Ok((attr, handle)) => {
@@ -329,8 +339,13 @@ impl Filesystem for Adapter {
         let open = if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
             self.stripped(fh)
         } else {
-            self.file(fh)
+            self.known(fh)
         };
+        // Pages that were written through a mapping while that was allowed are not lost.
+        let open = open.and_then(|open| match origin {
+            Origin::Caller => open.check().map(|()| open),
+            Origin::PageCache => Ok(open),
+        });
         match open.and_then(|open| open.file.write(offset, data, origin)) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(&error)),
@@ -374,7 +389,7 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.file(fh).and_then(|open| self.volume.sync_file(&open)));
+        empty(reply, self.known(fh).and_then(|open| self.volume.sync_file(&open)));
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -491,16 +506,16 @@ impl Filesystem for Adapter {
         empty(reply, self.volume.set_xattr(ino.0, name.as_bytes(), value, mode, caller(req)));
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        sized(reply, size, self.volume.xattr(ino.0, name.as_bytes()));
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        sized(reply, size, self.volume.xattr(ino.0, name.as_bytes(), caller(req)));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         sized(reply, size, self.volume.xattr_names(ino.0, caller(req)));
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.volume.remove_xattr(ino.0, name.as_bytes()));
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.volume.remove_xattr(ino.0, name.as_bytes(), caller(req)));
     }
 
     fn fallocate(

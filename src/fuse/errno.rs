@@ -12,6 +12,7 @@ pub(super) fn errno(error: &VolumeError) -> Errno {
         VolumeError::Lost(_) => logged(error, libc::EIO),
         VolumeError::ForeignKey { .. } => logged(error, libc::EACCES),
         VolumeError::KeyUnusable(_) => Errno::from_i32(libc::ENOKEY),
+        VolumeError::Denied(_) => Errno::from_i32(libc::EACCES),
         VolumeError::WrappedElsewhere(_) => logged(error, libc::ENOKEY),
         VolumeError::KmsUnreachable(_) => Errno::from_i32(libc::EHOSTDOWN),
         VolumeError::KmsDenied(_) => logged(error, libc::EACCES),

@@ -4,6 +4,7 @@
 //! change can then never be put in after the change threw the old ones out.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::id::AliasName;
@@ -35,7 +36,11 @@ impl LiveKey {
 }
 
 #[derive(Default)]
-pub(super) struct Cache(RwLock<Entries>);
+pub(super) struct Cache {
+    entries: RwLock<Entries>,
+    /// How often it was cleared.
+    changes: AtomicU64,
+}
 
 #[derive(Default)]
 struct Entries {
@@ -45,26 +50,31 @@ struct Entries {
 
 impl Cache {
     pub(super) fn key(&self, id: KeyId) -> Option<Arc<LiveKey>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).keys.get(&id).cloned()
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).keys.get(&id).cloned()
     }
 
     pub(super) fn alias(&self, name: &AliasName) -> Option<KeyId> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).aliases.get(name).copied()
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).aliases.get(name).copied()
     }
 
     pub(super) fn put_key(&self, key: &Arc<LiveKey>) {
-        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.keys.insert(key.id, Arc::clone(key));
     }
 
     pub(super) fn put_alias(&self, name: &AliasName, key: KeyId) {
-        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.aliases.insert(name.clone(), key);
     }
 
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     pub(super) fn clear(&self) {
-        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.keys.clear();
         entries.aliases.clear();
+        self.changes.fetch_add(1, Ordering::Release);
     }
 }

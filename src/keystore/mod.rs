@@ -204,6 +204,12 @@ impl Keystore {
         Ok(true)
     }
 
+    /// A count that goes up whenever something may have changed, by this process or, once it was
+    /// noticed, by another: what was derived from keys, policies and grants is stale then.
+    pub fn changes(&self) -> u64 {
+        self.inner.cache.changes()
+    }
+
     /// The state of a key, from memory after the first call.
     /// Errors: `KeyNotFound`.
     pub fn key_state(&self, key: KeyId) -> Result<KeyState, KeystoreError> {

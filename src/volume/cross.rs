@@ -13,19 +13,27 @@ use rustix::fs::fstat;
 use super::Volume;
 use super::dir::{Dir, write_descriptor};
 use super::error::{Result, VolumeError};
+use super::gate::About;
 use super::keyring::Purpose;
 use super::open_file::FilePolicy;
+use super::tree::Caller;
 use super::walk::Walk;
 use crate::envelope::{CrossMode, DirDescriptor, Recipients};
 use crate::id::KeyId;
+use crate::keystore::Action;
 
 /// Keys that a directory accepts beside its own.
 const MAX_PREVIOUS: usize = 3;
 
 impl Volume {
-    /// Before `ino` gets a name in a directory of key `to`: its file key is wrapped for both.
-    pub(super) fn share_key(&self, ino: u64, to: KeyId) -> Result<()> {
+    /// Before `ino` gets a name in a directory of key `to`: its file key is wrapped for both. Users
+    /// of the new key can read the file then, so the caller needs the permissions of ReEncrypt.
+    pub(super) fn share_key(&self, ino: u64, to: KeyId, caller: Caller) -> Result<()> {
         let opened = self.open_briefly(ino)?;
+        if let Some((from, file)) = opened.file().identity_now().filter(|(from, _)| *from != to) {
+            self.gate.allow(caller, Action::ReEncryptFrom, from, About::File(file))?;
+            self.gate.allow(caller, Action::ReEncryptTo, to, About::File(file))?;
+        }
         let keyring = &self.keyring;
         let shared = opened.file().content().rewrap(|header| {
             if header.recipients.iter().any(|recipient| recipient.key == to) {

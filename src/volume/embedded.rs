@@ -37,6 +37,10 @@ impl KeyService for Keystore {
         found.map_err(|error| VolumeError::Keystore(Box::new(error)))
     }
 
+    fn keystore(&self) -> Option<&Keystore> {
+        Some(self)
+    }
+
     fn health(&self, keys: &[KeyId]) -> Vec<(KeyId, KeyHealth)> {
         if let Err(error) = self.poll_changes() {
             log::error!("the keystore cannot be read: {error}; its keys stay as they were");

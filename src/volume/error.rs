@@ -31,6 +31,8 @@ pub enum VolumeError {
     },
     /// The KMS key is disabled, pending deletion, or gone.
     KeyUnusable(KeyId),
+    /// No policy or grant lets the user use the KMS key. Whoever denies it has logged it.
+    Denied(KeyId),
     /// A foreign KMS wrapped the key, and the vault is not open by way of its endpoint.
     WrappedElsewhere(KeyId),
     /// The KMS at an endpoint does not answer; with the reason.
@@ -81,6 +83,7 @@ impl fmt::Display for VolumeError {
                 write!(f, "the header names KMS key {found}, which the directory does not accept")
             }
             Self::KeyUnusable(key) => write!(f, "KMS key {key} cannot be used now"),
+            Self::Denied(key) => write!(f, "no policy or grant allows the use of KMS key {key}"),
             Self::WrappedElsewhere(key) => {
                 write!(f, "the data key is wrapped by key {key} of a KMS elsewhere")
             }

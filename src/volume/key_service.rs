@@ -5,7 +5,7 @@ use super::error::Result;
 use crate::crypto::secret::Secret;
 use crate::envelope::Recipient;
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::EncryptionContext;
+use crate::keystore::{EncryptionContext, Keystore};
 
 /// A KMS, as a volume uses it for its own needs. What users may do is asked separately.
 pub trait KeyService: Send + Sync {
@@ -38,6 +38,10 @@ pub trait KeyService: Send + Sync {
     /// # Errors
     /// `Kms` in the words of the KMS when there is no such key; `KmsUnreachable`.
     fn find_key(&self, name: &str) -> Result<KeyId>;
+
+    /// The keystore on this machine, which also decides what the users of a mount may do. `None`
+    /// when a service elsewhere decides that.
+    fn keystore(&self) -> Option<&Keystore>;
 
     /// What became of these keys. Asked several times a second, so it never waits for a network.
     /// A key that nothing is known of now is left out: it stays as it was.

@@ -4,7 +4,7 @@
 //! to a path: a rename asks nobody.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::error::{Result, VolumeError};
@@ -30,6 +30,8 @@ pub struct Keyring {
     used: Mutex<HashSet<KeyId>>,
     revoked: RwLock<HashSet<KeyId>>,
     any_revoked: AtomicBool,
+    /// Counts, from 1, what may change an answer about permissions.
+    changes: AtomicU64,
 }
 
 /// What became of keys since the last look.
@@ -53,6 +55,7 @@ impl Keyring {
             used: Mutex::default(),
             revoked: RwLock::default(),
             any_revoked: AtomicBool::new(false),
+            changes: AtomicU64::new(1),
         }
     }
 
@@ -173,6 +176,20 @@ impl Keyring {
             keys.remove(&key);
         }
         self.any_revoked.store(!keys.is_empty(), Ordering::Release);
+    }
+
+    /// A count that goes up whenever an answer about permissions may have changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    pub(super) fn permissions_changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The encryption context of a file's key, as far as it is known before the file is made.
+    pub(super) fn file_context(&self, file: Option<FileId>) -> EncryptionContext {
+        self.context(file.map_or(Purpose::Volume, Purpose::File))
     }
 
     fn context(&self, purpose: Purpose) -> EncryptionContext {

@@ -17,6 +17,7 @@ mod dir_cache;
 mod dir_locks;
 mod embedded;
 mod error;
+mod gate;
 mod inode;
 mod io;
 mod key_service;
@@ -43,6 +44,7 @@ mod times;
 mod tree;
 mod unsynced;
 mod upkeep;
+mod user;
 mod walk;
 mod xattr;
 
@@ -89,6 +91,7 @@ pub struct Volume {
     descriptor: VolumeDescriptor,
     options: Options,
     keyring: Arc<Keyring>,
+    gate: Arc<gate::Gate>,
     files: Arc<OpenFiles>,
     times: Arc<ShownTimes>,
     /// When the last crash ended, in nanoseconds since 1970.

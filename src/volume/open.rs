@@ -14,9 +14,12 @@ use super::content::Access;
 use super::create::NewNode;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::gate::{About, Admission};
 use super::inode::ROOT;
 use super::names::BackingName;
 use super::open_file::{File, FilePolicy, quietly};
+use super::tree::Caller;
+use crate::keystore::Action;
 
 /// A file that somebody has open, until [`Volume::close`].
 #[derive(Debug)]
@@ -27,11 +30,22 @@ pub struct FileHandle {
     pub file: Arc<File>,
     /// The count of [`super::privilege::Grants`] when it was last found without privileges.
     pub(super) unprivileged: AtomicU64,
+    /// The right of the user who opened it; none for the volume's owner.
+    admission: Option<Arc<Admission>>,
 }
 
 impl FileHandle {
     fn new(ino: u64, file: Arc<File>) -> Self {
-        Self { ino, file, unprivileged: AtomicU64::new(0) }
+        Self { ino, file, unprivileged: AtomicU64::new(0), admission: None }
+    }
+
+    /// Refuses a user who may not use the file any more. Costs next to nothing while nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// `Denied`.
+    pub fn check(&self) -> Result<()> {
+        self.admission.as_ref().map_or(Ok(()), |admission| admission.check())
     }
 }
 
@@ -71,7 +85,24 @@ impl Briefly<'_> {
 }
 
 impl Volume {
-    /// Opens a regular file.
+    /// Opens a regular file for a user of the mount.
+    ///
+    /// # Errors
+    /// `Denied`; as [`Volume::open_handle`].
+    pub fn open_as(&self, ino: u64, access: Access, caller: Caller) -> Result<Opened> {
+        let mut opened = self.open_handle(ino, access)?;
+        let file = &opened.handle.file;
+        match self.admit(ino, file, action_for(file, access), caller) {
+            Ok(admission) => opened.handle.admission = admission,
+            Err(error) => {
+                self.close(opened.handle);
+                return Err(error);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Opens a regular file for the owner of the volume, whom no policy binds.
     ///
     /// # Errors
     /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; `ReadOnly` for writing; `Stale`.
@@ -104,7 +135,8 @@ impl Volume {
     /// Makes a regular file and opens it. The kernel then holds a lookup.
     ///
     /// # Errors
-    /// `Io(EXIST)` if the name is taken; as [`Volume::mkdir`] and [`Volume::open_handle`].
+    /// `Io(EXIST)` if the name is taken; `Denied`; as [`Volume::mkdir`] and
+    /// [`Volume::open_handle`].
     pub fn create_file(
         &self,
         parent: u64,
@@ -114,12 +146,19 @@ impl Volume {
         self.tree.writable()?;
         let dir = self.dir(parent)?;
         let name = BackingName::new(&dir, name)?;
+        let (action, key) = (Action::GenerateDataKey, dir.descriptor()?.policy);
+        self.gate.allow(new.caller, action, key, About::NewFile)?;
         let fd = self.make_file(&dir, &name, new)?;
         let stat = fstat(&fd)?;
         let ino = self.tree.inodes.shown(stat.st_ino);
         self.tree.inodes.enter(ino, parent, &name.entry);
         match self.files.adopt(ino, fd, &policy_of(&dir)?) {
-            Ok(file) => Ok((self.shown_attr(ino, &stat)?, FileHandle::new(ino, file))),
+            Ok(file) => {
+                let admission =
+                    self.gate.admit((ino, file.identity().clone()), action, new.caller)?;
+                let handle = FileHandle { admission, ..FileHandle::new(ino, file) };
+                Ok((self.shown_attr(ino, &stat)?, handle))
+            }
             Err(error) => {
                 self.forget(ino, 1);
                 Err(error)
@@ -130,15 +169,16 @@ impl Volume {
     /// Finds a regular file and opens it. The kernel then holds a lookup.
     ///
     /// # Errors
-    /// `NotFound`; as [`Volume::open_handle`].
+    /// `NotFound`; as [`Volume::open_as`].
     pub fn open_existing(
         &self,
         parent: u64,
         name: &[u8],
         access: Access,
+        caller: Caller,
     ) -> Result<(Attr, FileHandle)> {
         let attr = self.lookup(parent, name)?.ok_or(VolumeError::NotFound)?;
-        match self.open_handle(attr.ino, access) {
+        match self.open_as(attr.ino, access, caller) {
             Ok(opened) => Ok((attr, opened.handle)),
             Err(error) => {
                 self.forget(attr.ino, 1);
@@ -152,15 +192,47 @@ impl Volume {
     /// A file whose header is lost can still be cut to nothing.
     ///
     /// # Errors
-    /// As [`Volume::open_handle`]; `Io(NOSPC)`, `TooLarge`.
-    pub(super) fn truncate(&self, ino: u64, size: u64) -> Result<()> {
+    /// `Denied`; as [`Volume::open_handle`]; `Io(NOSPC)`, `TooLarge`.
+    pub(super) fn truncate(&self, ino: u64, size: u64, caller: Caller) -> Result<()> {
         match self.open_briefly(ino) {
-            Ok(opened) => opened.file().truncate(size),
+            Ok(opened) => {
+                self.allow_use(opened.file(), Access::ReadWrite, caller)?;
+                opened.file().truncate(size)
+            }
             Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) if size == 0 => {
                 self.files.erase(ino, |flags| Ok(self.reopen(ino, flags)?.0))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Asks whether a user may use an open file without a handle of their own.
+    ///
+    /// # Errors
+    /// `Denied`.
+    pub(super) fn allow_use(&self, file: &File, access: Access, caller: Caller) -> Result<()> {
+        let action = action_for(file, access);
+        match file.identity_now() {
+            Some((key, id)) => self.gate.allow(caller, action, key, About::File(id)),
+            None if access == Access::ReadWrite => {
+                self.gate.allow(caller, action, file.first_key(), About::NewFile)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn admit(
+        &self,
+        ino: u64,
+        file: &File,
+        action: Action,
+        caller: Caller,
+    ) -> Result<Option<Arc<Admission>>> {
+        // Who will write the first contents needs the permission now: a write must not fail later.
+        if action == Action::GenerateDataKey && file.identity_now().is_none() {
+            self.gate.allow(caller, action, file.first_key(), About::NewFile)?;
+        }
+        self.gate.admit((ino, file.identity().clone()), action, caller)
     }
 
     /// Opens a file for the length of one call.
@@ -235,6 +307,15 @@ impl Volume {
         let state = (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime);
         let hash = self.tree.hasher.hash_one((state, stat.st_ctime_nsec));
         hash.max(1)
+    }
+}
+
+/// A file without contents has no key yet: who may write it makes one.
+fn action_for(file: &File, access: Access) -> Action {
+    if access == Access::ReadWrite && file.identity_now().is_none() {
+        Action::GenerateDataKey
+    } else {
+        Action::Decrypt
     }
 }
 

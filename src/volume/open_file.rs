@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::backing::BackingFile;
 use super::content::{Access, Content, KeySource, Marks, Shared};
 use super::error::{Result, VolumeError};
+use super::gate::Identity;
 use super::keyring::{Keyring, Purpose};
 use super::times::{ShownTimes, TimedFile};
 use crate::crypto::random;
@@ -73,7 +74,7 @@ struct Slot {
 struct FileKeySource {
     keyring: Arc<Keyring>,
     policy: Mutex<FilePolicy>,
-    key: Mutex<Option<KeyId>>,
+    identity: Arc<Identity>,
 }
 
 impl std::fmt::Debug for OpenFiles {
@@ -268,7 +269,7 @@ impl OpenFiles {
         let source = Arc::new(FileKeySource {
             keyring: self.keyring.clone(),
             policy: Mutex::new(policy.clone()),
-            key: Mutex::new(None),
+            identity: Arc::default(),
         });
         let marks = self.lock().parked.remove(&ino);
         let shared = self.shared.clone();
@@ -386,11 +387,29 @@ impl File {
 
     /// The KMS key that the header names, once there is a header.
     pub fn key(&self) -> Option<KeyId> {
-        *self.source.key.lock().unwrap_or_else(PoisonError::into_inner)
+        self.identity_now().map(|(key, _)| key)
     }
 
+    /// A re-wrap brought the file under another key.
     pub(super) fn set_key(&self, key: KeyId) {
-        *self.source.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        if let Some((_, file)) = self.identity_now() {
+            self.source.identify(key, file);
+        }
+    }
+
+    /// What permissions on the file are about, kept up to date.
+    pub(super) fn identity(&self) -> &Arc<Identity> {
+        &self.source.identity
+    }
+
+    /// What they are about now; `None` before the file has contents.
+    pub(super) fn identity_now(&self) -> Option<(KeyId, FileId)> {
+        *self.source.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key that the file gets with its first contents.
+    pub(super) fn first_key(&self) -> KeyId {
+        self.source.first_key()
     }
 
     /// R12: from the instant of revocation only pages that were dirty before get through.
@@ -416,12 +435,28 @@ pub(super) fn quietly(
     }
 }
 
+impl FileKeySource {
+    fn first_key(&self) -> KeyId {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner).create
+    }
+
+    /// Notes what permissions on the file are about. Who has it open is asked again if that changes.
+    fn identify(&self, key: KeyId, file: FileId) {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = identity.replace((key, file));
+        // A new file id under the same key is the same user's file, cut to nothing and written anew.
+        if before.is_some_and(|(before, _)| before != key) {
+            self.keyring.permissions_changed();
+        }
+    }
+}
+
 impl KeySource for FileKeySource {
     fn create(&self) -> Result<(FileId, Secret<32>, Recipient)> {
-        let key = self.policy.lock().unwrap_or_else(PoisonError::into_inner).create;
+        let key = self.first_key();
         let file = FileId::from_bytes(random::id16()?);
         let (dek, recipient) = self.keyring.generate(key, Purpose::File(file))?;
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        self.identify(key, file);
         Ok((file, dek, recipient))
     }
 
@@ -438,7 +473,7 @@ impl KeySource for FileKeySource {
             );
             return Err(VolumeError::ForeignKey { found });
         };
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(recipient.key);
+        self.identify(recipient.key, claims.file);
         self.keyring.unwrap(recipient, Purpose::File(claims.file))
     }
 }

@@ -10,6 +10,7 @@ use super::attr::FileKind;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::names::BackingName;
+use super::tree::Caller;
 use crate::envelope::CrossMode;
 
 /// How to rename.
@@ -33,9 +34,15 @@ impl Volume {
     /// Gives `from` the name `to`; each is a directory and a name in it.
     ///
     /// # Errors
-    /// `NotFound`, `NotEmpty`, `Io(EXIST)`, `CrossPolicy`, `ReservedName`, `NameTooLong`,
+    /// `NotFound`, `NotEmpty`, `Io(EXIST)`, `CrossPolicy`, `Denied`, `ReservedName`, `NameTooLong`,
     /// `ReadOnly`, and those of the backing filesystem.
-    pub fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), how: RenameHow) -> Result<()> {
+    pub fn rename(
+        &self,
+        from: (u64, &[u8]),
+        to: (u64, &[u8]),
+        how: RenameHow,
+        caller: Caller,
+    ) -> Result<()> {
         self.tree.writable()?;
         let source = self.dir(from.0)?;
         let source = End { name: BackingName::existing(&source, from.1)?, dir: source };
@@ -43,10 +50,10 @@ impl Volume {
         let target = End { name: BackingName::new(&target, to.1)?, dir: target };
         let crosses = differ(&source.dir, &target.dir);
         if crosses {
-            self.cross(&source, &target)?;
+            self.cross(&source, &target, caller)?;
         }
         if crosses && how.exchange {
-            self.cross(&target, &source)?;
+            self.cross(&target, &source, caller)?;
         }
         let mut dirs = vec![from.0, to.0];
         loop {
@@ -172,31 +179,31 @@ impl Volume {
 
     /// What moving a file into a directory of another key asks for. A directory moves as it is,
     /// with its own key.
-    fn cross(&self, source: &End, target: &End) -> Result<()> {
+    fn cross(&self, source: &End, target: &End, caller: Caller) -> Result<()> {
         let moved = source.stat()?.ok_or(VolumeError::NotFound)?;
-        self.adopt(&moved, &target.dir)
+        self.adopt(&moved, &target.dir, caller)
     }
 
     /// The same for a further name of `ino` in `dir`.
-    pub(super) fn cross_link(&self, ino: u64, dir: &Dir) -> Result<()> {
+    pub(super) fn cross_link(&self, ino: u64, dir: &Dir, caller: Caller) -> Result<()> {
         let parents = self.tree.inodes.links(ino);
         for parent in parents.iter().map(|link| link.parent) {
             if differ(&*self.dir(parent)?, dir) {
                 let stat = self.place(ino)?.stat()?;
-                return self.adopt(&stat, dir);
+                return self.adopt(&stat, dir, caller);
             }
         }
         Ok(())
     }
 
-    fn adopt(&self, stat: &Stat, dir: &Dir) -> Result<()> {
+    fn adopt(&self, stat: &Stat, dir: &Dir, caller: Caller) -> Result<()> {
         let policy = dir.descriptor()?;
         let has_header =
             FileKind::from_mode(stat.st_mode) == Some(FileKind::Regular) && stat.st_size > 0;
         match policy.cross {
             CrossMode::Exdev => Err(VolumeError::CrossPolicy),
             CrossMode::Rewrap if has_header => {
-                self.share_key(self.tree.inodes.shown(stat.st_ino), policy.policy)
+                self.share_key(self.tree.inodes.shown(stat.st_ino), policy.policy, caller)
             }
             CrossMode::Keep if has_header => {
                 let opened = self.open_briefly(self.tree.inodes.shown(stat.st_ino))?;

@@ -29,6 +29,17 @@ impl Volume {
             self.keyring.set_revoked(key, false);
             self.forget_names();
         }
+        self.review_users();
+    }
+
+    /// Handles of users who lost a permission are refused by now; what the kernel has cached must
+    /// not answer them either.
+    fn review_users(&self) {
+        for ino in self.gate.review() {
+            if let Some(kernel) = self.kernel() {
+                kernel.invalidate_inode(ino);
+            }
+        }
     }
 
     fn revoke(&self, key: KeyId) {

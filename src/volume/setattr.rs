@@ -25,7 +25,7 @@ impl Volume {
             if self.attr(ino)?.size == size {
                 change.mtime = change.mtime.or(Some(NewTime::Now));
             }
-            self.truncate(ino, size)?;
+            self.truncate(ino, size, caller)?;
         }
         self.tree.grants.note(change.mode.unwrap_or(0));
         let _times = self.times.hold(ino);

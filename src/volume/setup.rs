@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::content::{Access, Shared};
 use super::error::{Result, VolumeError};
+use super::gate::Gate;
 use super::key_service::KeyService;
 use super::keyring::{Keyring, Purpose};
 use super::session::{self, Session};
@@ -114,6 +115,7 @@ impl Volume {
             last_crash: session.last_crash(),
             descriptor,
             options,
+            gate: Gate::new(keyring.clone()),
             keyring,
             files: Arc::new(files),
             times,

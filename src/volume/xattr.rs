@@ -64,8 +64,8 @@ impl Volume {
     ///
     /// # Errors
     /// `Io(NODATA)` if there is none, `Io(OPNOTSUPP)` for a namespace that is not kept; `Tampered`,
-    /// `KeyUnusable`.
-    pub fn xattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
+    /// `KeyUnusable`; `Denied` as for opening the file.
+    pub fn xattr(&self, ino: u64, name: &[u8], caller: Caller) -> Result<Vec<u8>> {
         self.check_name(name)?;
         if !name.starts_with(USER) {
             return get(&self.place(ino)?, name);
@@ -73,7 +73,7 @@ impl Volume {
         if !self.may_have_user_xattrs(ino)? {
             return Err(Errno::NODATA.into());
         }
-        let owner = self.xattr_owner(ino, Access::ReadOnly)?;
+        let owner = self.xattr_owner(ino, Access::ReadOnly, caller)?;
         let keys = owner.keys()?;
         let sealed = get(&self.place(ino)?, keys.encode_name(name).as_bytes())?;
         Ok(keys.open_value(name, &sealed)?)
@@ -111,7 +111,7 @@ impl Volume {
         if mode == SetMode::Replace && !self.may_have_user_xattrs(ino)? {
             return Err(Errno::NODATA.into());
         }
-        let owner = self.xattr_owner(ino, Access::ReadWrite)?;
+        let owner = self.xattr_owner(ino, Access::ReadWrite, caller)?;
         let keys = owner.keys()?;
         let sealed = keys.seal_value(name, value)?;
         set(&self.place(ino)?, backing_name(keys, name)?.as_bytes(), &sealed, flags)
@@ -121,7 +121,7 @@ impl Volume {
     ///
     /// # Errors
     /// `Io(NODATA)` if there is none.
-    pub fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
+    pub fn remove_xattr(&self, ino: u64, name: &[u8], caller: Caller) -> Result<()> {
         self.tree.writable()?;
         self.check_name(name)?;
         if !name.starts_with(USER) {
@@ -132,7 +132,7 @@ impl Volume {
         if !self.may_have_user_xattrs(ino)? {
             return Err(Errno::NODATA.into());
         }
-        let owner = self.xattr_owner(ino, Access::ReadOnly)?;
+        let owner = self.xattr_owner(ino, Access::ReadOnly, caller)?;
         remove(&self.place(ino)?, owner.keys()?.encode_name(name).as_bytes())
     }
 
@@ -146,9 +146,10 @@ impl Volume {
         let mut names = Vec::new();
         for name in backing.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             if let Some(encoded) = encrypted(name) {
-                if owner.is_none() {
-                    owner = Some(self.xattr_owner(ino, Access::ReadOnly)?);
-                }
+                let owner = match &owner {
+                    Some(owner) => owner,
+                    None => owner.insert(self.readable_owner(ino, caller)?),
+                };
                 let keys = owner.as_ref().map(Owner::keys).transpose()?;
                 let Some(Ok(plain)) = keys.map(|keys| keys.decode_name(encoded)) else { continue };
                 names.extend(plain);
@@ -203,12 +204,21 @@ impl Volume {
         }
     }
 
-    fn xattr_owner(&self, ino: u64, access: Access) -> Result<Owner<'_>> {
+    /// `None` for a user who may not open the file: its names are left out.
+    fn readable_owner(&self, ino: u64, caller: Caller) -> Result<Option<Owner<'_>>> {
+        match self.xattr_owner(ino, Access::ReadOnly, caller) {
+            Err(VolumeError::Denied(_)) => Ok(None),
+            owner => owner.map(Some),
+        }
+    }
+
+    fn xattr_owner(&self, ino: u64, access: Access, caller: Caller) -> Result<Owner<'_>> {
         let stat = self.place(ino)?.stat()?;
         match FileKind::from_mode(stat.st_mode) {
             Some(FileKind::Directory) => Ok(Owner::Dir(self.dir(ino)?)),
             Some(FileKind::Regular) => {
                 let opened = self.open_briefly(ino)?;
+                self.allow_use(opened.file(), access, caller)?;
                 let keys = opened.file().xattr_keys(access)?.ok_or(Errno::NODATA)?;
                 Ok(Owner::File(Box::new(keys), opened))
             }

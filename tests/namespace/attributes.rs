@@ -76,10 +76,10 @@ fn attributes_of_files_and_directories_are_encrypted_names_and_values() {
     for name in ["f", "d"] {
         let ino = fixture.find(name).unwrap();
         let volume = fixture.volume();
-        assert_eq!(volume.xattr(ino, b"user.colour").unwrap(), b"green");
+        assert_eq!(volume.xattr(ino, b"user.colour", caller()).unwrap(), b"green");
         assert_eq!(volume.xattr_names(ino, caller()).unwrap(), b"user.colour\0");
-        volume.remove_xattr(ino, b"user.colour").unwrap();
-        let gone = volume.xattr(ino, b"user.colour");
+        volume.remove_xattr(ino, b"user.colour", caller()).unwrap();
+        let gone = volume.xattr(ino, b"user.colour", caller());
         assert!(matches!(gone, Err(VolumeError::Io(Errno::NODATA))));
     }
 }
@@ -89,9 +89,9 @@ fn an_empty_file_can_have_attributes_and_stays_empty() {
     let fixture = Fixture::new();
     let ino = fixture.file(ROOT, "f", "").unwrap().ino;
     let volume = fixture.volume();
-    assert!(matches!(volume.xattr(ino, b"user.a"), Err(VolumeError::Io(Errno::NODATA))));
+    assert!(matches!(volume.xattr(ino, b"user.a", caller()), Err(VolumeError::Io(Errno::NODATA))));
     volume.set_xattr(ino, b"user.a", b"1", SetMode::Any, caller()).unwrap();
-    assert_eq!(volume.xattr(ino, b"user.a").unwrap(), b"1");
+    assert_eq!(volume.xattr(ino, b"user.a", caller()).unwrap(), b"1");
     assert_eq!(volume.attr(ino).unwrap().size, 0);
 }
 
@@ -99,7 +99,7 @@ fn an_empty_file_can_have_attributes_and_stays_empty() {
 fn the_vaults_own_attributes_are_not_shown() {
     let fixture = Fixture::new();
     assert!(fixture.volume().xattr_names(ROOT, caller()).unwrap().is_empty());
-    let own = fixture.volume().xattr(ROOT, b"user.kmsfs.dir");
+    let own = fixture.volume().xattr(ROOT, b"user.kmsfs.dir", caller());
     assert!(matches!(own, Err(VolumeError::Io(Errno::NODATA))));
 }
 
@@ -115,7 +115,7 @@ fn a_read_only_volume_refuses_every_change() {
         fixture.mkdir(ROOT, "n").map(drop),
         fixture.file(ROOT, "n", "").map(drop),
         volume.symlink(ROOT, b"n", b"t", caller()).map(drop),
-        volume.link(ino, ROOT, b"n").map(drop),
+        volume.link(ino, ROOT, b"n", caller()).map(drop),
         volume.unlink(dir, b"f"),
         volume.rmdir(ROOT, b"d"),
         volume.set_attr(ino, &change, caller()).map(drop),

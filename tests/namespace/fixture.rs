@@ -94,7 +94,7 @@ impl Fixture {
     }
 
     pub(crate) fn rename(&self, from: (u64, &str), to: (u64, &str), how: RenameHow) -> Result<()> {
-        self.volume().rename((from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()), how)
+        self.volume().rename((from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()), how, caller())
     }
 
     /// The names in a directory without the dots, sorted.

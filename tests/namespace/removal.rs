@@ -20,7 +20,7 @@ fn an_unlinked_file_that_is_known_can_still_be_used_by_its_inode() {
     let change = AttrChange { mode: Some(0o600), ..AttrChange::default() };
     assert_eq!(volume.set_attr(ino, &change, caller()).unwrap().perm, 0o600);
     volume.set_xattr(ino, b"user.a", b"value", SetMode::Any, caller()).unwrap();
-    assert_eq!(volume.xattr(ino, b"user.a").unwrap(), b"value");
+    assert_eq!(volume.xattr(ino, b"user.a", caller()).unwrap(), b"value");
     assert_eq!(fixture.contents(ino), "contents");
     volume.forget(ino, 1);
     assert!(matches!(volume.attr(ino), Err(VolumeError::Stale)));
@@ -107,7 +107,7 @@ fn a_taken_name_is_not_replaced_when_that_is_asked() {
 fn renaming_one_name_of_a_file_to_its_other_changes_nothing() {
     let fixture = Fixture::new();
     let ino = fixture.file(ROOT, "a", "x").unwrap().ino;
-    fixture.volume().link(ino, ROOT, b"b").unwrap();
+    fixture.volume().link(ino, ROOT, b"b", caller()).unwrap();
     fixture.rename((ROOT, "a"), (ROOT, "b"), REPLACE).unwrap();
     assert_eq!(fixture.list(ROOT), ["a", "b"]);
     assert_eq!(fixture.volume().attr(ino).unwrap().nlink, 2);
