@@ -35,7 +35,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("aws_credential_types", &["endpoint/"]),
     ("aws_lc_rs", &["crypto/"]),
     ("aws_sigv4", &["endpoint/"]),
-    ("base64ct", &["crypto/", "keystore/", "envelope/", "endpoint/", "server/", "cli/"]),
+    (
+        "base64ct",
+        &["crypto/", "keystore/", "envelope/", "endpoint/", "volume/remote/", "server/", "cli/"],
+    ),
     ("chacha20", &["crypto/"]),
     ("clap", &["cli/", "main.rs"]),
     ("cmac", &["crypto/"]),

@@ -53,7 +53,7 @@ pub(super) fn carry_out(
     let service = volume.keyring().service();
     let find = |name: &str| service.find_key(name).map_err(|error| failure::volume(vault, &error));
     // Another process may have rotated a key a moment ago.
-    let _ = service.health(&[]);
+    service.refresh().map_err(|error| failure::volume(vault, &error))?;
     let named = |name: Option<&str>| name.map(find).transpose();
     let job = RewrapJob { from: named(from)?, to: named(to)? };
     let wanted = Cell::new(true);

@@ -37,6 +37,11 @@ impl KeyService for Keystore {
         found.map_err(|error| VolumeError::Keystore(Box::new(error)))
     }
 
+    fn refresh(&self) -> Result<()> {
+        let noticed = self.poll_changes();
+        noticed.map(drop).map_err(|error| VolumeError::Keystore(Box::new(error)))
+    }
+
     fn keystore(&self) -> Option<&Keystore> {
         Some(self)
     }
@@ -61,7 +66,8 @@ fn service(keystore: &Keystore) -> Keystore {
     keystore.acting_for(Caller::service())
 }
 
-fn blob(wrapped: &Recipient) -> Result<CiphertextBlob> {
+/// The ciphertext that the parts in a header make.
+pub(super) fn blob(wrapped: &Recipient) -> Result<CiphertextBlob> {
     match &wrapped.wrapped {
         Wrapped::Kms(sealed) => CiphertextBlob::from_parts(wrapped.key, wrapped.material, sealed)
             .map_err(|error| refused(wrapped.key, error)),

@@ -1,5 +1,5 @@
 //! What a volume asks of a KMS: the seam with two implementations, the keystore on this machine
-//! (`embedded`) and an endpoint that speaks the protocol of AWS KMS (`endpoint`).
+//! (`embedded`) and an endpoint that speaks the protocol of AWS KMS (`remote`).
 
 use super::error::Result;
 use crate::crypto::secret::Secret;
@@ -38,6 +38,12 @@ pub trait KeyService: Send + Sync {
     /// # Errors
     /// `Kms` in the words of the KMS when there is no such key; `KmsUnreachable`.
     fn find_key(&self, name: &str) -> Result<KeyId>;
+
+    /// Notices what others changed a moment ago.
+    ///
+    /// # Errors
+    /// `Keystore` when it cannot be read.
+    fn refresh(&self) -> Result<()>;
 
     /// The keystore on this machine, which also decides what the users of a mount may do. `None`
     /// when a service elsewhere decides that.

@@ -31,6 +31,7 @@ mod place;
 mod privilege;
 mod readdir;
 mod references;
+pub mod remote;
 mod remove;
 mod rename;
 mod revoke;

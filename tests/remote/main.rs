@@ -1,0 +1,152 @@
+//! Vaults whose data keys a foreign KMS makes: one with ciphertexts of its own form, as AWS.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
+mod foreign;
+mod vault;
+
+use std::time::{Duration, Instant};
+
+use foreign::ForeignKms;
+use kmsfs::volume::{References, RewrapJob, VolumeError};
+use vault::{Remote, no_news};
+
+#[test]
+fn a_vault_lives_on_ciphertexts_that_only_the_service_can_read() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let remote = Remote::new(&kms, key);
+    remote.write("file", "contents");
+    assert_eq!(remote.read("file").unwrap(), "contents");
+    let remote = remote.reopen();
+    assert_eq!(remote.read("file").unwrap(), "contents");
+    let (_, found) = References::scan(&remote.path()).unwrap();
+    assert_eq!((found.of_key(key).files, found.unreadable), (1, 0));
+    assert!(kms.count("Decrypt") >= 3, "volume, directory and file");
+}
+
+#[test]
+fn a_file_with_an_opaque_wrap_does_not_follow_into_another_keys_directory() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let other = kms.create_key("66666666-7777-4888-9999-aaaaaaaaaaaa");
+    let remote = Remote::new(&kms, key);
+    remote.write("file", "contents");
+    remote.mkdir_under("dir", other);
+    assert!(matches!(remote.rename("file", "dir"), Err(VolumeError::CrossPolicy)));
+    assert_eq!(remote.read("file").unwrap(), "contents");
+    remote.write("empty", "");
+    remote.rename("empty", "dir").unwrap();
+}
+
+#[test]
+fn a_rewrap_moves_opaque_wraps_to_another_key() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let other = kms.create_key("66666666-7777-4888-9999-aaaaaaaaaaaa");
+    let remote = Remote::new(&kms, key);
+    remote.write("file", "contents");
+    let job = RewrapJob { from: Some(key), to: Some(other) };
+    let report = remote.volume().rewrap(job, &mut no_news, &mut |_| {});
+    let report = report.unwrap();
+    assert!(report.complete && report.failed.is_empty(), "{report:?}");
+    let (_, found) = References::scan(&remote.path()).unwrap();
+    assert_eq!((found.of_key(key).files, found.of_key(other).files), (0, 1));
+    kms.set_state(key, "Disabled");
+    assert_eq!(remote.reopen().read("file").unwrap(), "contents");
+}
+
+#[test]
+fn new_material_at_the_service_is_noticed_by_a_rewrap() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let remote = Remote::new(&kms, key);
+    remote.write("file", "contents");
+    let rewrap = || {
+        remote.volume().keyring().service().refresh().unwrap();
+        let job = RewrapJob::default();
+        remote.volume().rewrap(job, &mut no_news, &mut |_| {}).unwrap().rewrapped
+    };
+    assert_eq!(rewrap(), 0);
+    kms.rotate(key);
+    assert_eq!((rewrap(), rewrap()), (1, 0));
+}
+
+#[test]
+fn a_multi_region_key_is_found_under_its_own_spelling() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("mrk-1234abcd12ab34cd56ef1234567890ab");
+    let remote = Remote::new(&kms, key);
+    remote.write("file", "contents");
+    assert_eq!(remote.reopen().read("file").unwrap(), "contents");
+}
+
+#[test]
+fn a_key_that_is_disabled_at_the_service_is_felt_on_open_files() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let remote = Remote::new(&kms, key);
+    remote.write("file", "contents");
+    let handle = remote.open("file").unwrap();
+    kms.set_state(key, "Disabled");
+    let disabled = Instant::now();
+    let refused = remote.eventually(|| handle.file.read(0, &mut [0; 8]).err());
+    assert!(matches!(refused, VolumeError::KeyUnusable(lost) if lost == key), "{refused}");
+    assert!(disabled.elapsed() < Duration::from_secs(4));
+    assert!(matches!(remote.open("file"), Err(VolumeError::KeyUnusable(_))));
+    kms.set_state(key, "Enabled");
+    remote.eventually(|| handle.file.read(0, &mut [0; 8]).ok());
+}
+
+#[test]
+fn open_files_outlive_a_restart_of_the_service() {
+    let mut kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let remote = Remote::new(&kms, key);
+    remote.write("file", "contents");
+    remote.write("other", "contents");
+    let handle = remote.open("file").unwrap();
+    kms.stop();
+    assert!(matches!(remote.open("other"), Err(VolumeError::KmsUnreachable(_))));
+    let quick = Instant::now();
+    assert!(matches!(remote.open("other"), Err(VolumeError::KmsUnreachable(_))));
+    assert!(quick.elapsed() < Duration::from_millis(500), "nobody waits again and again");
+    remote.volume().watch_keys();
+    assert_eq!(handle.file.read(0, &mut [0; 8]).unwrap(), 8);
+    kms.restart();
+    remote.eventually(|| remote.read("other").ok());
+    assert_eq!(handle.file.read(0, &mut [0; 8]).unwrap(), 8);
+}
+
+#[test]
+fn after_the_grace_a_silent_service_counts_as_a_revocation() {
+    let mut kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let remote = Remote::with_grace(&kms, key, Duration::from_secs(1));
+    remote.write("file", "contents");
+    let handle = remote.open("file").unwrap();
+    kms.stop();
+    let refused = remote.eventually(|| handle.file.read(0, &mut [0; 8]).err());
+    assert!(matches!(refused, VolumeError::KeyUnusable(_)), "{refused}");
+    kms.restart();
+    remote.eventually(|| handle.file.read(0, &mut [0; 8]).ok());
+}
+
+#[test]
+fn a_service_that_denies_or_lies_is_refused() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let other = kms.create_key("66666666-7777-4888-9999-aaaaaaaaaaaa");
+    let remote = Remote::new(&kms, key);
+    remote.write("file", "contents");
+    kms.answer_next_decrypt_as(foreign::Lie::AboutKey(other));
+    assert!(matches!(remote.open("file"), Err(VolumeError::Kms(_))));
+    kms.answer_next_decrypt_as(foreign::Lie::Denied);
+    let denied = remote.open("file").map(drop).unwrap_err();
+    assert!(matches!(&denied, VolumeError::KmsDenied(words) if words.contains("not authorized")));
+    // One for each header slot: the other one is tried when the newer does not open.
+    kms.answer_next_decrypt_as(foreign::Lie::ShortPlaintext);
+    kms.answer_next_decrypt_as(foreign::Lie::ShortPlaintext);
+    assert!(matches!(remote.open("file"), Err(VolumeError::Tampered(_))));
+    assert_eq!(remote.read("file").unwrap(), "contents");
+}
