@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::args_keys::{AliasCommand, KeyCommand, KeystoreCommand};
+use super::keys_from::KmsArgs;
 
 /// Encrypted directories with an embedded key management service.
 ///
@@ -86,7 +87,8 @@ pub(super) enum Command {
   kmsfs mount --create ~/vault ~/private        first time: makes all that is missing
   kmsfs mount ~/vault ~/private
   kmsfs mount --read-only ~/vault ~/view        for backup programs
-  kmsfs mount -o allow_other,noatime --key-file /etc/kmsfs.key /srv/vault /srv/data")]
+  kmsfs mount -o allow_other,noatime --key-file /etc/kmsfs.key /srv/vault /srv/data
+  kmsfs mount --kms https://kms.example:8443 --kms-credentials /etc/kmsfs.aws /srv/vault /srv/data")]
     Mount(MountArgs),
 
     /// Unmount, and return when the vault is released
@@ -148,6 +150,9 @@ pub(super) struct InitArgs {
     /// The key for its files
     #[arg(long, value_name = "KEY", default_value = super::DEFAULT_ALIAS)]
     pub key: String,
+    /// Where data keys come from
+    #[command(flatten)]
+    pub kms: KmsArgs,
 }
 
 /// `kmsfs mount`.
@@ -165,6 +170,9 @@ pub(super) struct MountArgs {
     /// Mount options, as in fstab(5)
     #[arg(short, long = "options", value_name = "OPTIONS")]
     pub options: Vec<String>,
+    /// Where data keys come from
+    #[command(flatten)]
+    pub kms: KmsArgs,
     /// The encrypted directory
     pub vault: PathBuf,
     /// Where the plaintext view appears
@@ -214,6 +222,9 @@ pub(super) struct RewrapArgs {
     /// Write the ciphertext path of each changed file to FILE
     #[arg(long, value_name = "FILE")]
     pub changed_list: Option<PathBuf>,
+    /// Where data keys come from
+    #[command(flatten)]
+    pub kms: KmsArgs,
 }
 
 /// `kmsfs policy`.
@@ -250,6 +261,9 @@ pub(super) struct FsckArgs {
     /// Repair what has a second copy, and remove what a crash left unfinished
     #[arg(long)]
     pub repair: bool,
+    /// Where data keys come from
+    #[command(flatten)]
+    pub kms: KmsArgs,
 }
 
 /// `kmsfs cat`.
@@ -259,6 +273,9 @@ pub(super) struct CatArgs {
     pub vault: PathBuf,
     /// The plaintext path inside it
     pub path: PathBuf,
+    /// Where data keys come from
+    #[command(flatten)]
+    pub kms: KmsArgs,
 }
 
 const EXAMPLES: &str = "Examples:

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
-use std::sync::Arc;
 
 use super::args::{CatArgs, Global};
 use super::exit::{CliError, Exit};
-use super::{failure, keystore, paths};
+use super::keys_from::KeysFrom;
+use super::{failure, paths};
 use crate::volume::attr::FileKind;
 use crate::volume::content::Access;
 use crate::volume::{Options, ROOT, Volume, VolumeError};
@@ -16,9 +16,9 @@ use crate::volume::{Options, ROOT, Volume, VolumeError};
 pub(super) fn run(args: &CatArgs, global: &Global) -> Result<Exit, CliError> {
     let vault = paths::real(&args.vault)?;
     Volume::peek(&vault).map_err(|error| failure::volume(&vault, &error))?;
-    let keystore = Arc::new(keystore::open(global)?);
+    let keys = KeysFrom::open(&args.kms, global)?;
     let options = Options { read_only: true, ..Options::default() };
-    let volume = Volume::open_vault(&vault, keystore, options)
+    let volume = Volume::open_vault(&vault, keys.service(), options)
         .map_err(|error| failure::volume(&vault, &error))?;
     let ino = find(&volume, &args.path).map_err(|error| failure::volume(&args.path, &error))?;
     copy(&volume, ino, &args.path)?;

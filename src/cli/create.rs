@@ -5,24 +5,29 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::exit::CliError;
-use super::init;
+use super::keys_from::KeysFrom;
 use super::mount::Plan;
 use super::output::Output;
 use super::unlock::{MissingKeyFile, Source};
+use super::{DEFAULT_ALIAS, init};
 use crate::keystore::{Keystore, Unlock};
 
 /// Makes key file, keystore, default key and vault where they are missing; gives back the secret.
 pub(super) fn everything(plan: &Plan, source: &Source, output: Output) -> Result<Unlock, CliError> {
     // What cannot become a vault is refused before anything is made.
-    let found = init::look(&plan.vault)?;
+    init::look(&plan.vault)?;
     let (keystore, unlock) = keystore(&plan.keystore, source, output)?;
-    if found == init::Found::Nothing {
-        let keystore = Arc::new(keystore);
-        let key = keystore.ensure_default_key(SystemTime::now())?;
-        init::make(&plan.vault, &keystore, key)?;
+    vault(plan, &KeysFrom::Keystore(Arc::new(keystore)), output)?;
+    Ok(unlock)
+}
+
+/// Makes the vault where it is missing.
+pub(super) fn vault(plan: &Plan, keys: &KeysFrom, output: Output) -> Result<(), CliError> {
+    if init::look(&plan.vault)? == init::Found::Nothing {
+        init::make(&plan.vault, keys, DEFAULT_ALIAS)?;
         output.note(&format!("made the vault {}", plan.vault.display()));
     }
-    Ok(unlock)
+    Ok(())
 }
 
 /// Opens the keystore, or makes it when there is none.

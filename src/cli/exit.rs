@@ -46,6 +46,8 @@ pub(super) enum Exit {
     Busy = 17,
     /// Nothing is mounted there.
     NotMounted = 18,
+    /// The KMS at an endpoint does not answer.
+    KmsUnreachable = 19,
 }
 
 /// The table as the README prints it.
@@ -69,6 +71,7 @@ pub(super) const TABLE: &[(Exit, &str)] = &[
     (Exit::NoSpace, "no space left, or read-only"),
     (Exit::Busy, "the mount is busy"),
     (Exit::NotMounted, "nothing is mounted there"),
+    (Exit::KmsUnreachable, "the KMS at an endpoint does not answer"),
 ];
 
 impl Exit {

@@ -127,7 +127,8 @@ fn volume_exit(error: &VolumeError) -> Exit {
         E::KeyUnusable(_) | E::Denied(_) | E::WrappedElsewhere(_) | E::KmsDenied(_) => {
             Exit::KeyUnusable
         }
-        E::KmsUnreachable(_) | E::Kms(_) => Exit::General,
+        E::KmsUnreachable(_) => Exit::KmsUnreachable,
+        E::Kms(_) => Exit::General,
         E::Keystore(error) => keystore_exit(error),
         E::Newer(_) => Exit::VaultFormat,
         E::NotAVolume(_) => Exit::NotAVault,

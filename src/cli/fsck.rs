@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::args::{FsckArgs, Global};
 use super::exit::{CliError, Exit};
+use super::keys_from::KeysFrom;
 use super::mountinfo::text;
 use super::output::{Output, bytes, count};
 use super::progress::Progress;
-use super::{failure, interrupt, key, keystore, paths};
+use super::{failure, interrupt, key, paths};
 use crate::volume::{CheckReport, Options, Repair, Volume};
 
 /// Reads every file, reports what is damaged, and repairs it where asked and possible.
@@ -17,9 +17,9 @@ pub(super) fn run(args: &FsckArgs, global: &Global, output: Output) -> Result<Ex
     let vault = paths::real(&args.vault)?;
     let failed = |error| failure::volume(&vault, &error);
     Volume::peek(&vault).map_err(failed)?;
-    let keystore = Arc::new(keystore::open(global)?);
+    let keys = KeysFrom::open(&args.kms, global)?;
     let options = Options { read_only: !args.repair, ..Options::default() };
-    let volume = Volume::open_vault(&vault, keystore, options).map_err(failed)?;
+    let volume = Volume::open_vault(&vault, keys.service(), options).map_err(failed)?;
     let stop = interrupt::watch()?;
     let progress = Progress::new("fsck");
     let repair = if args.repair { Repair::Yes } else { Repair::No };

@@ -2,15 +2,15 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::json;
 
 use super::args::{Global, InitArgs};
 use super::exit::{CliError, Exit};
+use super::keys_from::KeysFrom;
 use super::mountinfo::text;
 use super::output::Output;
-use super::{DEFAULT_ALIAS, failure, key, keystore, paths};
+use super::{DEFAULT_ALIAS, failure, key, paths};
 use crate::id::{KeyId, VolumeId};
 use crate::keystore::{KeyState, Keystore, KeystoreError};
 use crate::volume::{Volume, VolumeError};
@@ -35,13 +35,8 @@ pub(super) fn run(args: &InitArgs, global: &Global, output: Output) -> Result<Ex
         )
         .advise("nothing was changed; make another one elsewhere"));
     }
-    let keystore = Arc::new(keystore::open(global)?);
-    let key = if args.key == DEFAULT_ALIAS {
-        keystore.ensure_default_key(SystemTime::now())?
-    } else {
-        key::id(&keystore, &args.key)?
-    };
-    let volume = make(&vault, &keystore, key)?;
+    let keys = KeysFrom::open(&args.kms, global)?;
+    let (volume, key) = make(&vault, &keys, &args.key)?;
     let value = json!({
         "vault": text(&vault),
         "volume": volume.to_string(),
@@ -83,26 +78,42 @@ pub(super) fn look(vault: &Path) -> Result<Found, CliError> {
     }
 }
 
-/// Makes a vault in a directory that is missing or empty, and lets the keystore know of it.
+/// Makes a vault in a directory that is missing or empty, and lets a keystore on this machine know
+/// of it. Returns the key that was meant, too; only there is it made when it is the default one.
 pub(super) fn make(
     vault: &Path,
-    keystore: &Arc<Keystore>,
-    key: KeyId,
-) -> Result<VolumeId, CliError> {
-    match keystore.key_state(key)? {
-        KeyState::Enabled => {}
-        KeyState::Disabled => return Err(KeystoreError::Disabled(key).into()),
-        state => return Err(KeystoreError::InvalidState { key, state }.into()),
-    }
+    keys: &KeysFrom,
+    key: &str,
+) -> Result<(VolumeId, KeyId), CliError> {
+    let failed = |error| match error {
+        VolumeError::NotEmpty => not_empty(vault),
+        error => failure::volume(vault, &error),
+    };
+    let key = match keys.keystore() {
+        Some(keystore) => usable_key(keystore, key)?,
+        None => keys.service().find_key(key).map_err(failed)?,
+    };
     if let Some(parent) = vault.parent() {
         std::fs::create_dir_all(parent).map_err(|error| CliError::io(parent.display(), &error))?;
     }
-    let volume = Volume::init_vault(vault, keystore.clone(), key).map_err(|error| match error {
-        VolumeError::NotEmpty => not_empty(vault),
-        error => failure::volume(vault, &error),
-    })?;
-    keystore.register_volume(volume, vault)?;
-    Ok(volume)
+    let volume = Volume::init_vault(vault, keys.service(), key).map_err(failed)?;
+    if let Some(keystore) = keys.keystore() {
+        keystore.register_volume(volume, vault)?;
+    }
+    Ok((volume, key))
+}
+
+fn usable_key(keystore: &Keystore, named: &str) -> Result<KeyId, CliError> {
+    let key = if named == DEFAULT_ALIAS {
+        keystore.ensure_default_key(SystemTime::now())?
+    } else {
+        key::id(keystore, named)?
+    };
+    match keystore.key_state(key)? {
+        KeyState::Enabled => Ok(key),
+        KeyState::Disabled => Err(KeystoreError::Disabled(key).into()),
+        state => Err(KeystoreError::InvalidState { key, state }.into()),
+    }
 }
 
 fn not_empty(vault: &Path) -> CliError {

@@ -20,6 +20,7 @@ mod init;
 mod interrupt;
 mod key;
 mod key_destroy;
+mod keys_from;
 mod keystore;
 mod live;
 mod logging;

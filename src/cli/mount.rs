@@ -6,6 +6,7 @@ use std::process::Command;
 use super::args::{Global, MountArgs};
 use super::background::{self, Started};
 use super::exit::{CliError, Exit};
+use super::keys_from::{KeysFrom, KmsArgs};
 use super::options::MountOptions;
 use super::output::Output;
 use super::place::{self, Missing};
@@ -20,8 +21,10 @@ pub(super) struct Plan {
     pub vault: PathBuf,
     /// Where the plaintext view appears.
     pub mountpoint: PathBuf,
-    /// The keystore file.
+    /// The keystore file: not used if the keys come from an endpoint.
     pub keystore: PathBuf,
+    /// The endpoint that the keys come from, if they do.
+    pub kms: KmsArgs,
     /// Refuse every change.
     pub read_only: bool,
     /// What `-o` asked for.
@@ -38,25 +41,60 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
     place::fuse()?;
     let vault = paths::real(&args.vault)?;
     place::apart(&vault, &paths::real(&args.mountpoint)?)?;
-    let source = Source::choose(&global)?;
+    let kms = chosen(&args.kms, &options.kms)?;
     let missing = if args.create { Missing::Make } else { Missing::Refuse };
     let plan = Plan {
         vault,
         mountpoint: place::mountpoint(&args.mountpoint, missing, options.nonempty)?,
-        keystore: paths::keystore(&global)?,
+        keystore: if kms.url.is_some() { PathBuf::new() } else { paths::keystore(&global)? },
+        kms,
         read_only: args.read_only || options.read_only == Some(true),
         options,
     };
-    place::keystore_outside(&plan.keystore, &plan.mountpoint)?;
-    let unlock = if args.create {
-        create::everything(&plan, &source, output)?
-    } else {
-        source.take(&plan.keystore)?
+    let unlock = match plan.kms.url {
+        Some(_) => {
+            if args.create {
+                create::vault(&plan, &KeysFrom::open(&plan.kms, &global)?, output)?;
+            }
+            None
+        }
+        None => Some(secret(args, &global, &plan, output)?),
     };
     if args.foreground {
-        return serve::run(&plan, &unlock, args.detached);
+        return serve::run(&plan, unlock.as_ref(), args.detached);
     }
     in_background(args, &global, &plan, unlock)
+}
+
+/// What opens the keystore, which is made with all that is missing if the command says so.
+fn secret(
+    args: &MountArgs,
+    global: &Global,
+    plan: &Plan,
+    output: Output,
+) -> Result<Unlock, CliError> {
+    let source = Source::choose(global)?;
+    place::keystore_outside(&plan.keystore, &plan.mountpoint)?;
+    if args.create {
+        create::everything(plan, &source, output)
+    } else {
+        source.take(&plan.keystore)
+    }
+}
+
+/// The endpoint of the command or of its mount options.
+fn chosen(args: &KmsArgs, options: &KmsArgs) -> Result<KmsArgs, CliError> {
+    match (&args.url, &options.url) {
+        (Some(_), Some(_)) => Err(CliError::new(Exit::Usage, "two endpoints: --kms and -o kms")),
+        (Some(_), None) if *options != KmsArgs::default() => {
+            Err(CliError::new(Exit::Usage, "-o kms-... belongs to -o kms=URL, not to --kms"))
+        }
+        (None, None) if *options != KmsArgs::default() => {
+            Err(CliError::new(Exit::Usage, "-o kms-... without -o kms=URL"))
+        }
+        (Some(_), None) => args.absolute(),
+        (None, _) => options.absolute(),
+    }
 }
 
 /// Options of `-o` that stand for options of the command.
@@ -74,33 +112,38 @@ fn in_background(
     args: &MountArgs,
     global: &Global,
     plan: &Plan,
-    unlock: Unlock,
+    unlock: Option<Unlock>,
 ) -> Result<Exit, CliError> {
     let program = std::env::current_exe()
         .map_err(|error| CliError::io("cannot find the program itself", &error))?;
     let mut command = Command::new(program);
-    command.arg("--keystore").arg(&plan.keystore);
+    if plan.kms.url.is_none() {
+        command.arg("--keystore").arg(&plan.keystore);
+    }
     let passphrase = match unlock {
-        Unlock::Passphrase(passphrase) => {
+        Some(Unlock::Passphrase(passphrase)) => {
             command.args(["--passphrase-fd", "0"]);
             Some(passphrase)
         }
-        Unlock::KeyFile(path) => {
+        Some(Unlock::KeyFile(path)) => {
             command.arg("--key-file").arg(path);
             None
         }
-        Unlock::Token(place, pin) => {
+        Some(Unlock::Token(place, pin)) => {
             command.arg("--pkcs11-module").arg(place.module).arg("--token").arg(place.token);
             command.args(["--pin-fd", "0"]);
             Some(pin.into_inner())
         }
         // Found by the child in the same way.
-        Unlock::Credentials(_) => None,
+        Some(Unlock::Credentials(_)) | None => None,
     };
     command.args((0..global.verbose).map(|_| "-v"));
     command.args(global.json.then_some("--json"));
     command.args(["mount", "--foreground", "--detached"]);
     command.args(plan.read_only.then_some("--read-only"));
+    if args.kms.url.is_some() {
+        command.args(plan.kms.words());
+    }
     for options in &args.options {
         command.arg("-o").arg(options);
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::{CliError, Exit};
+use super::keys_from::KmsArgs;
 
 /// What `-o` asks for. `None` means that nothing was said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) struct MountOptions {
     pub keystore: Option<PathBuf>,
     /// `key-file=FILE`.
     pub key_file: Option<PathBuf>,
+    /// `kms=URL` and its companions.
+    pub kms: KmsArgs,
     /// `threads=N`.
     pub threads: Option<usize>,
 }
@@ -105,6 +108,13 @@ impl MountOptions {
         match name {
             "keystore" => self.keystore = Some(PathBuf::from(value)),
             "key-file" | "key_file" => self.key_file = Some(PathBuf::from(value)),
+            "kms" => self.kms.url = Some(value.to_owned()),
+            "kms-credentials" => self.kms.credentials = Some(PathBuf::from(value)),
+            "kms-ca" => self.kms.ca = Some(PathBuf::from(value)),
+            "kms-region" => self.kms.region = Some(value.to_owned()),
+            "kms-grace" => {
+                self.kms.grace = Some(value.parse().map_err(|_| bad(name, value))?);
+            }
             "threads" => {
                 let threads = value.parse().ok().filter(|count| (1..=256).contains(count));
                 self.threads = Some(threads.ok_or_else(|| bad(name, value))?);
@@ -188,6 +198,15 @@ mod tests {
         assert_eq!(error.exit, Exit::Usage);
         assert_eq!(error.what, "unknown mount option: compress");
         assert_eq!(parse("turbo").unwrap_err().what, "unknown mount option: turbo");
+    }
+
+    #[test]
+    fn an_endpoint_may_stand_in_fstab() {
+        let options = parse("kms=https://kms.example:8443,kms-credentials=/etc/aws,kms-grace=5");
+        let kms = options.unwrap().kms;
+        assert_eq!(kms.url.as_deref(), Some("https://kms.example:8443"));
+        assert_eq!((kms.credentials, kms.grace), (Some("/etc/aws".into()), Some(5)));
+        assert!(parse("kms-grace=soon").is_err());
     }
 
     #[test]

@@ -5,17 +5,17 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::args::{Global, RewrapArgs};
 use super::exit::{CliError, Exit};
+use super::keys_from::KeysFrom;
 use super::live::Target;
 use super::mountinfo::text;
 use super::output::{Output, count};
 use super::progress::Progress;
-use super::{failure, interrupt, key, keystore};
+use super::{failure, interrupt, key};
 use crate::control::{Event, Request};
 use crate::volume::{Options, RewrapJob, Volume};
 
@@ -76,12 +76,13 @@ fn offline(
     vault: &Path,
     event: &mut dyn FnMut(Event),
 ) -> Result<Value, CliError> {
-    let keystore = Arc::new(keystore::open(global)?);
+    let keys = KeysFrom::open(&args.kms, global)?;
     let failed = |error| failure::volume(vault, &error);
-    let volume = Volume::open_vault(vault, keystore, Options::default()).map_err(failed)?;
+    let volume = Volume::open_vault(vault, keys.service(), Options::default());
+    let volume = volume.map_err(failed)?;
     let stop = interrupt::watch()?;
-    let keys = (args.key.as_deref(), args.to.as_deref());
-    let report = carry_out(&volume, vault, keys, &mut |news| {
+    let named = (args.key.as_deref(), args.to.as_deref());
+    let report = carry_out(&volume, vault, named, &mut |news| {
         event(news);
         !stop.is_set()
     });

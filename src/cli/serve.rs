@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::exit::{CliError, Exit};
+use super::keys_from::KeysFrom;
 use super::mount::Plan;
 use super::options::{Atime, Sync};
 use super::umount::{self, Detach};
@@ -23,12 +24,12 @@ use crate::keystore::{ClockTrust, Keystore, Unlock};
 use crate::volume::{Holder, Options, Volume, VolumeError};
 
 /// Mounts, serves until the end, and releases the vault.
-pub(super) fn run(plan: &Plan, unlock: &Unlock, detached: bool) -> Result<Exit, CliError> {
+pub(super) fn run(plan: &Plan, unlock: Option<&Unlock>, detached: bool) -> Result<Exit, CliError> {
     process::raise_open_files();
     process::clear_umask();
-    let keystore = Arc::new(Keystore::open(&plan.keystore, unlock)?);
+    let keys = open_keys(plan, unlock)?;
     process::lock_memory();
-    let volume = open(plan, &keystore)?;
+    let volume = open(plan, &keys)?;
     let options = fuse_options(plan);
     let mounted = fuse::mount(Arc::clone(&volume), &plan.vault, &plan.mountpoint, &options);
     let mounted = match mounted {
@@ -39,7 +40,7 @@ pub(super) fn run(plan: &Plan, unlock: &Unlock, detached: bool) -> Result<Exit, 
             return Err(explain_mount(&plan.mountpoint, &error));
         }
     };
-    let served = serve(plan, &volume, &keystore, &mounted, detached);
+    let served = serve(plan, &volume, &keys, &mounted, detached);
     if served.is_err() {
         // Nobody would ever answer at that mountpoint.
         end_mount(plan);
@@ -53,13 +54,13 @@ pub(super) fn run(plan: &Plan, unlock: &Unlock, detached: bool) -> Result<Exit, 
 fn serve(
     plan: &Plan,
     volume: &Arc<Volume>,
-    keystore: &Arc<Keystore>,
+    keys: &KeysFrom,
     mounted: &fuse::Mounted,
     detached: bool,
 ) -> Result<(), CliError> {
     volume.attach_kernel(mounted.kernel_cache());
     let _upkeep = volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
-    let _chores = Chores::start(keystore);
+    let _chores = keys.keystore().and_then(Chores::start);
     let runtime = RuntimeDir::open();
     let _server = listen(plan, volume, &runtime);
     let signals = watch_signals(plan)?;
@@ -74,11 +75,22 @@ fn serve(
     Ok(())
 }
 
-fn open(plan: &Plan, keystore: &Arc<Keystore>) -> Result<Arc<Volume>, CliError> {
+fn open_keys(plan: &Plan, unlock: Option<&Unlock>) -> Result<KeysFrom, CliError> {
+    match unlock {
+        Some(unlock) => Ok(KeysFrom::Keystore(Arc::new(Keystore::open(&plan.keystore, unlock)?))),
+        None => {
+            let keys = plan.kms.open_endpoint()?;
+            let missing = || CliError::new(Exit::Usage, "neither a keystore nor an endpoint");
+            keys.map(KeysFrom::Endpoint).ok_or_else(missing)
+        }
+    }
+}
+
+fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
     let options = Options { read_only: plan.read_only, suid: plan.options.suid == Some(true) };
     let patience = Instant::now() + PATIENCE;
     let volume = loop {
-        match Volume::open_vault(&plan.vault, keystore.clone(), options) {
+        match Volume::open_vault(&plan.vault, keys.service(), options) {
             // umount(8) returns while the daemon still writes; a mount right after it must work.
             Err(VolumeError::InUse(_)) if is_ending(plan) && Instant::now() < patience => {
                 std::thread::sleep(Duration::from_millis(20));
@@ -87,7 +99,9 @@ fn open(plan: &Plan, keystore: &Arc<Keystore>) -> Result<Arc<Volume>, CliError> 
         }
     };
     // The vault may have moved. A keystore that cannot be written is no reason not to read files.
-    if let Err(error) = keystore.register_volume(volume.id(), &plan.vault) {
+    if let Some(keystore) = keys.keystore()
+        && let Err(error) = keystore.register_volume(volume.id(), &plan.vault)
+    {
         log::warn!("the keystore does not learn where volume {} is: {error}", volume.id());
     }
     Ok(Arc::new(volume))

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::exit::{CliError, Exit};
 use super::mount::Plan;
 use super::mountinfo::text;
-use super::{cat, failure, rewrap};
+use super::{cat, failure, keys_from, rewrap};
 use crate::control::{Event, Failure, Handler, Request};
 use crate::envelope::{CrossMode, DirDescriptor};
 use crate::id::KeyId;
@@ -24,7 +24,7 @@ pub(super) fn handler(volume: Arc<Volume>, plan: &Plan) -> Arc<Handler> {
         volume,
         vault: plan.vault.clone(),
         mountpoint: plan.mountpoint.clone(),
-        keystore: plan.keystore.clone(),
+        keys_from: keys_from::describe(&plan.kms, &plan.keystore),
     };
     Arc::new(move |request, send: &mut dyn FnMut(Event) -> bool| {
         mount.answer(request, send).map_err(Failure::from)
@@ -35,7 +35,7 @@ struct Mount {
     volume: Arc<Volume>,
     vault: PathBuf,
     mountpoint: PathBuf,
-    keystore: PathBuf,
+    keys_from: (&'static str, String),
 }
 
 impl Mount {
@@ -48,7 +48,7 @@ impl Mount {
             Request::Status => Ok(json!({
                 "volume": self.volume.id().to_string(),
                 "mountpoint": text(&self.mountpoint),
-                "keystore": text(&self.keystore),
+                (self.keys_from.0): self.keys_from.1,
                 "pid": std::process::id(),
             })),
             Request::Rewrap { key, to, list } => {

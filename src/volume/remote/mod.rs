@@ -115,7 +115,13 @@ impl KeyService for RemoteKeys {
     }
 
     fn find_key(&self, name: &str) -> Result<KeyId> {
-        self.shared.describe(name).map(|(key, _)| key)
+        let found = self.shared.describe(name);
+        found.map(|(key, _)| key).map_err(|failed| match failed {
+            Failed::Refused(error) if error.aws_name().is_some() => {
+                VolumeError::Kms(error.to_string())
+            }
+            failed => failed.about(KeyId::from_bytes([0; 16])),
+        })
     }
 
     fn refresh(&self) -> Result<()> {
@@ -135,6 +141,25 @@ impl KeyService for RemoteKeys {
         let known = self.shared.keys();
         let health = |usable| if usable { KeyHealth::Usable } else { KeyHealth::Unusable };
         keys.iter().filter_map(|key| Some((*key, health(known.get(key)?.usable)))).collect()
+    }
+}
+
+/// Why nothing was learnt of a key.
+enum Failed {
+    Refused(EndpointError),
+    Strange,
+}
+
+impl Failed {
+    fn is_missing_key(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.aws_name() == Some("NotFoundException"))
+    }
+
+    fn about(self, key: KeyId) -> VolumeError {
+        match self {
+            Self::Refused(error) => refused(key, error),
+            Self::Strange => strange("DescribeKey gives no key id"),
+        }
     }
 }
 
@@ -162,13 +187,13 @@ impl Shared {
         let known = self.keys().get(&key).map(|known| known.name.clone());
         let name = known.unwrap_or_else(|| key.to_string());
         let found = match self.describe(&name) {
-            Err(VolumeError::KeyUnusable(_)) if !name.starts_with(MULTI_REGION) => {
+            Err(failed) if failed.is_missing_key() && !name.starts_with(MULTI_REGION) => {
                 let digits: String = name.chars().filter(|letter| *letter != '-').collect();
                 self.describe(&format!("{MULTI_REGION}{digits}"))
             }
             found => found,
         };
-        match found {
+        match found.map_err(|failed| failed.about(key)) {
             Ok((found, known)) if found == key => Ok(known),
             Ok(_) => Err(VolumeError::KeyUnusable(key)),
             Err(error) => {
@@ -183,12 +208,12 @@ impl Shared {
     }
 
     /// DescribeKey, and notes what it says.
-    fn describe(&self, name: &str) -> Result<(KeyId, Known)> {
-        let id = name.parse().unwrap_or(KeyId::from_bytes([0; 16]));
-        let answer = self.call("DescribeKey", &json!({ "KeyId": name }), id)?;
+    fn describe(&self, name: &str) -> Result<(KeyId, Known), Failed> {
+        let answer = self.line.call("DescribeKey", &json!({ "KeyId": name }));
+        let answer = answer.map_err(Failed::Refused)?;
         let metadata = &answer["KeyMetadata"];
         let text = |member: &str| metadata[member].as_str().unwrap_or_default();
-        let key = text("KeyId").parse().map_err(|_| strange("DescribeKey gives no key id"))?;
+        let key = text("KeyId").parse().map_err(|_| Failed::Strange)?;
         let known = Known {
             name: text("KeyId").to_owned(),
             usable: text("KeyState") == "Enabled",

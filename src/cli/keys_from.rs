@@ -1,0 +1,184 @@
+//! Where a vault's data keys come from: the keystore on this machine, or a KMS at an endpoint.
+//!
+//! The vault does not say: it is portable, and the same vault opens with the keystore itself, with
+//! an endpoint that serves it, and with that of another host which has the keys.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::args::Global;
+use super::exit::{CliError, Exit};
+use super::{keystore, paths};
+use crate::endpoint::{Credentials, Endpoint, EndpointError, Options as Patience};
+use crate::keystore::Keystore;
+use crate::volume::KeyService;
+use crate::volume::remote::RemoteKeys;
+
+/// Options of every command that opens a vault by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(super) struct KmsArgs {
+    /// Take data keys from a KMS at URL, not from the keystore on this machine
+    ///
+    /// https://HOST[:PORT], http://127.0.0.1:PORT or unix:/PATH: another kmsfs (kmsfs serve), or
+    /// AWS KMS itself.
+    #[arg(long = "kms", value_name = "URL")]
+    pub url: Option<String>,
+    /// The access key for it: a file as ~/.aws/credentials, readable by its owner only
+    #[arg(long = "kms-credentials", value_name = "FILE", requires = "url")]
+    pub credentials: Option<PathBuf>,
+    /// The certificates to trust for it, instead of the system's
+    #[arg(long = "kms-ca", value_name = "FILE", requires = "url")]
+    pub ca: Option<PathBuf>,
+    /// The AWS region; the host names of AWS tell it
+    #[arg(long = "kms-region", value_name = "REGION", requires = "url")]
+    pub region: Option<String>,
+    /// Seconds for which open files stay usable while the KMS does not answer
+    #[arg(long = "kms-grace", value_name = "SECONDS", requires = "url")]
+    pub grace: Option<u64>,
+}
+
+/// The source of a vault's keys, open.
+pub(super) enum KeysFrom {
+    /// The keystore on this machine.
+    Keystore(Arc<Keystore>),
+    /// A KMS at an endpoint.
+    Endpoint(Arc<RemoteKeys>),
+}
+
+impl KmsArgs {
+    /// The endpoint, if one is named: not connected yet.
+    pub(super) fn open_endpoint(&self) -> Result<Option<Arc<RemoteKeys>>, CliError> {
+        let Some(url) = &self.url else { return Ok(None) };
+        let address = url.parse().map_err(|error| unusable(&error))?;
+        let credentials =
+            self.credentials().map_err(|error| unusable(&error))?.ok_or_else(|| {
+                CliError::new(Exit::NoSecret, format!("no access key for the KMS at {url}")).advise(
+                    "add --kms-credentials FILE; 'kmsfs access-key create' makes one where the \
+                 keystore is",
+                )
+            })?;
+        let region = self.region.as_deref();
+        let endpoint = Endpoint::new(address, region, credentials, self.ca.as_deref(), PATIENCE);
+        let endpoint = endpoint.map_err(|error| unusable(&error))?;
+        let grace = self.grace.map_or(GRACE, Duration::from_secs);
+        let keys = RemoteKeys::new(endpoint, grace)
+            .map_err(|error| CliError::new(Exit::General, error.to_string()))?;
+        Ok(Some(Arc::new(keys)))
+    }
+
+    /// The same with paths that do not depend on the current directory.
+    pub(super) fn absolute(&self) -> Result<Self, CliError> {
+        let absolute = |path: &Option<PathBuf>| path.as_deref().map(paths::absolute).transpose();
+        Ok(Self {
+            credentials: absolute(&self.credentials)?,
+            ca: absolute(&self.ca)?,
+            ..self.clone()
+        })
+    }
+
+    /// What to say to another kmsfs for the same.
+    pub(super) fn words(&self) -> Vec<std::ffi::OsString> {
+        let text = |text: &Option<String>| text.clone().map(Into::into);
+        let path = |path: &Option<PathBuf>| path.clone().map(Into::into);
+        let all = [
+            ("--kms", text(&self.url)),
+            ("--kms-credentials", path(&self.credentials)),
+            ("--kms-ca", path(&self.ca)),
+            ("--kms-region", text(&self.region)),
+            ("--kms-grace", self.grace.map(|grace| grace.to_string().into())),
+        ];
+        let said = all.into_iter().filter_map(|(name, value)| Some([name.into(), value?]));
+        said.flatten().collect()
+    }
+
+    fn credentials(&self) -> Result<Option<Credentials>, EndpointError> {
+        if let Some(path) = &self.credentials {
+            return Credentials::from_file(path, PROFILE).map(Some);
+        }
+        let systemd = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let systemd = systemd.filter(|dir| dir.join(SYSTEMD_NAME).is_file());
+        systemd.map(|dir| Credentials::from_systemd(&dir)).transpose()
+    }
+}
+
+impl KeysFrom {
+    /// Opens what the command names: an endpoint, else the keystore.
+    pub(super) fn open(kms: &KmsArgs, global: &Global) -> Result<Self, CliError> {
+        match kms.open_endpoint()? {
+            Some(keys) => Ok(Self::Endpoint(keys)),
+            None => Ok(Self::Keystore(Arc::new(keystore::open(global)?))),
+        }
+    }
+
+    /// As a volume uses it.
+    pub(super) fn service(&self) -> Arc<dyn KeyService> {
+        match self {
+            Self::Keystore(keystore) => keystore.clone(),
+            Self::Endpoint(keys) => keys.clone(),
+        }
+    }
+
+    /// The keystore, when it is on this machine.
+    pub(super) fn keystore(&self) -> Option<&Arc<Keystore>> {
+        match self {
+            Self::Keystore(keystore) => Some(keystore),
+            Self::Endpoint(_) => None,
+        }
+    }
+}
+
+fn unusable(error: &EndpointError) -> CliError {
+    let exit = match error {
+        EndpointError::Address { .. } => Exit::Usage,
+        EndpointError::File { .. } => Exit::NoSecret,
+        _ => Exit::General,
+    };
+    CliError::new(exit, error.to_string())
+}
+
+/// Shown where the path of a keystore would be.
+pub(super) fn describe(kms: &KmsArgs, keystore: &Path) -> (&'static str, String) {
+    match &kms.url {
+        Some(url) => ("kms", url.clone()),
+        None => ("keystore", keystore.to_string_lossy().into_owned()),
+    }
+}
+
+/// How long one call may take: requests of the kernel wait for it.
+const PATIENCE: Patience =
+    Patience { attempt: Duration::from_secs(3), patience: Duration::from_secs(4) };
+const GRACE: Duration = Duration::from_secs(60);
+const PROFILE: &str = "default";
+const SYSTEMD_NAME: &str = crate::endpoint::credentials::CREDENTIAL;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_are_handed_on_as_they_were_given() {
+        let kms = KmsArgs {
+            url: Some("unix:/run/kms.sock".into()),
+            credentials: Some("/etc/aws".into()),
+            grace: Some(5),
+            ..KmsArgs::default()
+        };
+        let words = ["--kms", "unix:/run/kms.sock", "--kms-credentials", "/etc/aws"];
+        assert_eq!(kms.words(), [&words[..], &["--kms-grace", "5"]].concat());
+        assert!(KmsArgs::default().words().is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_needs_an_access_key_and_an_address() {
+        let open = |url: &str| {
+            let kms = KmsArgs { url: Some(url.into()), ..KmsArgs::default() };
+            kms.open_endpoint().err().unwrap().exit
+        };
+        assert_eq!(open("https://kms.example"), Exit::NoSecret);
+        assert_eq!(open("http://kms.example"), Exit::Usage);
+        assert!(KmsArgs::default().open_endpoint().unwrap().is_none());
+    }
+}
