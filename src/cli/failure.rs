@@ -42,6 +42,7 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::Locked(_)
         | E::Tampered { .. }
         | E::RowSetTampered
+        | E::AuditUnwritable(_)
         | E::Database { .. } => Exit::KeystoreUnusable,
         E::WrongUnlock { .. } => Exit::WrongSecret,
         E::Token(error) => token_exit(error),

@@ -117,6 +117,10 @@ labels! {
     KeystoreKeyFile = "kmsfs/1/keystore/key-file",
     /// Seals an exported keystore.
     KeystoreExport = "kmsfs/1/keystore/export",
+    /// Seals the records of a keystore's audit log.
+    AuditRecord = "kmsfs/1/audit/record",
+    /// The seed of the key that signs the audit log's checkpoints.
+    AuditSigning = "kmsfs/1/audit/signing",
 }
 
 #[cfg(test)]

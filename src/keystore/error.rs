@@ -131,6 +131,8 @@ pub enum KeystoreError {
         /// SQLite's words.
         detail: String,
     },
+    /// An operation could not be written to the audit log, which is required. The reason is given.
+    AuditUnwritable(String),
     /// A primitive failed.
     Crypto(CryptoError),
     /// A PKCS#11 token failed.
@@ -234,6 +236,7 @@ impl KeystoreError {
             | Self::Export { .. }
             | Self::Io { .. }
             | Self::Database { .. }
+            | Self::AuditUnwritable(_)
             | Self::Crypto(_)
             | Self::Token(_) => "KMSInternalException",
         }
@@ -351,6 +354,7 @@ impl KeystoreError {
             Self::Database { path, detail } => {
                 write!(f, "keystore '{}': {detail}", path.display())
             }
+            Self::AuditUnwritable(reason) => write!(f, "the audit log cannot be written: {reason}"),
             Self::Crypto(error) => write!(f, "{error}"),
             Self::Token(error) => write!(f, "{error}"),
             _ => f.write_str(self.aws_name()),

@@ -24,6 +24,7 @@ use std::time::SystemTime;
 mod access;
 mod action;
 mod alias;
+pub mod audit;
 mod blob;
 mod cache;
 mod caller;

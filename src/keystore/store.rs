@@ -253,7 +253,7 @@ pub(super) enum Sharing {
 }
 
 /// What has to be said before the file is first read.
-fn harden(connection: &mut Connection, sharing: Sharing) -> rusqlite::Result<()> {
+pub(super) fn harden(connection: &mut Connection, sharing: Sharing) -> rusqlite::Result<()> {
     connection.busy_handler(Some(wait_for_lock))?;
     // A file edited by hand may bring triggers, views and functions of its own: none of them runs.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -266,7 +266,7 @@ fn harden(connection: &mut Connection, sharing: Sharing) -> rusqlite::Result<()>
     Ok(())
 }
 
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update_and_check(None, "secure_delete", "ON", |_| Ok(()))?;
@@ -462,7 +462,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-fn fault(path: &Path, error: &rusqlite::Error) -> KeystoreError {
+pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> KeystoreError {
     let path = path.to_owned();
     let advice = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

@@ -1,0 +1,137 @@
+//! The log as JSON lines, for archives and for people who check it without any key.
+//!
+//! Line by line: `{"anchor": …}` says where the chain begins, `{"record": …}` is an event with the
+//! hashes before and after it, `{"checkpoint": …}` a signed place.
+
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Audit;
+use super::chain::{Position, hex32};
+use super::checkpoint::Checkpoint;
+use super::event::Event;
+use super::file::RecordRow;
+use super::filter::{AuditFilter, PAGE};
+use super::verify::{AuditReport, Walker};
+use crate::crypto::ed25519::PublicKey;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::file::io_error;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Anchor(Anchor),
+    Record(ExportedRecord),
+    Checkpoint(Checkpoint),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Anchor {
+    #[serde(flatten)]
+    place: Checkpoint,
+    /// Only chosen records follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ExportedRecord {
+    seq: u64,
+    #[serde(with = "hex32")]
+    previous: [u8; 32],
+    #[serde(with = "hex32")]
+    hash: [u8; 32],
+    event: serde_json::Value,
+}
+
+impl Audit {
+    /// Writes the records that match, with what it takes to check them. Returns how many.
+    /// Errors: `Tampered`, `Io` if `out` fails; those of the file.
+    pub(in crate::keystore) fn export(
+        &self,
+        filter: &AuditFilter,
+        out: &mut dyn Write,
+    ) -> Result<u64, KeystoreError> {
+        self.flush()?;
+        let start =
+            self.log().with(|file| file.read(|rows| Ok((rows.anchor()?, rows.checkpoints()?))))?;
+        let Some((anchor, signed)) = start else { return Ok(0) };
+        let keys = &self.log().keys;
+        let place = keys.statement(&anchor);
+        let mut previous = place.position;
+        print(out, &Line::Anchor(Anchor { place, partial: !filter.is_open() }))?;
+        let mut signed = signed.iter().map(|row| keys.statement(row)).peekable();
+        let mut count = 0;
+        loop {
+            let page =
+                self.log().with(|file| file.read(|rows| rows.records(previous.seq, PAGE)))?;
+            let Some(page) = page.filter(|page| !page.is_empty()) else { return Ok(count) };
+            for row in page {
+                let position = row.position;
+                if let Some(record) = self.exported(previous, &row, filter)? {
+                    print(out, &Line::Record(record))?;
+                    count += 1;
+                }
+                previous = position;
+                while let Some(due) = signed.next_if(|due| due.position.seq <= position.seq) {
+                    print(out, &Line::Checkpoint(due))?;
+                }
+            }
+        }
+    }
+
+    fn exported(
+        &self,
+        previous: Position,
+        row: &RecordRow,
+        filter: &AuditFilter,
+    ) -> Result<Option<ExportedRecord>, KeystoreError> {
+        let event: Event = self.log().keys.event(row)?;
+        if !filter.matches(&event) {
+            return Ok(None);
+        }
+        let Position { seq, hash } = row.position;
+        let event = serde_json::to_value(&event).expect("an event is plain data");
+        Ok(Some(ExportedRecord { seq, previous: previous.hash, hash, event }))
+    }
+}
+
+/// Checks an export with nothing but the public key.
+/// Errors: those of reading. What is wrong with the export is in the report.
+pub fn verify_export(export: impl BufRead, key: &PublicKey) -> io::Result<AuditReport> {
+    let mut walker: Option<Walker<'_>> = None;
+    let mut broken = Vec::new();
+    for (number, text) in (1_u64..).zip(export.lines()) {
+        match (serde_json::from_str(&text?), &mut walker) {
+            (Ok(Line::Anchor(anchor)), None) => {
+                let begun = walker.insert(Walker::new(&anchor.place, key));
+                begun.report.partial = anchor.partial;
+            }
+            (Ok(Line::Record(record)), Some(walker)) => follow(walker, &record),
+            (Ok(Line::Checkpoint(checkpoint)), Some(walker)) => walker.checkpoint(&checkpoint),
+            (Ok(_), _) => broken.push(format!("line {number} stands where it does not belong")),
+            (Err(error), _) => broken.push(format!("line {number} cannot be read: {error}")),
+        }
+    }
+    let mut report = walker.map(|walker| walker.report).unwrap_or_else(|| {
+        broken.push("no line says where the log begins".to_owned());
+        AuditReport::default()
+    });
+    broken.into_iter().for_each(|what| report.problem(0, what));
+    Ok(report)
+}
+
+fn follow(walker: &mut Walker<'_>, record: &ExportedRecord) {
+    if walker.report.partial {
+        walker.leap(Position { seq: record.seq.saturating_sub(1), hash: record.previous });
+    }
+    let line = serde_json::to_string(&record.event).expect("it was read from JSON");
+    walker.record(Position { seq: record.seq, hash: record.hash }, Some(&line));
+}
+
+fn print(out: &mut dyn Write, line: &Line) -> Result<(), KeystoreError> {
+    let text = serde_json::to_string(line).expect("a line is plain data");
+    writeln!(out, "{text}").map_err(|error| io_error(Path::new("export"), "write", error))
+}

@@ -1,0 +1,287 @@
+//! The file of the audit log: its SQL. Knows rows and bytes, nothing of what is sealed in them.
+//!
+//! The same care as for the keystore's own file: WAL, `synchronous=FULL`, mode 0600, several
+//! processes at once.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+use super::chain::Position;
+use super::event::EventTime;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::file::{Draft, inspect};
+use crate::keystore::store::{self, Sharing};
+
+/// A row of `record`.
+pub(super) struct RecordRow {
+    pub(super) position: Position,
+    pub(super) sealed: Vec<u8>,
+}
+
+/// A signed place, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SignedRow {
+    pub(super) position: Position,
+    pub(super) time: EventTime,
+    pub(super) signature: Vec<u8>,
+}
+
+/// An open log.
+pub(super) struct AuditFile {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl AuditFile {
+    /// Opens the log at `path`; `None` if there is none.
+    /// Errors: `NotAKeystore` for a file that is something else, `NewerSchema`, `Locked`,
+    /// `Database`, `Io`.
+    pub(super) fn open(path: &Path, sharing: Sharing) -> Result<Option<Self>, KeystoreError> {
+        match inspect(path) {
+            Err(KeystoreError::Missing(_)) => return Ok(None),
+            there => there?,
+        }
+        let file = Self::connect(path, sharing)?;
+        file.identify()?;
+        file.run(store::configure)?;
+        Ok(Some(file))
+    }
+
+    /// Makes an empty log that begins behind `anchor`. It appears under its name when it is whole.
+    /// Errors: `Exists`, `Io`, `Database`.
+    pub(super) fn create(
+        path: &Path,
+        anchor: &SignedRow,
+        since: &[u8],
+    ) -> Result<(), KeystoreError> {
+        let draft = Draft::begin(path)?;
+        let mut file = Self::connect(draft.path(), Sharing::Alone)?;
+        file.run(store::configure)?;
+        file.run(|connection| connection.execute_batch(include_str!("schema.sql")))?;
+        file.write(|rows| {
+            rows.put_anchor(anchor)?;
+            rows.put_last_use(&[0; 16], since)
+        })?;
+        file.close()?;
+        draft.publish()
+    }
+
+    fn connect(path: &Path, sharing: Sharing) -> Result<Self, KeystoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)
+            .and_then(|mut connection| store::harden(&mut connection, sharing).map(|()| connection))
+            .map_err(|error| store::fault(path, &error))?;
+        Ok(Self { connection, path: path.to_owned() })
+    }
+
+    fn identify(&self) -> Result<(), KeystoreError> {
+        let number = |name| -> Result<i64, KeystoreError> {
+            self.run(|connection| connection.pragma_query_value(None, name, |row| row.get(0)))
+        };
+        let (application, found) = (number("application_id")?, number("user_version")?);
+        let path = self.path.clone();
+        match (application, found) {
+            (APPLICATION, 1..=SCHEMA) => Ok(()),
+            (APPLICATION, 2..) => {
+                Err(KeystoreError::NewerSchema { path, found, supported: SCHEMA })
+            }
+            _ => Err(KeystoreError::NotAKeystore(path)),
+        }
+    }
+
+    /// Runs `work` on one consistent state of the file.
+    pub(super) fn read<T>(
+        &mut self,
+        work: impl FnOnce(&Rows<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.transaction(TransactionBehavior::Deferred, work)
+    }
+
+    /// Runs `work` as the only writer; durable when it returns `Ok`.
+    pub(super) fn write<T>(
+        &mut self,
+        work: impl FnOnce(&Rows<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.transaction(TransactionBehavior::Immediate, work)
+    }
+
+    fn transaction<T>(
+        &mut self,
+        behavior: TransactionBehavior,
+        work: impl FnOnce(&Rows<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        let path = &self.path;
+        let begun = self.connection.transaction_with_behavior(behavior);
+        let transaction = begun.map_err(|error| store::fault(path, &error))?;
+        let done = work(&Rows { connection: &transaction, path })?;
+        transaction.commit().map_err(|error| store::fault(path, &error))?;
+        Ok(done)
+    }
+
+    fn run<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, KeystoreError> {
+        work(&self.connection).map_err(|error| store::fault(&self.path, &error))
+    }
+
+    fn close(self) -> Result<(), KeystoreError> {
+        let Self { connection, path } = self;
+        connection.close().map_err(|(_, error)| store::fault(&path, &error))
+    }
+}
+
+/// The rows, as one transaction sees them.
+pub(super) struct Rows<'a> {
+    connection: &'a Connection,
+    path: &'a Path,
+}
+
+impl Rows<'_> {
+    /// The newest record's place; that of the anchor in an empty log.
+    pub(super) fn head(&self) -> Result<Position, KeystoreError> {
+        let last = self.run(|connection| {
+            let mut query = connection
+                .prepare_cached("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1")?;
+            query.query_row([], |row| read_position(row, 0)).optional()
+        })?;
+        last.map_or_else(|| Ok(self.anchor()?.position), Ok)
+    }
+
+    /// The hash of a record that is there.
+    pub(super) fn hash(&self, seq: u64) -> Result<Option<[u8; 32]>, KeystoreError> {
+        self.run(|connection| {
+            let mut query = connection.prepare_cached("SELECT hash FROM record WHERE seq = ?1")?;
+            query.query_row([signed(seq)], |row| row.get(0)).optional()
+        })
+    }
+
+    pub(super) fn put_record(&self, row: &RecordRow) -> Result<(), KeystoreError> {
+        const SQL: &str = "INSERT INTO record (seq, hash, sealed) VALUES (?1, ?2, ?3)";
+        let Position { seq, hash } = row.position;
+        self.run(|connection| {
+            connection.prepare_cached(SQL)?.execute(params![signed(seq), hash, row.sealed])
+        })
+        .map(drop)
+    }
+
+    /// At most `limit` records behind `seq`, in order.
+    pub(super) fn records(&self, seq: u64, limit: u32) -> Result<Vec<RecordRow>, KeystoreError> {
+        const SQL: &str = "SELECT seq, hash, sealed FROM record WHERE seq > ?1
+             ORDER BY seq LIMIT ?2";
+        self.run(|connection| {
+            let mut query = connection.prepare_cached(SQL)?;
+            let rows = query.query_map(params![signed(seq), limit], |row| {
+                Ok(RecordRow { position: read_position(row, 0)?, sealed: row.get(2)? })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// Deletes the records, and the checkpoints, up to and with `seq`.
+    pub(super) fn delete_until(&self, seq: u64) -> Result<(), KeystoreError> {
+        self.run(|connection| {
+            connection.execute("DELETE FROM record WHERE seq <= ?1", [signed(seq)])?;
+            connection.execute("DELETE FROM checkpoint WHERE seq <= ?1", [signed(seq)])
+        })
+        .map(drop)
+    }
+
+    pub(super) fn anchor(&self) -> Result<SignedRow, KeystoreError> {
+        self.run(|connection| {
+            let mut query =
+                connection.prepare_cached("SELECT seq, hash, time, signature FROM anchor")?;
+            query.query_row([], read_signed)
+        })
+    }
+
+    pub(super) fn put_anchor(&self, row: &SignedRow) -> Result<(), KeystoreError> {
+        const SQL: &str = "INSERT INTO anchor (one, seq, hash, time, signature)
+             VALUES (1, ?1, ?2, ?3, ?4) ON CONFLICT (one) DO UPDATE SET
+             seq = excluded.seq, hash = excluded.hash, time = excluded.time,
+             signature = excluded.signature";
+        self.put_signed(SQL, row)
+    }
+
+    /// The checkpoints, oldest first.
+    pub(super) fn checkpoints(&self) -> Result<Vec<SignedRow>, KeystoreError> {
+        const SQL: &str = "SELECT seq, hash, time, signature FROM checkpoint ORDER BY seq";
+        self.run(|connection| connection.prepare_cached(SQL)?.query_map([], read_signed)?.collect())
+    }
+
+    pub(super) fn last_checkpoint(&self) -> Result<Option<SignedRow>, KeystoreError> {
+        const SQL: &str = "SELECT seq, hash, time, signature FROM checkpoint
+             ORDER BY seq DESC LIMIT 1";
+        self.run(|connection| connection.prepare_cached(SQL)?.query_row([], read_signed).optional())
+    }
+
+    pub(super) fn put_checkpoint(&self, row: &SignedRow) -> Result<(), KeystoreError> {
+        const SQL: &str = "INSERT OR REPLACE INTO checkpoint (seq, hash, time, signature)
+             VALUES (?1, ?2, ?3, ?4)";
+        self.put_signed(SQL, row)
+    }
+
+    fn put_signed(&self, sql: &str, row: &SignedRow) -> Result<(), KeystoreError> {
+        let SignedRow { position, time, signature } = row;
+        self.run(|connection| {
+            let values = params![signed(position.seq), position.hash, time.millis(), signature];
+            connection.prepare_cached(sql)?.execute(values)
+        })
+        .map(drop)
+    }
+
+    pub(super) fn last_use(&self, key: &[u8; 16]) -> Result<Option<Vec<u8>>, KeystoreError> {
+        self.run(|connection| {
+            let mut query =
+                connection.prepare_cached("SELECT sealed FROM last_use WHERE key_id = ?1")?;
+            query.query_row([key], |row| row.get(0)).optional()
+        })
+    }
+
+    pub(super) fn put_last_use(&self, key: &[u8; 16], sealed: &[u8]) -> Result<(), KeystoreError> {
+        const SQL: &str = "INSERT INTO last_use (key_id, sealed) VALUES (?1, ?2)
+             ON CONFLICT (key_id) DO UPDATE SET sealed = excluded.sealed";
+        self.run(|connection| connection.prepare_cached(SQL)?.execute(params![key, sealed]))
+            .map(drop)
+    }
+
+    /// What SQLite's own check finds wrong.
+    pub(super) fn damage(&self) -> Result<Vec<String>, KeystoreError> {
+        self.run(|connection| {
+            let mut check = connection.prepare("PRAGMA integrity_check")?;
+            let lines = check.query_map([], |row| row.get(0))?;
+            let mut found: Vec<String> = lines.collect::<rusqlite::Result<_>>()?;
+            found.retain(|line| line != "ok");
+            Ok(found)
+        })
+    }
+
+    fn run<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, KeystoreError> {
+        work(self.connection).map_err(|error| store::fault(self.path, &error))
+    }
+}
+
+fn read_position(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Position> {
+    // Nobody but an editor by hand makes a negative number: it fits into no chain.
+    let seq = u64::try_from(row.get::<_, i64>(at)?).unwrap_or(u64::MAX);
+    Ok(Position { seq, hash: row.get(at + 1)? })
+}
+
+fn read_signed(row: &rusqlite::Row<'_>) -> rusqlite::Result<SignedRow> {
+    Ok(SignedRow {
+        position: read_position(row, 0)?,
+        time: EventTime::from_millis(row.get(2)?),
+        signature: row.get(3)?,
+    })
+}
+
+fn signed(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+const APPLICATION: i64 = 0x6b6d_6175;
+const SCHEMA: i64 = 1;

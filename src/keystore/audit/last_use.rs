@@ -1,0 +1,122 @@
+//! The last cryptographic operation of each key, written along with the records.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Audit;
+use super::event::{Event, EventTime};
+use super::file::Rows;
+use super::keys::AuditKeys;
+use crate::id::KeyId;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::id::KeyRef;
+
+/// The last successful cryptographic operation with a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastUse {
+    /// The operation.
+    pub operation: String,
+    /// When.
+    pub time: EventTime,
+    /// The request.
+    pub request_id: String,
+}
+
+/// What is known about the use of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyUsage {
+    /// Since when uses are written down; `None` while no log was written.
+    pub since: Option<EventTime>,
+    /// The last use since then.
+    pub last: Option<LastUse>,
+}
+
+/// The newest use of each key in a batch.
+pub(super) struct LastUses(HashMap<KeyId, LastUse>);
+
+impl LastUses {
+    pub(super) fn of(events: &[&Event]) -> Self {
+        let mut uses = HashMap::new();
+        for event in events.iter().filter(|event| event.is_success()) {
+            let Some((key, operation)) = used_key(event) else { continue };
+            uses.insert(
+                key,
+                LastUse {
+                    operation: operation.to_owned(),
+                    time: event.end(),
+                    request_id: event.request_id.clone(),
+                },
+            );
+        }
+        Self(uses)
+    }
+
+    /// Replaces what is stored, unless that is newer.
+    pub(super) fn store(&self, keys: &AuditKeys, rows: &Rows<'_>) -> Result<(), KeystoreError> {
+        for (key, used) in &self.0 {
+            let id = key.as_bytes();
+            let stored = rows.last_use(id)?.and_then(|sealed| read(keys, id, &sealed));
+            if stored.is_some_and(|stored| stored.time > used.time) {
+                continue;
+            }
+            let body = serde_json::to_vec(used).expect("it is plain data");
+            rows.put_last_use(id, &keys.seal_last_use(id, &body)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Audit {
+    /// What is known about the use of a key, up to now.
+    pub(in crate::keystore) fn key_usage(&self, key: KeyId) -> Result<KeyUsage, KeystoreError> {
+        self.flush()?;
+        let keys = &self.log().keys;
+        let found = self.log().with(|file| {
+            file.read(|rows| {
+                let since = rows.last_use(&[0; 16])?;
+                let since = since.and_then(|sealed| keys.open_last_use(&[0; 16], &sealed).ok());
+                let since = since.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+                let last = rows.last_use(key.as_bytes())?;
+                let last = last.and_then(|sealed| read(keys, key.as_bytes(), &sealed));
+                Ok(KeyUsage { since, last })
+            })
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+}
+
+fn read(keys: &AuditKeys, key: &[u8; 16], sealed: &[u8]) -> Option<LastUse> {
+    serde_json::from_slice(&keys.open_last_use(key, sealed).ok()?).ok()
+}
+
+/// The key that an event used, and the name of the operation in AWS's list of uses.
+fn used_key(event: &Event) -> Option<(KeyId, &str)> {
+    let operation = match event.operation.as_ref() {
+        "ReEncryptFrom" | "ReEncryptTo" => "ReEncrypt",
+        other => other,
+    };
+    if !USES.contains(&operation) {
+        return None;
+    }
+    match event.key.as_deref()?.parse().ok()? {
+        KeyRef::Id(key) => Some((key, operation)),
+        KeyRef::Alias(_) => None,
+    }
+}
+
+/// Source: KeyLastUsageTrackingOperation of the AWS KMS API.
+const USES: [&str; 12] = [
+    "Decrypt",
+    "DeriveSharedSecret",
+    "Encrypt",
+    "GenerateDataKey",
+    "GenerateDataKeyPair",
+    "GenerateDataKeyPairWithoutPlaintext",
+    "GenerateDataKeyWithoutPlaintext",
+    "GenerateMac",
+    "ReEncrypt",
+    "Sign",
+    "Verify",
+    "VerifyMac",
+];

@@ -1,0 +1,203 @@
+//! The audit log: every operation, who asked for it and what came of it.
+//!
+//! It is a file of its own beside the keystore, `<keystore>.audit`, that every process with the
+//! keystore appends to. Each record is sealed under a key derived from the root key, bound to its
+//! number, and chained to the one before by a hash over what it says ([`chain`]), so that an export
+//! can be checked by somebody who has no key. Signed places of the chain ([`checkpoint`]) tell
+//! them that it is the keystore's. The keystore's own file notes a recent place, so that a log
+//! that was cut, replaced or removed is noticed ([`log`]).
+//!
+//! What is written when: [`writer`]. What it can and cannot prove: docs/AUDIT.md.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+mod chain;
+mod checkpoint;
+mod event;
+mod export;
+mod file;
+mod filter;
+mod keys;
+mod last_use;
+mod log;
+mod opens;
+mod prune;
+mod verify;
+mod writer;
+
+pub use chain::Position;
+pub use checkpoint::Checkpoint;
+pub use event::{Event, EventTime, SUCCESS, request_id};
+pub use export::verify_export;
+pub use filter::AuditFilter;
+pub use last_use::{KeyUsage, LastUse};
+pub use prune::Pruned;
+pub use verify::AuditReport;
+
+use keys::AuditKeys;
+use log::Log;
+use opens::First;
+pub(super) use opens::OpenKey;
+use writer::Writer;
+
+use super::error::KeystoreError;
+use super::root::RootKey;
+use super::store::Sharing;
+use crate::crypto::ed25519::PublicKey;
+
+/// What happens to an operation that cannot be written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditMode {
+    /// It is done all the same; that a record is missing is written down as soon as possible.
+    #[default]
+    BestEffort,
+    /// It is refused. Operations wait for the disk.
+    Required,
+}
+
+/// One record of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditRecord {
+    /// Its place.
+    #[serde(flatten)]
+    pub position: Position,
+    /// What it says.
+    pub event: Event,
+}
+
+/// What the keystore's own file says about the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AuditNote {
+    #[serde(default)]
+    pub(super) mode: AuditMode,
+    /// A place that the log has had.
+    #[serde(default)]
+    pub(super) noted: Option<Position>,
+}
+
+/// The log of an open keystore.
+pub(super) struct Audit {
+    writer: Writer,
+    required: AtomicBool,
+}
+
+impl Audit {
+    /// The log of the keystore at `keystore`. Touches no file before there is something to write.
+    pub(super) fn new(keystore: &Path, root: &RootKey, sharing: Sharing) -> Self {
+        let log = Log::new(place(keystore), sharing, AuditKeys::new(root));
+        Self { writer: Writer::new(log), required: AtomicBool::new(false) }
+    }
+
+    /// Learns what the keystore's own file says.
+    pub(super) fn learn(&self, note: &AuditNote) {
+        self.required.store(note.mode == AuditMode::Required, Ordering::Relaxed);
+        if let Some(noted) = note.noted {
+            self.log().learn(noted);
+        }
+    }
+
+    /// The mode that this process knows of.
+    pub(super) fn mode(&self) -> AuditMode {
+        match self.required.load(Ordering::Relaxed) {
+            true => AuditMode::Required,
+            false => AuditMode::BestEffort,
+        }
+    }
+
+    /// Writes down an event: soon, or before it returns if the log is required.
+    /// Errors: `AuditUnwritable`, only if the log is required.
+    pub(super) fn record(&self, event: Event) -> Result<(), KeystoreError> {
+        match self.mode() {
+            AuditMode::BestEffort => {
+                self.writer.push(event);
+                Ok(())
+            }
+            AuditMode::Required => self.writer.write(event),
+        }
+    }
+
+    /// Writes down an event that is durable when this returns `Ok`.
+    /// Errors: `AuditUnwritable`.
+    pub(super) fn record_durably(&self, event: Event) -> Result<(), KeystoreError> {
+        self.writer.write(event)
+    }
+
+    /// Counts an open of a file. If the log is required, the first open by a user in a minute waits
+    /// for the disk like every operation.
+    /// Errors: `AuditUnwritable`, only if the log is required; `Crypto`.
+    pub(super) fn count_open(
+        &self,
+        key: OpenKey,
+        time: EventTime,
+        describe: impl FnOnce() -> Result<Event, KeystoreError>,
+    ) -> Result<(), KeystoreError> {
+        let first = match self.mode() {
+            AuditMode::BestEffort => First::Counted,
+            AuditMode::Required => First::Written,
+        };
+        self.writer.count_open(key, time, first, describe)
+    }
+
+    /// Writes what is queued.
+    /// Errors: `AuditUnwritable`.
+    pub(super) fn flush(&self) -> Result<(), KeystoreError> {
+        self.writer.flush()
+    }
+
+    /// Signs the end of the log as it is now. `None` if there is no log.
+    pub(super) fn checkpoint(&self, now: SystemTime) -> Result<Option<Checkpoint>, KeystoreError> {
+        self.flush()?;
+        let made = self.log().checkpoint(now)?;
+        if let Some(checkpoint) = &made {
+            self.writer.signed(checkpoint.position);
+        }
+        Ok(made)
+    }
+
+    /// What the keystore's file should note: the newest record that this process knows of, if that
+    /// is news.
+    pub(super) fn news(&self, noted: Option<Position>) -> Option<Position> {
+        newer(self.writer.newest().head, noted)
+    }
+
+    /// The newest signed place that this process knows of, if the keystore has not noted it.
+    pub(super) fn unnoted_checkpoint(&self, noted: Option<Position>) -> Option<Position> {
+        newer(self.writer.newest().signed, noted)
+    }
+
+    /// What checks the signatures.
+    pub(super) fn public_key(&self) -> PublicKey {
+        self.log().keys.public()
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        self.log().path()
+    }
+
+    /// Events that wait; events written and events lost by this process.
+    pub(super) fn counts(&self) -> (usize, u64, u64) {
+        let (written, lost) = self.writer.totals();
+        (self.writer.depth(), written, lost)
+    }
+
+    fn log(&self) -> &Log {
+        self.writer.log()
+    }
+}
+
+/// Where the log of a keystore is.
+pub(super) fn place(keystore: &Path) -> PathBuf {
+    let mut name = keystore.as_os_str().to_owned();
+    name.push(".audit");
+    name.into()
+}
+
+fn newer(place: Option<Position>, noted: Option<Position>) -> Option<Position> {
+    place.filter(|place| noted.is_none_or(|noted| noted.seq < place.seq))
+}

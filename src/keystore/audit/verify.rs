@@ -1,0 +1,236 @@
+//! Is the log whole? Looks at every record, changes nothing.
+
+use serde::Serialize;
+
+use super::Audit;
+use super::chain::Position;
+use super::checkpoint::{Checkpoint, Statement};
+use super::event::Event;
+use super::file::{RecordRow, Rows, SignedRow};
+use super::filter::PAGE;
+use super::log::GAP;
+use crate::crypto::ed25519::PublicKey;
+use crate::keystore::error::KeystoreError;
+
+/// What a verification found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AuditReport {
+    /// The id of the keystore whose log it is, a UUID.
+    pub keystore: String,
+    /// Records that were looked at.
+    pub records: u64,
+    /// The number of the first of them.
+    pub first: Option<u64>,
+    /// The number of the last.
+    pub last: Option<u64>,
+    /// Signed places that are good.
+    pub checkpoints: u64,
+    /// The last record that a good signature covers.
+    pub signed_until: Option<u64>,
+    /// Events that could not be written when they happened, as records say.
+    pub lost: u64,
+    /// An export of chosen records: that none of them is missing cannot be shown.
+    pub partial: bool,
+    /// The first record that is not as it was written, or is missing.
+    pub first_bad: Option<u64>,
+    /// Everything that is wrong, a sentence each. Empty for a good log.
+    pub problems: Vec<String>,
+}
+
+impl AuditReport {
+    /// True if nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    pub(super) fn problem(&mut self, seq: u64, what: String) {
+        self.first_bad = Some(self.first_bad.map_or(seq, |first| first.min(seq)));
+        // One edit by hand may break each record behind it.
+        if self.problems.len() < MOST_PROBLEMS {
+            self.problems.push(what);
+        }
+    }
+}
+
+/// Follows the chain from record to record.
+pub(super) struct Walker<'a> {
+    key: &'a PublicKey,
+    head: Position,
+    pub(super) report: AuditReport,
+}
+
+impl<'a> Walker<'a> {
+    /// Starts behind `anchor`.
+    pub(super) fn new(anchor: &Checkpoint, key: &'a PublicKey) -> Self {
+        let report = AuditReport { keystore: anchor.keystore.clone(), ..Default::default() };
+        let mut walker = Self { key, head: anchor.position, report };
+        if anchor.check(Statement::Anchor, key).is_err() {
+            let what = "the place where the log begins is not signed by this key";
+            walker.report.problem(anchor.position.seq, what.to_owned());
+        }
+        walker
+    }
+
+    /// Goes on behind `place`: what lies between is not shown.
+    pub(super) fn leap(&mut self, place: Position) {
+        self.head = place;
+    }
+
+    /// Looks at the next record; `line` is what it says, if it authenticates.
+    pub(super) fn record(&mut self, position: Position, line: Option<&str>) {
+        let (seq, expected) = (position.seq, self.head.seq + 1);
+        self.report.records += 1;
+        self.report.first.get_or_insert(seq);
+        match line {
+            None => self.report.problem(seq, format!("record {seq} was changed")),
+            Some(line) if self.head.followed_by(seq, line) == position => {
+                if seq != expected {
+                    let last = seq - 1;
+                    let what =
+                        format!("records {expected} to {last} are missing, as record {seq} says");
+                    self.report.problem(expected, what);
+                }
+                self.said(seq, line);
+            }
+            Some(_) if seq > expected => self.removed(expected, seq - 1),
+            Some(_) => {
+                self.report.problem(seq, format!("record {seq} does not follow the one before it"));
+            }
+        }
+        self.head = position;
+        self.report.last = Some(seq);
+    }
+
+    fn removed(&mut self, first: u64, last: u64) {
+        let what = if first == last {
+            format!("record {first} was removed")
+        } else {
+            format!("records {first} to {last} were removed")
+        };
+        self.report.problem(first, what);
+    }
+
+    /// What a record says about the log itself.
+    fn said(&mut self, seq: u64, line: &str) {
+        if !line.contains(GAP) {
+            return;
+        }
+        let Ok(event) = serde_json::from_str::<Event>(line) else { return };
+        match (event.operation.as_ref(), event.result.as_ref()) {
+            (GAP, "RecordsLost") => self.report.lost += event.count,
+            (GAP, "RecordsMissing") if self.report.first_bad.is_none_or(|bad| bad >= seq) => {
+                let detail = event.detail.unwrap_or_default();
+                self.report.problem(seq, format!("record {seq} says: {detail}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Compares with a checkpoint: the next one, once its record or a later one was seen.
+    pub(super) fn checkpoint(&mut self, checkpoint: &Checkpoint) {
+        let (place, head) = (checkpoint.position, self.head);
+        let seq = place.seq;
+        let good = checkpoint.keystore == self.report.keystore
+            && checkpoint.check(Statement::Checkpoint, self.key).is_ok();
+        if !good {
+            let what = format!("the checkpoint of record {seq} is not signed by this key");
+            self.report.problem(seq, what);
+        } else if place == head {
+            self.report.checkpoints += 1;
+            self.report.signed_until = Some(seq);
+        } else if self.report.partial {
+            // Its record is not shown.
+        } else if seq == head.seq {
+            self.report.problem(seq, format!("record {seq} is not the one that was signed"));
+        } else if seq < head.seq {
+            self.report.problem(seq, format!("record {seq} was signed, and is gone"));
+        } else {
+            self.expect(place, "a checkpoint");
+        }
+    }
+
+    /// Notes that the log should have reached `place`, or passed it.
+    pub(super) fn expect(&mut self, place: Position, who: &str) {
+        if place.seq > self.head.seq {
+            let what = format!(
+                "the log ends with record {}, and {who} knows record {}: the end was cut off",
+                self.head.seq, place.seq
+            );
+            self.report.problem(self.head.seq + 1, what);
+        }
+    }
+}
+
+impl Audit {
+    /// Checks chain, seals, numbers and signatures, and compares with the place that the keystore's
+    /// own file has noted.
+    /// Errors: those of reading; what is wrong is in the report.
+    pub(in crate::keystore) fn verify(
+        &self,
+        noted: Option<Position>,
+    ) -> Result<AuditReport, KeystoreError> {
+        self.flush()?;
+        let start = self.log().with(|file| {
+            file.read(|rows| Ok((rows.damage()?, rows.anchor()?, rows.checkpoints()?)))
+        })?;
+        let Some((damage, anchor, signed)) = start else { return Ok(missing(noted)) };
+        let keys = &self.log().keys;
+        let public = keys.public();
+        let mut signed = signed.iter().peekable();
+        let mut walker = Walker::new(&keys.statement(&anchor), &public);
+        damage.into_iter().for_each(|what| walker.report.problem(0, what));
+        self.check_origin(&anchor, &mut walker);
+        let mut after = 0;
+        while let Some(page) = self.page(|rows| rows.records(after, PAGE))? {
+            for row in page {
+                after = row.position.seq;
+                if let Some(noted) = noted.filter(|noted| noted.seq == after)
+                    && noted.hash != row.position.hash
+                {
+                    let what = format!("record {after} is not the one that the keystore has noted");
+                    walker.report.problem(after, what);
+                }
+                let opened = keys.open_record(after, &row.sealed).ok();
+                let line = opened.as_deref().and_then(|line| std::str::from_utf8(line).ok());
+                walker.record(row.position, line);
+                while let Some(due) = signed.next_if(|due| due.position.seq <= after) {
+                    walker.checkpoint(&keys.statement(due));
+                }
+            }
+        }
+        // These are of records behind the last.
+        signed.for_each(|left| walker.checkpoint(&keys.statement(left)));
+        if let Some(noted) = noted {
+            walker.expect(noted, "the keystore");
+        }
+        Ok(walker.report)
+    }
+
+    fn check_origin(&self, anchor: &SignedRow, walker: &mut Walker<'_>) {
+        let genesis = self.log().keys.genesis();
+        if anchor.position.seq == 0 && anchor.position != genesis {
+            walker.report.problem(0, "the log does not begin as that of this keystore".to_owned());
+        }
+    }
+
+    /// The next records, `None` behind the last.
+    fn page(
+        &self,
+        work: impl FnOnce(&Rows<'_>) -> Result<Vec<RecordRow>, KeystoreError>,
+    ) -> Result<Option<Vec<RecordRow>>, KeystoreError> {
+        let page = self.log().with(|file| file.read(work))?;
+        Ok(page.filter(|page| !page.is_empty()))
+    }
+}
+
+/// The report on a log that is not there.
+fn missing(noted: Option<Position>) -> AuditReport {
+    let mut report = AuditReport::default();
+    if let Some(noted) = noted.filter(|noted| noted.seq > 0) {
+        let what = format!("the log is gone: the keystore knows record {}", noted.seq);
+        report.problem(1, what);
+    }
+    report
+}
+
+const MOST_PROBLEMS: usize = 100;

@@ -1,0 +1,410 @@
+//! The queue in front of the log, and the thread that empties it.
+//!
+//! Operations do not wait for the disk: what happened is queued, and written in one transaction
+//! with whatever else happened within [`DELAY`]. Where the log is required, they wait until it
+//! is durable. Locks: the queue's is never held while the file is written.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::chain::Position;
+use super::event::{Event, EventTime};
+use super::log::{GAP, Log, OWN_PRINCIPAL, OWN_SOURCE};
+use super::opens::{First, OpenKey, Opens};
+use crate::keystore::error::KeystoreError;
+
+/// Queue, thread and log.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    log: Log,
+    queue: Mutex<Queue>,
+    /// There is work for the thread.
+    work: Condvar,
+    /// An attempt to write has ended.
+    written: Condvar,
+    records: AtomicU64,
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Entry>,
+    /// When the first of `waiting` came.
+    since: Option<Instant>,
+    opens: Opens,
+    /// Tickets that were given.
+    given: u64,
+    /// Tickets of which this and all smaller ones are settled.
+    settled: u64,
+    /// What came of the durable entries that could not be written.
+    refused: HashMap<u64, String>,
+    /// Events that no record tells of, since the last that tells how many.
+    lost: u64,
+    /// Failed attempts, and the reason of the last unless one succeeded since.
+    failures: u64,
+    reason: String,
+    urgent: bool,
+    closing: bool,
+    running: bool,
+    newest: Newest,
+}
+
+/// What this process knows of the end of the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Newest {
+    /// The newest record that is durable.
+    pub(super) head: Option<Position>,
+    /// The newest place that was signed.
+    pub(super) signed: Option<Position>,
+}
+
+struct Entry {
+    ticket: u64,
+    event: Event,
+    durable: bool,
+}
+
+impl Writer {
+    pub(super) fn new(log: Log) -> Self {
+        let shared = Shared {
+            log,
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            written: Condvar::new(),
+            records: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared), thread: Mutex::default() }
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        &self.shared.log
+    }
+
+    /// Queues an event, to be written soon. If the queue is full it is lost, which is counted.
+    pub(super) fn push(&self, event: Event) {
+        let mut queue = self.shared.lock();
+        if queue.waiting.len() >= QUEUE_LIMIT {
+            self.shared.lose(&mut queue, 1);
+            return;
+        }
+        queue.push(event, false);
+        self.wake(&mut queue);
+    }
+
+    /// Writes an event; it is durable when this returns `Ok`.
+    /// Errors: `AuditUnwritable`.
+    pub(super) fn write(&self, event: Event) -> Result<(), KeystoreError> {
+        let mut queue = self.shared.lock();
+        let ticket = queue.push(event, true);
+        queue.urgent = true;
+        self.wake(&mut queue);
+        loop {
+            if let Some(reason) = queue.refused.remove(&ticket) {
+                return Err(KeystoreError::AuditUnwritable(reason));
+            }
+            if queue.settled >= ticket {
+                return Ok(());
+            }
+            if !queue.running {
+                return Err(unwritable(NO_THREAD));
+            }
+            queue = self.shared.wait(&self.shared.written, queue);
+        }
+    }
+
+    /// Counts an open of a file. With [`First::Written`] the first in a minute is durable when this
+    /// returns.
+    /// Errors: `AuditUnwritable`, `Crypto`.
+    pub(super) fn count_open(
+        &self,
+        key: OpenKey,
+        time: EventTime,
+        first: First,
+        describe: impl FnOnce() -> Result<Event, KeystoreError>,
+    ) -> Result<(), KeystoreError> {
+        let mut queue = self.shared.lock();
+        let idle = queue.opens.len() == 0;
+        let written = queue.opens.count(&key, time, first, describe)?;
+        let full = queue.opens.len() > OPENS_LIMIT;
+        if full {
+            queue.spill_opens();
+        }
+        if idle || full {
+            self.wake(&mut queue);
+        }
+        drop(queue);
+        let Some(event) = written else { return Ok(()) };
+        // The next open is the first again, and is refused as well while it cannot be written.
+        self.write(event).inspect_err(|_| self.shared.lock().opens.forget(&key))
+    }
+
+    /// Writes everything that is queued, opens too.
+    /// Errors: `AuditUnwritable`: it stays queued then.
+    pub(super) fn flush(&self) -> Result<(), KeystoreError> {
+        let mut queue = self.shared.lock();
+        queue.spill_opens();
+        let (target, failures) = (queue.given, queue.failures);
+        if queue.settled >= target {
+            return Ok(());
+        }
+        queue.urgent = true;
+        self.wake(&mut queue);
+        while queue.running && queue.settled < target {
+            if queue.failures > failures {
+                return Err(KeystoreError::AuditUnwritable(queue.reason.clone()));
+            }
+            queue = self.shared.wait(&self.shared.written, queue);
+        }
+        if queue.settled >= target { Ok(()) } else { Err(unwritable(NO_THREAD)) }
+    }
+
+    /// Events that wait to be written.
+    pub(super) fn depth(&self) -> usize {
+        let queue = self.shared.lock();
+        queue.waiting.len() + queue.opens.len()
+    }
+
+    /// Events that this process wrote, and those that it lost.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.shared.records.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn newest(&self) -> Newest {
+        self.shared.lock().newest
+    }
+
+    /// Learns that a place was signed.
+    pub(super) fn signed(&self, position: Position) {
+        self.shared.lock().newest.signed = Some(position);
+    }
+
+    /// Wakes the thread, if it sleeps too long otherwise. Starts it before its first work.
+    fn wake(&self, queue: &mut Queue) {
+        if !queue.running && !queue.closing {
+            self.start(queue);
+        }
+        let due = queue.urgent || queue.waiting.len() <= 1 || queue.waiting.len() == BATCH;
+        if due {
+            self.shared.work.notify_one();
+        }
+    }
+
+    fn start(&self, queue: &mut Queue) {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("audit".into());
+        match thread.spawn(move || shared.run()) {
+            Ok(handle) => {
+                *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+                queue.running = true;
+            }
+            Err(error) => log::error!("the audit log is not written: no thread: {error}"),
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Writes what is left, and waits for it.
+    fn drop(&mut self) {
+        {
+            let mut queue = self.shared.lock();
+            queue.spill_opens();
+            queue.closing = true;
+            self.shared.work.notify_one();
+        }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            log::error!("the audit log's thread has panicked: records may be lost");
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let _running = Running(self);
+        while let Some(batch) = self.next() {
+            let done = self.store(&batch);
+            let failed = done.is_err();
+            self.settle(batch, done);
+            if failed && !self.pause() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for events that are to be written now; `None` when there will be none.
+    fn next(&self) -> Option<Vec<Entry>> {
+        let mut queue = self.lock();
+        loop {
+            let now = Instant::now();
+            if queue.opens.next_due().is_some_and(|due| due <= now) {
+                let due = queue.opens.take_due(now);
+                due.into_iter().for_each(|event| drop(queue.push(event, false)));
+            }
+            let age = queue.since.map(|since| now.duration_since(since));
+            let full = queue.waiting.len() >= BATCH || queue.urgent || queue.closing;
+            let pause = match age {
+                Some(age) if full || age >= DELAY => {
+                    queue.urgent = false;
+                    queue.since = None;
+                    return Some(std::mem::take(&mut queue.waiting));
+                }
+                Some(age) => Some(DELAY - age),
+                None if queue.closing => return None,
+                None => queue.opens.next_due().map(|due| due.saturating_duration_since(now)),
+            };
+            queue = match pause {
+                Some(pause) => self.wait_for(queue, pause),
+                None => self.wait(&self.work, queue),
+            };
+        }
+    }
+
+    /// Writes a batch, and how many events no record tells of.
+    fn store(&self, batch: &[Entry]) -> Result<(), KeystoreError> {
+        let now = SystemTime::now();
+        let lost = self.lock().lost;
+        let gap = if lost > 0 { Some(lost_records(lost, now)?) } else { None };
+        let events: Vec<&Event> = batch.iter().map(|entry| &entry.event).chain(&gap).collect();
+        let appended = self.log.append(&events, now)?;
+        let mut queue = self.lock();
+        queue.lost -= lost;
+        queue.newest.head = Some(appended.head);
+        if let Some(checkpoint) = appended.checkpoint {
+            queue.newest.signed = Some(checkpoint.position);
+        }
+        self.records.fetch_add(events.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tells those who wait what came of their events. What nobody waits for is tried again.
+    fn settle(&self, batch: Vec<Entry>, done: Result<(), KeystoreError>) {
+        let mut queue = self.lock();
+        let last = batch.last().map_or(0, |entry| entry.ticket);
+        match done {
+            Ok(()) => {
+                queue.settled = queue.settled.max(last);
+                queue.reason.clear();
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if queue.reason != reason {
+                    log::error!("the audit log cannot be written: {reason}");
+                }
+                queue.failures += 1;
+                queue.reason = reason;
+                self.refuse(&mut queue, batch);
+            }
+        }
+        drop(queue);
+        self.written.notify_all();
+    }
+
+    fn refuse(&self, queue: &mut Queue, batch: Vec<Entry>) {
+        let (durable, mut rest): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|entry| entry.durable);
+        for entry in &durable {
+            queue.refused.insert(entry.ticket, queue.reason.clone());
+        }
+        self.lose(queue, durable.len() as u64);
+        if queue.closing {
+            self.lose(queue, rest.len() as u64);
+            return;
+        }
+        rest.append(&mut queue.waiting);
+        queue.since = (!rest.is_empty()).then(Instant::now);
+        queue.waiting = rest;
+    }
+
+    fn lose(&self, queue: &mut Queue, count: u64) {
+        if count == 0 {
+            return;
+        }
+        // Once for each time that it begins: the log must not fill the disk as well.
+        if queue.lost == 0 {
+            log::error!("audit records are being lost");
+        }
+        queue.lost += count;
+        self.lost.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// After a failure: waits a moment, or until somebody asks. `false` if it was the last attempt.
+    fn pause(&self) -> bool {
+        let queue = self.lock();
+        if queue.closing {
+            return false;
+        }
+        if !queue.urgent {
+            drop(self.wait_for(queue, RETRY));
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, on: &Condvar, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        on.wait(queue).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for<'a>(&self, queue: MutexGuard<'a, Queue>, pause: Duration) -> MutexGuard<'a, Queue> {
+        let waited = self.work.wait_timeout(queue, pause);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Queue {
+    fn push(&mut self, event: Event, durable: bool) -> u64 {
+        self.given += 1;
+        self.waiting.push(Entry { ticket: self.given, event, durable });
+        self.since.get_or_insert_with(Instant::now);
+        self.given
+    }
+
+    fn spill_opens(&mut self) {
+        self.opens.take_all().into_iter().for_each(|event| drop(self.push(event, false)));
+    }
+}
+
+/// Says so when the thread ends, in whatever way: nobody waits for it any longer then.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running = false;
+        self.0.written.notify_all();
+    }
+}
+
+fn lost_records(count: u64, now: SystemTime) -> Result<Event, KeystoreError> {
+    let mut gap = Event::new(GAP, OWN_PRINCIPAL, OWN_SOURCE, now)?;
+    gap.result = "RecordsLost".into();
+    gap.count = count;
+    gap.detail = Some("events could not be written and are lost".into());
+    Ok(gap)
+}
+
+fn unwritable(reason: &str) -> KeystoreError {
+    KeystoreError::AuditUnwritable(reason.to_owned())
+}
+
+/// How long an event waits for others to be written with.
+const DELAY: Duration = Duration::from_millis(200);
+/// So many do not wait.
+const BATCH: usize = 256;
+/// So many may wait, about 32 MiB: at this point the disk has been in trouble for a while.
+const QUEUE_LIMIT: usize = 65_536;
+/// So many kinds of opens are counted in memory.
+const OPENS_LIMIT: usize = 16_384;
+const NO_THREAD: &str = "its thread does not run";
+const RETRY: Duration = Duration::from_secs(1);
