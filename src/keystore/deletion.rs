@@ -147,6 +147,7 @@ impl Keystore {
         self.scrub_if_due()?;
         for key in &outcome.deleted {
             log::info!("key {key} is deleted");
+            self.record_own("DeleteKey", *key, None)?;
         }
         if !outcome.held.is_empty() {
             log::warn!("the clock leapt: {} deletions wait for a confirmation", outcome.held.len());

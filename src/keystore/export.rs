@@ -20,6 +20,7 @@ use super::record::{Meta, Reader, Writer, base64};
 use super::root::RootKey;
 use super::slot;
 use super::store::{Row, Store, Table};
+use super::time::UnixTime;
 use super::unlock::{SlotSecret, Unlock};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::{self, Cost};
@@ -53,6 +54,22 @@ impl Keystore {
     /// opens. Whoever has both has all keys.
     /// Errors: `Validation` for an empty passphrase, `Exists`, `Io`, `Crypto`.
     pub fn export(&self, to: &Path, passphrase: &[u8]) -> Result<(), KeystoreError> {
+        self.operate_own("kmsfs:ExportKeystore", |_| {
+            self.write_export(to, passphrase)?;
+            let now = self.caller.time().into();
+            self.write(|writer| {
+                writer.meta.exported = Some(now);
+                Ok(())
+            })
+        })
+    }
+
+    /// When the last export was made.
+    pub fn last_export(&self) -> Result<Option<UnixTime>, KeystoreError> {
+        Ok(self.read(|reader| reader.meta())?.exported)
+    }
+
+    fn write_export(&self, to: &Path, passphrase: &[u8]) -> Result<(), KeystoreError> {
         SlotSecret::Passphrase(passphrase).check_new()?;
         let rows = self.read(dump)?;
         let mut plaintext = Zeroizing::new(Vec::with_capacity(48 + rows.len()));
@@ -126,6 +143,8 @@ fn restore(writer: &mut Writer<'_>, dump: &Dump) -> Result<(), KeystoreError> {
     }
     writer.meta.generation = dump.meta.generation;
     writer.meta.pending_deletions = dump.meta.pending_deletions;
+    // The log itself stays where it is: the copy begins its own.
+    writer.meta.audit.mode = dump.meta.audit.mode;
     Ok(())
 }
 

@@ -78,15 +78,20 @@ impl Keystore {
             Err(KeystoreError::AliasNotFound(_)) => {}
             found => return found,
         }
-        self.write(|writer| {
-            // Another process may have made it since.
-            if let Ok(key) = AliasRecord::target(writer, &alias) {
-                return Ok(key);
-            }
-            let description = "default key of kmsfs volumes".to_owned();
-            let request = CreateKey { description, ..CreateKey::default() };
-            let key = create(writer, request, now.into())?.key_id;
-            AliasRecord::create(writer, &alias, key, now.into())?;
+        self.operate(Action::CreateKey, None, |touched| {
+            let key = self.write(|writer| {
+                // Another process may have made it since.
+                if let Ok(key) = AliasRecord::target(writer, &alias) {
+                    return Ok(key);
+                }
+                let description = "default key of kmsfs volumes".to_owned();
+                let request = CreateKey { description, ..CreateKey::default() };
+                let key = create(writer, request, now.into())?.key_id;
+                AliasRecord::create(writer, &alias, key, now.into())?;
+                Ok(key)
+            })?;
+            touched.key = Some(key);
+            touched.detail = Some(alias.to_string());
             Ok(key)
         })
     }

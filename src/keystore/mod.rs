@@ -19,7 +19,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 mod access;
 mod action;
@@ -38,6 +38,7 @@ mod id;
 mod key;
 mod manage;
 mod material;
+mod metrics;
 mod operate;
 pub mod policy;
 mod record;
@@ -76,11 +77,13 @@ pub use time::UnixTime;
 pub use token::{Pin, TokenError, TokenPlace};
 pub use unlock::{CREDENTIAL, PIN_CREDENTIAL, Unlock, create_key_file};
 pub use verify::VerifyReport;
-pub use volume::KnownVolume;
+pub use volume::{KnownVolume, VolumeNeed, VolumeScan};
 
 use alias::AliasRecord;
+use audit::Audit;
 use cache::{Cache, LiveKey};
 use key::KeyRecord;
+use metrics::Metrics;
 use record::{Reader, Writer};
 use root::RootKey;
 use store::{SlotRow, Store};
@@ -103,6 +106,8 @@ struct Inner {
     root: RootKey,
     cache: Cache,
     store: Mutex<Opened>,
+    audit: Audit,
+    metrics: Metrics,
 }
 
 /// The store, and what was last seen of it.
@@ -113,6 +118,8 @@ struct Opened {
     /// The transactions that had been made when its rows were last checked.
     generation: u64,
     rows: RowSet,
+    /// When the audit log's place was last noted in the store.
+    noted: Option<Instant>,
 }
 
 /// Are the rows those that were written?
@@ -191,6 +198,7 @@ impl Keystore {
     /// Errors: `Locked`, `Database`. Rows that were tampered with are no error here: from then on
     /// every key refuses with `RowSetTampered`.
     pub fn poll_changes(&self) -> Result<bool, KeystoreError> {
+        self.note_audit_if_due();
         let mut opened = self.lock();
         let version = opened.store.version()?;
         if version == opened.version {
@@ -246,7 +254,9 @@ impl Keystore {
 
     /// A key ready for use, with its material if its state allows that.
     fn live(&self, key: KeyId) -> Result<Arc<LiveKey>, KeystoreError> {
-        if let Some(live) = self.inner.cache.key(key) {
+        let cached = self.inner.cache.key(key);
+        self.inner.metrics.looked_up(&cached);
+        if let Some(live) = cached {
             return Ok(live);
         }
         let mut opened = self.lock();
@@ -287,6 +297,11 @@ impl Keystore {
         let done = opened.store.write(|rows| {
             let mut writer = Writer::begin(rows, &self.inner.root)?;
             let done = work(&mut writer)?;
+            // For nothing, along with whatever else is written.
+            if let Some(head) = self.inner.audit.news(writer.meta.audit.noted) {
+                writer.meta.audit.noted = Some(head);
+            }
+            self.inner.audit.learn(&writer.meta.audit);
             writer.finish()?;
             Ok(done)
         });
@@ -313,11 +328,19 @@ impl Keystore {
     }
 
     fn assemble(path: &Path, root: RootKey) -> Result<Self, KeystoreError> {
-        let store = Store::open(path, file::sharing(path)?)?;
+        let sharing = file::sharing(path)?;
+        let store = Store::open(path, sharing)?;
         let version = store.version()?;
         let rows = RowSet::Unchecked;
-        let store = Mutex::new(Opened { store, version, generation: 0, rows });
-        let inner = Inner { path: path.to_owned(), root, cache: Cache::default(), store };
+        let store = Mutex::new(Opened { store, version, generation: 0, rows, noted: None });
+        let inner = Inner {
+            path: path.to_owned(),
+            audit: Audit::new(path, &root, sharing),
+            root,
+            cache: Cache::default(),
+            store,
+            metrics: Metrics::default(),
+        };
         Ok(Self { inner: Arc::new(inner), caller: Caller::owner() })
     }
 
@@ -352,7 +375,9 @@ impl Keystore {
     fn checked_generation(&self, opened: &mut Opened) -> Result<u64, KeystoreError> {
         self.read_locked(opened, |reader| {
             reader.check_set()?;
-            Ok(reader.meta()?.generation)
+            let meta = reader.meta()?;
+            self.inner.audit.learn(&meta.audit);
+            Ok(meta.generation)
         })
     }
 

@@ -3,35 +3,112 @@
 use super::access::{self, Asked};
 use super::action::Action;
 use super::alias::AliasRecord;
+use super::audit::{AuditMode, Event, SUCCESS, request_id};
 use super::cache::LiveKey;
+use super::caller::Principal;
 use super::error::KeystoreError;
-use super::id::KeyRef;
+use super::id::{KeyArn, KeyRef};
 use super::key::{KeyRecord, Operation, permit};
 use super::record::{Reader, Writer};
 use super::{Keystore, context::EncryptionContext};
 use crate::id::{KeyId, MaterialId};
 
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What an operation turned out to be about, for those who write it down.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     pub(super) key: Option<KeyId>,
     pub(super) material: Option<MaterialId>,
+    /// What more there is to say.
+    pub(super) detail: Option<String>,
+}
+
+/// One call, as it is written down.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    name: &'static str,
+    context: Option<&'a EncryptionContext>,
+    request: &'a str,
 }
 
 impl Keystore {
-    /// Runs one operation and writes down what came of it.
+    /// Runs one operation and writes down what came of it. If the audit log is required, its
+    /// answer waits for the record, and what changes the keystore is announced there first.
     pub(super) fn operate<T>(
         &self,
         action: Action,
         context: Option<&EncryptionContext>,
         work: impl FnOnce(&mut Touched) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
+        self.run(action.as_str(), context, work)
+    }
+
+    /// As [`Keystore::operate`], for what AWS has no name for: `name` starts with `kmsfs:`.
+    pub(super) fn operate_own<T>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&mut Touched) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.run(name, None, work)
+    }
+
+    fn run<T>(
+        &self,
+        name: &'static str,
+        context: Option<&EncryptionContext>,
+        work: impl FnOnce(&mut Touched) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        let fresh = if self.caller.request_id.is_none() { Some(request_id()?) } else { None };
+        let request = self.caller.request_id.as_ref().or(fresh.as_ref()).map_or("", String::as_str);
+        let call = Call { name, context, request };
         let mut touched = Touched::default();
+        if changes(name) && self.inner.audit.mode() == AuditMode::Required {
+            self.record(self.event(call, &touched, ATTEMPT))?;
+        }
+        let begun = Instant::now();
         let done = work(&mut touched);
-        self.note(action, context, &touched, done.as_ref().err());
-        done
+        let result = done.as_ref().map_or_else(KeystoreError::aws_name, |_| SUCCESS);
+        self.inner.metrics.observe(name, result, begun.elapsed());
+        if let Err(error) = &done {
+            touched.detail = Some(error.to_string());
+        } else if self.caller.principal == Principal::Service {
+            // The volume writes down for whom it opens what.
+            return done;
+        }
+        let written = self.record(self.event(call, &touched, result));
+        done.and_then(|done| written.map(|()| done))
+    }
+
+    fn event(&self, call: Call<'_>, touched: &Touched, result: &'static str) -> Event {
+        let mut event = Event::by(&self.caller, call.name, call.request.to_owned());
+        if let Some(context) = call.context {
+            event.context =
+                context.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        }
+        event.key = touched.key.map(|key| KeyArn(key).to_string());
+        event.material = touched.material.map(|material| material.to_string());
+        event.detail.clone_from(&touched.detail);
+        event.result = result.into();
+        event
+    }
+
+    fn record(&self, event: Event) -> Result<(), KeystoreError> {
+        self.inner.audit.record(event)
+    }
+
+    /// Writes down what the keystore did by itself to a key.
+    pub(super) fn record_own(
+        &self,
+        name: &'static str,
+        key: KeyId,
+        material: Option<MaterialId>,
+    ) -> Result<(), KeystoreError> {
+        let touched = Touched { key: Some(key), material, detail: None };
+        let request = request_id()?;
+        let call = Call { name, context: None, request: &request };
+        self.record(self.event(call, &touched, SUCCESS))
     }
 
     /// One transaction that reads a key, checks that the caller may and that the key's state
@@ -112,19 +189,23 @@ impl Keystore {
     pub(super) fn stop_if_dry(&self) -> Result<(), KeystoreError> {
         if self.caller.dry_run { Err(KeystoreError::DryRun) } else { Ok(()) }
     }
+}
 
-    /// A volume's own needs are written down where the volume knows for whom they are.
-    fn note(
-        &self,
-        action: Action,
-        _context: Option<&EncryptionContext>,
-        touched: &Touched,
-        error: Option<&KeystoreError>,
-    ) {
-        if let Some(error @ KeystoreError::AccessDenied(_)) = error {
-            log::warn!("{action}, key {:?}: {error}", touched.key);
-        }
-    }
+/// True for operations that leave the keystore other than it was.
+fn changes(name: &str) -> bool {
+    const READERS: [&str; 10] = [
+        "Decrypt",
+        "Derive",
+        "Describe",
+        "Encrypt",
+        "Generate",
+        "Get",
+        "List",
+        "ReEncrypt",
+        "Sign",
+        "Verify",
+    ];
+    !READERS.iter().any(|reader| name.starts_with(reader))
 }
 
 /// The key that is meant, in a transaction.
@@ -135,3 +216,6 @@ pub(super) fn named(reader: &Reader<'_>, key: &KeyRef) -> Result<KeyId, Keystore
         KeyRef::Alias(alias) => AliasRecord::target(reader, alias),
     }
 }
+
+/// The result of records that announce a change which may not have happened yet.
+pub(super) const ATTEMPT: &str = "Attempt";

@@ -8,6 +8,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::audit::AuditNote;
 use super::error::KeystoreError;
 use super::root::{RootKey, place};
 use super::store::{MetaRow, Row, Rows, SlotRow, Table};
@@ -40,6 +41,12 @@ pub(super) struct Meta {
     pub(super) pending_deletions: u64,
     /// Deleted rows may still be in the WAL or in free pages.
     pub(super) scrub_due: bool,
+    /// What is known of the audit log.
+    #[serde(default)]
+    pub(super) audit: AuditNote,
+    /// When the last export was made.
+    #[serde(default)]
+    pub(super) exported: Option<UnixTime>,
 }
 
 /// The records of one read transaction.

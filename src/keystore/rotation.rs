@@ -39,7 +39,7 @@ impl Schedule {
 const DEFAULT_PERIOD: u16 = 365;
 
 /// Is the key to rotate now? A key that cannot be used waits until it can.
-fn due(record: &KeyRecord, now: UnixTime) -> bool {
+pub(super) fn due(record: &KeyRecord, now: UnixTime) -> bool {
     let reached = record.rotation.is_some_and(|schedule| schedule.next <= now);
     record.state == KeyState::Enabled && reached
 }
@@ -198,6 +198,7 @@ impl Keystore {
         })?;
         for (key, material) in &rotated {
             log::info!("rotated key {key} by its schedule, material {material}");
+            self.record_own("RotateKey", *key, Some(*material))?;
         }
         Ok(rotated)
     }

@@ -121,7 +121,10 @@ impl Keystore {
         let loaded = unlock.load()?;
         let slot = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
         let doomed = slot.clone();
-        let written = self.write(|writer| insert(writer, slot, now.into()));
+        let written = self.operate_own("kmsfs:AddSlot", |touched| {
+            touched.detail = Some(unlock.kind().as_str().to_owned());
+            self.write(|writer| insert(writer, slot, now.into()))
+        });
         forget_unless(written, &loaded, &doomed)
     }
 
@@ -130,14 +133,17 @@ impl Keystore {
     /// key of a slot of a token stays on the token.
     /// Errors: `SlotNotFound`, `LastSlot`.
     pub fn remove_slot(&self, slot: SlotId) -> Result<(), KeystoreError> {
-        self.write(|writer| {
-            let slots = writer.rows().slots()?;
-            let doomed = find(&slots, slot)?;
-            if slots.len() == 1 {
-                return Err(KeystoreError::LastSlot);
-            }
-            writer.meta.scrub_due = true;
-            writer.delete_slot(doomed)
+        self.operate_own("kmsfs:RemoveSlot", |touched| {
+            touched.detail = Some(format!("slot {slot}"));
+            self.write(|writer| {
+                let slots = writer.rows().slots()?;
+                let doomed = find(&slots, slot)?;
+                if slots.len() == 1 {
+                    return Err(KeystoreError::LastSlot);
+                }
+                writer.meta.scrub_due = true;
+                writer.delete_slot(doomed)
+            })
         })?;
         self.scrub_if_due()
     }
@@ -153,11 +159,14 @@ impl Keystore {
         let loaded = unlock.load()?;
         let fresh = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
         let doomed = fresh.clone();
-        let written = self.write(|writer| {
-            let slots = writer.rows().slots()?;
-            writer.delete_slot(find(&slots, slot)?)?;
-            writer.meta.scrub_due = true;
-            insert(writer, fresh, now.into())
+        let written = self.operate_own("kmsfs:ReplaceSlot", |touched| {
+            touched.detail = Some(format!("slot {slot}, now a {}", unlock.kind().as_str()));
+            self.write(|writer| {
+                let slots = writer.rows().slots()?;
+                writer.delete_slot(find(&slots, slot)?)?;
+                writer.meta.scrub_due = true;
+                insert(writer, fresh, now.into())
+            })
         });
         let id = forget_unless(written, &loaded, &doomed)?;
         self.scrub_if_due()?;

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::Keystore;
 use super::error::KeystoreError;
 use super::id::text;
-use super::record::{Record, base64, tampered};
+use super::record::{Reader, Record, base64, tampered};
 use super::store::Table;
-use crate::id::VolumeId;
+use super::time::{DAY, UnixTime};
+use crate::id::{KeyId, MaterialId, VolumeId};
 
 /// A volume and where it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,12 +22,54 @@ pub struct KnownVolume {
     pub id: VolumeId,
     /// Its directory.
     pub path: PathBuf,
+    /// What it needed when it was last looked into.
+    pub scan: Option<VolumeScan>,
+    /// After a rotation its data keys are wrapped anew without anybody asking.
+    pub rewrap_after_rotate: bool,
 }
 
-#[derive(PartialEq, Serialize, Deserialize)]
+/// What the headers of a volume referred to at some time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeScan {
+    /// When.
+    pub at: UnixTime,
+    /// Headers that could not be read.
+    pub unreadable: u64,
+    /// The materials that were needed.
+    pub needs: Vec<VolumeNeed>,
+}
+
+/// How much of a volume needs a material.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeNeed {
+    /// The key.
+    #[serde(with = "text")]
+    pub key: KeyId,
+    /// The material.
+    #[serde(with = "text")]
+    pub material: MaterialId,
+    /// Files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+}
+
+impl VolumeScan {
+    /// Files and directories that needed a key.
+    pub fn of_key(&self, key: KeyId) -> (u64, u64) {
+        let needs = self.needs.iter().filter(|need| need.key == key);
+        needs.fold((0, 0), |(files, dirs), need| (files + need.files, dirs + need.directories))
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct VolumeRecord {
     #[serde(with = "base64")]
     path: Vec<u8>,
+    #[serde(default)]
+    scan: Option<VolumeScan>,
+    #[serde(default)]
+    rewrap_after_rotate: bool,
 }
 
 impl Record for VolumeRecord {
@@ -37,12 +80,58 @@ impl Keystore {
     /// Remembers that a volume uses keys of this keystore. Writes nothing if it is known at this
     /// path.
     pub fn register_volume(&self, volume: VolumeId, path: &Path) -> Result<(), KeystoreError> {
-        let record = VolumeRecord { path: path.as_os_str().as_bytes().to_vec() };
+        let path = path.as_os_str().as_bytes();
         let known = self.read(|reader| reader.get::<VolumeRecord>(volume.as_bytes()))?;
-        if known.as_ref() == Some(&record) {
+        if known.is_some_and(|known| known.path == path) {
             return Ok(());
         }
-        self.write(|writer| writer.put(volume.as_bytes(), None, &record))
+        self.write(|writer| {
+            let known = writer.get::<VolumeRecord>(volume.as_bytes())?.unwrap_or_default();
+            let record = VolumeRecord { path: path.to_owned(), ..known };
+            writer.put(volume.as_bytes(), None, &record)
+        })
+    }
+
+    /// Remembers what a registered volume needed when somebody looked. Writes nothing if that is
+    /// known and fresh.
+    /// Errors: `VolumeNotFound`.
+    pub fn remember_scan(&self, volume: VolumeId, scan: &VolumeScan) -> Result<(), KeystoreError> {
+        let known = self.read(|reader| volume_record(reader, volume))?.scan;
+        let same = |known: VolumeScan| {
+            known.needs == scan.needs
+                && known.unreadable == scan.unreadable
+                && scan.at.since(known.at) < DAY
+        };
+        if known.is_some_and(same) {
+            return Ok(());
+        }
+        self.change_volume(volume, |record| record.scan = Some(scan.clone()))
+    }
+
+    /// Says whether the data keys of a volume are wrapped anew after a rotation without anybody
+    /// asking.
+    /// Errors: `VolumeNotFound`.
+    pub fn set_rewrap_after_rotate(
+        &self,
+        volume: VolumeId,
+        wanted: bool,
+    ) -> Result<(), KeystoreError> {
+        self.operate_own("kmsfs:SetRewrapAfterRotate", |touched| {
+            touched.detail = Some(format!("volume {volume}: {wanted}"));
+            self.change_volume(volume, |record| record.rewrap_after_rotate = wanted)
+        })
+    }
+
+    fn change_volume(
+        &self,
+        volume: VolumeId,
+        change: impl FnOnce(&mut VolumeRecord),
+    ) -> Result<(), KeystoreError> {
+        self.write(|writer| {
+            let mut record = volume_record(writer, volume)?;
+            change(&mut record);
+            writer.put(volume.as_bytes(), None, &record)
+        })
     }
 
     /// All volumes that were registered and not forgotten.
@@ -53,7 +142,9 @@ impl Keystore {
                 .map(|volume| {
                     let id = volume.id.as_slice().try_into().map(VolumeId::from_bytes);
                     let id = id.map_err(|_| tampered(Table::Volume, &volume.id))?;
-                    Ok(KnownVolume { id, path: OsString::from_vec(volume.record.path).into() })
+                    let VolumeRecord { path, scan, rewrap_after_rotate } = volume.record;
+                    let path = OsString::from_vec(path).into();
+                    Ok(KnownVolume { id, path, scan, rewrap_after_rotate })
                 })
                 .collect()
         })
@@ -62,9 +153,17 @@ impl Keystore {
     /// Forgets a volume that is gone for good: it no longer protects the keys it used.
     /// Errors: `VolumeNotFound`.
     pub fn forget_volume(&self, volume: VolumeId) -> Result<(), KeystoreError> {
-        self.write(|writer| match writer.rows().get(Table::Volume, volume.as_bytes())? {
-            Some(_) => writer.delete(Table::Volume, volume.as_bytes()),
-            None => Err(KeystoreError::VolumeNotFound(volume)),
+        self.operate_own("kmsfs:ForgetVolume", |touched| {
+            touched.detail = Some(format!("volume {volume}"));
+            self.write(|writer| {
+                volume_record(writer, volume)?;
+                writer.delete(Table::Volume, volume.as_bytes())
+            })
         })
     }
+}
+
+/// Errors: `VolumeNotFound`.
+fn volume_record(reader: &Reader<'_>, volume: VolumeId) -> Result<VolumeRecord, KeystoreError> {
+    reader.get(volume.as_bytes())?.ok_or(KeystoreError::VolumeNotFound(volume))
 }

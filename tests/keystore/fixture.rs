@@ -54,6 +54,13 @@ impl Fixture {
         Self { keystore, dir }
     }
 
+    /// The keystore that another fixture left in its directory.
+    pub(crate) fn in_dir(dir: TempDir) -> Self {
+        let unlock = Unlock::KeyFile(dir.join("key"));
+        let keystore = Keystore::open(&dir.join("store.db"), &unlock).unwrap();
+        Self { keystore, dir }
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.join("store.db")
     }

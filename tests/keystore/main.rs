@@ -4,6 +4,7 @@
 
 mod fixture;
 
+mod audit;
 mod bad_input;
 mod deletion;
 mod export;

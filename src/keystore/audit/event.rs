@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::crypto::{CryptoError, random};
+use crate::keystore::Caller;
 
 /// An operation that was asked for. Members are in the order of their names and absent when they
 /// say nothing, so that an event has one JSON form, which the chain of hashes goes over.
@@ -57,15 +58,13 @@ pub struct Event {
 pub const SUCCESS: &str = "Success";
 
 impl Event {
-    /// A successful operation of somebody at this time, with a fresh request id.
-    /// Errors: `Random`.
-    pub fn new(
-        operation: impl Into<Cow<'static, str>>,
-        principal: impl Into<Cow<'static, str>>,
-        source: impl Into<Cow<'static, str>>,
-        time: SystemTime,
-    ) -> Result<Self, CryptoError> {
-        Ok(Self {
+    /// A successful operation of a caller.
+    pub(in crate::keystore) fn by(
+        caller: &Caller,
+        operation: &'static str,
+        request_id: String,
+    ) -> Self {
+        Self {
             context: BTreeMap::new(),
             count: 1,
             detail: None,
@@ -74,13 +73,13 @@ impl Event {
             last_time: None,
             material: None,
             operation: operation.into(),
-            principal: principal.into(),
-            request_id: request_id()?,
+            principal: caller.principal.arn().into(),
+            request_id,
             result: SUCCESS.into(),
-            source: source.into(),
-            source_ip: None,
-            time: time.into(),
-        })
+            source: caller.source.as_str().into(),
+            source_ip: caller.source_ip.map(|address| address.to_string()),
+            time: caller.time().into(),
+        }
     }
 
     /// True if what was asked was done.
@@ -183,9 +182,13 @@ const fn is_one(count: &u64) -> bool {
 mod tests {
     use super::*;
 
+    fn at_epoch(operation: &'static str) -> Event {
+        let caller = Caller { at: Some(UNIX_EPOCH), ..Caller::owner() };
+        Event::by(&caller, operation, "r".into())
+    }
+
     fn full() -> Event {
-        let mut event =
-            Event::new("Decrypt", "arn:aws:iam::000000000000:root", "cli", UNIX_EPOCH).unwrap();
+        let mut event = at_epoch("Decrypt");
         event.context.insert("b\u{7f}\"\\".into(), "1\n\u{1}".into());
         event.context.insert("a".into(), "ä".into());
         event.count = 3;
@@ -214,11 +217,8 @@ mod tests {
 
     #[test]
     fn what_says_nothing_is_left_out() {
-        let event = Event::new("Sign", "p", "cli", UNIX_EPOCH).unwrap();
-        let expected = format!(
-            r#"{{"operation":"Sign","principal":"p","requestId":"{}","result":"Success","source":"cli","time":"1970-01-01T00:00:00.000Z"}}"#,
-            event.request_id
-        );
+        let event = at_epoch("Sign");
+        let expected = r#"{"operation":"Sign","principal":"arn:aws:iam::000000000000:root","requestId":"r","result":"Success","source":"cli","time":"1970-01-01T00:00:00.000Z"}"#;
         assert_eq!(event.line(), expected);
     }
 

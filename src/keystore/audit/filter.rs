@@ -88,12 +88,14 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::keystore::Caller;
 
     #[test]
     fn filters_pick_by_every_member() {
         let time = UNIX_EPOCH + Duration::from_secs(100);
         let principal = "arn:aws:iam::000000000000:user/unix/1000";
-        let mut event = Event::new("Decrypt", principal, "mount", time).unwrap();
+        let caller = Caller { at: Some(time), ..Caller::on_mount(1000, Vec::new()) };
+        let mut event = Event::by(&caller, "Decrypt", "r".into());
         event.key = Some("arn:aws:kms:local:000000000000:key/abc".into());
         let at = |seconds: i64| Some(EventTime::from_millis(seconds * 1000));
         let some = |text: &str| Some(text.to_owned());

@@ -14,22 +14,22 @@ use crate::keystore::id::KeyRef;
 
 /// The last successful cryptographic operation with a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastUse {
+pub(super) struct LastUse {
     /// The operation.
-    pub operation: String,
+    pub(super) operation: String,
     /// When.
-    pub time: EventTime,
+    pub(super) time: EventTime,
     /// The request.
-    pub request_id: String,
+    pub(super) request_id: String,
 }
 
 /// What is known about the use of a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeyUsage {
+pub(super) struct KeyUsage {
     /// Since when uses are written down; `None` while no log was written.
-    pub since: Option<EventTime>,
+    pub(super) since: Option<EventTime>,
     /// The last use since then.
-    pub last: Option<LastUse>,
+    pub(super) last: Option<LastUse>,
 }
 
 /// The newest use of each key in a batch.
@@ -69,7 +69,7 @@ impl LastUses {
 
 impl Audit {
     /// What is known about the use of a key, up to now.
-    pub(in crate::keystore) fn key_usage(&self, key: KeyId) -> Result<KeyUsage, KeystoreError> {
+    pub(super) fn key_usage(&self, key: KeyId) -> Result<KeyUsage, KeystoreError> {
         self.flush()?;
         let keys = &self.log().keys;
         let found = self.log().with(|file| {

@@ -9,10 +9,11 @@ use std::time::SystemTime;
 
 use super::chain::Position;
 use super::checkpoint::{Checkpoint, Statement};
-use super::event::{Event, EventTime};
+use super::event::{Event, EventTime, request_id};
 use super::file::{AuditFile, RecordRow, Rows};
 use super::keys::AuditKeys;
 use super::last_use::LastUses;
+use crate::keystore::Caller;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::store::Sharing;
 
@@ -193,7 +194,7 @@ impl Tail<'_> {
         if !missing && !changed {
             return Ok(());
         }
-        let mut gap = Event::new(GAP, OWN_PRINCIPAL, OWN_SOURCE, now)?;
+        let mut gap = gap(now)?;
         gap.result = "RecordsMissing".into();
         gap.detail = Some(if missing {
             format!("records {} to {} are missing from the log", self.head.seq + 1, noted.seq)
@@ -231,9 +232,11 @@ impl Tail<'_> {
 /// The operation of records that tell of missing ones.
 pub(super) const GAP: &str = "kmsfs:AuditGap";
 
-/// Who writes of the log itself.
-pub(super) const OWN_PRINCIPAL: &str = "arn:aws:iam::000000000000:root";
-pub(super) const OWN_SOURCE: &str = "cli";
+/// A record that tells of missing ones.
+pub(super) fn gap(now: SystemTime) -> Result<Event, KeystoreError> {
+    let caller = Caller { at: Some(now), ..Caller::owner() };
+    Ok(Event::by(&caller, GAP, request_id()?))
+}
 
 const CHECKPOINT_RECORDS: u64 = 1000;
 const CHECKPOINT_MILLIS: u64 = 60 * 60 * 1000;

@@ -25,6 +25,7 @@ mod keys;
 mod last_use;
 mod log;
 mod opens;
+mod operations;
 mod prune;
 mod verify;
 mod writer;
@@ -34,7 +35,7 @@ pub use checkpoint::Checkpoint;
 pub use event::{Event, EventTime, SUCCESS, request_id};
 pub use export::verify_export;
 pub use filter::AuditFilter;
-pub use last_use::{KeyUsage, LastUse};
+pub use operations::{FileOpen, KeyLastUsage, LastUsage};
 pub use prune::Pruned;
 pub use verify::AuditReport;
 
@@ -58,6 +59,16 @@ pub enum AuditMode {
     BestEffort,
     /// It is refused. Operations wait for the disk.
     Required,
+}
+
+impl AuditMode {
+    /// The name of the mode.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BestEffort => "best-effort",
+            Self::Required => "required",
+        }
+    }
 }
 
 /// One record of the log.
@@ -162,12 +173,13 @@ impl Audit {
     /// What the keystore's file should note: the newest record that this process knows of, if that
     /// is news.
     pub(super) fn news(&self, noted: Option<Position>) -> Option<Position> {
-        newer(self.writer.newest().head, noted)
+        let head = self.writer.newest().head;
+        head.filter(|head| noted.is_none_or(|noted| noted.seq < head.seq))
     }
 
-    /// The newest signed place that this process knows of, if the keystore has not noted it.
-    pub(super) fn unnoted_checkpoint(&self, noted: Option<Position>) -> Option<Position> {
-        newer(self.writer.newest().signed, noted)
+    /// The newest signed place that this process knows of.
+    pub(super) fn signed_place(&self) -> Option<Position> {
+        self.writer.newest().signed
     }
 
     /// What checks the signatures.
@@ -181,9 +193,9 @@ impl Audit {
     }
 
     /// Events that wait; events written and events lost by this process.
-    pub(super) fn counts(&self) -> (usize, u64, u64) {
+    pub(super) fn counts(&self) -> (u64, u64, u64) {
         let (written, lost) = self.writer.totals();
-        (self.writer.depth(), written, lost)
+        (self.writer.depth() as u64, written, lost)
     }
 
     fn log(&self) -> &Log {
@@ -196,8 +208,4 @@ pub(super) fn place(keystore: &Path) -> PathBuf {
     let mut name = keystore.as_os_str().to_owned();
     name.push(".audit");
     name.into()
-}
-
-fn newer(place: Option<Position>, noted: Option<Position>) -> Option<Position> {
-    place.filter(|place| noted.is_none_or(|noted| noted.seq < place.seq))
 }

@@ -104,17 +104,16 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
     use crate::crypto::CryptoError;
+    use crate::keystore::Caller;
 
     fn key(file: u8) -> OpenKey {
         OpenKey { principal: "p".into(), operation: "Decrypt", file: [file; 16], key: [1; 16] }
     }
 
     fn event() -> Result<Event, CryptoError> {
-        Event::new("Decrypt", "p", "mount", UNIX_EPOCH)
+        Ok(Event::by(&Caller::owner(), "Decrypt", "r".into()))
     }
 
     #[test]

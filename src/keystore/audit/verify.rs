@@ -82,7 +82,12 @@ impl<'a> Walker<'a> {
         self.report.records += 1;
         self.report.first.get_or_insert(seq);
         match line {
-            None => self.report.problem(seq, format!("record {seq} was changed")),
+            None => {
+                if seq > expected {
+                    self.removed(expected, seq - 1);
+                }
+                self.report.problem(seq, format!("record {seq} was changed"));
+            }
             Some(line) if self.head.followed_by(seq, line) == position => {
                 if seq != expected {
                     let last = seq - 1;

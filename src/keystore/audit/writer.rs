@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::chain::Position;
 use super::event::{Event, EventTime};
-use super::log::{GAP, Log, OWN_PRINCIPAL, OWN_SOURCE};
+use super::log::{Log, gap};
 use super::opens::{First, OpenKey, Opens};
 use crate::keystore::error::KeystoreError;
 
@@ -183,7 +183,9 @@ impl Writer {
 
     /// Learns that a place was signed.
     pub(super) fn signed(&self, position: Position) {
-        self.shared.lock().newest.signed = Some(position);
+        let newest = &mut self.shared.lock().newest;
+        newest.signed = Some(position);
+        newest.head = newest.head.filter(|head| head.seq > position.seq).or(Some(position));
     }
 
     /// Wakes the thread, if it sleeps too long otherwise. Starts it before its first work.
@@ -387,11 +389,11 @@ impl Drop for Running<'_> {
 }
 
 fn lost_records(count: u64, now: SystemTime) -> Result<Event, KeystoreError> {
-    let mut gap = Event::new(GAP, OWN_PRINCIPAL, OWN_SOURCE, now)?;
-    gap.result = "RecordsLost".into();
-    gap.count = count;
-    gap.detail = Some("events could not be written and are lost".into());
-    Ok(gap)
+    let mut lost = gap(now)?;
+    lost.result = "RecordsLost".into();
+    lost.count = count;
+    lost.detail = Some("events could not be written and are lost".into());
+    Ok(lost)
 }
 
 fn unwritable(reason: &str) -> KeystoreError {
