@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 wanted=(
     fusermount3:fuse3 setfacl:acl setfattr:attr sqlite3:sqlite3 rsync:rsync git:git tar:tar
     python3:python3 mkfs.ext4:e2fsprogs setpriv:util-linux mount:mount restic:restic
-    borg:borgbackup fio:fio strace:strace softhsm2-util:softhsm2 pkcs11-tool:opensc
+    borg:borgbackup fio:fio openssl:openssl strace:strace softhsm2-util:softhsm2 pkcs11-tool:opensc
 )
 missing=()
 for entry in "${wanted[@]}"; do

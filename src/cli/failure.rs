@@ -31,10 +31,14 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         E::AliasExists(_)
         | E::LimitExceeded(_)
         | E::UnsupportedOperation(_)
+        | E::InvalidKeyUsage(_)
+        | E::IncorrectKeyMaterial(_)
+        | E::InvalidImportToken
+        | E::ExpiredImportToken
         | E::Exists(_)
         | E::Crypto(_)
         | E::IncorrectKey => Exit::General,
-        E::InvalidCiphertext => Exit::Damage,
+        E::InvalidCiphertext | E::InvalidSignature | E::InvalidMac => Exit::Damage,
         E::AccessDenied(_) | E::DryRun | E::MaterialInUse(_) | E::LastSlot => Exit::Refused,
         E::Missing(_) => Exit::KeystoreMissing,
         E::NotAKeystore(_)

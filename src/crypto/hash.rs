@@ -111,6 +111,8 @@ labels! {
     KeystoreWrapping = "kmsfs/1/keystore/wrapping",
     /// Seals key material under a KMS key's wrapping key.
     KeystoreMaterial = "kmsfs/1/keystore/material",
+    /// Names imported key material by what it is.
+    KeystoreMaterialId = "kmsfs/1/keystore/material-id",
     /// Seals the root key in an unlock slot.
     KeystoreSlot = "kmsfs/1/keystore/slot",
     /// Turns the contents of a key file into a slot's key.

@@ -9,27 +9,27 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::id::AliasName;
 use super::key::KeyRecord;
-use crate::crypto::xaes::XaesKey;
+use super::material::LiveMaterial;
 use crate::id::{KeyId, MaterialId};
 
 /// A key ready for use. Its material is here only while it may be used; it wipes itself.
 pub(super) struct LiveKey {
     pub(super) id: KeyId,
     pub(super) record: KeyRecord,
-    materials: Vec<(MaterialId, XaesKey)>,
+    materials: Vec<(MaterialId, LiveMaterial)>,
 }
 
 impl LiveKey {
     pub(super) fn new(
         id: KeyId,
         record: KeyRecord,
-        mut materials: Vec<(MaterialId, XaesKey)>,
+        mut materials: Vec<(MaterialId, LiveMaterial)>,
     ) -> Self {
         materials.sort_unstable_by_key(|(material, _)| *material);
         Self { id, record, materials }
     }
 
-    pub(super) fn material(&self, id: MaterialId) -> Option<&XaesKey> {
+    pub(super) fn material(&self, id: MaterialId) -> Option<&LiveMaterial> {
         let found = self.materials.binary_search_by_key(&id, |(material, _)| *material);
         found.ok().and_then(|index| self.materials.get(index)).map(|(_, key)| key)
     }

@@ -48,6 +48,18 @@ pub enum KeystoreError {
         /// The material.
         material: MaterialId,
     },
+    /// The key's usage or kind does not go with the operation or its algorithm.
+    InvalidKeyUsage(String),
+    /// The signature is not one of this message under this key.
+    InvalidSignature,
+    /// The code is not that of this message under this key.
+    InvalidMac,
+    /// The key material is not of the kind that the key has, or not the material that is expected.
+    IncorrectKeyMaterial(String),
+    /// The import token is not one of this key.
+    InvalidImportToken,
+    /// The import token was valid for a day, which is over.
+    ExpiredImportToken,
     /// An argument is out of range.
     Validation(String),
     /// A tag breaks the rules for tags.
@@ -214,6 +226,12 @@ impl KeystoreError {
             Self::LimitExceeded(_) => "LimitExceededException",
             Self::IncorrectKey => "IncorrectKeyException",
             Self::InvalidCiphertext | Self::UnknownMaterial { .. } => "InvalidCiphertextException",
+            Self::InvalidKeyUsage(_) => "InvalidKeyUsageException",
+            Self::InvalidSignature => "KMSInvalidSignatureException",
+            Self::InvalidMac => "KMSInvalidMacException",
+            Self::IncorrectKeyMaterial(_) => "IncorrectKeyMaterialException",
+            Self::InvalidImportToken => "InvalidImportTokenException",
+            Self::ExpiredImportToken => "ExpiredImportTokenException",
             Self::Validation(_) => "ValidationException",
             Self::Tag(_) => "TagException",
             Self::UnsupportedOperation(_) => "UnsupportedOperationException",
@@ -279,7 +297,17 @@ impl fmt::Display for KeystoreError {
                 "{} has no key material {material}: it was retired, or belongs to another keystore",
                 KeyArn(*key)
             ),
+            Self::InvalidSignature => f.write_str("the signature is not valid"),
+            Self::InvalidMac => f.write_str("the message authentication code is not valid"),
+            Self::InvalidImportToken => {
+                f.write_str("the import token is invalid or belongs to another key")
+            }
+            Self::ExpiredImportToken => {
+                f.write_str("the import token is expired: get new parameters for import")
+            }
             Self::Validation(what)
+            | Self::InvalidKeyUsage(what)
+            | Self::IncorrectKeyMaterial(what)
             | Self::Tag(what)
             | Self::UnsupportedOperation(what)
             | Self::AccessDenied(what) => f.write_str(what),

@@ -97,6 +97,7 @@ pub(super) struct KeyRecord {
     pub(super) origin: Origin,
     pub(super) description: String,
     pub(super) created: UnixTime,
+    /// The material in use; zero while there is none yet. Read it by `current_material`.
     #[serde(with = "text")]
     pub(super) current: MaterialId,
     #[serde(default)]
@@ -146,12 +147,16 @@ pub struct KeyMetadata {
     pub key_spec: KeySpec,
     /// Where its material came from.
     pub origin: Origin,
-    /// The material that new ciphertexts are made with.
-    #[serde(with = "text")]
-    pub current_key_material_id: MaterialId,
+    /// The material that new ciphertexts are made with; none before the first import.
+    #[serde(serialize_with = "optional_text", skip_serializing_if = "Option::is_none")]
+    pub current_key_material_id: Option<MaterialId>,
 }
 
 impl KeyRecord {
+    pub(super) fn current_material(&self) -> Option<MaterialId> {
+        Some(self.current).filter(|current| !current.is_zero())
+    }
+
     pub(super) fn metadata(&self, key: KeyId) -> KeyMetadata {
         KeyMetadata {
             key_id: key,
@@ -165,8 +170,18 @@ impl KeyRecord {
             key_usage: self.usage,
             key_spec: self.spec,
             origin: self.origin,
-            current_key_material_id: self.current,
+            current_key_material_id: self.current_material(),
         }
+    }
+}
+
+fn optional_text<S: serde::Serializer>(
+    id: &Option<MaterialId>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match id {
+        Some(id) => serializer.collect_str(id),
+        None => serializer.serialize_none(),
     }
 }
 

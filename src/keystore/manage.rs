@@ -58,11 +58,18 @@ impl Keystore {
     ) -> Result<KeyMetadata, KeystoreError> {
         check_description(&request.description)?;
         check_tags(&request.tags)?;
+        let (spec, _) = kind(&request)?;
         let made = self.operate(Action::CreateKey, None, |touched| {
+            let authorise = |reader: &Reader<'_>| {
+                access::authorise(reader, &self.caller, Action::CreateKey, None, Asked::default())
+            };
+            self.read(authorise)?;
+            self.stop_if_dry()?;
+            // Outside of the transaction: an RSA key takes its time.
+            let material = material::fresh(spec)?;
             self.write(|writer| {
-                access::authorise(writer, &self.caller, Action::CreateKey, None, Asked::default())?;
-                self.stop_if_dry()?;
-                let made = create(writer, request, now.into())?;
+                authorise(writer)?;
+                let made = create(writer, request, &material, now.into())?;
                 touched.key = Some(made.key_id);
                 Ok(made)
             })
@@ -86,7 +93,8 @@ impl Keystore {
                 }
                 let description = "default key of kmsfs volumes".to_owned();
                 let request = CreateKey { description, ..CreateKey::default() };
-                let key = create(writer, request, now.into())?.key_id;
+                let material = material::fresh(KeySpec::SymmetricDefault)?;
+                let key = create(writer, request, &material, now.into())?.key_id;
                 AliasRecord::create(writer, &alias, key, now.into())?;
                 Ok(key)
             })?;
@@ -190,6 +198,7 @@ pub(super) fn key_id(id: &[u8]) -> Result<KeyId, KeystoreError> {
 fn create(
     writer: &mut Writer<'_>,
     request: CreateKey,
+    material: &[u8],
     now: UnixTime,
 ) -> Result<KeyMetadata, KeystoreError> {
     let quota = Quota::Keys;
@@ -214,7 +223,7 @@ fn create(
     // The key's row first: the others refer to it.
     record.save(writer, key)?;
     material::create_wrapping(writer, key)?;
-    record.current = material::create(writer, key, spec, MaterialOrigin::Created, now)?;
+    record.current = material::create(writer, key, material, MaterialOrigin::Created, now)?;
     record.save(writer, key)?;
     Ok(record.metadata(key))
 }

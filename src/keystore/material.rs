@@ -1,4 +1,4 @@
-//! Key material: the 256-bit keys that wrap data keys, sealed at rest.
+//! Key material, sealed at rest: 256-bit keys that wrap data keys, HMAC keys, private keys.
 //!
 //! Each KMS key has a random wrapping key, sealed under the root key in a row of its own, and its
 //! materials are sealed under that. Deleting the one row destroys all of them at once.
@@ -6,12 +6,14 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::algorithm::Form;
 use super::error::KeystoreError;
 use super::record::{Reader, Record, Stored, Writer, base64, tampered};
 use super::root::place;
 use super::spec::KeySpec;
 use super::store::{Row, Table};
 use super::time::UnixTime;
+use crate::crypto::asym::PrivateKey;
 use crate::crypto::hash::{self, Label};
 use crate::crypto::xaes::{self, XaesKey};
 use crate::crypto::{Secret, random};
@@ -52,27 +54,70 @@ pub(super) fn create_wrapping(writer: &mut Writer<'_>, key: KeyId) -> Result<(),
     writer.put_row(Table::Wrapping, &row)
 }
 
-/// Makes the next material of a key. The caller makes it current.
+/// Fresh material of this kind, in the form in which it is sealed. Searches for primes for RSA:
+/// not to be called inside of a transaction.
+/// Errors: `Crypto`.
+pub(super) fn fresh(spec: KeySpec) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
+    let len = match spec.form() {
+        Form::Symmetric => 32,
+        Form::Mac(len) => len,
+        Form::Asymmetric(kind) => return Ok(PrivateKey::generate(kind)?.to_pkcs8()?),
+    };
+    let mut bytes = Zeroizing::new(vec![0; len]);
+    random::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Makes `bytes` the next material of a key. The caller makes it current.
 pub(super) fn create(
     writer: &mut Writer<'_>,
     key: KeyId,
-    spec: KeySpec,
+    bytes: &[u8],
     origin: MaterialOrigin,
     created: UnixTime,
 ) -> Result<MaterialId, KeystoreError> {
-    if spec != KeySpec::SymmetricDefault {
-        let problem = format!("keys of the spec {spec} are not made by this keystore");
-        return Err(KeystoreError::UnsupportedOperation(problem));
-    }
     let id = MaterialId::from_bytes(random::id16()?);
     let earlier = writer.of_key::<MaterialRecord>(key)?;
     let last = earlier.iter().map(|stored| stored.record.sequence).max().unwrap_or(0);
-    let seal_key = seal_key(&wrapping(writer, key)?, key);
-    let material = Secret::<32>::random()?;
-    let sealed = xaes::seal(&seal_key, &material_place(key, id), material.expose())?;
+    let sealed = seal(writer, key, id, bytes)?;
     let record = MaterialRecord { sequence: last + 1, created, origin, sealed };
     writer.put(id.as_bytes(), Some(key), &record)?;
     Ok(id)
+}
+
+fn seal(
+    reader: &Reader<'_>,
+    key: KeyId,
+    id: MaterialId,
+    bytes: &[u8],
+) -> Result<Vec<u8>, KeystoreError> {
+    let seal_key = seal_key(&wrapping(reader, key)?, key);
+    Ok(xaes::seal(&seal_key, &material_place(key, id), bytes)?)
+}
+
+/// A material in memory, ready for use. Wiped when dropped.
+pub(super) enum LiveMaterial {
+    /// Wraps data keys.
+    Symmetric(XaesKey),
+    /// Authenticates messages.
+    Mac(Zeroizing<Vec<u8>>),
+    /// Signs, decrypts or agrees.
+    Asymmetric(Box<PrivateKey>),
+}
+
+impl LiveMaterial {
+    fn read(spec: KeySpec, bytes: Zeroizing<Vec<u8>>) -> Option<Self> {
+        match spec.form() {
+            Form::Symmetric => {
+                Secret::from_slice(&bytes).map(|key| Self::Symmetric(XaesKey::new(&key)))
+            }
+            Form::Mac(len) => (bytes.len() == len).then_some(Self::Mac(bytes)),
+            Form::Asymmetric(kind) => {
+                let key = PrivateKey::from_pkcs8(kind, &bytes).ok()?;
+                Some(Self::Asymmetric(Box::new(key)))
+            }
+        }
+    }
 }
 
 /// All materials of a key, ready to use.
@@ -80,13 +125,14 @@ pub(super) fn create(
 pub(super) fn load(
     reader: &Reader<'_>,
     key: KeyId,
-) -> Result<Vec<(MaterialId, XaesKey)>, KeystoreError> {
+    spec: KeySpec,
+) -> Result<Vec<(MaterialId, LiveMaterial)>, KeystoreError> {
     let seal_key = seal_key(&wrapping(reader, key)?, key);
     let stored = reader.of_key::<MaterialRecord>(key)?;
     let open = |stored: Stored<MaterialRecord>| {
         let id = stored.id.as_slice().try_into().map(MaterialId::from_bytes).ok()?;
         let opened = xaes::open(&seal_key, &material_place(key, id), &stored.record.sealed);
-        Some((id, XaesKey::new(&secret(opened.ok()?)?)))
+        Some((id, LiveMaterial::read(spec, opened.ok()?)?))
     };
     stored
         .into_iter()
@@ -103,10 +149,6 @@ pub(super) fn wrapping(reader: &Reader<'_>, key: KeyId) -> Result<Secret<32>, Ke
     let lost = || tampered(Table::Wrapping, key.as_bytes());
     let row = reader.rows().get(Table::Wrapping, key.as_bytes())?.ok_or_else(lost)?;
     reader.root().open_wrapping(&wrapping_place(key), &row.sealed).map_err(|_| lost())
-}
-
-fn secret(opened: Zeroizing<Vec<u8>>) -> Option<Secret<32>> {
-    Secret::from_slice(&opened)
 }
 
 fn seal_key(wrapping: &Secret<32>, key: KeyId) -> Secret<32> {

@@ -23,11 +23,14 @@ use std::time::{Instant, SystemTime};
 
 mod access;
 mod action;
+mod algorithm;
 mod alias;
+mod asymmetric;
 pub mod audit;
 mod blob;
 mod cache;
 mod caller;
+mod cipher;
 pub mod context;
 mod data_key;
 mod deletion;
@@ -36,11 +39,14 @@ mod export;
 mod file;
 mod id;
 mod key;
+mod mac;
 mod manage;
 mod material;
 mod metrics;
 mod operate;
+mod pair;
 pub mod policy;
+mod random;
 mod record;
 mod root;
 mod rotation;
@@ -57,20 +63,25 @@ mod volume;
 
 pub use action::Action;
 pub use alias::AliasEntry;
+pub use asymmetric::{PublicKeyInfo, SharedSecret, Signed};
 pub use blob::{BLOB_OVERHEAD, CiphertextBlob, MAX_PLAINTEXT};
 pub use caller::{ACCOUNT, Caller, Principal, Service, Source, group_arn};
+pub use cipher::{Encrypted, ReEncryptDestination, ReEncryptSource, ReEncrypted};
 pub use context::EncryptionContext;
 pub use data_key::RandomDataKey;
 pub use deletion::{ClockTrust, Expired, ReferenceReport, ScheduledDeletion};
 pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota};
 pub use id::{AliasName, KeyArn, KeyRef};
 pub use key::{KeyMetadata, KeyState};
+pub use mac::Mac;
 pub use manage::CreateKey;
 pub use material::MaterialOrigin;
+pub use pair::DataKeyPair;
 pub use rotation::{MaterialState, Rotation, RotationStatus};
 pub use slot::{SlotId, SlotInfo, SlotKind, TokenSlot};
 pub use spec::{
-    EncryptionAlgorithm, KeySpec, KeyUsage, MacAlgorithm, Origin, SigningAlgorithm, UnknownName,
+    EncryptionAlgorithm, KeySpec, KeyUsage, MacAlgorithm, MessageType, Origin, SigningAlgorithm,
+    UnknownName,
 };
 pub use symmetric::{DataKey, Decrypted, Plaintext};
 pub use time::UnixTime;
@@ -88,7 +99,7 @@ use record::{Reader, Writer};
 use root::RootKey;
 use store::{SlotRow, Store};
 
-use crate::crypto::{Secret, random};
+use crate::crypto::{self, Secret};
 use crate::id::{KeyId, MaterialId};
 
 /// An unlocked keystore, acting for a caller: at first for its owner, who unlocked it.
@@ -144,7 +155,7 @@ impl Keystore {
     /// directories get 0700; it appears under its name only when it is complete and durable.
     /// Errors: `Exists`, `KeyFile`, `Io`, `Database`.
     pub fn create(path: &Path, unlock: &Unlock, now: SystemTime) -> Result<Self, KeystoreError> {
-        let root = RootKey::new(Secret::random()?, random::id16()?);
+        let root = RootKey::new(Secret::random()?, crypto::random::id16()?);
         let slot = slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
         let draft = file::Draft::begin(path)?;
         let mut store = Store::create(draft.path())?;
@@ -226,9 +237,11 @@ impl Keystore {
     }
 
     /// The material that new ciphertexts of the key are made with.
-    /// Errors: `KeyNotFound`.
+    /// Errors: `KeyNotFound`; `InvalidState` while it waits for its first material.
     pub fn current_material(&self, key: KeyId) -> Result<MaterialId, KeystoreError> {
-        Ok(self.live(key)?.record.current)
+        let record = &self.live(key)?.record;
+        let state = KeyState::PendingImport;
+        record.current_material().ok_or(KeystoreError::InvalidState { key, state })
     }
 
     /// The key that is meant, which exists; from memory after the first call.
@@ -263,7 +276,8 @@ impl Keystore {
         let live = self.read_locked(&mut opened, |reader| {
             let record = KeyRecord::find(reader, key)?;
             let usable = key::permit(key::Operation::Crypto, key, record.state).is_ok();
-            let materials = if usable { material::load(reader, key)? } else { Vec::new() };
+            let materials =
+                if usable { material::load(reader, key, record.spec)? } else { Vec::new() };
             Ok(Arc::new(LiveKey::new(key, record, materials)))
         })?;
         if opened.rows == RowSet::Bad {

@@ -2,6 +2,7 @@
 
 use super::access::{self, Asked};
 use super::action::Action;
+use super::algorithm::check_usage;
 use super::alias::AliasRecord;
 use super::audit::{AuditMode, Event, SUCCESS, request_id};
 use super::cache::LiveKey;
@@ -170,7 +171,23 @@ impl Keystore {
     }
 
     /// A key that the caller may use for a cryptographic operation now.
+    /// Errors: those of [`Keystore::admitted`], `DryRun`.
     pub(super) fn usable(
+        &self,
+        action: Action,
+        key: KeyId,
+        asked: Asked<'_>,
+        touched: &mut Touched,
+    ) -> Result<Arc<LiveKey>, KeystoreError> {
+        let live = self.admitted(action, key, asked, touched)?;
+        self.stop_if_dry()?;
+        Ok(live)
+    }
+
+    /// As [`Keystore::usable`], for who has more to check before a dry run is told that it would
+    /// succeed.
+    /// Errors: `KeyNotFound`, `AccessDenied`, `Disabled`, `InvalidState`, `InvalidKeyUsage`.
+    pub(super) fn admitted(
         &self,
         action: Action,
         key: KeyId,
@@ -181,7 +198,7 @@ impl Keystore {
         let live = self.live(key)?;
         self.authorise_live(action, &live, asked)?;
         permit(Operation::Crypto, key, live.record.state)?;
-        self.stop_if_dry()?;
+        check_usage(action, key, &live.record)?;
         Ok(live)
     }
 

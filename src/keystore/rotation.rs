@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::Keystore;
 use super::action::Action;
 use super::error::{KeystoreError, Quota};
-use super::id::{KeyRef, text};
+use super::id::{KeyArn, KeyRef, text};
 use super::key::{KeyRecord, KeyState, Operation};
 use super::manage::key_id;
 use super::material::{self, MaterialOrigin, MaterialRecord};
 use super::record::{Stored, Writer, tampered};
+use super::spec::{KeySpec, Origin};
 use super::store::Table;
 use super::time::UnixTime;
 use crate::id::{KeyId, MaterialId};
@@ -100,7 +101,9 @@ impl Keystore {
         period_days: Option<u16>,
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
-        self.edit(Action::EnableKeyRotation, key, Operation::Rotation, |_, _, record| {
+        self.edit(Action::EnableKeyRotation, key, Operation::Rotation, |_, key, record| {
+            check_rotates(key, record)?;
+            check_origin(key, record)?;
             let period = period_days.unwrap_or(DEFAULT_PERIOD);
             let schedule = Schedule::starting(period, now.into())?;
             // The same period again must not put the next rotation off.
@@ -114,7 +117,9 @@ impl Keystore {
     /// Ends the automatic rotation of a key.
     /// Errors: `KeyNotFound`, `Disabled`, `InvalidState`.
     pub fn disable_key_rotation(&self, key: &KeyRef) -> Result<(), KeystoreError> {
-        self.edit(Action::DisableKeyRotation, key, Operation::Rotation, |_, _, record| {
+        self.edit(Action::DisableKeyRotation, key, Operation::Rotation, |_, key, record| {
+            check_rotates(key, record)?;
+            check_origin(key, record)?;
             record.rotation = None;
             Ok(())
         })
@@ -123,8 +128,10 @@ impl Keystore {
     /// Whether and when a key rotates by itself.
     /// Errors: `KeyNotFound`, `AliasNotFound`.
     pub fn get_key_rotation_status(&self, key: &KeyRef) -> Result<RotationStatus, KeystoreError> {
-        let (key, record) =
-            self.view(Action::GetKeyRotationStatus, key, |_, key, record| Ok((key, record)))?;
+        let (key, record) = self.view(Action::GetKeyRotationStatus, key, |_, key, record| {
+            check_rotates(key, &record)?;
+            Ok((key, record))
+        })?;
         let schedule = record.rotation.filter(|_| record.state != KeyState::PendingDeletion);
         Ok(RotationStatus {
             key_id: key,
@@ -147,18 +154,15 @@ impl Keystore {
             key,
             Operation::Rotation,
             |writer, key, record| {
+                check_rotates(key, record)?;
                 let quota = Quota::OnDemandRotations;
                 if record.on_demand_rotations >= quota.limit() {
                     return Err(KeystoreError::LimitExceeded(quota));
                 }
                 record.on_demand_rotations += 1;
-                record.current = material::create(
-                    writer,
-                    key,
-                    record.spec,
-                    MaterialOrigin::OnDemand,
-                    now.into(),
-                )?;
+                let bytes = material::fresh(record.spec)?;
+                let (origin, now) = (MaterialOrigin::OnDemand, now.into());
+                record.current = material::create(writer, key, &bytes, origin, now)?;
                 Ok((key, record.current))
             },
         )?;
@@ -170,6 +174,7 @@ impl Keystore {
     /// Errors: `KeyNotFound`, `AliasNotFound`.
     pub fn list_key_rotations(&self, key: &KeyRef) -> Result<Vec<Rotation>, KeystoreError> {
         self.view(Action::ListKeyRotations, key, |reader, key, record| {
+            check_rotates(key, &record)?;
             let current = record.current;
             let mut stored = reader.of_key::<MaterialRecord>(key)?;
             stored.sort_by_key(|material| material.record.sequence);
@@ -204,13 +209,39 @@ impl Keystore {
     }
 }
 
+/// Only symmetric keys rotate.
+/// Errors: `UnsupportedOperation`.
+fn check_rotates(key: KeyId, record: &KeyRecord) -> Result<(), KeystoreError> {
+    if record.spec == KeySpec::SymmetricDefault {
+        return Ok(());
+    }
+    let (arn, spec) = (KeyArn(key), record.spec);
+    let problem = format!("{arn} key spec is {spec} which is not valid for this operation.");
+    Err(KeystoreError::UnsupportedOperation(problem))
+}
+
+/// Only material that the keystore makes itself rotates by date.
+/// Errors: `UnsupportedOperation`, in AWS's words.
+fn check_origin(key: KeyId, record: &KeyRecord) -> Result<(), KeystoreError> {
+    if record.origin == Origin::AwsKms { Ok(()) } else { Err(wrong_origin(key, record)) }
+}
+
+/// The refusal of a key because of where its material comes from, in AWS's words.
+pub(super) fn wrong_origin(key: KeyId, record: &KeyRecord) -> KeystoreError {
+    let (arn, origin) = (KeyArn(key), record.origin);
+    KeystoreError::UnsupportedOperation(format!(
+        "{arn} origin is {origin} which is not valid for this operation."
+    ))
+}
+
 fn rotate_by_date(
     writer: &mut Writer<'_>,
     stored: Stored<KeyRecord>,
     now: UnixTime,
 ) -> Result<(KeyId, MaterialId), KeystoreError> {
     let (key, mut record) = (key_id(&stored.id)?, stored.record);
-    record.current = material::create(writer, key, record.spec, MaterialOrigin::Automatic, now)?;
+    let bytes = material::fresh(record.spec)?;
+    record.current = material::create(writer, key, &bytes, MaterialOrigin::Automatic, now)?;
     // Counted from now: rotations that were missed are not made up for.
     let next = |old: Schedule| Schedule { next: now.plus_days(old.period_days), ..old };
     record.rotation = record.rotation.map(next);

@@ -171,6 +171,18 @@ names! {
 }
 
 names! {
+    /// What is given to be signed.
+    MessageType {
+        /// The message.
+        Raw = "RAW",
+        /// Its digest.
+        Digest = "DIGEST",
+        /// Its representative mu, for ML-DSA.
+        ExternalMu = "EXTERNAL_MU",
+    }
+}
+
+names! {
     /// How codes that authenticate messages are made.
     MacAlgorithm {
         /// HMAC with SHA-224.

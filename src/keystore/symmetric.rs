@@ -7,12 +7,15 @@ use zeroize::Zeroizing;
 use super::Keystore;
 use super::access::Asked;
 use super::action::Action;
+use super::algorithm::incompatible;
 use super::blob::{self, CiphertextBlob, MAX_PLAINTEXT};
 use super::cache::LiveKey;
 use super::context::EncryptionContext;
 use super::error::KeystoreError;
 use super::id::KeyRef;
+use super::material::LiveMaterial;
 use super::operate::Touched;
+use super::spec::{EncryptionAlgorithm, KeySpec};
 use crate::crypto::xaes::XaesKey;
 use crate::crypto::{CryptoError, Secret};
 use crate::id::{KeyId, MaterialId};
@@ -80,12 +83,7 @@ impl Keystore {
         plaintext: &[u8],
         context: &EncryptionContext,
     ) -> Result<CiphertextBlob, KeystoreError> {
-        if !(1..=MAX_PLAINTEXT).contains(&plaintext.len()) {
-            return Err(KeystoreError::Validation(format!(
-                "a plaintext has 1 to {MAX_PLAINTEXT} bytes, not {}",
-                plaintext.len()
-            )));
-        }
+        check_len(plaintext)?;
         self.operate(Action::Encrypt, Some(context), |touched| {
             let key = self.usable_for_making(Action::Encrypt, key, context, touched)?;
             wrap(&key, context, plaintext)
@@ -138,7 +136,7 @@ impl Keystore {
         })
     }
 
-    fn unwrap(
+    pub(super) fn unwrap(
         &self,
         action: Action,
         ciphertext: &CiphertextBlob,
@@ -152,7 +150,9 @@ impl Keystore {
             return Err(KeystoreError::IncorrectKey);
         }
         let asked = Asked { context: Some(context) };
-        let live = self.usable(action, ciphertext.key_id(), asked, touched)?;
+        let live = self.admitted(action, ciphertext.key_id(), asked, touched)?;
+        check_symmetric(action, &live)?;
+        self.stop_if_dry()?;
         let material_id = ciphertext.material_id();
         touched.material = Some(material_id);
         let aad = blob::aad(live.id, material_id, context);
@@ -161,7 +161,21 @@ impl Keystore {
         Ok(Decrypted { plaintext, key: live.id, material: material_id })
     }
 
+    /// A symmetric key whose current material may make ciphertexts.
     pub(super) fn usable_for_making(
+        &self,
+        action: Action,
+        key: &KeyRef,
+        context: &EncryptionContext,
+        touched: &mut Touched,
+    ) -> Result<Arc<LiveKey>, KeystoreError> {
+        let live = self.admitted_for_making(action, key, context, touched)?;
+        self.stop_if_dry()?;
+        Ok(live)
+    }
+
+    /// As [`Keystore::usable_for_making`], also for a dry run.
+    pub(super) fn admitted_for_making(
         &self,
         action: Action,
         key: &KeyRef,
@@ -174,12 +188,14 @@ impl Keystore {
             ));
         }
         let asked = Asked { context: Some(context) };
-        let live = self.usable(action, self.resolve(key)?, asked, touched)?;
+        let live = self.admitted(action, self.resolve(key)?, asked, touched)?;
+        check_symmetric(action, &live)?;
         touched.material = Some(live.record.current);
         Ok(live)
     }
 }
 
+/// The plaintext under the current material of a symmetric key.
 pub(super) fn wrap(
     key: &LiveKey,
     context: &EncryptionContext,
@@ -191,8 +207,34 @@ pub(super) fn wrap(
 }
 
 fn material(key: &LiveKey, material: MaterialId) -> Result<&XaesKey, KeystoreError> {
-    let unknown = KeystoreError::UnknownMaterial { key: key.id, material };
-    key.material(material).ok_or(unknown)
+    match key.material(material) {
+        Some(LiveMaterial::Symmetric(key)) => Ok(key),
+        _ => Err(KeystoreError::UnknownMaterial { key: key.id, material }),
+    }
+}
+
+/// Errors: `Validation`.
+pub(super) fn check_len(plaintext: &[u8]) -> Result<(), KeystoreError> {
+    let len = plaintext.len();
+    if (1..=MAX_PLAINTEXT).contains(&len) {
+        return Ok(());
+    }
+    let problem = format!("a plaintext has 1 to {MAX_PLAINTEXT} bytes, not {len}");
+    Err(KeystoreError::Validation(problem))
+}
+
+/// Errors: `InvalidKeyUsage` for an RSA key, in AWS's words.
+fn check_symmetric(action: Action, key: &LiveKey) -> Result<(), KeystoreError> {
+    match (key.record.spec, action) {
+        (KeySpec::SymmetricDefault, _) => Ok(()),
+        (spec, Action::Encrypt | Action::Decrypt | Action::ReEncryptFrom | Action::ReEncryptTo) => {
+            Err(incompatible(EncryptionAlgorithm::SymmetricDefault, spec))
+        }
+        _ => {
+            let problem = "You cannot generate a data key with an asymmetric CMK".to_owned();
+            Err(KeystoreError::InvalidKeyUsage(problem))
+        }
+    }
 }
 
 fn invalid(error: CryptoError) -> KeystoreError {

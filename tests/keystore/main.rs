@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod fixture;
+mod openssl;
 
+mod asymmetric;
 mod audit;
 mod bad_input;
 mod deletion;

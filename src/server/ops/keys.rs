@@ -138,7 +138,7 @@ pub(super) fn metadata(call: &Call<'_>, key: &KeyMetadata) -> Result<Value, Faul
     let (member, algorithms) = algorithms(key.key_spec, key.key_usage);
     shown[member] = algorithms;
     shown["CurrentKeyMaterialId"] = match key.key_spec {
-        KeySpec::SymmetricDefault => wire::material_id(key.current_key_material_id).into(),
+        KeySpec::SymmetricDefault => key.current_key_material_id.map(wire::material_id).into(),
         _ => Value::Null,
     };
     Ok(shown)
