@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::exit::{CliError, Exit};
-use crate::keystore::{ExportProblem, KeyFileProblem, KeystoreError, TokenError};
+use crate::keystore::{ExportProblem, KeyFileProblem, KeyStoreError, KeystoreError, TokenError};
 use crate::volume::VolumeError;
 
 impl From<KeystoreError> for CliError {
@@ -26,6 +26,8 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::UnknownMaterial { .. }
         | E::SlotNotFound(_)
         | E::VolumeNotFound(_) => Exit::KeyUnknown,
+        E::KeyUnavailable { .. } => Exit::KeyUnusable,
+        E::KeyStore(error) => key_store_exit(error),
         E::Disabled(_) | E::InvalidState { .. } | E::NotPendingDeletion(_) => Exit::KeyUnusable,
         E::InvalidKeyRef(_) | E::InvalidAliasName(_) | E::Validation(_) | E::Tag(_) => Exit::Usage,
         E::AliasExists(_)
@@ -56,6 +58,18 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
             ExportProblem::NotAnExport | ExportProblem::Newer(_) => Exit::KeystoreUnusable,
         },
         E::Io { source, .. } => io_exit(Errno::from_io_error(source)),
+    }
+}
+
+fn key_store_exit(error: &KeyStoreError) -> Exit {
+    match error {
+        KeyStoreError::NotFound(_) => Exit::KeyUnknown,
+        KeyStoreError::NameInUse(_) | KeyStoreError::TokenInUse(_) => Exit::General,
+        KeyStoreError::InvalidState { .. } => Exit::KeyUnusable,
+        KeyStoreError::HasKeys(..) => Exit::Refused,
+        KeyStoreError::Module(error)
+        | KeyStoreError::TokenNotFound(error)
+        | KeyStoreError::TokenConfiguration(error) => token_exit(error),
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::id::AliasName;
-use super::key::KeyRecord;
+use super::key::{KeyRecord, KeyState};
+use super::key_store::Link;
 use super::material::LiveMaterial;
 use crate::id::{KeyId, MaterialId};
 
@@ -17,6 +18,8 @@ pub(super) struct LiveKey {
     pub(super) id: KeyId,
     pub(super) record: KeyRecord,
     materials: Vec<(MaterialId, LiveMaterial)>,
+    /// The way to its token, for a key of a key store.
+    pub(super) link: Option<Arc<Link>>,
 }
 
 impl LiveKey {
@@ -24,9 +27,16 @@ impl LiveKey {
         id: KeyId,
         record: KeyRecord,
         mut materials: Vec<(MaterialId, LiveMaterial)>,
+        link: Option<Arc<Link>>,
     ) -> Self {
         materials.sort_unstable_by_key(|(material, _)| *material);
-        Self { id, record, materials }
+        Self { id, record, materials, link }
+    }
+
+    /// The state as it is shown: unavailable while a key store has no token.
+    pub(super) fn state(&self) -> KeyState {
+        let stored = self.record.state;
+        self.link.as_ref().map_or(stored, |link| link.state_of(self.record.current, stored))
     }
 
     pub(super) fn material(&self, id: MaterialId) -> Option<&LiveMaterial> {

@@ -143,7 +143,8 @@ impl Keystore {
             self.scrub_if_due()?;
             return Ok(Expired::default());
         }
-        let outcome = self.write(|writer| destroy_expired(writer, now, trust))?;
+        let waiting = self.destroy_on_tokens(now, trust)?;
+        let outcome = self.write(|writer| destroy_expired(writer, now, trust, &waiting))?;
         self.scrub_if_due()?;
         for key in &outcome.deleted {
             log::info!("key {key} is deleted");
@@ -217,10 +218,12 @@ fn destroy_expired(
     writer: &mut Writer<'_>,
     now: UnixTime,
     trust: ClockTrust,
+    waiting: &[KeyId],
 ) -> Result<Expired, KeystoreError> {
     observe(&mut writer.meta, now, trust);
-    let deleted = expired(writer, writer.meta.clock)?;
+    let mut deleted = expired(writer, writer.meta.clock)?;
     let held = expired(writer, now)?.into_iter().filter(|key| !deleted.contains(key)).collect();
+    deleted.retain(|key| !waiting.contains(key));
     for key in &deleted {
         destroy(writer, *key)?;
     }
@@ -228,6 +231,17 @@ fn destroy_expired(
     writer.meta.pending_deletions =
         writer.meta.pending_deletions.saturating_sub(deleted.len() as u64);
     Ok(Expired { deleted, held })
+}
+
+/// The keys that would be destroyed now.
+pub(super) fn doomed(
+    reader: &Reader<'_>,
+    now: UnixTime,
+    trust: ClockTrust,
+) -> Result<Vec<KeyId>, KeystoreError> {
+    let mut meta = reader.meta()?;
+    observe(&mut meta, now, trust);
+    expired(reader, meta.clock)
 }
 
 /// The keys whose waiting period is over at `time`.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::id::{AliasName, KeyArn};
 use super::key::KeyState;
+use super::key_store::KeyStoreError;
 use super::slot::SlotId;
 use super::token::TokenError;
 use crate::crypto::CryptoError;
@@ -149,6 +150,15 @@ pub enum KeystoreError {
     Crypto(CryptoError),
     /// A PKCS#11 token failed.
     Token(TokenError),
+    /// The token that keeps the key does not answer.
+    KeyUnavailable {
+        /// The key.
+        key: KeyId,
+        /// What the token said.
+        why: TokenError,
+    },
+    /// A custom key store does not do what it is asked.
+    KeyStore(KeyStoreError),
 }
 
 /// The quotas of AWS KMS that are kept.
@@ -160,6 +170,8 @@ pub enum Quota {
     AliasesPerKey,
     /// On-demand rotations of one key.
     OnDemandRotations,
+    /// Custom key stores.
+    KeyStores,
 }
 
 impl Quota {
@@ -169,6 +181,7 @@ impl Quota {
             Self::Keys => 100_000,
             Self::AliasesPerKey => 50,
             Self::OnDemandRotations => 25,
+            Self::KeyStores => 10,
         }
     }
 }
@@ -238,6 +251,8 @@ impl KeystoreError {
             Self::AccessDenied(_) => "AccessDeniedException",
             Self::DryRun => "DryRunOperationException",
             Self::Locked(_) => "DependencyTimeoutException",
+            Self::KeyUnavailable { .. } => "KeyUnavailableException",
+            Self::KeyStore(error) => error.aws_name(),
             Self::Token(error) if error.is_absence() => "KeyUnavailableException",
             Self::Token(TokenError::NotAuthentic) => "InvalidCiphertextException",
             Self::Missing(_)
@@ -385,6 +400,10 @@ impl KeystoreError {
             Self::AuditUnwritable(reason) => write!(f, "the audit log cannot be written: {reason}"),
             Self::Crypto(error) => write!(f, "{error}"),
             Self::Token(error) => write!(f, "{error}"),
+            Self::KeyUnavailable { key, why } => {
+                write!(f, "{} is unavailable: {why}", KeyArn(*key))
+            }
+            Self::KeyStore(error) => write!(f, "{error}"),
             _ => f.write_str(self.aws_name()),
         }
     }
@@ -396,6 +415,7 @@ impl fmt::Display for Quota {
             Self::Keys => "keys in a keystore",
             Self::AliasesPerKey => "aliases of a key",
             Self::OnDemandRotations => "on-demand rotations of a key",
+            Self::KeyStores => "custom key stores",
         };
         write!(f, "the limit of {} {what} is reached", self.limit())
     }
@@ -456,9 +476,16 @@ impl std::error::Error for KeystoreError {
                 Some(source)
             }
             Self::Crypto(error) => Some(error),
-            Self::Token(error) => Some(error),
+            Self::Token(error) | Self::KeyUnavailable { why: error, .. } => Some(error),
+            Self::KeyStore(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<KeyStoreError> for KeystoreError {
+    fn from(error: KeyStoreError) -> Self {
+        Self::KeyStore(error)
     }
 }
 

@@ -146,6 +146,32 @@ pub(super) mod text {
     {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
+
+    /// The same for ids that may be missing.
+    pub(in crate::keystore) mod optional {
+        use super::{Deserialize, Deserializer, Display, FromStr, Serializer, de};
+
+        pub(in crate::keystore) fn serialize<T: Display, S: Serializer>(
+            id: &Option<T>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match id {
+                Some(id) => serializer.collect_str(id),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(in crate::keystore) fn deserialize<'de, T, D>(
+            deserializer: D,
+        ) -> Result<Option<T>, D::Error>
+        where
+            T: FromStr<Err: Display>,
+            D: Deserializer<'de>,
+        {
+            let text = Option::<String>::deserialize(deserializer)?;
+            text.map(|text| text.parse()).transpose().map_err(de::Error::custom)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::KeystoreError;
 use super::id::{KeyArn, text};
+use super::key_store::KeyStoreId;
 use super::rotation::Schedule;
 use super::spec::{KeySpec, KeyUsage, Origin};
 use super::time::UnixTime;
@@ -108,6 +109,9 @@ pub(super) struct KeyRecord {
     pub(super) rotation: Option<Schedule>,
     #[serde(default)]
     pub(super) on_demand_rotations: usize,
+    /// The key store whose token keeps the material; its id there is that of `current`.
+    #[serde(default, with = "text::optional", skip_serializing_if = "Option::is_none")]
+    pub(super) key_store: Option<KeyStoreId>,
 }
 
 /// A waiting period that runs.
@@ -150,6 +154,12 @@ pub struct KeyMetadata {
     /// The material that new ciphertexts are made with; none before the first import.
     #[serde(serialize_with = "optional_text", skip_serializing_if = "Option::is_none")]
     pub current_key_material_id: Option<MaterialId>,
+    /// The key store whose token keeps the material.
+    #[serde(with = "text::optional", skip_serializing_if = "Option::is_none")]
+    pub custom_key_store_id: Option<KeyStoreId>,
+    /// That token, by label or serial number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud_hsm_cluster_id: Option<String>,
 }
 
 impl KeyRecord {
@@ -171,6 +181,8 @@ impl KeyRecord {
             key_spec: self.spec,
             origin: self.origin,
             current_key_material_id: self.current_material(),
+            custom_key_store_id: self.key_store,
+            cloud_hsm_cluster_id: None,
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use zeroize::Zeroizing;
+
 use super::Keystore;
 use super::access::{self, Asked};
 use super::action::Action;
@@ -10,6 +12,7 @@ use super::alias::AliasRecord;
 use super::error::{KeystoreError, Quota};
 use super::id::{AliasName, KeyRef};
 use super::key::{KeyMetadata, KeyRecord, KeyState, Operation};
+use super::key_store::{KeyStoreId, TokenKey};
 use super::material::{self, MaterialOrigin};
 use super::record::{Reader, Record, Writer};
 use super::spec::{KeySpec, KeyUsage, Origin};
@@ -27,6 +30,10 @@ pub struct CreateKey {
     pub usage: Option<KeyUsage>,
     /// Where its material comes from; from this keystore if nothing else is said.
     pub origin: Option<Origin>,
+    /// The key store whose token shall make and keep the material.
+    pub key_store: Option<KeyStoreId>,
+    /// May it be replicated to other keystores?
+    pub multi_region: bool,
     /// Free text, at most 8192 characters.
     pub description: String,
     /// At most 50 tags.
@@ -65,14 +72,20 @@ impl Keystore {
             };
             self.read(authorise)?;
             self.stop_if_dry()?;
-            // Outside of the transaction: an RSA key takes its time.
-            let material = material::fresh(spec)?;
-            self.write(|writer| {
+            // Outside of the transaction: an RSA key, and a token, take their time.
+            let mut first = match self.make_on_token(&request)? {
+                Some(made) => First::OnToken(made),
+                None => First::Bytes(material::fresh(spec)?),
+            };
+            let made = self.write(|writer| {
                 authorise(writer)?;
-                let made = create(writer, request, &material, now.into())?;
-                touched.key = Some(made.key_id);
-                Ok(made)
-            })
+                create(writer, request, &first, now.into())
+            })?;
+            if let First::OnToken(key) = &mut first {
+                key.keep();
+            }
+            touched.key = Some(made.key_id);
+            Ok(made)
         })?;
         log::info!("created key {}", made.key_id);
         Ok(made)
@@ -93,8 +106,8 @@ impl Keystore {
                 }
                 let description = "default key of kmsfs volumes".to_owned();
                 let request = CreateKey { description, ..CreateKey::default() };
-                let material = material::fresh(KeySpec::SymmetricDefault)?;
-                let key = create(writer, request, &material, now.into())?.key_id;
+                let first = First::Bytes(material::fresh(KeySpec::SymmetricDefault)?);
+                let key = create(writer, request, &first, now.into())?.key_id;
                 AliasRecord::create(writer, &alias, key, now.into())?;
                 Ok(key)
             })?;
@@ -107,7 +120,10 @@ impl Keystore {
     /// Everything about a key but its material, tags and aliases.
     /// Errors: `KeyNotFound`, `AliasNotFound`.
     pub fn describe_key(&self, key: &KeyRef) -> Result<KeyMetadata, KeystoreError> {
-        self.view(Action::DescribeKey, key, |_, key, record| Ok(record.metadata(key)))
+        let mut shown =
+            self.view(Action::DescribeKey, key, |_, key, record| Ok(record.metadata(key)))?;
+        self.complete(&mut shown)?;
+        Ok(shown)
     }
 
     /// All keys, oldest first.
@@ -119,7 +135,19 @@ impl Keystore {
                 .collect::<Result<Vec<_>, _>>()
         })?;
         keys.sort_by_key(|key| (key.creation_date, key.key_id));
+        keys.iter_mut().try_for_each(|key| self.complete(key))?;
         Ok(keys)
+    }
+
+    /// What only the connection of a key store knows.
+    fn complete(&self, shown: &mut KeyMetadata) -> Result<(), KeystoreError> {
+        if shown.custom_key_store_id.is_some() {
+            let live = self.live(shown.key_id)?;
+            shown.key_state = live.state();
+            shown.enabled = shown.key_state == KeyState::Enabled;
+            shown.cloud_hsm_cluster_id = live.link.as_ref().map(|link| link.token_name());
+        }
+        Ok(())
     }
 
     /// Makes a disabled key usable again. Of an enabled key: nothing.
@@ -195,10 +223,18 @@ pub(super) fn key_id(id: &[u8]) -> Result<KeyId, KeystoreError> {
     Ok(KeyId::from_bytes(bytes))
 }
 
+/// The first material of a key.
+enum First {
+    /// These bytes, kept here.
+    Bytes(Zeroizing<Vec<u8>>),
+    /// On a token.
+    OnToken(TokenKey),
+}
+
 fn create(
     writer: &mut Writer<'_>,
     request: CreateKey,
-    material: &[u8],
+    first: &First,
     now: UnixTime,
 ) -> Result<KeyMetadata, KeystoreError> {
     let quota = Quota::Keys;
@@ -206,7 +242,8 @@ fn create(
         return Err(KeystoreError::LimitExceeded(quota));
     }
     let (spec, usage) = kind(&request)?;
-    let key = KeyId::single_region(random::id16()?);
+    let id = random::id16()?;
+    let key = if request.multi_region { KeyId::multi_region(id) } else { KeyId::single_region(id) };
     let mut record = KeyRecord {
         state: KeyState::Enabled,
         usage,
@@ -219,11 +256,21 @@ fn create(
         deletion: None,
         rotation: None,
         on_demand_rotations: 0,
+        key_store: None,
     };
     // The key's row first: the others refer to it.
     record.save(writer, key)?;
     material::create_wrapping(writer, key)?;
-    record.current = material::create(writer, key, material, MaterialOrigin::Created, now)?;
+    match first {
+        First::Bytes(bytes) => {
+            record.current = material::create(writer, key, bytes, MaterialOrigin::Created, now)?;
+        }
+        First::OnToken(made) => {
+            made.check(writer)?;
+            record.origin = Origin::AwsCloudHsm;
+            (record.current, record.key_store) = (made.material(), Some(made.store()));
+        }
+    }
     record.save(writer, key)?;
     Ok(record.metadata(key))
 }

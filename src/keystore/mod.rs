@@ -39,6 +39,7 @@ mod export;
 mod file;
 mod id;
 mod key;
+mod key_store;
 mod mac;
 mod manage;
 mod material;
@@ -73,6 +74,10 @@ pub use deletion::{ClockTrust, Expired, ReferenceReport, ScheduledDeletion};
 pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota};
 pub use id::{AliasName, KeyArn, KeyRef};
 pub use key::{KeyMetadata, KeyState};
+pub use key_store::{
+    ConnectionErrorCode, ConnectionState, CreateKeyStore, KeyStoreEntry, KeyStoreError, KeyStoreId,
+    UpdateKeyStore,
+};
 pub use mac::Mac;
 pub use manage::CreateKey;
 pub use material::MaterialOrigin;
@@ -94,6 +99,7 @@ use alias::AliasRecord;
 use audit::Audit;
 use cache::{Cache, LiveKey};
 use key::KeyRecord;
+use key_store::KeyStores;
 use metrics::Metrics;
 use record::{Reader, Writer};
 use root::RootKey;
@@ -116,6 +122,7 @@ struct Inner {
     path: PathBuf,
     root: RootKey,
     cache: Cache,
+    key_stores: KeyStores,
     store: Mutex<Opened>,
     audit: Audit,
     metrics: Metrics,
@@ -233,7 +240,7 @@ impl Keystore {
     /// The state of a key, from memory after the first call.
     /// Errors: `KeyNotFound`.
     pub fn key_state(&self, key: KeyId) -> Result<KeyState, KeystoreError> {
-        self.live(key).map(|live| live.record.state)
+        self.live(key).map(|live| live.state())
     }
 
     /// The material that new ciphertexts of the key are made with.
@@ -278,7 +285,9 @@ impl Keystore {
             let usable = key::permit(key::Operation::Crypto, key, record.state).is_ok();
             let materials =
                 if usable { material::load(reader, key, record.spec)? } else { Vec::new() };
-            Ok(Arc::new(LiveKey::new(key, record, materials)))
+            let link = |store| self.inner.key_stores.link(reader, store);
+            let link = record.key_store.map(link).transpose()?;
+            Ok(Arc::new(LiveKey::new(key, record, materials, link)))
         })?;
         if opened.rows == RowSet::Bad {
             return Err(KeystoreError::RowSetTampered);
@@ -352,6 +361,7 @@ impl Keystore {
             audit: Audit::new(path, &root, sharing),
             root,
             cache: Cache::default(),
+            key_stores: KeyStores::default(),
             store,
             metrics: Metrics::default(),
         };

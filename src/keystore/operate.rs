@@ -199,6 +199,7 @@ impl Keystore {
         self.authorise_live(action, &live, asked)?;
         permit(Operation::Crypto, key, live.record.state)?;
         check_usage(action, key, &live.record)?;
+        live.link.as_ref().map_or(Ok(()), |link| link.check_connected(key))?;
         Ok(live)
     }
 

@@ -209,9 +209,12 @@ impl Keystore {
     }
 }
 
-/// Only symmetric keys rotate.
+/// Only symmetric keys rotate, and none that a token keeps.
 /// Errors: `UnsupportedOperation`.
 fn check_rotates(key: KeyId, record: &KeyRecord) -> Result<(), KeystoreError> {
+    if record.origin == Origin::AwsCloudHsm {
+        return Err(wrong_origin(key, record));
+    }
     if record.spec == KeySpec::SymmetricDefault {
         return Ok(());
     }

@@ -155,9 +155,7 @@ impl Keystore {
         self.stop_if_dry()?;
         let material_id = ciphertext.material_id();
         touched.material = Some(material_id);
-        let aad = blob::aad(live.id, material_id, context);
-        let opened = material(&live, material_id)?.open(&aad, ciphertext.sealed());
-        let plaintext = Plaintext(opened.map_err(invalid)?);
+        let plaintext = Plaintext(open(&live, ciphertext, context)?);
         Ok(Decrypted { plaintext, key: live.id, material: material_id })
     }
 
@@ -201,9 +199,29 @@ pub(super) fn wrap(
     context: &EncryptionContext,
     plaintext: &[u8],
 ) -> Result<CiphertextBlob, KeystoreError> {
-    let material = material(key, key.record.current)?;
+    let current = key.record.current;
+    if let Some(link) = &key.link {
+        let aad = blob::token_aad(key.id, current, context);
+        let sealed = link.seal((key.id, current), &aad, plaintext)?;
+        return CiphertextBlob::from_token(key.id, current, &sealed);
+    }
+    let material = material(key, current)?;
     let sealed = material.seal(&blob::aad(key.id, key.record.current, context), plaintext)?;
     CiphertextBlob::from_parts(key.id, key.record.current, &sealed)
+}
+
+fn open(
+    key: &LiveKey,
+    ciphertext: &CiphertextBlob,
+    context: &EncryptionContext,
+) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
+    let id = ciphertext.material_id();
+    if let Some(link) = &key.link {
+        let sealed = ciphertext.sealed_on_token().ok_or(KeystoreError::InvalidCiphertext)?;
+        return link.open((key.id, id), &blob::token_aad(key.id, id, context), &sealed);
+    }
+    let opened = material(key, id)?.open(&blob::aad(key.id, id, context), ciphertext.sealed());
+    opened.map_err(invalid)
 }
 
 fn material(key: &LiveKey, material: MaterialId) -> Result<&XaesKey, KeystoreError> {

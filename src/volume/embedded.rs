@@ -86,6 +86,7 @@ fn refused(key: KeyId, error: KeystoreError) -> VolumeError {
     match error {
         KeystoreError::Disabled(_)
         | KeystoreError::InvalidState { .. }
+        | KeystoreError::KeyUnavailable { .. }
         | KeystoreError::KeyNotFound(_)
         | KeystoreError::UnknownMaterial { .. } => VolumeError::KeyUnusable(key),
         KeystoreError::InvalidCiphertext => VolumeError::Tampered("wrapped key"),

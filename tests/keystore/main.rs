@@ -10,12 +10,15 @@ mod audit;
 mod bad_input;
 mod deletion;
 mod export;
+mod key_stores;
 mod lifecycle;
 mod memory;
 mod processes;
 mod rotation;
 mod secrecy;
 mod slots;
+#[path = "../softhsm/mod.rs"]
+mod softhsm;
 mod states;
 mod steps;
 mod tamper;

@@ -48,6 +48,7 @@ impl Token {
     }
 
     /// Is the key on the token?
+    #[cfg(test)]
     pub(in crate::keystore) fn has_key(&self, id: &TokenKeyId) -> Result<bool, TokenError> {
         self.run(|line| Ok(find(self, line, id)?.is_some()))
     }

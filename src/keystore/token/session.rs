@@ -1,7 +1,7 @@
 //! A token in use: a small pool of sessions, and new ones when the old ones are lost.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cryptoki::error::{Error, RvError};
 use cryptoki::object::ObjectHandle;
@@ -19,6 +19,8 @@ pub(in crate::keystore) struct Token {
     module: Arc<Module>,
     pin: Pin,
     idle: Mutex<Vec<Line>>,
+    /// What it said to the PIN, once it refused it.
+    refused: OnceLock<TokenError>,
 }
 
 /// A session, used by one thread at a time, and the keys that it has found.
@@ -35,21 +37,34 @@ impl Token {
     /// Finds the token and proves the PIN, whoever is logged in already.
     /// Errors: `Module`, `NotFound`, `Ambiguous`, `WrongPin`, `PinUnusable`, `Unavailable`.
     pub(in crate::keystore) fn log_in(place: TokenPlace, pin: Pin) -> Result<Self, TokenError> {
-        let module = Module::load(&place.module)?;
-        let token = Self { place, module, pin, idle: Mutex::default() };
+        let token = Self::new(place, pin)?;
         token.prove_pin()?;
         Ok(token)
+    }
+
+    /// The token, which is looked for at its first use. A PIN that it refuses is tried once only:
+    /// tokens lock themselves after a few wrong ones.
+    /// Errors: `Module`.
+    pub(in crate::keystore) fn new(place: TokenPlace, pin: Pin) -> Result<Self, TokenError> {
+        let module = Module::load(&place.module)?;
+        Ok(Self { place, module, pin, idle: Mutex::default(), refused: OnceLock::new() })
+    }
+
+    /// Is the token there? Needs no PIN.
+    /// Errors: `Module`, `NotFound`, `Ambiguous`, `Unavailable`.
+    pub(in crate::keystore) fn find(place: &TokenPlace) -> Result<(), TokenError> {
+        let module = Module::load(&place.module)?;
+        let (epoch, found) =
+            module.enter(|library| (library.epoch(), library.slot(place).map(drop)))?;
+        if found.as_ref().is_err_and(TokenError::is_absence) && module.renew(epoch)? {
+            return module.enter(|library| library.slot(place).map(drop))?;
+        }
+        found
     }
 
     /// Where it is found.
     pub(in crate::keystore) fn place(&self) -> &TokenPlace {
         &self.place
-    }
-
-    /// Is it there, and does it let its user in?
-    /// Errors: `NotFound`, `Unavailable`, and those of a login.
-    pub(in crate::keystore) fn probe(&self) -> Result<(), TokenError> {
-        self.run(|line| self.call(line.session.get_session_info()).map(drop))
     }
 
     /// Runs `work` on a session: one that waits, then a new one, then one after a new start of
@@ -58,6 +73,9 @@ impl Token {
         &self,
         work: impl Fn(&mut Line) -> Result<T, Fault>,
     ) -> Result<T, TokenError> {
+        if let Some(refused) = self.refused.get() {
+            return Err(refused.clone());
+        }
         let (_, tried) = self.attempt(&work, Line::waiting)?;
         if !matches!(tried, Err(Fault::Lost(_))) {
             return tried.map_err(|fault| fault.told(&self.place));
@@ -174,6 +192,10 @@ impl Line {
             Ok(()) => Ok(line),
             Err(fault) => {
                 line.close();
+                if let Fault::Final(error) = &fault {
+                    // Only the first refusal counts, so a second one changes nothing.
+                    let _ = token.refused.set(error.clone());
+                }
                 Err(fault)
             }
         }

@@ -116,11 +116,11 @@ fn gone_and_back(hsm: &SoftHsm) {
         sleep(Duration::from_millis(1100));
         let gone = token.seal(&KEY, b"", &[9; 32]).unwrap_err();
         assert!(gone.is_absence(), "{gone}");
-        assert!(token.probe().is_err_and(|error| error.is_absence()));
+        assert!(token.probe(&KEY).is_err_and(|error| error.is_absence()));
         hsm.put_in();
         sleep(Duration::from_millis(1100));
         assert_eq!(*token.open(&KEY, b"", &sealed).unwrap(), vec![9; 32]);
-        token.probe().unwrap();
+        token.probe(&KEY).unwrap();
     }
 }
 

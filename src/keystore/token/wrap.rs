@@ -18,6 +18,9 @@ pub(in crate::keystore) const NONCE_LEN: usize = size_of::<Nonce>();
 /// Bytes that [`Token::seal`] adds: nonce and tag.
 pub(in crate::keystore) const OVERHEAD: usize = NONCE_LEN + 16;
 
+/// What a probe authenticates; nothing else does.
+const PROBE: &[u8] = b"kmsfs: probe";
+
 impl Token {
     /// Encrypts on the token.
     /// Shape: nonce 12 | ciphertext | tag 16.
@@ -32,6 +35,12 @@ impl Token {
             let handle = self.key(line, key)?;
             self.seal_with(line.session(), handle, aad, plaintext)
         })
+    }
+
+    /// Is the token there, and does it wrap under this key?
+    /// Errors: as [`Token::seal`].
+    pub(in crate::keystore) fn probe(&self, key: &TokenKeyId) -> Result<(), TokenError> {
+        self.seal(key, PROBE, &[0; 16]).map(drop)
     }
 
     /// Decrypts on the token what [`Token::seal`] made.
@@ -58,7 +67,7 @@ impl Token {
     /// Tokens answer a wrong tag with codes that also mean "something is broken" (SoftHSM:
     /// `CKR_GENERAL_ERROR`). One that encrypts with the same key is not broken.
     fn judge(&self, line: &Line, key: ObjectHandle, why: String) -> Fault {
-        match self.seal_with(line.session(), key, b"kmsfs: probe", &[0; 16]) {
+        match self.seal_with(line.session(), key, PROBE, &[0; 16]) {
             Ok(_) => Fault::Final(TokenError::NotAuthentic),
             Err(Fault::Final(error) | Fault::Lost(error)) => Fault::Lost(error),
             Err(Fault::Refused(_)) => {

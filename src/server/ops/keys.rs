@@ -83,6 +83,9 @@ struct CreateKeyRequest {
     #[serde(default)]
     tags: Vec<Tag>,
     xks_key_id: Option<String>,
+    custom_key_store_id: Option<String>,
+    #[serde(default)]
+    multi_region: bool,
 }
 
 fn create_key(call: &Call<'_>) -> Result<Value, Fault> {
@@ -105,6 +108,8 @@ fn create_key(call: &Call<'_>) -> Result<Value, Fault> {
         origin: known::<Origin>("Origin", asked.origin)?,
         description: asked.description.unwrap_or_default(),
         tags: tag_map(asked.tags)?,
+        key_store: asked.custom_key_store_id.map(|id| id.parse()).transpose()?,
+        multi_region: asked.multi_region,
     };
     let made = call.keystore.create_key(request, call.now)?;
     Ok(json!({ "KeyMetadata": metadata(call, &made)? }))
