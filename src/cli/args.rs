@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::args_key_store::KeyStoreCommand;
 use super::args_keys::{AliasCommand, KeyCommand, KeystoreCommand};
 use super::keys_from::KmsArgs;
 
@@ -106,6 +107,10 @@ pub(super) enum Command {
     /// Keys: create, list, rotate, disable, delete
     #[command(subcommand)]
     Key(KeyCommand),
+
+    /// Tokens that make and keep keys: create, connect, disconnect, list, update, delete
+    #[command(subcommand)]
+    KeyStore(KeyStoreCommand),
 
     /// Names for keys
     #[command(subcommand)]

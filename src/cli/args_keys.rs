@@ -87,6 +87,12 @@ pub(super) struct CreateKeyArgs {
     /// Rotate every DAYS days (90 to 2560)
     #[arg(long, value_name = "DAYS")]
     pub rotate_every: Option<u32>,
+    /// Make it on the token of this key store, by name or id
+    #[arg(long, value_name = "STORE", conflicts_with = "rotate_every")]
+    pub key_store: Option<String>,
+    /// Let it be replicated to other keystores
+    #[arg(long)]
+    pub multi_region: bool,
 }
 
 /// `kmsfs key schedule-deletion`.

@@ -10,10 +10,10 @@ use super::args::Global;
 use super::args_keys::{CreateKeyArgs, KeyCommand};
 use super::exit::{CliError, Exit};
 use super::output::{Output, table};
-use super::{key_destroy, keystore};
+use super::{key_destroy, key_store, keystore};
 use crate::id::KeyId;
 use crate::keystore::{
-    AliasName, ClockTrust, CreateKey, KeyMetadata, KeyRef, Keystore, MaterialState,
+    AliasName, ClockTrust, CreateKey, KeyMetadata, KeyRef, Keystore, KeystoreError, MaterialState,
 };
 
 /// Runs one of the commands.
@@ -69,6 +69,12 @@ fn create(keystore: &Keystore, args: &CreateKeyArgs, output: Output) -> Result<(
     let request = CreateKey {
         description: args.description.clone(),
         tags: tags(&args.tags)?,
+        key_store: args
+            .key_store
+            .as_deref()
+            .map(|store| key_store::named(keystore, store))
+            .transpose()?,
+        multi_region: args.multi_region,
         ..CreateKey::default()
     };
     let made = keystore.create_key(request, now)?;
@@ -111,7 +117,10 @@ fn describe(keystore: &Keystore, key: &KeyRef, output: Output) -> Result<(), Cli
     let metadata = keystore.describe_key(key)?;
     let id = metadata.key_id;
     let materials = keystore.list_key_rotations(&id.into())?;
-    let rotation = keystore.get_key_rotation_status(&id.into())?;
+    let rotation = match keystore.get_key_rotation_status(&id.into()) {
+        Err(KeystoreError::UnsupportedOperation(_)) => None,
+        status => Some(status?),
+    };
     let mut shown = value(&metadata)?;
     shown["Aliases"] = json!(names(keystore, id)?);
     shown["Tags"] = json!(keystore.list_resource_tags(&id.into())?);
@@ -122,9 +131,10 @@ fn describe(keystore: &Keystore, key: &KeyRef, output: Output) -> Result<(), Cli
         rows.push(fact("aliases", names(keystore, id).unwrap_or_default().join(" ")));
         rows.push(fact(
             "rotation",
-            match rotation.rotation_period_in_days {
-                Some(days) => format!("every {days} days"),
-                None => "by hand".into(),
+            match rotation.as_ref().map(|status| status.rotation_period_in_days) {
+                Some(Some(days)) => format!("every {days} days"),
+                Some(None) => "by hand".into(),
+                None => "never".into(),
             },
         ));
         for material in &materials {
@@ -201,6 +211,8 @@ fn facts(key: &KeyMetadata) -> Vec<Vec<String>> {
         fact("description", &key.description),
     ];
     rows.extend(key.deletion_date.map(|date| fact("deletion", date)));
+    rows.extend(key.custom_key_store_id.map(|store| fact("key store", store)));
+    rows.extend(key.cloud_hsm_cluster_id.as_ref().map(|token| fact("token", token)));
     rows
 }
 

@@ -130,13 +130,13 @@ struct Scan {
 }
 
 /// What the headers of all known vaults refer to.
-struct Survey {
+pub(super) struct Survey {
     scans: Vec<Scan>,
     absent: Vec<(VolumeId, PathBuf)>,
 }
 
 impl Survey {
-    fn of(keystore: &Keystore, named: &[PathBuf]) -> Result<Self, CliError> {
+    pub(super) fn of(keystore: &Keystore, named: &[PathBuf]) -> Result<Self, CliError> {
         let mut survey = Self { scans: Vec::new(), absent: Vec::new() };
         for vault in named {
             let vault = paths::real(vault)?;
@@ -161,7 +161,7 @@ impl Survey {
     }
 
     /// What goes with the key, vault by vault.
-    fn losses(&self, key: KeyId) -> String {
+    pub(super) fn losses(&self, key: KeyId) -> String {
         let mut lines: Vec<String> = self
             .scans
             .iter()

@@ -7,6 +7,7 @@
 
 mod alias;
 mod args;
+mod args_key_store;
 mod args_keys;
 mod background;
 mod busy;
@@ -20,6 +21,7 @@ mod init;
 mod interrupt;
 mod key;
 mod key_destroy;
+mod key_store;
 mod keys_from;
 mod keystore;
 mod live;
@@ -81,6 +83,7 @@ fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
         Command::Umount(args) => umount::run(args, output),
         Command::Status(args) => status::run(args, output),
         Command::Key(command) => key::run(command, global, output),
+        Command::KeyStore(command) => key_store::run(command, global, output).map(|()| Exit::Ok),
         Command::Alias(command) => alias::run(command, global, output),
         Command::Keystore(command) => keystore::run(command, global, output),
         Command::Rewrap(args) => rewrap::run(args, global, output),
