@@ -203,7 +203,7 @@ fn deletion(hsm: &SoftHsm) {
     let fixture = Fixture::new();
     let keystore = &fixture.keystore;
     let (store, key) = with_key(&fixture);
-    let id = describe(&fixture, key).current_key_material_id.to_string().replace('-', "");
+    let id = describe(&fixture, key).current_key_material_id.unwrap().to_string().replace('-', "");
     assert!(objects().contains(&id));
     keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
     for today in 1..7 {
