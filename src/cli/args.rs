@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::args_key_store::KeyStoreCommand;
 use super::args_keys::{AliasCommand, KeyCommand, KeystoreCommand};
+use super::args_serve::ServeArgs;
 use super::keys_from::KmsArgs;
 
 /// Encrypted directories with an embedded key management service.
@@ -145,6 +146,10 @@ pub(super) enum Command {
   kmsfs cat ~/vault notes/todo.txt
   kmsfs cat ~/vault backup.tar | tar -x")]
     Cat(CatArgs),
+
+    /// Serve the keystore to clients of AWS KMS: boto3, the AWS CLI, the AWS SDKs
+    #[command(after_help = super::args_serve::EXAMPLES)]
+    Serve(ServeArgs),
 }
 
 /// `kmsfs init`.

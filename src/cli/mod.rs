@@ -9,9 +9,11 @@ mod alias;
 mod args;
 mod args_key_store;
 mod args_keys;
+mod args_serve;
 mod background;
 mod busy;
 mod cat;
+mod chores;
 mod create;
 mod exit;
 mod failure;
@@ -38,6 +40,7 @@ mod progress;
 mod prompt;
 mod rewrap;
 mod serve;
+mod serve_kms;
 mod slots;
 mod status;
 mod steer;
@@ -90,6 +93,7 @@ fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
         Command::Policy(command) => policy::run(command, output),
         Command::Fsck(args) => fsck::run(args, global, output),
         Command::Cat(args) => cat::run(args, global),
+        Command::Serve(args) => serve_kms::run(args, global, output),
     }
 }
 

@@ -6,12 +6,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::chores::Chores;
 use super::exit::{CliError, Exit};
 use super::keys_from::KeysFrom;
 use super::mount::Plan;
@@ -20,7 +21,7 @@ use super::umount::{self, Detach};
 use super::{background, busy, failure, logging, mountinfo, process, steer};
 use crate::control::{self, RuntimeDir, Server};
 use crate::fuse;
-use crate::keystore::{ClockTrust, Keystore, Unlock};
+use crate::keystore::{Keystore, Unlock};
 use crate::volume::{Holder, Options, Volume, VolumeError};
 
 /// Mounts, serves until the end, and releases the vault.
@@ -241,52 +242,5 @@ fn explain_mount(mountpoint: &Path, error: &std::io::Error) -> CliError {
     }
 }
 
-/// What the keystore has to do by date while a daemon runs: rotations that are due, keys whose
-/// waiting period is over.
-struct Chores {
-    stop: std::sync::mpsc::Sender<()>,
-}
-
-impl Chores {
-    fn start(keystore: &Arc<Keystore>) -> Option<Self> {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let keystore = Arc::clone(keystore);
-        let work = move || {
-            loop {
-                by_date(&keystore);
-                match stopped.recv_timeout(CHORES_EVERY) {
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
-                    _ => return,
-                }
-            }
-        };
-        let started = std::thread::Builder::new().name("chores".into()).spawn(work);
-        started.ok().map(|_| Self { stop })
-    }
-}
-
-impl Drop for Chores {
-    fn drop(&mut self) {
-        let _ = self.stop.send(());
-    }
-}
-
-fn by_date(keystore: &Keystore) {
-    let now = SystemTime::now();
-    match keystore.run_due_rotations(now) {
-        Ok(rotated) if rotated.is_empty() => {}
-        Ok(rotated) => log::info!("{} keys were rotated by date", rotated.len()),
-        Err(error) => log::warn!("rotation by date: {error}"),
-    }
-    match keystore.delete_expired(now, ClockTrust::Steps) {
-        Ok(expired) if !expired.held.is_empty() => {
-            log::warn!("the clock leapt: {} keys wait for their deletion", expired.held.len());
-        }
-        Ok(_) => {}
-        Err(error) => log::warn!("deletion by date: {error}"),
-    }
-}
-
 /// How long a mount waits for the daemon of an earlier one.
 const PATIENCE: Duration = Duration::from_secs(10);
-const CHORES_EVERY: Duration = Duration::from_secs(3600);

@@ -12,7 +12,7 @@ use super::service::{Region, Service};
 use super::shape::{self, Member};
 use super::wire::{Wiped, without_nulls};
 use crate::id::KeyId;
-use crate::keystore::{Caller, KeyRef, Keystore};
+use crate::keystore::{Caller, KeyRef, Keystore, KeystoreError};
 
 /// An operation of the API: what it takes, and what answers it.
 #[derive(Debug)]
@@ -54,9 +54,17 @@ impl Answer {
     }
 }
 
-/// An error that was found before any operation, in the same form.
+/// An error that was found before any operation, in the same form. AWS gives some no message.
 pub fn refusal(name: &'static str, message: &str) -> Answer {
-    Answer::of_fault(&Fault::new(name, message))
+    Answer::of_fault(&match message {
+        "" => Fault::bare(name),
+        _ => Fault::new(name, message),
+    })
+}
+
+/// A failure of the keystore before any operation, in the same form.
+pub(super) fn failure(error: KeystoreError) -> Answer {
+    Answer::of_fault(&Fault::from(error))
 }
 
 /// Answers one request: `operation` by its name, in the region that the client signed for (`None`

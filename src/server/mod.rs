@@ -1,10 +1,38 @@
 //! Rank 3: the keystore as an endpoint that speaks the API of AWS KMS.
+//!
+//! **The path of a request**: `accept` (a connection, its limits) → `http` (head, body, limits) →
+//! `identity` (who sends it: a signature, or the peer of a socket) → `dispatch` (the operation and
+//! its members) → `ops` (one call of the keystore) → `wire`, `error` (the answer).
+//!
+//! Imports of the crate: [`crate::keystore`], [`crate::endpoint`], [`crate::crypto`] and
+//! [`crate::id`]. Invariants:
+//!
+//! - What others can reach speaks TLS, and takes signed requests only; a server that was told
+//!   otherwise does not start.
+//! - Whatever a client sends, or does not send, costs a bounded amount of memory and time.
+//! - Nothing of a request is looked into before it is known who sends it, except the operation's
+//!   name.
+//! - An operation that has begun is carried out, also when its client has gone or the server stops.
 
+mod accept;
+mod config;
 pub mod dispatch;
 mod error;
+mod http;
+mod identity;
+mod listen;
 mod ops;
 mod page;
+mod peer;
+mod run;
 pub mod service;
 pub mod shape;
 mod shapes;
+mod stall;
+mod tls;
+mod watch;
 mod wire;
+
+pub use config::{Config, Limits, ServerError, SocketAccess, TlsFiles, Unsigned};
+pub use listen::Listen;
+pub use run::Server;

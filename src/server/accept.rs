@@ -1,0 +1,174 @@
+//! Connections: how they come, and what each is allowed.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use super::config::{Limits, ServerError};
+use super::http::{self, Shared};
+use super::listen::{Listening, SocketFile};
+use super::peer::Peer;
+use super::stall::Stall;
+use super::tls::Tls;
+
+/// What every connection needs.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub shared: Arc<Shared>,
+    pub tls: Option<Tls>,
+    pub connections: Arc<Semaphore>,
+    /// Becomes true when the server stops.
+    pub stopped: watch::Receiver<bool>,
+}
+
+/// Accepts connections until the task is aborted.
+pub(super) fn start(socket: Listening, core: &Arc<Core>) -> Result<JoinHandle<()>, ServerError> {
+    let failed = || ServerError::io(format!("listen at {socket}"));
+    let core = Arc::clone(core);
+    match socket {
+        Listening::Tcp(ref listener) => {
+            listener.set_nonblocking(true).map_err(failed())?;
+            let listener = listener.try_clone().and_then(TcpListener::from_std);
+            Ok(tokio::spawn(accept_tcp(listener.map_err(failed())?, core)))
+        }
+        Listening::Unix(listener, name) => {
+            let failed = || ServerError::io("listen at a Unix socket");
+            listener.set_nonblocking(true).map_err(failed())?;
+            let listener = UnixListener::from_std(listener).map_err(failed())?;
+            Ok(tokio::spawn(accept_unix(listener, name, core)))
+        }
+    }
+}
+
+async fn accept_tcp(listener: TcpListener, core: Arc<Core>) {
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                wait_after(&error).await;
+                continue;
+            }
+        };
+        match Arc::clone(&core.connections).try_acquire_owned() {
+            Ok(place) => {
+                tokio::spawn(greet(stream, Peer::Tcp(address), Arc::clone(&core), place));
+            }
+            // A client that speaks TLS could not read it.
+            Err(_) if core.tls.is_some() => {}
+            Err(_) => {
+                tokio::spawn(turn_away(stream));
+            }
+        }
+    }
+}
+
+async fn accept_unix(listener: UnixListener, _name: Option<SocketFile>, core: Arc<Core>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                wait_after(&error).await;
+                continue;
+            }
+        };
+        match Arc::clone(&core.connections).try_acquire_owned() {
+            Ok(place) => {
+                tokio::spawn(welcome(stream, Arc::clone(&core), place));
+            }
+            Err(_) => {
+                tokio::spawn(turn_away(stream));
+            }
+        }
+    }
+}
+
+/// Out of file descriptors, most likely: do not spin.
+async fn wait_after(error: &io::Error) {
+    log::warn!("a connection was not accepted: {error}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Tells a client that there are too many of them.
+async fn turn_away(mut stream: impl AsyncWrite + Unpin) {
+    let answer = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/x-amz-json-1.1\r\n\
+                  content-length: 82\r\nconnection: close\r\n\r\n\
+                  {\"__type\":\"ServiceUnavailableException\",\"message\":\"Too many connections at once.\"}";
+    let told = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+}
+
+/// A TCP connection, with TLS where the server has a certificate.
+async fn greet(stream: TcpStream, peer: Peer, core: Arc<Core>, place: OwnedSemaphorePermit) {
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = &core.tls else { return converse(stream, peer, &core, place).await };
+    let limits = core.shared.limits;
+    match tokio::time::timeout(limits.stall_time, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => converse(stream, peer, &core, place).await,
+        Ok(Err(error)) => log::debug!("TLS: {error}"),
+        Err(_) => log::debug!("TLS: no handshake in time"),
+    }
+}
+
+/// A connection of a process of this machine.
+async fn welcome(stream: UnixStream, core: Arc<Core>, place: OwnedSemaphorePermit) {
+    match Peer::of_unix(&stream) {
+        Ok(peer) => converse(stream, peer, &core, place).await,
+        Err(error) => log::warn!("a peer is unknown to the kernel: {error}"),
+    }
+}
+
+/// Serves the requests of a connection, until it ends or the server stops.
+async fn converse<S>(stream: S, peer: Peer, core: &Arc<Core>, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let shared = Arc::clone(&core.shared);
+    let peer = Arc::new(peer);
+    let stream = Stall::new(stream, shared.limits.stall_time);
+    let builder = protocol(&shared.limits);
+    let service =
+        service_fn(move |request| http::serve(request, Arc::clone(&peer), Arc::clone(&shared)));
+    let mut conversation = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = conversation.as_mut() => ended,
+        () = stop_of(core) => {
+            // The request under way is answered; an idle connection ends now.
+            conversation.as_mut().graceful_shutdown();
+            conversation.await
+        }
+    };
+    if let Err(error) = ended {
+        log::debug!("a connection ended early: {error}");
+    }
+    drop(place);
+}
+
+/// Returns when the server stops.
+async fn stop_of(core: &Core) {
+    let mut stopped = core.stopped.clone();
+    // A sender that is gone has stopped as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn protocol(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time)
+        .max_header_size(limits.head)
+        .max_headers(MOST_HEADERS);
+    builder
+}
+
+const MOST_HEADERS: usize = 64;

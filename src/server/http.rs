@@ -1,0 +1,242 @@
+//! One HTTP request: from its head and body to an operation, and the answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::config::Limits;
+use super::dispatch::{self, Answer};
+use super::identity::{Identities, NoSender, Sender};
+use super::peer::Peer;
+use super::service::Service;
+use crate::crypto::random;
+use crate::endpoint::{CONTENT_TYPE, REQUEST_ID_HEADER, Signable, TARGET_HEADER, TARGET_PREFIX};
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub service: Arc<Service>,
+    pub identities: Identities,
+    pub region: String,
+    pub limits: Limits,
+    pub calls: Arc<Semaphore>,
+}
+
+type Reply = Response<Full<Bytes>>;
+
+/// A refusal that HTTP itself words, before anybody knows who asks.
+struct Refusal {
+    status: StatusCode,
+    name: &'static str,
+    message: &'static str,
+}
+
+const NO_OPERATION: Refusal = refusal(StatusCode::NOT_FOUND, "UnknownOperationException", "");
+const NOT_POST: Refusal = refusal(StatusCode::METHOD_NOT_ALLOWED, "UnknownOperationException", "");
+const TOO_LARGE: Refusal = refusal(
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "RequestEntityTooLargeException",
+    "The request is larger than any operation takes.",
+);
+const TOO_SLOW: Refusal = refusal(
+    StatusCode::REQUEST_TIMEOUT,
+    "RequestTimeoutException",
+    "The body of the request did not come in time.",
+);
+const CUT_OFF: Refusal =
+    refusal(StatusCode::BAD_REQUEST, "SerializationException", "The request has no whole body.");
+const BUSY: Refusal = refusal(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "ServiceUnavailableException",
+    "Too many requests at once: try again.",
+);
+
+/// Answers one request of a connection.
+pub(super) async fn serve(
+    request: Request<Incoming>,
+    peer: Arc<Peer>,
+    shared: Arc<Shared>,
+) -> Result<Reply, Infallible> {
+    let id = request_id();
+    let answer = handle(request, peer, shared, &id).await;
+    let mut reply = match answer {
+        Ok(answer) => reply(status(answer.status), answer.body),
+        Err(refused) => {
+            let answer = dispatch::refusal(refused.name, refused.message);
+            let mut reply = reply(refused.status, answer.body);
+            if refused.status == StatusCode::METHOD_NOT_ALLOWED {
+                reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            }
+            // What is left of a body that was not read would be taken for the next request.
+            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            reply
+        }
+    };
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        reply.headers_mut().insert(REQUEST_ID_HEADER, id);
+    }
+    Ok(reply)
+}
+
+async fn handle(
+    request: Request<Incoming>,
+    peer: Arc<Peer>,
+    shared: Arc<Shared>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    let (head, body) = request.into_parts();
+    if head.uri.path() != "/" || head.uri.query().is_some() {
+        return Err(NO_OPERATION);
+    }
+    if head.method != Method::POST {
+        return Err(NOT_POST);
+    }
+    let operation = operation(&head.headers).ok_or(NO_OPERATION)?;
+    let reading = read_body(body, shared.limits.body);
+    let body =
+        tokio::time::timeout(shared.limits.body_time, reading).await.map_err(|_| TOO_SLOW)??;
+    let waiting = Arc::clone(&shared.calls).acquire_owned();
+    let place = tokio::time::timeout(shared.limits.queue_time, waiting)
+        .await
+        .map_err(|_| BUSY)?
+        .map_err(|_| BUSY)?;
+    let id = id.to_owned();
+    let work = move || {
+        let _place = place;
+        call(&shared, &peer, &head.headers, &operation, &body, id)
+    };
+    // The operation goes on even if the client has gone: it may have begun to change something.
+    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        name: "KMSInternalException",
+        message: "the operation failed; the log of the server says where",
+    })
+}
+
+/// Finds out who asks, and carries the operation out.
+fn call(
+    shared: &Shared,
+    peer: &Peer,
+    headers: &HeaderMap,
+    operation: &str,
+    body: &[u8],
+    id: String,
+) -> Answer {
+    // A value that is no text was signed by nobody: it is left out.
+    let headers = headers
+        .iter()
+        .filter_map(|(name, value)| {
+            std::str::from_utf8(value.as_bytes()).ok().map(|value| (name.as_str(), value))
+        })
+        .collect();
+    let request = Signable { method: "POST", target: "/", headers, body };
+    let found = shared.identities.sender(&shared.service, peer, &request, SystemTime::now());
+    let Sender { mut caller, region } = match found {
+        Ok(sender) => sender,
+        Err(NoSender::Signature(error)) => {
+            log::info!("request {id}, {operation}: {}", error.aws_name());
+            return dispatch::refusal(error.aws_name(), &error.to_string());
+        }
+        Err(NoSender::Keystore(error)) => return dispatch::failure(error),
+    };
+    caller.request_id = Some(id);
+    let region = region.as_deref().unwrap_or(&shared.region);
+    dispatch::call(&shared.service, Some(region), operation, body, caller)
+}
+
+/// The operation that the head names, if it is a request of this protocol.
+fn operation(headers: &HeaderMap) -> Option<String> {
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let kind = text(header::CONTENT_TYPE)?.split(';').next()?.trim();
+    let target = text(header::HeaderName::from_static(TARGET_HEADER))?;
+    let operation = target.strip_prefix(TARGET_PREFIX)?;
+    kind.eq_ignore_ascii_case(CONTENT_TYPE).then(|| operation.to_owned())
+}
+
+/// The whole body. The pieces it came in are wiped where nobody else holds them.
+async fn read_body(mut body: Incoming, limit: usize) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(TOO_LARGE);
+    }
+    // As large as it will get: a vector that grows leaves copies behind.
+    let known = body.size_hint().exact().is_some();
+    let mut whole = Zeroizing::new(Vec::with_capacity(if known { announced } else { limit }));
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| CUT_OFF)?.into_data() else { continue };
+        if whole.len() + data.len() > limit {
+            return Err(TOO_LARGE);
+        }
+        whole.extend_from_slice(&data);
+        if let Ok(mut data) = data.try_into_mut() {
+            data.zeroize();
+        }
+    }
+    Ok(whole)
+}
+
+fn reply(status: StatusCode, body: Vec<u8>) -> Reply {
+    // Wiped when it has been sent: it may hold a data key.
+    let body = Bytes::from_owner(Zeroizing::new(body));
+    let mut reply = Response::new(Full::new(body));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A random UUID (version 4). Without randomness all zeros: an id is no secret.
+fn request_id() -> String {
+    let mut id = u128::from_be_bytes(random::id16().unwrap_or_default());
+    id = id & !(0xf << 76) | 0x4 << 76;
+    id = id & !(0x3 << 62) | 0x2 << 62;
+    let digits = format!("{id:032x}");
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
+    parts.map(|part| digits.get(part).unwrap_or_default()).join("-")
+}
+
+const fn refusal(status: StatusCode, name: &'static str, message: &'static str) -> Refusal {
+    Refusal { status, name, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_uuids_of_version_four() {
+        let id = request_id();
+        assert_eq!(id.len(), 36);
+        let digits: Vec<char> = id.chars().collect();
+        assert_eq!((digits[8], digits[13], digits[14]), ('-', '-', '4'));
+        assert!(matches!(digits[19], '8' | '9' | 'a' | 'b'), "{id}");
+        assert_ne!(id, request_id());
+    }
+
+    #[test]
+    fn only_this_protocol_names_an_operation() {
+        let headers = |kind: &str, target: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", kind.parse().unwrap());
+            headers.insert("x-amz-target", target.parse().unwrap());
+            operation(&headers)
+        };
+        let named = headers("application/x-amz-json-1.1; charset=utf-8", "TrentService.Encrypt");
+        assert_eq!(named.as_deref(), Some("Encrypt"));
+        assert_eq!(headers("application/json", "TrentService.Encrypt"), None);
+        assert_eq!(headers(CONTENT_TYPE, "DynamoDB_20120810.ListTables"), None);
+        assert_eq!(operation(&HeaderMap::new()), None);
+    }
+}

