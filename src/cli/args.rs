@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::args_key_store::KeyStoreCommand;
 use super::args_keys::{AliasCommand, KeyCommand, KeystoreCommand};
+use super::args_kms::KmsCommand;
 use super::args_serve::ServeArgs;
 use super::keys_from::KmsArgs;
 
@@ -120,6 +121,16 @@ pub(super) enum Command {
     /// The keystore itself: unlock slots, backup, check
     #[command(subcommand)]
     Keystore(KeystoreCommand),
+
+    /// Any operation of the AWS KMS API, spelled as in the AWS CLI; prints the answer as JSON
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  kmsfs kms create-key --key-spec RSA_2048 --key-usage SIGN_VERIFY
+  kmsfs kms encrypt --key-id alias/a --plaintext fileb://secret --encryption-context k=v,k2=v2
+  kmsfs kms create-grant --cli-input-json grant.json --dry-run"
+    )]
+    Kms(KmsCommand),
 
     /// Wrap data keys anew: after a rotation, or to move files to another key
     ///

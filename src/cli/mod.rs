@@ -9,6 +9,7 @@ mod alias;
 mod args;
 mod args_key_store;
 mod args_keys;
+mod args_kms;
 mod args_serve;
 mod background;
 mod busy;
@@ -26,6 +27,8 @@ mod key_destroy;
 mod key_store;
 mod keys_from;
 mod keystore;
+mod kms;
+mod kms_value;
 mod live;
 mod logging;
 mod mount;
@@ -89,6 +92,7 @@ fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
         Command::KeyStore(command) => key_store::run(command, global, output).map(|()| Exit::Ok),
         Command::Alias(command) => alias::run(command, global, output),
         Command::Keystore(command) => keystore::run(command, global, output),
+        Command::Kms(command) => kms::run(command, global, output),
         Command::Rewrap(args) => rewrap::run(args, global, output),
         Command::Policy(command) => policy::run(command, output),
         Command::Fsck(args) => fsck::run(args, global, output),

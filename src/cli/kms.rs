@@ -1,0 +1,74 @@
+//! `kmsfs kms`: every operation of the AWS KMS API, on this keystore.
+
+use serde_json::Value;
+
+use super::args::Global;
+use super::args_kms::KmsCommand;
+use super::exit::{CliError, Exit};
+use super::keystore;
+use super::output::Output;
+use crate::keystore::Caller;
+use crate::server::dispatch;
+use crate::server::service::Service;
+
+/// Asks, and prints the answer as JSON.
+pub(super) fn run(command: &KmsCommand, global: &Global, output: Output) -> Result<Exit, CliError> {
+    let request = command.request().map_err(|problem| CliError::new(Exit::Usage, problem))?;
+    let answer = here(command.operation.name, &request, global)?;
+    // What has nothing to tell prints nothing.
+    if answer.as_object().is_some_and(|members| !members.is_empty()) {
+        Output::Json.result(&answer, String::new);
+    } else {
+        output.result(&answer, String::new);
+    }
+    Ok(Exit::Ok)
+}
+
+/// The answer of the keystore on this machine, to its owner.
+fn here(operation: &str, request: &Value, global: &Global) -> Result<Value, CliError> {
+    let service = Service::new(keystore::open(global)?);
+    let body = request.to_string();
+    let answer = dispatch::call(&service, None, operation, body.as_bytes(), Caller::owner());
+    let value = match answer.body.as_slice() {
+        [] => Value::Object(serde_json::Map::new()),
+        body => serde_json::from_slice(body)
+            .map_err(|error| CliError::new(Exit::General, error.to_string()))?,
+    };
+    match answer.error {
+        None => Ok(value),
+        Some(name) => Err(refused(name, value["message"].as_str().unwrap_or(""))),
+    }
+}
+
+/// An exception of the API as an exit code and a message.
+fn refused(name: &str, message: &str) -> CliError {
+    let what = if message.is_empty() { name.to_owned() } else { format!("{name}: {message}") };
+    CliError::new(exit_of(name), what)
+}
+
+/// The exit code of an exception that a KMS answers with.
+fn exit_of(name: &str) -> Exit {
+    match name {
+        "NotFoundException" | "CustomKeyStoreNotFoundException" => Exit::KeyUnknown,
+        "DisabledException"
+        | "KMSInvalidStateException"
+        | "KeyUnavailableException"
+        | "CustomKeyStoreInvalidStateException" => Exit::KeyUnusable,
+        "ValidationException"
+        | "SerializationException"
+        | "InvalidArnException"
+        | "InvalidAliasNameException"
+        | "InvalidMarkerException"
+        | "InvalidGrantIdException"
+        | "InvalidGrantTokenException"
+        | "MalformedPolicyDocumentException"
+        | "TagException"
+        | "UnknownOperationException" => Exit::Usage,
+        "AccessDeniedException" => Exit::Refused,
+        "InvalidCiphertextException"
+        | "KMSInvalidSignatureException"
+        | "KMSInvalidMacException" => Exit::Damage,
+        "DependencyTimeoutException" | "KMSInternalException" => Exit::KeystoreUnusable,
+        _ => Exit::General,
+    }
+}
