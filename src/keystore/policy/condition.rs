@@ -56,7 +56,7 @@ impl Condition {
         };
         let parsed: ConditionKey = key.parse().map_err(|e| unknown(e).at(operator))?;
         let test = if operator == "Null" {
-            Test::Missing(answers(values).map_err(|fault| fault.inside(operator))?)
+            Test::Missing(answers(key, values).map_err(|fault| fault.inside(operator))?)
         } else {
             Test::Compare(Compare::parse(operator, key, values, variables)?)
         };
@@ -74,19 +74,19 @@ impl Condition {
 }
 
 impl Compare {
-    fn parse(operator: &str, key: &str, values: &[String], variables: bool) -> Result<Self, Fault> {
-        let found = operator.to_owned();
+    fn parse(name: &str, key: &str, values: &[String], variables: bool) -> Result<Self, Fault> {
+        let found = name.to_owned();
         let hint = "operators are spelled as in AWS, and binary ones are not supported";
         let unknown = Problem::Unknown { what: "a condition operator", found, hint };
-        let operator = Operator::parse(operator).ok_or_else(|| unknown.at(operator))?;
+        let operator = Operator::parse(name).ok_or_else(|| unknown.at(name))?;
         let expect = |value: &String| {
             operator
                 .comparison
                 .expect(value, variables)
                 .map_err(|what| Problem::Unknown { what, found: value.clone(), hint: "" }.at(key))
         };
-        let expected = values.iter().map(expect).collect::<Result<_, _>>()?;
-        Ok(Self { operator, expected })
+        let expected = values.iter().map(expect).collect::<Result<_, Fault>>();
+        Ok(Self { operator, expected: expected.map_err(|fault| fault.inside(name))? })
     }
 
     /// A key without values is missing. A negated operator passes what agrees with none of the
@@ -122,11 +122,11 @@ impl Operator {
     }
 }
 
-fn answers(values: &[String]) -> Result<Vec<bool>, Fault> {
+fn answers(key: &str, values: &[String]) -> Result<Vec<bool>, Fault> {
     let answer = |value: &String| {
         let found = value.clone();
         boolean(value)
-            .ok_or_else(|| Problem::Unknown { what: "true or false", found, hint: "" }.at("Null"))
+            .ok_or_else(|| Problem::Unknown { what: "true or false", found, hint: "" }.at(key))
     };
     values.iter().map(answer).collect()
 }
