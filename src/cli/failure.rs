@@ -5,7 +5,9 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::exit::{CliError, Exit};
-use crate::keystore::{ExportProblem, KeyFileProblem, KeyStoreError, KeystoreError, TokenError};
+use crate::keystore::{
+    AccessError, ExportProblem, KeyFileProblem, KeyStoreError, KeystoreError, TokenError,
+};
 use crate::volume::VolumeError;
 
 impl From<KeystoreError> for CliError {
@@ -52,6 +54,7 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::Database { .. } => Exit::KeystoreUnusable,
         E::WrongUnlock { .. } => Exit::WrongSecret,
         E::Token(error) => token_exit(error),
+        E::Access(error) => access_exit(error),
         E::KeyFile { problem, .. } => key_file_exit(problem),
         E::Export { problem, .. } => match problem {
             ExportProblem::NotAuthentic => Exit::WrongSecret,
@@ -70,6 +73,19 @@ fn key_store_exit(error: &KeyStoreError) -> Exit {
         KeyStoreError::Module(error)
         | KeyStoreError::TokenNotFound(error)
         | KeyStoreError::TokenConfiguration(error) => token_exit(error),
+    }
+}
+
+fn access_exit(error: &AccessError) -> Exit {
+    match error {
+        AccessError::MalformedPolicy(_)
+        | AccessError::InvalidPrincipal(_)
+        | AccessError::InvalidGrantId(_)
+        | AccessError::InvalidGrantToken => Exit::Usage,
+        AccessError::Lockout => Exit::Refused,
+        AccessError::PolicyNotFound(_)
+        | AccessError::GrantNotFound(_)
+        | AccessError::AccessKeyNotFound(_) => Exit::KeyUnknown,
     }
 }
 
@@ -105,6 +121,15 @@ fn keystore_advice(error: &KeystoreError) -> Option<&'static str> {
         E::InvalidState { .. } => Some("'kmsfs key describe' shows its state"),
         E::NotAKeystore(_) => Some("name another with --keystore, or restore it from a backup"),
         E::Missing(_) => Some("'kmsfs mount --create' makes all that is missing"),
+        E::Access(AccessError::PolicyNotFound(_)) => {
+            Some("'kmsfs principal list' shows the policies of users and groups")
+        }
+        E::Access(AccessError::GrantNotFound(_) | AccessError::InvalidGrantId(_)) => {
+            Some("'kmsfs grant list' shows the grants of a key")
+        }
+        E::Access(AccessError::AccessKeyNotFound(_)) => {
+            Some("'kmsfs access-key list' shows the access keys")
+        }
         E::SlotNotFound(_) => Some("'kmsfs keystore slots list' shows the slots"),
         _ => None,
     }

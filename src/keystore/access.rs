@@ -1,47 +1,238 @@
 //! May a caller do this? The first step of every operation.
+//!
+//! Asked are, in the order of AWS's "Policy evaluation logic": the key policy, the account's
+//! policies for the caller and its groups, the key's grants. An explicit deny in a policy wins.
+//! A key policy that allows the account leaves the decision about others than its root to the
+//! account's policies. What is about no key is decided by the account's policies alone.
+
+use std::time::SystemTime;
 
 use super::Keystore;
 use super::action::Action;
+use super::asked::{Asked, Facts, Looked};
 use super::cache::LiveKey;
-use super::caller::Caller;
+use super::caller::{Caller, Principal, group_arn};
 use super::context::EncryptionContext;
 use super::error::KeystoreError;
-use super::id::KeyArn;
+use super::grant::{Grants, Wanted};
+use super::id::{AliasName, KeyArn};
 use super::key::KeyRecord;
+use super::policy::{Asker, ConditionKey, Request, Verdict as Said};
 use super::record::Reader;
+use super::rules::{KeyRules, Rules};
+use super::spec::GrantOperation;
 use crate::id::KeyId;
 
-/// What a request says that conditions of policies may ask for.
-#[derive(Debug, Clone, Copy, Default)]
-#[expect(dead_code, reason = "policies read it")]
-pub(super) struct Asked<'a> {
-    /// The encryption context.
-    pub(super) context: Option<&'a EncryptionContext>,
+/// Whether a caller may, and for how long that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why not.
+    pub denied: Option<String>,
+    /// When it has to be asked again; `None` for as long as the keystore does not change.
+    pub until: Option<SystemTime>,
+    /// It holds for every encryption context.
+    pub any_context: bool,
 }
 
-/// Errors: `AccessDenied`.
+/// May `caller` do this, judged by what one transaction sees?
+/// Errors: `AccessDenied`, `InvalidGrantToken`.
 pub(super) fn authorise(
-    _reader: &Reader<'_>,
+    reader: &Reader<'_>,
     caller: &Caller,
     action: Action,
     key: Option<(KeyId, &KeyRecord)>,
-    _asked: Asked<'_>,
+    asked: Asked<'_>,
 ) -> Result<(), KeystoreError> {
-    if caller.principal.is_bound() {
-        return Err(denied(caller, action, key.map(|(key, _)| key)));
-    }
-    Ok(())
+    allowed(Question { rules: Rules::Stored(reader), caller, action, asked: &asked }.judge(key)?)
 }
 
-/// The words of AWS for a refusal that nothing allows.
-fn denied(caller: &Caller, action: Action, key: Option<KeyId>) -> KeystoreError {
-    let resource = key.map_or_else(|| "*".to_owned(), |key| KeyArn(key).to_string());
-    let permission = action.permission();
-    KeystoreError::AccessDenied(format!(
-        "User: {} is not authorized to perform: {permission} on resource: {resource} because no \
-         key policy, identity-based policy or grant allows the {permission} action",
-        caller.principal
-    ))
+/// May `caller` do this to an alias? Its key is asked about separately, as in AWS.
+/// Errors: `AccessDenied`.
+pub(super) fn authorise_alias(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    action: Action,
+    alias: &AliasName,
+) -> Result<(), KeystoreError> {
+    let asked = Asked::default();
+    let question = Question { rules: Rules::Stored(reader), caller, action, asked: &asked };
+    allowed(question.judge_without_key(&alias.arn())?)
+}
+
+/// May `caller` change who may do what in the account? Its owner and its root may, nobody else.
+/// Errors: `AccessDenied`.
+pub(super) fn authorise_account(caller: &Caller, action: Action) -> Result<(), KeystoreError> {
+    match caller.principal {
+        Principal::Owner | Principal::Root => Ok(()),
+        _ => {
+            let permission = action.permission();
+            Err(KeystoreError::AccessDenied(format!(
+                "User: {} is not authorized to perform: {permission} on resource: * because only \
+                 the root of the account may",
+                caller.principal
+            )))
+        }
+    }
+}
+
+fn allowed(verdict: Verdict) -> Result<(), KeystoreError> {
+    verdict.denied.map_or(Ok(()), |words| Err(KeystoreError::AccessDenied(words)))
+}
+
+/// One request, and where the rules for it are found.
+struct Question<'a> {
+    rules: Rules<'a>,
+    caller: &'a Caller,
+    action: Action,
+    asked: &'a Asked<'a>,
+}
+
+/// Who refused, or that nobody allowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    KeyPolicy,
+    IdentityPolicy,
+    Nothing,
+    NothingInAccount,
+}
+
+impl Question<'_> {
+    fn judge(&self, key: Option<(KeyId, &KeyRecord)>) -> Result<Verdict, KeystoreError> {
+        if !self.caller.grant_tokens.is_empty() {
+            self.rules.check_tokens(&self.caller.grant_tokens)?;
+        }
+        if !self.caller.principal.is_bound() {
+            return Ok(Verdict { denied: None, until: None, any_context: true });
+        }
+        let Some((id, record)) = key else { return self.judge_without_key("*") };
+        let rules = self.rules.of_key(id, record)?;
+        self.judge_key(id, record, &rules)
+    }
+
+    fn judge_key(
+        &self,
+        id: KeyId,
+        record: &KeyRecord,
+        rules: &KeyRules,
+    ) -> Result<Verdict, KeystoreError> {
+        let looked = Looked::default();
+        let facts = Facts { caller: self.caller, asked: self.asked, key: Some((record, rules)) };
+        let conditions = |key: &ConditionKey| facts.values(key, &looked);
+        let (arn, groups, resource) = (self.arn(), self.groups(), KeyArn(id).to_string());
+        let asker = Asker { arn: &arn, groups: &groups };
+        let action = self.action.permission();
+        let request = Request { action, resource: &resource, asker, conditions: &conditions };
+        let by_key = rules.policy.verdict(&request);
+        if let Said::Deny(_) = by_key {
+            return Ok(self.refused(Refusal::KeyPolicy, &resource, &looked));
+        }
+        let by_account = self.account_says(&request)?;
+        if let Said::Deny(_) = by_account {
+            return Ok(self.refused(Refusal::IdentityPolicy, &resource, &looked));
+        }
+        if by_key == Said::Allow || (by_key == Said::Delegated && by_account == Said::Allow) {
+            return Ok(self.permitted(&looked, None));
+        }
+        let grants = self.rules.grants(id)?;
+        if self.asked.entitled {
+            return Ok(self.permitted(&looked, None));
+        }
+        let granted = self.granted(&grants, asker, by_account == Said::Allow, &looked);
+        Ok(match granted {
+            Some(until) => self.permitted(&looked, until),
+            None => self.refused(Refusal::Nothing, &resource, &looked),
+        })
+    }
+
+    fn judge_without_key(&self, resource: &str) -> Result<Verdict, KeystoreError> {
+        let looked = Looked::default();
+        if !self.caller.principal.is_bound() {
+            return Ok(self.permitted(&looked, None));
+        }
+        let facts = Facts { caller: self.caller, asked: self.asked, key: None };
+        let conditions = |key: &ConditionKey| facts.values(key, &looked);
+        let (arn, groups) = (self.arn(), self.groups());
+        let asker = Asker { arn: &arn, groups: &groups };
+        let action = self.action.permission();
+        let request = Request { action, resource, asker, conditions: &conditions };
+        Ok(match self.account_says(&request)? {
+            Said::Deny(_) => self.refused(Refusal::IdentityPolicy, resource, &looked),
+            Said::Allow => self.permitted(&looked, None),
+            _ if asker.is_root() => self.permitted(&looked, None),
+            _ => self.refused(Refusal::NothingInAccount, resource, &looked),
+        })
+    }
+
+    /// What the account's policies for the caller and its groups say.
+    fn account_says(&self, request: &Request<'_>) -> Result<Said, KeystoreError> {
+        let mut said = Said::NoMatch;
+        for arn in std::iter::once(request.asker.arn)
+            .chain(request.asker.groups.iter().map(String::as_str))
+        {
+            let policies = self.rules.of_principal(arn)?;
+            let all = policies.iter().map(|policy| policy.verdict(request));
+            said = all.max().unwrap_or(Said::NoMatch).max(said);
+        }
+        Ok(said)
+    }
+
+    /// The end of the grant that allows it, if one does.
+    fn granted(
+        &self,
+        grants: &Grants,
+        asker: Asker<'_>,
+        by_account: bool,
+        looked: &Looked,
+    ) -> Option<Option<SystemTime>> {
+        // Which grant gives the right to retire it is up to that grant.
+        let operation = self.action.as_str().parse().ok()?;
+        if operation == GrantOperation::RetireGrant {
+            return None;
+        }
+        let context = self.asked.context;
+        let wanted = Wanted { asker, by_account, operation, context, child: self.asked.grant };
+        let found = grants.allowing(&wanted, self.caller.time());
+        if grants.depend_on_context(asker) {
+            looked.at_context();
+        }
+        found.map(|grant| grant.expires.map(SystemTime::from))
+    }
+
+    fn arn(&self) -> String {
+        self.caller.principal.arn()
+    }
+
+    fn groups(&self) -> Vec<String> {
+        self.caller.groups.iter().map(|gid| group_arn(*gid)).collect()
+    }
+
+    fn permitted(&self, looked: &Looked, end: Option<SystemTime>) -> Verdict {
+        let until = [looked.time_limit(self.caller.time()), end].into_iter().flatten().min();
+        Verdict { denied: None, until, any_context: !looked.was_at_context() }
+    }
+
+    /// The refusal in the words of AWS.
+    fn refused(&self, by: Refusal, resource: &str, looked: &Looked) -> Verdict {
+        let permission = self.action.permission();
+        let why = match by {
+            Refusal::KeyPolicy => "with an explicit deny in a resource-based policy".to_owned(),
+            Refusal::IdentityPolicy => {
+                "with an explicit deny in an identity-based policy".to_owned()
+            }
+            Refusal::Nothing => format!(
+                "because no key policy, identity-based policy or grant allows the {permission} \
+                 action"
+            ),
+            Refusal::NothingInAccount => {
+                format!("because no identity-based policy allows the {permission} action")
+            }
+        };
+        let words = format!(
+            "User: {} is not authorized to perform: {permission} on resource: {resource} {why}",
+            self.caller.principal
+        );
+        Verdict { denied: Some(words), ..self.permitted(looked, None) }
+    }
 }
 
 impl Keystore {
@@ -50,12 +241,26 @@ impl Keystore {
         &self,
         action: Action,
         live: &LiveKey,
-        _asked: Asked<'_>,
+        asked: Asked<'_>,
     ) -> Result<(), KeystoreError> {
-        if self.caller.principal.is_bound() {
-            return Err(denied(&self.caller, action, Some(live.id)));
-        }
-        Ok(())
+        let rules = Rules::Live(self);
+        let question = Question { rules, caller: &self.caller, action, asked: &asked };
+        allowed(question.judge(Some((live.id, &live.record)))?)
+    }
+
+    /// May the caller do this to a key? Does nothing else and writes nothing down.
+    /// Errors: `KeyNotFound`, `InvalidGrantToken`; a refusal is no error.
+    pub fn authorise(
+        &self,
+        action: Action,
+        key: KeyId,
+        context: &EncryptionContext,
+    ) -> Result<Verdict, KeystoreError> {
+        let live = self.live(key)?;
+        let asked = Asked::context(context);
+        let rules = Rules::Live(self);
+        let question = Question { rules, caller: &self.caller, action, asked: &asked };
+        question.judge(Some((live.id, &live.record)))
     }
 
     /// The same keystore for another caller.

@@ -7,7 +7,7 @@ macro_rules! actions {
         /// An operation, as permissions and the audit log name it. ReEncrypt needs two permissions,
         /// one on either key.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[allow(missing_docs, reason = "each is the operation of AWS KMS with this name; RetireKeyMaterial is ours")]
+        #[allow(missing_docs, reason = "each is the operation of AWS KMS with this name; those of access keys, principals and RetireKeyMaterial are ours")]
         pub enum Action {
             $($name),*
         }
@@ -36,14 +36,17 @@ macro_rules! actions {
 actions! {
     CancelKeyDeletion,
     ConnectCustomKeyStore,
+    CreateAccessKey,
     CreateAlias,
     CreateCustomKeyStore,
     CreateGrant,
     CreateKey,
     Decrypt,
+    DeleteAccessKey,
     DeleteAlias,
     DeleteCustomKeyStore,
     DeleteImportedKeyMaterial,
+    DeletePrincipalPolicy,
     DeriveSharedSecret,
     DescribeCustomKeyStores,
     DescribeKey,
@@ -63,16 +66,20 @@ actions! {
     GetKeyPolicy,
     GetKeyRotationStatus,
     GetParametersForImport,
+    GetPrincipalPolicy,
     GetPublicKey,
     ImportKeyMaterial,
+    ListAccessKeys,
     ListAliases,
     ListGrants,
     ListKeyPolicies,
     ListKeyRotations,
     ListKeys,
+    ListPrincipals,
     ListResourceTags,
     ListRetirableGrants,
     PutKeyPolicy,
+    PutPrincipalPolicy,
     ReEncryptFrom,
     ReEncryptTo,
     ReplicateKey,
@@ -84,6 +91,7 @@ actions! {
     Sign,
     TagResource,
     UntagResource,
+    UpdateAccessKey,
     UpdateAlias,
     UpdateCustomKeyStore,
     UpdateKeyDescription,

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Keystore;
-use super::access::{self, Asked};
+use super::access;
 use super::action::Action;
+use super::asked::Asked;
 use super::error::{KeystoreError, Quota};
 use super::id::{AliasName, KeyRef, text};
 use super::key::{KeyRecord, Operation};
@@ -45,6 +46,11 @@ impl Record for AliasRecord {
 }
 
 impl AliasRecord {
+    /// The name.
+    pub(super) fn into_name(self) -> AliasName {
+        self.name
+    }
+
     /// The key that an alias names.
     /// Errors: `AliasNotFound`.
     pub(super) fn target(reader: &Reader<'_>, name: &AliasName) -> Result<KeyId, KeystoreError> {
@@ -82,6 +88,7 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
         self.edit(Action::CreateAlias, &key.into(), Operation::Metadata, |writer, key, _| {
+            access::authorise_alias(writer, &self.caller, Action::CreateAlias, name)?;
             AliasRecord::create(writer, name, key, now.into())
         })
     }
@@ -95,6 +102,7 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
         self.edit(Action::UpdateAlias, &key.into(), Operation::Metadata, |writer, key, _| {
+            access::authorise_alias(writer, &self.caller, Action::UpdateAlias, name)?;
             let id = writer.root().lookup(name.as_str());
             let record = writer.get::<AliasRecord>(&id)?;
             let mut record = record.ok_or_else(|| KeystoreError::AliasNotFound(name.clone()))?;
@@ -116,6 +124,7 @@ impl Keystore {
                 let record = KeyRecord::find(writer, key)?;
                 let about = Some((key, &record));
                 let action = Action::DeleteAlias;
+                access::authorise_alias(writer, &self.caller, action, name)?;
                 access::authorise(writer, &self.caller, action, about, Asked::default())?;
                 writer.delete(Table::Alias, &writer.root().lookup(name.as_str()))
             })

@@ -7,10 +7,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::access_key::AccessKeyRecord;
+use super::grant::Grants;
 use super::id::AliasName;
 use super::key::{KeyRecord, KeyState};
 use super::key_store::Link;
 use super::material::LiveMaterial;
+use super::policy::Policy;
+use super::rules::KeyRules;
 use crate::id::{KeyId, MaterialId};
 
 /// A key ready for use. Its material is here only while it may be used; it wipes itself.
@@ -56,6 +60,17 @@ pub(super) struct Cache {
 struct Entries {
     keys: HashMap<KeyId, Arc<LiveKey>>,
     aliases: HashMap<AliasName, KeyId>,
+    rules: KnownRules,
+}
+
+/// Who may do what, as far as it was asked for.
+#[derive(Default)]
+pub(super) struct KnownRules {
+    pub(super) keys: HashMap<KeyId, Arc<KeyRules>>,
+    pub(super) grants: HashMap<KeyId, Arc<Grants>>,
+    pub(super) principals: HashMap<String, Arc<[Policy]>>,
+    pub(super) access_keys: HashMap<String, Arc<AccessKeyRecord>>,
+    pub(super) names_groups: Option<bool>,
 }
 
 impl Cache {
@@ -81,10 +96,19 @@ impl Cache {
         self.changes.load(Ordering::Acquire)
     }
 
+    pub(super) fn rules<T>(&self, recall: impl FnOnce(&KnownRules) -> T) -> T {
+        recall(&self.entries.read().unwrap_or_else(PoisonError::into_inner).rules)
+    }
+
+    pub(super) fn put_rules(&self, keep: impl FnOnce(&mut KnownRules)) {
+        keep(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner).rules);
+    }
+
     pub(super) fn clear(&self) {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.keys.clear();
         entries.aliases.clear();
+        entries.rules = KnownRules::default();
         self.changes.fetch_add(1, Ordering::Release);
     }
 }

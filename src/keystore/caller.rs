@@ -19,6 +19,8 @@ pub struct Caller {
     pub at: Option<SystemTime>,
     /// The network address of a client.
     pub source_ip: Option<IpAddr>,
+    /// A network connection is encrypted: the condition key `aws:SecureTransport`.
+    pub secure_transport: bool,
     /// Tokens of grants that may not have been seen everywhere yet.
     pub grant_tokens: Vec<String>,
     /// Only ask whether it would succeed.
@@ -99,6 +101,7 @@ impl Caller {
             via: None,
             at: None,
             source_ip: None,
+            secure_transport: false,
             grant_tokens: Vec::new(),
             dry_run: false,
             request_id: None,

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Pairs of text, given again at every decryption. Not secret, and order does not matter.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct EncryptionContext(BTreeMap<String, String>);
 
 /// Context keys with this prefix belong to volumes: nobody else makes ciphertexts with them.
@@ -22,8 +25,13 @@ impl EncryptionContext {
     }
 
     /// The pairs, sorted by key.
-    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// True if all pairs of the other context are in this one.
+    pub fn contains(&self, other: &Self) -> bool {
+        other.0.iter().all(|(key, value)| self.0.get(key) == Some(value))
     }
 
     /// True if a key has the prefix that is kept for volumes.

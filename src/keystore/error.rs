@@ -4,9 +4,11 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::access_error::AccessError;
 use super::id::{AliasName, KeyArn};
 use super::key::KeyState;
 use super::key_store::KeyStoreError;
+use super::policy::MAX_POLICY;
 use super::slot::SlotId;
 use super::token::TokenError;
 use crate::crypto::CryptoError;
@@ -67,6 +69,8 @@ pub enum KeystoreError {
     Tag(String),
     /// The operation does not exist for this kind of key.
     UnsupportedOperation(String),
+    /// Something is wrong with a policy, a grant or an access key.
+    Access(AccessError),
     /// The caller may not do this.
     AccessDenied(String),
     /// The caller only asked whether it would succeed, and it would.
@@ -172,6 +176,10 @@ pub enum Quota {
     OnDemandRotations,
     /// Custom key stores.
     KeyStores,
+    /// Grants of one key.
+    GrantsPerKey,
+    /// Bytes of a policy.
+    PolicyBytes,
 }
 
 impl Quota {
@@ -182,6 +190,8 @@ impl Quota {
             Self::AliasesPerKey => 50,
             Self::OnDemandRotations => 25,
             Self::KeyStores => 10,
+            Self::GrantsPerKey => 50_000,
+            Self::PolicyBytes => MAX_POLICY,
         }
     }
 }
@@ -249,6 +259,7 @@ impl KeystoreError {
             Self::Tag(_) => "TagException",
             Self::UnsupportedOperation(_) => "UnsupportedOperationException",
             Self::AccessDenied(_) => "AccessDeniedException",
+            Self::Access(error) => error.aws_name(),
             Self::DryRun => "DryRunOperationException",
             Self::Locked(_) => "DependencyTimeoutException",
             Self::KeyUnavailable { .. } => "KeyUnavailableException",
@@ -327,6 +338,7 @@ impl fmt::Display for KeystoreError {
             | Self::UnsupportedOperation(what)
             | Self::AccessDenied(what) => f.write_str(what),
             Self::MaterialInUse(why) => why.fmt(f),
+            Self::Access(error) => error.fmt(f),
             Self::DryRun => {
                 f.write_str("The request would have succeeded, but the DryRun option is set.")
             }
@@ -416,6 +428,8 @@ impl fmt::Display for Quota {
             Self::AliasesPerKey => "aliases of a key",
             Self::OnDemandRotations => "on-demand rotations of a key",
             Self::KeyStores => "custom key stores",
+            Self::GrantsPerKey => "grants of a key",
+            Self::PolicyBytes => "bytes in a policy",
         };
         write!(f, "the limit of {} {what} is reached", self.limit())
     }
@@ -478,6 +492,7 @@ impl std::error::Error for KeystoreError {
             Self::Crypto(error) => Some(error),
             Self::Token(error) | Self::KeyUnavailable { why: error, .. } => Some(error),
             Self::KeyStore(error) => Some(error),
+            Self::Access(error) => Some(error),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::access_error::AccessError;
 use super::error::KeystoreError;
 use crate::id::KeyId;
 
@@ -122,6 +123,48 @@ impl fmt::Display for KeyRef {
             Self::Id(id) => id.fmt(f),
             Self::Alias(alias) => alias.fmt(f),
         }
+    }
+}
+
+/// A grant: 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GrantId([u8; 32]);
+
+impl GrantId {
+    pub(super) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for GrantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for GrantId {
+    type Err = KeystoreError;
+
+    fn from_str(text: &str) -> Result<Self, KeystoreError> {
+        let invalid = || -> KeystoreError {
+            AccessError::InvalidGrantId(text.chars().take(128).collect()).into()
+        };
+        let half = |digits: Option<&str>| {
+            let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+            digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).ok_or_else(invalid)
+        };
+        if text.len() != 64 {
+            return Err(invalid());
+        }
+        let (high, low) = (half(text.get(..32))?, half(text.get(32..))?);
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&high.to_be_bytes());
+        bytes[16..].copy_from_slice(&low.to_be_bytes());
+        Ok(Self(bytes))
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) enum Operation {
     ScheduleDeletion,
     /// CancelKeyDeletion.
     CancelDeletion,
+    /// PutKeyPolicy, RetireGrant, RevokeGrant: possible in any state.
+    Access,
 }
 
 /// May `operation` touch a key in this state? Source: AWS KMS, "Key states of AWS KMS keys".
@@ -75,7 +77,7 @@ pub(super) fn permit(
     match (operation, state) {
         (Operation::CancelDeletion, PendingDeletion) => Ok(()),
         (Operation::CancelDeletion, _) => Err(KeystoreError::NotPendingDeletion(key)),
-        (_, Enabled) => Ok(()),
+        (Operation::Access, _) | (_, Enabled) => Ok(()),
         (Operation::Crypto | Operation::Rotation, Disabled) => Err(KeystoreError::Disabled(key)),
         (_, Disabled) => Ok(()),
         (_, PendingDeletion) => invalid,
@@ -112,6 +114,9 @@ pub(super) struct KeyRecord {
     /// The key store whose token keeps the material; its id there is that of `current`.
     #[serde(default, with = "text::optional", skip_serializing_if = "Option::is_none")]
     pub(super) key_store: Option<KeyStoreId>,
+    /// The key policy, as it was given; `None` for the default one.
+    #[serde(default)]
+    pub(super) policy: Option<String>,
 }
 
 /// A waiting period that runs.
@@ -223,6 +228,7 @@ mod tests {
             (Rotation, [ok, off, bad, not, not]),
             (ScheduleDeletion, [ok, ok, bad, ok, ok]),
             (Operation::CancelDeletion, [bad, bad, ok, bad, bad]),
+            (Operation::Access, [ok, ok, ok, ok, ok]),
         ] {
             for (state, expected) in states.into_iter().zip(expected) {
                 let verdict = permit(operation, KEY, state).map_or_else(|e| e.aws_name(), |()| ok);

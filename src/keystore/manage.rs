@@ -6,14 +6,18 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use super::Keystore;
-use super::access::{self, Asked};
+use super::access;
 use super::action::Action;
 use super::alias::AliasRecord;
+use super::asked::Asked;
+use super::caller::Caller;
 use super::error::{KeystoreError, Quota};
 use super::id::{AliasName, KeyRef};
 use super::key::{KeyMetadata, KeyRecord, KeyState, Operation};
+use super::key_policy::{self, LockoutCheck};
 use super::key_store::{KeyStoreId, TokenKey};
 use super::material::{self, MaterialOrigin};
+use super::policy::Fact;
 use super::record::{Reader, Record, Writer};
 use super::spec::{KeySpec, KeyUsage, Origin};
 use super::store::Table;
@@ -38,6 +42,22 @@ pub struct CreateKey {
     pub description: String,
     /// At most 50 tags.
     pub tags: BTreeMap<String, String>,
+    /// Its key policy; the default one if none is given.
+    pub policy: Option<String>,
+    /// May the policy take from the caller the right to change it?
+    pub lockout: LockoutCheck,
+}
+
+impl CreateKey {
+    /// What policies may ask about the request.
+    fn asked(&self) -> Asked<'_> {
+        let (spec, usage) =
+            kind(self).unwrap_or((KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt));
+        let asked = self.lockout.asked().with(Fact::KeySpec, spec.as_str());
+        let asked = asked.with(Fact::KeyUsage, usage.as_str());
+        let origin = self.origin.unwrap_or(Origin::AwsKms);
+        Asked { tags: Some(&self.tags), ..asked.with(Fact::KeyOrigin, origin.as_str()) }
+    }
 }
 
 impl Record for KeyRecord {
@@ -67,8 +87,10 @@ impl Keystore {
         check_tags(&request.tags)?;
         let (spec, _) = kind(&request)?;
         let made = self.operate(Action::CreateKey, None, |touched| {
+            let wanted = request.clone();
+            let asked = wanted.asked();
             let authorise = |reader: &Reader<'_>| {
-                access::authorise(reader, &self.caller, Action::CreateKey, None, Asked::default())
+                access::authorise(reader, &self.caller, Action::CreateKey, None, asked.clone())
             };
             self.read(authorise)?;
             self.stop_if_dry()?;
@@ -79,7 +101,7 @@ impl Keystore {
             };
             let made = self.write(|writer| {
                 authorise(writer)?;
-                create(writer, request, &first, now.into())
+                create(writer, &self.caller, request, &first, now.into())
             })?;
             if let First::OnToken(key) = &mut first {
                 key.keep();
@@ -107,7 +129,7 @@ impl Keystore {
                 let description = "default key of kmsfs volumes".to_owned();
                 let request = CreateKey { description, ..CreateKey::default() };
                 let first = First::Bytes(material::fresh(KeySpec::SymmetricDefault)?);
-                let key = create(writer, request, &first, now.into())?.key_id;
+                let key = create(writer, &self.caller, request, &first, now.into())?.key_id;
                 AliasRecord::create(writer, &alias, key, now.into())?;
                 Ok(key)
             })?;
@@ -183,8 +205,10 @@ impl Keystore {
         key: &KeyRef,
         tags: BTreeMap<String, String>,
     ) -> Result<(), KeystoreError> {
-        self.edit(Action::TagResource, key, Operation::Metadata, |_, _, record| {
-            record.tags.extend(tags);
+        let asked = Asked { tags: Some(&tags), ..Asked::default() };
+        let action = Action::TagResource;
+        self.edit_asking(action, key, Operation::Metadata, asked, |_, _, record| {
+            record.tags.extend(tags.clone());
             check_tags(&record.tags)
         })
     }
@@ -233,6 +257,7 @@ enum First {
 
 fn create(
     writer: &mut Writer<'_>,
+    caller: &Caller,
     request: CreateKey,
     first: &First,
     now: UnixTime,
@@ -257,7 +282,11 @@ fn create(
         rotation: None,
         on_demand_rotations: 0,
         key_store: None,
+        policy: None,
     };
+    if let Some(policy) = &request.policy {
+        key_policy::set(writer, caller, key, &mut record, policy, request.lockout)?;
+    }
     // The key's row first: the others refer to it.
     record.save(writer, key)?;
     material::create_wrapping(writer, key)?;

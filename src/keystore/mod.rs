@@ -22,9 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 mod access;
+mod access_error;
+mod access_key;
 mod action;
 mod algorithm;
 mod alias;
+mod asked;
 mod asymmetric;
 pub mod audit;
 mod blob;
@@ -37,8 +40,11 @@ mod deletion;
 mod error;
 mod export;
 mod file;
+mod grant;
+mod grants;
 mod id;
 mod key;
+mod key_policy;
 mod key_store;
 mod mac;
 mod manage;
@@ -47,10 +53,12 @@ mod metrics;
 mod operate;
 mod pair;
 pub mod policy;
+mod principal;
 mod random;
 mod record;
 mod root;
 mod rotation;
+mod rules;
 mod slot;
 mod spec;
 mod store;
@@ -62,6 +70,11 @@ mod unlock;
 mod verify;
 mod volume;
 
+pub use access::Verdict;
+pub use access_error::AccessError;
+pub use access_key::{
+    AccessKeyEntry, AccessKeyLogin, AccessKeyStatus, CreateAccessKey, NewAccessKey,
+};
 pub use action::Action;
 pub use alias::AliasEntry;
 pub use asymmetric::{PublicKeyInfo, SharedSecret, Signed};
@@ -72,8 +85,11 @@ pub use context::EncryptionContext;
 pub use data_key::RandomDataKey;
 pub use deletion::{ClockTrust, Expired, ReferenceReport, ScheduledDeletion};
 pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota};
-pub use id::{AliasName, KeyArn, KeyRef};
+pub use grant::Constraints;
+pub use grants::{CreateGrant, CreatedGrant, GrantEntry, GrantFilter};
+pub use id::{AliasName, GrantId, KeyArn, KeyRef};
 pub use key::{KeyMetadata, KeyState};
+pub use key_policy::{DEFAULT_POLICY_NAME, LockoutCheck, default_key_policy};
 pub use key_store::{
     ConnectionErrorCode, ConnectionState, CreateKeyStore, KeyStoreEntry, KeyStoreError, KeyStoreId,
     UpdateKeyStore,
@@ -82,11 +98,12 @@ pub use mac::Mac;
 pub use manage::CreateKey;
 pub use material::MaterialOrigin;
 pub use pair::DataKeyPair;
+pub use principal::PrincipalEntry;
 pub use rotation::{MaterialState, Rotation, RotationStatus};
 pub use slot::{SlotId, SlotInfo, SlotKind, TokenSlot};
 pub use spec::{
-    EncryptionAlgorithm, KeySpec, KeyUsage, MacAlgorithm, MessageType, Origin, SigningAlgorithm,
-    UnknownName,
+    EncryptionAlgorithm, GrantOperation, KeySpec, KeyUsage, MacAlgorithm, MessageType, Origin,
+    SigningAlgorithm, UnknownName,
 };
 pub use symmetric::{DataKey, Decrypted, Plaintext};
 pub use time::UnixTime;

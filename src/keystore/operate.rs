@@ -1,9 +1,10 @@
 //! The frame that every operation runs in: authorise, check the state, act, write down.
 
-use super::access::{self, Asked};
+use super::access;
 use super::action::Action;
 use super::algorithm::check_usage;
 use super::alias::AliasRecord;
+use super::asked::Asked;
 use super::audit::{AuditMode, Event, SUCCESS, request_id};
 use super::cache::LiveKey;
 use super::caller::Principal;
@@ -121,13 +122,26 @@ impl Keystore {
         operation: Operation,
         change: impl FnOnce(&mut Writer<'_>, KeyId, &mut KeyRecord) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
+        self.edit_asking(action, key, operation, Asked::default(), change)
+    }
+
+    /// As [`Keystore::edit`], with what the request says that policies may ask for.
+    pub(super) fn edit_asking<T>(
+        &self,
+        action: Action,
+        key: &KeyRef,
+        operation: Operation,
+        asked: Asked<'_>,
+        change: impl FnOnce(&mut Writer<'_>, KeyId, &mut KeyRecord) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        let asked = asked.naming(key);
         self.operate(action, None, |touched| {
             self.write(|writer| {
                 let key = named(writer, key)?;
                 touched.key = Some(key);
                 let mut record = KeyRecord::find(writer, key)?;
                 let about = Some((key, &record));
-                access::authorise(writer, &self.caller, action, about, Asked::default())?;
+                access::authorise(writer, &self.caller, action, about, asked)?;
                 permit(operation, key, record.state)?;
                 self.stop_if_dry()?;
                 let done = change(writer, key, &mut record)?;
@@ -144,13 +158,14 @@ impl Keystore {
         key: &KeyRef,
         look: impl FnOnce(&Reader<'_>, KeyId, KeyRecord) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
+        let asked = Asked::default().naming(key);
         self.operate(action, None, |touched| {
             self.read(|reader| {
                 let key = named(reader, key)?;
                 touched.key = Some(key);
                 let record = KeyRecord::find(reader, key)?;
                 let about = Some((key, &record));
-                access::authorise(reader, &self.caller, action, about, Asked::default())?;
+                access::authorise(reader, &self.caller, action, about, asked)?;
                 look(reader, key, record)
             })
         })

@@ -336,6 +336,15 @@ impl Rows<'_> {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
+    /// How many rows belong to a key.
+    pub(super) fn count_of_key(&self, table: Table, key: KeyId) -> Result<usize, KeystoreError> {
+        let sql = format!("SELECT count(*) FROM {} WHERE {} = ?1", table.name(), table.owner());
+        let count: i64 = self.run(|connection| {
+            connection.prepare_cached(&sql)?.query_row([key.as_bytes()], |row| row.get(0))
+        })?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
     pub(super) fn put(&self, table: Table, row: &Row) -> Result<(), KeystoreError> {
         let name = table.name();
         let owned = table.owner() == "key_id";

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Keystore;
-use super::access::Asked;
 use super::action::Action;
 use super::algorithm::incompatible;
+use super::asked::Asked;
 use super::blob::{self, CiphertextBlob, MAX_PLAINTEXT};
 use super::cache::LiveKey;
 use super::context::EncryptionContext;
@@ -149,7 +149,7 @@ impl Keystore {
         {
             return Err(KeystoreError::IncorrectKey);
         }
-        let asked = Asked { context: Some(context) };
+        let asked = Asked::context(context);
         let live = self.admitted(action, ciphertext.key_id(), asked, touched)?;
         check_symmetric(action, &live)?;
         self.stop_if_dry()?;
@@ -185,7 +185,7 @@ impl Keystore {
                 "encryption context keys that start with 'kmsfs:' are reserved for volumes".into(),
             ));
         }
-        let asked = Asked { context: Some(context) };
+        let asked = Asked::context(context).naming(key);
         let live = self.admitted(action, self.resolve(key)?, asked, touched)?;
         check_symmetric(action, &live)?;
         touched.material = Some(live.record.current);

@@ -37,6 +37,18 @@ impl UnixTime {
 /// Seconds of a day.
 pub(super) const DAY: i64 = 24 * 60 * 60;
 
+impl From<UnixTime> for SystemTime {
+    fn from(time: UnixTime) -> Self {
+        let distance = std::time::Duration::from_secs(time.0.unsigned_abs());
+        let there = if time.0 < 0 {
+            UNIX_EPOCH.checked_sub(distance)
+        } else {
+            UNIX_EPOCH.checked_add(distance)
+        };
+        there.unwrap_or(UNIX_EPOCH)
+    }
+}
+
 impl From<SystemTime> for UnixTime {
     fn from(time: SystemTime) -> Self {
         let seconds = |d: std::time::Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);

@@ -5,14 +5,17 @@
 mod fixture;
 mod openssl;
 
+mod access_keys;
 mod asymmetric;
 mod audit;
 mod bad_input;
 mod deletion;
 mod export;
+mod grants;
 mod key_stores;
 mod lifecycle;
 mod memory;
+mod policies;
 mod processes;
 mod rotation;
 mod secrecy;

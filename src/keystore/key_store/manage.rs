@@ -7,8 +7,9 @@ use super::{
     keys, seal_pin,
 };
 use crate::keystore::Keystore;
-use crate::keystore::access::{self, Asked};
+use crate::keystore::access;
 use crate::keystore::action::Action;
+use crate::keystore::asked::Asked;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::record::{Reader, Writer, tampered};
 use crate::keystore::store::Table;

@@ -19,7 +19,7 @@ mod tests;
 
 pub use error::PolicyError;
 pub use key::{ConditionKey, Fact};
-pub use principal::{Meant, Named};
+pub use principal::{Meant, Named, ROOT_ARN};
 pub use request::{Asker, Request, Values};
 
 use condition::Condition;

@@ -4,7 +4,7 @@ use super::request::Asker;
 use crate::keystore::caller::ACCOUNT;
 
 /// The ARN of the account, and of its root.
-pub(super) const ROOT_ARN: &str = "arn:aws:iam::000000000000:root";
+pub const ROOT_ARN: &str = "arn:aws:iam::000000000000:root";
 
 const IAM: &str = "arn:aws:iam::000000000000:";
 

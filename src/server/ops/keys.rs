@@ -110,6 +110,7 @@ fn create_key(call: &Call<'_>) -> Result<Value, Fault> {
         tags: tag_map(asked.tags)?,
         key_store: asked.custom_key_store_id.map(|id| id.parse()).transpose()?,
         multi_region: asked.multi_region,
+        ..CreateKey::default()
     };
     let made = call.keystore.create_key(request, call.now)?;
     Ok(json!({ "KeyMetadata": metadata(call, &made)? }))
