@@ -250,7 +250,9 @@ impl Shared {
             let now = Instant::now();
             if queue.opens.next_due().is_some_and(|due| due <= now) {
                 let due = queue.opens.take_due(now);
-                due.into_iter().for_each(|event| drop(queue.push(event, false)));
+                for event in due {
+                    queue.push(event, false);
+                }
             }
             let age = queue.since.map(|since| now.duration_since(since));
             let full = queue.waiting.len() >= BATCH || queue.urgent || queue.closing;
@@ -374,7 +376,9 @@ impl Queue {
     }
 
     fn spill_opens(&mut self) {
-        self.opens.take_all().into_iter().for_each(|event| drop(self.push(event, false)));
+        for event in self.opens.take_all() {
+            self.push(event, false);
+        }
     }
 }
 
