@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::args_audit::{AuditCommand, MetricsArgs};
 use super::args_key_store::KeyStoreCommand;
 use super::args_keys::{AliasCommand, KeyCommand, KeystoreCommand};
 use super::args_kms::KmsCommand;
@@ -131,6 +132,24 @@ pub(super) enum Command {
   kmsfs kms create-grant --cli-input-json grant.json --dry-run"
     )]
     Kms(KmsCommand),
+
+    /// The log of every operation: list, export, verify, retention
+    #[command(subcommand)]
+    Audit(AuditCommand),
+
+    /// Counters and durations in the text form of Prometheus
+    #[command(after_help = "Examples:
+  kmsfs metrics ~/private                       what the daemon of this mount counted
+  kmsfs metrics                                 keys, overdue rotations, files per key")]
+    Metrics(MetricsArgs),
+
+    /// Look for what endangers keys and files, and say what to do about it
+    #[command(after_help = "Examples:
+  kmsfs doctor
+  kmsfs doctor --json
+
+Exit code 15 if there is an error among the findings.")]
+    Doctor,
 
     /// Wrap data keys anew: after a rotation, or to move files to another key
     ///

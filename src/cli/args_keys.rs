@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::args_audit::{MaintainArgs, Switch};
+
 /// `kmsfs key`.
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -198,6 +200,20 @@ pub(super) enum KeystoreCommand {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
+    },
+    /// Do what is due by date, look into the vaults, sign the audit log: for a timer
+    ///
+    /// Rotates keys whose date has come, destroys those whose waiting period is over, counts which
+    /// files need which key, and re-wraps the vaults that are set to it.
+    Maintain(MaintainArgs),
+    /// Let the files of a vault follow every rotation of their key, or not
+    ///
+    /// The daemon of its mount does it, or `kmsfs keystore maintain`.
+    RewrapAfterRotate {
+        /// A vault that this keystore knows, or its mountpoint
+        vault: PathBuf,
+        /// on or off
+        mode: Switch,
     },
     /// Check every row
     Verify,

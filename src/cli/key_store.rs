@@ -117,7 +117,7 @@ fn delete(
 ) -> Result<(), CliError> {
     let id = named(keystore, store)?;
     let keys = keys_of(keystore, id)?;
-    let survey = key_destroy::Survey::of(keystore, vaults)?;
+    let survey = survey::Survey::of(keystore, vaults)?;
     let told: Vec<String> = keys
         .iter()
         .map(|key| format!("key {key} belongs to it\n{}", survey.losses(*key)))

@@ -1,5 +1,6 @@
 //! `kmsfs keystore`: the keystore as a whole.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -11,7 +12,7 @@ use super::exit::{CliError, Exit};
 use super::mountinfo::text;
 use super::output::{Output, count, table};
 use super::unlock::{self, MissingKeyFile, Source};
-use super::{key, paths, prompt, slots};
+use super::{key, maintain, paths, prompt, slots};
 use crate::id::VolumeId;
 use crate::keystore::{Keystore, VerifyReport};
 
@@ -32,6 +33,10 @@ pub(super) fn run(
             import(file, *export_passphrase_fd, global, output)?;
         }
         KeystoreCommand::Forget { volume, yes } => forget(volume, *yes, global, output)?,
+        KeystoreCommand::Maintain(args) => return maintain::run(args, global, output),
+        KeystoreCommand::RewrapAfterRotate { vault, mode } => {
+            maintain::set_rewrap(vault, *mode, global, output)?;
+        }
         KeystoreCommand::Verify => return verify(&open_damaged(global)?.verify()?, output),
         KeystoreCommand::Repair { yes } => return repair(global, *yes, output),
     }
@@ -171,11 +176,23 @@ fn forget(named: &str, yes: bool, global: &Global, output: Output) -> Result<(),
             .advise("'kmsfs keystore status' shows the volumes")
     })?;
     let keystore = open(global)?;
-    let warning = format!("volume {volume} will not be looked into before keys are destroyed");
+    let needed = remembered(&keystore, volume)?;
+    let warning =
+        format!("volume {volume} will not be looked into before keys are destroyed{needed}");
     prompt::confirm(&warning, yes)?;
     keystore.forget_volume(volume)?;
     output.result(&json!({ "volume": named }), || format!("forgot volume {volume}"));
     Ok(())
+}
+
+/// What a volume needed when it was last looked into, in words.
+fn remembered(keystore: &Keystore, volume: VolumeId) -> Result<String, CliError> {
+    let known = keystore.known_volumes()?.into_iter().find(|known| known.id == volume);
+    let Some(scan) = known.and_then(|known| known.scan) else { return Ok(String::new()) };
+    let files: u64 = scan.needs.iter().map(|need| need.files).sum();
+    let keys: BTreeSet<_> = scan.needs.iter().map(|need| need.key).collect();
+    let (files, keys) = (count(files, "file"), count(keys.len() as u64, "key"));
+    Ok(format!("\non {} it had {files} under {keys}", scan.at))
 }
 
 fn must_ask(what: &str) -> Result<(), CliError> {

@@ -8,14 +8,18 @@
 mod alias;
 mod args;
 mod args_key_store;
+mod args_audit;
 mod args_keys;
 mod args_kms;
 mod args_serve;
+mod audit;
 mod background;
 mod busy;
 mod cat;
 mod chores;
 mod create;
+mod doctor;
+mod doctor_machine;
 mod exit;
 mod failure;
 mod fsck;
@@ -31,6 +35,8 @@ mod kms;
 mod kms_value;
 mod live;
 mod logging;
+mod maintain;
+mod metrics;
 mod mount;
 mod mountinfo;
 mod options;
@@ -47,6 +53,7 @@ mod serve_kms;
 mod slots;
 mod status;
 mod steer;
+mod survey;
 mod umount;
 mod unlock;
 
@@ -93,6 +100,9 @@ fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
         Command::Alias(command) => alias::run(command, global, output),
         Command::Keystore(command) => keystore::run(command, global, output),
         Command::Kms(command) => kms::run(command, global, output),
+        Command::Audit(command) => audit::run(command, global, output),
+        Command::Metrics(args) => metrics::run(args, global, output),
+        Command::Doctor => doctor::run(global, output),
         Command::Rewrap(args) => rewrap::run(args, global, output),
         Command::Policy(command) => policy::run(command, output),
         Command::Fsck(args) => fsck::run(args, global, output),

@@ -63,7 +63,7 @@ fn serve(
     let _upkeep = volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
     let _chores = keys.keystore().and_then(Chores::start);
     let runtime = RuntimeDir::open();
-    let _server = listen(plan, volume, &runtime);
+    let _server = listen(plan, volume, keys, &runtime);
     let signals = watch_signals(plan)?;
     if detached {
         go_to_background(volume, &runtime)?;
@@ -135,6 +135,7 @@ fn fuse_options(plan: &Plan) -> fuse::MountOptions {
 fn listen(
     plan: &Plan,
     volume: &Arc<Volume>,
+    keys: &KeysFrom,
     runtime: &std::io::Result<RuntimeDir>,
 ) -> Option<Server> {
     // Readers may share a vault, and have nothing to steer.
@@ -144,7 +145,7 @@ fn listen(
     let started = match runtime {
         Ok(dir) => {
             let path = control::socket_path(dir, volume.id());
-            Server::start(&path, steer::handler(Arc::clone(volume), plan))
+            Server::start(&path, steer::handler(Arc::clone(volume), keys.keystore().cloned(), plan))
                 .map(|server| (server, Some(path.to_string_lossy().into_owned())))
         }
         Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),

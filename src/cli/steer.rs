@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -15,16 +15,22 @@ use super::{cat, failure, keys_from, rewrap};
 use crate::control::{Event, Failure, Handler, Request};
 use crate::envelope::{CrossMode, DirDescriptor};
 use crate::id::KeyId;
+use crate::keystore::Keystore;
 use crate::volume::attr::FileKind;
 use crate::volume::{Volume, VolumeError};
 
 /// The function that answers requests for this mount.
-pub(super) fn handler(volume: Arc<Volume>, plan: &Plan) -> Arc<Handler> {
+pub(super) fn handler(
+    volume: Arc<Volume>,
+    keystore: Option<Arc<Keystore>>,
+    plan: &Plan,
+) -> Arc<Handler> {
     let mount = Mount {
         volume,
         vault: plan.vault.clone(),
         mountpoint: plan.mountpoint.clone(),
         keys_from: keys_from::describe(&plan.kms, &plan.keystore),
+        keystore,
     };
     Arc::new(move |request, send: &mut dyn FnMut(Event) -> bool| {
         mount.answer(request, send).map_err(Failure::from)
@@ -36,6 +42,7 @@ struct Mount {
     vault: PathBuf,
     mountpoint: PathBuf,
     keys_from: (&'static str, String),
+    keystore: Option<Arc<Keystore>>,
 }
 
 impl Mount {
@@ -51,6 +58,7 @@ impl Mount {
                 (self.keys_from.0): self.keys_from.1,
                 "pid": std::process::id(),
             })),
+            Request::Metrics => self.metrics(),
             Request::Rewrap { key, to, list } => {
                 let keys = (key.as_deref(), to.as_deref());
                 rewrap::carry_out(&self.volume, &self.vault, keys, &mut |event| {
@@ -75,6 +83,14 @@ impl Mount {
                 Ok(Value::Null)
             }
         }
+    }
+
+    fn metrics(&self) -> Result<Value, CliError> {
+        let keystore = self.keystore.as_ref().ok_or_else(|| {
+            CliError::new(Exit::General, "this mount has its keys from another KMS")
+                .advise("the metrics of keys are there")
+        })?;
+        Ok(keystore.metrics_text(SystemTime::now())?.into())
     }
 
     /// The inode number of the directory at a plaintext path.

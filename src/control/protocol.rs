@@ -9,6 +9,8 @@ use serde_json::Value;
 pub enum Request {
     /// Facts about the mount.
     Status,
+    /// Counters of the daemon, as text.
+    Metrics,
     /// Wrap data keys anew; events tell the progress.
     Rewrap {
         /// Only files under this key.

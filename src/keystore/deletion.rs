@@ -156,6 +156,11 @@ impl Keystore {
         Ok(outcome)
     }
 
+    /// The latest time that was accepted: the clock was there once.
+    pub fn latest_time(&self) -> Result<UnixTime, KeystoreError> {
+        Ok(self.read(|reader| reader.meta())?.clock)
+    }
+
     /// Destroys a material that nothing refers to any more. Ciphertexts that were made with it
     /// and were not reported are lost.
     /// Errors: `MaterialInUse`, `UnknownMaterial`, `KeyNotFound`, `InvalidState`.

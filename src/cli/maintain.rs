@@ -1,0 +1,193 @@
+//! `kmsfs keystore maintain`: what is due by date, for a timer; and the re-wrap after a rotation,
+//! which the daemons of mounts do as well.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::args::Global;
+use super::args_audit::{MaintainArgs, Switch};
+use super::exit::{CliError, Exit};
+use super::live::Target;
+use super::output::{Output, count};
+use super::survey::Scan;
+use super::{failure, interrupt, key, keystore, rewrap};
+use crate::control::Request;
+use crate::id::{KeyId, MaterialId};
+use crate::keystore::{ClockTrust, Keystore, KnownVolume};
+use crate::volume::{KeyService, Options, References, Volume};
+
+/// What was done.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    rotated: Vec<String>,
+    destroyed: Vec<String>,
+    /// Keys whose destruction waits until somebody confirms the time.
+    held: Vec<String>,
+    scanned: Vec<String>,
+    absent: Vec<String>,
+    rewrapped: Vec<String>,
+    /// The last record of the audit log, which is signed.
+    audit_signed: Option<u64>,
+    /// What did not work, a sentence each.
+    failed: Vec<String>,
+}
+
+/// Does everything that is due, and goes on when a part of it fails.
+pub(super) fn run(args: &MaintainArgs, global: &Global, output: Output) -> Result<Exit, CliError> {
+    let keystore = Arc::new(keystore::open(global)?);
+    let mut done = Summary::default();
+    by_date(&keystore, &mut done);
+    if !args.no_scan {
+        for known in keystore.known_volumes()? {
+            look_after(&keystore, &known, &mut done);
+        }
+    }
+    match keystore.audit_checkpoint(SystemTime::now()) {
+        Ok(signed) => done.audit_signed = signed.map(|signed| signed.position.seq),
+        Err(error) => done.failed.push(error.to_string()),
+    }
+    output.result(&key::value(&done)?, || done.in_words());
+    Ok(if done.failed.is_empty() { Exit::Ok } else { Exit::General })
+}
+
+fn by_date(keystore: &Keystore, done: &mut Summary) {
+    let now = SystemTime::now();
+    match keystore.run_due_rotations(now) {
+        Ok(rotated) => done.rotated = rotated.iter().map(|(key, _)| key.to_string()).collect(),
+        Err(error) => done.failed.push(format!("rotation by date: {error}")),
+    }
+    match keystore.delete_expired(now, ClockTrust::Steps) {
+        Ok(expired) => {
+            done.destroyed = expired.deleted.iter().map(KeyId::to_string).collect();
+            done.held = expired.held.iter().map(KeyId::to_string).collect();
+        }
+        Err(error) => done.failed.push(format!("deletion by date: {error}")),
+    }
+}
+
+/// Counts what a vault needs, and re-wraps it if that is wanted and due.
+fn look_after(keystore: &Arc<Keystore>, known: &KnownVolume, done: &mut Summary) {
+    let vault = known.path.display().to_string();
+    let Some(scan) = Scan::of(keystore, known) else {
+        done.absent.push(vault);
+        return;
+    };
+    done.scanned.push(vault.clone());
+    if !known.rewrap_after_rotate || !is_behind(keystore, &scan.found) {
+        return;
+    }
+    match rewrap_vault(keystore, &known.path) {
+        Ok(()) => {
+            done.rewrapped.push(vault);
+            Scan::of(keystore, known);
+        }
+        Err(error) => done.failed.push(format!("{vault}: {}", error.what)),
+    }
+}
+
+/// True if something is wrapped under material that is not the current one of its key.
+fn is_behind(keystore: &Keystore, found: &References) -> bool {
+    let named = found.files.keys().chain(found.directories.keys());
+    let mut current: HashMap<KeyId, Option<MaterialId>> = HashMap::new();
+    named.into_iter().any(|(key, material)| {
+        let current =
+            current.entry(*key).or_insert_with(|| keystore.current_material(*key).ok());
+        current.is_some_and(|current| current != *material)
+    })
+}
+
+/// Through the daemon if the vault is mounted, else by itself.
+fn rewrap_vault(keystore: &Arc<Keystore>, vault: &Path) -> Result<(), CliError> {
+    let request = Request::Rewrap { key: None, to: None, list: false };
+    let report = match Target::find(vault)?.call(&request, |_| {}) {
+        Some(answer) => answer?,
+        None => {
+            let service: Arc<dyn KeyService> = keystore.clone();
+            let volume = Volume::open_vault(vault, service, Options::default());
+            let volume = volume.map_err(|error| failure::volume(vault, &error))?;
+            let stop = interrupt::watch()?;
+            let report =
+                rewrap::carry_out(&volume, vault, (None, None), &mut |_| !stop.is_set());
+            volume.end().map_err(|error| failure::volume(vault, &error))?;
+            report?
+        }
+    };
+    if report["complete"] == true {
+        return Ok(());
+    }
+    Err(CliError::new(Exit::General, "some files could not be re-wrapped"))
+}
+
+/// Turns the re-wrap after rotations on or off for a vault.
+pub(super) fn set_rewrap(
+    named: &Path,
+    mode: Switch,
+    global: &Global,
+    output: Output,
+) -> Result<(), CliError> {
+    let vault = Target::find(named)?.vault;
+    let descriptor = Volume::peek(&vault).map_err(|error| failure::volume(&vault, &error))?;
+    let keystore = keystore::open(global)?;
+    keystore.set_rewrap_after_rotate(descriptor.volume, mode == Switch::On)?;
+    let value = serde_json::json!({ "Vault": vault, "RewrapAfterRotate": mode == Switch::On });
+    output.result(&value, || match mode {
+        Switch::On => format!("{} follows the rotations of its keys", vault.display()),
+        Switch::Off => format!("{} stays under old material until it is re-wrapped", vault.display()),
+    });
+    Ok(())
+}
+
+/// The re-wrap after rotations of a volume that is mounted, by its daemon.
+pub(super) struct Follower {
+    keystore: Arc<Keystore>,
+    volume: Arc<Volume>,
+    vault: std::path::PathBuf,
+}
+
+impl Follower {
+    pub(super) fn new(keystore: &Arc<Keystore>, volume: &Arc<Volume>, vault: &Path) -> Self {
+        Self {
+            keystore: Arc::clone(keystore),
+            volume: Arc::clone(volume),
+            vault: vault.to_owned(),
+        }
+    }
+
+    /// Counts what the volume needs, and re-wraps it if that is wanted and due.
+    pub(super) fn follow(&self) {
+        let known = self.keystore.known_volumes().unwrap_or_default().into_iter();
+        let own = |known: &KnownVolume| known.id == self.volume.id();
+        let Some(known) = known.filter(|known| known.rewrap_after_rotate).find(own) else { return };
+        let behind =
+            |known| Scan::of(&self.keystore, known).filter(|scan| is_behind(&self.keystore, &scan.found));
+        if behind(&known).is_none() {
+            return;
+        }
+        match rewrap::carry_out(&self.volume, &self.vault, (None, None), &mut |_| true) {
+            Ok(_) => log::info!("volume {} was re-wrapped after a rotation", self.volume.id()),
+            Err(error) => log::warn!("re-wrap after a rotation: {}", error.what),
+        }
+    }
+}
+
+impl Summary {
+    fn in_words(&self) -> String {
+        let mut lines = vec![format!(
+            "{} rotated, {} destroyed, {} looked into, {} re-wrapped",
+            count(self.rotated.len() as u64, "key"),
+            count(self.destroyed.len() as u64, "key"),
+            count(self.scanned.len() as u64, "vault"),
+            self.rewrapped.len(),
+        )];
+        let held = "waits: the clock leapt; 'kmsfs key delete-expired --confirm-clock' says that \
+                    it is right";
+        lines.extend(self.held.iter().map(|key| format!("key {key} {held}")));
+        lines.extend(self.absent.iter().map(|vault| format!("{vault} is not there")));
+        lines.extend(self.failed.iter().map(|what| format!("failed: {what}")));
+        lines.join("\n")
+    }
+}
