@@ -1,7 +1,6 @@
 //! `kmsfs doctor`: what endangers keys and files. Changes nothing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -15,7 +14,7 @@ use super::{key, keystore, unlock};
 use crate::id::KeyId;
 use crate::keystore::audit::AuditMode;
 use crate::keystore::{
-    KeyMetadata, KeyState, Keystore, KnownVolume, MaterialState, Origin, UnixTime,
+    KeyMetadata, KeySpec, KeyState, Keystore, KnownVolume, MaterialState, Origin, UnixTime,
 };
 
 /// How bad it is.
@@ -60,7 +59,12 @@ impl Findings {
 
     /// Takes note of a check that could not be made.
     fn failed(&mut self, check: &'static str, error: &CliError) {
-        self.add(Severity::Error, check, error.what.clone(), error.advice.clone().unwrap_or_default());
+        self.add(
+            Severity::Error,
+            check,
+            error.what.clone(),
+            error.advice.clone().unwrap_or_default(),
+        );
     }
 }
 
@@ -114,7 +118,7 @@ fn keys(keystore: &Keystore) -> Result<Vec<KeyMetadata>, CliError> {
 fn rotation(keystore: &Keystore, findings: &mut Findings) -> Result<(), CliError> {
     let now = UnixTime::from(SystemTime::now());
     for key in keys(keystore)? {
-        let rotates = key.key_spec.is_symmetric() && key.origin == Origin::AwsKms;
+        let rotates = key.key_spec == KeySpec::SymmetricDefault && key.origin == Origin::AwsKms;
         if key.key_state != KeyState::Enabled || !rotates {
             continue;
         }
@@ -142,8 +146,7 @@ fn rotation(keystore: &Keystore, findings: &mut Findings) -> Result<(), CliError
 /// Seconds since the current material was made.
 fn age_of_material(keystore: &Keystore, key: KeyId, now: UnixTime) -> Result<i64, CliError> {
     let all = keystore.list_key_rotations(&key.into())?;
-    let current =
-        all.iter().find(|material| material.key_material_state == MaterialState::Current);
+    let current = all.iter().find(|material| material.key_material_state == MaterialState::Current);
     Ok(current.map_or(0, |material| now.seconds() - material.rotation_date.seconds()))
 }
 

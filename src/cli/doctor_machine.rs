@@ -20,7 +20,8 @@ pub(super) fn check(keystore: &Keystore, key_file: Option<&Path>, findings: &mut
 
 fn files(keystore: &Keystore, key_file: Option<&Path>, findings: &mut Findings) {
     let own = rustix::process::geteuid().as_raw();
-    for path in [Some(keystore.path()), Some(keystore.audit_path()), key_file].into_iter().flatten() {
+    for path in [Some(keystore.path()), Some(keystore.audit_path()), key_file].into_iter().flatten()
+    {
         let Ok(there) = fs::metadata(path) else { continue };
         let place = path.display();
         if there.mode() & 0o077 != 0 {
@@ -68,7 +69,8 @@ fn is_encrypted_swap(area: &Path) -> bool {
 fn core_dumps(findings: &mut Findings) {
     let limit = rustix::process::getrlimit(Resource::Core);
     let dumpable = rustix::process::dumpable_behavior();
-    let off = limit.current == Some(0) && dumpable.is_ok_and(|is| is == DumpableBehavior::NotDumpable);
+    let off =
+        limit.current == Some(0) && dumpable.is_ok_and(|is| is == DumpableBehavior::NotDumpable);
     if !off {
         findings.add(
             Severity::Error,
@@ -87,7 +89,9 @@ fn clock(keystore: &Keystore, findings: &mut Findings) {
         findings.add(
             Severity::Error,
             "clock",
-            format!("it is {now} here, and the keystore was used on {seen}: the clock was set back"),
+            format!(
+                "it is {now} here, and the keystore was used on {seen}: the clock was set back"
+            ),
             "set the clock; if it was wrong before, 'kmsfs key delete-expired --confirm-clock'",
         );
     }
@@ -103,9 +107,6 @@ fn clock(keystore: &Keystore, findings: &mut Findings) {
 }
 
 /// What time services leave behind once they agree with the world.
-const SYNCHRONISED: [&str; 3] = [
-    "/run/systemd/timesync/synchronized",
-    "/var/lib/chrony/drift",
-    "/var/lib/ntpsec/ntp.drift",
-];
+const SYNCHRONISED: [&str; 3] =
+    ["/run/systemd/timesync/synchronized", "/var/lib/chrony/drift", "/var/lib/ntpsec/ntp.drift"];
 const MINUTE: i64 = 60;

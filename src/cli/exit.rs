@@ -38,7 +38,8 @@ pub(super) enum Exit {
     KeyUnusable = 13,
     /// Refused to destroy something: still referred to, or not confirmed.
     Refused = 14,
-    /// Damage was found (`fsck`, `keystore verify`, or data that fails authentication).
+    /// Damage was found (`fsck`, `keystore verify`, `audit verify`, `doctor`, or data that fails
+    /// authentication).
     Damage = 15,
     /// No space left, or the place is read-only.
     NoSpace = 16,

@@ -9,7 +9,8 @@ use super::args::Global;
 use super::args_key_store::KeyStoreCommand;
 use super::exit::{CliError, Exit};
 use super::output::{Output, count, table};
-use super::{key, key_destroy, keystore, prompt, unlock};
+use super::survey::Survey;
+use super::{key, keystore, prompt, unlock};
 use crate::id::KeyId;
 use crate::keystore::{
     CreateKeyStore, KeyStoreEntry, KeyStoreId, Keystore, TokenPlace, UpdateKeyStore,
@@ -117,7 +118,7 @@ fn delete(
 ) -> Result<(), CliError> {
     let id = named(keystore, store)?;
     let keys = keys_of(keystore, id)?;
-    let survey = survey::Survey::of(keystore, vaults)?;
+    let survey = Survey::of(keystore, vaults)?;
     let told: Vec<String> = keys
         .iter()
         .map(|key| format!("key {key} belongs to it\n{}", survey.losses(*key)))

@@ -94,8 +94,7 @@ fn is_behind(keystore: &Keystore, found: &References) -> bool {
     let named = found.files.keys().chain(found.directories.keys());
     let mut current: HashMap<KeyId, Option<MaterialId>> = HashMap::new();
     named.into_iter().any(|(key, material)| {
-        let current =
-            current.entry(*key).or_insert_with(|| keystore.current_material(*key).ok());
+        let current = current.entry(*key).or_insert_with(|| keystore.current_material(*key).ok());
         current.is_some_and(|current| current != *material)
     })
 }
@@ -110,8 +109,7 @@ fn rewrap_vault(keystore: &Arc<Keystore>, vault: &Path) -> Result<(), CliError> 
             let volume = Volume::open_vault(vault, service, Options::default());
             let volume = volume.map_err(|error| failure::volume(vault, &error))?;
             let stop = interrupt::watch()?;
-            let report =
-                rewrap::carry_out(&volume, vault, (None, None), &mut |_| !stop.is_set());
+            let report = rewrap::carry_out(&volume, vault, (None, None), &mut |_| !stop.is_set());
             volume.end().map_err(|error| failure::volume(vault, &error))?;
             report?
         }
@@ -136,7 +134,9 @@ pub(super) fn set_rewrap(
     let value = serde_json::json!({ "Vault": vault, "RewrapAfterRotate": mode == Switch::On });
     output.result(&value, || match mode {
         Switch::On => format!("{} follows the rotations of its keys", vault.display()),
-        Switch::Off => format!("{} stays under old material until it is re-wrapped", vault.display()),
+        Switch::Off => {
+            format!("{} stays under old material until it is re-wrapped", vault.display())
+        }
     });
     Ok(())
 }
@@ -150,11 +150,7 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(keystore: &Arc<Keystore>, volume: &Arc<Volume>, vault: &Path) -> Self {
-        Self {
-            keystore: Arc::clone(keystore),
-            volume: Arc::clone(volume),
-            vault: vault.to_owned(),
-        }
+        Self { keystore: Arc::clone(keystore), volume: Arc::clone(volume), vault: vault.to_owned() }
     }
 
     /// Counts what the volume needs, and re-wraps it if that is wanted and due.
@@ -162,8 +158,9 @@ impl Follower {
         let known = self.keystore.known_volumes().unwrap_or_default().into_iter();
         let own = |known: &KnownVolume| known.id == self.volume.id();
         let Some(known) = known.filter(|known| known.rewrap_after_rotate).find(own) else { return };
-        let behind =
-            |known| Scan::of(&self.keystore, known).filter(|scan| is_behind(&self.keystore, &scan.found));
+        let behind = |known| {
+            Scan::of(&self.keystore, known).filter(|scan| is_behind(&self.keystore, &scan.found))
+        };
         if behind(&known).is_none() {
             return;
         }

@@ -7,8 +7,8 @@
 
 mod alias;
 mod args;
-mod args_key_store;
 mod args_audit;
+mod args_key_store;
 mod args_keys;
 mod args_kms;
 mod args_serve;

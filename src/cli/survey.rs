@@ -15,7 +15,7 @@ use super::mountinfo::text;
 use super::output::count;
 use super::{failure, paths};
 use crate::id::{KeyId, MaterialId, VolumeId};
-use crate::keystore::{KnownVolume, Keystore, ReferenceReport, VolumeNeed, VolumeScan};
+use crate::keystore::{Keystore, KnownVolume, ReferenceReport, VolumeNeed, VolumeScan};
 use crate::volume::{Needed, References};
 
 /// What the headers of one vault refer to.

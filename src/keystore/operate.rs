@@ -77,6 +77,9 @@ impl Keystore {
             touched.detail = Some(error.to_string());
         } else if self.caller.principal == Principal::Service {
             // The volume writes down for whom it opens what.
+            if let Some(key) = touched.key {
+                self.inner.audit.note_use(key, name, self.caller.time().into(), call.request);
+            }
             return done;
         }
         let written = self.record(self.event(call, &touched, result));

@@ -36,18 +36,18 @@ pub(super) struct KeyUsage {
 pub(super) struct LastUses(HashMap<KeyId, LastUse>);
 
 impl LastUses {
-    pub(super) fn of(events: &[&Event]) -> Self {
-        let mut uses = HashMap::new();
+    /// Those of `events`, and those that no event tells of.
+    pub(super) fn of(events: &[&Event], mut uses: HashMap<KeyId, LastUse>) -> Self {
         for event in events.iter().filter(|event| event.is_success()) {
             let Some((key, operation)) = used_key(event) else { continue };
-            uses.insert(
-                key,
-                LastUse {
-                    operation: operation.to_owned(),
-                    time: event.end(),
-                    request_id: event.request_id.clone(),
-                },
-            );
+            let used = LastUse {
+                operation: operation.to_owned(),
+                time: event.end(),
+                request_id: event.request_id.clone(),
+            };
+            if uses.get(&key).is_none_or(|known| known.time <= used.time) {
+                uses.insert(key, used);
+            }
         }
         Self(uses)
     }
@@ -91,18 +91,21 @@ fn read(keys: &AuditKeys, key: &[u8; 16], sealed: &[u8]) -> Option<LastUse> {
 }
 
 /// The key that an event used, and the name of the operation in AWS's list of uses.
-fn used_key(event: &Event) -> Option<(KeyId, &str)> {
-    let operation = match event.operation.as_ref() {
-        "ReEncryptFrom" | "ReEncryptTo" => "ReEncrypt",
-        other => other,
-    };
-    if !USES.contains(&operation) {
-        return None;
-    }
+fn used_key(event: &Event) -> Option<(KeyId, &'static str)> {
+    let operation = name_of_use(&event.operation)?;
     match event.key.as_deref()?.parse().ok()? {
         KeyRef::Id(key) => Some((key, operation)),
         KeyRef::Alias(_) => None,
     }
+}
+
+/// The name of an operation in AWS's list of uses, if it is in it.
+pub(super) fn name_of_use(operation: &str) -> Option<&'static str> {
+    let name = match operation {
+        "ReEncryptFrom" | "ReEncryptTo" => "ReEncrypt",
+        other => other,
+    };
+    USES.iter().copied().find(|known| *known == name)
 }
 
 /// Source: KeyLastUsageTrackingOperation of the AWS KMS API.

@@ -58,15 +58,17 @@ impl Log {
         self.lock().noted = Some(noted);
     }
 
-    /// Appends events, durably and in order, behind whatever other processes wrote.
+    /// Appends events, durably and in order, behind whatever other processes wrote, and notes the
+    /// uses of keys.
     /// Errors: `Database`, `Locked`, `Io`: nothing was written then.
     pub(super) fn append(
         &self,
         events: &[&Event],
+        uses: LastUses,
         now: SystemTime,
     ) -> Result<Appended, KeystoreError> {
         let mut opened = self.lock();
-        let done = self.append_locked(&mut opened, events, now);
+        let done = self.append_locked(&mut opened, events, &uses, now);
         match &done {
             Ok(appended) => {
                 opened.compared = true;
@@ -84,6 +86,7 @@ impl Log {
         &self,
         opened: &mut Opened,
         events: &[&Event],
+        uses: &LastUses,
         now: SystemTime,
     ) -> Result<Appended, KeystoreError> {
         self.ready(opened, now)?;
@@ -95,7 +98,7 @@ impl Log {
                 tail.compare(noted, now)?;
             }
             events.iter().try_for_each(|event| tail.push(event))?;
-            LastUses::of(events).store(&self.keys, rows)?;
+            uses.store(&self.keys, rows)?;
             let checkpoint = tail.checkpoint_if_due(now.into())?;
             Ok(Appended { head: tail.head, checkpoint })
         })

@@ -40,6 +40,7 @@ pub use prune::Pruned;
 pub use verify::AuditReport;
 
 use keys::AuditKeys;
+use last_use::LastUse;
 use log::Log;
 use opens::First;
 pub(super) use opens::OpenKey;
@@ -49,6 +50,7 @@ use super::error::KeystoreError;
 use super::root::RootKey;
 use super::store::Sharing;
 use crate::crypto::ed25519::PublicKey;
+use crate::id::KeyId;
 
 /// What happens to an operation that cannot be written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -152,6 +154,14 @@ impl Audit {
             AuditMode::Required => First::Written,
         };
         self.writer.count_open(key, time, first, describe)
+    }
+
+    /// Notes that a key was used by an operation that is written down elsewhere, or nowhere.
+    pub(super) fn note_use(&self, key: KeyId, operation: &str, time: EventTime, request_id: &str) {
+        if let Some(name) = last_use::name_of_use(operation) {
+            let (operation, request_id) = (name.to_owned(), request_id.to_owned());
+            self.writer.note_use(key, LastUse { operation, time, request_id });
+        }
     }
 
     /// Writes what is queued.

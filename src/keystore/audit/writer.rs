@@ -12,8 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::chain::Position;
 use super::event::{Event, EventTime};
+use super::last_use::{LastUse, LastUses};
 use super::log::{Log, gap};
 use super::opens::{First, OpenKey, Opens};
+use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
 
 /// Queue, thread and log.
@@ -39,6 +41,8 @@ struct Queue {
     /// When the first of `waiting` came.
     since: Option<Instant>,
     opens: Opens,
+    /// The last uses of keys that no event tells of.
+    uses: HashMap<KeyId, LastUse>,
     /// Tickets that were given.
     given: u64,
     /// Tickets of which this and all smaller ones are settled.
@@ -146,18 +150,27 @@ impl Writer {
         self.write(event).inspect_err(|_| self.shared.lock().opens.forget(&key))
     }
 
+    /// Notes the use of a key that no event tells of: stored with the next events, or at the end.
+    pub(super) fn note_use(&self, key: KeyId, used: LastUse) {
+        let mut queue = self.shared.lock();
+        queue.uses.insert(key, used);
+        if !queue.running {
+            self.wake(&mut queue);
+        }
+    }
+
     /// Writes everything that is queued, opens too.
     /// Errors: `AuditUnwritable`: it stays queued then.
     pub(super) fn flush(&self) -> Result<(), KeystoreError> {
         let mut queue = self.shared.lock();
         queue.spill_opens();
         let (target, failures) = (queue.given, queue.failures);
-        if queue.settled >= target {
+        if queue.settled >= target && queue.uses.is_empty() {
             return Ok(());
         }
         queue.urgent = true;
         self.wake(&mut queue);
-        while queue.running && queue.settled < target {
+        while queue.running && (queue.settled < target || !queue.uses.is_empty()) {
             if queue.failures > failures {
                 return Err(KeystoreError::AuditUnwritable(queue.reason.clone()));
             }
@@ -256,12 +269,10 @@ impl Shared {
             }
             let age = queue.since.map(|since| now.duration_since(since));
             let full = queue.waiting.len() >= BATCH || queue.urgent || queue.closing;
+            let uses = !queue.uses.is_empty() && (queue.urgent || queue.closing);
             let pause = match age {
-                Some(age) if full || age >= DELAY => {
-                    queue.urgent = false;
-                    queue.since = None;
-                    return Some(std::mem::take(&mut queue.waiting));
-                }
+                _ if uses => return Some(queue.take()),
+                Some(age) if full || age >= DELAY => return Some(queue.take()),
                 Some(age) => Some(DELAY - age),
                 None if queue.closing => return None,
                 None => queue.opens.next_due().map(|due| due.saturating_duration_since(now)),
@@ -276,12 +287,18 @@ impl Shared {
     /// Writes a batch, and how many events no record tells of.
     fn store(&self, batch: &[Entry]) -> Result<(), KeystoreError> {
         let now = SystemTime::now();
-        let lost = self.lock().lost;
+        let (lost, uses) = {
+            let queue = self.lock();
+            (queue.lost, queue.uses.clone())
+        };
+        let noted: Vec<KeyId> = uses.keys().copied().collect();
         let gap = if lost > 0 { Some(lost_records(lost, now)?) } else { None };
         let events: Vec<&Event> = batch.iter().map(|entry| &entry.event).chain(&gap).collect();
-        let appended = self.log.append(&events, now)?;
+        let appended = self.log.append(&events, LastUses::of(&events, uses), now)?;
         let mut queue = self.lock();
         queue.lost -= lost;
+        // Those that came meanwhile are of the same keys: the next use writes them.
+        noted.iter().for_each(|key| drop(queue.uses.remove(key)));
         queue.newest.head = Some(appended.head);
         if let Some(checkpoint) = appended.checkpoint {
             queue.newest.signed = Some(checkpoint.position);
@@ -322,6 +339,7 @@ impl Shared {
         self.lose(queue, durable.len() as u64);
         if queue.closing {
             self.lose(queue, rest.len() as u64);
+            queue.uses.clear();
             return;
         }
         rest.append(&mut queue.waiting);
@@ -373,6 +391,12 @@ impl Queue {
         self.waiting.push(Entry { ticket: self.given, event, durable });
         self.since.get_or_insert_with(Instant::now);
         self.given
+    }
+
+    fn take(&mut self) -> Vec<Entry> {
+        self.urgent = false;
+        self.since = None;
+        std::mem::take(&mut self.waiting)
     }
 
     fn spill_opens(&mut self) {
