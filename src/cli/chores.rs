@@ -14,13 +14,18 @@ pub(super) struct Chores {
 }
 
 impl Chores {
-    /// Starts a thread that does them now and once an hour, until this is dropped.
-    pub(super) fn start(keystore: &Arc<Keystore>) -> Option<Self> {
+    /// Starts a thread that does them now and once an hour, until this is dropped. `also` is done
+    /// after them.
+    pub(super) fn start(
+        keystore: &Arc<Keystore>,
+        also: impl Fn() + Send + 'static,
+    ) -> Option<Self> {
         let (stop, stopped) = mpsc::channel();
         let keystore = Arc::clone(keystore);
         let work = move || {
             loop {
                 by_date(&keystore);
+                also();
                 match stopped.recv_timeout(EVERY) {
                     Err(RecvTimeoutError::Timeout) => {}
                     _ => return,

@@ -15,6 +15,7 @@ use signal_hook::iterator::Signals;
 use super::chores::Chores;
 use super::exit::{CliError, Exit};
 use super::keys_from::KeysFrom;
+use super::maintain::Follower;
 use super::mount::Plan;
 use super::options::{Atime, Sync};
 use super::umount::{self, Detach};
@@ -61,7 +62,11 @@ fn serve(
 ) -> Result<(), CliError> {
     volume.attach_kernel(mounted.kernel_cache());
     let _upkeep = volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
-    let _chores = keys.keystore().and_then(Chores::start);
+    let _chores = keys.keystore().and_then(|keystore| {
+        let follower = Follower::new(keystore, volume, &plan.vault);
+        let follower = (!plan.read_only).then_some(follower);
+        Chores::start(keystore, move || follower.iter().for_each(Follower::follow))
+    });
     let runtime = RuntimeDir::open();
     let _server = listen(plan, volume, keys, &runtime);
     let signals = watch_signals(plan)?;

@@ -70,7 +70,7 @@ fn open(args: &ServeArgs, global: &Global) -> Result<(Service, Vec<Chores>), Cli
     let mut chores = Vec::new();
     let mut open = |path: &Path| -> Result<Keystore, CliError> {
         let keystore = Keystore::open(path, &source.take(path)?)?;
-        chores.extend(Chores::start(&Arc::new(keystore.acting_for(Caller::owner()))));
+        chores.extend(Chores::start(&Arc::new(keystore.acting_for(Caller::owner())), || {}));
         Ok(keystore)
     };
     let mut service = Service::new(open(&paths::keystore(global)?)?);
