@@ -50,6 +50,9 @@ fn by_date(keystore: &Keystore) {
         Ok(rotated) => log::info!("{} keys were rotated by date", rotated.len()),
         Err(error) => log::warn!("rotation by date: {error}"),
     }
+    if let Err(error) = keystore.expire_imported(now) {
+        log::warn!("expiry of imported key material: {error}");
+    }
     match keystore.delete_expired(now, ClockTrust::Steps) {
         Ok(expired) if !expired.held.is_empty() => {
             log::warn!("the clock leapt: {} keys wait for their deletion", expired.held.len());

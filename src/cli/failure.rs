@@ -30,7 +30,10 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::VolumeNotFound(_) => Exit::KeyUnknown,
         E::KeyUnavailable { .. } => Exit::KeyUnusable,
         E::KeyStore(error) => key_store_exit(error),
-        E::Disabled(_) | E::InvalidState { .. } | E::NotPendingDeletion(_) => Exit::KeyUnusable,
+        E::Disabled(_)
+        | E::InvalidState { .. }
+        | E::NotPendingDeletion(_)
+        | E::NothingToRotate(_) => Exit::KeyUnusable,
         E::InvalidKeyRef(_) | E::InvalidAliasName(_) | E::Validation(_) | E::Tag(_) => Exit::Usage,
         E::AliasExists(_)
         | E::LimitExceeded(_)

@@ -140,6 +140,7 @@ fn describe(keystore: &Keystore, key: &KeyRef, output: Output) -> Result<(), Cli
         for material in &materials {
             let current = match material.key_material_state {
                 MaterialState::Current => ", current",
+                MaterialState::PendingRotation => ", waits for a rotation",
                 MaterialState::NonCurrent => "",
             };
             let text =

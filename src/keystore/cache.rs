@@ -15,6 +15,7 @@ use super::key_store::Link;
 use super::material::LiveMaterial;
 use super::policy::Policy;
 use super::rules::KeyRules;
+use super::time::UnixTime;
 use crate::id::{KeyId, MaterialId};
 
 /// A key ready for use. Its material is here only while it may be used; it wipes itself.
@@ -37,9 +38,10 @@ impl LiveKey {
         Self { id, record, materials, link }
     }
 
-    /// The state as it is shown: unavailable while a key store has no token.
-    pub(super) fn state(&self) -> KeyState {
-        let stored = self.record.state;
+    /// The state as it is shown: unavailable while a key store has no token, and without material
+    /// whose end has come.
+    pub(super) fn state(&self, now: UnixTime) -> KeyState {
+        let stored = self.record.state_at(now);
         self.link.as_ref().map_or(stored, |link| link.state_of(self.record.current, stored))
     }
 

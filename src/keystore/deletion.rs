@@ -15,6 +15,7 @@ use super::Keystore;
 use super::action::Action;
 use super::error::{InUse, KeystoreError};
 use super::id::{KeyRef, text};
+use super::import_expiry;
 use super::key::{KeyRecord, KeyState, Operation, PendingDeletion};
 use super::manage::key_id;
 use super::record::{Meta, Reader, Writer};
@@ -106,7 +107,8 @@ impl Keystore {
         Ok(scheduled)
     }
 
-    /// Ends the waiting period. The key is disabled then, not enabled.
+    /// Ends the waiting period. The key is disabled then, not enabled; if its imported material is
+    /// gone, it waits for that.
     /// Errors: `NotPendingDeletion`, `KeyNotFound`.
     pub fn cancel_key_deletion(&self, key: &KeyRef) -> Result<KeyId, KeystoreError> {
         let key = self.edit(
@@ -116,6 +118,7 @@ impl Keystore {
             |writer, key, record| {
                 record.state = KeyState::Disabled;
                 record.deletion = None;
+                import_expiry::settle(writer, key, record)?;
                 writer.meta.pending_deletions = writer.meta.pending_deletions.saturating_sub(1);
                 Ok(key)
             },

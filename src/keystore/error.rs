@@ -59,6 +59,8 @@ pub enum KeystoreError {
     InvalidMac,
     /// The key material is not of the kind that the key has, or not the material that is expected.
     IncorrectKeyMaterial(String),
+    /// No material was imported that a rotation could make the current one.
+    NothingToRotate(KeyId),
     /// The import token is not one of this key.
     InvalidImportToken,
     /// The import token was valid for a day, which is over.
@@ -241,9 +243,10 @@ impl KeystoreError {
                 "NotFoundException"
             }
             Self::Disabled(_) => "DisabledException",
-            Self::InvalidState { .. } | Self::NotPendingDeletion(_) | Self::MaterialInUse(_) => {
-                "KMSInvalidStateException"
-            }
+            Self::InvalidState { .. }
+            | Self::NotPendingDeletion(_)
+            | Self::NothingToRotate(_)
+            | Self::MaterialInUse(_) => "KMSInvalidStateException",
             Self::AliasExists(_) => "AlreadyExistsException",
             Self::InvalidAliasName(_) => "InvalidAliasNameException",
             Self::LimitExceeded(_) => "LimitExceededException",
@@ -321,6 +324,11 @@ impl fmt::Display for KeystoreError {
             Self::UnknownMaterial { key, material } => write!(
                 f,
                 "{} has no key material {material}: it was retired, or belongs to another keystore",
+                KeyArn(*key)
+            ),
+            Self::NothingToRotate(key) => write!(
+                f,
+                "No available key material pending rotation for the key: {}.",
                 KeyArn(*key)
             ),
             Self::InvalidSignature => f.write_str("the signature is not valid"),

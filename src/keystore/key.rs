@@ -9,7 +9,7 @@ use super::error::KeystoreError;
 use super::id::{KeyArn, text};
 use super::key_store::KeyStoreId;
 use super::rotation::Schedule;
-use super::spec::{KeySpec, KeyUsage, Origin};
+use super::spec::{ExpirationModel, KeySpec, KeyUsage, Origin};
 use super::time::UnixTime;
 use crate::id::{KeyId, MaterialId};
 
@@ -63,6 +63,10 @@ pub(super) enum Operation {
     CancelDeletion,
     /// PutKeyPolicy, RetireGrant, RevokeGrant: possible in any state.
     Access,
+    /// GetParametersForImport, ImportKeyMaterial.
+    Import,
+    /// DeleteImportedKeyMaterial.
+    DeleteImported,
 }
 
 /// May `operation` touch a key in this state? Source: AWS KMS, "Key states of AWS KMS keys".
@@ -77,7 +81,7 @@ pub(super) fn permit(
     match (operation, state) {
         (Operation::CancelDeletion, PendingDeletion) => Ok(()),
         (Operation::CancelDeletion, _) => Err(KeystoreError::NotPendingDeletion(key)),
-        (Operation::Access, _) | (_, Enabled) => Ok(()),
+        (Operation::Access | Operation::DeleteImported, _) | (_, Enabled) => Ok(()),
         (Operation::Crypto | Operation::Rotation, Disabled) => Err(KeystoreError::Disabled(key)),
         (_, Disabled) => Ok(()),
         (_, PendingDeletion) => invalid,
@@ -87,7 +91,10 @@ pub(super) fn permit(
         }
         (Operation::Toggle, PendingImport) => invalid,
         (Operation::Toggle, Unavailable) => Ok(()),
-        (Operation::Metadata | Operation::ScheduleDeletion, PendingImport | Unavailable) => Ok(()),
+        (
+            Operation::Metadata | Operation::ScheduleDeletion | Operation::Import,
+            PendingImport | Unavailable,
+        ) => Ok(()),
     }
 }
 
@@ -117,6 +124,12 @@ pub(super) struct KeyRecord {
     /// The key policy, as it was given; `None` for the default one.
     #[serde(default)]
     pub(super) policy: Option<String>,
+    /// When the first of its imported materials ends, and the key with it.
+    #[serde(default)]
+    pub(super) valid_to: Option<UnixTime>,
+    /// When the first material has to be deleted: the same, or one that waits for a rotation.
+    #[serde(default)]
+    pub(super) expiry: Option<UnixTime>,
 }
 
 /// A waiting period that runs.
@@ -156,6 +169,12 @@ pub struct KeyMetadata {
     pub key_spec: KeySpec,
     /// Where its material came from.
     pub origin: Origin,
+    /// Whether imported material has an end, while it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiration_model: Option<ExpirationModel>,
+    /// When the first of its imported materials is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_to: Option<UnixTime>,
     /// The material that new ciphertexts are made with; none before the first import.
     #[serde(serialize_with = "optional_text", skip_serializing_if = "Option::is_none")]
     pub current_key_material_id: Option<MaterialId>,
@@ -172,6 +191,26 @@ impl KeyRecord {
         Some(self.current).filter(|current| !current.is_zero())
     }
 
+    /// The state at a moment: imported material ends on time, before it is deleted.
+    pub(super) fn state_at(&self, now: UnixTime) -> KeyState {
+        match self.state {
+            KeyState::Enabled | KeyState::Disabled
+                if self.valid_to.is_some_and(|end| end <= now) =>
+            {
+                KeyState::PendingImport
+            }
+            state => state,
+        }
+    }
+
+    fn expiration_model(&self) -> Option<ExpirationModel> {
+        let has_material = self.origin == Origin::External && self.state != KeyState::PendingImport;
+        has_material.then_some(match self.valid_to {
+            Some(_) => ExpirationModel::KeyMaterialExpires,
+            None => ExpirationModel::KeyMaterialDoesNotExpire,
+        })
+    }
+
     pub(super) fn metadata(&self, key: KeyId) -> KeyMetadata {
         KeyMetadata {
             key_id: key,
@@ -185,6 +224,8 @@ impl KeyRecord {
             key_usage: self.usage,
             key_spec: self.spec,
             origin: self.origin,
+            expiration_model: self.expiration_model(),
+            valid_to: self.valid_to,
             current_key_material_id: self.current_material(),
             custom_key_store_id: self.key_store,
             cloud_hsm_cluster_id: None,
@@ -229,6 +270,8 @@ mod tests {
             (ScheduleDeletion, [ok, ok, bad, ok, ok]),
             (Operation::CancelDeletion, [bad, bad, ok, bad, bad]),
             (Operation::Access, [ok, ok, ok, ok, ok]),
+            (Operation::Import, [ok, ok, bad, ok, ok]),
+            (Operation::DeleteImported, [ok, ok, ok, ok, ok]),
         ] {
             for (state, expected) in states.into_iter().zip(expected) {
                 let verdict = permit(operation, KEY, state).map_or_else(|e| e.aws_name(), |()| ok);

@@ -76,7 +76,8 @@ impl KeyRecord {
 }
 
 impl Keystore {
-    /// Makes a key with its first material, enabled.
+    /// Makes a key with its first material, enabled; one whose material is to be imported waits
+    /// for it.
     /// Errors: `Validation`, `Tag`, `LimitExceeded`, `UnsupportedOperation`.
     pub fn create_key(
         &self,
@@ -97,6 +98,7 @@ impl Keystore {
             // Outside of the transaction: an RSA key, and a token, take their time.
             let mut first = match self.make_on_token(&request)? {
                 Some(made) => First::OnToken(made),
+                None if request.origin == Some(Origin::External) => First::Imported,
                 None => First::Bytes(material::fresh(spec)?),
             };
             let made = self.write(|writer| {
@@ -165,7 +167,7 @@ impl Keystore {
     fn complete(&self, shown: &mut KeyMetadata) -> Result<(), KeystoreError> {
         if shown.custom_key_store_id.is_some() {
             let live = self.live(shown.key_id)?;
-            shown.key_state = live.state();
+            shown.key_state = live.state(self.caller.time().into());
             shown.enabled = shown.key_state == KeyState::Enabled;
             shown.cloud_hsm_cluster_id = live.link.as_ref().map(|link| link.token_name());
         }
@@ -251,6 +253,8 @@ pub(super) fn key_id(id: &[u8]) -> Result<KeyId, KeystoreError> {
 enum First {
     /// These bytes, kept here.
     Bytes(Zeroizing<Vec<u8>>),
+    /// To come from outside.
+    Imported,
     /// On a token.
     OnToken(TokenKey),
 }
@@ -283,6 +287,8 @@ fn create(
         on_demand_rotations: 0,
         key_store: None,
         policy: None,
+        valid_to: None,
+        expiry: None,
     };
     if let Some(policy) = &request.policy {
         key_policy::set(writer, caller, key, &mut record, policy, request.lockout)?;
@@ -294,6 +300,7 @@ fn create(
         First::Bytes(bytes) => {
             record.current = material::create(writer, key, bytes, MaterialOrigin::Created, now)?;
         }
+        First::Imported => record.state = KeyState::PendingImport,
         First::OnToken(made) => {
             made.check(writer)?;
             record.origin = Origin::AwsCloudHsm;

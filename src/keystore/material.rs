@@ -38,8 +38,33 @@ pub(super) struct MaterialRecord {
     pub(super) sequence: u64,
     pub(super) created: UnixTime,
     pub(super) origin: MaterialOrigin,
+    /// The material; empty once imported material was deleted. Its row stays, so that nothing but
+    /// the same bytes, which give the same id, can take its place.
     #[serde(with = "base64")]
-    sealed: Vec<u8>,
+    pub(super) sealed: Vec<u8>,
+    /// What is known of imported material.
+    #[serde(default)]
+    pub(super) imported: Option<Import>,
+}
+
+/// What is known of imported material besides what it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Import {
+    /// When it has to go.
+    pub(super) valid_to: Option<UnixTime>,
+    pub(super) description: Option<String>,
+    /// It waits for a rotation to become current.
+    pub(super) pending: bool,
+}
+
+impl MaterialRecord {
+    pub(super) fn is_pending(&self) -> bool {
+        self.imported.as_ref().is_some_and(|import| import.pending)
+    }
+
+    pub(super) fn valid_to(&self) -> Option<UnixTime> {
+        self.imported.as_ref().and_then(|import| import.valid_to)
+    }
 }
 
 impl Record for MaterialRecord {
@@ -77,22 +102,68 @@ pub(super) fn create(
     created: UnixTime,
 ) -> Result<MaterialId, KeystoreError> {
     let id = MaterialId::from_bytes(random::id16()?);
-    let earlier = writer.of_key::<MaterialRecord>(key)?;
-    let last = earlier.iter().map(|stored| stored.record.sequence).max().unwrap_or(0);
-    let sealed = seal(writer, key, id, bytes)?;
-    let record = MaterialRecord { sequence: last + 1, created, origin, sealed };
+    let sealed = seal(writer, key, &material_place(key, id), bytes)?;
+    let sequence = next_sequence(writer, key)?;
+    let record = MaterialRecord { sequence, created, origin, sealed, imported: None };
     writer.put(id.as_bytes(), Some(key), &record)?;
     Ok(id)
 }
 
-fn seal(
+/// The number of a key's next material.
+pub(super) fn next_sequence(reader: &Reader<'_>, key: KeyId) -> Result<u64, KeystoreError> {
+    let earlier = reader.of_key::<MaterialRecord>(key)?;
+    Ok(earlier.iter().map(|stored| stored.record.sequence).max().unwrap_or(0) + 1)
+}
+
+/// The bytes that imported material is kept as: of a private key, one form for all its encodings.
+/// Errors: `IncorrectKeyMaterial` if they are no material of this kind.
+pub(super) fn read_imported(
+    spec: KeySpec,
+    bytes: Zeroizing<Vec<u8>>,
+) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
+    let canonical = match (spec.form(), LiveMaterial::read(spec, &bytes)) {
+        (_, Some(LiveMaterial::Asymmetric(key))) => key.to_pkcs8().ok(),
+        (_, Some(_)) => Some(bytes),
+        (_, None) => None,
+    };
+    canonical.ok_or_else(|| {
+        let form = match spec.form() {
+            Form::Symmetric => "32 bytes".to_owned(),
+            Form::Mac(len) => format!("{len} bytes"),
+            Form::Asymmetric(_) => "a private key of this spec in PKCS #8 DER".to_owned(),
+        };
+        let problem = format!("The key material of a key with the spec {spec} is {form}.");
+        KeystoreError::IncorrectKeyMaterial(problem)
+    })
+}
+
+/// The id of imported material: the same bytes have the same one in the same key, also in a
+/// replica of the key, and no others have it.
+pub(super) fn imported_id(key: KeyId, bytes: &[u8]) -> MaterialId {
+    let id = hash::derive_from::<16>(bytes, key.as_bytes(), Label::KeystoreMaterialId);
+    MaterialId::from_bytes(*id.expose())
+}
+
+/// Seals bytes under the wrapping key of a KMS key: they are lost together with the key.
+pub(super) fn seal(
     reader: &Reader<'_>,
     key: KeyId,
-    id: MaterialId,
+    place: &[u8],
     bytes: &[u8],
 ) -> Result<Vec<u8>, KeystoreError> {
     let seal_key = seal_key(&wrapping(reader, key)?, key);
-    Ok(xaes::seal(&seal_key, &material_place(key, id), bytes)?)
+    Ok(xaes::seal(&seal_key, place, bytes)?)
+}
+
+/// Opens what [`seal`] made. `None` if it was changed.
+pub(super) fn unseal(
+    reader: &Reader<'_>,
+    key: KeyId,
+    place: &[u8],
+    sealed: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>, KeystoreError> {
+    let seal_key = seal_key(&wrapping(reader, key)?, key);
+    Ok(xaes::open(&seal_key, place, sealed).ok())
 }
 
 /// A material in memory, ready for use. Wiped when dropped.
@@ -106,21 +177,23 @@ pub(super) enum LiveMaterial {
 }
 
 impl LiveMaterial {
-    fn read(spec: KeySpec, bytes: Zeroizing<Vec<u8>>) -> Option<Self> {
+    fn read(spec: KeySpec, bytes: &[u8]) -> Option<Self> {
         match spec.form() {
             Form::Symmetric => {
-                Secret::from_slice(&bytes).map(|key| Self::Symmetric(XaesKey::new(&key)))
+                Secret::from_slice(bytes).map(|key| Self::Symmetric(XaesKey::new(&key)))
             }
-            Form::Mac(len) => (bytes.len() == len).then_some(Self::Mac(bytes)),
+            Form::Mac(len) => {
+                (bytes.len() == len).then(|| Self::Mac(Zeroizing::new(bytes.to_vec())))
+            }
             Form::Asymmetric(kind) => {
-                let key = PrivateKey::from_pkcs8(kind, &bytes).ok()?;
+                let key = PrivateKey::from_pkcs8(kind, bytes).ok()?;
                 Some(Self::Asymmetric(Box::new(key)))
             }
         }
     }
 }
 
-/// All materials of a key, ready to use.
+/// All materials of a key that are there, ready to use.
 /// Errors: `Tampered`.
 pub(super) fn load(
     reader: &Reader<'_>,
@@ -132,10 +205,11 @@ pub(super) fn load(
     let open = |stored: Stored<MaterialRecord>| {
         let id = stored.id.as_slice().try_into().map(MaterialId::from_bytes).ok()?;
         let opened = xaes::open(&seal_key, &material_place(key, id), &stored.record.sealed);
-        Some((id, LiveMaterial::read(spec, opened.ok()?)?))
+        Some((id, LiveMaterial::read(spec, &opened.ok()?)?))
     };
     stored
         .into_iter()
+        .filter(|stored| !stored.record.sealed.is_empty())
         .map(|stored| {
             let row = stored.id.clone();
             open(stored).ok_or_else(|| tampered(Table::Material, &row))
@@ -159,6 +233,6 @@ fn wrapping_place(key: KeyId) -> Vec<u8> {
     place(&[b"wrapping", key.as_bytes()])
 }
 
-fn material_place(key: KeyId, material: MaterialId) -> Vec<u8> {
+pub(super) fn material_place(key: KeyId, material: MaterialId) -> Vec<u8> {
     place(&[b"material", key.as_bytes(), material.as_bytes()])
 }

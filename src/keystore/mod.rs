@@ -43,6 +43,9 @@ mod file;
 mod grant;
 mod grants;
 mod id;
+mod import;
+mod import_expiry;
+mod import_key;
 mod key;
 mod key_policy;
 mod key_store;
@@ -88,6 +91,8 @@ pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota};
 pub use grant::Constraints;
 pub use grants::{CreateGrant, CreatedGrant, GrantEntry, GrantFilter};
 pub use id::{AliasName, GrantId, KeyArn, KeyRef};
+pub use import::{ImportRequest, ImportedMaterial};
+pub use import_key::ImportParameters;
 pub use key::{KeyMetadata, KeyState};
 pub use key_policy::{DEFAULT_POLICY_NAME, LockoutCheck, default_key_policy};
 pub use key_store::{
@@ -102,8 +107,9 @@ pub use principal::PrincipalEntry;
 pub use rotation::{MaterialState, Rotation, RotationStatus};
 pub use slot::{SlotId, SlotInfo, SlotKind, TokenSlot};
 pub use spec::{
-    EncryptionAlgorithm, GrantOperation, KeySpec, KeyUsage, MacAlgorithm, MessageType, Origin,
-    SigningAlgorithm, UnknownName,
+    EncryptionAlgorithm, ExpirationModel, GrantOperation, ImportState, ImportType, KeySpec,
+    KeyUsage, MacAlgorithm, MessageType, Origin, SigningAlgorithm, UnknownName, WrappingAlgorithm,
+    WrappingKeySpec,
 };
 pub use symmetric::{DataKey, Decrypted, Plaintext};
 pub use time::UnixTime;
@@ -257,7 +263,8 @@ impl Keystore {
     /// The state of a key, from memory after the first call.
     /// Errors: `KeyNotFound`.
     pub fn key_state(&self, key: KeyId) -> Result<KeyState, KeystoreError> {
-        self.live(key).map(|live| live.state())
+        let now = self.caller.time().into();
+        self.live(key).map(|live| live.state(now))
     }
 
     /// The material that new ciphertexts of the key are made with.

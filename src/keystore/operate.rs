@@ -215,7 +215,7 @@ impl Keystore {
         touched.key = Some(key);
         let live = self.live(key)?;
         self.authorise_live(action, &live, asked)?;
-        permit(Operation::Crypto, key, live.record.state)?;
+        permit(Operation::Crypto, key, live.record.state_at(self.caller.time().into()))?;
         check_usage(action, key, &live.record)?;
         live.link.as_ref().map_or(Ok(()), |link| link.check_connected(key))?;
         Ok(live)

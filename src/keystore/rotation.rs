@@ -8,11 +8,12 @@ use super::Keystore;
 use super::action::Action;
 use super::error::{KeystoreError, Quota};
 use super::id::{KeyArn, KeyRef, text};
+use super::import;
 use super::key::{KeyRecord, KeyState, Operation};
 use super::manage::key_id;
 use super::material::{self, MaterialOrigin, MaterialRecord};
 use super::record::{Stored, Writer, tampered};
-use super::spec::{KeySpec, Origin};
+use super::spec::{ExpirationModel, ImportState, KeySpec, Origin};
 use super::store::Table;
 use super::time::UnixTime;
 use crate::id::{KeyId, MaterialId};
@@ -72,6 +73,8 @@ pub enum MaterialState {
     Current,
     /// Unwraps only.
     NonCurrent,
+    /// Imported, and to become current by the next rotation on demand.
+    PendingRotation,
 }
 
 /// A material as ListKeyRotations shows it. Serialises with AWS's member names.
@@ -90,6 +93,18 @@ pub struct Rotation {
     pub rotation_date: UnixTime,
     /// Why it was made.
     pub rotation_type: MaterialOrigin,
+    /// Is it there? Of imported material only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub import_state: Option<ImportState>,
+    /// What was said of it when it was imported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_material_description: Option<String>,
+    /// Does it have an end? Of imported material only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiration_model: Option<ExpirationModel>,
+    /// When it is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_to: Option<UnixTime>,
 }
 
 impl Keystore {
@@ -142,8 +157,9 @@ impl Keystore {
         })
     }
 
-    /// Rotates a key now, at most 25 times in its life. Its schedule stays.
-    /// Errors: `LimitExceeded`, `KeyNotFound`, `Disabled`, `InvalidState`.
+    /// Rotates a key now, at most 25 times in its life. Its schedule stays. A key with imported
+    /// material moves on to the material that was imported for this.
+    /// Errors: `NothingToRotate`, `LimitExceeded`, `KeyNotFound`, `Disabled`, `InvalidState`.
     pub fn rotate_key_on_demand(
         &self,
         key: &KeyRef,
@@ -159,10 +175,14 @@ impl Keystore {
                 if record.on_demand_rotations >= quota.limit() {
                     return Err(KeystoreError::LimitExceeded(quota));
                 }
+                if record.origin == Origin::External {
+                    import::rotate(writer, key, record, now.into())?;
+                } else {
+                    let bytes = material::fresh(record.spec)?;
+                    let (origin, now) = (MaterialOrigin::OnDemand, now.into());
+                    record.current = material::create(writer, key, &bytes, origin, now)?;
+                }
                 record.on_demand_rotations += 1;
-                let bytes = material::fresh(record.spec)?;
-                let (origin, now) = (MaterialOrigin::OnDemand, now.into());
-                record.current = material::create(writer, key, &bytes, origin, now)?;
                 Ok((key, record.current))
             },
         )?;
@@ -259,16 +279,27 @@ fn rotation(
 ) -> Result<Rotation, KeystoreError> {
     let id = stored.id.as_slice().try_into().map(MaterialId::from_bytes);
     let id = id.map_err(|_| tampered(Table::Material, &stored.id))?;
-    let is_current = id == current;
+    let record = &stored.record;
+    let import = record.imported.as_ref();
     Ok(Rotation {
         key_id: key,
         key_material_id: id,
-        key_material_state: if is_current {
-            MaterialState::Current
-        } else {
-            MaterialState::NonCurrent
+        key_material_state: match id == current {
+            true => MaterialState::Current,
+            false if record.is_pending() => MaterialState::PendingRotation,
+            false => MaterialState::NonCurrent,
         },
-        rotation_date: stored.record.created,
-        rotation_type: stored.record.origin,
+        rotation_date: record.created,
+        rotation_type: record.origin,
+        import_state: import.map(|_| match record.sealed.is_empty() {
+            true => ImportState::PendingImport,
+            false => ImportState::Imported,
+        }),
+        key_material_description: import.and_then(|import| import.description.clone()),
+        expiration_model: import.map(|import| match import.valid_to {
+            Some(_) => ExpirationModel::KeyMaterialExpires,
+            None => ExpirationModel::KeyMaterialDoesNotExpire,
+        }),
+        valid_to: record.valid_to(),
     })
 }

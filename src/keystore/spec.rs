@@ -236,6 +236,62 @@ names! {
     }
 }
 
+names! {
+    /// How key material is wrapped on its way into a key.
+    WrappingAlgorithm {
+        /// RSA-OAEP with SHA-1 of the material itself.
+        RsaesOaepSha1 = "RSAES_OAEP_SHA_1",
+        /// RSA-OAEP with SHA-256 of the material itself.
+        RsaesOaepSha256 = "RSAES_OAEP_SHA_256",
+        /// RSA-OAEP with SHA-1 of an AES-256 key, which wraps the material.
+        RsaAesKeyWrapSha1 = "RSA_AES_KEY_WRAP_SHA_1",
+        /// RSA-OAEP with SHA-256 of an AES-256 key, which wraps the material.
+        RsaAesKeyWrapSha256 = "RSA_AES_KEY_WRAP_SHA_256",
+    }
+}
+
+names! {
+    /// The key that key material is wrapped for.
+    WrappingKeySpec {
+        /// RSA with 2048 bits.
+        Rsa2048 = "RSA_2048",
+        /// RSA with 3072 bits.
+        Rsa3072 = "RSA_3072",
+        /// RSA with 4096 bits.
+        Rsa4096 = "RSA_4096",
+    }
+}
+
+names! {
+    /// Does imported key material have an end?
+    ExpirationModel {
+        /// It is deleted on a date.
+        KeyMaterialExpires = "KEY_MATERIAL_EXPIRES",
+        /// It stays.
+        KeyMaterialDoesNotExpire = "KEY_MATERIAL_DOES_NOT_EXPIRE",
+    }
+}
+
+names! {
+    /// Is imported material one that the key had before?
+    ImportType {
+        /// The first material of a key, or the next one of a symmetric key.
+        NewKeyMaterial = "NEW_KEY_MATERIAL",
+        /// One that it had.
+        ExistingKeyMaterial = "EXISTING_KEY_MATERIAL",
+    }
+}
+
+names! {
+    /// Is imported material there?
+    ImportState {
+        /// It is.
+        Imported = "IMPORTED",
+        /// It was deleted, or its time came.
+        PendingImport = "PENDING_IMPORT",
+    }
+}
+
 impl KeySpec {
     /// The uses that keys of this kind can have; of several, CreateKey is told one.
     pub const fn usages(self) -> &'static [KeyUsage] {

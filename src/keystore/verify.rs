@@ -10,6 +10,7 @@ use super::key::{KeyRecord, KeyState};
 use super::manage::key_id;
 use super::material;
 use super::record::{Reader, Record, Stored};
+use super::spec::Origin;
 use super::store::Table;
 use super::volume::VolumeRecord;
 use super::{Keystore, slot};
@@ -143,9 +144,10 @@ fn check_keys(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), Keys
 fn check_materials(reader: &Reader<'_>, key: KeyId, record: &KeyRecord, report: &mut VerifyReport) {
     let Some(materials) = report.take(material::load(reader, key, record.spec)) else { return };
     report.materials += materials.len();
-    if record.key_store.is_none()
-        && !materials.iter().any(|(material, _)| *material == record.current)
-    {
+    let elsewhere = record.key_store.is_some()
+        || record.origin == Origin::External
+            && matches!(record.state, KeyState::PendingImport | KeyState::PendingDeletion);
+    if !elsewhere && !materials.iter().any(|(material, _)| *material == record.current) {
         report.problems.push(format!("key {key} has lost its current material"));
     }
 }

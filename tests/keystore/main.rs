@@ -12,6 +12,7 @@ mod bad_input;
 mod deletion;
 mod export;
 mod grants;
+mod import;
 mod key_stores;
 mod lifecycle;
 mod memory;

@@ -10,6 +10,7 @@ use kmsfs::keystore::{
 };
 
 use crate::fixture::{Fixture, TempDir, by_id, day};
+use crate::import;
 
 const DIR: &str = "KMSFS_TEST_STEPS_DIR";
 
@@ -39,6 +40,13 @@ fn child() {
     match fs::read_to_string(dir.join("operation")).unwrap().as_str() {
         "rotate" => drop(keystore.rotate_key_on_demand(&key, day(1)).unwrap()),
         "delete" => drop(keystore.delete_expired(day(7), ClockTrust::Confirmed).unwrap()),
+        "import" => {
+            let (token, encrypted) = (fs::read(dir.join("token")), fs::read(dir.join("encrypted")));
+            let (token, encrypted) = (token.unwrap(), encrypted.unwrap());
+            let request = import::request(&token, &encrypted);
+            keystore.import_key_material(&key, &request, day(0)).unwrap();
+        }
+        "delete import" => drop(keystore.delete_imported_key_material(&key, None).unwrap()),
         other => panic!("{other} is no operation"),
     }
 }
@@ -125,6 +133,57 @@ fn a_deletion_killed_at_any_step_keeps_the_key_or_erases_all_of_it() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn an_import_killed_at_any_step_has_happened_or_can_be_done_again() {
+    let f = Fixture::new();
+    let key = import::symmetric(&f.keystore);
+    let parameters = import::parameters(&f.keystore, &key, day(0));
+    let encrypted = import::wrap(&parameters, &[1; 32]);
+    fs::write(f.dir.join("token"), &parameters.token).unwrap();
+    fs::write(f.dir.join("encrypted"), &encrypted).unwrap();
+    killed_at_each_step(&f, "import", |dir, finished| {
+        let keystore = opened(dir);
+        assert!(keystore.verify().unwrap().is_clean());
+        let there = keystore.describe_key(&key).unwrap().key_state == KeyState::Enabled;
+        assert!(there || !finished);
+        assert_eq!(keystore.list_key_rotations(&key).unwrap().len(), usize::from(there));
+        let request = import::request(&parameters.token, &encrypted);
+        keystore.import_key_material(&key, &request, day(0)).unwrap();
+        keystore.encrypt(&key, b"x", &EncryptionContext::new()).unwrap();
+    });
+}
+
+#[test]
+fn imported_material_whose_deletion_was_killed_is_there_or_in_no_file() {
+    let f = Fixture::new();
+    let key = import::symmetric(&f.keystore);
+    let parameters = import::parameters(&f.keystore, &key, day(0));
+    let encrypted = import::wrap(&parameters, &[1; 32]);
+    let request = import::request(&parameters.token, &encrypted);
+    f.keystore.import_key_material(&key, &request, day(0)).unwrap();
+    let context = EncryptionContext::new();
+    let blob = f.keystore.encrypt(&key, b"x", &context).unwrap();
+    let sealed = sealed_material(&f);
+    killed_at_each_step(&f, "delete import", |dir, finished| {
+        let keystore = opened(dir);
+        assert!(keystore.verify().unwrap().is_clean());
+        if keystore.describe_key(&key).unwrap().key_state == KeyState::Enabled {
+            assert!(!finished);
+            keystore.decrypt(&blob, &context, None).unwrap();
+            return;
+        }
+        drop(keystore);
+        for name in ["store.db", "store.db-wal"] {
+            let raw = fs::read(dir.join(name)).unwrap_or_default();
+            let material = sealed.last().unwrap();
+            assert!(!raw.windows(material.len()).any(|window| window == material));
+        }
+        let keystore = opened(dir);
+        keystore.import_key_material(&key, &request, day(0)).unwrap();
+        keystore.decrypt(&blob, &context, None).unwrap();
     });
 }
 

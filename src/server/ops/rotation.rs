@@ -95,9 +95,14 @@ fn list_key_rotations(call: &Call<'_>) -> Result<Value, Fault> {
             "KeyMaterialState": match rotation.key_material_state {
                 MaterialState::Current => "CURRENT",
                 MaterialState::NonCurrent => "NON_CURRENT",
+                MaterialState::PendingRotation => "PENDING_ROTATION",
             },
             "RotationDate": rotation_type(&rotation).map(|_| rotation.rotation_date),
             "RotationType": rotation_type(&rotation),
+            "ImportState": rotation.import_state,
+            "KeyMaterialDescription": rotation.key_material_description,
+            "ExpirationModel": rotation.expiration_model,
+            "ValidTo": rotation.valid_to,
         })
     }))
 }
