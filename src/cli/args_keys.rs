@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::args_audit::{MaintainArgs, Switch};
+use super::args_replica::{ReceiveArgs, SendArgs};
 
 /// `kmsfs key`.
 #[derive(Debug, Subcommand)]
@@ -67,6 +68,27 @@ pub(super) enum KeyCommand {
         /// The clock of this machine is right
         #[arg(long)]
         confirm_clock: bool,
+    },
+    /// Seal a multi-Region key for another keystore, which gets a replica
+    #[command(after_help = "Examples:
+  kmsfs key replicate alias/finance --to transfer-key --output sealed")]
+    Replicate(SendArgs),
+    /// Seal the material of a multi-Region key for one of its replicas, after a rotation
+    Sync(SendArgs),
+    /// Make the replica in another keystore the primary key
+    UpdatePrimary(SendArgs),
+    /// Take a key that another keystore sealed for this one
+    Receive(ReceiveArgs),
+    /// Note that a replica is gone, so that the deletion of its primary key does not wait for it
+    ForgetReplica {
+        /// Key id, ARN or alias/NAME
+        key: String,
+        /// The Region of the replica
+        #[arg(long)]
+        region: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Destroy old material that no file needs any more
     ///
@@ -166,6 +188,20 @@ pub(super) enum KeystoreCommand {
         /// Make the key file, mode 0600, when it is missing
         #[arg(long)]
         create_key_file: bool,
+        /// The Region that it is, for keys that several keystores have
+        #[arg(long, value_name = "NAME")]
+        region: Option<String>,
+    },
+    /// What other keystores know this one by
+    Identity,
+    /// Make a key that another keystore can seal one KMS key for, within a day
+    #[command(after_help = "Examples:
+  here:   kmsfs keystore transfer-key to-here
+  there:  kmsfs key replicate alias/finance --to to-here --output sealed
+  here:   kmsfs key receive sealed")]
+    TransferKey {
+        /// The file to write; must not exist
+        file: PathBuf,
     },
     /// Where it is, what is in it, which vaults it knows
     Status,

@@ -6,7 +6,8 @@ use rustix::io::Errno;
 
 use super::exit::{CliError, Exit};
 use crate::keystore::{
-    AccessError, ExportProblem, KeyFileProblem, KeyStoreError, KeystoreError, TokenError,
+    AccessError, ExportProblem, KeyFileProblem, KeyStoreError, KeystoreError, ReplicaError,
+    TokenError,
 };
 use crate::volume::VolumeError;
 
@@ -30,6 +31,7 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::VolumeNotFound(_) => Exit::KeyUnknown,
         E::KeyUnavailable { .. } => Exit::KeyUnusable,
         E::KeyStore(error) => key_store_exit(error),
+        E::Replica(error) => replica_exit(error),
         E::Disabled(_)
         | E::InvalidState { .. }
         | E::NotPendingDeletion(_)
@@ -89,6 +91,16 @@ fn access_exit(error: &AccessError) -> Exit {
         AccessError::PolicyNotFound(_)
         | AccessError::GrantNotFound(_)
         | AccessError::AccessKeyNotFound(_) => Exit::KeyUnknown,
+    }
+}
+
+fn replica_exit(error: &ReplicaError) -> Exit {
+    match error {
+        ReplicaError::NotMultiRegion(_) | ReplicaError::IsReplica { .. } => Exit::KeyUnusable,
+        ReplicaError::Exists { .. } | ReplicaError::NotExpected => Exit::General,
+        ReplicaError::NoReplica { .. } => Exit::KeyUnknown,
+        ReplicaError::Malformed(_) => Exit::Damage,
+        ReplicaError::Stranger { .. } => Exit::Refused,
     }
 }
 

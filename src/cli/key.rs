@@ -10,10 +10,11 @@ use super::args::Global;
 use super::args_keys::{CreateKeyArgs, KeyCommand};
 use super::exit::{CliError, Exit};
 use super::output::{Output, table};
-use super::{key_destroy, key_store, keystore};
+use super::{key_destroy, key_store, keystore, replica};
 use crate::id::KeyId;
 use crate::keystore::{
     AliasName, ClockTrust, CreateKey, KeyMetadata, KeyRef, Keystore, KeystoreError, MaterialState,
+    TransferKind,
 };
 
 /// Runs one of the commands.
@@ -46,6 +47,17 @@ pub(super) fn run(command: &KeyCommand, global: &Global, output: Output) -> Resu
         KeyCommand::DeleteExpired { confirm_clock } => {
             let trust = if *confirm_clock { ClockTrust::Confirmed } else { ClockTrust::Steps };
             key_destroy::expired(&keystore, trust, output)?;
+        }
+        KeyCommand::Replicate(args) => {
+            replica::send(&keystore, TransferKind::Replica, args, output)?;
+        }
+        KeyCommand::Sync(args) => replica::send(&keystore, TransferKind::Sync, args, output)?,
+        KeyCommand::UpdatePrimary(args) => {
+            replica::send(&keystore, TransferKind::Primary, args, output)?;
+        }
+        KeyCommand::Receive(args) => replica::receive(&keystore, args, output)?,
+        KeyCommand::ForgetReplica { key, region, yes } => {
+            replica::forget(&keystore, key, region, *yes, output)?;
         }
         KeyCommand::Retire(args) => key_destroy::retire(&keystore, args, output)?,
     }

@@ -36,10 +36,13 @@ pub(super) fn schedule(
     let mut value = key::value(&scheduled)?;
     value["Vaults"] = survey.value(key);
     output.result(&value, || {
+        let when = match scheduled.deletion_date {
+            Some(date) => format!("on {date}"),
+            None => format!("{days} days after its last replica is gone"),
+        };
         format!(
-            "{}\nkey {key} will be destroyed on {}; 'kmsfs key cancel-deletion {key}' stops it",
-            survey.losses(key),
-            scheduled.deletion_date
+            "{}\nkey {key} will be destroyed {when}; 'kmsfs key cancel-deletion {key}' stops it",
+            survey.losses(key)
         )
     });
     Ok(())

@@ -12,7 +12,7 @@ use super::exit::{CliError, Exit};
 use super::mountinfo::text;
 use super::output::{Output, count, table};
 use super::unlock::{self, MissingKeyFile, Source};
-use super::{key, maintain, paths, prompt, slots};
+use super::{key, maintain, paths, prompt, replica, slots};
 use crate::id::VolumeId;
 use crate::keystore::{Keystore, VerifyReport};
 
@@ -23,7 +23,13 @@ pub(super) fn run(
     output: Output,
 ) -> Result<Exit, CliError> {
     match command {
-        KeystoreCommand::Init { create_key_file } => init(global, *create_key_file, output)?,
+        KeystoreCommand::Init { create_key_file, region } => {
+            init(global, *create_key_file, region.as_deref(), output)?;
+        }
+        KeystoreCommand::Identity => replica::identity(&open(global)?, output)?,
+        KeystoreCommand::TransferKey { file } => {
+            replica::transfer_key(&open(global)?, file, output)?;
+        }
         KeystoreCommand::Status => status(global, output)?,
         KeystoreCommand::Slots(command) => slots::run(command, global, output)?,
         KeystoreCommand::Export { file, export_passphrase_fd } => {
@@ -57,7 +63,12 @@ fn open_damaged(global: &Global) -> Result<Keystore, CliError> {
     Ok(Keystore::open_damaged(&path, &unlock)?)
 }
 
-fn init(global: &Global, create_key_file: bool, output: Output) -> Result<(), CliError> {
+fn init(
+    global: &Global,
+    create_key_file: bool,
+    region: Option<&str>,
+    output: Output,
+) -> Result<(), CliError> {
     let path = paths::keystore(global)?;
     if path.symlink_metadata().is_ok() {
         return Err(CliError::new(
@@ -68,7 +79,7 @@ fn init(global: &Global, create_key_file: bool, output: Output) -> Result<(), Cl
     }
     let missing = if create_key_file { MissingKeyFile::Make } else { MissingKeyFile::Refuse };
     let unlock = Source::choose(global)?.take_new(missing, output)?;
-    Keystore::create(&path, &unlock, SystemTime::now())?;
+    Keystore::create_in(region, &path, &unlock, SystemTime::now())?;
     output.result(&json!({ "keystore": text(&path) }), || {
         format!(
             "made the keystore {}: without it the files are lost, so back it up",

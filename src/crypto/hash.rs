@@ -117,6 +117,10 @@ labels! {
     KeystoreSlot = "kmsfs/1/keystore/slot",
     /// Turns the contents of a key file into a slot's key.
     KeystoreKeyFile = "kmsfs/1/keystore/key-file",
+    /// The seed of the key that signs what a keystore tells others.
+    KeystoreIdentity = "kmsfs/1/keystore/identity",
+    /// Seals a KMS key for another keystore.
+    KeystoreTransfer = "kmsfs/1/keystore/transfer",
     /// Seals an exported keystore.
     KeystoreExport = "kmsfs/1/keystore/export",
     /// Seals the records of a keystore's audit log.

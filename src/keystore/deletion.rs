@@ -30,9 +30,10 @@ pub struct ScheduledDeletion {
     /// The key.
     #[serde(with = "text")]
     pub key_id: KeyId,
-    /// When it will be destroyed.
-    pub deletion_date: UnixTime,
-    /// PendingDeletion.
+    /// When it will be destroyed; not known while it waits for its replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_date: Option<UnixTime>,
+    /// PendingDeletion, or PendingReplicaDeletion for a primary key with replicas.
     pub key_state: KeyState,
     /// Units: days.
     pub pending_window_in_days: u16,
@@ -90,20 +91,19 @@ impl Keystore {
             &key,
             Operation::ScheduleDeletion,
             |writer, key, record| {
-                let now = observe(&mut writer.meta, now.into(), ClockTrust::Steps);
-                let deletion = PendingDeletion { date: now.plus_days(window_days), window_days };
-                record.state = KeyState::PendingDeletion;
-                record.deletion = Some(deletion);
-                writer.meta.pending_deletions += 1;
+                let waits = record.wait_for_replicas(window_days);
+                if !waits {
+                    start_waiting(writer, record, window_days, now.into());
+                }
                 Ok(ScheduledDeletion {
                     key_id: key,
-                    deletion_date: deletion.date,
+                    deletion_date: record.deletion.map(|deletion| deletion.date),
                     key_state: record.state,
                     pending_window_in_days: window_days,
                 })
             },
         )?;
-        log::info!("key {} will be deleted on {}", scheduled.key_id, scheduled.deletion_date);
+        log::info!("key {} is {}", scheduled.key_id, scheduled.key_state.in_words());
         Ok(scheduled)
     }
 
@@ -117,9 +117,12 @@ impl Keystore {
             Operation::CancelDeletion,
             |writer, key, record| {
                 record.state = KeyState::Disabled;
-                record.deletion = None;
+                record.stop_waiting_for_replicas();
+                if record.deletion.take().is_some() {
+                    let pending = &mut writer.meta.pending_deletions;
+                    *pending = pending.saturating_sub(1);
+                }
                 import_expiry::settle(writer, key, record)?;
-                writer.meta.pending_deletions = writer.meta.pending_deletions.saturating_sub(1);
                 Ok(key)
             },
         )?;
@@ -188,6 +191,19 @@ impl Keystore {
         log::info!("material {material} is retired");
         self.scrub_if_due()
     }
+}
+
+/// The waiting period of a key begins.
+pub(super) fn start_waiting(
+    writer: &mut Writer<'_>,
+    record: &mut KeyRecord,
+    window_days: u16,
+    now: UnixTime,
+) {
+    let now = observe(&mut writer.meta, now, ClockTrust::Steps);
+    record.state = KeyState::PendingDeletion;
+    record.deletion = Some(PendingDeletion { date: now.plus_days(window_days), window_days });
+    writer.meta.pending_deletions += 1;
 }
 
 /// Takes note of the time, and returns the time that counts: `now`, or the latest time accepted

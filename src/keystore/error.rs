@@ -9,6 +9,7 @@ use super::id::{AliasName, KeyArn};
 use super::key::KeyState;
 use super::key_store::KeyStoreError;
 use super::policy::MAX_POLICY;
+use super::replica::ReplicaError;
 use super::slot::SlotId;
 use super::token::TokenError;
 use crate::crypto::CryptoError;
@@ -165,6 +166,8 @@ pub enum KeystoreError {
     },
     /// A custom key store does not do what it is asked.
     KeyStore(KeyStoreError),
+    /// A multi-Region key does not do what it is asked, or does not arrive.
+    Replica(ReplicaError),
 }
 
 /// The quotas of AWS KMS that are kept.
@@ -267,6 +270,7 @@ impl KeystoreError {
             Self::Locked(_) => "DependencyTimeoutException",
             Self::KeyUnavailable { .. } => "KeyUnavailableException",
             Self::KeyStore(error) => error.aws_name(),
+            Self::Replica(error) => error.aws_name(),
             Self::Token(error) if error.is_absence() => "KeyUnavailableException",
             Self::Token(TokenError::NotAuthentic) => "InvalidCiphertextException",
             Self::Missing(_)
@@ -424,6 +428,7 @@ impl KeystoreError {
                 write!(f, "{} is unavailable: {why}", KeyArn(*key))
             }
             Self::KeyStore(error) => write!(f, "{error}"),
+            Self::Replica(error) => write!(f, "{error}"),
             _ => f.write_str(self.aws_name()),
         }
     }
@@ -501,8 +506,15 @@ impl std::error::Error for KeystoreError {
             Self::Token(error) | Self::KeyUnavailable { why: error, .. } => Some(error),
             Self::KeyStore(error) => Some(error),
             Self::Access(error) => Some(error),
+            Self::Replica(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<ReplicaError> for KeystoreError {
+    fn from(error: ReplicaError) -> Self {
+        Self::Replica(error)
     }
 }
 

@@ -108,6 +108,7 @@ impl Keystore {
         let mut store = Store::create(draft.path())?;
         store.write(|rows| {
             let mut writer = Writer::fresh(rows, &root, dump.meta.clock);
+            writer.meta.region.clone_from(&dump.meta.region);
             restore(&mut writer, &dump)?;
             slot::insert(&mut writer, slot, now.into())?;
             writer.finish()

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error::KeystoreError;
 use super::id::{KeyArn, text};
 use super::key_store::KeyStoreId;
+use super::replica::{MultiRegionConfiguration, Regions};
 use super::rotation::Schedule;
 use super::spec::{ExpirationModel, KeySpec, KeyUsage, Origin};
 use super::time::UnixTime;
@@ -26,6 +27,8 @@ pub enum KeyState {
     PendingImport,
     /// Its key store is not connected.
     Unavailable,
+    /// A multi-Region primary key that will be deleted when its replicas are gone.
+    PendingReplicaDeletion,
 }
 
 impl KeyState {
@@ -36,6 +39,7 @@ impl KeyState {
             Self::PendingDeletion => "pending deletion",
             Self::PendingImport => "pending import",
             Self::Unavailable => "unavailable",
+            Self::PendingReplicaDeletion => "pending replica deletion",
         }
     }
 }
@@ -76,15 +80,17 @@ pub(super) fn permit(
     key: KeyId,
     state: KeyState,
 ) -> Result<(), KeystoreError> {
-    use KeyState::{Disabled, Enabled, PendingDeletion, PendingImport, Unavailable};
+    use KeyState::{
+        Disabled, Enabled, PendingDeletion, PendingImport, PendingReplicaDeletion, Unavailable,
+    };
     let invalid = Err(KeystoreError::InvalidState { key, state });
     match (operation, state) {
-        (Operation::CancelDeletion, PendingDeletion) => Ok(()),
+        (Operation::CancelDeletion, PendingDeletion | PendingReplicaDeletion) => Ok(()),
         (Operation::CancelDeletion, _) => Err(KeystoreError::NotPendingDeletion(key)),
         (Operation::Access | Operation::DeleteImported, _) | (_, Enabled) => Ok(()),
         (Operation::Crypto | Operation::Rotation, Disabled) => Err(KeystoreError::Disabled(key)),
         (_, Disabled) => Ok(()),
-        (_, PendingDeletion) => invalid,
+        (_, PendingDeletion | PendingReplicaDeletion) => invalid,
         (Operation::Crypto, PendingImport | Unavailable) => invalid,
         (Operation::Rotation, PendingImport | Unavailable) => {
             Err(KeystoreError::UnsupportedOperation(format!("{} cannot rotate.", KeyArn(key))))
@@ -130,6 +136,9 @@ pub(super) struct KeyRecord {
     /// When the first material has to be deleted: the same, or one that waits for a rotation.
     #[serde(default)]
     pub(super) expiry: Option<UnixTime>,
+    /// The related keys of a multi-Region key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) regions: Option<Regions>,
 }
 
 /// A waiting period that runs.
@@ -184,6 +193,11 @@ pub struct KeyMetadata {
     /// That token, by label or serial number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cloud_hsm_cluster_id: Option<String>,
+    /// True for a multi-Region key.
+    pub multi_region: bool,
+    /// The related keys of a multi-Region key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multi_region_configuration: Option<MultiRegionConfiguration>,
 }
 
 impl KeyRecord {
@@ -229,6 +243,11 @@ impl KeyRecord {
             current_key_material_id: self.current_material(),
             custom_key_store_id: self.key_store,
             cloud_hsm_cluster_id: None,
+            multi_region: self.regions.is_some(),
+            multi_region_configuration: self
+                .regions
+                .as_ref()
+                .map(|regions| regions.configuration(key)),
         }
     }
 }
@@ -259,19 +278,20 @@ mod tests {
             KeyState::PendingDeletion,
             KeyState::PendingImport,
             KeyState::Unavailable,
+            KeyState::PendingReplicaDeletion,
         ];
         let (ok, off) = ("ok", "DisabledException");
         let (bad, not) = ("KMSInvalidStateException", "UnsupportedOperationException");
         for (operation, expected) in [
-            (Crypto, [ok, off, bad, bad, bad]),
-            (Toggle, [ok, ok, bad, bad, ok]),
-            (Metadata, [ok, ok, bad, ok, ok]),
-            (Rotation, [ok, off, bad, not, not]),
-            (ScheduleDeletion, [ok, ok, bad, ok, ok]),
-            (Operation::CancelDeletion, [bad, bad, ok, bad, bad]),
-            (Operation::Access, [ok, ok, ok, ok, ok]),
-            (Operation::Import, [ok, ok, bad, ok, ok]),
-            (Operation::DeleteImported, [ok, ok, ok, ok, ok]),
+            (Crypto, [ok, off, bad, bad, bad, bad]),
+            (Toggle, [ok, ok, bad, bad, ok, bad]),
+            (Metadata, [ok, ok, bad, ok, ok, bad]),
+            (Rotation, [ok, off, bad, not, not, bad]),
+            (ScheduleDeletion, [ok, ok, bad, ok, ok, bad]),
+            (Operation::CancelDeletion, [bad, bad, ok, bad, bad, ok]),
+            (Operation::Access, [ok, ok, ok, ok, ok, ok]),
+            (Operation::Import, [ok, ok, bad, ok, ok, bad]),
+            (Operation::DeleteImported, [ok, ok, ok, ok, ok, ok]),
         ] {
             for (state, expected) in states.into_iter().zip(expected) {
                 let verdict = permit(operation, KEY, state).map_or_else(|e| e.aws_name(), |()| ok);

@@ -19,6 +19,7 @@ use super::key_store::{KeyStoreId, TokenKey};
 use super::material::{self, MaterialOrigin};
 use super::policy::Fact;
 use super::record::{Reader, Record, Writer};
+use super::replica::{DEFAULT_REGION, Regions};
 use super::spec::{KeySpec, KeyUsage, Origin};
 use super::store::Table;
 use super::time::UnixTime;
@@ -259,6 +260,16 @@ enum First {
     OnToken(TokenKey),
 }
 
+/// Is there room for another key?
+/// Errors: `LimitExceeded`.
+pub(super) fn check_quota(reader: &Reader<'_>) -> Result<(), KeystoreError> {
+    let quota = Quota::Keys;
+    if reader.rows().count(Table::Key)? >= quota.limit() {
+        return Err(KeystoreError::LimitExceeded(quota));
+    }
+    Ok(())
+}
+
 fn create(
     writer: &mut Writer<'_>,
     caller: &Caller,
@@ -266,11 +277,9 @@ fn create(
     first: &First,
     now: UnixTime,
 ) -> Result<KeyMetadata, KeystoreError> {
-    let quota = Quota::Keys;
-    if writer.rows().count(Table::Key)? >= quota.limit() {
-        return Err(KeystoreError::LimitExceeded(quota));
-    }
+    check_quota(writer)?;
     let (spec, usage) = kind(&request)?;
+    let region = writer.meta.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned());
     let id = random::id16()?;
     let key = if request.multi_region { KeyId::multi_region(id) } else { KeyId::single_region(id) };
     let mut record = KeyRecord {
@@ -289,6 +298,7 @@ fn create(
         policy: None,
         valid_to: None,
         expiry: None,
+        regions: request.multi_region.then(|| Regions::primary_in(region)),
     };
     if let Some(policy) = &request.policy {
         key_policy::set(writer, caller, key, &mut record, policy, request.lockout)?;

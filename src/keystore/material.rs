@@ -144,6 +144,40 @@ pub(super) fn imported_id(key: KeyId, bytes: &[u8]) -> MaterialId {
     MaterialId::from_bytes(*id.expose())
 }
 
+/// A material to be carried to another keystore: what is known about it, and its bytes, of which
+/// there are none if they were deleted.
+/// Errors: `Tampered`.
+pub(super) fn carry(
+    reader: &Reader<'_>,
+    key: KeyId,
+    id: MaterialId,
+    mut record: MaterialRecord,
+) -> Result<(MaterialRecord, Zeroizing<Vec<u8>>), KeystoreError> {
+    let seal_key = seal_key(&wrapping(reader, key)?, key);
+    let sealed = std::mem::take(&mut record.sealed);
+    if sealed.is_empty() {
+        return Ok((record, Zeroizing::default()));
+    }
+    let opened = xaes::open(&seal_key, &material_place(key, id), &sealed);
+    let bytes = opened.map_err(|_| tampered(Table::Material, id.as_bytes()))?;
+    Ok((record, bytes))
+}
+
+/// Stores a material that was carried here.
+pub(super) fn put_carried(
+    writer: &mut Writer<'_>,
+    key: KeyId,
+    id: MaterialId,
+    record: &MaterialRecord,
+    bytes: &[u8],
+) -> Result<(), KeystoreError> {
+    let sealed = match bytes {
+        [] => Vec::new(),
+        bytes => seal(writer, key, &material_place(key, id), bytes)?,
+    };
+    writer.put(id.as_bytes(), Some(key), &MaterialRecord { sealed, ..record.clone() })
+}
+
 /// Seals bytes under the wrapping key of a KMS key: they are lost together with the key.
 pub(super) fn seal(
     reader: &Reader<'_>,

@@ -59,6 +59,7 @@ pub mod policy;
 mod principal;
 mod random;
 mod record;
+mod replica;
 mod root;
 mod rotation;
 mod rules;
@@ -104,6 +105,10 @@ pub use manage::CreateKey;
 pub use material::MaterialOrigin;
 pub use pair::DataKeyPair;
 pub use principal::PrincipalEntry;
+pub use replica::{
+    DEFAULT_REGION, MultiRegionConfiguration, Received, RelatedKey, ReplicaError,
+    ReplicaProperties, Transfer, TransferKey, TransferKind, Trust,
+};
 pub use rotation::{MaterialState, Rotation, RotationStatus};
 pub use slot::{SlotId, SlotInfo, SlotKind, TokenSlot};
 pub use spec::{
@@ -185,12 +190,26 @@ impl Keystore {
     /// directories get 0700; it appears under its name only when it is complete and durable.
     /// Errors: `Exists`, `KeyFile`, `Io`, `Database`.
     pub fn create(path: &Path, unlock: &Unlock, now: SystemTime) -> Result<Self, KeystoreError> {
+        Self::create_in(None, path, unlock, now)
+    }
+
+    /// As [`Keystore::create`], with a name for the Region that the keystore is: multi-Region keys
+    /// are replicated between keystores of different Regions.
+    /// Errors: as there; `Validation` for a name that none has.
+    pub fn create_in(
+        region: Option<&str>,
+        path: &Path,
+        unlock: &Unlock,
+        now: SystemTime,
+    ) -> Result<Self, KeystoreError> {
+        region.map_or(Ok(()), replica::check_region)?;
         let root = RootKey::new(Secret::random()?, crypto::random::id16()?);
         let slot = slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
         let draft = file::Draft::begin(path)?;
         let mut store = Store::create(draft.path())?;
         store.write(|rows| {
             let mut writer = Writer::fresh(rows, &root, now.into());
+            writer.meta.region = region.map(str::to_owned);
             slot::insert(&mut writer, slot, now.into())?;
             writer.finish()
         })?;

@@ -41,6 +41,9 @@ pub(super) struct Meta {
     pub(super) pending_deletions: u64,
     /// Deleted rows may still be in the WAL or in free pages.
     pub(super) scrub_due: bool,
+    /// The Region that the keystore is, if it has been given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) region: Option<String>,
     /// What is known of the audit log.
     #[serde(default)]
     pub(super) audit: AuditNote,

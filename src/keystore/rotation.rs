@@ -43,7 +43,8 @@ const DEFAULT_PERIOD: u16 = 365;
 /// Is the key to rotate now? A key that cannot be used waits until it can.
 pub(super) fn due(record: &KeyRecord, now: UnixTime) -> bool {
     let reached = record.rotation.is_some_and(|schedule| schedule.next <= now);
-    record.state == KeyState::Enabled && reached
+    let is_replica = record.regions.as_ref().is_some_and(|regions| !regions.is_primary());
+    record.state == KeyState::Enabled && reached && !is_replica
 }
 
 /// What GetKeyRotationStatus answers. Serialises with AWS's member names.
@@ -119,6 +120,7 @@ impl Keystore {
         self.edit(Action::EnableKeyRotation, key, Operation::Rotation, |_, key, record| {
             check_rotates(key, record)?;
             check_origin(key, record)?;
+            record.must_be_primary(key)?;
             let period = period_days.unwrap_or(DEFAULT_PERIOD);
             let schedule = Schedule::starting(period, now.into())?;
             // The same period again must not put the next rotation off.
@@ -135,6 +137,7 @@ impl Keystore {
         self.edit(Action::DisableKeyRotation, key, Operation::Rotation, |_, key, record| {
             check_rotates(key, record)?;
             check_origin(key, record)?;
+            record.must_be_primary(key)?;
             record.rotation = None;
             Ok(())
         })
@@ -171,6 +174,7 @@ impl Keystore {
             Operation::Rotation,
             |writer, key, record| {
                 check_rotates(key, record)?;
+                record.must_be_primary(key)?;
                 let quota = Quota::OnDemandRotations;
                 if record.on_demand_rotations >= quota.limit() {
                     return Err(KeystoreError::LimitExceeded(quota));

@@ -33,11 +33,12 @@ pub(super) enum Table {
     Principal,
     AccessKey,
     KeyStore,
+    TransferKey,
 }
 
 impl Table {
     /// In an order in which what a row refers to comes before it.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Key,
         Self::Wrapping,
         Self::Material,
@@ -48,6 +49,7 @@ impl Table {
         Self::Principal,
         Self::AccessKey,
         Self::KeyStore,
+        Self::TransferKey,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -62,6 +64,7 @@ impl Table {
             Self::Principal => "principal",
             Self::AccessKey => "access_key",
             Self::KeyStore => "key_store",
+            Self::TransferKey => "transfer_key",
         }
     }
 
@@ -74,7 +77,8 @@ impl Table {
             | Self::Volume
             | Self::Principal
             | Self::AccessKey
-            | Self::KeyStore => "NULL",
+            | Self::KeyStore
+            | Self::TransferKey => "NULL",
         }
     }
 }

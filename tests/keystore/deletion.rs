@@ -16,7 +16,7 @@ fn the_window_has_bounds_and_a_default() {
         assert_eq!(error.aws_name(), "ValidationException");
     }
     let scheduled = f.keystore.schedule_key_deletion(key, None, day(0)).unwrap();
-    assert_eq!(scheduled.deletion_date, day(30).into());
+    assert_eq!(scheduled.deletion_date, Some(day(30).into()));
     assert_eq!(
         (scheduled.pending_window_in_days, scheduled.key_state),
         (30, KeyState::PendingDeletion)
@@ -79,7 +79,7 @@ fn a_clock_that_is_set_back_takes_no_expiry_back() {
     let key = f.key();
     f.keystore.delete_expired(day(10), ClockTrust::Steps).unwrap();
     let scheduled = f.keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
-    assert_eq!(scheduled.deletion_date, day(17).into(), "counted from the latest time seen");
+    assert_eq!(scheduled.deletion_date, Some(day(17).into()), "counted from the latest time seen");
     f.keystore.delete_expired(day(16), ClockTrust::Confirmed).unwrap();
     f.keystore.delete_expired(day(17), ClockTrust::Steps).unwrap();
     let error = f.keystore.key_state(key).unwrap_err();
@@ -93,7 +93,7 @@ fn a_time_accepted_by_mistake_is_replaced_by_a_confirmed_one() {
     f.keystore.delete_expired(day(30_000), ClockTrust::Steps).unwrap();
     f.keystore.delete_expired(day(1), ClockTrust::Confirmed).unwrap();
     let scheduled = f.keystore.schedule_key_deletion(key, Some(7), day(1)).unwrap();
-    assert_eq!(scheduled.deletion_date, day(8).into());
+    assert_eq!(scheduled.deletion_date, Some(day(8).into()));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kmsfs::id::KeyId;
 use kmsfs::keystore::{
     ClockTrust, ConnectionErrorCode, ConnectionState, CreateKey, CreateKeyStore, EncryptionContext,
-    KeyMetadata, KeySpec, KeyState, KeyStoreId, KeystoreError, Origin, Pin, TokenPlace,
+    KeyMetadata, KeySpec, KeyState, KeyStoreId, KeyUsage, KeystoreError, Origin, Pin, TokenPlace,
     UpdateKeyStore,
 };
 
@@ -159,7 +159,11 @@ fn refusals() {
     let keystore = &fixture.keystore;
     let (store, key) = with_key(&fixture);
     for request in [
-        CreateKey { spec: Some(KeySpec::Hmac256), ..in_store(store) },
+        CreateKey {
+            spec: Some(KeySpec::Hmac256),
+            usage: Some(KeyUsage::GenerateVerifyMac),
+            ..in_store(store)
+        },
         CreateKey { multi_region: true, ..in_store(store) },
     ] {
         fails(keystore.create_key(request, day(0)), "UnsupportedOperationException");

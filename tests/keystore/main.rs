@@ -18,6 +18,7 @@ mod lifecycle;
 mod memory;
 mod policies;
 mod processes;
+mod replicas;
 mod rotation;
 mod secrecy;
 mod slots;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kmsfs::keystore::{
-    CiphertextBlob, ClockTrust, EncryptionContext, KeyRef, KeyState, Keystore, Unlock,
+    CiphertextBlob, ClockTrust, CreateKey, EncryptionContext, KeyRef, KeyState, Keystore,
+    ReplicaProperties, Trust, Unlock,
 };
 
 use crate::fixture::{Fixture, TempDir, by_id, day};
@@ -36,17 +37,24 @@ fn child() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
     let keystore = opened(&dir);
     fs::write(dir.join("ready"), "").unwrap();
-    let key = the_key(&keystore);
-    match fs::read_to_string(dir.join("operation")).unwrap().as_str() {
-        "rotate" => drop(keystore.rotate_key_on_demand(&key, day(1)).unwrap()),
+    let operation = fs::read_to_string(dir.join("operation")).unwrap();
+    match operation.as_str() {
+        "rotate" => drop(keystore.rotate_key_on_demand(&the_key(&keystore), day(1)).unwrap()),
+        "receive" => {
+            let transfer = fs::read_to_string(dir.join("transfer")).unwrap();
+            let transfer = transfer.parse().unwrap();
+            drop(keystore.receive_key(&transfer, &Trust::Compared, day(1)).unwrap());
+        }
         "delete" => drop(keystore.delete_expired(day(7), ClockTrust::Confirmed).unwrap()),
         "import" => {
             let (token, encrypted) = (fs::read(dir.join("token")), fs::read(dir.join("encrypted")));
             let (token, encrypted) = (token.unwrap(), encrypted.unwrap());
             let request = import::request(&token, &encrypted);
-            keystore.import_key_material(&key, &request, day(0)).unwrap();
+            keystore.import_key_material(&the_key(&keystore), &request, day(0)).unwrap();
         }
-        "delete import" => drop(keystore.delete_imported_key_material(&key, None).unwrap()),
+        "delete import" => {
+            drop(keystore.delete_imported_key_material(&the_key(&keystore), None).unwrap());
+        }
         other => panic!("{other} is no operation"),
     }
 }
@@ -184,6 +192,30 @@ fn imported_material_whose_deletion_was_killed_is_there_or_in_no_file() {
         let keystore = opened(dir);
         keystore.import_key_material(&key, &request, day(0)).unwrap();
         keystore.decrypt(&blob, &context, None).unwrap();
+    });
+}
+
+#[test]
+fn a_key_whose_arrival_is_killed_at_any_step_is_there_or_can_still_arrive() {
+    let (source, f) = (Fixture::new(), Fixture::new());
+    f.keystore.adopt_region("there").unwrap();
+    let request = CreateKey { multi_region: true, ..CreateKey::default() };
+    let key = source.keystore.create_key(request, day(0)).unwrap().key_id;
+    source.keystore.rotate_key_on_demand(&by_id(key), day(0)).unwrap();
+    let context = EncryptionContext::new();
+    let made = source.keystore.encrypt(&by_id(key), b"sent", &context).unwrap();
+    let to = f.keystore.create_transfer_key(day(0)).unwrap();
+    let sent = source.keystore.replicate_key(key, &to, ReplicaProperties::default()).unwrap();
+    fs::write(f.dir.join("transfer"), sent.to_string()).unwrap();
+    killed_at_each_step(&f, "receive", |dir, finished| {
+        let keystore = opened(dir);
+        assert!(keystore.verify().unwrap().is_clean());
+        if keystore.list_keys().unwrap().is_empty() {
+            assert!(!finished);
+            keystore.receive_key(&sent, &Trust::Compared, day(1)).unwrap();
+        }
+        assert!(keystore.receive_key(&sent, &Trust::Compared, day(1)).is_err());
+        assert_eq!(keystore.decrypt(&made, &context, None).unwrap().plaintext.expose(), b"sent");
     });
 }
 

@@ -35,3 +35,9 @@ CREATE TABLE key_store (
     id      BLOB PRIMARY KEY CHECK (length(id) = 16),
     sealed  BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Private keys that a key of another keystore is sealed for, once.
+CREATE TABLE transfer_key (
+    id      BLOB PRIMARY KEY CHECK (length(id) = 16),
+    sealed  BLOB NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -6,6 +6,7 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use super::TokenError;
 use super::error::Fault;
 use super::session::{Line, Token};
+use crate::crypto::random;
 
 /// The id (`CKA_ID`) of a key that this program made: 16 random bytes.
 pub(in crate::keystore) type TokenKeyId = [u8; 16];
@@ -42,9 +43,23 @@ impl Token {
             line.keys.remove(id);
             match find(self, line, id)? {
                 Some(key) => self.call(line.session().destroy_object(key)),
-                None => Ok(()),
+                None => self.prove_presence(line),
             }
         })
+    }
+
+    /// A token that went away shows no objects, as if they were destroyed: it cannot make any
+    /// either.
+    fn prove_presence(&self, line: &Line) -> Result<(), Fault> {
+        let gone = |why| TokenError::Unavailable(self.place().clone(), why);
+        let id = random::id16().map_err(|error| Fault::Final(gone(error.to_string())))?;
+        let template = template(&id, "kmsfs probe");
+        let made = line.session().generate_key(&Mechanism::AesKeyGen, &template);
+        let made = self.call(made).map_err(|fault| match fault {
+            Fault::Refused(why) => Fault::Lost(gone(why)),
+            other => other,
+        })?;
+        self.call(line.session().destroy_object(made))
     }
 
     /// Is the key on the token?

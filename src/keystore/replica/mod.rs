@@ -1,0 +1,226 @@
+//! Multi-Region keys: the same key in several keystores, each of which is a Region.
+//!
+//! A key travels in a *transfer*: the destination publishes a [`TransferKey`], the source seals the
+//! key for it, the destination opens that once (`seal`). Each keystore signs what it publishes and
+//! what it seals, with a key that its root key determines: its *identity*. Who carries the two
+//! files compares identities; between keystores that one process has open nothing is carried.
+//!
+//! One of the related keys is the primary, and only it rotates; replicas get its new material by
+//! another transfer. Related keys agree about id, kind and material. Everything else, such as
+//! states, aliases, policies and grants, is each keystore's own.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::Keystore;
+use super::error::KeystoreError;
+use super::key::KeyRecord;
+use super::store::Table;
+use crate::id::KeyId;
+
+mod error;
+mod payload;
+mod primary;
+mod receive;
+mod seal;
+mod send;
+
+pub use error::ReplicaError;
+pub use receive::{Received, Trust};
+pub use seal::{Transfer, TransferKey, TransferKind};
+pub use send::ReplicaProperties;
+
+/// The Region of a keystore for which no other was named.
+pub const DEFAULT_REGION: &str = "local";
+
+/// What a keystore knows about the related keys of one of its multi-Region keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Regions {
+    /// The Region of this keystore.
+    pub(super) own: String,
+    /// Where the primary key is.
+    pub(super) primary: String,
+    /// Where the replicas are.
+    pub(super) replicas: Vec<String>,
+    /// The identities of the keystores that a key came from, by Region.
+    #[serde(default)]
+    pub(super) identities: BTreeMap<String, String>,
+    /// The waiting period that starts when the last replica is gone. Units: days.
+    #[serde(default)]
+    pub(super) waiting_days: Option<u16>,
+}
+
+impl Regions {
+    /// Of a new primary key.
+    pub(super) fn primary_in(region: String) -> Self {
+        Self {
+            own: region.clone(),
+            primary: region,
+            replicas: Vec::new(),
+            identities: BTreeMap::new(),
+            waiting_days: None,
+        }
+    }
+
+    pub(super) fn is_primary(&self) -> bool {
+        self.own == self.primary
+    }
+
+    /// Notes a replica, once.
+    fn add(&mut self, region: &str) {
+        if !self.replicas.iter().any(|known| known == region) {
+            self.replicas.push(region.to_owned());
+            self.replicas.sort();
+        }
+    }
+
+    /// Makes another of the Regions the primary one.
+    fn move_primary(&mut self, to: &str) {
+        let old = std::mem::replace(&mut self.primary, to.to_owned());
+        self.replicas.retain(|region| region != to);
+        self.add(&old);
+    }
+
+    /// As DescribeKey shows it.
+    pub(super) fn configuration(&self, key: KeyId) -> MultiRegionConfiguration {
+        let place = |region: &String| RelatedKey {
+            arn: format!("arn:aws:kms:{region}:{}:key/{key}", super::ACCOUNT),
+            region: region.clone(),
+        };
+        MultiRegionConfiguration {
+            multi_region_key_type: if self.is_primary() { "PRIMARY" } else { "REPLICA" },
+            primary_key: place(&self.primary),
+            replica_keys: self.replicas.iter().map(place).collect(),
+        }
+    }
+}
+
+/// The related keys of a multi-Region key. Serialises with AWS's member names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MultiRegionConfiguration {
+    /// PRIMARY or REPLICA: what the key that was asked for is.
+    pub multi_region_key_type: &'static str,
+    /// The primary key.
+    pub primary_key: RelatedKey,
+    /// The replicas.
+    pub replica_keys: Vec<RelatedKey>,
+}
+
+/// One of the related keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RelatedKey {
+    /// Its ARN.
+    pub arn: String,
+    /// Its Region.
+    pub region: String,
+}
+
+impl Keystore {
+    /// The Region that this keystore is.
+    pub fn region(&self) -> Result<String, KeystoreError> {
+        let region = self.read(|reader| Ok(reader.meta()?.region))?;
+        Ok(region.unwrap_or_else(|| DEFAULT_REGION.to_owned()))
+    }
+
+    /// Gives a keystore that was made without one the name of the Region that it is.
+    /// Errors: `Validation` if it has another name, or the name is none.
+    pub fn adopt_region(&self, name: &str) -> Result<(), KeystoreError> {
+        check_region(name)?;
+        match self.read(|reader| Ok(reader.meta()?.region))? {
+            Some(own) if own == name => Ok(()),
+            Some(own) => Err(KeystoreError::Validation(format!(
+                "the keystore '{}' is the Region {own}, not {name}",
+                self.path().display()
+            ))),
+            None => self.write(|writer| {
+                writer.meta.region = Some(name.to_owned());
+                Ok(())
+            }),
+        }
+    }
+
+    /// Replicates a key into another keystore that is open here.
+    /// Errors: those of [`Keystore::replicate_key`] and [`Keystore::receive_key`].
+    pub fn replicate_key_into(
+        &self,
+        key: KeyId,
+        destination: &Self,
+        properties: ReplicaProperties,
+        now: SystemTime,
+    ) -> Result<Received, KeystoreError> {
+        let region = destination.region()?;
+        if destination.has_key(key)? {
+            return Err(ReplicaError::Exists { key, region }.into());
+        }
+        let to = destination.create_transfer_key(now)?;
+        let transfer = self.replicate_key(key, &to, properties)?;
+        let received = destination.receive_key(&transfer, &Trust::Identity(self.identity()), now);
+        if received.is_err() {
+            self.forget_replica(key, &region, now)?;
+        }
+        received
+    }
+
+    /// Makes the replica in another keystore that is open here the primary key.
+    /// Errors: those of [`Keystore::update_primary_region`] and [`Keystore::receive_key`].
+    pub fn update_primary_region_in(
+        &self,
+        key: KeyId,
+        destination: &Self,
+        now: SystemTime,
+    ) -> Result<Received, KeystoreError> {
+        if !destination.has_key(key)? {
+            let region = destination.region()?;
+            return Err(ReplicaError::NoReplica { key, region }.into());
+        }
+        let to = destination.create_transfer_key(now)?;
+        let transfer = self.update_primary_region(key, &to)?;
+        destination.receive_key(&transfer, &Trust::Identity(self.identity()), now)
+    }
+
+    /// Brings the material of a primary key to its replica in a keystore that is open here.
+    /// Errors: those of [`Keystore::sync_replica`] and [`Keystore::receive_key`].
+    pub fn sync_replica_in(
+        &self,
+        key: KeyId,
+        destination: &Self,
+        now: SystemTime,
+    ) -> Result<Received, KeystoreError> {
+        let to = destination.create_transfer_key(now)?;
+        let transfer = self.sync_replica(key, &to)?;
+        destination.receive_key(&transfer, &Trust::Identity(self.identity()), now)
+    }
+
+    fn has_key(&self, key: KeyId) -> Result<bool, KeystoreError> {
+        self.read(|reader| Ok(reader.rows().get(Table::Key, key.as_bytes())?.is_some()))
+    }
+}
+
+impl KeyRecord {
+    /// Errors: `UnsupportedOperation` for a replica, which gets its material from the primary.
+    pub(super) fn must_be_primary(&self, key: KeyId) -> Result<(), KeystoreError> {
+        match &self.regions {
+            Some(regions) if !regions.is_primary() => {
+                Err(ReplicaError::IsReplica { key, primary: regions.primary.clone() }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Is this the name of a Region? Like those of AWS: 1 to 32 of a-z 0-9 -.
+/// Errors: `Validation`.
+pub(super) fn check_region(name: &str) -> Result<(), KeystoreError> {
+    let letters = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let fine = |letter: char| letters(letter) || letter == '-';
+    if (1..=32).contains(&name.len()) && name.chars().all(fine) && name.starts_with(letters) {
+        return Ok(());
+    }
+    Err(KeystoreError::Validation(format!(
+        "'{name}' is no name of a Region: 1 to 32 of a-z 0-9 - are expected"
+    )))
+}

@@ -1,0 +1,137 @@
+//! The source: ReplicateKey, and new material for replicas.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::payload::Payload;
+use super::{Regions, ReplicaError, Transfer, TransferKey, TransferKind};
+use crate::id::KeyId;
+use crate::keystore::Keystore;
+use crate::keystore::action::Action;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::key::{KeyRecord, Operation};
+use crate::keystore::record::Writer;
+
+/// What a replica has of its own. What is left out, it gets from the primary key.
+#[derive(Debug, Clone, Default)]
+pub struct ReplicaProperties {
+    /// Free text.
+    pub description: Option<String>,
+    /// Tags.
+    pub tags: Option<BTreeMap<String, String>>,
+    /// The default key policy, and not that of the primary key.
+    pub default_policy: bool,
+}
+
+impl Keystore {
+    /// Seals a primary key for a new replica in the Region of `to`, and notes the replica.
+    /// Errors: `Replica`, `KeyNotFound`, `Disabled`, `InvalidState`.
+    pub fn replicate_key(
+        &self,
+        key: KeyId,
+        to: &TransferKey,
+        properties: ReplicaProperties,
+    ) -> Result<Transfer, KeystoreError> {
+        self.send(Action::ReplicateKey, key, to, TransferKind::Replica, |record, regions| {
+            record.must_be_primary(key)?;
+            if regions.own == to.region {
+                return Err(ReplicaError::Exists { key, region: to.region.clone() }.into());
+            }
+            regions.add(&to.region);
+            let mut sent = record.clone();
+            sent.description = properties.description.unwrap_or(sent.description);
+            sent.tags = properties.tags.unwrap_or(sent.tags);
+            if properties.default_policy {
+                sent.policy = None;
+            }
+            Ok(sent)
+        })
+    }
+
+    /// Seals the material of a primary key for one of its replicas, after a rotation.
+    /// Errors: as [`Keystore::replicate_key`].
+    pub fn sync_replica(&self, key: KeyId, to: &TransferKey) -> Result<Transfer, KeystoreError> {
+        self.send(Action::ReplicateKey, key, to, TransferKind::Sync, |record, regions| {
+            record.must_be_primary(key)?;
+            must_know(key, regions, to)?;
+            Ok(record.clone())
+        })
+    }
+
+    /// Makes the replica in the Region of `to` the primary key, and this one a replica. Until the
+    /// transfer is received there is no primary key; it may be sealed again.
+    /// Errors: as [`Keystore::replicate_key`].
+    pub fn update_primary_region(
+        &self,
+        key: KeyId,
+        to: &TransferKey,
+    ) -> Result<Transfer, KeystoreError> {
+        self.send(Action::UpdatePrimaryRegion, key, to, TransferKind::Primary, |record, regions| {
+            // A transfer that was lost on its way is made again.
+            if regions.primary != to.region {
+                record.must_be_primary(key)?;
+                must_know(key, regions, to)?;
+                regions.move_primary(&to.region);
+            }
+            Ok(record.clone())
+        })
+    }
+
+    /// A replica is gone. When it was the last one of a primary key that is to be deleted, its
+    /// waiting period starts.
+    /// Errors: `KeyNotFound`, `Replica(NotMultiRegion)`.
+    pub fn forget_replica(
+        &self,
+        key: KeyId,
+        region: &str,
+        now: SystemTime,
+    ) -> Result<(), KeystoreError> {
+        self.write(|writer| {
+            let mut record = KeyRecord::find(writer, key)?;
+            let regions = record.regions.as_mut().ok_or(ReplicaError::NotMultiRegion(key))?;
+            regions.replicas.retain(|known| known != region);
+            if regions.is_primary()
+                && regions.replicas.is_empty()
+                && let Some(days) = regions.waiting_days.take()
+            {
+                crate::keystore::deletion::start_waiting(writer, &mut record, days, now.into());
+            }
+            record.save(writer, key)
+        })
+    }
+
+    fn send(
+        &self,
+        action: Action,
+        key: KeyId,
+        to: &TransferKey,
+        kind: TransferKind,
+        change: impl FnOnce(&KeyRecord, &mut Regions) -> Result<KeyRecord, KeystoreError>,
+    ) -> Result<Transfer, KeystoreError> {
+        let signing = self.signing_key();
+        self.edit(action, &key.into(), Operation::Crypto, |writer, key, record| {
+            let mut regions = record.regions.clone().ok_or(ReplicaError::NotMultiRegion(key))?;
+            let mut sent = change(record, &mut regions)?;
+            sent.regions = Some(regions.clone());
+            let payload = payload(writer, key, &sent)?;
+            let from = regions.own.clone();
+            record.regions = Some(regions);
+            Transfer::seal(kind, key, from, to, &payload, &signing)
+        })
+    }
+}
+
+fn payload(
+    writer: &Writer<'_>,
+    key: KeyId,
+    record: &KeyRecord,
+) -> Result<zeroize::Zeroizing<Vec<u8>>, KeystoreError> {
+    Ok(Payload::of(writer, key, record)?.to_bytes())
+}
+
+fn must_know(key: KeyId, regions: &Regions, to: &TransferKey) -> Result<(), KeystoreError> {
+    if regions.replicas.contains(&to.region) {
+        return Ok(());
+    }
+    Err(ReplicaError::NoReplica { key, region: to.region.clone() }.into())
+}

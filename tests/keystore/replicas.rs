@@ -1,0 +1,228 @@
+//! Multi-Region keys between two keystores.
+
+use std::time::{Duration, SystemTime};
+
+use kmsfs::id::KeyId;
+use kmsfs::keystore::{
+    ClockTrust, CreateKey, EncryptionContext, KeySpec, KeyState, KeyUsage, Keystore, KeystoreError,
+    MessageType, ReplicaProperties, SigningAlgorithm, Transfer, TransferKey, Trust, Unlock,
+    create_key_file,
+};
+
+use super::fixture::{Fixture, TempDir, by_id, day};
+
+/// Two keystores, each a Region of its own.
+struct Pair {
+    here: Keystore,
+    there: Keystore,
+    _dir: TempDir,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let dir = TempDir::new();
+        create_key_file(&dir.join("key")).unwrap();
+        let unlock = Unlock::KeyFile(dir.join("key"));
+        let open = |region: &str| {
+            Keystore::create_in(Some(region), &dir.join(region), &unlock, day(0)).unwrap()
+        };
+        Self { here: open("eu-west-1"), there: open("us-east-1"), _dir: dir }
+    }
+
+    fn key(&self) -> KeyId {
+        self.here.create_key(multi_region(), day(0)).unwrap().key_id
+    }
+
+    fn replicated(&self) -> KeyId {
+        let key = self.key();
+        let none = ReplicaProperties::default();
+        self.here.replicate_key_into(key, &self.there, none, day(0)).unwrap();
+        key
+    }
+}
+
+fn multi_region() -> CreateKey {
+    CreateKey { multi_region: true, description: "books".to_owned(), ..CreateKey::default() }
+}
+
+fn kind(keystore: &Keystore, key: KeyId) -> (&'static str, String, Vec<String>) {
+    let shown = keystore.describe_key(&by_id(key)).unwrap().multi_region_configuration.unwrap();
+    let replicas = shown.replica_keys.into_iter().map(|replica| replica.region).collect();
+    (shown.multi_region_key_type, shown.primary_key.region, replicas)
+}
+
+#[track_caller]
+fn fails<T>(result: Result<T, KeystoreError>, name: &str) {
+    let error = result.map(drop).unwrap_err();
+    assert_eq!(error.aws_name(), name, "{error}");
+}
+
+#[test]
+fn related_keys_open_each_others_ciphertexts() {
+    let pair = Pair::new();
+    let key = pair.replicated();
+    assert!(key.to_string().starts_with("mrk-") && key.to_string().len() == 36);
+    let context = EncryptionContext::new().with("purpose", "test");
+    let made = pair.here.generate_data_key(&by_id(key), &context).unwrap();
+    assert_eq!(pair.there.decrypt_data_key(&made.ciphertext, &context).unwrap(), made.plaintext);
+    let back = pair.there.encrypt(&by_id(key), b"secret", &context).unwrap();
+    assert_eq!(pair.here.decrypt(&back, &context, None).unwrap().plaintext.expose(), b"secret");
+
+    let regions = ("eu-west-1".to_owned(), vec!["us-east-1".to_owned()]);
+    assert_eq!(kind(&pair.here, key), ("PRIMARY", regions.0.clone(), regions.1.clone()));
+    assert_eq!(kind(&pair.there, key), ("REPLICA", regions.0, regions.1));
+    assert_eq!(pair.there.describe_key(&by_id(key)).unwrap().description, "books");
+    assert!(pair.there.verify().unwrap().is_clean());
+}
+
+#[test]
+fn keys_of_every_kind_are_replicated() {
+    let pair = Pair::new();
+    let request = CreateKey {
+        spec: Some(KeySpec::EccNistP256),
+        usage: Some(KeyUsage::SignVerify),
+        ..multi_region()
+    };
+    let key = pair.here.create_key(request, day(0)).unwrap().key_id;
+    let none = ReplicaProperties::default();
+    pair.here.replicate_key_into(key, &pair.there, none, day(0)).unwrap();
+    let (algorithm, raw) = (SigningAlgorithm::EcdsaSha256, MessageType::Raw);
+    let signed = pair.there.sign(&by_id(key), algorithm, raw, b"message").unwrap();
+    pair.here.verify_signature(&by_id(key), algorithm, raw, b"message", &signed.signature).unwrap();
+}
+
+#[test]
+fn a_transfer_is_received_once_where_it_was_meant_to_go_within_a_day() {
+    let pair = Pair::new();
+    let key = pair.key();
+    let transfer = |to: &TransferKey| {
+        let text = pair.here.replicate_key(key, to, ReplicaProperties::default()).unwrap();
+        text.to_string().parse::<Transfer>().unwrap()
+    };
+    let trust = Trust::Identity(pair.here.identity());
+    let to = pair.there.create_transfer_key(day(0)).unwrap();
+    let sealed = transfer(&to.to_string().parse().unwrap());
+    fails(pair.here.receive_key(&sealed, &trust, day(0)), "ValidationException");
+    let stranger = Trust::Identity(pair.there.identity());
+    fails(pair.there.receive_key(&sealed, &stranger, day(0)), "AccessDeniedException");
+    fails(pair.there.receive_key(&sealed, &Trust::Known, day(0)), "AccessDeniedException");
+    let late = day(1) + Duration::from_secs(1);
+    fails(pair.there.receive_key(&sealed, &trust, late), "ValidationException");
+    pair.there.receive_key(&sealed, &trust, day(1)).unwrap();
+    fails(pair.there.receive_key(&sealed, &trust, day(1)), "ValidationException");
+
+    // The key is here already, and a transfer that says so uses its transfer key up as well.
+    let again = transfer(&pair.there.create_transfer_key(day(1)).unwrap());
+    fails(pair.there.receive_key(&again, &trust, day(1)), "AlreadyExistsException");
+    let text = sealed.to_string();
+    assert!(text.replace("us-east-1", "ap-east-1").parse::<Transfer>().is_ok());
+    assert!("{}".parse::<Transfer>().is_err() && "nonsense".parse::<TransferKey>().is_err());
+}
+
+#[test]
+fn only_primary_keys_of_several_regions_are_replicated() {
+    let pair = Pair::new();
+    let none = ReplicaProperties::default;
+    let single = pair.here.create_key(CreateKey::default(), day(0)).unwrap().key_id;
+    let unsupported = "UnsupportedOperationException";
+    fails(pair.here.replicate_key_into(single, &pair.there, none(), day(0)), unsupported);
+    let key = pair.replicated();
+    let exists = "AlreadyExistsException";
+    fails(pair.here.replicate_key_into(key, &pair.there, none(), day(0)), exists);
+    fails(pair.here.replicate_key_into(key, &pair.here, none(), day(0)), exists);
+    let third = pair.there.create_transfer_key(day(0)).unwrap();
+    fails(pair.there.replicate_key(key, &third, none()), unsupported);
+    pair.here.disable_key(&by_id(key)).unwrap();
+    let disabled = pair.here.replicate_key(key, &third, none());
+    fails(disabled, "DisabledException");
+}
+
+#[test]
+fn only_the_primary_rotates_and_brings_its_material_to_the_replicas() {
+    let pair = Pair::new();
+    let key = pair.replicated();
+    let unsupported = "UnsupportedOperationException";
+    fails(pair.there.rotate_key_on_demand(&by_id(key), day(1)), unsupported);
+    fails(pair.there.enable_key_rotation(&by_id(key), None, day(1)), unsupported);
+    pair.here.enable_key_rotation(&by_id(key), Some(90), day(1)).unwrap();
+    let material = pair.here.rotate_key_on_demand(&by_id(key), day(1)).unwrap();
+    let context = EncryptionContext::new();
+    let made = pair.here.generate_data_key(&by_id(key), &context).unwrap();
+    fails(pair.there.decrypt_data_key(&made.ciphertext, &context), "InvalidCiphertextException");
+    let to = pair.there.create_transfer_key(day(1)).unwrap();
+    let sealed = pair.here.sync_replica(key, &to).unwrap();
+    // Whose it is was settled when the replica was made.
+    pair.there.receive_key(&sealed, &Trust::Known, day(1)).unwrap();
+    assert_eq!(pair.there.current_material(key).unwrap(), material);
+    assert_eq!(pair.there.decrypt_data_key(&made.ciphertext, &context).unwrap(), made.plaintext);
+    let status = pair.there.get_key_rotation_status(&by_id(key)).unwrap();
+    assert_eq!((status.rotation_period_in_days, status.on_demand_rotations), (Some(90), 1));
+    assert!(pair.there.run_due_rotations(day(400)).unwrap().is_empty());
+    assert_eq!(pair.here.run_due_rotations(day(400)).unwrap().len(), 1);
+}
+
+#[test]
+fn the_primary_key_moves() {
+    let pair = Pair::new();
+    let key = pair.replicated();
+    pair.here.update_primary_region_in(key, &pair.there, day(1)).unwrap();
+    let regions = ("us-east-1".to_owned(), vec!["eu-west-1".to_owned()]);
+    assert_eq!(kind(&pair.there, key), ("PRIMARY", regions.0.clone(), regions.1.clone()));
+    assert_eq!(kind(&pair.here, key), ("REPLICA", regions.0, regions.1));
+    fails(pair.here.rotate_key_on_demand(&by_id(key), day(1)), "UnsupportedOperationException");
+    pair.there.rotate_key_on_demand(&by_id(key), day(1)).unwrap();
+    pair.there.sync_replica_in(key, &pair.here, day(1)).unwrap();
+    let moved = pair.here.current_material(key).unwrap();
+    assert_eq!(moved, pair.there.current_material(key).unwrap());
+    pair.there.update_primary_region_in(key, &pair.here, day(2)).unwrap();
+    assert_eq!(kind(&pair.here, key).0, "PRIMARY");
+
+    // A transfer that was lost is made again.
+    let lost = pair.there.create_transfer_key(day(2)).unwrap();
+    pair.here.update_primary_region(key, &lost).unwrap();
+    let to = pair.there.create_transfer_key(day(2)).unwrap();
+    let again = pair.here.update_primary_region(key, &to).unwrap();
+    pair.there.receive_key(&again, &Trust::Known, day(2)).unwrap();
+    assert_eq!(kind(&pair.there, key).0, "PRIMARY");
+    let single = pair.key();
+    let nowhere = pair.here.update_primary_region_in(single, &pair.there, day(2));
+    fails(nowhere, "NotFoundException");
+}
+
+#[test]
+fn a_primary_key_waits_for_its_replicas_before_it_is_deleted() {
+    let pair = Pair::new();
+    let key = pair.replicated();
+    let state = || pair.here.key_state(key).unwrap();
+    let scheduled = pair.here.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    assert_eq!(scheduled.key_state, KeyState::PendingReplicaDeletion);
+    assert_eq!(scheduled.deletion_date, None);
+    assert!(pair.here.verify().unwrap().is_clean());
+    pair.here.cancel_key_deletion(&by_id(key)).unwrap();
+    assert_eq!(state(), KeyState::Disabled);
+    pair.here.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    assert!(delete(&pair.here, day(30)).is_empty());
+
+    pair.there.schedule_key_deletion(key, Some(7), day(30)).unwrap();
+    assert_eq!(delete(&pair.there, day(37)), [key]);
+    pair.here.forget_replica(key, "us-east-1", day(37)).unwrap();
+    assert_eq!(state(), KeyState::PendingDeletion);
+    assert!(delete(&pair.here, day(43)).is_empty());
+    assert_eq!(delete(&pair.here, day(44)), [key]);
+}
+
+fn delete(keystore: &Keystore, now: SystemTime) -> Vec<KeyId> {
+    keystore.delete_expired(now, ClockTrust::Confirmed).unwrap().deleted
+}
+
+#[test]
+fn a_keystore_is_one_region_for_good() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.keystore.region().unwrap(), "local");
+    fails(fixture.keystore.adopt_region("EU west"), "ValidationException");
+    fixture.keystore.adopt_region("eu-west-1").unwrap();
+    fixture.keystore.adopt_region("eu-west-1").unwrap();
+    fails(fixture.keystore.adopt_region("eu-west-2"), "ValidationException");
+    assert_eq!(fixture.reopen().region().unwrap(), "eu-west-1");
+    assert_eq!(fixture.reopen().identity(), fixture.keystore.identity());
+}
