@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::args_access::{AccessKeyCommand, GrantCommand, PrincipalCommand};
 use super::args_audit::{AuditCommand, MetricsArgs};
 use super::args_key_store::KeyStoreCommand;
 use super::args_keys::{AliasCommand, KeyCommand, KeystoreCommand};
@@ -114,6 +115,18 @@ pub(super) enum Command {
     /// Tokens that make and keep keys: create, connect, disconnect, list, update, delete
     #[command(subcommand)]
     KeyStore(KeyStoreCommand),
+
+    /// Let somebody use a key for some operations, for some time
+    #[command(subcommand)]
+    Grant(GrantCommand),
+
+    /// What the account lets users and groups do
+    #[command(subcommand)]
+    Principal(PrincipalCommand),
+
+    /// Access keys, with which requests over the network are signed
+    #[command(subcommand)]
+    AccessKey(AccessKeyCommand),
 
     /// Names for keys
     #[command(subcommand)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::args_access::KeyPolicyCommand;
 use super::args_audit::{MaintainArgs, Switch};
 use super::args_replica::{ReceiveArgs, SendArgs};
 
@@ -50,6 +51,9 @@ pub(super) enum KeyCommand {
         #[arg(long)]
         disable: bool,
     },
+    /// Who may do what with a key
+    #[command(subcommand)]
+    Policy(KeyPolicyCommand),
     /// Destroy a key, and with it every file that needs it, after a waiting period
     ///
     /// Says how many files of which known vaults would be lost, and asks. From now on the key

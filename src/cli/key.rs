@@ -10,7 +10,7 @@ use super::args::Global;
 use super::args_keys::{CreateKeyArgs, KeyCommand};
 use super::exit::{CliError, Exit};
 use super::output::{Output, table};
-use super::{key_destroy, key_store, keystore, replica};
+use super::{key_destroy, key_policy, key_store, keystore, replica};
 use crate::id::KeyId;
 use crate::keystore::{
     AliasName, ClockTrust, CreateKey, KeyMetadata, KeyRef, Keystore, KeystoreError, MaterialState,
@@ -38,6 +38,7 @@ pub(super) fn run(command: &KeyCommand, global: &Global, output: Output) -> Resu
         KeyCommand::Rotation { key, every, disable } => {
             rotation(&keystore, &key.parse()?, *every, *disable, output)?;
         }
+        KeyCommand::Policy(command) => key_policy::run(&keystore, command, output)?,
         KeyCommand::ScheduleDeletion(args) => key_destroy::schedule(&keystore, args, output)?,
         KeyCommand::CancelDeletion { key } => {
             let key: KeyRef = key.parse()?;

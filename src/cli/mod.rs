@@ -5,8 +5,10 @@
 //! of its name; `mount` goes on in `create` (what is missing), `background` (the daemon's start)
 //! and `serve` (the daemon).
 
+mod access_key;
 mod alias;
 mod args;
+mod args_access;
 mod args_audit;
 mod args_key_store;
 mod args_keys;
@@ -24,11 +26,13 @@ mod doctor_machine;
 mod exit;
 mod failure;
 mod fsck;
+mod grant;
 mod helper;
 mod init;
 mod interrupt;
 mod key;
 mod key_destroy;
+mod key_policy;
 mod key_store;
 mod keys_from;
 mod keystore;
@@ -45,6 +49,7 @@ mod output;
 mod paths;
 mod place;
 mod policy;
+mod principal;
 mod process;
 mod progress;
 mod prompt;
@@ -58,6 +63,7 @@ mod steer;
 mod survey;
 mod umount;
 mod unlock;
+mod who;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -99,6 +105,9 @@ fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
         Command::Status(args) => status::run(args, output),
         Command::Key(command) => key::run(command, global, output),
         Command::KeyStore(command) => key_store::run(command, global, output).map(|()| Exit::Ok),
+        Command::Grant(command) => grant::run(command, global, output),
+        Command::Principal(command) => principal::run(command, global, output),
+        Command::AccessKey(command) => access_key::run(command, global, output),
         Command::Alias(command) => alias::run(command, global, output),
         Command::Keystore(command) => keystore::run(command, global, output),
         Command::Kms(command) => kms::run(command, global, output),

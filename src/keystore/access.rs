@@ -257,7 +257,7 @@ impl Keystore {
         context: &EncryptionContext,
     ) -> Result<Verdict, KeystoreError> {
         let live = self.live(key)?;
-        let asked = Asked::context(context);
+        let asked = Asked::symmetric(context);
         let rules = Rules::Live(self);
         let question = Question { rules, caller: &self.caller, action, asked: &asked };
         question.judge(Some((live.id, &live.record)))

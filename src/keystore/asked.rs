@@ -12,6 +12,7 @@ use super::id::{AliasName, KeyRef};
 use super::key::KeyRecord;
 use super::policy::{ConditionKey, Fact, Values};
 use super::rules::KeyRules;
+use super::spec::{EncryptionAlgorithm, MessageType, SigningAlgorithm};
 use super::time::UnixTime;
 
 /// What the arguments of a request say that conditions of policies may ask for.
@@ -35,6 +36,18 @@ impl<'a> Asked<'a> {
     /// A request with an encryption context.
     pub(super) fn context(context: &'a EncryptionContext) -> Self {
         Self { context: Some(context), ..Self::default() }
+    }
+
+    /// A request to a symmetric key, with an encryption context.
+    pub(super) fn symmetric(context: &'a EncryptionContext) -> Self {
+        let algorithm = EncryptionAlgorithm::SymmetricDefault.as_str();
+        Self::context(context).with(Fact::EncryptionAlgorithm, algorithm)
+    }
+
+    /// A request to sign, or to check a signature.
+    pub(super) fn signing(key: &'a KeyRef, algorithm: SigningAlgorithm, form: MessageType) -> Self {
+        let asked = Self::default().naming(key).with(Fact::SigningAlgorithm, algorithm.as_str());
+        asked.with(Fact::MessageType, form.as_str())
     }
 
     /// The same request, which names its key in this way.

@@ -9,6 +9,7 @@ use super::error::KeystoreError;
 use super::id::{KeyArn, KeyRef};
 use super::key::KeyMetadata;
 use super::material::LiveMaterial;
+use super::policy::Fact;
 use super::spec::{KeySpec, MessageType, SigningAlgorithm};
 use super::symmetric::{Plaintext, check_len};
 use crate::crypto::CryptoError;
@@ -56,9 +57,10 @@ impl Keystore {
         message: &[u8],
     ) -> Result<Signed, KeystoreError> {
         check_len(message)?;
+        let asked = Asked::signing(key, algorithm, form);
         self.operate(Action::Sign, None, |touched| {
             let key = self.key_named(key)?;
-            let live = self.admitted(Action::Sign, key, Asked::default(), touched)?;
+            let live = self.admitted(Action::Sign, key, asked, touched)?;
             let spec = live.record.spec;
             check_algorithm(algorithm, spec.signing_algorithms(), spec)?;
             let message = algorithm.message(form, message)?;
@@ -79,9 +81,10 @@ impl Keystore {
         signature: &[u8],
     ) -> Result<KeyId, KeystoreError> {
         check_len(message)?;
+        let asked = Asked::signing(key, algorithm, form);
         self.operate(Action::Verify, None, |touched| {
             let key = self.key_named(key)?;
-            let live = self.admitted(Action::Verify, key, Asked::default(), touched)?;
+            let live = self.admitted(Action::Verify, key, asked, touched)?;
             let spec = live.record.spec;
             check_algorithm(algorithm, spec.signing_algorithms(), spec)?;
             let message = algorithm.message(form, message)?;
@@ -99,9 +102,10 @@ impl Keystore {
     /// Errors: `KeyNotFound`, `Disabled`, `InvalidState`, `AccessDenied`; `UnsupportedOperation`
     /// for a key that has no public half.
     pub fn get_public_key(&self, key: &KeyRef) -> Result<PublicKeyInfo, KeystoreError> {
+        let asked = Asked::default().naming(key);
         self.operate(Action::GetPublicKey, None, |touched| {
             let key = self.key_named(key)?;
-            let live = self.admitted(Action::GetPublicKey, key, Asked::default(), touched)?;
+            let live = self.admitted(Action::GetPublicKey, key, asked, touched)?;
             if !live.record.spec.is_asymmetric() {
                 let (arn, spec) = (KeyArn(key), live.record.spec);
                 return Err(KeystoreError::UnsupportedOperation(format!(
@@ -125,7 +129,8 @@ impl Keystore {
     ) -> Result<SharedSecret, KeystoreError> {
         let action = Action::DeriveSharedSecret;
         self.operate(action, None, |touched| {
-            let live = self.usable(action, self.key_named(key)?, Asked::default(), touched)?;
+            let asked = Asked::default().naming(key).with(Fact::KeyAgreementAlgorithm, "ECDH");
+            let live = self.usable(action, self.key_named(key)?, asked, touched)?;
             let secret = private(&live)?.agree(peer).map_err(|error| match error {
                 CryptoError::MalformedKey => not_on_curve(live.record.spec),
                 other => KeystoreError::Crypto(other),

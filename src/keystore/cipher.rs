@@ -16,6 +16,7 @@ use super::context::EncryptionContext;
 use super::error::KeystoreError;
 use super::id::KeyRef;
 use super::operate::Touched;
+use super::policy::Fact;
 use super::spec::{EncryptionAlgorithm, KeySpec};
 use super::symmetric::{Decrypted, Plaintext, check_len, wrap};
 use crate::crypto::CryptoError;
@@ -178,7 +179,9 @@ impl Keystore {
         context: &EncryptionContext,
         touched: &mut Touched,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let live = self.admitted(action, self.key_named(key)?, Asked::default(), touched)?;
+        let asked = Asked::context(context).naming(key);
+        let asked = asked.with(Fact::EncryptionAlgorithm, algorithm.as_str());
+        let live = self.admitted(action, self.key_named(key)?, asked, touched)?;
         let spec = live.record.spec;
         check_algorithm(algorithm, spec.encryption_algorithms(), spec)?;
         if context.pairs().next().is_some() {

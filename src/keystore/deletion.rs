@@ -13,11 +13,13 @@ use serde::Serialize;
 
 use super::Keystore;
 use super::action::Action;
+use super::asked::Asked;
 use super::error::{InUse, KeystoreError};
 use super::id::{KeyRef, text};
 use super::import_expiry;
 use super::key::{KeyRecord, KeyState, Operation, PendingDeletion};
 use super::manage::key_id;
+use super::policy::Fact;
 use super::record::{Meta, Reader, Writer};
 use super::store::Table;
 use super::time::{DAY, UnixTime};
@@ -86,10 +88,12 @@ impl Keystore {
             return Err(KeystoreError::Validation(problem));
         }
         let key = KeyRef::Id(key);
-        let scheduled = self.edit(
+        let asked = Asked::default().with(Fact::PendingWindowInDays, window_days.to_string());
+        let scheduled = self.edit_asking(
             Action::ScheduleKeyDeletion,
             &key,
             Operation::ScheduleDeletion,
+            asked,
             |writer, key, record| {
                 let waits = record.wait_for_replicas(window_days);
                 if !waits {

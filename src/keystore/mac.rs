@@ -11,6 +11,7 @@ use super::error::KeystoreError;
 use super::id::KeyRef;
 use super::material::LiveMaterial;
 use super::operate::Touched;
+use super::policy::Fact;
 use super::spec::MacAlgorithm;
 use super::symmetric::check_len;
 use crate::crypto::{CryptoError, mac};
@@ -70,7 +71,8 @@ impl Keystore {
         algorithm: MacAlgorithm,
         touched: &mut Touched,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let live = self.admitted(action, self.key_named(key)?, Asked::default(), touched)?;
+        let asked = Asked::default().naming(key).with(Fact::MacAlgorithm, algorithm.as_str());
+        let live = self.admitted(action, self.key_named(key)?, asked, touched)?;
         let spec = live.record.spec;
         check_algorithm(algorithm, spec.mac_algorithms(), spec)?;
         self.stop_if_dry()?;

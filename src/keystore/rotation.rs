@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Keystore;
 use super::action::Action;
+use super::asked::Asked;
 use super::error::{KeystoreError, Quota};
 use super::id::{KeyArn, KeyRef, text};
 use super::import;
 use super::key::{KeyRecord, KeyState, Operation};
 use super::manage::key_id;
 use super::material::{self, MaterialOrigin, MaterialRecord};
+use super::policy::Fact;
 use super::record::{Stored, Writer, tampered};
 use super::spec::{ExpirationModel, ImportState, KeySpec, Origin};
 use super::store::Table;
@@ -117,11 +119,13 @@ impl Keystore {
         period_days: Option<u16>,
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
-        self.edit(Action::EnableKeyRotation, key, Operation::Rotation, |_, key, record| {
+        let period = period_days.unwrap_or(DEFAULT_PERIOD);
+        let asked = Asked::default().with(Fact::RotationPeriodInDays, period.to_string());
+        let action = Action::EnableKeyRotation;
+        self.edit_asking(action, key, Operation::Rotation, asked, |_, key, record| {
             check_rotates(key, record)?;
             check_origin(key, record)?;
             record.must_be_primary(key)?;
-            let period = period_days.unwrap_or(DEFAULT_PERIOD);
             let schedule = Schedule::starting(period, now.into())?;
             // The same period again must not put the next rotation off.
             if record.rotation.is_none_or(|old| old.period_days != period) {

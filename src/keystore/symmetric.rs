@@ -149,7 +149,10 @@ impl Keystore {
         {
             return Err(KeystoreError::IncorrectKey);
         }
-        let asked = Asked::context(context);
+        let mut asked = Asked::symmetric(context);
+        if let Some(key) = key {
+            asked = asked.naming(key);
+        }
         let live = self.admitted(action, ciphertext.key_id(), asked, touched)?;
         check_symmetric(action, &live)?;
         self.stop_if_dry()?;
@@ -185,7 +188,7 @@ impl Keystore {
                 "encryption context keys that start with 'kmsfs:' are reserved for volumes".into(),
             ));
         }
-        let asked = Asked::context(context).naming(key);
+        let asked = Asked::symmetric(context).naming(key);
         let live = self.admitted(action, self.resolve(key)?, asked, touched)?;
         check_symmetric(action, &live)?;
         touched.material = Some(live.record.current);

@@ -11,8 +11,20 @@ fn help_has_examples_and_every_command_has_help() {
     let machine = Machine::new();
     assert!(machine.ok(&["--help"]).contains("Examples:"));
     for command in [
-        "init", "mount", "umount", "status", "key", "alias", "keystore", "rewrap", "policy",
-        "fsck", "cat",
+        "init",
+        "mount",
+        "umount",
+        "status",
+        "key",
+        "alias",
+        "keystore",
+        "rewrap",
+        "policy",
+        "fsck",
+        "cat",
+        "grant",
+        "principal",
+        "access-key",
     ] {
         assert!(machine.ok(&[command, "--help"]).contains("Usage: kmsfs"), "{command}");
     }

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use kmsfs::keystore::{
-    Action, Caller, CreateKey, EncryptionContext, KeyRef, Keystore, KeystoreError, LockoutCheck,
-    Principal, Source, default_key_policy,
+    Action, Caller, CreateGrant, CreateKey, EncryptionContext, GrantOperation, KeyRef, KeySpec,
+    KeyUsage, Keystore, KeystoreError, LockoutCheck, MessageType, Principal, SigningAlgorithm,
+    Source, default_key_policy,
 };
 
 use crate::fixture::{Fixture, by_id, day};
@@ -201,6 +202,57 @@ fn conditions_see_the_request() {
     let alias_only = r#"{"StringEquals":{"kms:RequestAlias":"alias/app"}}"#;
     put(&f, &key, &[statement("Allow", &user(1000), "kms:Encrypt", alias_only)]);
     assert_eq!(encrypt(&unix(&f.keystore, 1000), &KeyRef::Alias(alias), &[]), "ok");
+}
+
+#[test]
+fn conditions_see_the_arguments_of_an_operation() {
+    let f = Fixture::new();
+    let (id, alice) = (f.key(), unix(&f.keystore, 1000));
+    let key = by_id(id);
+    let allow = |action: &str, condition: &str| {
+        put(&f, &key, &[statement("Allow", &user(1000), action, condition)]);
+    };
+    allow(
+        "kms:EnableKeyRotation",
+        r#"{"NumericLessThanEquals":{"kms:RotationPeriodInDays":"180"}}"#,
+    );
+    assert_eq!(verdict(alice.enable_key_rotation(&key, Some(365), day(0))), DENIED);
+    assert_eq!(verdict(alice.enable_key_rotation(&key, Some(180), day(0))), "ok");
+    allow("kms:TagResource", r#"{"ForAllValues:StringEquals":{"aws:TagKeys":["Team"]}}"#);
+    let tag =
+        |name: &str| verdict(alice.tag_resource(&key, [(name.to_owned(), "x".to_owned())].into()));
+    assert_eq!((tag("Cost"), tag("Team")), (DENIED, "ok"));
+    allow(
+        "kms:CreateGrant",
+        r#"{"ForAllValues:StringEquals":{"kms:GrantOperations":["Decrypt"]}}"#,
+    );
+    let grant = |operation| {
+        let operations = vec![operation];
+        let grant = CreateGrant { grantee: user(1001), operations, ..CreateGrant::default() };
+        verdict(alice.create_grant(&key, &grant, day(0)))
+    };
+    assert_eq!((grant(GrantOperation::Encrypt), grant(GrantOperation::Decrypt)), (DENIED, "ok"));
+    let week = r#"{"NumericGreaterThan":{"kms:ScheduleKeyDeletionPendingWindowInDays":"7"}}"#;
+    allow("kms:ScheduleKeyDeletion", week);
+    assert_eq!(verdict(alice.schedule_key_deletion(id, Some(7), day(0))), DENIED);
+    assert_eq!(verdict(alice.schedule_key_deletion(id, Some(8), day(0))), "ok");
+}
+
+#[test]
+fn conditions_see_how_a_signature_is_made() {
+    let f = Fixture::new();
+    let request = CreateKey {
+        spec: Some(KeySpec::EccNistP256),
+        usage: Some(KeyUsage::SignVerify),
+        ..CreateKey::default()
+    };
+    let key = by_id(f.keystore.create_key(request, day(0)).unwrap().key_id);
+    let digests =
+        r#"{"StringEquals":{"kms:SigningAlgorithm":"ECDSA_SHA_256","kms:MessageType":"DIGEST"}}"#;
+    put(&f, &key, &[statement("Allow", &user(1000), "kms:Sign", digests)]);
+    let alice = unix(&f.keystore, 1000);
+    let sign = |form| verdict(alice.sign(&key, SigningAlgorithm::EcdsaSha256, form, &[7; 32]));
+    assert_eq!((sign(MessageType::Raw), sign(MessageType::Digest)), (DENIED, "ok"));
 }
 
 #[test]

@@ -53,12 +53,6 @@ facts! {
     KeyOrigin = "kms:KeyOrigin",
     /// Is it a multi-Region key?
     MultiRegion = "kms:MultiRegion",
-    /// Primary or replica.
-    MultiRegionKeyType = "kms:MultiRegionKeyType",
-    /// The region of the primary key.
-    PrimaryRegion = "kms:PrimaryRegion",
-    /// The region that a replica is made in.
-    ReplicaRegion = "kms:ReplicaRegion",
     /// The alias that the request named the key by.
     RequestAlias = "kms:RequestAlias",
     /// The aliases of the key.
@@ -85,22 +79,10 @@ facts! {
     KeyAgreementAlgorithm = "kms:KeyAgreementAlgorithm",
     /// RAW or DIGEST.
     MessageType = "kms:MessageType",
-    /// The spec of the key pair that GenerateDataKeyPair makes.
-    DataKeyPairSpec = "kms:DataKeyPairSpec",
-    /// Does ReEncrypt stay with the same key?
-    ReEncryptOnSameKey = "kms:ReEncryptOnSameKey",
     /// Is the check against locking oneself out switched off?
     BypassPolicyLockoutSafetyCheck = "kms:BypassPolicyLockoutSafetyCheck",
     /// The period of EnableKeyRotation, in days.
     RotationPeriodInDays = "kms:RotationPeriodInDays",
-    /// Does imported material expire?
-    ExpirationModel = "kms:ExpirationModel",
-    /// When imported material expires.
-    ValidTo = "kms:ValidTo",
-    /// How imported material is wrapped.
-    WrappingAlgorithm = "kms:WrappingAlgorithm",
-    /// The spec of the key that imported material is wrapped with.
-    WrappingKeySpec = "kms:WrappingKeySpec",
     /// The caller's ARN.
     PrincipalArn = "aws:PrincipalArn",
     /// `Account` for the root of the account, `User` for others.
