@@ -24,6 +24,8 @@ use crate::volume::{KeyService, Options, References, Volume};
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     rotated: Vec<String>,
+    /// Keys with imported material that was deleted on its date.
+    expired: Vec<String>,
     destroyed: Vec<String>,
     /// Keys whose destruction waits until somebody confirms the time.
     held: Vec<String>,
@@ -59,6 +61,10 @@ fn by_date(keystore: &Keystore, done: &mut Summary) {
     match keystore.run_due_rotations(now) {
         Ok(rotated) => done.rotated = rotated.iter().map(|(key, _)| key.to_string()).collect(),
         Err(error) => done.failed.push(format!("rotation by date: {error}")),
+    }
+    match keystore.expire_imported(now) {
+        Ok(expired) => done.expired = expired.iter().map(|(key, _)| key.to_string()).collect(),
+        Err(error) => done.failed.push(format!("expiry of imported key material: {error}")),
     }
     match keystore.delete_expired(now, ClockTrust::Steps) {
         Ok(expired) => {
@@ -182,6 +188,8 @@ impl Summary {
         )];
         let held = "waits: the clock leapt; 'kmsfs key delete-expired --confirm-clock' says that \
                     it is right";
+        let expired = "waits for its imported material, which has expired and is deleted";
+        lines.extend(self.expired.iter().map(|key| format!("key {key} {expired}")));
         lines.extend(self.held.iter().map(|key| format!("key {key} {held}")));
         lines.extend(self.absent.iter().map(|vault| format!("{vault} is not there")));
         lines.extend(self.failed.iter().map(|what| format!("failed: {what}")));

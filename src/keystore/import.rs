@@ -15,6 +15,7 @@ use super::import_key::{self, ImportParameters};
 use super::key::{KeyRecord, Operation, permit};
 use super::material::{self, Import, MaterialOrigin, MaterialRecord, imported_id};
 use super::operate::named;
+use super::policy::Fact;
 use super::record::{Reader, Writer};
 use super::rotation::wrong_origin;
 use super::spec::{
@@ -69,10 +70,14 @@ impl Keystore {
         let action = Action::GetParametersForImport;
         self.operate(action, None, |touched| {
             let admit = |reader: &Reader<'_>| {
+                let asked = Asked::default()
+                    .naming(key)
+                    .with(Fact::WrappingAlgorithm, algorithm.as_str())
+                    .with(Fact::WrappingKeySpec, spec.as_str());
                 let key = named(reader, key)?;
                 let record = KeyRecord::find(reader, key)?;
                 let about = Some((key, &record));
-                access::authorise(reader, &self.caller, action, about, Asked::default())?;
+                access::authorise(reader, &self.caller, action, about, asked)?;
                 permit(Operation::Import, key, record.state)?;
                 check_origin(key, &record)?;
                 import_key::check_wrapping(record.spec, algorithm, spec)?;
@@ -102,7 +107,12 @@ impl Keystore {
         let now = UnixTime::from(now);
         let valid_to = end(request, now)?;
         let action = Action::ImportKeyMaterial;
-        let imported = self.edit(action, key, Operation::Import, |writer, key, record| {
+        let mut asked = Asked::default().with(Fact::ExpirationModel, request.model.as_str());
+        if let Some(end) = valid_to {
+            asked = asked.with(Fact::ValidTo, end.to_string());
+        }
+        let operation = Operation::Import;
+        let imported = self.edit_asking(action, key, operation, asked, |writer, key, record| {
             check_origin(key, record)?;
             check_arguments(request, record.spec)?;
             let (token, encrypted) = (request.token, request.encrypted);
