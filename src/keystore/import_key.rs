@@ -153,7 +153,7 @@ fn open(
         (hash, Wrapped::AesKey) => {
             let len = private.kind().modulus_len().unwrap_or_default();
             let (rsa, aes) = encrypted.split_at_checked(len).ok_or(CryptoError::NotAuthentic)?;
-            keywrap::unwrap(&*private.decrypt(hash, rsa)?, aes)
+            keywrap::unwrap(&private.decrypt(hash, rsa)?, aes)
         }
     }
 }

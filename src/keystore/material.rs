@@ -203,7 +203,7 @@ pub(super) fn unseal(
 /// A material in memory, ready for use. Wiped when dropped.
 pub(super) enum LiveMaterial {
     /// Wraps data keys.
-    Symmetric(XaesKey),
+    Symmetric(Box<XaesKey>),
     /// Authenticates messages.
     Mac(Zeroizing<Vec<u8>>),
     /// Signs, decrypts or agrees.
@@ -214,7 +214,7 @@ impl LiveMaterial {
     fn read(spec: KeySpec, bytes: &[u8]) -> Option<Self> {
         match spec.form() {
             Form::Symmetric => {
-                Secret::from_slice(bytes).map(|key| Self::Symmetric(XaesKey::new(&key)))
+                Secret::from_slice(bytes).map(|key| Self::Symmetric(Box::new(XaesKey::new(&key))))
             }
             Form::Mac(len) => {
                 (bytes.len() == len).then(|| Self::Mac(Zeroizing::new(bytes.to_vec())))
