@@ -83,6 +83,14 @@ facts! {
     BypassPolicyLockoutSafetyCheck = "kms:BypassPolicyLockoutSafetyCheck",
     /// The period of EnableKeyRotation, in days.
     RotationPeriodInDays = "kms:RotationPeriodInDays",
+    /// Does imported material expire?
+    ExpirationModel = "kms:ExpirationModel",
+    /// When imported material expires.
+    ValidTo = "kms:ValidTo",
+    /// How imported material is wrapped.
+    WrappingAlgorithm = "kms:WrappingAlgorithm",
+    /// The spec of the key that imported material is wrapped with.
+    WrappingKeySpec = "kms:WrappingKeySpec",
     /// The caller's ARN.
     PrincipalArn = "aws:PrincipalArn",
     /// `Account` for the root of the account, `User` for others.
