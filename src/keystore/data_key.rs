@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::Keystore;
+use super::access::Asked;
 use super::action::Action;
 use super::blob::CiphertextBlob;
 use super::context::EncryptionContext;
@@ -43,6 +44,20 @@ impl Keystore {
     ) -> Result<CiphertextBlob, KeystoreError> {
         let action = Action::GenerateDataKeyWithoutPlaintext;
         self.random_key(action, key, len, context).map(|made| made.ciphertext)
+    }
+
+    /// May the caller use a key for this operation now? For dry runs that bring no ciphertext.
+    /// Errors: as the operation; `DryRun` if it would succeed.
+    pub fn try_use(
+        &self,
+        action: Action,
+        key: &KeyRef,
+        context: &EncryptionContext,
+    ) -> Result<(), KeystoreError> {
+        self.operate(action, Some(context), |touched| {
+            let asked = Asked { context: Some(context) };
+            self.usable(action, self.key_named(key)?, asked, touched).map(drop)
+        })
     }
 
     fn random_key(

@@ -95,9 +95,10 @@ pub(super) const KEY_STORE_NAME: Shape = text(1, 256);
 /// The PIN of a token.
 pub(super) const KEY_STORE_PASSWORD: Shape =
     Shape::Text { length: (7, 32), pattern: None, secret: true };
-/// What stands for the cluster of a key store.
-pub(super) const CLUSTER_ID: Shape = like(19, 24, "cluster-[2-7a-zA-Z]{11,16}", is_cluster);
-/// The certificate of a cluster.
+/// A token, by label or serial number, in the place of a cluster's id. Labels have other forms than
+/// ids of clusters, so that nothing is asked of them.
+pub(super) const TOKEN: Shape = text(1, 64);
+/// The path of a PKCS#11 module, in the place of a cluster's certificate.
 pub(super) const TRUST_ANCHOR: Shape = text(1, 5000);
 /// The id of a key in an external key store.
 pub(super) const XKS_KEY_ID: Shape = like(1, 128, "^[a-zA-Z0-9-_.]+$", is_xks_key);
@@ -198,13 +199,6 @@ fn is_region(text: &str) -> bool {
         && parts.iter().all(|part| every(part, |c| c.is_ascii_lowercase()))
 }
 
-fn is_cluster(text: &str) -> bool {
-    text.strip_prefix("cluster-").is_some_and(|id| {
-        (11..=16).contains(&id.len())
-            && every(id, |c| c.is_ascii_alphabetic() || matches!(c, '2'..='7'))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +214,6 @@ mod tests {
             (is_principal, "arn:aws:iam::000000000000:user/unix/1000", "a b"),
             (is_service_principal, "kms.amazonaws.com", "kms.amazonaws"),
             (is_region, "us-gov-west-1", "local"),
-            (is_cluster, "cluster-aaaabbbb222", "cluster-1"),
         ] {
             assert!(matches(good), "{good}");
             assert!(!matches(bad), "{bad}");

@@ -83,7 +83,7 @@ pub(super) fn material_id(material: MaterialId) -> String {
 pub(super) fn parse_material_id(text: &str) -> Result<MaterialId, Fault> {
     let unknown = || Fault::not_found(format!("Key material '{text}' does not exist"));
     let (id, zeros) = text.split_at_checked(32).ok_or_else(unknown)?;
-    if zeros.bytes().any(|digit| digit != b'0') {
+    if zeros.len() != 32 || zeros.bytes().any(|digit| digit != b'0') {
         return Err(unknown());
     }
     id.parse().map_err(|_| unknown())

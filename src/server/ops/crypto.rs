@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::keys::known;
 use super::{
     CONTEXT, Call, DRY_RUN, Fault, GRANT_TOKENS, KEY_ID, Member, Operation, RECIPIENT, shapes, wire,
 };
-use crate::keystore::{CiphertextBlob, EncryptionAlgorithm, EncryptionContext};
+use crate::id::MaterialId;
+use crate::keystore::{
+    Action, EncryptionAlgorithm, EncryptionContext, KeystoreError, ReEncryptDestination,
+    ReEncryptSource,
+};
 use wire::Blob;
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -66,18 +71,20 @@ pub(super) type Pairs = BTreeMap<String, String>;
 #[serde(rename_all = "PascalCase")]
 struct EncryptRequest {
     plaintext: Blob,
-    #[serde(default)]
     encryption_context: Option<Pairs>,
+    encryption_algorithm: Option<String>,
 }
 
 fn encrypt(call: &Call<'_>) -> Result<Value, Fault> {
     let asked: EncryptRequest = call.read()?;
+    let algorithm = algorithm(asked.encryption_algorithm)?;
     let context = context(asked.encryption_context);
-    let blob = call.keystore.encrypt(&call.key()?, asked.plaintext.bytes(), &context)?;
+    let plaintext = asked.plaintext.bytes();
+    let made = call.keystore.encrypt_with(&call.key()?, algorithm, plaintext, &context)?;
     Ok(json!({
-        "CiphertextBlob": wire::base64(blob.as_bytes()),
-        "KeyId": call.arn(blob.key_id()),
-        "EncryptionAlgorithm": EncryptionAlgorithm::SymmetricDefault,
+        "CiphertextBlob": wire::base64(&made.ciphertext),
+        "KeyId": call.arn(made.key),
+        "EncryptionAlgorithm": algorithm,
     }))
 }
 
@@ -87,18 +94,29 @@ struct DecryptRequest {
     ciphertext_blob: Option<Blob>,
     encryption_context: Option<Pairs>,
     key_id: Option<String>,
+    encryption_algorithm: Option<String>,
+    #[serde(default)]
+    dry_run_modifiers: Vec<String>,
 }
 
 fn decrypt(call: &Call<'_>) -> Result<Value, Fault> {
     let asked: DecryptRequest = call.read()?;
+    let algorithm = algorithm(asked.encryption_algorithm)?;
+    let context = context(asked.encryption_context);
     let key = asked.key_id.map(|key| call.region.key_ref(&key)).transpose()?;
-    let blob = ciphertext(asked.ciphertext_blob)?;
-    let opened = call.keystore.decrypt(&blob, &context(asked.encryption_context), key.as_ref())?;
+    if ignores_ciphertext(call, &asked.dry_run_modifiers)? {
+        let key = key.ok_or_else(|| missing("keyId"))?;
+        call.keystore.try_use(Action::Decrypt, &key, &context)?;
+        return Ok(Value::Null);
+    }
+    let ciphertext = asked.ciphertext_blob.ok_or_else(|| missing("ciphertextBlob"))?;
+    let opened =
+        call.keystore.decrypt_with(key.as_ref(), algorithm, ciphertext.bytes(), &context)?;
     Ok(json!({
         "KeyId": call.arn(opened.key),
         "Plaintext": wire::base64(opened.plaintext.expose()),
-        "EncryptionAlgorithm": EncryptionAlgorithm::SymmetricDefault,
-        "KeyMaterialId": wire::material_id(opened.material),
+        "EncryptionAlgorithm": algorithm,
+        "KeyMaterialId": material(algorithm, opened.material),
     }))
 }
 
@@ -108,28 +126,50 @@ struct ReEncryptRequest {
     ciphertext_blob: Option<Blob>,
     source_encryption_context: Option<Pairs>,
     source_key_id: Option<String>,
+    source_encryption_algorithm: Option<String>,
     destination_key_id: String,
     destination_encryption_context: Option<Pairs>,
+    destination_encryption_algorithm: Option<String>,
+    #[serde(default)]
+    dry_run_modifiers: Vec<String>,
 }
 
 fn re_encrypt(call: &Call<'_>) -> Result<Value, Fault> {
     let asked: ReEncryptRequest = call.read()?;
-    let _source = asked.source_key_id.map(|key| call.region.key_ref(&key)).transpose()?;
-    let source = ciphertext(asked.ciphertext_blob)?;
-    let made = call.keystore.re_encrypt(
-        &source,
-        &context(asked.source_encryption_context),
-        &call.region.key_ref(&asked.destination_key_id)?,
-        &context(asked.destination_encryption_context),
-    )?;
+    let source_key = asked.source_key_id.map(|key| call.region.key_ref(&key)).transpose()?;
+    if ignores_ciphertext(call, &asked.dry_run_modifiers)? {
+        let source = source_key.ok_or_else(|| missing("sourceKeyId"))?;
+        let destination = call.region.key_ref(&asked.destination_key_id)?;
+        let from = context(asked.source_encryption_context);
+        match call.keystore.try_use(Action::ReEncryptFrom, &source, &from) {
+            Err(KeystoreError::DryRun) => {}
+            other => other?,
+        }
+        let to = context(asked.destination_encryption_context);
+        call.keystore.try_use(Action::ReEncryptTo, &destination, &to)?;
+        return Ok(Value::Null);
+    }
+    let ciphertext = asked.ciphertext_blob.ok_or_else(|| missing("ciphertextBlob"))?;
+    let source = ReEncryptSource {
+        key: source_key.as_ref(),
+        algorithm: algorithm(asked.source_encryption_algorithm)?,
+        ciphertext: ciphertext.bytes(),
+        context: &context(asked.source_encryption_context),
+    };
+    let destination = ReEncryptDestination {
+        key: &call.region.key_ref(&asked.destination_key_id)?,
+        algorithm: algorithm(asked.destination_encryption_algorithm)?,
+        context: &context(asked.destination_encryption_context),
+    };
+    let done = call.keystore.re_encrypt_with(source, destination)?;
     Ok(json!({
-        "CiphertextBlob": wire::base64(made.as_bytes()),
-        "SourceKeyId": call.arn(source.key_id()),
-        "KeyId": call.arn(made.key_id()),
-        "SourceEncryptionAlgorithm": EncryptionAlgorithm::SymmetricDefault,
-        "DestinationEncryptionAlgorithm": EncryptionAlgorithm::SymmetricDefault,
-        "SourceKeyMaterialId": wire::material_id(source.material_id()),
-        "DestinationKeyMaterialId": wire::material_id(made.material_id()),
+        "CiphertextBlob": wire::base64(&done.made.ciphertext),
+        "SourceKeyId": call.arn(done.source),
+        "KeyId": call.arn(done.made.key),
+        "SourceEncryptionAlgorithm": source.algorithm,
+        "DestinationEncryptionAlgorithm": destination.algorithm,
+        "SourceKeyMaterialId": material(source.algorithm, done.source_material),
+        "DestinationKeyMaterialId": material(destination.algorithm, done.made.material),
     }))
 }
 
@@ -138,7 +178,28 @@ pub(super) fn context(pairs: Option<Pairs>) -> EncryptionContext {
     pairs.into_iter().flatten().collect()
 }
 
-fn ciphertext(blob: Option<Blob>) -> Result<CiphertextBlob, Fault> {
-    let blob = blob.ok_or_else(|| Fault::validation("CiphertextBlob is required"))?;
-    Ok(CiphertextBlob::parse(blob.bytes())?)
+/// The algorithm of a request; that of symmetric keys if none is named.
+fn algorithm(name: Option<String>) -> Result<EncryptionAlgorithm, Fault> {
+    let named = known("EncryptionAlgorithm", name)?;
+    Ok(named.unwrap_or(EncryptionAlgorithm::SymmetricDefault))
+}
+
+/// Only symmetric keys have several materials, so that AWS KMS tells which.
+fn material(algorithm: EncryptionAlgorithm, material: MaterialId) -> Option<String> {
+    (algorithm == EncryptionAlgorithm::SymmetricDefault).then(|| wire::material_id(material))
+}
+
+/// True for a dry run that only asks about the keys.
+/// Errors: `ValidationException` if it is no dry run.
+fn ignores_ciphertext(call: &Call<'_>, modifiers: &[String]) -> Result<bool, Fault> {
+    match (modifiers.is_empty(), call.keystore.caller().dry_run) {
+        (true, _) => Ok(false),
+        (false, true) => Ok(true),
+        (false, false) => Err(Fault::validation("DryRunModifiers is only valid with DryRun.")),
+    }
+}
+
+fn missing(member: &str) -> Fault {
+    let what = "failed to satisfy constraint: Member must not be null";
+    Fault::constraints(&[format!("Value null at '{member}' {what}")])
 }

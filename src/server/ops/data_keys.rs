@@ -4,9 +4,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::crypto::{Pairs, context};
+use super::keys::known;
 use super::{
     CONTEXT, Call, DRY_RUN, Fault, GRANT_TOKENS, KEY_ID, Member, Operation, RECIPIENT, shapes, wire,
 };
+use crate::keystore::{CiphertextBlob, KeySpec};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
@@ -20,6 +22,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
         about: "Make a data key, only encrypted",
         members: &[KEY_ID, CONTEXT, KEY_SPEC, NUMBER_OF_BYTES, GRANT_TOKENS, DRY_RUN],
         run: generate_data_key_without_plaintext,
+    },
+    Operation {
+        name: "GenerateDataKeyPair",
+        about: "Make a key pair, its private half in the clear and encrypted",
+        members: &[CONTEXT, KEY_ID, KEY_PAIR_SPEC, GRANT_TOKENS, RECIPIENT, DRY_RUN],
+        run: generate_data_key_pair,
+    },
+    Operation {
+        name: "GenerateDataKeyPairWithoutPlaintext",
+        about: "Make a key pair, its private half only encrypted",
+        members: &[CONTEXT, KEY_ID, KEY_PAIR_SPEC, GRANT_TOKENS, DRY_RUN],
+        run: generate_data_key_pair_without_plaintext,
     },
 ];
 
@@ -71,5 +85,51 @@ fn generate_data_key_without_plaintext(call: &Call<'_>) -> Result<Value, Fault> 
     }))
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PairRequest {
+    encryption_context: Option<Pairs>,
+    key_pair_spec: String,
+}
+
+impl PairRequest {
+    /// Errors: `UnsupportedOperationException` for kinds that only AWS has.
+    fn spec(&self) -> Result<KeySpec, Fault> {
+        let spec = known("KeyPairSpec", Some(self.key_pair_spec.clone()))?;
+        spec.ok_or_else(Fault::internal)
+    }
+}
+
+fn generate_data_key_pair(call: &Call<'_>) -> Result<Value, Fault> {
+    let asked: PairRequest = call.read()?;
+    let spec = asked.spec()?;
+    let context = context(asked.encryption_context);
+    let made = call.keystore.generate_data_key_pair(&call.key()?, spec, &context)?;
+    let mut answer = pair(call, spec, &made.private_ciphertext, &made.public);
+    answer["PrivateKeyPlaintext"] = wire::base64(made.private.expose()).into();
+    Ok(answer)
+}
+
+fn generate_data_key_pair_without_plaintext(call: &Call<'_>) -> Result<Value, Fault> {
+    let asked: PairRequest = call.read()?;
+    let spec = asked.spec()?;
+    let context = context(asked.encryption_context);
+    let key = call.key()?;
+    let (private, public) =
+        call.keystore.generate_data_key_pair_without_plaintext(&key, spec, &context)?;
+    Ok(pair(call, spec, &private, &public))
+}
+
+fn pair(call: &Call<'_>, spec: KeySpec, private: &CiphertextBlob, public: &[u8]) -> Value {
+    json!({
+        "PrivateKeyCiphertextBlob": wire::base64(private.as_bytes()),
+        "PublicKey": wire::base64(public),
+        "KeyId": call.arn(private.key_id()),
+        "KeyPairSpec": spec,
+        "KeyMaterialId": wire::material_id(private.material_id()),
+    })
+}
+
+const KEY_PAIR_SPEC: Member = Member::needed("KeyPairSpec", &shapes::KEY_PAIR_SPEC);
 const NUMBER_OF_BYTES: Member = Member::optional("NumberOfBytes", &shapes::NUMBER_OF_BYTES);
 const KEY_SPEC: Member = Member::optional("KeySpec", &shapes::DATA_KEY_SPEC);

@@ -9,8 +9,12 @@ use super::{shapes, wire};
 mod aliases;
 mod crypto;
 mod data_keys;
+mod key_stores;
 mod keys;
+mod mac;
+mod refused;
 mod rotation;
+mod sign;
 mod tags;
 
 /// All of them.
@@ -18,8 +22,12 @@ pub(super) const ALL: &[&[Operation]] = &[
     aliases::OPERATIONS,
     crypto::OPERATIONS,
     data_keys::OPERATIONS,
+    key_stores::OPERATIONS,
     keys::OPERATIONS,
+    mac::OPERATIONS,
+    refused::OPERATIONS,
     rotation::OPERATIONS,
+    sign::OPERATIONS,
     tags::OPERATIONS,
 ];
 
