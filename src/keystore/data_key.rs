@@ -3,8 +3,8 @@
 use zeroize::Zeroizing;
 
 use super::Keystore;
-use super::access::Asked;
 use super::action::Action;
+use super::asked::Asked;
 use super::blob::CiphertextBlob;
 use super::context::EncryptionContext;
 use super::error::KeystoreError;
@@ -55,7 +55,7 @@ impl Keystore {
         context: &EncryptionContext,
     ) -> Result<(), KeystoreError> {
         self.operate(action, Some(context), |touched| {
-            let asked = Asked { context: Some(context) };
+            let asked = Asked::context(context).naming(key);
             self.usable(action, self.key_named(key)?, asked, touched).map(drop)
         })
     }

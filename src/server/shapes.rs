@@ -82,6 +82,8 @@ pub(super) const PRINCIPAL: Shape = like(1, 256, r"^[\w+=,.@:/-]+$", is_principa
 /// A service's name, as in `kms.amazonaws.com`.
 pub(super) const SERVICE_PRINCIPAL: Shape =
     like(1, 128, r"^([A-Za-z0-9\-]+)\.([A-Za-z0-9\-]+)(\.[A-Za-z0-9\-]+)+$", is_service_principal);
+/// The ARN of what a service asks for.
+pub(super) const SOURCE_ARN: Shape = text(20, 512);
 /// The name of a grant.
 pub(super) const GRANT_NAME: Shape = like(1, 256, "^[a-zA-Z0-9:/_-]+$", is_name);
 /// The id of a grant.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::policies::lockout;
 use super::tags::{Tag, tag_map};
 use super::{
     Call, Fault, GRANT_TOKENS, KEY_ID, LIMIT, MARKER, Member, Operation, Shape, shapes, wire,
@@ -86,6 +87,9 @@ struct CreateKeyRequest {
     custom_key_store_id: Option<String>,
     #[serde(default)]
     multi_region: bool,
+    policy: Option<String>,
+    #[serde(default)]
+    bypass_policy_lockout_safety_check: bool,
 }
 
 fn create_key(call: &Call<'_>) -> Result<Value, Fault> {
@@ -110,7 +114,8 @@ fn create_key(call: &Call<'_>) -> Result<Value, Fault> {
         tags: tag_map(asked.tags)?,
         key_store: asked.custom_key_store_id.map(|id| id.parse()).transpose()?,
         multi_region: asked.multi_region,
-        ..CreateKey::default()
+        policy: asked.policy.map(|policy| call.region.inward(&policy)),
+        lockout: lockout(asked.bypass_policy_lockout_safety_check),
     };
     let made = call.keystore.create_key(request, call.now)?;
     Ok(json!({ "KeyMetadata": metadata(call, &made)? }))

@@ -9,9 +9,11 @@ use super::{shapes, wire};
 mod aliases;
 mod crypto;
 mod data_keys;
+mod grants;
 mod key_stores;
 mod keys;
 mod mac;
+mod policies;
 mod refused;
 mod rotation;
 mod sign;
@@ -22,9 +24,11 @@ pub(super) const ALL: &[&[Operation]] = &[
     aliases::OPERATIONS,
     crypto::OPERATIONS,
     data_keys::OPERATIONS,
+    grants::OPERATIONS,
     key_stores::OPERATIONS,
     keys::OPERATIONS,
     mac::OPERATIONS,
+    policies::OPERATIONS,
     refused::OPERATIONS,
     rotation::OPERATIONS,
     sign::OPERATIONS,
