@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::policies::lockout;
 use super::tags::{Tag, tag_map};
 use super::{
-    Call, Fault, GRANT_TOKENS, KEY_ID, LIMIT, MARKER, Member, Operation, Shape, shapes, wire,
+    Call, Fault, GRANT_TOKENS, KEY_ID, LIMIT, MARKER, Member, Operation, Region, Shape, shapes,
+    wire,
 };
 use crate::keystore::{ACCOUNT, CreateKey, KeyMetadata, KeySpec, KeyUsage, Origin};
 
@@ -70,6 +71,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
         about: "Take a scheduled deletion back",
         members: &[KEY_ID],
         run: cancel_key_deletion,
+    },
+    Operation {
+        name: "GetKeyLastUsage",
+        about: "Show when a key was last used, and for what",
+        members: &[KEY_ID],
+        run: key_last_usage,
     },
 ];
 
@@ -138,11 +145,15 @@ fn describe_key(call: &Call<'_>) -> Result<Value, Fault> {
     Ok(json!({ "KeyMetadata": metadata(call, &found)? }))
 }
 
-/// A key as the `KeyMetadata` of AWS KMS.
-pub(super) fn metadata(call: &Call<'_>, key: &KeyMetadata) -> Result<Value, Fault> {
+fn metadata(call: &Call<'_>, key: &KeyMetadata) -> Result<Value, Fault> {
+    metadata_in(call.region, key)
+}
+
+/// A key as the `KeyMetadata` of AWS KMS, in a region.
+fn metadata_in(region: &Region<'_>, key: &KeyMetadata) -> Result<Value, Fault> {
     let mut shown = wire::value(key)?;
     shown["AWSAccountId"] = ACCOUNT.into();
-    shown["Arn"] = call.arn(key.key_id).into();
+    shown["Arn"] = region.key_arn(key.key_id).into();
     shown["KeyManager"] = "CUSTOMER".into();
     shown["CustomerMasterKeySpec"] = shown["KeySpec"].clone();
     shown["MultiRegion"] = key.key_id.is_multi_region().into();
@@ -226,6 +237,10 @@ fn schedule_key_deletion(call: &Call<'_>) -> Result<Value, Fault> {
 fn cancel_key_deletion(call: &Call<'_>) -> Result<Value, Fault> {
     let key = call.keystore.cancel_key_deletion(&call.key_id()?.into())?;
     Ok(json!({ "KeyId": call.arn(key) }))
+}
+
+fn key_last_usage(call: &Call<'_>) -> Result<Value, Fault> {
+    wire::value(&call.keystore.get_key_last_usage(call.key_id()?)?)
 }
 
 const KEY_USAGE: Shape = Shape::Choice(&[

@@ -3,6 +3,7 @@
 
 use super::dispatch::{Call, Operation};
 use super::error::Fault;
+use super::service::Region;
 use super::shape::{Member, Shape};
 use super::{shapes, wire};
 
@@ -10,6 +11,7 @@ mod aliases;
 mod crypto;
 mod data_keys;
 mod grants;
+mod import;
 mod key_stores;
 mod keys;
 mod mac;
@@ -25,6 +27,7 @@ pub(super) const ALL: &[&[Operation]] = &[
     crypto::OPERATIONS,
     data_keys::OPERATIONS,
     grants::OPERATIONS,
+    import::OPERATIONS,
     key_stores::OPERATIONS,
     keys::OPERATIONS,
     mac::OPERATIONS,
