@@ -97,10 +97,6 @@ fn list_key_rotations(call: &Call<'_>) -> Result<Value, Fault> {
                 MaterialState::NonCurrent => "NON_CURRENT",
                 MaterialState::PendingRotation => "PENDING_ROTATION",
             },
-            "ImportState": rotation.import_state,
-            "KeyMaterialDescription": rotation.key_material_description,
-            "ExpirationModel": rotation.expiration_model,
-            "ValidTo": rotation.valid_to,
             "RotationDate": rotation_type(&rotation).map(|_| rotation.rotation_date),
             "RotationType": rotation_type(&rotation),
             "ImportState": rotation.import_state,
@@ -111,7 +107,11 @@ fn list_key_rotations(call: &Call<'_>) -> Result<Value, Fault> {
     }))
 }
 
+/// Why the material became current; nothing for the first one and for one that waits.
 fn rotation_type(rotation: &Rotation) -> Option<&'static str> {
+    if rotation.key_material_state == MaterialState::PendingRotation {
+        return None;
+    }
     match rotation.rotation_type {
         MaterialOrigin::Created => None,
         MaterialOrigin::Automatic => Some("AUTOMATIC"),
