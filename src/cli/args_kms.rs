@@ -2,9 +2,10 @@
 //! member of its request. Made from the table that the endpoint decodes requests with.
 
 use clap::builder::Str;
-use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, Subcommand};
 use serde_json::Map;
 
+use super::keys_from::KmsArgs;
 use super::kms_value::{self, Given};
 use crate::server::dispatch::{self, Operation};
 use crate::server::shape::{Member, Shape};
@@ -18,6 +19,8 @@ pub(super) struct KmsCommand {
     pub given: Vec<(&'static Member, Given)>,
     /// A file with a request, which options change; `-` for stdin.
     pub input: Option<String>,
+    /// An endpoint to ask, instead of the keystore on this machine.
+    pub kms: KmsArgs,
 }
 
 impl Subcommand for KmsCommand {
@@ -49,6 +52,7 @@ impl FromArgMatches for KmsCommand {
             operation,
             given: members.filter_map(|member| Some((member, given(member, matches)?))).collect(),
             input: matches.get_one::<String>(INPUT).cloned(),
+            kms: KmsArgs::from_arg_matches(matches)?,
         })
     }
 
@@ -105,7 +109,7 @@ fn subcommand(operation: &'static Operation) -> Command {
         .long(INPUT)
         .value_name("FILE")
         .help("A request as JSON, '-' for stdin; options change it");
-    command.arg(input)
+    KmsArgs::augment_args(command.arg(input))
 }
 
 fn option(member: &'static Member, name: String) -> Arg {

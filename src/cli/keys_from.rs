@@ -49,8 +49,17 @@ pub(super) enum KeysFrom {
 }
 
 impl KmsArgs {
-    /// The endpoint, if one is named: not connected yet.
+    /// The endpoint as a source of data keys, if one is named: not connected yet.
     pub(super) fn open_endpoint(&self) -> Result<Option<Arc<RemoteKeys>>, CliError> {
+        let Some(endpoint) = self.open_client()? else { return Ok(None) };
+        let grace = self.grace.map_or(GRACE, Duration::from_secs);
+        let keys = RemoteKeys::new(endpoint, grace)
+            .map_err(|error| CliError::new(Exit::General, error.to_string()))?;
+        Ok(Some(Arc::new(keys)))
+    }
+
+    /// A client of the endpoint, if one is named: not connected yet.
+    pub(super) fn open_client(&self) -> Result<Option<Endpoint>, CliError> {
         let Some(url) = &self.url else { return Ok(None) };
         let address = url.parse().map_err(|error| unusable(&error))?;
         let credentials =
@@ -62,11 +71,7 @@ impl KmsArgs {
             })?;
         let region = self.region.as_deref();
         let endpoint = Endpoint::new(address, region, credentials, self.ca.as_deref(), PATIENCE);
-        let endpoint = endpoint.map_err(|error| unusable(&error))?;
-        let grace = self.grace.map_or(GRACE, Duration::from_secs);
-        let keys = RemoteKeys::new(endpoint, grace)
-            .map_err(|error| CliError::new(Exit::General, error.to_string()))?;
-        Ok(Some(Arc::new(keys)))
+        endpoint.map(Some).map_err(|error| unusable(&error))
     }
 
     /// The same with paths that do not depend on the current directory.

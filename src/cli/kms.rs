@@ -1,4 +1,4 @@
-//! `kmsfs kms`: every operation of the AWS KMS API, on this keystore.
+//! `kmsfs kms`: every operation of the AWS KMS API, on this keystore or at an endpoint.
 
 use serde_json::Value;
 
@@ -7,6 +7,7 @@ use super::args_kms::KmsCommand;
 use super::exit::{CliError, Exit};
 use super::keystore;
 use super::output::Output;
+use crate::endpoint::{Endpoint, EndpointError};
 use crate::keystore::Caller;
 use crate::server::dispatch;
 use crate::server::service::Service;
@@ -14,7 +15,10 @@ use crate::server::service::Service;
 /// Asks, and prints the answer as JSON.
 pub(super) fn run(command: &KmsCommand, global: &Global, output: Output) -> Result<Exit, CliError> {
     let request = command.request().map_err(|problem| CliError::new(Exit::Usage, problem))?;
-    let answer = here(command.operation.name, &request, global)?;
+    let answer = match command.kms.open_client()? {
+        Some(endpoint) => there(&endpoint, command.operation.name, &request)?,
+        None => here(command.operation.name, &request, global)?,
+    };
     // What has nothing to tell prints nothing.
     if answer.as_object().is_some_and(|members| !members.is_empty()) {
         Output::Json.result(&answer, String::new);
@@ -38,6 +42,14 @@ fn here(operation: &str, request: &Value, global: &Global) -> Result<Value, CliE
         None => Ok(value),
         Some(name) => Err(refused(name, value["message"].as_str().unwrap_or(""))),
     }
+}
+
+/// The answer of a KMS at an endpoint, to the holder of the access key.
+fn there(endpoint: &Endpoint, operation: &str, request: &Value) -> Result<Value, CliError> {
+    endpoint.call(operation, request).map_err(|error| match &error {
+        EndpointError::Refused { name, message, .. } => refused(name, message),
+        _ => CliError::new(Exit::General, error.to_string()),
+    })
 }
 
 /// An exception of the API as an exit code and a message.

@@ -42,9 +42,10 @@ impl Service {
         Region { name: name.to_owned(), keystore }
     }
 
-    /// The keystore of a region that has one of its own.
-    pub(super) fn separate(&self, name: &str) -> Option<&Keystore> {
-        self.regions.get(name)
+    /// The keystore that is a region: one that was added for it, or the first if that is its region.
+    pub(super) fn keystore_of(&self, name: &str) -> Option<&Keystore> {
+        let is_it = |keystore: &&Keystore| keystore.region().is_ok_and(|own| own == name);
+        self.regions.get(name).or_else(|| Some(&self.first).filter(is_it))
     }
 }
 

@@ -150,13 +150,12 @@ fn metadata(call: &Call<'_>, key: &KeyMetadata) -> Result<Value, Fault> {
 }
 
 /// A key as the `KeyMetadata` of AWS KMS, in a region.
-fn metadata_in(region: &Region<'_>, key: &KeyMetadata) -> Result<Value, Fault> {
+pub(super) fn metadata_in(region: &Region<'_>, key: &KeyMetadata) -> Result<Value, Fault> {
     let mut shown = wire::value(key)?;
     shown["AWSAccountId"] = ACCOUNT.into();
     shown["Arn"] = region.key_arn(key.key_id).into();
     shown["KeyManager"] = "CUSTOMER".into();
     shown["CustomerMasterKeySpec"] = shown["KeySpec"].clone();
-    shown["MultiRegion"] = key.key_id.is_multi_region().into();
     let (member, algorithms) = algorithms(key.key_spec, key.key_usage);
     shown[member] = algorithms;
     shown["CurrentKeyMaterialId"] = match key.key_spec {

@@ -17,6 +17,7 @@ mod keys;
 mod mac;
 mod policies;
 mod refused;
+mod replicas;
 mod rotation;
 mod sign;
 mod tags;
@@ -33,6 +34,7 @@ pub(super) const ALL: &[&[Operation]] = &[
     mac::OPERATIONS,
     policies::OPERATIONS,
     refused::OPERATIONS,
+    replicas::OPERATIONS,
     rotation::OPERATIONS,
     sign::OPERATIONS,
     tags::OPERATIONS,

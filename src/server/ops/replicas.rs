@@ -1,0 +1,89 @@
+//! Multi-Region keys: the same key in the keystores of several regions.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::keys::metadata_in;
+use super::policies::lockout;
+use super::tags::{Tag, tag_list, tag_map};
+use super::{Call, Fault, KEY_ID, Member, Operation, shapes};
+use crate::keystore::{Keystore, ReplicaProperties};
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: "ReplicateKey",
+        about: "Make a replica of a multi-Region key in another region that is served",
+        members: &[
+            KEY_ID,
+            Member::needed("ReplicaRegion", &shapes::REGION),
+            Member::optional("Policy", &shapes::POLICY),
+            Member::optional("BypassPolicyLockoutSafetyCheck", &shapes::FLAG),
+            Member::optional("Description", &shapes::DESCRIPTION),
+            Member::optional("Tags", &shapes::TAGS),
+        ],
+        run: replicate_key,
+    },
+    Operation {
+        name: "UpdatePrimaryRegion",
+        about: "Let a replica and its primary key change places",
+        members: &[KEY_ID, Member::needed("PrimaryRegion", &shapes::REGION)],
+        run: update_primary_region,
+    },
+];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ReplicateRequest {
+    replica_region: String,
+    policy: Option<String>,
+    #[serde(default)]
+    bypass_policy_lockout_safety_check: bool,
+    description: Option<String>,
+    #[serde(default)]
+    tags: Vec<Tag>,
+}
+
+fn replicate_key(call: &Call<'_>) -> Result<Value, Fault> {
+    let asked: ReplicateRequest = call.read()?;
+    let key = call.key_id()?;
+    let region = call.service.region(Some(&asked.replica_region));
+    let destination = other(call, &asked.replica_region)?;
+    let properties = ReplicaProperties {
+        description: Some(asked.description.unwrap_or_default()),
+        tags: Some(tag_map(asked.tags)?),
+        default_policy: true,
+    };
+    let made = call.keystore.replicate_key_into(key, &destination, properties, call.now)?;
+    if let Some(policy) = asked.policy {
+        let check = lockout(asked.bypass_policy_lockout_safety_check);
+        destination.put_key_policy(&key.into(), &region.inward(&policy), check)?;
+    }
+    Ok(json!({
+        "ReplicaKeyMetadata": metadata_in(&region, &made.metadata)?,
+        "ReplicaPolicy": region.outward(&destination.get_key_policy(&key.into())?),
+        "ReplicaTags": tag_list(&destination.list_resource_tags(&key.into())?),
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PrimaryRequest {
+    primary_region: String,
+}
+
+fn update_primary_region(call: &Call<'_>) -> Result<Value, Fault> {
+    let asked: PrimaryRequest = call.read()?;
+    let key = call.key_id()?;
+    let destination = other(call, &asked.primary_region)?;
+    call.keystore.update_primary_region_in(key, &destination, call.now)?;
+    Ok(Value::Null)
+}
+
+/// The keystore of another region, acting for the same caller.
+/// Errors: `UnsupportedOperationException` for a region that has no keystore of its own.
+fn other(call: &Call<'_>, region: &str) -> Result<Keystore, Fault> {
+    let keystore = call.service.keystore_of(region).ok_or_else(|| {
+        Fault::unsupported(format!("The region {region} is not served by a keystore of its own."))
+    })?;
+    Ok(keystore.acting_for(call.keystore.caller().clone()))
+}
