@@ -93,21 +93,23 @@ impl Keystore {
         })
     }
 
-    /// Moves a name to another key of the same kind.
-    /// Errors: `AliasNotFound`, `KeyNotFound`, `InvalidState`, `LimitExceeded`.
+    /// Moves a name to another key of the same kind and use.
+    /// Errors: `AliasNotFound`, `KeyNotFound`, `InvalidState`, `LimitExceeded`, `Validation`.
     pub fn update_alias(
         &self,
         name: &AliasName,
         key: KeyId,
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
-        self.edit(Action::UpdateAlias, &key.into(), Operation::Metadata, |writer, key, _| {
+        self.edit(Action::UpdateAlias, &key.into(), Operation::Metadata, |writer, key, to| {
             access::authorise_alias(writer, &self.caller, Action::UpdateAlias, name)?;
             let id = writer.root().lookup(name.as_str());
             let record = writer.get::<AliasRecord>(&id)?;
             let mut record = record.ok_or_else(|| KeystoreError::AliasNotFound(name.clone()))?;
-            if AliasRecord::target(writer, name)? != key {
+            let old = AliasRecord::target(writer, name)?;
+            if old != key {
                 check_quota(writer, key)?;
+                check_kind(&KeyRecord::find(writer, old)?, to)?;
             }
             record.updated = now.into();
             writer.put(&id, Some(key), &record)
@@ -152,6 +154,19 @@ impl Keystore {
         entries.sort_by(|a, b| a.alias_name.cmp(&b.alias_name));
         Ok(entries)
     }
+}
+
+/// Whoever uses a name must be able to go on with the new key: both symmetric, or both asymmetric,
+/// or both for MACs, and for the same use.
+/// Errors: `Validation`.
+fn check_kind(from: &KeyRecord, to: &KeyRecord) -> Result<(), KeystoreError> {
+    if from.usage == to.usage && from.spec.is_asymmetric() == to.spec.is_asymmetric() {
+        return Ok(());
+    }
+    Err(KeystoreError::Validation(format!(
+        "Alias cannot be changed from a key of usage {} and spec {} to one of usage {} and spec {}.",
+        from.usage, from.spec, to.usage, to.spec
+    )))
 }
 
 fn check_quota(reader: &Reader<'_>, key: KeyId) -> Result<(), KeystoreError> {

@@ -7,6 +7,7 @@ use super::keys::metadata_in;
 use super::policies::lockout;
 use super::tags::{Tag, tag_list, tag_map};
 use super::{Call, Fault, KEY_ID, Member, Operation, shapes};
+use crate::id::KeyId;
 use crate::keystore::{Keystore, ReplicaProperties};
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -77,6 +78,19 @@ fn update_primary_region(call: &Call<'_>) -> Result<Value, Fault> {
     let destination = other(call, &asked.primary_region)?;
     call.keystore.update_primary_region_in(key, &destination, call.now)?;
     Ok(Value::Null)
+}
+
+/// Gives the replicas of a primary key its new material, where their keystores are served here. A
+/// replica that cannot be reached gets it by the next synchronisation.
+pub(super) fn sync(call: &Call<'_>, key: KeyId) {
+    let owner = call.region.keystore;
+    let known = owner.describe_key(&key.into()).ok().and_then(|key| key.multi_region_configuration);
+    for replica in known.into_iter().flat_map(|known| known.replica_keys) {
+        let Some(destination) = call.service.keystore_of(&replica.region) else { continue };
+        if let Err(error) = owner.sync_replica_in(key, destination, call.now) {
+            log::warn!("the replica of {key} in {} has the old material: {error}", replica.region);
+        }
+    }
 }
 
 /// The keystore of another region, acting for the same caller.

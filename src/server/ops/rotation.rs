@@ -69,6 +69,7 @@ fn key_rotation_status(call: &Call<'_>) -> Result<Value, Fault> {
 fn rotate_key_on_demand(call: &Call<'_>) -> Result<Value, Fault> {
     let key = call.key_id()?;
     call.keystore.rotate_key_on_demand(&key.into(), call.now)?;
+    super::replicas::sync(call, key);
     Ok(json!({ "KeyId": key.to_string() }))
 }
 
