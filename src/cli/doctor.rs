@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::Global;
-use super::doctor_machine as machine;
 use super::exit::{CliError, Exit};
 use super::output::{Output, count};
+use super::{doctor_access as access, doctor_machine as machine};
 use super::{key, keystore, unlock};
 use crate::id::KeyId;
 use crate::keystore::audit::AuditMode;
@@ -91,10 +91,12 @@ pub(super) fn run(global: &Global, output: Output) -> Result<Exit, CliError> {
 
 type Check = fn(&Keystore, &mut Findings) -> Result<(), CliError>;
 
-const CHECKS: [(&str, Check); 6] = [
+const CHECKS: [(&str, Check); 8] = [
     ("keystore", rows),
     ("rotation", rotation),
     ("deletion", deletion),
+    ("policies", access::policies),
+    ("access-keys", access::access_keys),
     ("recovery", recovery),
     ("audit", audit),
     ("vaults", vaults),

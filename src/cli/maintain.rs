@@ -27,6 +27,8 @@ struct Summary {
     /// Keys with imported material that was deleted on its date.
     expired: Vec<String>,
     destroyed: Vec<String>,
+    /// Grants that had ended.
+    grants: usize,
     /// Keys whose destruction waits until somebody confirms the time.
     held: Vec<String>,
     scanned: Vec<String>,
@@ -65,6 +67,10 @@ fn by_date(keystore: &Keystore, done: &mut Summary) {
     match keystore.expire_imported(now) {
         Ok(expired) => done.expired = expired.iter().map(|(key, _)| key.to_string()).collect(),
         Err(error) => done.failed.push(format!("expiry of imported key material: {error}")),
+    }
+    match keystore.drop_expired_grants(now) {
+        Ok(ended) => done.grants = ended,
+        Err(error) => done.failed.push(format!("grants that ended: {error}")),
     }
     match keystore.delete_expired(now, ClockTrust::Steps) {
         Ok(expired) => {
@@ -180,9 +186,11 @@ impl Follower {
 impl Summary {
     fn in_words(&self) -> String {
         let mut lines = vec![format!(
-            "{} rotated, {} destroyed, {} looked into, {} re-wrapped",
+            "{} rotated, {} expired, {} destroyed, {} ended, {} looked into, {} re-wrapped",
             count(self.rotated.len() as u64, "key"),
+            count(self.expired.len() as u64, "import"),
             count(self.destroyed.len() as u64, "key"),
+            count(self.grants as u64, "grant"),
             count(self.scanned.len() as u64, "vault"),
             self.rewrapped.len(),
         )];

@@ -22,6 +22,7 @@ mod cat;
 mod chores;
 mod create;
 mod doctor;
+mod doctor_access;
 mod doctor_machine;
 mod exit;
 mod failure;
