@@ -23,11 +23,18 @@ pub(super) fn start(verbose: u8) {
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         PREFIX.store(JOURNAL, Ordering::Relaxed);
     }
+    let quiet = level < LevelFilter::Info;
     let started = env_logger::Builder::new()
         .filter_level(LevelFilter::Off)
         .filter_module("kmsfs", level)
-        .format(|out, record| {
-            match PREFIX.load(Ordering::Relaxed) {
+        .filter_module("kmsfs::keystore::audit", level.max(LevelFilter::Info))
+        .format(move |out, record| {
+            let prefix = PREFIX.load(Ordering::Relaxed);
+            // Signed places of the audit log are for a log that somebody keeps, not for a terminal.
+            if quiet && prefix == PLAIN && record.level() > Level::Warn {
+                return Ok(());
+            }
+            match prefix {
                 JOURNAL => write!(out, "<{}>", severity(record.level()))?,
                 SYSLOG => write!(out, "<{}>", DAEMON << 3 | severity(record.level()))?,
                 _ => {}

@@ -444,8 +444,7 @@ fn processes_write_at_once_die_by_kill_9_and_leave_a_whole_log() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut told =
-            lines.by_ref().filter_map(Result::ok).filter(|line| line.contains("did one"));
+        let mut told = lines.by_ref().map_while(Result::ok).filter(|line| line.contains("did one"));
         let mut count = told.by_ref().take(5).count();
         for _ in 0..20 {
             f.keystore.encrypt(&by_id(key), b"x", &EncryptionContext::new()).unwrap();
