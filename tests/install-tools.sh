@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests drive: programs from the distribution (Debian or Ubuntu) and two test
-# suites from crates.io, which go into target/tools. Does nothing where everything is there.
+# Installs what the tests drive: programs from the distribution (Debian or Ubuntu), two test suites
+# from crates.io and programs from PyPI, which go into target/tools. Does nothing where everything
+# is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,9 @@ wanted=(
     fusermount3:fuse3 setfacl:acl setfattr:attr sqlite3:sqlite3 rsync:rsync git:git tar:tar
     python3:python3 mkfs.ext4:e2fsprogs setpriv:util-linux mount:mount restic:restic
     borg:borgbackup fio:fio openssl:openssl strace:strace softhsm2-util:softhsm2 pkcs11-tool:opensc
+    ip:iproute2 nsenter:util-linux curl:curl
 )
+python3 -c 'import ensurepip' 2>/dev/null || wanted+=(no-such-program:python3-venv)
 missing=()
 for entry in "${wanted[@]}"; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
@@ -36,3 +39,13 @@ install_suite() { # crate version
 install_suite pjdfstest 0.2.2
 install_suite fsx 0.3.2
 rm -rf "$tools/build"
+
+# From PyPI, in an environment of its own. moto stands in for AWS KMS.
+packages=(
+    'moto[server]==5.2.1'
+)
+if [ "$(cat "$tools/venv/packages" 2>/dev/null)" != "${packages[*]}" ]; then
+    python3 -m venv "$tools/venv"
+    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
+    echo "${packages[*]}" > "$tools/venv/packages"
+fi

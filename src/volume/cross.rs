@@ -30,9 +30,9 @@ impl Volume {
     /// of the new key can read the file then, so the caller needs the permissions of ReEncrypt.
     pub(super) fn share_key(&self, ino: u64, to: KeyId, caller: Caller) -> Result<()> {
         let opened = self.open_briefly(ino)?;
-        if let Some((from, file)) = opened.file().identity_now().filter(|(from, _)| *from != to) {
-            self.gate.allow(caller, Action::ReEncryptFrom, from, About::File(file))?;
-            self.gate.allow(caller, Action::ReEncryptTo, to, About::File(file))?;
+        if let Some(subject) = opened.file().subject().filter(|subject| subject.key != to) {
+            self.gate.allow(caller, Action::ReEncryptFrom, subject.into())?;
+            self.gate.allow(caller, Action::ReEncryptTo, About { key: to, ..subject.into() })?;
         }
         let keyring = &self.keyring;
         let shared = opened.file().content().rewrap(|header| {
@@ -63,7 +63,11 @@ impl Volume {
         })?;
         file.set_policy(FilePolicy { create: to, accepted: vec![to] });
         if settled {
-            file.set_key(to);
+            if let Some(header) = file.content().header()
+                && let Some(recipient) = header.recipients.first()
+            {
+                file.set_recipient(recipient);
+            }
             file.sync()?;
             file.content().scrub()?;
         }

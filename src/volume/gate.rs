@@ -8,65 +8,59 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::answers::{Answer, Answers, Question};
 use super::error::{Result, VolumeError};
 use super::keyring::Keyring;
 use super::tree::Caller;
 use super::user::User;
-use crate::id::{FileId, KeyId};
-use crate::keystore::{self, Action, Keystore, KeystoreError};
+use crate::id::{FileId, KeyId, MaterialId};
+use crate::keystore::audit::FileOpen;
+use crate::keystore::{Action, Keystore, KeystoreError};
 
-/// Answers remembered at most.
-const MOST_ANSWERS: usize = 16_384;
+/// The same refusal is written down once in this time.
+const REFUSED_AGAIN: Duration = Duration::from_secs(1);
+/// Refusals remembered for that at most.
+const MOST_REFUSALS: usize = 4096;
 
 /// Decides, and remembers.
 pub(super) struct Gate {
     keyring: Arc<Keyring>,
-    answers: RwLock<Answers>,
+    answers: Answers,
     handles: Mutex<HashMap<u64, Weak<Admission>>>,
     next_handle: AtomicU64,
     reviewed: Mutex<Reviewed>,
+    refusals: Mutex<HashMap<(u32, About), Instant>>,
 }
 
-/// What was answered since the last change.
-#[derive(Default)]
-struct Answers {
-    changes: u64,
-    allowed: HashMap<Question, bool>,
-    /// The first date on which one of them may change.
-    until: Option<SystemTime>,
-}
-
+/// The counts at the last review.
 #[derive(Default)]
 struct Reviewed {
     keystore: u64,
     changes: u64,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Question {
-    uid: u32,
-    groups: Vec<u32>,
-    action: Action,
-    key: KeyId,
-    about: About,
+/// What permissions on a file are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subject {
+    pub(super) key: KeyId,
+    pub(super) material: MaterialId,
+    pub(super) file: FileId,
 }
 
-/// What an answer is about.
+/// The subject of an open file; nothing before it has contents.
+pub(super) type SubjectCell = Mutex<Option<Subject>>;
+
+/// What one use of a key is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum About {
-    /// It is the same for all files under the key.
-    AnyFile,
-    /// A file that is about to be made.
-    NewFile,
-    /// One file.
-    File(FileId),
+pub(super) struct About {
+    pub(super) key: KeyId,
+    pub(super) material: Option<MaterialId>,
+    /// `None` for a file that is about to be made.
+    pub(super) file: Option<FileId>,
 }
-
-/// What permissions on a file are about; nothing before it has contents.
-pub(super) type Identity = Mutex<Option<(KeyId, FileId)>>;
 
 /// The right of one user to use one open file.
 pub(super) struct Admission {
@@ -75,7 +69,7 @@ pub(super) struct Admission {
     ino: u64,
     user: User,
     action: Action,
-    file: Arc<Identity>,
+    subject: Arc<SubjectCell>,
     /// The count of changes when it was last found good; 0 for never.
     good: AtomicU64,
     refused: AtomicBool,
@@ -91,10 +85,11 @@ impl Gate {
     pub(super) fn new(keyring: Arc<Keyring>) -> Arc<Self> {
         Arc::new(Self {
             keyring,
-            answers: RwLock::default(),
+            answers: Answers::default(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             reviewed: Mutex::default(),
+            refusals: Mutex::default(),
         })
     }
 
@@ -104,7 +99,7 @@ impl Gate {
     /// `Denied`; `Keystore` when the audit log is required and cannot be written.
     pub(super) fn admit(
         self: &Arc<Self>,
-        (ino, file): (u64, Arc<Identity>),
+        (ino, subject): (u64, Arc<SubjectCell>),
         action: Action,
         caller: Caller,
     ) -> Result<Option<Arc<Admission>>> {
@@ -117,7 +112,7 @@ impl Gate {
             ino,
             user: User::new(caller),
             action,
-            file,
+            subject,
             good: AtomicU64::new(0),
             refused: AtomicBool::new(false),
         });
@@ -130,20 +125,12 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Self::admit`].
-    pub(super) fn allow(
-        &self,
-        caller: Caller,
-        action: Action,
-        key: KeyId,
-        about: About,
-    ) -> Result<()> {
+    pub(super) fn allow(&self, caller: Caller, action: Action, about: About) -> Result<()> {
         let Some(keystore) = self.keystore() else { return Ok(()) };
         let user = User::new(caller);
-        let allowed = self.is_allowed(keystore, &user, action, (key, about))?;
-        if !allowed || about != About::NewFile {
-            note(keystore, &user, action, (key, about), allowed)?;
-        }
-        if allowed { Ok(()) } else { Err(VolumeError::Denied(key)) }
+        let answer = self.ask(keystore, &user, action, about)?;
+        self.note(keystore, &user, action, about, &answer)?;
+        answer.denied.map_or(Ok(()), |_| Err(VolumeError::Denied(about.key)))
     }
 
     /// Looks whether answers may have changed, and asks again for every open handle. Returns the
@@ -152,7 +139,7 @@ impl Gate {
         let Some(keystore) = self.keystore() else { return Vec::new() };
         let mut reviewed = self.reviewed.lock().unwrap_or_else(PoisonError::into_inner);
         let now = keystore.changes();
-        if now != reviewed.keystore || self.is_due(SystemTime::now()) {
+        if now != reviewed.keystore || self.answers.is_due(SystemTime::now()) {
             reviewed.keystore = now;
             self.keyring.permissions_changed();
         }
@@ -168,72 +155,84 @@ impl Gate {
         lost.map(|handle| handle.ino).collect()
     }
 
-    fn is_due(&self, now: SystemTime) -> bool {
-        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
-        answers.until.is_some_and(|until| until <= now)
-    }
-
-    fn is_allowed(
+    /// What the keystore says, now or a moment ago.
+    fn ask(
         &self,
         keystore: &Keystore,
         user: &User,
         action: Action,
-        (key, about): (KeyId, About),
-    ) -> Result<bool> {
-        let groups = if names_groups(keystore) {
+        about: About,
+    ) -> Result<Answer> {
+        let changes = self.keyring.changes();
+        let groups = if keystore.names_groups().map_err(unreadable)? {
             // Without them a denial of a group would be missed.
-            let Some(groups) = user.groups() else { return Ok(false) };
+            let Some(groups) = user.groups() else { return Ok(Answer::unknown_groups()) };
             groups.to_vec()
         } else {
             Vec::new()
         };
-        let changes = self.keyring.changes();
-        let mut question = Question { uid: user.uid(), groups, action, key, about: About::AnyFile };
-        if let Some(known) = self.known(changes, &mut question, about) {
+        let mut question = Question::about_all_files(user.uid(), groups, action, about.key);
+        if let Some(known) = self.answers.find(changes, &mut question, about.file) {
             return Ok(known);
         }
         let asker = user.as_caller(question.groups.clone());
-        let context = self.keyring.file_context(about.file());
-        let verdict = match permits(keystore, asker, action, key, &context) {
+        let context = self.keyring.file_context(about.file);
+        let verdict = match keystore.acting_for(asker).authorise(action, about.key, &context) {
             Ok(verdict) => verdict,
             Err(KeystoreError::KeyNotFound(key)) => return Err(VolumeError::KeyUnusable(key)),
-            Err(error) => return Err(VolumeError::Keystore(Box::new(error))),
+            Err(error) => return Err(unreadable(error)),
         };
-        if !verdict.allowed {
-            log::warn!("user {} is denied {} on KMS key {key}", user.uid(), action.permission());
+        if verdict.denied.is_some() {
+            let permission = action.permission();
+            log::warn!("user {} is denied {permission} on KMS key {}", user.uid(), about.key);
         }
-        question.about = if verdict.any_context { About::AnyFile } else { about };
-        self.remember(changes, question, &verdict);
-        Ok(verdict.allowed)
+        // An answer about a file without an id holds for nothing else.
+        if verdict.any_context || about.file.is_some() {
+            question.file = if verdict.any_context { None } else { about.file };
+            let still = || self.keyring.changes() == changes;
+            self.answers.keep(changes, question, &verdict, still);
+        }
+        Ok(Answer::from(verdict))
     }
 
-    /// Looks for an answer that holds for all files, and then for this one.
-    fn known(&self, changes: u64, question: &mut Question, about: About) -> Option<bool> {
-        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
-        if answers.changes != changes {
-            return None;
-        }
-        if let Some(allowed) = answers.allowed.get(question) {
-            return Some(*allowed);
-        }
-        question.about = about;
-        answers.allowed.get(question).copied()
-    }
-
-    fn remember(&self, changes: u64, question: Question, verdict: &Verdict) {
-        let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
-        if answers.changes != changes {
-            if self.keyring.changes() != changes {
-                // Asked before the last change: nothing to go by.
-                return;
+    /// Writes down an open, or that it was refused.
+    fn note(
+        &self,
+        keystore: &Keystore,
+        user: &User,
+        action: Action,
+        about: About,
+        answer: &Answer,
+    ) -> Result<()> {
+        let open = FileOpen { action, key: about.key, material: about.material, file: about.file };
+        let groups = user.known_groups().to_vec();
+        let keystore = keystore.acting_for(user.as_caller(groups));
+        let written = match &answer.denied {
+            // A file that is about to be made is written down when it has an id.
+            None if about.file.is_none() => Ok(()),
+            None => keystore.record_open(&open),
+            Some(_) if self.was_refused_a_moment_ago(user, about) => Ok(()),
+            Some(words) => {
+                let why = KeystoreError::AccessDenied(words.to_string());
+                keystore.record_refused_open(&open, &why)
             }
-            *answers = Answers { changes, ..Answers::default() };
+        };
+        written.map_err(unreadable)
+    }
+
+    /// A loop of refused opens must not fill the log.
+    fn was_refused_a_moment_ago(&self, user: &User, about: About) -> bool {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.len() >= MOST_REFUSALS {
+            refusals.retain(|_, at| at.elapsed() < REFUSED_AGAIN);
         }
-        if answers.allowed.len() >= MOST_ANSWERS {
-            answers.allowed.clear();
+        let now = Instant::now();
+        let before = refusals.get(&(user.uid(), about));
+        if before.is_some_and(|at| now.duration_since(*at) < REFUSED_AGAIN) {
+            return true;
         }
-        answers.allowed.insert(question, verdict.allowed);
-        answers.until = [answers.until, verdict.until].into_iter().flatten().min();
+        refusals.insert((user.uid(), about), now);
+        false
     }
 
     fn keystore(&self) -> Option<&Keystore> {
@@ -251,27 +250,25 @@ impl Admission {
     /// # Errors
     /// As [`Gate::admit`].
     pub(super) fn check(&self) -> Result<()> {
-        let changes = self.gate.keyring.changes();
+        let gate = &self.gate;
+        let changes = gate.keyring.changes();
         let good = self.good.load(Ordering::Acquire);
         if good == changes {
             return Ok(());
         }
-        let Some(keystore) = self.gate.keystore() else { return Ok(()) };
+        let Some(keystore) = gate.keystore() else { return Ok(()) };
         // A file without contents has no key, and nothing to be kept from anybody.
-        let Some((key, file)) = *self.file.lock().unwrap_or_else(PoisonError::into_inner) else {
-            return Ok(());
-        };
-        let about = About::File(file);
-        let allowed = self.gate.is_allowed(keystore, &self.user, self.action, (key, about))?;
-        let was_refused = self.refused.swap(!allowed, Ordering::Relaxed);
-        if !allowed {
-            if !was_refused {
-                note(keystore, &self.user, self.action, (key, about), allowed)?;
-            }
-            return Err(VolumeError::Denied(key));
+        let subject = *self.subject.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(about) = subject.map(About::from) else { return Ok(()) };
+        let answer = gate.ask(keystore, &self.user, self.action, about)?;
+        let denied = answer.denied.is_some();
+        let was_refused = self.refused.swap(denied, Ordering::Relaxed);
+        // An open is written down once, and so is the end of its permission.
+        if (denied && !was_refused) || (!denied && good == 0) {
+            gate.note(keystore, &self.user, self.action, about, &answer)?;
         }
-        if good == 0 {
-            note(keystore, &self.user, self.action, (key, about), allowed)?;
+        if denied {
+            return Err(VolumeError::Denied(about.key));
         }
         self.good.store(changes, Ordering::Release);
         Ok(())
@@ -285,41 +282,19 @@ impl Drop for Admission {
 }
 
 impl About {
-    fn file(self) -> Option<FileId> {
-        match self {
-            Self::File(file) => Some(file),
-            Self::AnyFile | Self::NewFile => None,
-        }
+    /// A file that will get this key.
+    pub(super) fn new_file(key: KeyId) -> Self {
+        Self { key, material: None, file: None }
     }
 }
 
-/// What the keystore says.
-struct Verdict {
-    allowed: bool,
-    any_context: bool,
-    until: Option<SystemTime>,
+impl From<Subject> for About {
+    fn from(subject: Subject) -> Self {
+        let Subject { key, material, file } = subject;
+        Self { key, material: Some(material), file: Some(file) }
+    }
 }
 
-fn permits(
-    _keystore: &Keystore,
-    _asker: keystore::Caller,
-    _action: Action,
-    _key: KeyId,
-    _context: &keystore::EncryptionContext,
-) -> Result<Verdict, KeystoreError> {
-    Ok(Verdict { allowed: true, any_context: true, until: None })
-}
-
-fn names_groups(_keystore: &Keystore) -> bool {
-    false
-}
-
-fn note(
-    _keystore: &Keystore,
-    _user: &User,
-    _action: Action,
-    _subject: (KeyId, About),
-    _allowed: bool,
-) -> Result<()> {
-    Ok(())
+fn unreadable(error: KeystoreError) -> VolumeError {
+    VolumeError::Keystore(Box::new(error))
 }

@@ -5,6 +5,7 @@
 //! session that holds the vault. A background thread syncs what stays dirty, seals what is closed
 //! and watches the keystore (`upkeep`, `revoke`).
 
+mod answers;
 pub mod attr;
 pub mod backing;
 mod check;

@@ -147,7 +147,7 @@ impl Volume {
         let dir = self.dir(parent)?;
         let name = BackingName::new(&dir, name)?;
         let (action, key) = (Action::GenerateDataKey, dir.descriptor()?.policy);
-        self.gate.allow(new.caller, action, key, About::NewFile)?;
+        self.gate.allow(new.caller, action, About::new_file(key))?;
         let fd = self.make_file(&dir, &name, new)?;
         let stat = fstat(&fd)?;
         let ino = self.tree.inodes.shown(stat.st_ino);
@@ -155,7 +155,7 @@ impl Volume {
         match self.files.adopt(ino, fd, &policy_of(&dir)?) {
             Ok(file) => {
                 let admission =
-                    self.gate.admit((ino, file.identity().clone()), action, new.caller)?;
+                    self.gate.admit((ino, file.subject_cell().clone()), action, new.caller)?;
                 let handle = FileHandle { admission, ..FileHandle::new(ino, file) };
                 Ok((self.shown_attr(ino, &stat)?, handle))
             }
@@ -211,11 +211,11 @@ impl Volume {
     /// # Errors
     /// `Denied`.
     pub(super) fn allow_use(&self, file: &File, access: Access, caller: Caller) -> Result<()> {
-        let action = action_for(file, access);
-        match file.identity_now() {
-            Some((key, id)) => self.gate.allow(caller, action, key, About::File(id)),
+        match file.subject() {
+            Some(subject) => self.gate.allow(caller, Action::Decrypt, subject.into()),
             None if access == Access::ReadWrite => {
-                self.gate.allow(caller, action, file.first_key(), About::NewFile)
+                let about = About::new_file(file.first_key());
+                self.gate.allow(caller, Action::GenerateDataKey, about)
             }
             None => Ok(()),
         }
@@ -229,10 +229,10 @@ impl Volume {
         caller: Caller,
     ) -> Result<Option<Arc<Admission>>> {
         // Who will write the first contents needs the permission now: a write must not fail later.
-        if action == Action::GenerateDataKey && file.identity_now().is_none() {
-            self.gate.allow(caller, action, file.first_key(), About::NewFile)?;
+        if action == Action::GenerateDataKey {
+            self.gate.allow(caller, action, About::new_file(file.first_key()))?;
         }
-        self.gate.admit((ino, file.identity().clone()), action, caller)
+        self.gate.admit((ino, file.subject_cell().clone()), action, caller)
     }
 
     /// Opens a file for the length of one call.
@@ -312,7 +312,7 @@ impl Volume {
 
 /// A file without contents has no key yet: who may write it makes one.
 fn action_for(file: &File, access: Access) -> Action {
-    if access == Access::ReadWrite && file.identity_now().is_none() {
+    if access == Access::ReadWrite && file.subject().is_none() {
         Action::GenerateDataKey
     } else {
         Action::Decrypt

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::backing::BackingFile;
 use super::content::{Access, Content, KeySource, Marks, Shared};
 use super::error::{Result, VolumeError};
-use super::gate::Identity;
+use super::gate::{Subject, SubjectCell};
 use super::keyring::{Keyring, Purpose};
 use super::times::{ShownTimes, TimedFile};
 use crate::crypto::random;
@@ -74,7 +74,7 @@ struct Slot {
 struct FileKeySource {
     keyring: Arc<Keyring>,
     policy: Mutex<FilePolicy>,
-    identity: Arc<Identity>,
+    subject: Arc<SubjectCell>,
 }
 
 impl std::fmt::Debug for OpenFiles {
@@ -269,7 +269,7 @@ impl OpenFiles {
         let source = Arc::new(FileKeySource {
             keyring: self.keyring.clone(),
             policy: Mutex::new(policy.clone()),
-            identity: Arc::default(),
+            subject: Arc::default(),
         });
         let marks = self.lock().parked.remove(&ino);
         let shared = self.shared.clone();
@@ -387,24 +387,24 @@ impl File {
 
     /// The KMS key that the header names, once there is a header.
     pub fn key(&self) -> Option<KeyId> {
-        self.identity_now().map(|(key, _)| key)
+        self.subject().map(|subject| subject.key)
     }
 
-    /// A re-wrap brought the file under another key.
-    pub(super) fn set_key(&self, key: KeyId) {
-        if let Some((_, file)) = self.identity_now() {
-            self.source.identify(key, file);
+    /// A re-wrap brought the file under another key or material.
+    pub(super) fn set_recipient(&self, recipient: &Recipient) {
+        if let Some(subject) = self.subject() {
+            self.source.note(recipient, subject.file);
         }
     }
 
     /// What permissions on the file are about, kept up to date.
-    pub(super) fn identity(&self) -> &Arc<Identity> {
-        &self.source.identity
+    pub(super) fn subject_cell(&self) -> &Arc<SubjectCell> {
+        &self.source.subject
     }
 
     /// What they are about now; `None` before the file has contents.
-    pub(super) fn identity_now(&self) -> Option<(KeyId, FileId)> {
-        *self.source.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn subject(&self) -> Option<Subject> {
+        *self.source.subject.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The key that the file gets with its first contents.
@@ -441,11 +441,12 @@ impl FileKeySource {
     }
 
     /// Notes what permissions on the file are about. Who has it open is asked again if that changes.
-    fn identify(&self, key: KeyId, file: FileId) {
-        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = identity.replace((key, file));
+    fn note(&self, recipient: &Recipient, file: FileId) {
+        let (key, material) = (recipient.key, recipient.material);
+        let mut subject = self.subject.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = subject.replace(Subject { key, material, file });
         // A new file id under the same key is the same user's file, cut to nothing and written anew.
-        if before.is_some_and(|(before, _)| before != key) {
+        if before.is_some_and(|before| before.key != key) {
             self.keyring.permissions_changed();
         }
     }
@@ -456,7 +457,7 @@ impl KeySource for FileKeySource {
         let key = self.first_key();
         let file = FileId::from_bytes(random::id16()?);
         let (dek, recipient) = self.keyring.generate(key, Purpose::File(file))?;
-        self.identify(key, file);
+        self.note(&recipient, file);
         Ok((file, dek, recipient))
     }
 
@@ -473,7 +474,7 @@ impl KeySource for FileKeySource {
             );
             return Err(VolumeError::ForeignKey { found });
         };
-        self.identify(recipient.key, claims.file);
+        self.note(recipient, claims.file);
         self.keyring.unwrap(recipient, Purpose::File(claims.file))
     }
 }

@@ -237,7 +237,7 @@ impl Run<'_> {
         if let Some(header) = file.content().header()
             && let Some(recipient) = header.recipients.first()
         {
-            file.set_key(recipient.key);
+            file.set_recipient(recipient);
             let accepted = vec![recipient.key, descriptor.policy];
             file.set_policy(FilePolicy { create: descriptor.policy, accepted });
         }

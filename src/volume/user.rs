@@ -28,6 +28,11 @@ impl User {
         self.groups.get_or_init(|| read_groups(self.caller)).as_deref()
     }
 
+    /// The groups, if they had to be read.
+    pub(super) fn known_groups(&self) -> &[u32] {
+        self.groups.get().and_then(|groups| groups.as_deref()).unwrap_or_default()
+    }
+
     /// The user as the keystore's caller.
     pub(super) fn as_caller(&self, groups: Vec<u32>) -> keystore::Caller {
         keystore::Caller::on_mount(self.caller.uid, groups)

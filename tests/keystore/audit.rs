@@ -268,7 +268,7 @@ fn opens_of_a_file_are_counted_together_and_refusals_are_not() {
         action: Action::Decrypt,
         key,
         material: None,
-        file: FileId::from_bytes([file; 16]),
+        file: Some(FileId::from_bytes([file; 16])),
     };
     let user = f.keystore.acting_for(Caller::on_mount(1000, vec![1000]));
     for _ in 0..50 {
@@ -366,7 +366,7 @@ fn a_required_log_that_cannot_be_written_refuses_everything_and_changes_nothing(
             action: Action::Decrypt,
             key,
             material: None,
-            file: FileId::from_bytes([1; 16]),
+            file: Some(FileId::from_bytes([1; 16])),
         }),
     ] {
         let error = refused.unwrap_err();

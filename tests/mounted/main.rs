@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
+mod access;
 mod apps;
 mod backup;
 mod crash;
@@ -20,5 +21,6 @@ mod metadata;
 mod model;
 mod pjdfstest;
 mod random;
+mod remote;
 mod secrecy;
 mod tamper;

@@ -27,8 +27,8 @@ pub struct FileOpen {
     pub key: KeyId,
     /// The material of the key, if it was looked at.
     pub material: Option<MaterialId>,
-    /// The file.
-    pub file: FileId,
+    /// The file; none if it was refused before there was one.
+    pub file: Option<FileId>,
 }
 
 /// What GetKeyLastUsage answers. Serialises with AWS's member names.
@@ -190,7 +190,7 @@ impl Keystore {
         let key = OpenKey {
             principal: self.caller.principal.arn().into(),
             operation: open.action.as_str(),
-            file: *open.file.as_bytes(),
+            file: open.file.map_or([0; 16], |file| *file.as_bytes()),
             key: *open.key.as_bytes(),
         };
         let time = self.caller.time().into();
@@ -216,7 +216,7 @@ impl Keystore {
         let mut event = Event::by(&self.caller, open.action.as_str(), request);
         event.key = Some(KeyArn(open.key).to_string());
         event.material = open.material.map(|material| material.to_string());
-        event.file = Some(open.file.to_string());
+        event.file = open.file.map(|file| file.to_string());
         Ok(event)
     }
 

@@ -25,6 +25,8 @@ const TEST_LIMIT: Duration = Duration::from_secs(15 * 60);
 pub(crate) struct Vault {
     sandbox: Sandbox,
     store: PathBuf,
+    /// Runs the command line tool somewhere else, for example in a network namespace.
+    prefix: Vec<String>,
 }
 
 impl Vault {
@@ -33,12 +35,17 @@ impl Vault {
         let sandbox = Sandbox::new(name);
         let store = sandbox.path("vault");
         sandbox.dir("mnt");
-        Self { sandbox, store }
+        Self { sandbox, store, prefix: Vec::new() }
     }
 
     /// The same with the ciphertext at `store`, for example on a filesystem of its own.
     pub(crate) fn at(name: &str, store: PathBuf) -> Self {
         Self { store, ..Self::new(name) }
+    }
+
+    /// The same with every command started by `prefix`.
+    pub(crate) fn within(self, prefix: Vec<String>) -> Self {
+        Self { prefix, ..self }
     }
 
     /// The directory that holds the ciphertext.
@@ -77,7 +84,14 @@ impl Vault {
 
     /// The command line tool with this vault's keystore and key file.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match self.prefix.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(binary());
+                command
+            }
+            None => Command::new(binary()),
+        };
         command
             .arg("--keystore")
             .arg(self.keystore())

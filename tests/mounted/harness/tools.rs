@@ -14,6 +14,12 @@ pub(crate) fn tool(name: &str) -> PathBuf {
     if installed.exists() { installed } else { program(name) }
 }
 
+/// A program of the Python environment that `tests/install-tools.sh` makes, or of `PATH`.
+pub(crate) fn python(name: &str) -> PathBuf {
+    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/venv/bin").join(name);
+    if environment.exists() { environment } else { program(name) }
+}
+
 /// Finds a program in `PATH`; fails the test with the command that installs it.
 pub(crate) fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();

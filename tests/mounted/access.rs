@@ -1,0 +1,300 @@
+//! Policies and grants of the keystore bind the users of a mount.
+//!
+//! Turning into other users takes root: without it there is nobody to refuse.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Mount, Vault, is_root, program};
+
+const DEFAULT: &str = "alias/kmsfs/default";
+const ANN: u32 = 61_001;
+const BOB: u32 = 61_002;
+/// The promise is a second. The margin is for a loaded machine.
+const FELT: Duration = Duration::from_millis(2500);
+
+#[test]
+fn a_user_without_a_permission_gets_no_file_open_and_the_audit_says_so() {
+    let Some(vault) = vault("denied") else { return };
+    let mount = shared(&vault);
+    write(&mount, "secret plans", "contents");
+    allow(&vault, DEFAULT, &[0, ANN]);
+    wait_until("Bob is refused", || run(BOB, &mount, "cat 'secret plans'").is_err());
+    for script in [
+        "cat 'secret plans'",
+        "echo more >> 'secret plans'",
+        "truncate -s 3 'secret plans'",
+        "sh 'secret plans'",
+        "getfattr -n user.note 'secret plans'",
+        "echo new > new",
+    ] {
+        let refused = run(BOB, &mount, script).unwrap_err();
+        assert!(refused.contains("Permission denied"), "{script}: {refused}");
+    }
+    run(BOB, &mount, "stat 'secret plans' && ls && mkdir dir && ln -s x link && rmdir dir").unwrap();
+    assert_eq!(run(ANN, &mount, "cat 'secret plans'").unwrap(), "contents");
+    run(ANN, &mount, "echo mine > hers && cat hers").unwrap();
+    let log = vault.log();
+    let line = format!("user {BOB} is denied kms:Decrypt on KMS key ");
+    assert!(log.contains(&line), "{log}");
+    assert!(!log.contains("secret plans"), "{log}");
+    let bob = format!("user/unix/{BOB}");
+    let opens = audited(&vault, |event| {
+        event["principal"].as_str().is_some_and(|who| who.ends_with(&bob))
+    });
+    let results: Vec<_> = opens.iter().map(|event| (&event["operation"], &event["result"])).collect();
+    let denied = json!("AccessDeniedException");
+    assert!(results.contains(&(&json!("Decrypt"), &denied)), "{opens:?}");
+    assert!(results.contains(&(&json!("GenerateDataKey"), &denied)), "{opens:?}");
+    let ann = format!("user/unix/{ANN}");
+    audited(&vault, |event| {
+        event["principal"].as_str().is_some_and(|who| who.ends_with(&ann))
+            && event["operation"] == "Decrypt"
+            && event["result"] == "Success"
+            && event["file"].is_string()
+            && event["source"] == "mount"
+    });
+}
+
+#[test]
+fn a_revoked_grant_is_felt_on_open_handles() {
+    let Some(vault) = vault("revoked") else { return };
+    let mount = shared(&vault);
+    write(&mount, "file", "contents");
+    allow(&vault, DEFAULT, &[0, ANN]);
+    let grant = grant(&vault, BOB, None);
+    let mut bob = Reader::open(BOB, &mount.path("file"));
+    let mut ann = Reader::open(ANN, &mount.path("file"));
+    assert_eq!((bob.read(), ann.read()), (Ok(()), Ok(())));
+    kms(&vault, &["revoke-grant", "--key-id", DEFAULT, "--grant-id", &grant]);
+    wait_until("the open handle is refused", || bob.read() == Err(libc::EACCES));
+    assert_eq!(ann.read(), Ok(()), "somebody else's handle goes on");
+    assert!(run(BOB, &mount, "cat file").is_err());
+    let again = self::grant(&vault, BOB, None);
+    wait_until("the same handle works again", || bob.read() == Ok(()));
+    kms(&vault, &["revoke-grant", "--key-id", DEFAULT, "--grant-id", &again]);
+    wait_until("and is refused again", || bob.read() == Err(libc::EACCES));
+}
+
+#[test]
+fn a_grant_that_expires_ends_by_itself() {
+    let Some(vault) = vault("expires") else { return };
+    let mount = shared(&vault);
+    write(&mount, "file", "contents");
+    allow(&vault, DEFAULT, &[0]);
+    grant(&vault, BOB, Some("4s"));
+    let start = Instant::now();
+    let mut bob = Reader::open(BOB, &mount.path("file"));
+    assert_eq!(bob.read(), Ok(()));
+    while bob.read() == Ok(()) {
+        assert!(start.elapsed() < Duration::from_secs(4) + FELT, "it never ended");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(start.elapsed() > Duration::from_secs(2), "it ended too soon");
+    assert!(run(BOB, &mount, "cat file").is_err());
+}
+
+#[test]
+fn a_move_to_another_key_gets_nobody_around_the_policy() {
+    let Some(vault) = vault("move") else { return };
+    let mount = shared(&vault);
+    kms_key(&vault, "alias/open");
+    let dir = mount.path("open");
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+    vault.kmsfs(["policy", "set", dir.to_str().unwrap(), "--key", "alias/open"]);
+    write(&mount, "file", "contents");
+    allow(&vault, DEFAULT, &[0, ANN]);
+    wait_until("Bob is refused", || run(BOB, &mount, "cat file").is_err());
+    for script in ["mv -T file open/mine", "ln file open/mine"] {
+        let refused = run(BOB, &mount, script).unwrap_err();
+        assert!(refused.contains("Permission denied"), "{script}: {refused}");
+    }
+    run(ANN, &mount, "mv file open/file").unwrap();
+    assert_eq!(run(BOB, &mount, "cat open/file").unwrap(), "contents");
+}
+
+#[test]
+fn groups_of_the_calling_process_count() {
+    let Some(vault) = vault("groups") else { return };
+    let mount = shared(&vault);
+    write(&mount, "file", "contents");
+    let group = "arn:aws:iam::000000000000:group/unix/61009";
+    put_policy(&vault, DEFAULT, &[group.to_owned(), user(0)]);
+    wait_until("without the group", || run(BOB, &mount, "cat file").is_err());
+    let output = setpriv(BOB, &["--groups=61009"], &mount, "cat file");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "contents");
+}
+
+/// A vault, if other users can be had.
+fn vault(name: &str) -> Option<Vault> {
+    if !is_root() {
+        eprintln!("not root: nobody to turn into");
+        return None;
+    }
+    Some(Vault::new(name))
+}
+
+/// A mount whose root directory everybody may write to.
+fn shared(vault: &Vault) -> Mount<'_> {
+    let mount = vault.mount_with(&["--create", "-o", "allow_other"]);
+    fs::set_permissions(mount.root(), fs::Permissions::from_mode(0o777)).unwrap();
+    mount
+}
+
+fn write(mount: &Mount<'_>, name: &str, contents: &str) {
+    fs::write(mount.path(name), contents).unwrap();
+    fs::set_permissions(mount.path(name), fs::Permissions::from_mode(0o666)).unwrap();
+}
+
+fn user(uid: u32) -> String {
+    format!("arn:aws:iam::000000000000:user/unix/{uid}")
+}
+
+/// Lets these users of mounts use a key, and nobody else.
+fn allow(vault: &Vault, key: &str, users: &[u32]) {
+    let users: Vec<String> = users.iter().map(|uid| user(*uid)).collect();
+    put_policy(vault, key, &users);
+}
+
+fn put_policy(vault: &Vault, key: &str, principals: &[String]) {
+    let root = "arn:aws:iam::000000000000:root";
+    let policy = json!({ "Version": "2012-10-17", "Statement": [
+        { "Effect": "Allow", "Principal": { "AWS": root }, "Action": "kms:*", "Resource": "*" },
+        { "Effect": "Allow", "Principal": { "AWS": principals }, "Resource": "*",
+          "Action": ["kms:Decrypt", "kms:GenerateDataKey", "kms:ReEncrypt*"],
+          "Condition": { "StringEquals": { "kms:ViaService": "kmsfs" } } },
+    ]});
+    kms(vault, &["put-key-policy", "--key-id", &key_id(vault, key), "--policy", &policy.to_string()]);
+}
+
+/// A grant for Decrypt; its id.
+fn grant(vault: &Vault, uid: u32, expires: Option<&str>) -> String {
+    let (key, who) = (key_id(vault, DEFAULT), user(uid));
+    let mut words = vec!["--json", "grant", "create", &key, "--to", &who, "--operation", "Decrypt"];
+    if let Some(expires) = expires {
+        words.extend(["--expires", expires]);
+    }
+    let made = output(vault, &words);
+    made["GrantId"].as_str().unwrap().to_owned()
+}
+
+fn kms_key(vault: &Vault, alias: &str) {
+    vault.kmsfs(["key", "create", "--alias", alias]);
+}
+
+fn key_id(vault: &Vault, key: &str) -> String {
+    let shown = output(vault, &["--json", "key", "describe", key]);
+    shown["KeyId"].as_str().unwrap().to_owned()
+}
+
+fn kms(vault: &Vault, words: &[&str]) {
+    let output = vault.command().arg("kms").args(words).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn output(vault: &Vault, words: &[&str]) -> Value {
+    let output = vault.command().args(words).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The records of the audit log that match, as soon as there are some.
+fn audited(vault: &Vault, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let start = Instant::now();
+    loop {
+        let output = vault.command().args(["audit", "export"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found: Vec<Value> = records.filter(&matches).collect();
+        if !found.is_empty() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(90), "no such record:\n{text}");
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Runs a script inside the mount as another user; its output, or what it said on stderr.
+fn run(uid: u32, mount: &Mount<'_>, script: &str) -> Result<String, String> {
+    let output = setpriv(uid, &["--clear-groups"], mount, script);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+fn setpriv(uid: u32, groups: &[&str], mount: &Mount<'_>, script: &str) -> Output {
+    Command::new(program("setpriv"))
+        .args([format!("--reuid={uid}"), format!("--regid={uid}")])
+        .args(groups)
+        .args(["sh", "-c", script])
+        .current_dir(mount.root())
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap()
+}
+
+/// A process of another user that keeps a file open and reads it on demand.
+struct Reader {
+    process: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Reader {
+    fn open(uid: u32, path: &Path) -> Self {
+        let script = "import os, sys
+file = os.open(sys.argv[1], os.O_RDONLY)
+for line in sys.stdin:
+    try:
+        os.pread(file, 100, 0)
+        print(0, flush=True)
+    except OSError as error:
+        print(error.errno, flush=True)
+";
+        let mut process = Command::new(program("setpriv"))
+            .args([format!("--reuid={uid}"), format!("--regid={uid}")])
+            .args(["--clear-groups", "python3", "-c", script])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let orders = process.stdin.take().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        Self { process, orders, answers }
+    }
+
+    /// Reads; the errno if that fails.
+    fn read(&mut self) -> Result<(), i32> {
+        self.orders.write_all(b"read\n").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        match line.trim().parse().unwrap() {
+            0 => Ok(()),
+            errno => Err(errno),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < FELT, "{what}: not within {FELT:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
