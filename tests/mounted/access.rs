@@ -38,7 +38,8 @@ fn a_user_without_a_permission_gets_no_file_open_and_the_audit_says_so() {
         let refused = run(BOB, &mount, script).unwrap_err();
         assert!(refused.contains("Permission denied"), "{script}: {refused}");
     }
-    run(BOB, &mount, "stat 'secret plans' && ls && mkdir dir && ln -s x link && rmdir dir").unwrap();
+    run(BOB, &mount, "stat 'secret plans' && ls && mkdir dir && ln -s x link && rmdir dir")
+        .unwrap();
     assert_eq!(run(ANN, &mount, "cat 'secret plans'").unwrap(), "contents");
     run(ANN, &mount, "echo mine > hers && cat hers").unwrap();
     let log = vault.log();
@@ -46,10 +47,10 @@ fn a_user_without_a_permission_gets_no_file_open_and_the_audit_says_so() {
     assert!(log.contains(&line), "{log}");
     assert!(!log.contains("secret plans"), "{log}");
     let bob = format!("user/unix/{BOB}");
-    let opens = audited(&vault, |event| {
-        event["principal"].as_str().is_some_and(|who| who.ends_with(&bob))
-    });
-    let results: Vec<_> = opens.iter().map(|event| (&event["operation"], &event["result"])).collect();
+    let opens =
+        audited(&vault, |event| event["principal"].as_str().is_some_and(|who| who.ends_with(&bob)));
+    let results: Vec<_> =
+        opens.iter().map(|event| (&event["operation"], &event["result"])).collect();
     let denied = json!("AccessDeniedException");
     assert!(results.contains(&(&json!("Decrypt"), &denied)), "{opens:?}");
     assert!(results.contains(&(&json!("GenerateDataKey"), &denied)), "{opens:?}");
@@ -172,7 +173,10 @@ fn put_policy(vault: &Vault, key: &str, principals: &[String]) {
           "Action": ["kms:Decrypt", "kms:GenerateDataKey", "kms:ReEncrypt*"],
           "Condition": { "StringEquals": { "kms:ViaService": "kmsfs" } } },
     ]});
-    kms(vault, &["put-key-policy", "--key-id", &key_id(vault, key), "--policy", &policy.to_string()]);
+    kms(
+        vault,
+        &["put-key-policy", "--key-id", &key_id(vault, key), "--policy", &policy.to_string()],
+    );
 }
 
 /// A grant for Decrypt; its id.

@@ -90,7 +90,8 @@ fn an_access_key_that_is_unknown_or_no_volumes_opens_nothing() {
     let missing = vault.command().args(&words[..4]).output().unwrap();
     assert_eq!(missing.status.code(), Some(4), "no access key was named");
     let nobody = ["init", vault.store().to_str().unwrap(), "--kms", "unix:/nonexistent/kms.sock"];
-    let nobody = vault.command().args(nobody).arg("--kms-credentials").arg(&strange).output().unwrap();
+    let nobody =
+        vault.command().args(nobody).arg("--kms-credentials").arg(&strange).output().unwrap();
     assert_eq!(nobody.status.code(), Some(19), "nobody answers");
 }
 

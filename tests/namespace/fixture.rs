@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
+use kmsfs::id::KeyId;
 use kmsfs::keystore::{CreateKey, Keystore, Unlock, create_key_file};
 use kmsfs::volume::attr::Attr;
 use kmsfs::volume::{
@@ -18,7 +19,8 @@ pub(crate) const REPLACE: RenameHow =
 
 pub(crate) struct Fixture {
     dir: PathBuf,
-    keystore: Arc<Keystore>,
+    pub(crate) keystore: Arc<Keystore>,
+    key: KeyId,
     volume: Option<Volume>,
 }
 
@@ -35,7 +37,7 @@ impl Fixture {
         let keystore = Arc::new(Keystore::create(&dir.join("store"), &unlock, now).unwrap());
         let key = keystore.create_key(CreateKey::default(), now).unwrap();
         Volume::init_vault(&dir.join("vault"), keystore.clone(), key.key_id).unwrap();
-        let mut fixture = Self { dir, keystore, volume: None };
+        let mut fixture = Self { dir, keystore, key: key.key_id, volume: None };
         fixture.reopen();
         fixture
     }
@@ -49,6 +51,15 @@ impl Fixture {
         self.volume = None;
         let opened = Volume::open_vault(&self.vault(), self.keystore.clone(), options);
         self.volume = Some(opened.unwrap());
+    }
+
+    /// The key of the root directory.
+    pub(crate) fn key(&self) -> KeyId {
+        self.key
+    }
+
+    pub(crate) fn new_key(&self) -> KeyId {
+        self.keystore.create_key(CreateKey::default(), SystemTime::now()).unwrap().key_id
     }
 
     pub(crate) fn volume(&self) -> &Volume {

@@ -9,4 +9,5 @@ mod fixture;
 mod links;
 mod listing;
 mod names;
+mod permissions;
 mod removal;

@@ -1,0 +1,146 @@
+//! What policies and grants of the keystore let users do with files.
+
+use std::time::{Duration, SystemTime};
+
+use kmsfs::id::KeyId;
+use kmsfs::keystore::{CreateGrant, GrantOperation, KeyRef, LockoutCheck};
+use kmsfs::volume::content::Access;
+use kmsfs::volume::{Caller, ROOT, RenameHow, Result, SetMode, VolumeError};
+
+use crate::fixture::{Fixture, caller, new_node};
+
+const ANN: u32 = 61_001;
+const BOB: u32 = 61_002;
+
+#[test]
+fn who_is_not_named_is_refused_everything_that_needs_a_key() {
+    let fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
+    let empty = fixture.file(ROOT, "empty", "").unwrap().ino;
+    allow(&fixture, fixture.key(), &[ANN]);
+    let volume = fixture.volume();
+    open(&fixture, ino, ANN).unwrap();
+    let denied: [(&str, Result<()>); 5] = [
+        ("open", open(&fixture, ino, BOB)),
+        ("write an empty file", {
+            volume
+                .open_as(empty, Access::ReadWrite, user(BOB))
+                .map(|open| volume.close(open.handle))
+        }),
+        ("create", {
+            let new = kmsfs::volume::NewNode { caller: user(BOB), ..new_node(0o644) };
+            volume.create_file(ROOT, b"new", &new).map(|made| volume.close(made.1))
+        }),
+        ("truncate", {
+            let change = kmsfs::volume::attr::AttrChange { size: Some(1), ..Default::default() };
+            volume.set_attr(ino, &change, user(BOB)).map(drop)
+        }),
+        ("attribute", volume.set_xattr(ino, b"user.a", b"1", SetMode::Any, user(BOB))),
+    ];
+    for (what, result) in denied {
+        assert!(matches!(result, Err(VolumeError::Denied(_))), "{what}: {result:?}");
+    }
+    assert_eq!(fixture.contents(ino), "contents", "the owner of the volume is not bound");
+    assert!(volume.open_as(empty, Access::ReadOnly, user(BOB)).is_ok(), "there is nothing in it");
+    assert!(fixture.list(ROOT).contains(&"file".to_owned()));
+    assert!(!fixture.list(ROOT).contains(&"new".to_owned()), "nothing was made");
+}
+
+#[test]
+fn an_open_handle_lives_as_long_as_its_permission() {
+    let fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
+    allow(&fixture, fixture.key(), &[ANN]);
+    let key = KeyRef::Id(fixture.key());
+    let made = fixture.keystore.create_grant(&key, grant(None), SystemTime::now()).unwrap();
+    let volume = fixture.volume();
+    let ann = volume.open_as(ino, Access::ReadOnly, user(ANN)).unwrap().handle;
+    let bob = volume.open_as(ino, Access::ReadOnly, user(BOB)).unwrap().handle;
+    volume.watch_keys();
+    bob.check().unwrap();
+    fixture.keystore.revoke_grant(&key, made.id).unwrap();
+    volume.watch_keys();
+    assert!(matches!(bob.check(), Err(VolumeError::Denied(_))));
+    ann.check().unwrap();
+    fixture.keystore.create_grant(&key, grant(None), SystemTime::now()).unwrap();
+    volume.watch_keys();
+    bob.check().unwrap();
+    volume.close(ann);
+    volume.close(bob);
+}
+
+#[test]
+fn a_grant_ends_on_its_date() {
+    let fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
+    allow(&fixture, fixture.key(), &[ANN]);
+    let key = KeyRef::Id(fixture.key());
+    let end = SystemTime::now() + Duration::from_secs(2);
+    fixture.keystore.create_grant(&key, grant(Some(end)), SystemTime::now()).unwrap();
+    let volume = fixture.volume();
+    let bob = volume.open_as(ino, Access::ReadOnly, user(BOB)).unwrap().handle;
+    volume.watch_keys();
+    bob.check().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    volume.watch_keys();
+    assert!(matches!(bob.check(), Err(VolumeError::Denied(_))));
+    volume.close(bob);
+}
+
+#[test]
+fn a_move_to_another_key_takes_the_permissions_of_reencrypt() {
+    let fixture = Fixture::new();
+    let other = fixture.new_key();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.volume().set_policy(dir, other, None).unwrap();
+    let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
+    allow(&fixture, fixture.key(), &[ANN]);
+    let volume = fixture.volume();
+    let moved =
+        |uid| volume.rename((ROOT, b"file"), (dir, b"file"), RenameHow::default(), user(uid));
+    assert!(matches!(moved(BOB), Err(VolumeError::Denied(_))));
+    assert!(matches!(volume.link(ino, dir, b"link", user(BOB)), Err(VolumeError::Denied(_))));
+    moved(ANN).unwrap();
+    open(&fixture, ino, BOB).unwrap();
+}
+
+fn open(fixture: &Fixture, ino: u64, uid: u32) -> Result<()> {
+    let volume = fixture.volume();
+    volume.open_as(ino, Access::ReadOnly, user(uid)).map(|open| volume.close(open.handle))
+}
+
+fn user(uid: u32) -> Caller {
+    Caller { uid, ..caller() }
+}
+
+fn arn(uid: u32) -> String {
+    format!("arn:aws:iam::000000000000:user/unix/{uid}")
+}
+
+/// Lets these users of mounts use a key, and nobody else.
+fn allow(fixture: &Fixture, key: KeyId, users: &[u32]) {
+    let users: Vec<String> = users.iter().map(|uid| format!("{:?}", arn(*uid))).collect();
+    let policy = format!(
+        r#"{{"Version":"2012-10-17","Statement":[
+            {{"Effect":"Allow","Principal":{{"AWS":"arn:aws:iam::000000000000:root"}},
+              "Action":"kms:*","Resource":"*"}},
+            {{"Effect":"Allow","Principal":{{"AWS":[{}]}},"Resource":"*",
+              "Action":["kms:Decrypt","kms:GenerateDataKey","kms:ReEncrypt*"],
+              "Condition":{{"StringEquals":{{"kms:ViaService":"kmsfs"}}}}}}]}}"#,
+        users.join(",")
+    );
+    fixture.keystore.put_key_policy(&KeyRef::Id(key), &policy, LockoutCheck::Enforced).unwrap();
+    fixture.volume().watch_keys();
+}
+
+/// Lets Bob read.
+fn grant(expires: Option<SystemTime>) -> CreateGrant {
+    CreateGrant {
+        grantee: arn(BOB),
+        retiring: None,
+        operations: vec![GrantOperation::Decrypt],
+        constraints: Default::default(),
+        name: None,
+        expires,
+    }
+}
