@@ -15,6 +15,9 @@ use serde_json::Value;
 use crate::harness::{Mount, Vault, is_root, program, python};
 
 const DEFAULT: &str = "alias/kmsfs/default";
+/// What a host needs of the keys of its volumes.
+const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Resource":"*",
+    "Action":["kms:DescribeKey","kms:GenerateDataKey","kms:Decrypt","kms:ReEncrypt*"]}]}"#;
 /// A change at the service is noticed in about three seconds.
 const FELT: Duration = Duration::from_secs(6);
 
@@ -209,14 +212,13 @@ impl<'v> Server<'v> {
     ) -> Self {
         kms.kmsfs(["keystore", "init", "--create-key-file"]);
         kms.kmsfs(["key", "create", "--alias", DEFAULT]);
-        let made = kms.kmsfs(["--json", "access-key", "create", "host", "--volumes"]);
-        let made: Value = serde_json::from_str(&made).unwrap();
-        let part = |name: &str| made[name].as_str().unwrap().to_owned();
-        write_credentials(
-            &kms.outside("credentials"),
-            &part("AccessKeyId"),
-            &part("SecretAccessKey"),
-        );
+        let credentials = kms.outside("credentials");
+        let file = ["--credentials-file", credentials.to_str().unwrap()];
+        kms.kmsfs(["access-key", "create", "--user", "host", "--for-volumes", file[0], file[1]]);
+        let policy = kms.outside("policy.json");
+        fs::write(&policy, POLICY).unwrap();
+        let policy = policy.to_str().unwrap();
+        kms.kmsfs(["principal", "policy", "put", "user:host", "volumes", policy]);
         let mut server = Self { kms, prefix, words, ca, url, process: None };
         server.start();
         server

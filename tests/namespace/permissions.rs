@@ -52,7 +52,7 @@ fn an_open_handle_lives_as_long_as_its_permission() {
     let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
     allow(&fixture, fixture.key(), &[ANN]);
     let key = KeyRef::Id(fixture.key());
-    let made = fixture.keystore.create_grant(&key, grant(None), SystemTime::now()).unwrap();
+    let made = fixture.keystore.create_grant(&key, &grant(None), SystemTime::now()).unwrap();
     let volume = fixture.volume();
     let ann = volume.open_as(ino, Access::ReadOnly, user(ANN)).unwrap().handle;
     let bob = volume.open_as(ino, Access::ReadOnly, user(BOB)).unwrap().handle;
@@ -62,7 +62,7 @@ fn an_open_handle_lives_as_long_as_its_permission() {
     volume.watch_keys();
     assert!(matches!(bob.check(), Err(VolumeError::Denied(_))));
     ann.check().unwrap();
-    fixture.keystore.create_grant(&key, grant(None), SystemTime::now()).unwrap();
+    fixture.keystore.create_grant(&key, &grant(None), SystemTime::now()).unwrap();
     volume.watch_keys();
     bob.check().unwrap();
     volume.close(ann);
@@ -76,7 +76,7 @@ fn a_grant_ends_on_its_date() {
     allow(&fixture, fixture.key(), &[ANN]);
     let key = KeyRef::Id(fixture.key());
     let end = SystemTime::now() + Duration::from_secs(2);
-    fixture.keystore.create_grant(&key, grant(Some(end)), SystemTime::now()).unwrap();
+    fixture.keystore.create_grant(&key, &grant(Some(end)), SystemTime::now()).unwrap();
     let volume = fixture.volume();
     let bob = volume.open_as(ino, Access::ReadOnly, user(BOB)).unwrap().handle;
     volume.watch_keys();
