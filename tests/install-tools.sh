@@ -40,9 +40,11 @@ install_suite pjdfstest 0.2.2
 install_suite fsx 0.3.2
 rm -rf "$tools/build"
 
-# From PyPI, in an environment of its own. moto stands in for AWS KMS.
+# From PyPI, in an environment of its own. moto stands in for AWS KMS; the others are its clients.
 packages=(
     'moto[server]==5.2.1'
+    'boto3==1.44.5' 'botocore==1.44.5' 'awscli==1.46.3' 'aws-encryption-sdk[MPL]==4.0.7'
+    'cryptography==50.0.2'
 )
 if [ "$(cat "$tools/venv/packages" 2>/dev/null)" != "${packages[*]}" ]; then
     python3 -m venv "$tools/venv"
