@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustix::process::{ForeignRawFd, PidfdFlags, PidfdGetfdFlags};
 use sd_notify::NotifyState;
@@ -67,21 +68,39 @@ fn config(args: &ServeArgs) -> Result<Config, CliError> {
 /// Opens the keystores. What is due by date in them is done while this lives.
 fn open(args: &ServeArgs, global: &Global) -> Result<(Service, Vec<Chores>), CliError> {
     let source = Source::choose(global)?;
-    let mut chores = Vec::new();
-    let mut open = |path: &Path| -> Result<Keystore, CliError> {
-        let keystore = Keystore::open(path, &source.take(path)?)?;
-        chores.extend(Chores::start(&Arc::new(keystore.acting_for(Caller::owner())), || {}));
-        Ok(keystore)
+    let open = |path: &Path| -> Result<Keystore, CliError> {
+        Ok(Keystore::open(path, &source.take(path)?)?)
     };
-    let mut service = Service::new(open(&paths::keystore(global)?)?);
+    let first = open(&paths::keystore(global)?)?;
+    if !args.replica.is_empty() {
+        first.adopt_region(&region(&args.region)?)?;
+    }
+    let mut service = Service::new(first);
     for replica in &args.replica {
         let (name, path) = replica
             .split_once('=')
             .ok_or_else(|| usage(format!("'{replica}' is not of the form REGION=KEYSTORE")))?;
         let keystore = open(&paths::absolute(&PathBuf::from(path))?)?;
-        service.add_region(region(name)?, keystore);
+        keystore.adopt_region(&region(name)?)?;
+        service.add_region(name, keystore);
     }
+    let chores = chores(&service);
     Ok((service, chores))
+}
+
+/// Starts what each keystore has to do by date, and to bring to the others.
+fn chores(service: &Service) -> Vec<Chores> {
+    let all = || service.keystores().map(|(_, keystore)| keystore.acting_for(Caller::owner()));
+    let start = |keystore: Keystore| {
+        let keystore = Arc::new(keystore);
+        let (own, others) = (Arc::clone(&keystore), all().collect::<Vec<_>>());
+        Chores::start(&keystore, move || {
+            if let Err(error) = own.settle_replicas(&others, SystemTime::now()) {
+                log::warn!("replicas of multi-Region keys: {error}");
+            }
+        })
+    };
+    all().filter_map(start).collect()
 }
 
 /// A region is part of ARNs.

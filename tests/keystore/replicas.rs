@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use kmsfs::id::KeyId;
 use kmsfs::keystore::{
-    ClockTrust, CreateKey, EncryptionContext, KeySpec, KeyState, KeyUsage, Keystore, KeystoreError,
-    MessageType, ReplicaProperties, SigningAlgorithm, Transfer, TransferKey, Trust, Unlock,
-    create_key_file,
+    Caller, ClockTrust, CreateKey, EncryptionContext, KeySpec, KeyState, KeyUsage, Keystore,
+    KeystoreError, MessageType, ReplicaProperties, SigningAlgorithm, Transfer, TransferKey, Trust,
+    Unlock, create_key_file,
 };
 
 use super::fixture::{Fixture, TempDir, by_id, day};
@@ -209,6 +209,22 @@ fn a_primary_key_waits_for_its_replicas_before_it_is_deleted() {
     assert_eq!(state(), KeyState::PendingDeletion);
     assert!(delete(&pair.here, day(43)).is_empty());
     assert_eq!(delete(&pair.here, day(44)), [key]);
+}
+
+#[test]
+fn keystores_that_are_open_together_keep_their_keys_in_step() {
+    let pair = Pair::new();
+    let key = pair.replicated();
+    let others = [pair.here.acting_for(Caller::owner()), pair.there.acting_for(Caller::owner())];
+    let settle = |now| pair.here.settle_replicas(&others, now).unwrap();
+    assert_eq!(settle(day(0)), 0);
+    let material = pair.here.rotate_key_on_demand(&by_id(key), day(1)).unwrap();
+    assert_eq!((settle(day(1)), settle(day(1))), (1, 0));
+    assert_eq!(pair.there.current_material(key).unwrap(), material);
+    pair.there.schedule_key_deletion(key, Some(7), day(1)).unwrap();
+    delete(&pair.there, day(8));
+    assert_eq!(settle(day(8)), 1);
+    assert!(kind(&pair.here, key).2.is_empty());
 }
 
 fn delete(keystore: &Keystore, now: SystemTime) -> Vec<KeyId> {

@@ -53,7 +53,7 @@ fn child() {
             keystore.import_key_material(&the_key(&keystore), &request, day(0)).unwrap();
         }
         "delete import" => {
-            drop(keystore.delete_imported_key_material(&the_key(&keystore), None).unwrap());
+            keystore.delete_imported_key_material(&the_key(&keystore), None).unwrap();
         }
         other => panic!("{other} is no operation"),
     }

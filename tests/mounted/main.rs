@@ -22,5 +22,9 @@ mod model;
 mod pjdfstest;
 mod random;
 mod remote;
+mod replicas;
 mod secrecy;
+#[path = "../softhsm/mod.rs"]
+mod softhsm;
 mod tamper;
+mod token;

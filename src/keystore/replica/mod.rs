@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use super::Keystore;
 use super::error::KeystoreError;
 use super::key::KeyRecord;
-use super::store::Table;
 use crate::id::KeyId;
 
 mod error;
@@ -26,6 +25,7 @@ mod primary;
 mod receive;
 mod seal;
 mod send;
+mod settle;
 
 pub use error::ReplicaError;
 pub use receive::{Received, Trust};
@@ -193,10 +193,6 @@ impl Keystore {
         let to = destination.create_transfer_key(now)?;
         let transfer = self.sync_replica(key, &to)?;
         destination.receive_key(&transfer, &Trust::Identity(self.identity()), now)
-    }
-
-    fn has_key(&self, key: KeyId) -> Result<bool, KeystoreError> {
-        self.read(|reader| Ok(reader.rows().get(Table::Key, key.as_bytes())?.is_some()))
     }
 }
 
