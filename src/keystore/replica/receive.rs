@@ -92,11 +92,12 @@ impl Keystore {
         let metadata = self.operate(action, None, |touched| {
             touched.key = Some(transfer.key_id);
             self.write(|writer| {
-                let asked = Asked::default();
-                access::authorise(writer, &self.caller, action, None, asked)?;
+                let known = writer.get::<KeyRecord>(transfer.key_id.as_bytes())?;
+                let about = known.as_ref().filter(|_| transfer.kind != TransferKind::Replica);
+                let about = about.map(|record| (transfer.key_id, record));
+                access::authorise(writer, &self.caller, action, about, Asked::default())?;
                 let private = take_private(writer, transfer, now.into())?;
                 let payload = Payload::from_bytes(&transfer.open(&private, &own_identity)?)?;
-                let known = writer.get::<KeyRecord>(transfer.key_id.as_bytes())?;
                 check_trust(transfer, trust, known.as_ref())?;
                 let record = merge(writer, transfer, &payload, known)?;
                 record.save(writer, transfer.key_id)?;

@@ -7,7 +7,9 @@ use super::payload::Payload;
 use super::{Regions, ReplicaError, Transfer, TransferKey, TransferKind};
 use crate::id::KeyId;
 use crate::keystore::Keystore;
+use crate::keystore::access;
 use crate::keystore::action::Action;
+use crate::keystore::asked::Asked;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::key::{KeyRecord, Operation};
 use crate::keystore::record::Writer;
@@ -79,7 +81,8 @@ impl Keystore {
 
     /// A replica is gone. When it was the last one of a primary key that is to be deleted, its
     /// waiting period starts.
-    /// Errors: `KeyNotFound`, `Replica(NotMultiRegion)`.
+    /// Needs the permission that it takes to make one.
+    /// Errors: `KeyNotFound`, `AccessDenied`, `Replica(NotMultiRegion)`.
     pub fn forget_replica(
         &self,
         key: KeyId,
@@ -88,6 +91,8 @@ impl Keystore {
     ) -> Result<(), KeystoreError> {
         self.write(|writer| {
             let mut record = KeyRecord::find(writer, key)?;
+            let (action, about) = (Action::ReplicateKey, Some((key, &record)));
+            access::authorise(writer, &self.caller, action, about, Asked::default())?;
             let regions = record.regions.as_mut().ok_or(ReplicaError::NotMultiRegion(key))?;
             regions.replicas.retain(|known| known != region);
             if regions.is_primary()
@@ -97,7 +102,8 @@ impl Keystore {
                 crate::keystore::deletion::start_waiting(writer, &mut record, days, now.into());
             }
             record.save(writer, key)
-        })
+        })?;
+        self.record_own("ForgetReplica", key, None)
     }
 
     fn send(
