@@ -59,7 +59,8 @@ async fn accept_tcp(listener: TcpListener, core: Arc<Core>) {
         };
         match Arc::clone(&core.connections).try_acquire_owned() {
             Ok(place) => {
-                tokio::spawn(greet(stream, Peer::Tcp(address), Arc::clone(&core), place));
+                let peer = Peer::Tcp { address, encrypted: core.tls.is_some() };
+                tokio::spawn(greet(stream, peer, Arc::clone(&core), place));
             }
             // A client that speaks TLS could not read it.
             Err(_) if core.tls.is_some() => {}

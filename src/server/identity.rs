@@ -6,7 +6,7 @@ use super::config::Unsigned;
 use super::peer::Peer;
 use super::service::Service;
 use crate::endpoint::{Claim, ReplayWindow, Signable, SignatureError};
-use crate::keystore::{Caller, KeystoreError, Principal};
+use crate::keystore::{Caller, KeystoreError};
 
 /// Decides who sends a request. Several threads may use it.
 #[derive(Debug)]
@@ -55,13 +55,18 @@ impl Identities {
             Err(SignatureError::Missing) => return self.unsigned(peer, None),
             claim => claim?,
         };
-        let key = access_key(service, claim.access_key_id()).map_err(NoSender::Keystore)?;
+        let keystore = service.keystore();
+        let key = keystore.access_key(claim.access_key_id()).map_err(NoSender::Keystore)?;
         let Some(key) = key else {
             return self.unsigned(peer, Some(&claim));
         };
         claim.verify(request, &key.secret, now)?;
         self.replays.admit(&claim, now)?;
-        let caller = peer.caller(key.principal);
+        if let Err(error) = keystore.note_access_key_use(claim.access_key_id(), now) {
+            log::warn!("the last use of an access key is not noted: {error}");
+        }
+        let volume_context = key.volume_context;
+        let caller = Caller { volume_context, ..peer.caller(key.principal) };
         Ok(Sender { caller, region: Some(claim.region().to_owned()) })
     }
 
@@ -76,13 +81,4 @@ impl Identities {
             None => SignatureError::Missing.into(),
         })
     }
-}
-
-struct AccessKeyLogin {
-    principal: Principal,
-    secret: zeroize::Zeroizing<String>,
-}
-
-fn access_key(_: &Service, _: &str) -> Result<Option<AccessKeyLogin>, KeystoreError> {
-    Ok(None)
 }

@@ -10,8 +10,8 @@ use crate::keystore::{Caller, Principal, Source};
 pub(super) enum Peer {
     /// A process of this machine, on a Unix socket.
     Unix { uid: u32, groups: Vec<u32> },
-    /// A TCP client.
-    Tcp(SocketAddr),
+    /// A TCP client, in the clear or by TLS.
+    Tcp { address: SocketAddr, encrypted: bool },
 }
 
 impl Peer {
@@ -33,7 +33,7 @@ impl Peer {
     pub(super) fn is_local(&self) -> bool {
         match self {
             Self::Unix { .. } => true,
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Tcp { address, .. } => address.ip().to_canonical().is_loopback(),
         }
     }
 
@@ -46,7 +46,7 @@ impl Peer {
             Self::Unix { uid, groups } => {
                 Caller { groups: groups.clone(), ..self.caller(Principal::Unix { uid: *uid }) }
             }
-            Self::Tcp(_) => self.caller(Principal::Root),
+            Self::Tcp { .. } => self.caller(Principal::Root),
         }
     }
 
@@ -54,9 +54,10 @@ impl Peer {
     pub(super) fn caller(&self, principal: Principal) -> Caller {
         match self {
             Self::Unix { .. } => Caller::new(principal, Source::Socket),
-            Self::Tcp(address) => {
+            Self::Tcp { address, encrypted } => {
                 let source_ip = Some(address.ip().to_canonical());
-                Caller { source_ip, ..Caller::new(principal, Source::Network) }
+                let secure_transport = *encrypted;
+                Caller { source_ip, secure_transport, ..Caller::new(principal, Source::Network) }
             }
         }
     }
@@ -105,9 +106,12 @@ mod tests {
         assert_eq!(caller.principal, Principal::Unix { uid: 1000 });
         assert_eq!((caller.groups, caller.source), (vec![1000, 27], Source::Socket));
         assert_eq!(peer.unsigned(1000).principal, Principal::Root);
-        let loopback = Peer::Tcp("[::ffff:127.0.0.1]:5".parse().unwrap());
+        let tcp = |address: &str| Peer::Tcp { address: address.parse().unwrap(), encrypted: true };
+        let loopback = tcp("[::ffff:127.0.0.1]:5");
         assert!(loopback.is_local());
         assert_eq!(loopback.unsigned(0).principal, Principal::Root);
-        assert!(!Peer::Tcp("192.0.2.1:5".parse().unwrap()).is_local());
+        let remote = tcp("192.0.2.1:5");
+        assert!(!remote.is_local());
+        assert!(remote.caller(Principal::Root).secure_transport);
     }
 }

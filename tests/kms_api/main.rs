@@ -1,0 +1,11 @@
+//! The served keystore as strangers meet it: the built program, real sockets, bad clients.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod fixture;
+mod limits;
+mod peers;
+mod regions;
+mod shutdown;
+mod signatures;
+mod tls;
