@@ -1,5 +1,6 @@
 //! The options of `kmsfs serve`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -50,6 +51,12 @@ pub(super) struct ServeArgs {
     /// Group of a Unix socket, by name or number
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<String>,
+
+    /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics, on loopback only
+    ///
+    /// They name keys and volumes by their ids and need no signature.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 
     /// How many clients may be connected at once
     #[arg(long, value_name = "N", default_value_t = 1024,

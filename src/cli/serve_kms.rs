@@ -36,10 +36,11 @@ pub(super) fn run(args: &ServeArgs, global: &Global, output: Output) -> Result<E
         .map_err(|error| CliError::io("cannot take over the sockets of systemd", &error))?;
     let server = Server::bind(&config, &places, passed, service)?;
     let listening = server.places();
-    output.result(&json!({ "listening": listening }), || {
-        let lines: Vec<String> =
-            listening.iter().map(|place| format!("listening at {place}")).collect();
-        lines.join("\n")
+    let metrics = server.metrics().map(|address| format!("http://{address}/metrics"));
+    output.result(&json!({ "listening": listening, "metrics": metrics }), || {
+        let places = listening.iter().map(|place| format!("listening at {place}"));
+        let metrics = metrics.iter().map(|place| format!("metrics at {place}"));
+        places.chain(metrics).collect::<Vec<_>>().join("\n")
     });
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let served = server.run();
@@ -61,6 +62,7 @@ fn config(args: &ServeArgs) -> Result<Config, CliError> {
             certificate: certificate.clone(),
             key: key.clone(),
         }),
+        metrics: args.metrics,
         limits: Limits { connections, ..Limits::default() },
     })
 }
@@ -156,7 +158,11 @@ impl From<ServerError> for CliError {
     fn from(error: ServerError) -> Self {
         use ServerError as E;
         let exit = match &error {
-            E::Listen { .. } | E::Nowhere | E::NeedsTls(_) | E::UnsignedElsewhere(_) => Exit::Usage,
+            E::Listen { .. }
+            | E::Nowhere
+            | E::NeedsTls(_)
+            | E::UnsignedElsewhere(_)
+            | E::MetricsElsewhere(_) => Exit::Usage,
             E::InUse(_) | E::NotASocket(_) | E::Exposed { .. } | E::Tls { .. } | E::Io { .. } => {
                 Exit::General
             }

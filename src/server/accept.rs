@@ -162,7 +162,7 @@ async fn stop_of(core: &Core) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-fn protocol(limits: &Limits) -> http1::Builder {
+pub(super) fn protocol(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

@@ -17,6 +17,8 @@ pub struct Config {
     pub socket: SocketAccess,
     /// Certificate and key, for TLS on every TCP listener.
     pub tls: Option<TlsFiles>,
+    /// Where metrics are served, on loopback.
+    pub metrics: Option<SocketAddr>,
     /// How much a server takes at once.
     pub limits: Limits,
 }
@@ -28,6 +30,7 @@ impl Default for Config {
             unsigned: Unsigned::Refused,
             socket: SocketAccess::default(),
             tls: None,
+            metrics: None,
             limits: Limits::default(),
         }
     }
@@ -121,6 +124,8 @@ pub enum ServerError {
     NeedsTls(SocketAddr),
     /// Unsigned requests are for loopback and Unix sockets.
     UnsignedElsewhere(SocketAddr),
+    /// Metrics are for loopback.
+    MetricsElsewhere(SocketAddr),
     /// Somebody else serves the Unix socket.
     InUse(PathBuf),
     /// There is something else than a socket.
@@ -170,6 +175,9 @@ impl fmt::Display for ServerError {
                 f,
                 "others can reach {address}: unsigned requests are for loopback and Unix sockets"
             ),
+            Self::MetricsElsewhere(address) => {
+                write!(f, "others can reach {address}: metrics are served on loopback")
+            }
             Self::InUse(path) => {
                 write!(f, "another server listens at '{}': stop it first", path.display())
             }

@@ -21,6 +21,7 @@ mod error;
 mod http;
 mod identity;
 mod listen;
+mod metrics;
 mod ops;
 mod page;
 mod peer;

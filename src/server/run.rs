@@ -1,5 +1,6 @@
 //! The server: its sockets, its threads, and how it ends.
 
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::config::{Config, ServerError, Unsigned};
 use super::http::Shared;
 use super::identity::Identities;
 use super::listen::{Listen, Listening};
+use super::metrics;
 use super::service::Service;
 use super::tls::Tls;
 use super::watch::Watch;
@@ -22,6 +24,7 @@ use super::watch::Watch;
 pub struct Server {
     runtime: Runtime,
     sockets: Vec<Listening>,
+    metrics: Option<TcpListener>,
     core: Arc<Core>,
     stop: watch::Sender<bool>,
 }
@@ -36,6 +39,7 @@ impl Server {
         service: Service,
     ) -> Result<Self, ServerError> {
         let sockets = open(config, places, passed)?;
+        let metrics = config.metrics.map(metrics::bind).transpose()?;
         let limits = config.limits;
         let shared = Shared {
             service: Arc::new(service),
@@ -57,7 +61,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(ServerError::io("start threads"))?;
-        Ok(Self { runtime, sockets, core: Arc::new(core), stop })
+        Ok(Self { runtime, sockets, metrics, core: Arc::new(core), stop })
     }
 
     /// Where the server listens, as clients name it.
@@ -70,15 +74,20 @@ impl Server {
         self.sockets.iter().map(named).collect()
     }
 
+    /// Where metrics are served.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
     /// Serves until SIGTERM or SIGINT. Then nothing new is accepted, requests under way are
     /// answered, and connections are closed; a second signal does not wait. SIGHUP reads
     /// certificate and key anew.
     /// Errors: `Io`.
     pub fn run(self) -> Result<(), ServerError> {
-        let Self { runtime, sockets, core, stop } = self;
+        let Self { runtime, sockets, metrics, core, stop } = self;
         let watch =
             Watch::start(&core.shared.service).map_err(ServerError::io("start a thread"))?;
-        let served = runtime.block_on(serve(sockets, core, &stop));
+        let served = runtime.block_on(serve(sockets, metrics, core, &stop));
         drop(watch);
         // Operations that did not end in time are not waited for again.
         runtime.shutdown_timeout(LAST_WAIT);
@@ -114,6 +123,7 @@ fn open(
 
 async fn serve(
     sockets: Vec<Listening>,
+    metrics: Option<TcpListener>,
     core: Arc<Core>,
     stop: &watch::Sender<bool>,
 ) -> Result<(), ServerError> {
@@ -121,6 +131,9 @@ async fn serve(
     let mut accepting = Vec::new();
     for socket in sockets {
         accepting.push(accept::start(socket, &core)?);
+    }
+    if let Some(listener) = metrics {
+        accepting.push(metrics::start(listener, &core)?);
     }
     signals.until_stop(&core).await;
     log::info!("stopping: requests under way are answered");
