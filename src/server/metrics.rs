@@ -72,7 +72,7 @@ async fn answer(
         let service = &core.shared.service;
         let keystore = match path.strip_prefix("/metrics")? {
             "" => service.keystore(),
-            region => service.separate(region.strip_prefix('/')?)?,
+            region => service.keystore_of(region.strip_prefix('/')?)?,
         };
         keystore
             .metrics_text(SystemTime::now())
