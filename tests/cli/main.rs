@@ -5,6 +5,7 @@
 mod access;
 mod audit;
 mod bad_input;
+mod kms;
 mod live;
 mod machine;
 #[path = "../softhsm/mod.rs"]

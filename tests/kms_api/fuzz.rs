@@ -104,7 +104,14 @@ impl World {
 
     fn value(&self, shape: &Shape, dice: &mut Dice) -> Value {
         if dice.one_in(25) {
-            return dice.pick(&[json!(null), json!(7), json!("x"), json!([]), json!({}), json!(1.5)]);
+            return dice.pick(&[
+                json!(null),
+                json!(7),
+                json!("x"),
+                json!([]),
+                json!({}),
+                json!(1.5),
+            ]);
         }
         match shape {
             Shape::Text { .. } if dice.one_in(4) => dice.text(300).into(),
@@ -174,7 +181,11 @@ fn check(operation: &str, body: &[u8], answer: &Answer) {
     match answer.error {
         None => {
             assert_eq!(answer.status, 200, "{}", told());
-            assert!(answer.body.is_empty() || value.is_some_and(|value| value.is_object()), "{}", told());
+            assert!(
+                answer.body.is_empty() || value.is_some_and(|value| value.is_object()),
+                "{}",
+                told()
+            );
         }
         Some(name) => {
             assert_eq!(answer.status, 400, "{}", told());

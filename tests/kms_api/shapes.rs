@@ -33,36 +33,77 @@ fn broken_constraints_are_told_all_at_once_and_in_the_words_of_aws() {
     let service = Service::new(home.keystore());
     let what = "failed to satisfy constraint: Member must";
     for (operation, request, error, message) in [
-        ("DescribeKey", json!({}), "ValidationException", format!(
-            "1 validation error detected: Value null at 'keyId' {what} not be null"
-        )),
-        ("DescribeKey", json!({ "KeyId": "" }), "ValidationException", format!(
-            "1 validation error detected: Value '' at 'keyId' {what} have length greater than or equal to 1"
-        )),
-        ("DescribeKey", json!({ "KeyId": 1 }), "SerializationException",
-            "NUMBER_VALUE can not be converted to a String".to_owned()),
-        ("ListKeys", json!({ "Limit": 1001 }), "ValidationException", format!(
-            "1 validation error detected: Value '1001' at 'limit' {what} have value less than or equal to 1000"
-        )),
-        ("GenerateDataKey", json!({ "KeyId": "x", "KeySpec": "AES_1" }), "ValidationException", format!(
-            "1 validation error detected: Value 'AES_1' at 'keySpec' {what} satisfy enum value set: \
+        (
+            "DescribeKey",
+            json!({}),
+            "ValidationException",
+            format!("1 validation error detected: Value null at 'keyId' {what} not be null"),
+        ),
+        (
+            "DescribeKey",
+            json!({ "KeyId": "" }),
+            "ValidationException",
+            format!(
+                "1 validation error detected: Value '' at 'keyId' {what} have length greater than or equal to 1"
+            ),
+        ),
+        (
+            "DescribeKey",
+            json!({ "KeyId": 1 }),
+            "SerializationException",
+            "NUMBER_VALUE can not be converted to a String".to_owned(),
+        ),
+        (
+            "ListKeys",
+            json!({ "Limit": 1001 }),
+            "ValidationException",
+            format!(
+                "1 validation error detected: Value '1001' at 'limit' {what} have value less than or equal to 1000"
+            ),
+        ),
+        (
+            "GenerateDataKey",
+            json!({ "KeyId": "x", "KeySpec": "AES_1" }),
+            "ValidationException",
+            format!(
+                "1 validation error detected: Value 'AES_1' at 'keySpec' {what} satisfy enum value set: \
              [AES_256, AES_128]"
-        )),
-        ("Encrypt", json!({ "KeyId": "x", "Plaintext": "" }), "ValidationException", format!(
-            "1 validation error detected: Value at 'plaintext' {what} have length greater than or equal to 1"
-        )),
-        ("Encrypt", json!({ "KeyId": "x", "Plaintext": "?" }), "SerializationException",
-            "Invalid base64 in a blob".to_owned()),
-        ("UntagResource", json!({ "KeyId": "x", "TagKeys": ["a", ""] }), "ValidationException", format!(
-            "1 validation error detected: Value '[a, ]' at 'tagKeys' {what} satisfy constraint: [Member \
+            ),
+        ),
+        (
+            "Encrypt",
+            json!({ "KeyId": "x", "Plaintext": "" }),
+            "ValidationException",
+            format!(
+                "1 validation error detected: Value at 'plaintext' {what} have length greater than or equal to 1"
+            ),
+        ),
+        (
+            "Encrypt",
+            json!({ "KeyId": "x", "Plaintext": "?" }),
+            "SerializationException",
+            "Invalid base64 in a blob".to_owned(),
+        ),
+        (
+            "UntagResource",
+            json!({ "KeyId": "x", "TagKeys": ["a", ""] }),
+            "ValidationException",
+            format!(
+                "1 validation error detected: Value '[a, ]' at 'tagKeys' {what} satisfy constraint: [Member \
              must have length less than or equal to 128, Member must have length greater than or equal \
              to 1]"
-        )),
-        ("CreateAlias", json!({ "AliasName": "a b", "TargetKeyId": "" }), "ValidationException", format!(
-            "2 validation errors detected: Value 'a b' at 'aliasName' {what} satisfy regular expression \
+            ),
+        ),
+        (
+            "CreateAlias",
+            json!({ "AliasName": "a b", "TargetKeyId": "" }),
+            "ValidationException",
+            format!(
+                "2 validation errors detected: Value 'a b' at 'aliasName' {what} satisfy regular expression \
              pattern: ^[a-zA-Z0-9:/_-]+$; Value '' at 'targetKeyId' {what} have length greater than or \
              equal to 1"
-        )),
+            ),
+        ),
     ] {
         let caller = Caller::new(Principal::Owner, Source::Network);
         let body = request.to_string();

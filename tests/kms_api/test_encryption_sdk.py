@@ -6,16 +6,17 @@ import aws_encryption_sdk
 from aws_cryptographic_material_providers.mpl import AwsCryptographicMaterialProviders
 from aws_cryptographic_material_providers.mpl.config import MaterialProvidersConfig
 from aws_cryptographic_material_providers.mpl.models import (
-    CreateAwsKmsDiscoveryKeyringInput, CreateAwsKmsDiscoveryMultiKeyringInput,
-    CreateAwsKmsEcdhKeyringInput, CreateAwsKmsKeyringInput, CreateAwsKmsMrkDiscoveryKeyringInput,
-    CreateAwsKmsMrkKeyringInput, CreateAwsKmsMultiKeyringInput, CreateAwsKmsRsaKeyringInput,
-    DiscoveryFilter, KmsEcdhStaticConfigurationsKmsPrivateKeyToStaticPublicKey,
+    CreateAwsKmsDiscoveryKeyringInput, CreateAwsKmsEcdhKeyringInput, CreateAwsKmsKeyringInput,
+    CreateAwsKmsMrkDiscoveryKeyringInput, CreateAwsKmsMrkKeyringInput, CreateAwsKmsRsaKeyringInput,
+    CreateMultiKeyringInput, DiscoveryFilter,
+    KmsEcdhStaticConfigurationsKmsPrivateKeyToStaticPublicKey,
     KmsEcdhStaticConfigurationsKmsPublicKeyDiscovery, KmsPrivateKeyToStaticPublicKeyInput,
     KmsPublicKeyDiscoveryInput)
 from aws_cryptography_primitives.smithygenerated.aws_cryptography_primitives.models import (
-    ECDHCurveSpecECC_NIST_P256)
+    ECDHCurveSpec)
 from aws_encryption_sdk import CommitmentPolicy
 from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+from aws_encryption_sdk.identifiers import AlgorithmSuite
 from cryptography.hazmat.primitives import serialization
 
 from common import ACCOUNT, KmsTest, REGIONS, client
@@ -58,12 +59,8 @@ class EncryptionSdk(KmsTest):
 
     def test_multi_keyring(self):
         first, second = self.made(), self.made()
-        supplier = self.providers.create_default_client_supplier
-        both = self.providers.create_multi_keyring
-        from aws_cryptographic_material_providers.mpl.models import CreateMultiKeyringInput
-        del supplier
-        multi = both(CreateMultiKeyringInput(generator=self.keyring(first),
-                                             child_keyrings=[self.keyring(second)]))
+        multi = self.providers.create_multi_keyring(CreateMultiKeyringInput(
+            generator=self.keyring(first), child_keyrings=[self.keyring(second)]))
         self.round_trip(multi)
         self.round_trip(multi, self.keyring(first))
         self.round_trip(multi, self.keyring(second))
@@ -90,8 +87,6 @@ class EncryptionSdk(KmsTest):
         self.round_trip(mrk(key, self.kms), discovery)
 
     def test_rsa_keyring(self):
-        from aws_cryptographic_material_providers.smithygenerated.\
-            aws_cryptography_materialproviders.models import ESDKAlgorithmSuiteId  # noqa: F401
         for algorithm in ("RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"):
             key = self.made(KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT")
             der = self.kms.get_public_key(KeyId=key)["PublicKey"]
@@ -100,7 +95,6 @@ class EncryptionSdk(KmsTest):
             keyring = self.providers.create_aws_kms_rsa_keyring(CreateAwsKmsRsaKeyringInput(
                 public_key=pem, kms_key_id=key, encryption_algorithm=algorithm, kms_client=self.kms))
             # The SDK refuses signed suites with this keyring.
-            from aws_encryption_sdk.identifiers import AlgorithmSuite
             ciphertext, _ = self.sdk.encrypt(
                 source=PLAINTEXT, keyring=keyring, encryption_context=CONTEXT,
                 algorithm=AlgorithmSuite.AES_256_GCM_HKDF_SHA512_COMMIT_KEY)
@@ -113,14 +107,14 @@ class EncryptionSdk(KmsTest):
         public = lambda key: self.kms.get_public_key(KeyId=key)["PublicKey"]
         static = lambda sender, recipient, sender_key: self.providers.create_aws_kms_ecdh_keyring(
             CreateAwsKmsEcdhKeyringInput(
-                kms_client=self.kms, curve_spec=ECDHCurveSpecECC_NIST_P256(),
+                kms_client=self.kms, curve_spec=ECDHCurveSpec.ECC_NIST_P256,
                 key_agreement_scheme=KmsEcdhStaticConfigurationsKmsPrivateKeyToStaticPublicKey(
                     KmsPrivateKeyToStaticPublicKeyInput(
                         sender_kms_identifier=sender_key, sender_public_key=sender,
                         recipient_public_key=recipient))))
         sending = static(public(mine), public(theirs), mine)
         discovery = self.providers.create_aws_kms_ecdh_keyring(CreateAwsKmsEcdhKeyringInput(
-            kms_client=self.kms, curve_spec=ECDHCurveSpecECC_NIST_P256(),
+            kms_client=self.kms, curve_spec=ECDHCurveSpec.ECC_NIST_P256,
             key_agreement_scheme=KmsEcdhStaticConfigurationsKmsPublicKeyDiscovery(
                 KmsPublicKeyDiscoveryInput(recipient_kms_identifier=theirs))))
         self.round_trip(sending)
