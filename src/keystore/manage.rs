@@ -145,8 +145,12 @@ impl Keystore {
     /// Everything about a key but its material, tags and aliases.
     /// Errors: `KeyNotFound`, `AliasNotFound`.
     pub fn describe_key(&self, key: &KeyRef) -> Result<KeyMetadata, KeystoreError> {
-        let mut shown =
-            self.view(Action::DescribeKey, key, |_, key, record| Ok(record.metadata(key)))?;
+        let now = self.caller.time().into();
+        let mut shown = self.view(Action::DescribeKey, key, |_, key, mut record| {
+            // Imported material ends on time, before it is deleted.
+            record.state = record.state_at(now);
+            Ok(record.metadata(key))
+        })?;
         self.complete(&mut shown)?;
         Ok(shown)
     }

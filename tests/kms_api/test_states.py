@@ -39,7 +39,7 @@ SYMMETRIC = (
 ROTATION = (
     ("enable_key_rotation", {}, (OK, DISABLED, INVALID, UNSUPPORTED)),
     ("disable_key_rotation", {}, (OK, DISABLED, INVALID, UNSUPPORTED)),
-    ("rotate_key_on_demand", {}, (OK, DISABLED, INVALID, INVALID)),
+    ("rotate_key_on_demand", {}, (OK, DISABLED, INVALID, UNSUPPORTED)),
     ("get_key_rotation_status", {}, ALWAYS),
 )
 SIGNING = (
