@@ -337,7 +337,7 @@ mod tests {
             (none.clone(), &[Decrypt], none.clone(), None, false),
             (none.clone(), &[Decrypt, Encrypt], none.clone(), Some(1), false),
             (none.clone(), &[Decrypt], equals(&a), Some(1), true),
-            (subset(&a), &[Decrypt], none.clone(), Some(1), false),
+            (subset(&a), &[Decrypt], none, Some(1), false),
             (subset(&a), &[Decrypt], subset(&ab), Some(1), true),
             (subset(&a), &[Decrypt], equals(&ab), Some(1), true),
             (subset(&ab), &[Decrypt], subset(&a), Some(1), false),

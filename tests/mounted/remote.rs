@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Mount, Vault, is_root, program, python};
+use crate::harness::{Vault, is_root, program, python};
 
 const DEFAULT: &str = "alias/kmsfs/default";
 /// What a host needs of the keys of its volumes.
