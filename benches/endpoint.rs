@@ -60,8 +60,11 @@ fn measure(dir: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Id and secret.
+type AccessKey = (String, String);
+
 /// A keystore with the default key, a signing key and an access key of the account's root.
-fn keystore(dir: &Path) -> Result<((String, String), [String; 2]), Box<dyn Error>> {
+fn keystore(dir: &Path) -> Result<(AccessKey, [String; 2]), Box<dyn Error>> {
     let now = SystemTime::now();
     create_key_file(&dir.join("key"))?;
     let keystore = Keystore::create(&dir.join("store.db"), &Unlock::KeyFile(dir.join("key")), now)?;
