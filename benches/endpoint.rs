@@ -3,7 +3,6 @@
 //! request signed and verified, and prints p50 and p99 in microseconds.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -82,17 +81,16 @@ fn keystore(dir: &Path) -> Result<(AccessKey, [String; 2]), Box<dyn Error>> {
 
 fn serve(dir: &Path, socket: &str) -> Result<(Server, Vec<String>), Box<dyn Error>> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_kmsfs"));
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .args(["--json", "--keystore", "store.db", "--key-file", "key", "serve"])
         .args(["--listen", "127.0.0.1:0", "--listen", socket])
         .current_dir(dir)
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut line = String::new();
-    let stdout = child.stdout.as_mut().ok_or("the program has an output")?;
-    BufReader::new(stdout).read_line(&mut line)?;
-    let server = Server(child);
-    let said: Value = serde_json::from_str(&line)?;
+    let mut server = Server(child);
+    let stdout = server.0.stdout.as_mut().ok_or("the program has an output")?;
+    let said = serde_json::Deserializer::from_reader(stdout).into_iter::<Value>().next();
+    let said = said.ok_or("the server did not start")??;
     let places = said["listening"].as_array().ok_or("the server says where it listens")?;
     let places = places.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     Ok((server, places))

@@ -1,7 +1,7 @@
 //! A server of one's own for each test, and clients that say exactly what they are told.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -106,13 +106,14 @@ impl Kms {
 
     pub(crate) fn spawn(home: Home, words: &[&str]) -> Self {
         let mut command = home.command(words);
-        let mut child = command.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).expect("the server did not start");
+        let child = command.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
+        let mut kms = Self { home, child, places: Vec::new() };
+        let stdout = kms.child.stdout.as_mut().unwrap();
+        let said = serde_json::Deserializer::from_reader(stdout).into_iter::<Value>().next();
+        let said = said.unwrap().expect("the server did not start");
         let places = said["listening"].as_array().unwrap().iter();
-        let places = places.map(|place| place.as_str().unwrap().to_owned()).collect();
-        Self { home, child, places }
+        kms.places = places.map(|place| place.as_str().unwrap().to_owned()).collect();
+        kms
     }
 
     /// The first place, as a client names it.

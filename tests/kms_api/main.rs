@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod clients;
 mod fixture;
+mod fuzz;
 mod limits;
 mod peers;
 mod regions;
+mod shapes;
 mod shutdown;
 mod signatures;
 mod tls;
