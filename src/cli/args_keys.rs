@@ -259,8 +259,8 @@ pub(super) enum KeystoreCommand {
     Verify,
     /// Accept a keystore that was damaged or tampered with, without what does not authenticate
     ///
-    /// The last resort when there is no backup: names, vaults and slots that do not authenticate
-    /// are removed, everything else is taken as it is now.
+    /// The last resort when there is no backup: names, vaults, slots, grants, access keys
+    /// and policies of users that do not authenticate are removed, everything else is taken as it is now.
     Repair {
         /// Do not ask
         #[arg(short, long)]

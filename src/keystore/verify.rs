@@ -4,11 +4,14 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use super::access_key::AccessKeyRecord;
 use super::alias::AliasRecord;
 use super::error::KeystoreError;
+use super::grant::GrantRecord;
 use super::key::{KeyRecord, KeyState};
 use super::manage::key_id;
 use super::material;
+use super::principal::PrincipalRecord;
 use super::record::{Reader, Record, Stored};
 use super::spec::Origin;
 use super::store::Table;
@@ -58,6 +61,9 @@ impl Keystore {
             check_keys(reader, &mut report)?;
             report.aliases = open_all::<AliasRecord>(reader, &mut report)?.len();
             report.volumes = open_all::<VolumeRecord>(reader, &mut report)?.len();
+            open_all::<GrantRecord>(reader, &mut report)?;
+            open_all::<PrincipalRecord>(reader, &mut report)?;
+            open_all::<AccessKeyRecord>(reader, &mut report)?;
             report.take(reader.check_set());
             Ok(report)
         })
@@ -65,8 +71,8 @@ impl Keystore {
 }
 
 impl Keystore {
-    /// Makes a keystore that was tampered with or damaged usable again: removes aliases, volumes
-    /// and slots that do not authenticate, and accepts all other rows as they are now. Rows that
+    /// Makes a keystore that was tampered with or damaged usable again: removes slots and
+    /// [`REPLACEABLE`] rows that do not authenticate, and accepts all other rows as they are now. Rows that
     /// are gone stay gone, and a row that was put back from an older copy is accepted: for
     /// somebody who read the report of [`Keystore::verify`] and has no backup. Works on a handle
     /// of [`Keystore::open_damaged`]. Returns what is still wrong.
@@ -79,7 +85,7 @@ impl Keystore {
 
     fn accept_what_is_left(&self) -> Result<(), KeystoreError> {
         self.write(|writer| {
-            for table in [Table::Alias, Table::Volume] {
+            for table in REPLACEABLE {
                 for row in writer.rows().all(table)? {
                     if writer.check_row(table, &row).is_err() {
                         writer.rows().delete(table, &row.id)?;
@@ -100,6 +106,10 @@ impl Keystore {
         })
     }
 }
+
+/// What can be made again, and stands in the way while it does not authenticate.
+const REPLACEABLE: [Table; 5] =
+    [Table::Alias, Table::Volume, Table::Grant, Table::Principal, Table::AccessKey];
 
 fn check_schema(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
     if reader.rows().schema()? != super::store::schema::expected()? {

@@ -2,7 +2,8 @@
 
 use kmsfs::id::VolumeId;
 use kmsfs::keystore::{
-    AliasName, EncryptionContext, Keystore, KeystoreError, Unlock, create_key_file,
+    AliasName, CreateAccessKey, CreateGrant, EncryptionContext, GrantOperation, Keystore,
+    KeystoreError, Unlock, create_key_file,
 };
 
 use crate::fixture::{Fixture, by_id, day};
@@ -17,13 +18,30 @@ fn populated() -> Fixture {
         f.keystore.rotate_key_on_demand(&by_id(key), day(0)).unwrap();
         let volume = VolumeId::from_bytes([name.as_bytes()[0]; 16]);
         f.keystore.register_volume(volume, f.dir.path()).unwrap();
+        let user = format!("arn:aws:iam::000000000000:user/{name}");
+        f.keystore.put_principal_policy(&user, "p", POLICY).unwrap();
+        let operations = vec![GrantOperation::Decrypt];
+        let grant = CreateGrant { grantee: user, operations, ..CreateGrant::default() };
+        f.keystore.create_grant(&by_id(key), &grant, day(0)).unwrap();
+        f.keystore.create_access_key(&CreateAccessKey::default(), day(0)).unwrap();
     }
     create_key_file(&f.dir.join("second")).unwrap();
     f.keystore.add_slot(&Unlock::KeyFile(f.dir.join("second")), day(0)).unwrap();
     f
 }
 
-const TABLES: [&str; 5] = ["kms_key", "wrapping_key", "key_material", "alias", "volume"];
+const POLICY: &str = r#"{"Statement":{"Effect":"Deny","Action":"kms:*","Resource":"*"}}"#;
+
+const TABLES: [&str; 8] = [
+    "kms_key",
+    "wrapping_key",
+    "key_material",
+    "alias",
+    "volume",
+    "key_grant",
+    "principal",
+    "access_key",
+];
 
 #[test]
 fn every_edit_of_any_table_is_noticed_at_open_and_by_verify() {
@@ -38,7 +56,7 @@ fn every_edit_of_any_table_is_noticed_at_open_and_by_verify() {
         ));
         edits.push(format!("UPDATE {table} SET id = randomblob(length(id)) {first}"));
         edits.push(format!("DELETE FROM {table} {first}"));
-        if table == "alias" || table == "key_material" {
+        if ["alias", "key_material", "key_grant"].contains(&table) {
             edits.push(format!(
                 "UPDATE {table} SET key_id = (SELECT key_id FROM {table} \
                  ORDER BY id DESC LIMIT 1), id = x'{}'",
@@ -105,16 +123,22 @@ fn a_damaged_keystore_is_examined_repaired_and_used_again() {
     f.sql(
         "UPDATE alias SET sealed = randomblob(90) WHERE id = (SELECT min(id) FROM alias);
          DELETE FROM volume WHERE id = (SELECT min(id) FROM volume);
+         UPDATE key_grant SET sealed = randomblob(90) WHERE id = (SELECT min(id) FROM key_grant);
+         UPDATE principal SET sealed = randomblob(90);
+         UPDATE access_key SET sealed = randomblob(90);
          UPDATE slot SET kind = 'passphrase' WHERE id = 2",
     );
     assert!(Keystore::open(&f.path(), &f.unlock()).is_err());
     let damaged = Keystore::open_damaged(&f.path(), &f.unlock()).unwrap();
-    assert_eq!(damaged.verify().unwrap().problems.len(), 3);
+    assert_eq!(damaged.verify().unwrap().problems.len(), 8);
     let report = damaged.repair().unwrap();
     assert!(report.is_clean(), "{report:?}");
     let counts = (report.keys, report.materials, report.aliases, report.volumes, report.slots);
     assert_eq!(counts, (2, 4, 1, 1, 1));
-    assert_eq!(f.reopen().list_keys().unwrap().len(), 2);
+    let again = f.reopen();
+    assert_eq!(again.list_keys().unwrap().len(), 2);
+    assert_eq!(again.list_principals().unwrap().len(), 0);
+    assert_eq!(again.list_access_keys().unwrap().len(), 0);
 }
 
 /// Each row authenticates by itself, so only the digest of all rows shows this one.
