@@ -62,7 +62,7 @@ fn nothing_that_was_signed_can_be_changed() {
     let other_body = KEY.replace("default", "another");
     assert_refused(&send(&kms, "DescribeKey", &headers, &other_body), INVALID, "does not match");
     assert_refused(&send(&kms, "DisableKey", &headers, KEY), INVALID, "does not match");
-    let mut twice = headers.clone();
+    let mut twice = headers;
     twice.push(("x-amz-target".into(), "TrentService.DisableKey".into()));
     assert_refused(&send(&kms, "DescribeKey", &twice, KEY), INVALID, "does not match");
 }
