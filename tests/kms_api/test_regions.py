@@ -50,8 +50,7 @@ class MultiRegion(KmsTest):
         self.fails("AlreadyExistsException", self.kms.replicate_key, KeyId=key, ReplicaRegion=THERE)
         self.fails("UnsupportedOperationException", self.kms.replicate_key, KeyId=self.key(),
                    ReplicaRegion=THERE)
-        self.fails("UnsupportedOperationException", self.there.replicate_key, KeyId=key,
-                   ReplicaRegion=HERE)
+        self.fails("AlreadyExistsException", self.there.replicate_key, KeyId=key, ReplicaRegion=HERE)
 
     def test_the_primary_moves(self):
         key = self.primary()["KeyId"]
