@@ -215,8 +215,9 @@ fn audited(vault: &Vault, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
         let output = vault.command().args(["audit", "export"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
-        let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let found: Vec<Value> = records.filter(&matches).collect();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let events = lines.map(|mut line| line["record"]["event"].take());
+        let found: Vec<Value> = events.filter(&matches).collect();
         if !found.is_empty() {
             return found;
         }
