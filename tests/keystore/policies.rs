@@ -357,10 +357,4 @@ fn a_verdict_says_how_long_and_for_what_it_holds() {
     let context = r#"{"StringEquals":{"kms:EncryptionContext:a":"b"}}"#;
     put(&f, &by_id(id), &[statement("Deny", &user(1000), "kms:Decrypt", context)]);
     assert!(!ask().any_context);
-    let elapsed = SystemTime::now();
-    for _ in 0..10_000 {
-        ask();
-    }
-    let each = elapsed.elapsed().unwrap() / 10_000;
-    assert!(each < Duration::from_micros(200), "{each:?} for a decision from memory");
 }

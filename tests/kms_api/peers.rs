@@ -1,6 +1,7 @@
 //! Who is at the other end of a Unix socket.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::fixture::{Home, KEY, Kms, exchange, request, unix};
@@ -29,16 +30,9 @@ fn another_user_acts_for_oneself() {
     let kms = Kms::spawn(Home::new(), &words);
     std::fs::set_permissions(&kms.home.dir, PermissionsExt::from_mode(0o755)).unwrap();
     let path = kms.home.path("kms.sock");
-    let ask = |user: &str| -> String {
-        let Output { stdout, stderr, .. } = Command::new("setpriv")
-            .args(["--reuid", user, "--regid", user, "--clear-groups", "python3", "-c", CLIENT])
-            .arg(&path)
-            .output()
-            .unwrap();
-        assert!(stderr.is_empty(), "{}", String::from_utf8_lossy(&stderr));
-        String::from_utf8(stdout).unwrap()
-    };
-    let said = ask("65534");
+    let output = ask_as_nobody(&path);
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("AccessDeniedException"), "{said}");
     assert!(said.contains("User: arn:aws:iam::000000000000:user/unix/65534"), "{said}");
     assert!(said.contains("kms:Encrypt"), "{said}");
@@ -48,25 +42,22 @@ fn another_user_acts_for_oneself() {
 fn a_user_without_the_right_to_write_does_not_get_in() {
     let kms = Kms::spawn(Home::new(), &["serve", "--listen", "unix:kms.sock", "--allow-unsigned"]);
     std::fs::set_permissions(&kms.home.dir, PermissionsExt::from_mode(0o755)).unwrap();
-    let output = Command::new("setpriv")
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "python3", "-c", CLIENT])
-        .arg(kms.home.path("kms.sock"))
+    let output = ask_as_nobody(&kms.home.path("kms.sock"));
+    assert_eq!(output.status.code(), Some(7), "curl could not connect");
+    assert!(output.stdout.is_empty());
+}
+
+/// Sends one request for Encrypt as another user.
+fn ask_as_nobody(socket: &Path) -> Output {
+    Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .args(["curl", "--silent", "--show-error", "--data", ENCRYPT])
+        .args(["--header", "Content-Type: application/x-amz-json-1.1"])
+        .args(["--header", "X-Amz-Target: TrentService.Encrypt", "--unix-socket"])
+        .arg(socket)
+        .arg("http://localhost/")
         .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("PermissionError"), "{said}");
+        .unwrap()
 }
 
 const ENCRYPT: &str = r#"{"KeyId":"alias/kmsfs/default","Plaintext":"aGVsbG8="}"#;
-
-/// Sends one request for Encrypt and prints the answer.
-const CLIENT: &str = r#"
-import socket, sys
-body = '{"KeyId":"alias/kmsfs/default","Plaintext":"aGVsbG8="}'
-link = socket.socket(socket.AF_UNIX)
-link.connect(sys.argv[1])
-link.sendall(("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-              "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: TrentService.Encrypt\r\n"
-              "Content-Length: %d\r\n\r\n%s" % (len(body), body)).encode())
-print(b"".join(iter(lambda: link.recv(65536), b"")).decode())
-"#;
