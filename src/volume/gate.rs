@@ -133,8 +133,8 @@ impl Gate {
         answer.denied.map_or(Ok(()), |_| Err(VolumeError::Denied(about.key)))
     }
 
-    /// Looks whether answers may have changed, and asks again for every open handle. Returns the
-    /// inodes of handles that are refused from now on.
+    /// Looks whether answers may have changed, and asks again for every open handle then. Returns
+    /// the inodes of handles that are refused.
     pub(super) fn review(&self) -> Vec<u64> {
         let Some(keystore) = self.keystore() else { return Vec::new() };
         let mut reviewed = self.reviewed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,10 +149,12 @@ impl Gate {
         }
         reviewed.changes = changes;
         let handles: Vec<_> = self.handles().values().filter_map(Weak::upgrade).collect();
-        let lost = handles
-            .iter()
-            .filter(|handle| !handle.refused.load(Ordering::Relaxed) && handle.check().is_err());
-        lost.map(|handle| handle.ino).collect()
+        // Also those that were refused before: others may have read pages in since.
+        let refused = handles.iter().filter(|handle| handle.check().is_err());
+        let mut inodes: Vec<u64> = refused.map(|handle| handle.ino).collect();
+        inodes.sort_unstable();
+        inodes.dedup();
+        inodes
     }
 
     /// What the keystore says, now or a moment ago.
