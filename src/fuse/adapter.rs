@@ -1,5 +1,7 @@
 //! The requests of the kernel, one by one: unpack, one call of the volume, reply.
 
+mod replies;
+
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
@@ -22,7 +24,7 @@ use super::errno::errno;
 use super::handles::Handles;
 use super::options::MountOptions;
 use super::request::{access, allocate_mode, caller, empty, negotiate, open_flags, sized, taken};
-use crate::volume::attr::{Attr, AttrChange};
+use crate::volume::attr::AttrChange;
 use crate::volume::content::SeekTo;
 use crate::volume::{
     Detail, DirStream, FileHandle as OpenFile, NewNode, Origin, Privileges, RenameHow, SetMode,
@@ -96,29 +98,6 @@ impl Adapter {
 
     fn stream(&self, handle: FileHandle) -> Reply<Arc<DirStream>> {
         self.streams.find(handle.0).ok_or(BAD_HANDLE)
-    }
-
-    fn entry(&self, reply: ReplyEntry, made: Reply<Attr>) {
-        match made {
-            Ok(attr) => reply.entry(&self.ttl, &file_attr(&attr), GENERATION),
-            Err(error) => reply.error(errno(&error)),
-        }
-    }
-
-    /// Names that do not exist are remembered by the kernel too, where nobody else makes them.
-    fn missing(&self, reply: ReplyEntry) {
-        if self.shared {
-            reply.error(Errno::ENOENT);
-        } else {
-            reply.entry(&self.ttl, &no_attr(), GENERATION);
-        }
-    }
-
-    fn attr(&self, reply: ReplyAttr, attr: Reply<Attr>) {
-        match attr {
-            Ok(attr) => reply.attr(&self.ttl, &file_attr(&attr)),
-            Err(error) => reply.error(errno(&error)),
-        }
     }
 }
 
