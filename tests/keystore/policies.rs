@@ -1,6 +1,6 @@
 //! Key policies and the account's policies: who may do what, and who not any more.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kmsfs::keystore::{
     Action, Caller, CreateGrant, CreateKey, EncryptionContext, GrantOperation, KeyRef, KeySpec,
