@@ -39,7 +39,7 @@ pub enum Wrapped {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opaque(Vec<u8>);
 
-/// The recipients of a file key: 1 to [`MAX_RECIPIENTS`], and together they fit into a header slot.
+/// The recipients of a file key: 1 to `MAX_RECIPIENTS`, and together they fit into a header slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipients(Vec<Recipient>);
 

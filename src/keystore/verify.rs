@@ -71,8 +71,8 @@ impl Keystore {
 }
 
 impl Keystore {
-    /// Makes a keystore that was tampered with or damaged usable again: removes slots and
-    /// [`REPLACEABLE`] rows that do not authenticate, and accepts all other rows as they are now. Rows that
+    /// Makes a keystore that was tampered with or damaged usable again: removes slots,
+    /// and rows other than keys and their material, that do not authenticate, and accepts all others. Rows that
     /// are gone stay gone, and a row that was put back from an older copy is accepted: for
     /// somebody who read the report of [`Keystore::verify`] and has no backup. Works on a handle
     /// of [`Keystore::open_damaged`]. Returns what is still wrong.

@@ -1,6 +1,6 @@
 //! The shapes of requests: what each member may hold, and how it is refused.
 //!
-//! The operations (`ops`) declare their members with the constants of [`super::shapes`]. One walk
+//! The operations (`ops`) declare their members with the constants of `shapes`. One walk
 //! checks JSON types, which refuses the whole request at the first wrong one; a second checks
 //! constraints and reports all that are broken, in AWS's words.
 

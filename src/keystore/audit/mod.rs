@@ -2,12 +2,12 @@
 //!
 //! It is a file of its own beside the keystore, `<keystore>.audit`, that every process with the
 //! keystore appends to. Each record is sealed under a key derived from the root key, bound to its
-//! number, and chained to the one before by a hash over what it says ([`chain`]), so that an export
-//! can be checked by somebody who has no key. Signed places of the chain ([`checkpoint`]) tell
+//! number, and chained to the one before by a hash over what it says (`chain`), so that an export
+//! can be checked by somebody who has no key. Signed places of the chain (`checkpoint`) tell
 //! them that it is the keystore's. The keystore's own file notes a recent place, so that a log
-//! that was cut, replaced or removed is noticed ([`log`]).
+//! that was cut, replaced or removed is noticed (`log`).
 //!
-//! What is written when: [`writer`]. What it can and cannot prove: docs/AUDIT.md.
+//! What is written when: `writer`. What it can and cannot prove: docs/AUDIT.md.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
