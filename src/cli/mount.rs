@@ -42,6 +42,8 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
     let vault = paths::real(&args.vault)?;
     place::apart(&vault, &paths::real(&args.mountpoint)?)?;
     let kms = chosen(&args.kms, &options.kms)?;
+    // Without a secret nothing is made, not even the mountpoint.
+    let source = if kms.url.is_some() { None } else { Some(Source::choose(&global)?) };
     let missing = if args.create { Missing::Make } else { Missing::Refuse };
     let plan = Plan {
         vault,
@@ -51,14 +53,13 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
         read_only: args.read_only || options.read_only == Some(true),
         options,
     };
-    let unlock = match plan.kms.url {
-        Some(_) => {
-            if args.create {
-                create::vault(&plan, &KeysFrom::open(&plan.kms, &global)?, output)?;
-            }
+    let unlock = match &source {
+        Some(source) => Some(secret(args, source, &plan, output)?),
+        None if args.create => {
+            create::vault(&plan, &KeysFrom::open(&plan.kms, &global)?, output)?;
             None
         }
-        None => Some(secret(args, &global, &plan, output)?),
+        None => None,
     };
     if args.foreground {
         return serve::run(&plan, unlock.as_ref(), args.detached);
@@ -69,17 +70,12 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
 /// What opens the keystore, which is made with all that is missing if the command says so.
 fn secret(
     args: &MountArgs,
-    global: &Global,
+    source: &Source,
     plan: &Plan,
     output: Output,
 ) -> Result<Unlock, CliError> {
-    let source = Source::choose(global)?;
     place::keystore_outside(&plan.keystore, &plan.mountpoint)?;
-    if args.create {
-        create::everything(plan, &source, output)
-    } else {
-        source.take(&plan.keystore)
-    }
+    if args.create { create::everything(plan, source, output) } else { source.take(&plan.keystore) }
 }
 
 /// The endpoint of the command or of its mount options.

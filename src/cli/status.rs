@@ -88,7 +88,8 @@ fn mode(mount: &Mounted) -> String {
 /// Without its daemon a mount answers nothing. Attributes may still come from the kernel's cache;
 /// the free space never does.
 fn is_alive(mount: &Mounted) -> bool {
-    !matches!(rustix::fs::statvfs(&mount.mountpoint), Err(Errno::NOTCONN))
+    let asked = rustix::fs::statvfs(&mount.mountpoint);
+    !matches!(asked, Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 fn merge(into: &mut Value, from: &Value) {
