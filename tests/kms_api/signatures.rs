@@ -104,7 +104,7 @@ fn where_unsigned_requests_are_taken_a_wrong_signature_still_is_not() {
 }
 
 #[test]
-fn an_access_key_that_is_switched_off_is_refused_within_200_ms() {
+fn an_access_key_that_is_switched_off_is_refused() {
     let (kms, key) = server();
     let endpoint = kms.endpoint("local", &key);
     let named = json!({ "KeyId": "alias/kmsfs/default" });
