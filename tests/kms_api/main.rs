@@ -6,6 +6,7 @@ mod clients;
 mod fixture;
 mod fuzz;
 mod limits;
+mod metrics;
 mod peers;
 mod regions;
 mod shapes;
