@@ -108,8 +108,12 @@ impl Keystore {
             let mut record = record.ok_or_else(|| KeystoreError::AliasNotFound(name.clone()))?;
             let old = AliasRecord::target(writer, name)?;
             if old != key {
+                // AWS asks both keys: the one that loses the name too.
+                let from = KeyRecord::find(writer, old)?;
+                let (action, about) = (Action::UpdateAlias, Some((old, &from)));
+                access::authorise(writer, &self.caller, action, about, Asked::default())?;
                 check_quota(writer, key)?;
-                check_kind(&KeyRecord::find(writer, old)?, to)?;
+                check_kind(&from, to)?;
             }
             record.updated = now.into();
             writer.put(&id, Some(key), &record)

@@ -56,7 +56,10 @@ impl CreateKey {
             kind(self).unwrap_or((KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt));
         let asked = self.lockout.asked().with(Fact::KeySpec, spec.as_str());
         let asked = asked.with(Fact::KeyUsage, usage.as_str());
-        let origin = self.origin.unwrap_or(Origin::AwsKms);
+        let of_store = self.key_store.is_some();
+        let usual = if of_store { Origin::AwsCloudHsm } else { Origin::AwsKms };
+        let origin = self.origin.unwrap_or(usual);
+        let asked = asked.with(Fact::MultiRegion, if self.multi_region { "true" } else { "false" });
         Asked { tags: Some(&self.tags), ..asked.with(Fact::KeyOrigin, origin.as_str()) }
     }
 }

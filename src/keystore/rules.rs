@@ -101,7 +101,8 @@ impl Keystore {
         self.remembered(
             |known| known.names_groups,
             |reader| {
-                let mention = |text: &str| text.contains("group/unix/");
+                // JSON may write any character as an escape: then nobody looks closer.
+                let mention = |text: &str| text.contains("group/unix/") || text.contains('\\');
                 let keys = reader.all::<KeyRecord>()?;
                 Ok(keys.iter().any(|key| mention(key.record.policy_text()))
                     || PrincipalRecord::any_is(reader, mention)?

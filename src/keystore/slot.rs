@@ -121,11 +121,11 @@ impl Keystore {
         let loaded = unlock.load()?;
         let slot = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
         let doomed = slot.clone();
-        let written = self.operate_own("kmsfs:AddSlot", |touched| {
+        self.operate_own("kmsfs:AddSlot", |touched| {
             touched.detail = Some(unlock.kind().as_str().to_owned());
-            self.write(|writer| insert(writer, slot, now.into()))
-        });
-        forget_unless(written, &loaded, &doomed)
+            let written = self.write(|writer| insert(writer, slot, now.into()));
+            self.forget_unless(written, &loaded, &doomed)
+        })
     }
 
     /// Removes a way to unlock. Whoever opened the keystore with it, or has an earlier copy of the
@@ -159,16 +159,16 @@ impl Keystore {
         let loaded = unlock.load()?;
         let fresh = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
         let doomed = fresh.clone();
-        let written = self.operate_own("kmsfs:ReplaceSlot", |touched| {
+        let id = self.operate_own("kmsfs:ReplaceSlot", |touched| {
             touched.detail = Some(format!("slot {slot}, now a {}", unlock.kind().as_str()));
-            self.write(|writer| {
+            let written = self.write(|writer| {
                 let slots = writer.rows().slots()?;
                 writer.delete_slot(find(&slots, slot)?)?;
                 writer.meta.scrub_due = true;
                 insert(writer, fresh, now.into())
-            })
-        });
-        let id = forget_unless(written, &loaded, &doomed)?;
+            });
+            self.forget_unless(written, &loaded, &doomed)
+        })?;
         self.scrub_if_due()?;
         Ok(id)
     }
@@ -284,16 +284,23 @@ pub(super) fn info(reader: &Reader<'_>, slot: &SlotRow) -> Result<SlotInfo, Keys
     })
 }
 
-/// Takes the key of a slot that could not be stored from its token again.
-fn forget_unless<T>(
-    written: Result<T, KeystoreError>,
-    loaded: &Loaded<'_>,
-    slot: &SlotRow,
-) -> Result<T, KeystoreError> {
-    if let (Err(_), Loaded::Token(token)) = (&written, loaded) {
-        token_slot::discard(token, slot);
+impl Keystore {
+    /// Takes the key of a slot that was not stored off its token again. A commit whose outcome is
+    /// not known may have stored the slot, so the rows are asked: a key that a slot needs stays.
+    fn forget_unless<T>(
+        &self,
+        written: Result<T, KeystoreError>,
+        loaded: &Loaded<'_>,
+        slot: &SlotRow,
+    ) -> Result<T, KeystoreError> {
+        if let (Err(_), Loaded::Token(token)) = (&written, loaded) {
+            let stored = self.read(|reader| reader.rows().slots());
+            if stored.is_ok_and(|slots| slots.iter().all(|other| other.salt != slot.salt)) {
+                token_slot::discard(token, slot);
+            }
+        }
+        written
     }
-    written
 }
 
 /// Stands in where a key file needs no cost.

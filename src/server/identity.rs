@@ -52,13 +52,13 @@ impl Identities {
         now: SystemTime,
     ) -> Result<Sender, NoSender> {
         let claim = match Claim::parse(&request.headers) {
-            Err(SignatureError::Missing) => return self.unsigned(peer, None),
+            Err(SignatureError::Missing) => return self.unsigned(peer, request, None),
             claim => claim?,
         };
         let keystore = service.keystore();
         let key = keystore.access_key(claim.access_key_id()).map_err(NoSender::Keystore)?;
         let Some(key) = key else {
-            return self.unsigned(peer, Some(&claim));
+            return self.unsigned(peer, request, Some(&claim));
         };
         claim.verify(request, &key.secret, now)?;
         self.replays.admit(&claim, now)?;
@@ -71,8 +71,15 @@ impl Identities {
     }
 
     /// The peer itself, where that is enough.
-    fn unsigned(&self, peer: &Peer, claim: Option<&Claim>) -> Result<Sender, NoSender> {
-        if self.unsigned == Unsigned::Accepted && peer.is_local() {
+    fn unsigned(
+        &self,
+        peer: &Peer,
+        request: &Signable<'_>,
+        claim: Option<&Claim>,
+    ) -> Result<Sender, NoSender> {
+        // A web page that a browser of this machine shows is no local user.
+        let of_a_page = request.headers.iter().any(|(name, _)| *name == "origin");
+        if self.unsigned == Unsigned::Accepted && peer.is_local() && !of_a_page {
             let region = claim.map(|claim| claim.region().to_owned());
             return Ok(Sender { caller: peer.unsigned(self.own_uid), region });
         }

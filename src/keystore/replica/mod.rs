@@ -159,7 +159,8 @@ impl Keystore {
         let to = destination.create_transfer_key(now)?;
         let transfer = self.replicate_key(key, &to, properties)?;
         let received = destination.receive_key(&transfer, &Trust::Identity(self.identity()), now);
-        if received.is_err() {
+        // What was stored stays known, even if writing it down failed.
+        if received.is_err() && !destination.has_key(key)? {
             self.forget_replica(key, &region, now)?;
         }
         received
