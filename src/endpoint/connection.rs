@@ -52,8 +52,11 @@ impl Connections {
             let kept = self.lock().pop();
             match kept {
                 None => break,
-                Some((sender, since)) if since.elapsed() < KEEP && sender.is_ready() => {
-                    return Ok(Taken { sender, used: true });
+                Some((mut sender, since)) if since.elapsed() < KEEP => {
+                    // The task of the connection may still be at the end of the last answer.
+                    if sender.ready().await.is_ok() {
+                        return Ok(Taken { sender, used: true });
+                    }
                 }
                 Some(_) => {}
             }
