@@ -23,7 +23,7 @@ use super::convert::{file_attr, file_type, new_time, no_attr};
 use super::errno::errno;
 use super::handles::Handles;
 use super::options::MountOptions;
-use super::request::{access, allocate_mode, caller, empty, negotiate, open_flags, sized, taken};
+use super::request::{allocate_mode, caller, empty, negotiate, open_flags, sized, taken, wanted};
 use crate::volume::attr::AttrChange;
 use crate::volume::content::SeekTo;
 use crate::volume::{
@@ -237,7 +237,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.volume.open_as(ino.0, access(flags), caller(req)) {
+        match self.volume.open_as(ino.0, wanted(flags), caller(req)) {
             Ok(opened) => {
                 let keep = opened.keep_cache && !self.shared;
                 let handle = self.files.add(opened.handle);
@@ -258,14 +258,14 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let new = NewNode { mode, umask, caller: caller(req) };
-        let made = self.volume.create_file(parent.0, name.as_bytes(), &new).or_else(|error| {
+        let (name, wanted) = (name.as_bytes(), wanted(OpenFlags(flags)));
+        let made = self.volume.create_file(parent.0, name, &new, wanted).or_else(|error| {
             // Someone else was faster, which the kernel cannot know on shared storage.
             let exists = matches!(error, VolumeError::Io(rustix::io::Errno::EXIST));
             if !exists || flags & libc::O_EXCL != 0 {
                 return Err(error);
             }
-            let access = access(OpenFlags(flags));
-            self.volume.open_existing(parent.0, name.as_bytes(), access, new.caller)
+            self.volume.open_existing(parent.0, name, wanted, new.caller)
         });
         match made {
             Ok((attr, handle)) => {

@@ -6,8 +6,8 @@ use fuser::{
 };
 
 use super::errno::errno;
-use crate::volume::content::{Access, Reserve};
-use crate::volume::{Allocate, Caller, Sink, VolumeError};
+use crate::volume::content::Reserve;
+use crate::volume::{Allocate, Caller, OpenFor, Sink, VolumeError};
 
 type Reply<T> = Result<T, VolumeError>;
 
@@ -45,10 +45,11 @@ pub(super) fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
 }
 
-pub(super) fn access(flags: OpenFlags) -> Access {
+pub(super) fn wanted(flags: OpenFlags) -> OpenFor {
     match flags.acc_mode() {
-        OpenAccMode::O_RDONLY => Access::ReadOnly,
-        OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Access::ReadWrite,
+        OpenAccMode::O_RDONLY => OpenFor::Reading,
+        OpenAccMode::O_WRONLY => OpenFor::Writing,
+        OpenAccMode::O_RDWR => OpenFor::Both,
     }
 }
 

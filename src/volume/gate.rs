@@ -68,11 +68,20 @@ pub(super) struct Admission {
     number: u64,
     ino: u64,
     user: User,
-    action: Action,
+    uses: Uses,
     subject: Arc<SubjectCell>,
     /// The count of changes when it was last found good; 0 for never.
     good: AtomicU64,
     refused: AtomicBool,
+}
+
+/// What a handle does with its file's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Uses {
+    /// The file had no contents when it was opened for writing: the first make its key.
+    pub(super) makes: bool,
+    /// Contents come back through the handle.
+    pub(super) reads: bool,
 }
 
 impl std::fmt::Debug for Admission {
@@ -100,7 +109,7 @@ impl Gate {
     pub(super) fn admit(
         self: &Arc<Self>,
         (ino, subject): (u64, Arc<SubjectCell>),
-        action: Action,
+        uses: Uses,
         caller: Caller,
     ) -> Result<Option<Arc<Admission>>> {
         if self.keystore().is_none() {
@@ -111,7 +120,7 @@ impl Gate {
             number: self.next_handle.fetch_add(1, Ordering::Relaxed),
             ino,
             user: User::new(caller),
-            action,
+            uses,
             subject,
             good: AtomicU64::new(0),
             refused: AtomicBool::new(false),
@@ -131,6 +140,14 @@ impl Gate {
         let answer = self.ask(keystore, &user, action, about)?;
         self.note(keystore, &user, action, about, &answer)?;
         answer.denied.map_or(Ok(()), |_| Err(VolumeError::Denied(about.key)))
+    }
+
+    /// Asks for what a handle of a file that has no contents yet will take.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub(super) fn allow_new(&self, caller: Caller, uses: Uses, key: KeyId) -> Result<()> {
+        uses.actions().try_for_each(|action| self.allow(caller, action, About::new_file(key)))
     }
 
     /// Looks whether answers may have changed, and asks again for every open handle then. Returns
@@ -262,18 +279,45 @@ impl Admission {
         // A file without contents has no key, and nothing to be kept from anybody.
         let subject = *self.subject.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(about) = subject.map(About::from) else { return Ok(()) };
-        let answer = gate.ask(keystore, &self.user, self.action, about)?;
+        let (action, answer) = self.ask(keystore, about)?;
         let denied = answer.denied.is_some();
         let was_refused = self.refused.swap(denied, Ordering::Relaxed);
         // An open is written down once, and so is the end of its permission.
         if (denied && !was_refused) || (!denied && good == 0) {
-            gate.note(keystore, &self.user, self.action, about, &answer)?;
+            gate.note(keystore, &self.user, action, about, &answer)?;
         }
         if denied {
             return Err(VolumeError::Denied(about.key));
         }
         self.good.store(changes, Ordering::Release);
         Ok(())
+    }
+
+    /// The first refusal of what the handle takes; if there is none, the answer about what it was
+    /// opened for first.
+    fn ask(&self, keystore: &Keystore, about: About) -> Result<(Action, Answer)> {
+        let mut actions = self.uses.actions();
+        let first = actions.next().unwrap_or(Action::Decrypt);
+        let answer = self.gate.ask(keystore, &self.user, first, about)?;
+        if answer.denied.is_none() {
+            for action in actions {
+                let other = self.gate.ask(keystore, &self.user, action, about)?;
+                if other.denied.is_some() {
+                    return Ok((action, other));
+                }
+            }
+        }
+        Ok((first, answer))
+    }
+}
+
+impl Uses {
+    /// The permissions that this takes, the one that the open is written down by first. Writing into
+    /// contents that are there takes their key as well.
+    fn actions(self) -> impl Iterator<Item = Action> {
+        let make = self.makes.then_some(Action::GenerateDataKey);
+        let read = (self.reads || !self.makes).then_some(Action::Decrypt);
+        make.into_iter().chain(read)
     }
 }
 

@@ -59,7 +59,7 @@ pub use inode::ROOT;
 pub use io::Allocate;
 pub use key_service::{KeyHealth, KeyService};
 pub use keyring::Keyring;
-pub use open::{FileHandle, Opened};
+pub use open::{FileHandle, OpenFor, Opened};
 pub use open_file::{File, FilePolicy, OpenFiles, Origin};
 pub use privilege::Privileges;
 pub use readdir::{Detail, DirEntry, DirStream, Sink};

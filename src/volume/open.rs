@@ -14,7 +14,7 @@ use super::content::Access;
 use super::create::NewNode;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
-use super::gate::{About, Admission};
+use super::gate::{About, Admission, Uses};
 use super::inode::ROOT;
 use super::names::BackingName;
 use super::open_file::{File, FilePolicy, quietly};
@@ -46,6 +46,30 @@ impl FileHandle {
     /// `Denied`.
     pub fn check(&self) -> Result<()> {
         self.admission.as_ref().map_or(Ok(()), |admission| admission.check())
+    }
+}
+
+/// What a user opens a file for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenFor {
+    /// Reads.
+    Reading,
+    /// Writes: nothing comes back through the handle.
+    Writing,
+    /// Reads and writes.
+    Both,
+}
+
+impl OpenFor {
+    const fn access(self) -> Access {
+        match self {
+            Self::Reading => Access::ReadOnly,
+            Self::Writing | Self::Both => Access::ReadWrite,
+        }
+    }
+
+    const fn reads(self) -> bool {
+        matches!(self, Self::Reading | Self::Both)
     }
 }
 
@@ -89,10 +113,9 @@ impl Volume {
     ///
     /// # Errors
     /// `Denied`; as [`Volume::open_handle`].
-    pub fn open_as(&self, ino: u64, access: Access, caller: Caller) -> Result<Opened> {
-        let mut opened = self.open_handle(ino, access)?;
-        let file = &opened.handle.file;
-        match self.admit(ino, file, action_for(file, access), caller) {
+    pub fn open_as(&self, ino: u64, wanted: OpenFor, caller: Caller) -> Result<Opened> {
+        let mut opened = self.open_handle(ino, wanted.access())?;
+        match self.admit(ino, &opened.handle.file, wanted, caller) {
             Ok(admission) => opened.handle.admission = admission,
             Err(error) => {
                 self.close(opened.handle);
@@ -142,12 +165,13 @@ impl Volume {
         parent: u64,
         name: &[u8],
         new: &NewNode,
+        wanted: OpenFor,
     ) -> Result<(Attr, FileHandle)> {
         self.tree.writable()?;
         let dir = self.dir(parent)?;
         let name = BackingName::new(&dir, name)?;
-        let (action, key) = (Action::GenerateDataKey, dir.descriptor()?.policy);
-        self.gate.allow(new.caller, action, About::new_file(key))?;
+        let uses = Uses { makes: true, reads: wanted.reads() };
+        self.gate.allow_new(new.caller, uses, dir.descriptor()?.policy)?;
         let fd = self.make_file(&dir, &name, new)?;
         let stat = fstat(&fd)?;
         let ino = self.tree.inodes.shown(stat.st_ino);
@@ -155,7 +179,7 @@ impl Volume {
         match self.files.adopt(ino, fd, &policy_of(&dir)?) {
             Ok(file) => {
                 let admission =
-                    self.gate.admit((ino, file.subject_cell().clone()), action, new.caller)?;
+                    self.gate.admit((ino, file.subject_cell().clone()), uses, new.caller)?;
                 let handle = FileHandle { admission, ..FileHandle::new(ino, file) };
                 Ok((self.shown_attr(ino, &stat)?, handle))
             }
@@ -174,11 +198,11 @@ impl Volume {
         &self,
         parent: u64,
         name: &[u8],
-        access: Access,
+        wanted: OpenFor,
         caller: Caller,
     ) -> Result<(Attr, FileHandle)> {
         let attr = self.lookup(parent, name)?.ok_or(VolumeError::NotFound)?;
-        match self.open_as(attr.ino, access, caller) {
+        match self.open_as(attr.ino, wanted, caller) {
             Ok(opened) => Ok((attr, opened.handle)),
             Err(error) => {
                 self.forget(attr.ino, 1);
@@ -225,14 +249,17 @@ impl Volume {
         &self,
         ino: u64,
         file: &File,
-        action: Action,
+        wanted: OpenFor,
         caller: Caller,
     ) -> Result<Option<Arc<Admission>>> {
-        // Who will write the first contents needs the permission now: a write must not fail later.
-        if action == Action::GenerateDataKey {
-            self.gate.allow(caller, action, About::new_file(file.first_key()))?;
+        // A file without contents has no key yet: who may write it makes one.
+        let makes = wanted.access() == Access::ReadWrite && file.subject().is_none();
+        let uses = Uses { makes, reads: wanted.reads() };
+        // Who will write the first contents needs the permissions now: a write must not fail later.
+        if makes {
+            self.gate.allow_new(caller, uses, file.first_key())?;
         }
-        self.gate.admit((ino, file.subject_cell().clone()), action, caller)
+        self.gate.admit((ino, file.subject_cell().clone()), uses, caller)
     }
 
     /// Opens a file for the length of one call.
@@ -307,15 +334,6 @@ impl Volume {
         let state = (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime);
         let hash = self.tree.hasher.hash_one((state, stat.st_ctime_nsec));
         hash.max(1)
-    }
-}
-
-/// A file without contents has no key yet: who may write it makes one.
-fn action_for(file: &File, access: Access) -> Action {
-    if access == Access::ReadWrite && file.subject().is_none() {
-        Action::GenerateDataKey
-    } else {
-        Action::Decrypt
     }
 }
 

@@ -10,7 +10,7 @@ use kmsfs::id::KeyId;
 use kmsfs::keystore::{CreateKey, Keystore, Unlock, create_key_file};
 use kmsfs::volume::attr::Attr;
 use kmsfs::volume::{
-    Caller, Detail, NewNode, Options, Origin, RenameHow, Result, Sink, Volume, VolumeError,
+    Caller, Detail, NewNode, OpenFor, Options, Origin, RenameHow, Result, Sink, Volume, VolumeError,
 };
 
 pub(crate) const ROOT: u64 = 1;
@@ -77,7 +77,7 @@ impl Fixture {
     /// Makes a file with these contents.
     pub(crate) fn file(&self, parent: u64, name: &str, contents: &str) -> Result<Attr> {
         let (attr, handle) =
-            self.volume().create_file(parent, name.as_bytes(), &new_node(0o644))?;
+            self.volume().create_file(parent, name.as_bytes(), &new_node(0o644), OpenFor::Both)?;
         if !contents.is_empty() {
             handle.file.write(0, contents.as_bytes(), Origin::Caller)?;
         }

@@ -4,8 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use kmsfs::id::KeyId;
 use kmsfs::keystore::{CreateGrant, GrantOperation, KeyRef, LockoutCheck};
-use kmsfs::volume::content::Access;
-use kmsfs::volume::{Caller, ROOT, RenameHow, Result, SetMode, VolumeError};
+use kmsfs::volume::{Caller, OpenFor, ROOT, RenameHow, Result, SetMode, VolumeError};
 
 use crate::fixture::{Fixture, caller, new_node};
 
@@ -23,13 +22,11 @@ fn who_is_not_named_is_refused_everything_that_needs_a_key() {
     let denied: [(&str, Result<()>); 5] = [
         ("open", open(&fixture, ino, BOB)),
         ("write an empty file", {
-            volume
-                .open_as(empty, Access::ReadWrite, user(BOB))
-                .map(|open| volume.close(open.handle))
+            volume.open_as(empty, OpenFor::Both, user(BOB)).map(|open| volume.close(open.handle))
         }),
         ("create", {
             let new = kmsfs::volume::NewNode { caller: user(BOB), ..new_node(0o644) };
-            volume.create_file(ROOT, b"new", &new).map(|made| volume.close(made.1))
+            volume.create_file(ROOT, b"new", &new, OpenFor::Both).map(|made| volume.close(made.1))
         }),
         ("truncate", {
             let change = kmsfs::volume::attr::AttrChange { size: Some(1), ..Default::default() };
@@ -41,7 +38,7 @@ fn who_is_not_named_is_refused_everything_that_needs_a_key() {
         assert!(matches!(result, Err(VolumeError::Denied(_))), "{what}: {result:?}");
     }
     assert_eq!(fixture.contents(ino), "contents", "the owner of the volume is not bound");
-    assert!(volume.open_as(empty, Access::ReadOnly, user(BOB)).is_ok(), "there is nothing in it");
+    assert!(volume.open_as(empty, OpenFor::Reading, user(BOB)).is_ok(), "there is nothing in it");
     assert!(fixture.list(ROOT).contains(&"file".to_owned()));
     assert!(!fixture.list(ROOT).contains(&"new".to_owned()), "nothing was made");
 }
@@ -54,8 +51,8 @@ fn an_open_handle_lives_as_long_as_its_permission() {
     let key = KeyRef::Id(fixture.key());
     let made = fixture.keystore.create_grant(&key, &grant(None), SystemTime::now()).unwrap();
     let volume = fixture.volume();
-    let ann = volume.open_as(ino, Access::ReadOnly, user(ANN)).unwrap().handle;
-    let bob = volume.open_as(ino, Access::ReadOnly, user(BOB)).unwrap().handle;
+    let ann = volume.open_as(ino, OpenFor::Reading, user(ANN)).unwrap().handle;
+    let bob = volume.open_as(ino, OpenFor::Reading, user(BOB)).unwrap().handle;
     volume.watch_keys();
     bob.check().unwrap();
     fixture.keystore.revoke_grant(&key, made.id).unwrap();
@@ -78,7 +75,7 @@ fn a_grant_ends_on_its_date() {
     let end = SystemTime::now() + Duration::from_secs(2);
     fixture.keystore.create_grant(&key, &grant(Some(end)), SystemTime::now()).unwrap();
     let volume = fixture.volume();
-    let bob = volume.open_as(ino, Access::ReadOnly, user(BOB)).unwrap().handle;
+    let bob = volume.open_as(ino, OpenFor::Reading, user(BOB)).unwrap().handle;
     volume.watch_keys();
     bob.check().unwrap();
     std::thread::sleep(Duration::from_secs(3));
@@ -104,9 +101,32 @@ fn a_move_to_another_key_takes_the_permissions_of_reencrypt() {
     open(&fixture, ino, BOB).unwrap();
 }
 
+/// The handle was asked for GenerateDataKey only, for its whole life, and read what others wrote.
+#[test]
+fn regression_a_handle_on_an_empty_file_reads_only_with_decrypt() {
+    let fixture = Fixture::new();
+    let empty = fixture.file(ROOT, "empty", "").unwrap().ino;
+    allow(&fixture, fixture.key(), &[ANN]);
+    let grant = CreateGrant { operations: vec![GrantOperation::GenerateDataKey], ..grant(None) };
+    let key = KeyRef::Id(fixture.key());
+    fixture.keystore.create_grant(&key, &grant, SystemTime::now()).unwrap();
+    let volume = fixture.volume();
+    volume.watch_keys();
+    let opened = |wanted| volume.open_as(empty, wanted, user(BOB)).map(|opened| opened.handle);
+    assert!(matches!(opened(OpenFor::Both), Err(VolumeError::Denied(_))));
+    let handle = opened(OpenFor::Writing).unwrap();
+    handle.file.write(0, b"contents", kmsfs::volume::Origin::Caller).unwrap();
+    handle.check().unwrap();
+    volume.close(handle);
+    let new = kmsfs::volume::NewNode { caller: user(BOB), ..new_node(0o644) };
+    let made = |name: &[u8], wanted| volume.create_file(ROOT, name, &new, wanted);
+    assert!(matches!(made(b"a", OpenFor::Both), Err(VolumeError::Denied(_))));
+    volume.close(made(b"b", OpenFor::Writing).unwrap().1);
+}
+
 fn open(fixture: &Fixture, ino: u64, uid: u32) -> Result<()> {
     let volume = fixture.volume();
-    volume.open_as(ino, Access::ReadOnly, user(uid)).map(|open| volume.close(open.handle))
+    volume.open_as(ino, OpenFor::Reading, user(uid)).map(|open| volume.close(open.handle))
 }
 
 fn user(uid: u32) -> Caller {

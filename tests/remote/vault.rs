@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use kmsfs::endpoint::{Credentials, Endpoint, Options as Patience};
 use kmsfs::id::KeyId;
-use kmsfs::volume::content::Access;
 use kmsfs::volume::remote::RemoteKeys;
 use kmsfs::volume::{
-    Caller, FileHandle, NewNode, Options, Origin, ROOT, RenameHow, Result, RewrapReport, Volume,
-    VolumeError,
+    Caller, FileHandle, NewNode, OpenFor, Options, Origin, ROOT, RenameHow, Result, RewrapReport,
+    Volume, VolumeError,
 };
 
 use super::foreign::ForeignKms;
@@ -61,7 +60,10 @@ impl Remote {
     }
 
     pub(crate) fn write(&self, name: &str, contents: &str) {
-        let made = self.volume().create_file(ROOT, name.as_bytes(), &new_node(0o644)).unwrap();
+        let made = self
+            .volume()
+            .create_file(ROOT, name.as_bytes(), &new_node(0o644), OpenFor::Both)
+            .unwrap();
         if !contents.is_empty() {
             made.1.file.write(0, contents.as_bytes(), Origin::Caller).unwrap();
         }
@@ -70,7 +72,7 @@ impl Remote {
 
     pub(crate) fn open(&self, name: &str) -> Result<FileHandle> {
         let attr = self.volume().lookup(ROOT, name.as_bytes())?.ok_or(VolumeError::NotFound)?;
-        Ok(self.volume().open_as(attr.ino, Access::ReadOnly, caller())?.handle)
+        Ok(self.volume().open_as(attr.ino, OpenFor::Reading, caller())?.handle)
     }
 
     pub(crate) fn read(&self, name: &str) -> Result<String> {
