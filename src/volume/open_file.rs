@@ -62,8 +62,9 @@ struct Table {
     open: HashMap<u64, Slot>,
     /// What is written but not synced of files that nobody has open.
     parked: HashMap<u64, Marks>,
-    /// The key of every file that was opened and that the kernel may have cached pages of.
-    cached: HashMap<u64, KeyId>,
+    /// Every file that was opened and that the kernel may have cached pages of, with the key that it
+    /// had when it was last opened or closed. An open file itself knows better.
+    cached: HashMap<u64, Option<KeyId>>,
 }
 
 struct Slot {
@@ -127,9 +128,7 @@ impl OpenFiles {
         let file = self.open_content(ino, fd, policy)?;
         let mut table = self.lock();
         table.open.insert(ino, Slot { file: file.clone(), handles: 1 });
-        if let Some(key) = file.key() {
-            table.cached.insert(ino, key);
-        }
+        table.cached.insert(ino, file.key());
         Ok(file)
     }
 
@@ -152,6 +151,9 @@ impl OpenFiles {
             return;
         }
         let Some(slot) = table.open.remove(&ino) else { return };
+        if let Some(key) = table.cached.get_mut(&ino) {
+            *key = slot.file.key();
+        }
         match Arc::try_unwrap(slot.file) {
             Ok(file) => {
                 if let Some(marks) = file.content.into_marks() {
@@ -224,7 +226,9 @@ impl OpenFiles {
     /// Inodes under `key` that the kernel may have cached pages of.
     pub(super) fn cached_under(&self, key: KeyId) -> Vec<u64> {
         let table = self.lock();
-        table.cached.iter().filter(|(_, k)| **k == key).map(|(ino, _)| *ino).collect()
+        let now = |ino, closed| table.open.get(ino).map_or(closed, |slot| slot.file.key());
+        let under = table.cached.iter().filter(|(ino, closed)| now(ino, **closed) == Some(key));
+        under.map(|(ino, _)| *ino).collect()
     }
 
     /// Inodes that are written but not synced, with the point that a sync reaches.

@@ -63,16 +63,20 @@ fn a_disabled_key_is_felt_at_once_and_nothing_is_lost() {
 fn dirty_pages_of_a_mapping_reach_the_vault_before_their_key_goes() {
     let vault = Vault::new("dirtymap");
     let mount = vault.mount();
+    fs::write(mount.path("other"), "contents").unwrap();
     let mut mapping = Mapping::open(&mount, "mapped");
     mapping.dirty();
     vault.kmsfs(["key", "disable", DEFAULT]);
-    wait_until("opens fail", || refused(File::open(mount.path("mapped")).err()));
+    // Opening the mapped file itself would make the kernel write its pages.
+    wait_until("opens fail", || refused(File::open(mount.path("other")).err()));
     thread::sleep(FELT);
     mapping.kill();
     mount.kill();
     vault.kmsfs(["key", "enable", DEFAULT]);
     let mount = vault.mount();
-    assert!(fs::read(mount.path("mapped")).unwrap().starts_with(b"dirty page"));
+    let mapped = fs::read(mount.path("mapped")).unwrap();
+    assert!(mapped.starts_with(b"dirty page"), "{} bytes, {:?}", mapped.len(), mapped.get(..10));
+    assert_eq!(&mapped[40_000..40_004], b"also");
 }
 
 #[test]
