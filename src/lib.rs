@@ -6,6 +6,7 @@
 //! | rank | module | what it knows |
 //! |---|---|---|
 //! | 0 | [`id`], [`crypto`] | 16-byte identities; primitives: no files, no clock, no state |
+//! | 0 | `sys` | system calls that no safe crate offers |
 //! | 1 | [`keystore`] | the embedded KMS: keys, material, aliases, unlock slots |
 //! | 1 | [`endpoint`] | the AWS JSON 1.1 protocol: signatures, and a client |
 //! | 1 | [`envelope`] | the on-disk format as bytes in, bytes out; no KMS and no files |
@@ -24,6 +25,8 @@
 pub mod id;
 
 pub mod crypto;
+
+mod sys;
 
 pub mod keystore;
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use crate::keystore::{Caller, Principal, Source};
+use crate::sys;
 
 /// The other end of a connection, as the kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,17 +16,13 @@ pub(super) enum Peer {
 }
 
 impl Peer {
-    /// The process that connected to a Unix socket, with its groups of that moment.
-    ///
-    /// The kernel tells user, primary group and process; the other groups are those of that
-    /// process as long as it still is the same user's.
+    /// The user and groups of the process that connected to a Unix socket, as they were then.
     pub(super) fn of_unix(socket: impl AsFd) -> std::io::Result<Self> {
-        let peer = rustix::net::sockopt::socket_peercred(socket)?;
+        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
         let (uid, gid) = (peer.uid.as_raw(), peer.gid.as_raw());
-        let status = format!("/proc/{}/status", peer.pid.as_raw_nonzero());
-        let status = std::fs::read_to_string(status).unwrap_or_default();
         let mut groups = vec![gid];
-        groups.extend(groups_of(&status, uid).into_iter().filter(|group| *group != gid));
+        let others = sys::peer_groups(socket.as_fd())?;
+        groups.extend(others.into_iter().filter(|group| *group != gid));
         Ok(Self::Unix { uid, groups })
     }
 
@@ -63,22 +60,10 @@ impl Peer {
     }
 }
 
-/// The supplementary groups in a process's status, if it is still a process of `uid`.
-fn groups_of(status: &str, uid: u32) -> Vec<u32> {
-    let numbers = |name: &str| -> Vec<u32> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.split_whitespace().filter_map(|number| number.parse().ok()).collect()
-    };
-    let owners = numbers("Uid:");
-    if owners.is_empty() || owners.iter().any(|owner| *owner != uid) {
-        return Vec::new();
-    }
-    numbers("Groups:")
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::process::Command;
 
     use super::*;
 
@@ -90,13 +75,22 @@ mod tests {
         assert_eq!(groups.first(), Some(&rustix::process::getegid().as_raw()));
     }
 
+    /// The groups were read from /proc, where a process that has ended has none: a denial of one of
+    /// its groups could be evaded.
     #[test]
-    fn groups_of_a_process_that_became_another_users_are_not_taken() {
-        let status = "Name:\tx\nUid:\t1000\t1000\t1000\t1000\nGroups:\t27 100 \n";
-        assert_eq!(groups_of(status, 1000), [27, 100]);
-        assert!(groups_of(status, 1001).is_empty());
-        assert!(groups_of(&status.replacen("1000", "0", 1), 1000).is_empty());
-        assert!(groups_of("", 0).is_empty());
+    fn regression_groups_are_known_after_the_peer_has_ended() {
+        let path = std::env::temp_dir().join(format!("kmsfs-peer-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
+        let python = ["setpriv", "--groups", "4242,4243", "python3", "-c", connect];
+        let ended = Command::new(python[0]).args(&python[1..]).arg(&path).status();
+        let accepted = listener.accept();
+        std::fs::remove_file(&path).unwrap();
+        assert!(ended.unwrap().success());
+        let Peer::Unix { groups, .. } = Peer::of_unix(accepted.unwrap().0).unwrap() else {
+            unreachable!()
+        };
+        assert_eq!(groups[1..], [4242, 4243]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fdatasync, fstat, ftruncate, seek};
 use rustix::io::{Errno, pread, pwrite};
 
-use super::sys;
+use crate::sys;
 
 pub mod memory;
 

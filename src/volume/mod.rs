@@ -41,7 +41,6 @@ mod session;
 mod setattr;
 mod setup;
 mod sync;
-mod sys;
 mod times;
 mod tree;
 mod unsynced;

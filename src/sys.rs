@@ -1,0 +1,99 @@
+//! Rank 0: the system calls that no safe crate offers. The only home of `unsafe`.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::{Errno, Result};
+
+/// Writes a range of a file out and waits for it, without forcing metadata.
+///
+/// *Units*: bytes.
+///
+/// # Errors
+/// `EINVAL` past 2^63; those of `sync_file_range(2)`.
+#[allow(unsafe_code, reason = "sync_file_range(2) has no safe wrapper")]
+pub(crate) fn settle(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Result<()> {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
+        return Err(Errno::INVAL);
+    };
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: the call takes no pointers, and `fd` is open for as long as it is borrowed.
+    match unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, length, flags) } {
+        0 => Ok(()),
+        _ => Err(last_error()),
+    }
+}
+
+/// The supplementary groups that the process at the other end of a Unix socket had when it
+/// connected, whatever became of it since.
+///
+/// # Errors
+/// Those of `getsockopt(2)` with `SO_PEERGROUPS` (Linux 4.13).
+#[allow(unsafe_code, reason = "SO_PEERGROUPS has no safe wrapper")]
+pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> Result<Vec<u32>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; USUAL_GROUPS];
+    loop {
+        let room = groups.len() * size_of::<libc::gid_t>();
+        let mut length = libc::socklen_t::try_from(room).map_err(|_| Errno::RANGE)?;
+        // SAFETY: the kernel writes at most `length` bytes to `groups`, which has that many, and
+        // puts the number that it has to say into `length`; `socket` is open while borrowed.
+        let failed = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        } != 0;
+        let error = last_error();
+        let told = usize::try_from(length).map_err(|_| Errno::RANGE)? / size_of::<libc::gid_t>();
+        if !failed {
+            groups.truncate(told);
+            return Ok(groups);
+        }
+        if error != Errno::RANGE || told <= groups.len() {
+            return Err(error);
+        }
+        groups.resize(told, 0);
+    }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Room for as many groups as most processes have; the kernel says when it needs more.
+const USUAL_GROUPS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn the_groups_of_a_peer_are_those_it_had() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let told: BTreeSet<u32> = peer_groups(one.as_fd()).unwrap().into_iter().collect();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap();
+        let own: BTreeSet<u32> = line.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(told, own);
+    }
+
+    #[test]
+    fn what_is_no_socket_has_no_peer() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(peer_groups(file.as_fd()), Err(Errno::NOTSOCK));
+    }
+
+    #[test]
+    fn a_range_past_the_largest_offset_is_refused() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(settle(file.as_fd(), u64::MAX, 1), Err(Errno::INVAL));
+    }
+}
