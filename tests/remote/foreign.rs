@@ -35,6 +35,8 @@ struct State {
     calls: HashMap<String, usize>,
     connections: Vec<TcpStream>,
     lies: Vec<Lie>,
+    /// What DescribeKey says instead of an answer.
+    describe_fails: Option<&'static str>,
     stopping: bool,
 }
 
@@ -78,6 +80,11 @@ impl ForeignKms {
 
     pub(crate) fn rotate(&self, key: KeyId) {
         self.lock().keys.get_mut(&key.to_string()).unwrap().materials += 1;
+    }
+
+    /// DescribeKey gives this exception from now on, or its answer again.
+    pub(crate) fn fail_describe(&self, exception: Option<&'static str>) {
+        self.lock().describe_fails = exception;
     }
 
     pub(crate) fn answer_next_decrypt_as(&self, lie: Lie) {
@@ -186,6 +193,9 @@ impl State {
     }
 
     fn describe(&self, request: &Value) -> Answer {
+        if let Some(exception) = self.describe_fails {
+            return Err((exception, "not now".to_owned()));
+        }
         let name = request["KeyId"].as_str().unwrap();
         let key = self.keys.get(name).ok_or(("NotFoundException", format!("no key {name}")))?;
         Ok(json!({ "KeyMetadata": {

@@ -132,6 +132,25 @@ fn after_the_grace_a_silent_service_counts_as_a_revocation() {
     remote.eventually(|| handle.file.read(0, &mut [0; 8]).ok());
 }
 
+/// An endpoint that answers every question about a key with an error was no silent one, and its
+/// keys stayed usable for ever.
+#[test]
+fn regression_the_grace_also_ends_when_all_answers_are_errors() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    for exception in ["ThrottlingException", "KMSInternalException"] {
+        let remote = Remote::with_grace(&kms, key, Duration::from_secs(1));
+        remote.write("file", "contents");
+        let handle = remote.open("file").unwrap();
+        kms.fail_describe(Some(exception));
+        remote.volume().keyring().service().refresh().unwrap();
+        let refused = remote.eventually(|| handle.file.read(0, &mut [0; 8]).err());
+        assert!(matches!(refused, VolumeError::KeyUnusable(_)), "{exception}: {refused}");
+        kms.fail_describe(None);
+        remote.eventually(|| handle.file.read(0, &mut [0; 8]).ok());
+    }
+}
+
 #[test]
 fn a_service_that_denies_or_lies_is_refused() {
     let kms = ForeignKms::start();

@@ -45,6 +45,8 @@ struct Shared {
     /// How long keys count as usable while the endpoint does not answer.
     grace: Duration,
     keys: Mutex<HashMap<KeyId, Known>>,
+    /// What was learnt before is to be asked again before it is used.
+    refreshed: Mutex<Option<Instant>>,
     watched: Mutex<HashSet<KeyId>>,
 }
 
@@ -56,6 +58,9 @@ struct Known {
     usable: bool,
     material: MaterialId,
     at: Instant,
+    /// Since when the endpoint answers without saying anything of the key: it throttles, fails, or
+    /// is not the KMS at all.
+    unclear_since: Option<Instant>,
 }
 
 impl RemoteKeys {
@@ -69,6 +74,7 @@ impl RemoteKeys {
             line: Line::new(endpoint),
             grace,
             keys: Mutex::default(),
+            refreshed: Mutex::default(),
             watched: Mutex::default(),
         });
         let watch = Watch::start(&shared)?;
@@ -125,7 +131,7 @@ impl KeyService for RemoteKeys {
     }
 
     fn refresh(&self) -> Result<()> {
-        self.shared.keys().clear();
+        *self.shared.refreshed() = Some(Instant::now());
         Ok(())
     }
 
@@ -135,12 +141,17 @@ impl KeyService for RemoteKeys {
 
     fn health(&self, keys: &[KeyId]) -> Vec<(KeyId, KeyHealth)> {
         self.shared.watched().extend(keys);
-        if self.shared.line.silence().is_some_and(|silence| silence >= self.shared.grace) {
+        let over = |silence: Duration| silence >= self.shared.grace;
+        if self.shared.line.silence().is_some_and(over) {
             return keys.iter().map(|key| (*key, KeyHealth::Unreachable)).collect();
         }
         let known = self.shared.keys();
-        let health = |usable| if usable { KeyHealth::Usable } else { KeyHealth::Unusable };
-        keys.iter().filter_map(|key| Some((*key, health(known.get(key)?.usable)))).collect()
+        let health = |known: &Known| match known.unclear_since {
+            _ if !known.usable => KeyHealth::Unusable,
+            Some(since) if over(since.elapsed()) => KeyHealth::Unreachable,
+            _ => KeyHealth::Usable,
+        };
+        keys.iter().filter_map(|key| Some((*key, health(known.get(key)?)))).collect()
     }
 }
 
@@ -176,7 +187,9 @@ impl Shared {
     /// What is known of a key and no older than a few seconds.
     fn known(&self, key: KeyId) -> Result<Known> {
         let known = self.keys().get(&key).cloned();
-        if let Some(known) = known.filter(|known| known.at.elapsed() < FRESH) {
+        let refreshed = *self.refreshed();
+        let fresh = |known: &Known| known.at.elapsed() < FRESH && Some(known.at) > refreshed;
+        if let Some(known) = known.filter(fresh) {
             return Ok(known);
         }
         self.ask(key)
@@ -197,10 +210,8 @@ impl Shared {
             Ok((found, known)) if found == key => Ok(known),
             Ok(_) => Err(VolumeError::KeyUnusable(key)),
             Err(error) => {
-                if let (VolumeError::KeyUnusable(_), Some(known)) =
-                    (&error, self.keys().get_mut(&key))
-                {
-                    known.usable = false;
+                if let Some(known) = self.keys().get_mut(&key) {
+                    known.note(&error);
                 }
                 Err(error)
             }
@@ -219,6 +230,7 @@ impl Shared {
             usable: text("KeyState") == "Enabled",
             material: material(&metadata["CurrentKeyMaterialId"]),
             at: Instant::now(),
+            unclear_since: None,
         };
         self.keys().insert(key, known.clone());
         Ok((key, known))
@@ -232,8 +244,25 @@ impl Shared {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn refreshed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.refreshed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn watched(&self) -> MutexGuard<'_, HashSet<KeyId>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// DescribeKey gave an error instead of an answer.
+    fn note(&mut self, error: &VolumeError) {
+        match error {
+            VolumeError::KeyUnusable(_) => self.usable = false,
+            VolumeError::Kms(_) | VolumeError::KmsUnreachable(_) => {
+                self.unclear_since.get_or_insert_with(Instant::now);
+            }
+            _ => {}
+        }
     }
 }
 

@@ -61,7 +61,10 @@ fn look(shared: &Shared) {
     for key in watched {
         match shared.ask(key) {
             Ok(_) => {}
-            Err(VolumeError::KmsUnreachable(_) | VolumeError::Kms(_)) => return,
+            Err(VolumeError::KmsUnreachable(_)) if shared.line.silence().is_some() => return,
+            Err(error @ (VolumeError::KmsUnreachable(_) | VolumeError::Kms(_))) => {
+                log::debug!("KMS key {key}: its state is not known: {error}");
+            }
             Err(error) => {
                 log::debug!("KMS key {key}: {error}");
                 if let Some(known) = shared.keys().get_mut(&key) {
