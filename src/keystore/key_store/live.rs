@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
+use super::sight::Sight;
 use super::{ConnectionState, KeyStoreId, KeyStoreRecord};
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::error::KeystoreError;
@@ -24,18 +24,8 @@ pub(in crate::keystore) struct Link {
     place: TokenPlace,
     pin: Pin,
     token: Mutex<Option<Arc<Token>>>,
-    seen: Mutex<Option<Seen>>,
+    sight: Arc<Sight>,
 }
-
-/// What was last seen of the token.
-#[derive(Clone, Copy)]
-struct Seen {
-    there: bool,
-    at: Instant,
-}
-
-/// How long what was seen of a token is believed.
-const BELIEVED: Duration = Duration::from_millis(800);
 
 impl KeyStores {
     /// The connection of a key store as it is stored now. Asks no token.
@@ -59,7 +49,7 @@ impl KeyStores {
             place: record.place(),
             pin: record.open_pin(reader.root(), id)?,
             token: Mutex::default(),
-            seen: Mutex::default(),
+            sight: Arc::default(),
         });
         links.insert(id, Arc::clone(&link));
         Ok(link)
@@ -68,7 +58,11 @@ impl KeyStores {
 
 impl Link {
     /// A key's state as its connection makes it: unavailable while it has no token.
-    pub(in crate::keystore) fn state_of(&self, material: MaterialId, stored: KeyState) -> KeyState {
+    pub(in crate::keystore) fn state_of(
+        self: &Arc<Self>,
+        material: MaterialId,
+        stored: KeyState,
+    ) -> KeyState {
         match stored {
             KeyState::Enabled | KeyState::Disabled if !self.is_there(material) => {
                 KeyState::Unavailable
@@ -97,7 +91,7 @@ impl Link {
         plaintext: &[u8],
     ) -> Result<Vec<u8>, KeystoreError> {
         let sealed = self.token().and_then(|token| token.seal(material.as_bytes(), aad, plaintext));
-        self.judge(key, sealed)
+        self.judge((key, material), sealed)
     }
 
     /// Decrypts on the token.
@@ -109,7 +103,7 @@ impl Link {
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
         let opened = self.token().and_then(|token| token.open(material.as_bytes(), aad, sealed));
-        self.judge(key, opened)
+        self.judge((key, material), opened)
     }
 
     /// The token, logged in at its first use. A PIN that it refused is not tried again before the
@@ -124,27 +118,24 @@ impl Link {
         Ok(made)
     }
 
-    /// Is the token there, and the key on it? Asks it at most about once a second.
-    fn is_there(&self, material: MaterialId) -> bool {
-        if !self.connected {
-            return false;
-        }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seen) = seen.filter(|seen| seen.at.elapsed() < BELIEVED) {
-            return seen.there;
-        }
-        let probed = self.token().and_then(|token| token.probe(material.as_bytes()));
-        let there = probed.is_ok();
-        *seen = Some(Seen { there, at: Instant::now() });
-        there
+    /// Is the token there, and the key on it?
+    fn is_there(self: &Arc<Self>, material: MaterialId) -> bool {
+        let link = Arc::clone(self);
+        let probe = move |material: MaterialId| {
+            link.token().and_then(|token| token.probe(material.as_bytes())).is_ok()
+        };
+        self.connected && self.sight.is_there(material, probe)
     }
 
-    fn judge<T>(&self, key: KeyId, result: Result<T, TokenError>) -> Result<T, KeystoreError> {
+    fn judge<T>(
+        &self,
+        (key, material): (KeyId, MaterialId),
+        result: Result<T, TokenError>,
+    ) -> Result<T, KeystoreError> {
         result.map_err(|error| match error {
             TokenError::NotAuthentic => KeystoreError::InvalidCiphertext,
             why => {
-                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                *seen = Some(Seen { there: false, at: Instant::now() });
+                self.sight.is_gone(material);
                 KeystoreError::KeyUnavailable { key, why }
             }
         })

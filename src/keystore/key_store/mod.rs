@@ -27,6 +27,7 @@ mod error;
 mod keys;
 mod live;
 mod manage;
+mod sight;
 
 pub use error::KeyStoreError;
 pub(super) use keys::TokenKey;
