@@ -364,6 +364,49 @@ mod tests {
         }
     }
 
+    /// The README's first command for clients of AWS KMS was refused.
+    #[test]
+    fn regression_every_example_of_help_and_documents_is_a_command() {
+        let mut texts: Vec<String> = [
+            include_str!("../../README.md"),
+            include_str!("../../docs/AUDIT.md"),
+            include_str!("../../docs/KMS_API.md"),
+            include_str!("../../docs/SEMANTICS.md"),
+        ]
+        .map(str::to_owned)
+        .into();
+        collect_help(&Cli::command(), &mut texts);
+        let (mut seen, mut wrong) = (0, Vec::new());
+        for line in texts.iter().flat_map(|text| text.lines()) {
+            let Some(words) = words_of_example(line) else { continue };
+            seen += 1;
+            if let Err(error) = Cli::try_parse_from(&words) {
+                wrong.push(format!("{line}\n{error}"));
+            }
+        }
+        assert!(seen > 80, "only {seen} examples were found");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    fn collect_help(command: &clap::Command, texts: &mut Vec<String>) {
+        texts.extend(command.get_after_help().map(ToString::to_string));
+        command.get_subcommands().for_each(|command| collect_help(command, texts));
+    }
+
+    /// The words of a line that calls kmsfs, without the remark after it and what a shell does.
+    fn words_of_example<'a>(line: &'a str) -> Option<Vec<&'a str>> {
+        let line = line.trim();
+        let call = line.starts_with("kmsfs ").then_some(line)?;
+        let call = call.split("  ").next()?.split(" #").next()?;
+        let unquoted = |(n, part): (usize, &'a str)| match n % 2 {
+            0 => part.split_ascii_whitespace().collect(),
+            _ => vec![part],
+        };
+        let words = call.split('\'').enumerate().flat_map(unquoted);
+        let of_the_shell = |word: &str| word.ends_with(['<', '>', '|', '&', '\\']);
+        Some(words.take_while(|word| !of_the_shell(word)).collect())
+    }
+
     #[test]
     fn two_secrets_at_once_are_refused() {
         let line = "kmsfs status --key-file k --passphrase-fd 3";

@@ -65,7 +65,7 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) const EXAMPLES: &str = "Examples:
-  kmsfs access-key create ci                                    prints the key and its secret once
+  kmsfs access-key create --root                                prints the key and its secret once
   kmsfs serve --listen 127.0.0.1:8350
   kmsfs serve --listen unix:/run/kmsfs/kms.sock --socket-mode 660 --socket-group kms
   kmsfs serve --listen 0.0.0.0:8443 --tls-cert kms.pem --tls-key kms.key
