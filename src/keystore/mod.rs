@@ -364,9 +364,7 @@ impl Keystore {
             let mut writer = Writer::begin(rows, &self.inner.root)?;
             let done = work(&mut writer)?;
             // For nothing, along with whatever else is written.
-            if let Some(head) = self.inner.audit.news(writer.meta.audit.noted) {
-                writer.meta.audit.noted = Some(head);
-            }
+            self.inner.audit.note(&mut writer.meta.audit);
             self.inner.audit.learn(&writer.meta.audit);
             writer.finish()?;
             Ok(done)

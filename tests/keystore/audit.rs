@@ -15,7 +15,7 @@ use kmsfs::keystore::{Action, Caller, EncryptionContext, Keystore, Principal, So
 
 use crate::fixture::{Fixture, by_id, day};
 
-fn records(keystore: &Keystore, filter: &AuditFilter) -> Vec<AuditRecord> {
+pub(crate) fn records(keystore: &Keystore, filter: &AuditFilter) -> Vec<AuditRecord> {
     let mut all = Vec::new();
     let seen = keystore.audit_records(filter, |record| {
         all.push(record);
@@ -25,11 +25,11 @@ fn records(keystore: &Keystore, filter: &AuditFilter) -> Vec<AuditRecord> {
     all
 }
 
-fn all(keystore: &Keystore) -> Vec<AuditRecord> {
+pub(crate) fn all(keystore: &Keystore) -> Vec<AuditRecord> {
     records(keystore, &AuditFilter::default())
 }
 
-fn of(operation: &str) -> AuditFilter {
+pub(crate) fn of(operation: &str) -> AuditFilter {
     AuditFilter { operation: Some(operation.to_owned()), ..AuditFilter::default() }
 }
 
@@ -45,7 +45,7 @@ fn check(export: &str, keystore: &Keystore) -> AuditReport {
 }
 
 /// A keystore with some history, and the key that it is about.
-fn with_history() -> (Fixture, KeyId) {
+pub(crate) fn with_history() -> (Fixture, KeyId) {
     let f = Fixture::new();
     let key = f.key();
     let context = EncryptionContext::new().with("app", "test");
@@ -59,7 +59,7 @@ fn with_history() -> (Fixture, KeyId) {
     (f, key)
 }
 
-fn log_sql(f: &Fixture, sql: &str) {
+pub(crate) fn log_sql(f: &Fixture, sql: &str) {
     let connection = rusqlite::Connection::open(f.dir.join("store.db.audit")).unwrap();
     connection.execute_batch(sql).unwrap();
 }

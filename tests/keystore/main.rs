@@ -8,6 +8,7 @@ mod openssl;
 mod access_keys;
 mod asymmetric;
 mod audit;
+mod audit_cuts;
 mod bad_input;
 mod deletion;
 mod export;

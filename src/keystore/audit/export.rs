@@ -101,12 +101,12 @@ impl Audit {
 /// Checks an export with nothing but the public key.
 /// Errors: those of reading. What is wrong with the export is in the report.
 pub fn verify_export(export: impl BufRead, key: &PublicKey) -> io::Result<AuditReport> {
-    let mut walker: Option<Walker<'_>> = None;
+    let mut walker: Option<Walker> = None;
     let mut broken = Vec::new();
     for (number, text) in (1_u64..).zip(export.lines()) {
         match (serde_json::from_str(&text?), &mut walker) {
             (Ok(Line::Anchor(anchor)), None) => {
-                let begun = walker.insert(Walker::new(&anchor.place, key));
+                let begun = walker.insert(Walker::new(&anchor.place, *key));
                 begun.report.partial = anchor.partial;
             }
             (Ok(Line::Record(record)), Some(walker)) => follow(walker, &record),
@@ -123,7 +123,7 @@ pub fn verify_export(export: impl BufRead, key: &PublicKey) -> io::Result<AuditR
     Ok(report)
 }
 
-fn follow(walker: &mut Walker<'_>, record: &ExportedRecord) {
+fn follow(walker: &mut Walker, record: &ExportedRecord) {
     if walker.report.partial {
         walker.leap(Position { seq: record.seq.saturating_sub(1), hash: record.previous });
     }

@@ -78,6 +78,11 @@ impl AuditKeys {
         SignedRow { position, time, signature: made.signature }
     }
 
+    /// True if a stored row says what its signature says.
+    pub(super) fn is_signed(&self, statement: Statement, row: &SignedRow) -> bool {
+        self.statement(row).check(statement, &self.public()).is_ok()
+    }
+
     /// A stored row as a statement about this keystore, signed or not.
     pub(super) fn statement(&self, row: &SignedRow) -> Checkpoint {
         Checkpoint {

@@ -1,5 +1,5 @@
-//! The log as a file that several processes append to: which record comes next, and what is
-//! noticed before it is written.
+//! The log as a file that several processes append to. Each append looks whether the log still has
+//! what this process and the keystore's own file know of it (`known`, `tail`).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,22 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::chain::Position;
 use super::checkpoint::{Checkpoint, Statement};
-use super::event::{Event, EventTime, request_id};
-use super::file::{AuditFile, RecordRow, Rows};
+use super::event::{Event, EventTime};
+use super::file::{AuditFile, Rows};
 use super::keys::AuditKeys;
+use super::known::Known;
 use super::last_use::LastUses;
-use crate::keystore::Caller;
+use super::tail::Tail;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::store::Sharing;
 
 /// The log of one keystore, in this process.
+/// Locks: `opened` first, then `known`, which is never held while the file is used.
 pub(super) struct Log {
     path: PathBuf,
     sharing: Sharing,
     pub(super) keys: AuditKeys,
     opened: Mutex<Opened>,
+    known: Mutex<Known>,
 }
 
 #[derive(Default)]
@@ -30,32 +32,20 @@ struct Opened {
     file: Option<AuditFile>,
     /// Device and inode of `file`.
     inode: (u64, u64),
-    /// A place that the keystore's own file says the log has had.
-    noted: Option<Position>,
-    /// The head was compared with `noted` since the file was opened.
-    compared: bool,
-}
-
-/// What an append did.
-pub(super) struct Appended {
-    /// The newest record.
-    pub(super) head: Position,
-    /// The checkpoint that was made along with it.
-    pub(super) checkpoint: Option<Checkpoint>,
 }
 
 impl Log {
     pub(super) fn new(path: PathBuf, sharing: Sharing, keys: AuditKeys) -> Self {
-        Self { path, sharing, keys, opened: Mutex::default() }
+        Self { path, sharing, keys, opened: Mutex::default(), known: Mutex::default() }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Learns which place the keystore's own file has noted.
-    pub(super) fn learn(&self, noted: Position) {
-        self.lock().noted = Some(noted);
+    /// What this process knows of the log.
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Appends events, durably and in order, behind whatever other processes wrote, and notes the
@@ -64,63 +54,37 @@ impl Log {
     pub(super) fn append(
         &self,
         events: &[&Event],
-        uses: LastUses,
+        uses: &LastUses,
         now: SystemTime,
-    ) -> Result<Appended, KeystoreError> {
+    ) -> Result<(), KeystoreError> {
         let mut opened = self.lock();
-        let done = self.append_locked(&mut opened, events, &uses, now);
+        let done = self.ready(&mut opened, now).and_then(|()| {
+            let file = opened.file.as_mut().expect("it was opened just now");
+            self.extend(file, now, |tail, rows| {
+                events.iter().try_for_each(|event| tail.push(event))?;
+                uses.store(&self.keys, rows)?;
+                tail.checkpoint_if_due(now.into())
+            })
+        });
         match &done {
-            Ok(appended) => {
-                opened.compared = true;
-                if let Some(checkpoint) = &appended.checkpoint {
-                    log::info!("audit checkpoint {checkpoint}");
-                }
-            }
+            Ok(Some(checkpoint)) => log::info!("audit checkpoint {checkpoint}"),
+            Ok(None) => {}
             // Whatever is wrong with it, the next attempt opens it again.
             Err(_) => opened.file = None,
         }
-        done
-    }
-
-    fn append_locked(
-        &self,
-        opened: &mut Opened,
-        events: &[&Event],
-        uses: &LastUses,
-        now: SystemTime,
-    ) -> Result<Appended, KeystoreError> {
-        self.ready(opened, now)?;
-        let noted = opened.noted.filter(|_| !opened.compared);
-        let file = opened.file.as_mut().expect("it was opened just now");
-        file.write(|rows| {
-            let mut tail = Tail { keys: &self.keys, rows, head: rows.head()? };
-            if let Some(noted) = noted {
-                tail.compare(noted, now)?;
-            }
-            events.iter().try_for_each(|event| tail.push(event))?;
-            uses.store(&self.keys, rows)?;
-            let checkpoint = tail.checkpoint_if_due(now.into())?;
-            Ok(Appended { head: tail.head, checkpoint })
-        })
+        done.map(drop)
     }
 
     /// Signs the place where the log ends now, so that what was written is bound to the end.
     /// `None` if there is no log yet.
     pub(super) fn checkpoint(&self, now: SystemTime) -> Result<Option<Checkpoint>, KeystoreError> {
-        self.with(|file| {
-            file.write(|rows| {
-                let mut tail = Tail { keys: &self.keys, rows, head: rows.head()? };
-                if tail.head.seq == rows.anchor()?.position.seq {
-                    return Ok(None);
-                }
-                let last = rows.last_checkpoint()?;
-                match last.filter(|last| last.position == tail.head) {
-                    Some(last) => Ok(Some(self.keys.statement(&last))),
-                    None => tail.checkpoint(now.into()).map(Some),
-                }
-            })
-        })
-        .map(Option::flatten)
+        self.with(|file| self.extend(file, now, |tail, _| tail.checkpoint(now.into())))
+            .map(Option::flatten)
+    }
+
+    /// Looks whether the log has what is known of it.
+    pub(super) fn compare(&self, now: SystemTime) -> Result<(), KeystoreError> {
+        self.with(|file| self.extend(file, now, |_, _| Ok(None))).map(drop)
     }
 
     /// Runs `work` on the file, `None` if there is no log yet.
@@ -131,6 +95,27 @@ impl Log {
         let mut opened = self.lock();
         self.open(&mut opened)?;
         opened.file.as_mut().map(work).transpose()
+    }
+
+    /// Runs `work` at the end of the log, and learns from it once it is durable.
+    fn extend(
+        &self,
+        file: &mut AuditFile,
+        now: SystemTime,
+        work: impl FnOnce(&mut Tail<'_>, &Rows<'_>) -> Result<Option<Checkpoint>, KeystoreError>,
+    ) -> Result<Option<Checkpoint>, KeystoreError> {
+        let asked = self.known().clone();
+        let (lost, head, made) = file.write(|rows| {
+            let mut tail = Tail::find(&self.keys, rows, &asked, now)?;
+            let made = work(&mut tail, rows)?;
+            Ok((tail.lost, tail.head, made))
+        })?;
+        let mut known = self.known();
+        known.found(&asked, &lost, head);
+        if let Some(checkpoint) = &made {
+            known.signed(checkpoint.position);
+        }
+        Ok(made)
     }
 
     /// The file is open, and is the one that the name leads to. Made if it is missing.
@@ -158,7 +143,7 @@ impl Log {
         if opened.file.is_none() || opened.inode != inode {
             opened.file = None;
             opened.file = AuditFile::open(&self.path, self.sharing)?;
-            (opened.inode, opened.compared) = (inode, false);
+            opened.inode = inode;
         }
         Ok(())
     }
@@ -167,79 +152,3 @@ impl Log {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// The end of the log, inside a transaction.
-struct Tail<'a> {
-    keys: &'a AuditKeys,
-    rows: &'a Rows<'a>,
-    head: Position,
-}
-
-impl Tail<'_> {
-    fn push(&mut self, event: &Event) -> Result<(), KeystoreError> {
-        self.push_as(self.head.seq + 1, event)
-    }
-
-    fn push_as(&mut self, seq: u64, event: &Event) -> Result<(), KeystoreError> {
-        let line = event.line();
-        let position = self.head.followed_by(seq, &line);
-        let sealed = self.keys.seal_record(seq, &line)?;
-        self.rows.put_record(&RecordRow { position, sealed })?;
-        self.head = position;
-        Ok(())
-    }
-
-    /// Writes down, for good, that the log is not the one that the keystore remembers. Numbers go
-    /// on behind the last one that is known to have been given.
-    fn compare(&mut self, noted: Position, now: SystemTime) -> Result<(), KeystoreError> {
-        let missing = noted.seq > self.head.seq;
-        let changed = self.rows.hash(noted.seq)?.is_some_and(|hash| hash != noted.hash);
-        if !missing && !changed {
-            return Ok(());
-        }
-        let mut gap = gap(now)?;
-        gap.result = "RecordsMissing".into();
-        gap.detail = Some(if missing {
-            format!("records {} to {} are missing from the log", self.head.seq + 1, noted.seq)
-        } else {
-            format!("record {} is not the one that was written: the log was replaced", noted.seq)
-        });
-        log::error!("audit log: {}", gap.detail.as_deref().unwrap_or_default());
-        self.push_as(self.head.seq.max(noted.seq) + 1, &gap)
-    }
-
-    fn checkpoint_if_due(&mut self, now: EventTime) -> Result<Option<Checkpoint>, KeystoreError> {
-        let (seq, time) = match self.rows.last_checkpoint()? {
-            Some(last) => (last.position.seq, last.time),
-            None => {
-                let anchor = self.rows.anchor()?;
-                (anchor.position.seq, anchor.time)
-            }
-        };
-        let many = self.head.seq.saturating_sub(seq) >= CHECKPOINT_RECORDS;
-        // A clock that was set back does not keep checkpoints away.
-        let long = now.millis().abs_diff(time.millis()) >= CHECKPOINT_MILLIS;
-        if self.head.seq > seq && (many || long) {
-            return self.checkpoint(now).map(Some);
-        }
-        Ok(None)
-    }
-
-    fn checkpoint(&mut self, now: EventTime) -> Result<Checkpoint, KeystoreError> {
-        let row = self.keys.sign(Statement::Checkpoint, self.head, now);
-        self.rows.put_checkpoint(&row)?;
-        Ok(self.keys.statement(&row))
-    }
-}
-
-/// The operation of records that tell of missing ones.
-pub(super) const GAP: &str = "kmsfs:AuditGap";
-
-/// A record that tells of missing ones.
-pub(super) fn gap(now: SystemTime) -> Result<Event, KeystoreError> {
-    let caller = Caller { at: Some(now), ..Caller::owner() };
-    Ok(Event::by(&caller, GAP, request_id()?))
-}
-
-const CHECKPOINT_RECORDS: u64 = 1000;
-const CHECKPOINT_MILLIS: u64 = 60 * 60 * 1000;

@@ -4,8 +4,9 @@
 //! keystore appends to. Each record is sealed under a key derived from the root key, bound to its
 //! number, and chained to the one before by a hash over what it says (`chain`), so that an export
 //! can be checked by somebody who has no key. Signed places of the chain (`checkpoint`) tell
-//! them that it is the keystore's. The keystore's own file notes a recent place, so that a log
-//! that was cut, replaced or removed is noticed (`log`).
+//! them that it is the keystore's. The keystore's own file notes a recent place, and each process
+//! knows the record that it wrote last (`known`): a log that was cut, replaced or removed is noticed
+//! by the next append (`tail`).
 //!
 //! What is written when: `writer`. What it can and cannot prove: docs/AUDIT.md.
 
@@ -22,12 +23,15 @@ mod export;
 mod file;
 mod filter;
 mod keys;
+mod known;
 mod last_use;
 mod log;
 mod opens;
 mod operations;
 mod prune;
+mod tail;
 mod verify;
+mod walk;
 mod writer;
 
 pub use chain::Position;
@@ -40,6 +44,7 @@ pub use prune::Pruned;
 pub use verify::AuditReport;
 
 use keys::AuditKeys;
+pub(super) use known::AuditNote;
 use last_use::LastUse;
 use log::Log;
 use opens::First;
@@ -83,16 +88,6 @@ pub struct AuditRecord {
     pub event: Event,
 }
 
-/// What the keystore's own file says about the log.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct AuditNote {
-    #[serde(default)]
-    pub(super) mode: AuditMode,
-    /// A place that the log has had.
-    #[serde(default)]
-    pub(super) noted: Option<Position>,
-}
-
 /// The log of an open keystore.
 pub(super) struct Audit {
     writer: Writer,
@@ -109,9 +104,7 @@ impl Audit {
     /// Learns what the keystore's own file says.
     pub(super) fn learn(&self, note: &AuditNote) {
         self.required.store(note.mode == AuditMode::Required, Ordering::Relaxed);
-        if let Some(noted) = note.noted {
-            self.log().learn(noted);
-        }
+        self.log().known().learn(note);
     }
 
     /// The mode that this process knows of.
@@ -173,23 +166,30 @@ impl Audit {
     /// Signs the end of the log as it is now. `None` if there is no log.
     pub(super) fn checkpoint(&self, now: SystemTime) -> Result<Option<Checkpoint>, KeystoreError> {
         self.flush()?;
-        let made = self.log().checkpoint(now)?;
-        if let Some(checkpoint) = &made {
-            self.writer.signed(checkpoint.position);
-        }
-        Ok(made)
+        self.log().checkpoint(now)
     }
 
-    /// What the keystore's file should note: the newest record that this process knows of, if that
-    /// is news.
-    pub(super) fn news(&self, noted: Option<Position>) -> Option<Position> {
-        let head = self.writer.newest().head;
-        head.filter(|head| noted.is_none_or(|noted| noted.seq < head.seq))
+    /// Brings up to date what the keystore's file says: the newest record that this process knows
+    /// of, and what the log was found without.
+    pub(super) fn note(&self, note: &mut AuditNote) {
+        self.log().known().note(note);
     }
 
-    /// The newest signed place that this process knows of.
-    pub(super) fn signed_place(&self) -> Option<Position> {
-        self.writer.newest().signed
+    /// A place that the keystore's file should note, if it was told of no later one.
+    pub(super) fn worth_noting(&self) -> Option<Position> {
+        self.log().known().worth_noting()
+    }
+
+    /// True if the keystore's file, as far as this process knows, has noted `place` or a later one,
+    /// and all that the log was found without.
+    pub(super) fn is_saved(&self, place: Position) -> bool {
+        self.log().known().is_saved(place)
+    }
+
+    /// Looks whether the log has the places that it must have. If not, it is written down there.
+    /// Errors: those of the file.
+    pub(super) fn compare(&self, now: SystemTime) -> Result<(), KeystoreError> {
+        self.log().compare(now)
     }
 
     /// What checks the signatures.

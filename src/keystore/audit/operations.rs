@@ -122,8 +122,8 @@ impl Keystore {
     /// Checks the whole log.
     /// Errors: those of reading; what is wrong is in the report.
     pub fn verify_audit(&self) -> Result<AuditReport, KeystoreError> {
-        let noted = self.read(|reader| reader.meta())?.audit.noted;
-        self.inner.audit.verify(noted)
+        self.learn_audit()?;
+        self.inner.audit.verify()
     }
 
     /// Signs the end of the log and notes it in the keystore's own file. `None` if there is no
@@ -132,7 +132,7 @@ impl Keystore {
     pub fn audit_checkpoint(&self, now: SystemTime) -> Result<Option<Checkpoint>, KeystoreError> {
         let made = self.inner.audit.checkpoint(now)?;
         if let Some(checkpoint) = &made {
-            self.note_audit(checkpoint.position)?;
+            self.note_audit(checkpoint.position, now)?;
         }
         Ok(made)
     }
@@ -226,23 +226,33 @@ impl Keystore {
         Ok(event)
     }
 
-    /// Notes a place of the log in the keystore's own file, unless a later one is noted.
-    fn note_audit(&self, position: Position) -> Result<(), KeystoreError> {
-        let noted = self.read(|reader| reader.meta())?.audit.noted;
-        if noted.is_some_and(|noted| noted.seq >= position.seq) {
+    /// Learns what the keystore's own file says about the log just now.
+    fn learn_audit(&self) -> Result<(), KeystoreError> {
+        let note = self.read(|reader| reader.meta())?.audit;
+        self.inner.audit.learn(&note);
+        Ok(())
+    }
+
+    /// Notes a place of the log in the keystore's own file, unless a later one is noted, and what
+    /// the log was found without.
+    fn note_audit(&self, position: Position, now: SystemTime) -> Result<(), KeystoreError> {
+        self.learn_audit()?;
+        if self.inner.audit.is_saved(position) {
             return Ok(());
         }
+        // Another process may have noted a place that this one has not looked for.
+        self.inner.audit.compare(now)?;
         // Whatever is written notes the newest place, of which this one is a part.
         self.write(|_| Ok(()))
     }
 
-    /// Notes a place that was signed since, at most once a minute: every process with the keystore
-    /// looks at all rows after a change.
+    /// Notes a place that was signed since, or that records were lost, at most once a minute: every
+    /// process with the keystore looks at all rows after a change.
     pub(in crate::keystore) fn note_audit_if_due(&self) {
         let due = self.lock().noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY);
-        let Some(signed) = self.inner.audit.signed_place().filter(|_| due) else { return };
+        let Some(place) = self.inner.audit.worth_noting().filter(|_| due) else { return };
         self.lock().noted = Some(Instant::now());
-        if let Err(error) = self.note_audit(signed) {
+        if let Err(error) = self.note_audit(place, self.caller.time()) {
             log::warn!("the keystore does not learn where its audit log is: {error}");
         }
     }

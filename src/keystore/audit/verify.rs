@@ -6,9 +6,8 @@ use super::Audit;
 use super::chain::Position;
 use super::checkpoint::{Checkpoint, Statement};
 use super::event::Event;
-use super::file::{RecordRow, Rows, SignedRow};
-use super::filter::PAGE;
-use super::log::GAP;
+use super::tail::{GAP, MISSING};
+use super::walk::Walk;
 use crate::crypto::ed25519::PublicKey;
 use crate::keystore::error::KeystoreError;
 
@@ -53,18 +52,18 @@ impl AuditReport {
 }
 
 /// Follows the chain from record to record.
-pub(super) struct Walker<'a> {
-    key: &'a PublicKey,
+pub(super) struct Walker {
+    key: PublicKey,
     head: Position,
     pub(super) report: AuditReport,
 }
 
-impl<'a> Walker<'a> {
+impl Walker {
     /// Starts behind `anchor`.
-    pub(super) fn new(anchor: &Checkpoint, key: &'a PublicKey) -> Self {
+    pub(super) fn new(anchor: &Checkpoint, key: PublicKey) -> Self {
         let report = AuditReport { keystore: anchor.keystore.clone(), ..Default::default() };
         let mut walker = Self { key, head: anchor.position, report };
-        if anchor.check(Statement::Anchor, key).is_err() {
+        if anchor.check(Statement::Anchor, &key).is_err() {
             let what = "the place where the log begins is not signed by this key";
             walker.report.problem(anchor.position.seq, what.to_owned());
         }
@@ -123,7 +122,7 @@ impl<'a> Walker<'a> {
         let Ok(event) = serde_json::from_str::<Event>(line) else { return };
         match (event.operation.as_ref(), event.result.as_ref()) {
             (GAP, "RecordsLost") => self.report.lost += event.count,
-            (GAP, "RecordsMissing") if self.report.first_bad.is_none_or(|bad| bad >= seq) => {
+            (GAP, MISSING) if self.report.first_bad.is_none_or(|bad| bad >= seq) => {
                 let detail = event.detail.unwrap_or_default();
                 self.report.problem(seq, format!("record {seq} says: {detail}"));
             }
@@ -136,7 +135,7 @@ impl<'a> Walker<'a> {
         let (place, head) = (checkpoint.position, self.head);
         let seq = place.seq;
         let good = checkpoint.keystore == self.report.keystore
-            && checkpoint.check(Statement::Checkpoint, self.key).is_ok();
+            && checkpoint.check(Statement::Checkpoint, &self.key).is_ok();
         if !good {
             let what = format!("the checkpoint of record {seq} is not signed by this key");
             self.report.problem(seq, what);
@@ -150,12 +149,22 @@ impl<'a> Walker<'a> {
         } else if seq < head.seq {
             self.report.problem(seq, format!("record {seq} was signed, and is gone"));
         } else {
-            self.expect(place, "a checkpoint");
+            self.reach(place, "a checkpoint");
         }
     }
 
-    /// Notes that the log should have reached `place`, or passed it.
-    pub(super) fn expect(&mut self, place: Position, who: &str) {
+    /// Notes that the log had a place, and was found without it.
+    pub(super) fn lost(&mut self, place: Position) {
+        let what = format!("the log had a record {} once that is not in it any more", place.seq);
+        self.report.problem(place.seq, what);
+    }
+
+    /// Notes that the log should have reached `place`, or passed it, as the keystore knows.
+    pub(super) fn expect(&mut self, place: Position) {
+        self.reach(place, "the keystore");
+    }
+
+    fn reach(&mut self, place: Position, who: &str) {
         if place.seq > self.head.seq {
             let what = format!(
                 "the log ends with record {}, and {who} knows record {}: the end was cut off",
@@ -167,72 +176,29 @@ impl<'a> Walker<'a> {
 }
 
 impl Audit {
-    /// Checks chain, seals, numbers and signatures, and compares with the place that the keystore's
-    /// own file has noted.
+    /// Checks chain, seals, numbers and signatures, and compares with what the keystore's own file
+    /// and this process know of the log.
     /// Errors: those of reading; what is wrong is in the report.
-    pub(in crate::keystore) fn verify(
-        &self,
-        noted: Option<Position>,
-    ) -> Result<AuditReport, KeystoreError> {
+    pub(in crate::keystore) fn verify(&self) -> Result<AuditReport, KeystoreError> {
         self.flush()?;
-        let start = self.log().with(|file| {
-            file.read(|rows| Ok((rows.damage()?, rows.anchor()?, rows.checkpoints()?)))
-        })?;
-        let Some((damage, anchor, signed)) = start else { return Ok(missing(noted)) };
-        let keys = &self.log().keys;
-        let public = keys.public();
-        let mut signed = signed.iter().peekable();
-        let mut walker = Walker::new(&keys.statement(&anchor), &public);
-        damage.into_iter().for_each(|what| walker.report.problem(0, what));
-        self.check_origin(&anchor, &mut walker);
-        let mut after = 0;
-        while let Some(page) = self.page(|rows| rows.records(after, PAGE))? {
-            for row in page {
-                after = row.position.seq;
-                if let Some(noted) = noted.filter(|noted| noted.seq == after)
-                    && noted.hash != row.position.hash
-                {
-                    let what = format!("record {after} is not the one that the keystore has noted");
-                    walker.report.problem(after, what);
-                }
-                let opened = keys.open_record(after, &row.sealed).ok();
-                let line = opened.as_deref().and_then(|line| std::str::from_utf8(line).ok());
-                walker.record(row.position, line);
-                while let Some(due) = signed.next_if(|due| due.position.seq <= after) {
-                    walker.checkpoint(&keys.statement(due));
-                }
-            }
+        let known = self.log().known().clone();
+        let (newest, mut lost) = (known.newest(), known.lost().to_vec());
+        let Some(mut walk) = Walk::begin(self.log(), known)? else { return Ok(gone(newest)) };
+        while let Some(step) = walk.next()? {
+            lost.retain(|lost| *lost != step.position);
+            walk.take(&step);
         }
-        // These are of records behind the last.
-        signed.for_each(|left| walker.checkpoint(&keys.statement(left)));
-        if let Some(noted) = noted {
-            walker.expect(noted, "the keystore");
-        }
+        let mut walker = walk.finish();
+        lost.into_iter().for_each(|place| walker.lost(place));
         Ok(walker.report)
-    }
-
-    fn check_origin(&self, anchor: &SignedRow, walker: &mut Walker<'_>) {
-        let genesis = self.log().keys.genesis();
-        if anchor.position.seq == 0 && anchor.position != genesis {
-            walker.report.problem(0, "the log does not begin as that of this keystore".to_owned());
-        }
-    }
-
-    /// The next records, `None` behind the last.
-    fn page(
-        &self,
-        work: impl FnOnce(&Rows<'_>) -> Result<Vec<RecordRow>, KeystoreError>,
-    ) -> Result<Option<Vec<RecordRow>>, KeystoreError> {
-        let page = self.log().with(|file| file.read(work))?;
-        Ok(page.filter(|page| !page.is_empty()))
     }
 }
 
 /// The report on a log that is not there.
-fn missing(noted: Option<Position>) -> AuditReport {
+fn gone(newest: Option<Position>) -> AuditReport {
     let mut report = AuditReport::default();
-    if let Some(noted) = noted.filter(|noted| noted.seq > 0) {
-        let what = format!("the log is gone: the keystore knows record {}", noted.seq);
+    if let Some(newest) = newest.filter(|newest| newest.seq > 0) {
+        let what = format!("the log is gone: the keystore knows record {}", newest.seq);
         report.problem(1, what);
     }
     report

@@ -10,11 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::chain::Position;
 use super::event::{Event, EventTime};
 use super::last_use::{LastUse, LastUses};
-use super::log::{Log, gap};
+use super::log::Log;
 use super::opens::{First, OpenKey, Opens};
+use super::tail::gap;
 use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
 
@@ -57,16 +57,6 @@ struct Queue {
     urgent: bool,
     closing: bool,
     running: bool,
-    newest: Newest,
-}
-
-/// What this process knows of the end of the log.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Newest {
-    /// The newest record that is durable.
-    pub(super) head: Option<Position>,
-    /// The newest place that was signed.
-    pub(super) signed: Option<Position>,
 }
 
 struct Entry {
@@ -190,17 +180,6 @@ impl Writer {
         (self.shared.records.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed))
     }
 
-    pub(super) fn newest(&self) -> Newest {
-        self.shared.lock().newest
-    }
-
-    /// Learns that a place was signed.
-    pub(super) fn signed(&self, position: Position) {
-        let newest = &mut self.shared.lock().newest;
-        newest.signed = Some(position);
-        newest.head = newest.head.filter(|head| head.seq > position.seq).or(Some(position));
-    }
-
     /// Wakes the thread, if it sleeps too long otherwise. Starts it before its first work.
     fn wake(&self, queue: &mut Queue) {
         if !queue.running && !queue.closing {
@@ -294,15 +273,11 @@ impl Shared {
         let noted: Vec<KeyId> = uses.keys().copied().collect();
         let gap = if lost > 0 { Some(lost_records(lost, now)?) } else { None };
         let events: Vec<&Event> = batch.iter().map(|entry| &entry.event).chain(&gap).collect();
-        let appended = self.log.append(&events, LastUses::of(&events, uses), now)?;
+        self.log.append(&events, &LastUses::of(&events, uses), now)?;
         let mut queue = self.lock();
         queue.lost -= lost;
         // Those that came meanwhile are of the same keys: the next use writes them.
         noted.iter().for_each(|key| drop(queue.uses.remove(key)));
-        queue.newest.head = Some(appended.head);
-        if let Some(checkpoint) = appended.checkpoint {
-            queue.newest.signed = Some(checkpoint.position);
-        }
         self.records.fetch_add(events.len() as u64, Ordering::Relaxed);
         Ok(())
     }
