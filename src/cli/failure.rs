@@ -47,7 +47,9 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::Exists(_)
         | E::Crypto(_)
         | E::IncorrectKey => Exit::General,
-        E::InvalidCiphertext | E::InvalidSignature | E::InvalidMac => Exit::Damage,
+        E::InvalidCiphertext | E::InvalidSignature | E::InvalidMac | E::AuditDamaged { .. } => {
+            Exit::Damage
+        }
         E::AccessDenied(_) | E::DryRun | E::MaterialInUse(_) | E::LastSlot => Exit::Refused,
         E::Missing(_) => Exit::KeystoreMissing,
         E::NotAKeystore(_)

@@ -153,6 +153,13 @@ pub enum KeystoreError {
     },
     /// An operation could not be written to the audit log, which is required. The reason is given.
     AuditUnwritable(String),
+    /// Records of the audit log that should be removed are not as they were written.
+    AuditDamaged {
+        /// The first that is not, or is missing.
+        record: u64,
+        /// What is wrong.
+        problem: String,
+    },
     /// A primitive failed.
     Crypto(CryptoError),
     /// A PKCS#11 token failed.
@@ -288,6 +295,7 @@ impl KeystoreError {
             | Self::Io { .. }
             | Self::Database { .. }
             | Self::AuditUnwritable(_)
+            | Self::AuditDamaged { .. }
             | Self::Crypto(_)
             | Self::Token(_) => "KMSInternalException",
         }
@@ -422,6 +430,11 @@ impl KeystoreError {
                 write!(f, "keystore '{}': {detail}", path.display())
             }
             Self::AuditUnwritable(reason) => write!(f, "the audit log cannot be written: {reason}"),
+            Self::AuditDamaged { record, problem } => write!(
+                f,
+                "the audit log is not as it was written, from record {record} on ({problem}): \
+                 nothing was removed; 'kmsfs audit verify' shows all"
+            ),
             Self::Crypto(error) => write!(f, "{error}"),
             Self::Token(error) => write!(f, "{error}"),
             Self::KeyUnavailable { key, why } => {

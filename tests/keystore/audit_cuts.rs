@@ -2,7 +2,7 @@
 
 use kmsfs::id::KeyId;
 use kmsfs::keystore::audit::AuditReport;
-use kmsfs::keystore::Keystore;
+use kmsfs::keystore::{Keystore, KeystoreError};
 
 use crate::audit::{all, log_sql, of, records, with_history};
 use crate::fixture::{Fixture, by_id, day};
@@ -132,4 +132,49 @@ fn pruning_by_one_process_is_no_cut_to_another_and_a_forged_beginning_is() {
     );
     work(&other, key, 1);
     gap(&other);
+}
+
+/// Records that showed what was wrong were removed without a look, and the rest was good again.
+#[test]
+fn regression_a_damaged_log_is_not_pruned() {
+    for edit in [
+        "DELETE FROM record WHERE seq = 4",
+        "UPDATE record SET sealed = randomblob(100) WHERE seq = 4",
+        "UPDATE record SET hash = randomblob(32) WHERE seq = 4",
+        "UPDATE anchor SET signature = randomblob(64)",
+    ] {
+        let (f, _) = with_history();
+        log_sql(&f, edit);
+        let rows = |f: &Fixture| {
+            let log = rusqlite::Connection::open(f.dir.join("store.db.audit")).unwrap();
+            log.query_row("SELECT count(*), max(seq) FROM record", [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            })
+            .unwrap()
+        };
+        let before = rows(&f);
+        let long_after = day(10_000);
+        for refused in [
+            f.keystore.prunable_audit(long_after.into()).map(drop),
+            f.keystore.prune_audit(long_after.into(), long_after).map(drop),
+        ] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, KeystoreError::AuditDamaged { .. }), "{edit}: {error}");
+            assert!(error.to_string().contains("nothing was removed"), "{error}");
+        }
+        assert_eq!(rows(&f), before, "{edit}");
+        assert!(!f.keystore.verify_audit().unwrap().is_clean());
+    }
+}
+
+/// What lies behind the cut stays, and what is wrong there still shows.
+#[test]
+fn damage_behind_the_cut_keeps_nobody_from_pruning() {
+    let (f, key) = with_history();
+    let late =
+        kmsfs::keystore::Caller { at: Some(day(20_000)), ..kmsfs::keystore::Caller::owner() };
+    work(&f.keystore.acting_for(late), key, 5);
+    log_sql(&f, "DELETE FROM record WHERE seq = 16");
+    assert_eq!(f.keystore.prune_audit(day(10_000).into(), day(20_000)).unwrap().until, Some(13));
+    assert_eq!(f.keystore.verify_audit().unwrap().first_bad, Some(16));
 }

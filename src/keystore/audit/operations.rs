@@ -138,14 +138,18 @@ impl Keystore {
     }
 
     /// How many records lie wholly before a time, so that [`Keystore::prune_audit`] removes them.
+    /// Errors: `AuditDamaged`, as there; those of the file.
     pub fn prunable_audit(&self, before: EventTime) -> Result<u64, KeystoreError> {
+        self.learn_audit()?;
         self.inner.audit.prunable(before).map(|(_, count)| count)
     }
 
     /// Removes the records before a time, and writes down that it did. The rest can still be
     /// checked.
-    /// Errors: `AuditUnwritable`, `Tampered`: nothing was removed; those of the file.
+    /// Errors: `AuditUnwritable`; `AuditDamaged` if one of them was changed, or one is missing before
+    /// the last of them: nothing was removed then. Those of the file.
     pub fn prune_audit(&self, before: EventTime, now: SystemTime) -> Result<Pruned, KeystoreError> {
+        self.learn_audit()?;
         let (cut, removed) = self.inner.audit.prunable(before)?;
         let Some(cut) = cut else { return Ok(Pruned::default()) };
         let mut event = self.own_event("kmsfs:PruneAudit", format!("records before {before}"))?;

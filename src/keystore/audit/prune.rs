@@ -8,7 +8,7 @@ use super::Audit;
 use super::chain::Position;
 use super::checkpoint::Statement;
 use super::event::{Event, EventTime};
-use super::filter::PAGE;
+use super::walk::Walk;
 use crate::keystore::error::KeystoreError;
 
 /// What was pruned.
@@ -22,24 +22,30 @@ pub struct Pruned {
 
 impl Audit {
     /// The place up to which all records speak of times before `before`, and how many they are.
-    /// Errors: `Tampered`: nothing is pruned from a log that is not good.
+    /// Errors: `AuditDamaged` if they are not as they were written: what shows that would go with
+    /// them. `AuditUnwritable`; those of the file.
     pub(in crate::keystore) fn prunable(
         &self,
         before: EventTime,
     ) -> Result<(Option<Position>, u64), KeystoreError> {
         self.flush()?;
-        let (mut cut, mut count, mut after) = (None, 0, 0);
-        loop {
-            let page = self.log().with(|file| file.read(|rows| rows.records(after, PAGE)))?;
-            let Some(page) = page.filter(|page| !page.is_empty()) else { return Ok((cut, count)) };
-            for row in page {
-                if self.log().keys.event(&row)?.end() >= before {
-                    return Ok((cut, count));
-                }
-                after = row.position.seq;
-                cut = Some(row.position);
-                count += 1;
+        let known = self.log().known().clone();
+        let Some(mut walk) = Walk::begin(self.log(), known)? else { return Ok((None, 0)) };
+        let mut cut = None;
+        while let Some(step) = walk.next()? {
+            // A record that cannot be read may be as old: it is looked at, and found to be bad.
+            if step.event().is_some_and(|event| event.end() >= before) {
+                break;
             }
+            walk.take(&step);
+            cut = Some(step.position);
+        }
+        let report = &walk.walker.report;
+        match (report.first_bad, report.problems.first()) {
+            (Some(record), Some(problem)) => {
+                Err(KeystoreError::AuditDamaged { record, problem: problem.clone() })
+            }
+            _ => Ok((cut, report.records)),
         }
     }
 
@@ -56,6 +62,10 @@ impl Audit {
         let anchor = self.log().keys.sign(Statement::Anchor, cut, now.into());
         self.log().with(|file| {
             file.write(|rows| {
+                // Another process may have pruned since: its beginning is the later one.
+                if rows.hash(cut.seq)? != Some(cut.hash) {
+                    return Ok(());
+                }
                 rows.put_anchor(&anchor)?;
                 rows.delete_until(cut.seq)
             })
