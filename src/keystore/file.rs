@@ -9,7 +9,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with, statfs};
 use rustix::io::Errno;
 
 use super::error::KeystoreError;
-use super::store::Sharing;
+use super::store::database::Sharing;
 use super::unlock::{parent, sync_parent};
 use crate::crypto::random;
 

@@ -1,17 +1,16 @@
 //! The file of the audit log: its SQL. Knows rows and bytes, nothing of what is sealed in them.
 //!
-//! The same care as for the keystore's own file: WAL, `synchronous=FULL`, mode 0600, several
-//! processes at once.
+//! The same care as for the keystore's own file: [`Database`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::chain::Position;
 use super::event::EventTime;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::file::{Draft, inspect};
-use crate::keystore::store::{self, Sharing};
+use crate::keystore::store::database::{Database, Kind, Scope, Sharing};
 
 /// A row of `record`.
 pub(super) struct RecordRow {
@@ -28,10 +27,7 @@ pub(super) struct SignedRow {
 }
 
 /// An open log.
-pub(super) struct AuditFile {
-    connection: Connection,
-    path: PathBuf,
-}
+pub(super) struct AuditFile(Database);
 
 impl AuditFile {
     /// Opens the log at `path`; `None` if there is none.
@@ -42,10 +38,10 @@ impl AuditFile {
             Err(KeystoreError::Missing(_)) => return Ok(None),
             there => there?,
         }
-        let file = Self::connect(path, sharing)?;
-        file.identify()?;
-        file.run(store::configure)?;
-        Ok(Some(file))
+        let database = Database::connect(path, sharing)?;
+        database.identify(&KIND)?;
+        database.configure()?;
+        Ok(Some(Self(database)))
     }
 
     /// Makes an empty log that begins behind `anchor`. It appears under its name when it is whole.
@@ -56,38 +52,16 @@ impl AuditFile {
         since: &[u8],
     ) -> Result<(), KeystoreError> {
         let draft = Draft::begin(path)?;
-        let mut file = Self::connect(draft.path(), Sharing::Alone)?;
-        file.run(store::configure)?;
-        file.run(|connection| connection.execute_batch(include_str!("schema.sql")))?;
+        let database = Database::connect(draft.path(), Sharing::Alone)?;
+        database.configure()?;
+        database.run(|connection| connection.execute_batch(include_str!("schema.sql")))?;
+        let mut file = Self(database);
         file.write(|rows| {
             rows.put_anchor(anchor)?;
             rows.put_last_use(&[0; 16], since)
         })?;
-        file.close()?;
+        file.0.close()?;
         draft.publish()
-    }
-
-    fn connect(path: &Path, sharing: Sharing) -> Result<Self, KeystoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
-            .and_then(|mut connection| store::harden(&mut connection, sharing).map(|()| connection))
-            .map_err(|error| store::fault(path, &error))?;
-        Ok(Self { connection, path: path.to_owned() })
-    }
-
-    fn identify(&self) -> Result<(), KeystoreError> {
-        let number = |name| -> Result<i64, KeystoreError> {
-            self.run(|connection| connection.pragma_query_value(None, name, |row| row.get(0)))
-        };
-        let (application, found) = (number("application_id")?, number("user_version")?);
-        let path = self.path.clone();
-        match (application, found) {
-            (APPLICATION, 1..=SCHEMA) => Ok(()),
-            (APPLICATION, 2..) => {
-                Err(KeystoreError::NewerSchema { path, found, supported: SCHEMA })
-            }
-            _ => Err(KeystoreError::NotAKeystore(path)),
-        }
     }
 
     /// Runs `work` on one consistent state of the file.
@@ -95,7 +69,7 @@ impl AuditFile {
         &mut self,
         work: impl FnOnce(&Rows<'_>) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
-        self.transaction(TransactionBehavior::Deferred, work)
+        self.0.read(|scope| work(&Rows(scope)))
     }
 
     /// Runs `work` as the only writer; durable when it returns `Ok`.
@@ -103,45 +77,17 @@ impl AuditFile {
         &mut self,
         work: impl FnOnce(&Rows<'_>) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
-        self.transaction(TransactionBehavior::Immediate, work)
-    }
-
-    fn transaction<T>(
-        &mut self,
-        behavior: TransactionBehavior,
-        work: impl FnOnce(&Rows<'_>) -> Result<T, KeystoreError>,
-    ) -> Result<T, KeystoreError> {
-        let path = &self.path;
-        let begun = self.connection.transaction_with_behavior(behavior);
-        let transaction = begun.map_err(|error| store::fault(path, &error))?;
-        let done = work(&Rows { connection: &transaction, path })?;
-        transaction.commit().map_err(|error| store::fault(path, &error))?;
-        Ok(done)
-    }
-
-    fn run<T>(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, KeystoreError> {
-        work(&self.connection).map_err(|error| store::fault(&self.path, &error))
-    }
-
-    fn close(self) -> Result<(), KeystoreError> {
-        let Self { connection, path } = self;
-        connection.close().map_err(|(_, error)| store::fault(&path, &error))
+        self.0.write(|scope| work(&Rows(scope)))
     }
 }
 
 /// The rows, as one transaction sees them.
-pub(super) struct Rows<'a> {
-    connection: &'a Connection,
-    path: &'a Path,
-}
+pub(super) struct Rows<'a>(Scope<'a>);
 
 impl Rows<'_> {
     /// The newest record's place; that of the anchor in an empty log.
     pub(super) fn head(&self) -> Result<Position, KeystoreError> {
-        let last = self.run(|connection| {
+        let last = self.0.run(|connection| {
             let mut query = connection
                 .prepare_cached("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1")?;
             query.query_row([], |row| read_position(row, 0)).optional()
@@ -151,7 +97,7 @@ impl Rows<'_> {
 
     /// The hash of a record that is there.
     pub(super) fn hash(&self, seq: u64) -> Result<Option<[u8; 32]>, KeystoreError> {
-        self.run(|connection| {
+        self.0.run(|connection| {
             let mut query = connection.prepare_cached("SELECT hash FROM record WHERE seq = ?1")?;
             query.query_row([signed(seq)], |row| row.get(0)).optional()
         })
@@ -160,17 +106,18 @@ impl Rows<'_> {
     pub(super) fn put_record(&self, row: &RecordRow) -> Result<(), KeystoreError> {
         const SQL: &str = "INSERT INTO record (seq, hash, sealed) VALUES (?1, ?2, ?3)";
         let Position { seq, hash } = row.position;
-        self.run(|connection| {
-            connection.prepare_cached(SQL)?.execute(params![signed(seq), hash, row.sealed])
-        })
-        .map(drop)
+        self.0
+            .run(|connection| {
+                connection.prepare_cached(SQL)?.execute(params![signed(seq), hash, row.sealed])
+            })
+            .map(drop)
     }
 
     /// At most `limit` records behind `seq`, in order.
     pub(super) fn records(&self, seq: u64, limit: u32) -> Result<Vec<RecordRow>, KeystoreError> {
         const SQL: &str = "SELECT seq, hash, sealed FROM record WHERE seq > ?1
              ORDER BY seq LIMIT ?2";
-        self.run(|connection| {
+        self.0.run(|connection| {
             let mut query = connection.prepare_cached(SQL)?;
             let rows = query.query_map(params![signed(seq), limit], |row| {
                 Ok(RecordRow { position: read_position(row, 0)?, sealed: row.get(2)? })
@@ -181,15 +128,16 @@ impl Rows<'_> {
 
     /// Deletes the records, and the checkpoints, up to and with `seq`.
     pub(super) fn delete_until(&self, seq: u64) -> Result<(), KeystoreError> {
-        self.run(|connection| {
-            connection.execute("DELETE FROM record WHERE seq <= ?1", [signed(seq)])?;
-            connection.execute("DELETE FROM checkpoint WHERE seq <= ?1", [signed(seq)])
-        })
-        .map(drop)
+        self.0
+            .run(|connection| {
+                connection.execute("DELETE FROM record WHERE seq <= ?1", [signed(seq)])?;
+                connection.execute("DELETE FROM checkpoint WHERE seq <= ?1", [signed(seq)])
+            })
+            .map(drop)
     }
 
     pub(super) fn anchor(&self) -> Result<SignedRow, KeystoreError> {
-        self.run(|connection| {
+        self.0.run(|connection| {
             let mut query =
                 connection.prepare_cached("SELECT seq, hash, time, signature FROM anchor")?;
             query.query_row([], read_signed)
@@ -207,13 +155,15 @@ impl Rows<'_> {
     /// The checkpoints, oldest first.
     pub(super) fn checkpoints(&self) -> Result<Vec<SignedRow>, KeystoreError> {
         const SQL: &str = "SELECT seq, hash, time, signature FROM checkpoint ORDER BY seq";
-        self.run(|connection| connection.prepare_cached(SQL)?.query_map([], read_signed)?.collect())
+        self.0
+            .run(|connection| connection.prepare_cached(SQL)?.query_map([], read_signed)?.collect())
     }
 
     pub(super) fn last_checkpoint(&self) -> Result<Option<SignedRow>, KeystoreError> {
         const SQL: &str = "SELECT seq, hash, time, signature FROM checkpoint
              ORDER BY seq DESC LIMIT 1";
-        self.run(|connection| connection.prepare_cached(SQL)?.query_row([], read_signed).optional())
+        self.0
+            .run(|connection| connection.prepare_cached(SQL)?.query_row([], read_signed).optional())
     }
 
     pub(super) fn put_checkpoint(&self, row: &SignedRow) -> Result<(), KeystoreError> {
@@ -224,15 +174,16 @@ impl Rows<'_> {
 
     fn put_signed(&self, sql: &str, row: &SignedRow) -> Result<(), KeystoreError> {
         let SignedRow { position, time, signature } = row;
-        self.run(|connection| {
-            let values = params![signed(position.seq), position.hash, time.millis(), signature];
-            connection.prepare_cached(sql)?.execute(values)
-        })
-        .map(drop)
+        self.0
+            .run(|connection| {
+                let values = params![signed(position.seq), position.hash, time.millis(), signature];
+                connection.prepare_cached(sql)?.execute(values)
+            })
+            .map(drop)
     }
 
     pub(super) fn last_use(&self, key: &[u8; 16]) -> Result<Option<Vec<u8>>, KeystoreError> {
-        self.run(|connection| {
+        self.0.run(|connection| {
             let mut query =
                 connection.prepare_cached("SELECT sealed FROM last_use WHERE key_id = ?1")?;
             query.query_row([key], |row| row.get(0)).optional()
@@ -242,26 +193,14 @@ impl Rows<'_> {
     pub(super) fn put_last_use(&self, key: &[u8; 16], sealed: &[u8]) -> Result<(), KeystoreError> {
         const SQL: &str = "INSERT INTO last_use (key_id, sealed) VALUES (?1, ?2)
              ON CONFLICT (key_id) DO UPDATE SET sealed = excluded.sealed";
-        self.run(|connection| connection.prepare_cached(SQL)?.execute(params![key, sealed]))
+        self.0
+            .run(|connection| connection.prepare_cached(SQL)?.execute(params![key, sealed]))
             .map(drop)
     }
 
     /// What SQLite's own check finds wrong.
     pub(super) fn damage(&self) -> Result<Vec<String>, KeystoreError> {
-        self.run(|connection| {
-            let mut check = connection.prepare("PRAGMA integrity_check")?;
-            let lines = check.query_map([], |row| row.get(0))?;
-            let mut found: Vec<String> = lines.collect::<rusqlite::Result<_>>()?;
-            found.retain(|line| line != "ok");
-            Ok(found)
-        })
-    }
-
-    fn run<T>(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, KeystoreError> {
-        work(self.connection).map_err(|error| store::fault(self.path, &error))
+        self.0.damage()
     }
 }
 
@@ -283,5 +222,4 @@ fn signed(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
 
-const APPLICATION: i64 = 0x6b6d_6175;
-const SCHEMA: i64 = 1;
+const KIND: Kind = Kind { application: 0x6b6d_6175, newest: 1 };

@@ -53,7 +53,7 @@ use writer::Writer;
 
 use super::error::KeystoreError;
 use super::root::RootKey;
-use super::store::Sharing;
+use super::store::database::Sharing;
 use crate::crypto::ed25519::PublicKey;
 use crate::id::KeyId;
 

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{KeystoreError, fault};
+use super::KeystoreError;
+use super::database::fault;
 
 /// The newest schema that this program reads and the one that it writes.
 pub(super) const NEWEST: i64 = 2;
