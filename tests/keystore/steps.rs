@@ -63,6 +63,8 @@ fn child() {
 /// what each death left behind. `check` is told whether the operation got through.
 fn killed_at_each_step(f: &Fixture, operation: &str, check: impl Fn(&Path, bool)) {
     fs::write(f.dir.join("operation"), operation).unwrap();
+    // The log is made by a thread, under a name that goes away: not while it is copied.
+    f.keystore.flush_audit().unwrap();
     let mut deaths = 0;
     for call in CHANGES {
         let ended = (1..MOST).find(|step| {
