@@ -1,6 +1,6 @@
 //! Rank 0: the system calls that no safe crate offers. The only home of `unsafe`.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, Result};
 
@@ -60,6 +60,20 @@ pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> Result<Vec<u32>> {
     }
 }
 
+/// A copy, closed on exec, of the file that this process has open under a number.
+///
+/// # Errors
+/// `EBADF` if it has none; those of `fcntl(2)` with `F_DUPFD_CLOEXEC`.
+#[allow(unsafe_code, reason = "a bare number has no safe owner")]
+pub(crate) fn copy_of(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: the call takes no pointers, and refuses numbers that stand for no open file.
+    match unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) } {
+        -1 => Err(last_error()),
+        // SAFETY: the kernel has just given this number to the copy, which nobody else knows of.
+        copy => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
+    }
+}
+
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
@@ -83,6 +97,16 @@ mod tests {
         let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap();
         let own: BTreeSet<u32> = line.split_whitespace().map(|id| id.parse().unwrap()).collect();
         assert_eq!(told, own);
+    }
+
+    #[test]
+    fn a_copy_is_another_number_of_the_same_file() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let copy = copy_of(file.as_raw_fd()).unwrap();
+        assert_ne!(copy.as_raw_fd(), file.as_raw_fd());
+        let of = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_rdev;
+        assert_eq!(of(copy.as_fd()), of(file.as_fd()));
+        assert_eq!(copy_of(-1).unwrap_err(), Errno::BADF);
     }
 
     #[test]

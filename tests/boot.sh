@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Boots a Debian tree in a container, with systemd as its init, and sees that kmsfs@.service mounts
-# a vault at boot, that a file is there, that a restart keeps it, and that stopping is clean; and the
-# same for a line of fstab, through the mount helper.
+# a vault at boot, that a file is there, that a restart keeps it, and that stopping is clean; the same
+# for a line of fstab, through the mount helper; and that kmsfs-kms.socket starts the endpoint for a
+# vault that takes its keys from there, and kmsfs-maintain.timer the maintenance.
 #
 # Needs root, debootstrap and systemd-container. Usage: tests/boot.sh [path of the kmsfs binary]
 # The tree is kept in $KMSFS_BOOT_TREE (default: below /var/tmp) and used again the next time.
@@ -44,8 +45,16 @@ CONF
 chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key keystore init --create-key-file
 chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault
 chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault2
-install -m 644 systemd/kmsfs@.service "$tree/etc/systemd/system/"
-complaints=$(chroot "$tree" systemd-analyze verify /etc/systemd/system/kmsfs@.service 2>&1 || true)
+for name in kms keystore; do
+    install -m 600 "$tree/etc/kmsfs/data.key" "$tree/etc/kmsfs/$name.key"
+done
+chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key access-key create --root \
+    --for-volumes --credentials-file /etc/kmsfs/kms.aws
+chroot "$tree" groupadd --system --force kmsfs
+install -m 644 systemd/* "$tree/etc/systemd/system/"
+units=$(cd systemd && printf '/etc/systemd/system/%s ' *)
+# shellcheck disable=SC2086 # one word for each unit
+complaints=$(chroot "$tree" systemd-analyze verify $units 2>&1 || true)
 [ -z "$complaints" ] || { echo "$complaints" >&2; exit 1; }
 # A tree that never booted asks for its first settings otherwise.
 echo boot-test > "$tree/etc/hostname"
@@ -80,14 +89,36 @@ check "umount helper unmounts" umount /srv/data2
 rm /sbin/umount.fuse.kmsfs
 check "fstab mounts again" mount /srv/data2
 check "file of fstab is there" test "$(cat /srv/data2/file)" = "by fstab"
-journalctl -u kmsfs@data --no-pager | tail -n 30
+kms=(--kms unix:/run/kmsfs-kms/kms.sock --kms-credentials /etc/kmsfs/kms.aws)
+property() { systemctl show -P "$2" "$1"; }
+check "socket of the endpoint is there" test "$(property kmsfs-kms.socket ActiveState)" = active
+check "endpoint waits to be needed" test "$(property kmsfs-kms ActiveState)" = inactive
+check "a vault takes its keys there" kmsfs init "${kms[@]}" /srv/vault3
+check "endpoint was started" test "$(property kmsfs-kms ActiveState)" = active
+mkdir -p /srv/data3
+check "vault with such keys is mounted" kmsfs mount "${kms[@]}" /srv/vault3 /srv/data3
+echo "by endpoint" > /srv/data3/file
+check "endpoint reloads" systemctl reload kmsfs-kms
+kill -9 "$(property kmsfs-kms MainPID)"
+for _ in $(seq 50); do sleep 0.2; [ "$(property kmsfs-kms NRestarts)" = 1 ] && break; done
+check "endpoint comes back after kill -9" test "$(property kmsfs-kms NRestarts)" = 1
+check "endpoint stops" systemctl stop kmsfs-kms
+check "endpoint stops cleanly" test "$(property kmsfs-kms Result)" = success
+check "such a vault unmounts" kmsfs umount /srv/data3
+check "the socket starts it again" kmsfs mount "${kms[@]}" /srv/vault3 /srv/data3
+check "file under its keys is there" test "$(cat /srv/data3/file)" = "by endpoint"
+check "it unmounts again" kmsfs umount /srv/data3
+check "timer of maintenance waits" test "$(property kmsfs-maintain.timer ActiveState)" = active
+check "maintenance is done" systemctl start kmsfs-maintain
+check "maintenance succeeds" test "$(property kmsfs-maintain Result)" = success
+journalctl -u kmsfs@data -u kmsfs-kms -u kmsfs-maintain --no-pager | tail -n 60
 systemctl poweroff --no-block
 TEST
 chmod 755 "$tree/usr/local/bin/boot-test"
 cat > "$tree/etc/systemd/system/boot-test.service" <<'UNIT'
 [Unit]
 Wants=kmsfs@data.service
-After=kmsfs@data.service srv-data2.mount
+After=kmsfs@data.service srv-data2.mount kmsfs-kms.socket
 [Service]
 Type=oneshot
 TimeoutStartSec=90
@@ -95,7 +126,7 @@ ExecStart=/usr/local/bin/boot-test
 [Install]
 WantedBy=multi-user.target
 UNIT
-for unit in kmsfs@data.service boot-test.service; do
+for unit in kmsfs@data.service boot-test.service kmsfs-kms.socket kmsfs-maintain.timer; do
     ln -sf "/etc/systemd/system/${unit/@data/@}" \
         "$tree/etc/systemd/system/multi-user.target.wants/$unit"
 done

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::process::{ForeignRawFd, PidfdFlags, PidfdGetfdFlags};
 use sd_notify::NotifyState;
 use serde_json::json;
 
@@ -22,6 +21,7 @@ use crate::server::service::Service;
 use crate::server::{
     Config, Limits, Listen, Server, ServerError, SocketAccess, TlsFiles, Unsigned,
 };
+use crate::sys;
 
 /// Serves until a signal.
 pub(super) fn run(args: &ServeArgs, global: &Global, output: Output) -> Result<Exit, CliError> {
@@ -139,19 +139,9 @@ fn group_in(groups: &str, name: &str) -> Option<u32> {
     })
 }
 
-/// The sockets of a systemd socket unit. A descriptor that was only counted belongs to nobody yet:
-/// asking the kernel for a copy of it is the way to own one without a claim.
+/// The sockets of a systemd socket unit.
 fn passed_sockets() -> io::Result<Vec<OwnedFd>> {
-    let numbers: Vec<i32> = sd_notify::listen_fds()?.collect();
-    if numbers.is_empty() {
-        return Ok(Vec::new());
-    }
-    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    let copy = |number: i32| {
-        let number: ForeignRawFd = number;
-        rustix::process::pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).map_err(Into::into)
-    };
-    numbers.into_iter().map(copy).collect()
+    sd_notify::listen_fds()?.map(|number| Ok(sys::copy_of(number)?)).collect()
 }
 
 impl From<ServerError> for CliError {
