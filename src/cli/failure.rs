@@ -98,11 +98,13 @@ fn access_exit(error: &AccessError) -> Exit {
 
 fn replica_exit(error: &ReplicaError) -> Exit {
     match error {
-        ReplicaError::NotMultiRegion(_) | ReplicaError::IsReplica { .. } => Exit::KeyUnusable,
+        ReplicaError::NotMultiRegion(_)
+        | ReplicaError::IsReplica { .. }
+        | ReplicaError::Superseded { .. } => Exit::KeyUnusable,
         ReplicaError::Exists { .. } | ReplicaError::NotExpected => Exit::General,
         ReplicaError::NoReplica { .. } => Exit::KeyUnknown,
         ReplicaError::Malformed(_) => Exit::Damage,
-        ReplicaError::Stranger { .. } => Exit::Refused,
+        ReplicaError::NotPrimary { .. } | ReplicaError::Stranger { .. } => Exit::Refused,
     }
 }
 

@@ -19,7 +19,7 @@ use super::key_store::{KeyStoreId, TokenKey};
 use super::material::{self, MaterialOrigin};
 use super::policy::Fact;
 use super::record::{Reader, Record, Writer};
-use super::replica::{DEFAULT_REGION, Regions};
+use super::replica::{self, DEFAULT_REGION, Regions};
 use super::spec::{KeySpec, KeyUsage, Origin};
 use super::store::Table;
 use super::time::UnixTime;
@@ -305,7 +305,9 @@ fn create(
         policy: None,
         valid_to: None,
         expiry: None,
-        regions: request.multi_region.then(|| Regions::primary_in(region)),
+        regions: request
+            .multi_region
+            .then(|| Regions::primary_in(region, replica::identity(writer.root()))),
     };
     if let Some(policy) = &request.policy {
         key_policy::set(writer, caller, key, &mut record, policy, request.lockout)?;

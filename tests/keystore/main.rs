@@ -20,6 +20,7 @@ mod memory;
 mod policies;
 mod processes;
 mod replicas;
+mod roles;
 mod rotation;
 mod secrecy;
 mod slots;

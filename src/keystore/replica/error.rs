@@ -35,6 +35,22 @@ pub enum ReplicaError {
     Malformed(&'static str),
     /// A transfer for another keystore, used already, or older than a day.
     NotExpected,
+    /// A transfer from before the primary key moved, or a hand-over that was received already.
+    Superseded {
+        /// The key.
+        key: KeyId,
+        /// Where the primary key is, as far as is known here.
+        primary: String,
+    },
+    /// A transfer from a keystore that does not have the primary key, and was not given it.
+    NotPrimary {
+        /// The key.
+        key: KeyId,
+        /// Where the transfer comes from.
+        from: String,
+        /// Where the primary key is, as far as is known here.
+        primary: String,
+    },
     /// The other keystore is not the one that is trusted.
     Stranger {
         /// What it is known by.
@@ -50,7 +66,8 @@ impl ReplicaError {
             Self::Exists { .. } => "AlreadyExistsException",
             Self::NoReplica { .. } => "NotFoundException",
             Self::Malformed(_) | Self::NotExpected => "ValidationException",
-            Self::Stranger { .. } => "AccessDeniedException",
+            Self::Superseded { .. } => "KMSInvalidStateException",
+            Self::NotPrimary { .. } | Self::Stranger { .. } => "AccessDeniedException",
         }
     }
 }
@@ -74,6 +91,18 @@ impl fmt::Display for ReplicaError {
             Self::NotExpected => f.write_str(
                 "the transfer was made for another keystore, was received already, or is older \
                  than a day: make a new transfer key and seal it again",
+            ),
+            Self::Superseded { key, primary } => write!(
+                f,
+                "the transfer of {} is older than what is known here, where its primary key is in \
+                 {primary}: make a new transfer there",
+                KeyArn(*key)
+            ),
+            Self::NotPrimary { key, from, primary } => write!(
+                f,
+                "the transfer of {} comes from a keystore in {from} that its primary key, known to \
+                 be in {primary}, was not handed over to: make the transfer where the primary key is",
+                KeyArn(*key)
             ),
             Self::Stranger { found } => write!(
                 f,

@@ -5,11 +5,10 @@
 //! what it seals, with a key that its root key determines: its *identity*. Who carries the two
 //! files compares identities; between keystores that one process has open nothing is carried.
 //!
-//! One of the related keys is the primary, and only it rotates; replicas get its new material by
-//! another transfer. Related keys agree about id, kind and material. Everything else, such as
+//! One of the related keys is the primary (`role`), and only it rotates; replicas get its new
+//! material by another transfer. Related keys agree about id, kind and material. Everything else, such as
 //! states, aliases, policies and grants, is each keystore's own.
 
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -23,12 +22,15 @@ mod error;
 mod payload;
 mod primary;
 mod receive;
+mod role;
 mod seal;
 mod send;
 mod settle;
 
 pub use error::ReplicaError;
 pub use receive::{Received, Trust};
+use role::{HandOver, Holder};
+pub(super) use seal::identity;
 pub use seal::{Transfer, TransferKey, TransferKind};
 pub use send::ReplicaProperties;
 
@@ -39,33 +41,31 @@ pub const DEFAULT_REGION: &str = "local";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Regions {
     /// The Region of this keystore.
-    pub(super) own: String,
+    own: String,
     /// Where the primary key is.
-    pub(super) primary: String,
+    primary: Holder,
     /// Where the replicas are.
-    pub(super) replicas: Vec<String>,
-    /// The identities of the keystores that a key came from, by Region.
-    #[serde(default)]
-    pub(super) identities: BTreeMap<String, String>,
+    replicas: Vec<String>,
+    /// How the primary key came there. Their number is the term.
+    hand_overs: Vec<HandOver>,
     /// The waiting period that starts when the last replica is gone. Units: days.
-    #[serde(default)]
-    pub(super) waiting_days: Option<u16>,
+    waiting_days: Option<u16>,
 }
 
 impl Regions {
-    /// Of a new primary key.
-    pub(super) fn primary_in(region: String) -> Self {
+    /// Of a new primary key, in the keystore with this identity.
+    pub(super) fn primary_in(region: String, identity: String) -> Self {
         Self {
             own: region.clone(),
-            primary: region,
+            primary: Holder { region, identity },
             replicas: Vec::new(),
-            identities: BTreeMap::new(),
+            hand_overs: Vec::new(),
             waiting_days: None,
         }
     }
 
     pub(super) fn is_primary(&self) -> bool {
-        self.own == self.primary
+        self.own == self.primary.region
     }
 
     /// Notes a replica, once.
@@ -76,13 +76,6 @@ impl Regions {
         }
     }
 
-    /// Makes another of the Regions the primary one.
-    fn move_primary(&mut self, to: &str) {
-        let old = std::mem::replace(&mut self.primary, to.to_owned());
-        self.replicas.retain(|region| region != to);
-        self.add(&old);
-    }
-
     /// As DescribeKey shows it.
     pub(super) fn configuration(&self, key: KeyId) -> MultiRegionConfiguration {
         let place = |region: &String| RelatedKey {
@@ -91,7 +84,7 @@ impl Regions {
         };
         MultiRegionConfiguration {
             multi_region_key_type: if self.is_primary() { "PRIMARY" } else { "REPLICA" },
-            primary_key: place(&self.primary),
+            primary_key: place(&self.primary.region),
             replica_keys: self.replicas.iter().map(place).collect(),
         }
     }
@@ -202,7 +195,7 @@ impl KeyRecord {
     pub(super) fn must_be_primary(&self, key: KeyId) -> Result<(), KeystoreError> {
         match &self.regions {
             Some(regions) if !regions.is_primary() => {
-                Err(ReplicaError::IsReplica { key, primary: regions.primary.clone() }.into())
+                Err(ReplicaError::IsReplica { key, primary: regions.primary.region.clone() }.into())
             }
             _ => Ok(()),
         }

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::payload::Payload;
-use super::seal::{Transfer, TransferKey, TransferKind, fingerprint};
-use super::{DEFAULT_REGION, Regions, ReplicaError};
+use super::seal::{Transfer, TransferKey, TransferKind, fingerprint, identity};
+use super::{DEFAULT_REGION, Holder, Regions, ReplicaError};
 use crate::crypto::asym::{KeyKind, PrivateKey};
 use crate::crypto::random;
 use crate::id::{KeyId, MaterialId};
@@ -15,7 +15,7 @@ use crate::keystore::access;
 use crate::keystore::action::Action;
 use crate::keystore::asked::Asked;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::key::{KeyMetadata, KeyRecord, KeyState};
+use crate::keystore::key::{KeyMetadata, KeyRecord, KeyState, Operation, permit};
 use crate::keystore::material;
 use crate::keystore::record::{Reader, Record, Writer, base64};
 use crate::keystore::root::place;
@@ -27,7 +27,7 @@ use crate::keystore::time::{DAY, UnixTime};
 pub enum Trust {
     /// The one with this identity.
     Identity(String),
-    /// The one that the key came from before; for a key that is new here, none.
+    /// The one that is known to have the primary key; for a key that is new here, none.
     Known,
     /// Whichever sealed it: somebody has compared the fingerprints.
     Compared,
@@ -75,8 +75,9 @@ impl Keystore {
         Ok(public)
     }
 
-    /// Takes a key that was sealed for this keystore: all of it, in one transaction, and once.
-    /// Errors: `Replica`, `AccessDenied`, `LimitExceeded`.
+    /// Takes a key that was sealed for this keystore: all of it, in one transaction, and once. A
+    /// key that is here takes nothing but what comes from its primary key, whatever `trust` says.
+    /// Errors: `Replica`, `AccessDenied`, `InvalidState`, `LimitExceeded`.
     pub fn receive_key(
         &self,
         transfer: &Transfer,
@@ -88,7 +89,6 @@ impl Keystore {
             TransferKind::Sync => Action::ReplicateKey,
             TransferKind::Primary => Action::UpdatePrimaryRegion,
         };
-        let own_identity = self.identity();
         let metadata = self.operate(action, None, |touched| {
             touched.key = Some(transfer.key_id);
             self.write(|writer| {
@@ -97,8 +97,9 @@ impl Keystore {
                 let about = about.map(|record| (transfer.key_id, record));
                 access::authorise(writer, &self.caller, action, about, Asked::default())?;
                 let private = take_private(writer, transfer, now.into())?;
-                let payload = Payload::from_bytes(&transfer.open(&private, &own_identity)?)?;
-                check_trust(transfer, trust, known.as_ref())?;
+                let payload =
+                    Payload::from_bytes(&transfer.open(&private, &identity(writer.root()))?)?;
+                check_trust(transfer, trust)?;
                 let record = merge(writer, transfer, &payload, known)?;
                 record.save(writer, transfer.key_id)?;
                 payload.store_materials(writer, transfer.key_id)?;
@@ -128,17 +129,11 @@ fn take_private(
 }
 
 /// Errors: `Replica(Stranger)`.
-fn check_trust(
-    transfer: &Transfer,
-    trust: &Trust,
-    known: Option<&KeyRecord>,
-) -> Result<(), KeystoreError> {
-    let pinned = known
-        .and_then(|record| record.regions.as_ref())
-        .and_then(|regions| regions.identities.get(&transfer.from));
+fn check_trust(transfer: &Transfer, trust: &Trust) -> Result<(), KeystoreError> {
     let trusted = match trust {
         Trust::Identity(identity) => identity.trim() == transfer.identity.trim(),
-        Trust::Known => pinned == Some(&transfer.identity),
+        // Of a key that is here it is checked anyway.
+        Trust::Known => transfer.kind != TransferKind::Replica,
         Trust::Compared => true,
     };
     if trusted {
@@ -155,28 +150,31 @@ fn merge(
     known: Option<KeyRecord>,
 ) -> Result<KeyRecord, KeystoreError> {
     let key = transfer.key_id;
-    let own = own_region(writer)?;
-    let identities = known.as_ref().and_then(|record| record.regions.clone());
-    let mut regions = Regions {
-        own: own.clone(),
-        waiting_days: None,
-        identities: identities.map(|regions| regions.identities).unwrap_or_default(),
-        ..payload.regions.clone()
-    };
-    regions.identities.insert(transfer.from.clone(), transfer.identity.clone());
-    let mut record = match (transfer.kind, known) {
-        (TransferKind::Replica, None) => arrive(writer, key, payload)?,
+    let theirs = &payload.regions;
+    let here = Holder { region: own_region(writer)?, identity: identity(writer.root()) };
+    let (mut record, role) = match (transfer.kind, known) {
+        (TransferKind::Replica, None) => {
+            comes_from_primary(transfer, theirs)?;
+            (arrive(writer, key, payload)?, theirs.clone())
+        }
         (TransferKind::Replica, Some(_)) => {
-            return Err(ReplicaError::Exists { key, region: own }.into());
+            return Err(ReplicaError::Exists { key, region: here.region }.into());
         }
         (TransferKind::Sync | TransferKind::Primary, Some(record)) => {
-            related(key, &record, &regions)?;
-            record
+            let mut role = record.regions.clone().ok_or(ReplicaError::NotMultiRegion(key))?;
+            role.follow(transfer, theirs, &here)?;
+            (record, role)
         }
         (TransferKind::Sync | TransferKind::Primary, None) => {
-            return Err(ReplicaError::NoReplica { key, region: own }.into());
+            return Err(ReplicaError::NoReplica { key, region: here.region }.into());
         }
     };
+    if transfer.kind == TransferKind::Primary {
+        // A primary key that goes would leave its replicas without one.
+        permit(Operation::Metadata, key, record.state)?;
+    }
+    let replicas = theirs.replicas.clone();
+    let regions = Regions { own: here.region, replicas, waiting_days: None, ..role };
     record.current = payload.record.current;
     record.rotation = payload.record.rotation;
     record.on_demand_rotations = payload.record.on_demand_rotations;
@@ -197,14 +195,14 @@ fn arrive(
     Ok(record)
 }
 
-/// A key is overwritten only by the primary key that it is a replica of.
-/// Errors: `Replica`.
-fn related(key: KeyId, here: &KeyRecord, theirs: &Regions) -> Result<(), KeystoreError> {
-    let ours = here.regions.as_ref().ok_or(ReplicaError::NotMultiRegion(key))?;
-    if ours.is_primary() && theirs.primary != ours.own {
-        return Err(ReplicaError::Exists { key, region: ours.own.clone() }.into());
+/// A new replica knows as its primary key's keystore the one that it came from.
+/// Errors: `Replica(NotPrimary)`.
+fn comes_from_primary(transfer: &Transfer, theirs: &Regions) -> Result<(), ReplicaError> {
+    if theirs.primary == Holder::sender(transfer) {
+        return Ok(());
     }
-    Ok(())
+    let (from, primary) = (transfer.from.clone(), theirs.primary.region.clone());
+    Err(ReplicaError::NotPrimary { key: transfer.key_id, from, primary })
 }
 
 fn own_region(reader: &Reader<'_>) -> Result<String, KeystoreError> {

@@ -21,7 +21,7 @@ use crate::keystore::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::id::text;
 use crate::keystore::record::base64;
-use crate::keystore::root::place;
+use crate::keystore::root::{RootKey, place};
 
 /// What a keystore publishes to be sent a key. Its text is JSON; nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ pub struct Transfer {
 impl Keystore {
     /// What this keystore is known by: the public half of its signing key, in PEM.
     pub fn identity(&self) -> String {
-        self.signing_key().public().to_pem()
+        identity(&self.inner.root)
     }
 
     /// What a person compares to recognise this keystore.
@@ -90,10 +90,18 @@ impl Keystore {
     }
 
     pub(super) fn signing_key(&self) -> SigningKey {
-        let root = &self.inner.root;
-        let seed = hash::derive::<32>(root.secret(), root.keystore(), Label::KeystoreIdentity);
-        SigningKey::from_seed(&seed)
+        signing_key(&self.inner.root)
     }
+}
+
+/// What the keystore with this root key is known by.
+pub(in crate::keystore) fn identity(root: &RootKey) -> String {
+    signing_key(root).public().to_pem()
+}
+
+fn signing_key(root: &RootKey) -> SigningKey {
+    let seed = hash::derive::<32>(root.secret(), root.keystore(), Label::KeystoreIdentity);
+    SigningKey::from_seed(&seed)
 }
 
 impl TransferKey {
@@ -204,7 +212,7 @@ fn seal_key(shared: &[u8], head: &[u8]) -> crate::crypto::Secret<32> {
     hash::derive_from(shared, &hash::sha256(&[head]), Label::KeystoreTransfer)
 }
 
-fn verify(identity: &str, signed: &[u8], signature: &[u8]) -> Option<()> {
+pub(super) fn verify(identity: &str, signed: &[u8], signature: &[u8]) -> Option<()> {
     let signature = signature.try_into().ok()?;
     PublicKey::from_pem(identity)?.verify(signed, signature).ok()
 }

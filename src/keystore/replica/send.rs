@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::payload::Payload;
-use super::{Regions, ReplicaError, Transfer, TransferKey, TransferKind};
+use super::{Holder, Regions, ReplicaError, Transfer, TransferKey, TransferKind};
 use crate::id::KeyId;
 use crate::keystore::Keystore;
 use crate::keystore::access;
@@ -61,19 +61,20 @@ impl Keystore {
     }
 
     /// Makes the replica in the Region of `to` the primary key, and this one a replica. Until the
-    /// transfer is received there is no primary key; it may be sealed again.
+    /// transfer is received there is no primary key; it may be sealed again, for the same keystore.
     /// Errors: as [`Keystore::replicate_key`].
     pub fn update_primary_region(
         &self,
         key: KeyId,
         to: &TransferKey,
     ) -> Result<Transfer, KeystoreError> {
+        let (signing, taker) = (self.signing_key(), Holder::of(to));
         self.send(Action::UpdatePrimaryRegion, key, to, TransferKind::Primary, |record, regions| {
             // A transfer that was lost on its way is made again.
-            if regions.primary != to.region {
+            if !regions.gave(&signing.public().to_pem(), &taker) {
                 record.must_be_primary(key)?;
                 must_know(key, regions, to)?;
-                regions.move_primary(&to.region);
+                regions.hand_over(key, taker, &signing);
             }
             Ok(record.clone())
         })
