@@ -58,8 +58,7 @@ pub(super) fn remove(
     mut material: MaterialRecord,
 ) -> Result<(), KeystoreError> {
     writer.meta.scrub_due = true;
-    // A replica may know its current material as one that waits: that row stays.
-    if material.is_pending() && KeyRecord::find(writer, key)?.current != id {
+    if material.is_pending() {
         return writer.delete(Table::Material, id.as_bytes());
     }
     material.sealed.clear();

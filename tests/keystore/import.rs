@@ -61,7 +61,7 @@ pub(crate) fn request<'a>(token: &'a [u8], encrypted: &'a [u8]) -> ImportRequest
 }
 
 /// Imports `material` with a request that `change` made out of the plain one.
-fn import_as(
+pub(crate) fn import_as(
     keystore: &Keystore,
     key: &KeyRef,
     material: &[u8],

@@ -4,12 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use kmsfs::id::KeyId;
 use kmsfs::keystore::{
-    Caller, ClockTrust, CreateKey, EncryptionContext, KeySpec, KeyState, KeyUsage, Keystore,
-    KeystoreError, MessageType, ReplicaProperties, SigningAlgorithm, Transfer, TransferKey, Trust,
-    Unlock, create_key_file,
+    Caller, ClockTrust, CreateKey, EncryptionContext, ExpirationModel, ImportType, KeySpec,
+    KeyState, KeyUsage, Keystore, KeystoreError, MessageType, Origin, ReplicaProperties,
+    SigningAlgorithm, Transfer, TransferKey, Trust, Unlock, create_key_file,
 };
 
 use super::fixture::{Fixture, TempDir, by_id, day};
+use super::import;
 
 /// Two keystores, each a Region of its own.
 struct Pair {
@@ -159,6 +160,49 @@ fn only_the_primary_rotates_and_brings_its_material_to_the_replicas() {
     assert_eq!((status.rotation_period_in_days, status.on_demand_rotations), (Some(90), 1));
     assert!(pair.there.run_due_rotations(day(400)).unwrap().is_empty());
     assert_eq!(pair.here.run_due_rotations(day(400)).unwrap().len(), 1);
+}
+
+/// Sync passed over imported materials that the replica knew: it kept an end that had been put
+/// off, and the material that it now used stayed one that waits for a rotation.
+#[test]
+fn regression_what_is_new_about_imported_material_reaches_the_replica() {
+    let pair = Pair::new();
+    let request = CreateKey { origin: Some(Origin::External), ..multi_region() };
+    let key = pair.here.create_key(request, day(0)).unwrap().key_id;
+    let named = by_id(key);
+    let until = |material: u8, end: u64, import_type: Option<ImportType>| {
+        let imported = import::import_as(&pair.here, &named, &[material; 32], |request| {
+            request.model = ExpirationModel::KeyMaterialExpires;
+            request.valid_to = Some(day(end));
+            request.import_type = import_type;
+        });
+        imported.unwrap().material.unwrap()
+    };
+    until(1, 10, None);
+    let none = ReplicaProperties::default();
+    pair.here.replicate_key_into(key, &pair.there, none, day(0)).unwrap();
+    let sync = || pair.here.sync_replica_in(key, &pair.there, day(1)).unwrap();
+    let end = |keystore: &Keystore| keystore.describe_key(&named).unwrap().valid_to;
+    assert_eq!(end(&pair.there), Some(day(10).into()));
+    until(1, 20, None);
+    let next = until(2, 30, Some(ImportType::NewKeyMaterial));
+    sync();
+    assert_eq!(end(&pair.there), Some(day(20).into()));
+
+    pair.here.rotate_key_on_demand(&named, day(2)).unwrap();
+    sync();
+    assert_eq!(pair.there.current_material(key).unwrap(), next);
+    let rotations = |keystore: &Keystore| keystore.list_key_rotations(&named).unwrap();
+    assert_eq!(rotations(&pair.there), rotations(&pair.here));
+    assert!(pair.there.expire_imported(day(19)).unwrap().is_empty());
+    assert_eq!(pair.there.expire_imported(day(20)).unwrap().len(), 1);
+    let state = || pair.there.key_state(key).unwrap();
+    assert_eq!(state(), KeyState::PendingImport);
+
+    // What was deleted in one Region is deleted there: another does not bring it back.
+    sync();
+    assert_eq!(state(), KeyState::PendingImport);
+    assert!(pair.there.verify().unwrap().is_clean());
 }
 
 #[test]

@@ -35,6 +35,21 @@ struct About {
     record: MaterialRecord,
 }
 
+impl About {
+    /// The row of imported material that is known here. Material that was deleted on either side is
+    /// deleted there only, so that its end is what it is here.
+    fn renew(&self, known: MaterialRecord, bytes: &[u8]) -> MaterialRecord {
+        let end = known.valid_to();
+        let mut record = MaterialRecord { sealed: known.sealed, ..self.record.clone() };
+        if (record.sealed.is_empty() || bytes.is_empty())
+            && let Some(import) = &mut record.imported
+        {
+            import.valid_to = end;
+        }
+        record
+    }
+}
+
 impl Payload {
     /// All of a multi-Region key.
     pub(super) fn of(
@@ -53,15 +68,25 @@ impl Payload {
         Ok(Self { record: record.clone(), regions, materials })
     }
 
-    /// Stores the materials that the key does not have yet.
+    /// Stores the materials that the key does not have yet, and what is new about imported ones.
+    /// Errors: `Replica(Malformed)` for a material of another key.
     pub(super) fn store_materials(
         &self,
         writer: &mut Writer<'_>,
         key: KeyId,
     ) -> Result<(), KeystoreError> {
         for (about, bytes) in &self.materials {
-            if writer.rows().get(Table::Material, about.id.as_bytes())?.is_none() {
-                material::put_carried(writer, key, about.id, &about.record, bytes)?;
+            let id = about.id.as_bytes();
+            match writer.rows().get(Table::Material, id)? {
+                None => material::put_carried(writer, key, about.id, &about.record, bytes)?,
+                Some(row) if row.owner != Some(key) => {
+                    return Err(ReplicaError::Malformed("transfer of a key").into());
+                }
+                Some(row) if about.record.imported.is_some() => {
+                    let known = writer.open::<MaterialRecord>(&row)?.record;
+                    writer.put(id, Some(key), &about.renew(known, bytes))?;
+                }
+                Some(_) => {}
             }
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::keystore::access;
 use crate::keystore::action::Action;
 use crate::keystore::asked::Asked;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::import_expiry;
 use crate::keystore::key::{KeyMetadata, KeyRecord, KeyState, Operation, permit};
 use crate::keystore::material;
 use crate::keystore::record::{Reader, Record, Writer, base64};
@@ -100,9 +101,10 @@ impl Keystore {
                 let payload =
                     Payload::from_bytes(&transfer.open(&private, &identity(writer.root()))?)?;
                 check_trust(transfer, trust)?;
-                let record = merge(writer, transfer, &payload, known)?;
-                record.save(writer, transfer.key_id)?;
+                let mut record = merge(writer, transfer, &payload, known)?;
                 payload.store_materials(writer, transfer.key_id)?;
+                import_expiry::settle(writer, transfer.key_id, &mut record)?;
+                record.save(writer, transfer.key_id)?;
                 writer.meta.scrub_due = true;
                 Ok(record.metadata(transfer.key_id))
             })
