@@ -294,8 +294,8 @@ pub(super) enum PolicyCommand {
         /// The key
         #[arg(long, value_name = "KEY")]
         key: String,
-        /// What happens to a file that is moved or linked here from under another key: its header
-        /// is re-wrapped, the move is refused (and mv copies), or it keeps its key
+        /// What happens to a file that is moved here from under another key: its header is
+        /// re-wrapped, the move is refused (and mv copies), or it keeps its key
         #[arg(long, value_parser = ["rewrap", "exdev", "keep"])]
         cross: Option<String>,
     },

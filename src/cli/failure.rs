@@ -197,6 +197,7 @@ fn volume_exit(error: &VolumeError) -> Exit {
         E::NotAVolume(_) => Exit::NotAVault,
         E::InUse(_) => Exit::VaultInUse,
         E::ReadOnly => Exit::NoSpace,
+        E::LinkedElsewhere | E::FormerKeys => Exit::Refused,
         E::NameTooLong
         | E::ReservedName
         | E::CrossPolicy

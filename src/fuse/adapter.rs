@@ -226,13 +226,13 @@ impl Filesystem for Adapter {
 
     fn link(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let made = self.volume.link(ino.0, newparent.0, newname.as_bytes(), caller(req));
+        let made = self.volume.link(ino.0, newparent.0, newname.as_bytes());
         self.entry(reply, made);
     }
 

@@ -23,7 +23,9 @@ pub(super) fn errno(error: &VolumeError) -> Errno {
         VolumeError::InUse(_) => Errno::from_i32(libc::EBUSY),
         VolumeError::NameTooLong => Errno::from_i32(libc::ENAMETOOLONG),
         VolumeError::ReservedName => Errno::from_i32(libc::EPERM),
-        VolumeError::CrossPolicy => Errno::from_i32(libc::EXDEV),
+        VolumeError::CrossPolicy | VolumeError::LinkedElsewhere | VolumeError::FormerKeys => {
+            Errno::from_i32(libc::EXDEV)
+        }
         VolumeError::ReadOnly => Errno::from_i32(libc::EROFS),
         VolumeError::TooLarge => Errno::from_i32(libc::EFBIG),
         VolumeError::NotFound => Errno::from_i32(libc::ENOENT),

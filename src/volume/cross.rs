@@ -1,40 +1,113 @@
-//! Keys that follow a file or a directory: renames and links across policies, and policy changes.
+//! Keys that follow a file: what a move to a directory of another key takes.
 //!
 //! A header must always name a key that its directory accepts (R9), also when a crash comes between
 //! the rename and the header. So the file key is first wrapped for both keys and that is made
-//! durable; then the entry moves; then the old wrap goes, from both slots.
+//! durable; then the entry moves; then the old wrap goes, from both slots. A file without contents
+//! has no header: its first one, which an open handle may write at any time, is brought under the
+//! directory's key after the move.
+//!
+//! All names of a file lie in directories of one key: a header that is made anew knows one of them
+//! only. So a link across keys is refused, and a move of one name of several, and a policy that
+//! would part them (`policy`).
 
-use std::collections::HashSet;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
-
-use rustix::fs::fstat;
+use rustix::fs::{OFlags, Stat};
 
 use super::Volume;
-use super::dir::{Dir, write_descriptor};
+use super::attr::FileKind;
+use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::gate::About;
 use super::keyring::Purpose;
 use super::open_file::FilePolicy;
+use super::rewrap::read_slots;
 use super::tree::Caller;
-use super::walk::Walk;
 use crate::envelope::{CrossMode, DirDescriptor, Recipients};
 use crate::id::KeyId;
 use crate::keystore::Action;
 
-/// Keys that a directory accepts beside its own.
-const MAX_PREVIOUS: usize = 3;
-
 impl Volume {
-    /// Before `ino` gets a name in a directory of key `to`: its file key is wrapped for both. Users
-    /// of the new key can read the file then, so the caller needs the permissions of ReEncrypt.
-    pub(super) fn share_key(&self, ino: u64, to: KeyId, caller: Caller) -> Result<()> {
+    /// Before what `stat` shows moves from `source` to `target`: whatever the move takes. Returns
+    /// true if [`Self::settle`] has to follow it.
+    ///
+    /// # Errors
+    /// `CrossPolicy` where it must be copied; `KeyUnusable`, `Denied`.
+    pub(super) fn cross(
+        &self,
+        stat: &Stat,
+        (source, target): (&Dir, &Dir),
+        caller: Caller,
+    ) -> Result<bool> {
+        if !self.crosses(stat, source, target)? {
+            return Ok(false);
+        }
+        let to = target.descriptor()?;
+        if to.cross == CrossMode::Exdev || (is_regular(stat) && stat.st_nlink > 1) {
+            return Err(VolumeError::CrossPolicy);
+        }
+        if stat.st_size > 0 {
+            let ino = self.tree.inodes.shown(stat.st_ino);
+            match to.cross {
+                CrossMode::Keep => self.keep_key(ino, target, Vec::new())?,
+                CrossMode::Rewrap | CrossMode::Exdev => self.share_key(ino, to, caller)?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Before `ino` gets a further name in `dir`.
+    ///
+    /// # Errors
+    /// `CrossPolicy` if the name would be under another key; `KeyUnusable`.
+    pub(super) fn cross_link(&self, ino: u64, dir: &Dir) -> Result<()> {
+        let stat = self.place(ino)?.stat()?;
+        for parent in self.tree.inodes.parents(ino) {
+            if self.crosses(&stat, &*self.dir(parent)?, dir)? {
+                return Err(VolumeError::CrossPolicy);
+            }
+        }
+        Ok(())
+    }
+
+    /// True if what is in `source` cannot be in `target` as it is. A directory moves with its own
+    /// key, and links and devices have none: they are kept out by `CrossMode::Exdev` alone.
+    fn crosses(&self, stat: &Stat, source: &Dir, target: &Dir) -> Result<bool> {
+        if source.ino() == target.ino() {
+            return Ok(false);
+        }
+        let to = target.descriptor()?;
+        if !is_regular(stat) {
+            let other = source.descriptor().is_ok_and(|from| from.policy != to.policy);
+            return Ok(other && to.cross == CrossMode::Exdev);
+        }
+        let from = match source.descriptor() {
+            Ok(from) => from,
+            // Who cannot read the directory can still rescue what another can open.
+            Err(error) => return if self.is_accepted(stat, to)? { Ok(false) } else { Err(error) },
+        };
+        if from.policy != to.policy {
+            return Ok(true);
+        }
+        // Files that have not moved to their directory's key yet are there only while it says so.
+        Ok(!from.previous.is_empty() && !self.is_accepted(stat, to)?)
+    }
+
+    /// True if the directory can open a file's header as it is.
+    fn is_accepted(&self, stat: &Stat, dir: &DirDescriptor) -> Result<bool> {
+        let ino = self.tree.inodes.shown(stat.st_ino);
+        let (fd, _) = self.reopen(ino, OFlags::RDONLY)?;
+        let newest = read_slots(&fd)?.into_iter().max_by_key(|slot| slot.sequence);
+        Ok(newest.is_none_or(|header| header.recipients.iter().any(|r| dir.accepts(r.key))))
+    }
+
+    /// The file key is wrapped for the new directory too. Users of its key can read the file then,
+    /// so the caller needs the permissions of ReEncrypt.
+    fn share_key(&self, ino: u64, dir: &DirDescriptor, caller: Caller) -> Result<()> {
+        let (to, keyring) = (dir.policy, &self.keyring);
         let opened = self.open_briefly(ino)?;
         if let Some(subject) = opened.file().subject().filter(|subject| subject.key != to) {
             self.gate.allow(caller, Action::ReEncryptFrom, subject.into())?;
             self.gate.allow(caller, Action::ReEncryptTo, About { key: to, ..subject.into() })?;
         }
-        let keyring = &self.keyring;
         let shared = opened.file().content().rewrap(|header| {
             if header.recipients.iter().any(|recipient| recipient.key == to) {
                 return Ok(None);
@@ -45,23 +118,56 @@ impl Volume {
             let both = Recipients::new(vec![new, old.clone()]);
             both.map(Some).map_err(|_| VolumeError::CrossPolicy)
         })?;
-        let mut accepted = self.file_policy(ino)?.accepted;
-        accepted.push(to);
-        opened.file().set_policy(FilePolicy { create: to, accepted });
+        let mut policy = self.file_policy(ino)?;
+        policy.accepted.push(to);
+        opened.file().set_policy(policy);
         if shared { opened.file().sync() } else { Ok(()) }
     }
 
-    /// After the move: only the directory's key opens the file.
-    pub(super) fn settle_key(&self, ino: u64, to: KeyId) -> Result<()> {
-        let opened = self.open_briefly(ino)?;
+    /// The file keeps its key, and the directory accepts it.
+    fn keep_key(&self, ino: u64, dir: &Dir, also: Vec<KeyId>) -> Result<()> {
+        let opened = self.open_under(ino, &self.accepting(ino, also)?)?;
+        opened.file().key().map_or(Ok(()), |key| self.accept_key(dir, key))
+    }
+
+    /// After the move: the file is under the key of its directory alone, or that accepts its key.
+    /// What fails here leaves it readable, and a re-wrap brings it in order.
+    pub(super) fn settle(&self, ino: u64, (source, target): (&Dir, &Dir)) {
+        let settled = (|| {
+            let former = source.descriptor()?;
+            let mut also = former.previous.clone();
+            also.push(former.policy);
+            match target.descriptor()?.cross {
+                CrossMode::Keep => self.keep_key(ino, target, also)?,
+                CrossMode::Rewrap | CrossMode::Exdev => self.settle_key(ino, also)?,
+            }
+            self.refresh_policy(ino)
+        })();
+        if let Err(error) = settled {
+            log::warn!(
+                "inode {ino} is still under the key of the directory that it was moved from: \
+                 {error}; 'kmsfs rewrap' brings it under the one of its directory"
+            );
+        }
+    }
+
+    /// Only the directory's key opens the file, also if its first contents came during the move.
+    fn settle_key(&self, ino: u64, also: Vec<KeyId>) -> Result<()> {
+        let policy = self.accepting(ino, also)?;
+        let (to, keyring) = (policy.create, &self.keyring);
+        let opened = self.open_under(ino, &policy)?;
         let file = opened.file();
+        // From here on first contents are made under the directory's key.
+        file.set_policy(policy);
         let settled = file.content().rewrap(|header| {
-            let kept: Vec<_> =
+            let mut kept: Vec<_> =
                 header.recipients.iter().filter(|recipient| recipient.key == to).cloned().collect();
-            let settles = !kept.is_empty() && kept.len() < header.recipients.len();
+            if let (true, Some(old)) = (kept.is_empty(), header.recipients.first()) {
+                kept.push(keyring.rewrap(old, to, Purpose::File(header.file))?);
+            }
+            let settles = kept.iter().ne(header.recipients.iter());
             Ok(if settles { Some(Recipients::new(kept)?) } else { None })
         })?;
-        file.set_policy(FilePolicy { create: to, accepted: vec![to] });
         if settled {
             if let Some(header) = file.content().header()
                 && let Some(recipient) = header.recipients.first()
@@ -74,91 +180,31 @@ impl Volume {
         Ok(())
     }
 
-    /// What the directory `ino` says of keys.
-    ///
-    /// # Errors
-    /// `KeyUnusable`, `Tampered`, `Stale`.
-    pub fn policy(&self, ino: u64) -> Result<DirDescriptor> {
-        self.dir(ino)?.descriptor().cloned()
+    /// What the directories of `ino` say, and these keys as well.
+    fn accepting(&self, ino: u64, also: Vec<KeyId>) -> Result<FilePolicy> {
+        let mut policy = self.file_policy(ino)?;
+        policy.accepted.extend(also);
+        Ok(policy)
     }
 
-    /// Gives a directory, and those below that inherit from it, the key `key` for new files.
-    ///
-    /// Files keep the key that they have, which stays accepted, until a re-wrap moves them. Returns
-    /// how many directories changed.
-    ///
-    /// # Errors
-    /// `KeyUnusable`; `CrossPolicy` when files of too many former keys still wait for a re-wrap.
-    pub fn set_policy(&self, ino: u64, key: KeyId, cross: Option<CrossMode>) -> Result<u64> {
-        self.tree.writable()?;
-        let top = self.dir(ino)?;
-        let mut changed = HashSet::new();
-        let fd = rustix::io::fcntl_dupfd_cloexec(top.as_fd(), 0)?;
-        let mut walk = Walk::new(&fd)?;
-        while let Some(visit) = walk.step()? {
-            let first = visit.path == PathBuf::new();
-            if !first && !visit.path.parent().is_some_and(|above| changed.contains(above)) {
-                continue;
-            }
-            let ino = self.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
-            let fd = rustix::io::fcntl_dupfd_cloexec(&visit.fd, 0)?;
-            let dir = Dir::open(ino, fd, &self.keyring)?;
-            let old = dir.descriptor()?;
-            if !first && !old.inherited {
-                continue;
-            }
-            let mut new = self.under(old, key)?;
-            new.inherited = !first;
-            new.cross = cross.unwrap_or(old.cross);
-            self.replace_descriptor(&dir, new)?;
-            changed.insert(visit.path);
+    /// An open file hears what its directories say now.
+    fn refresh_policy(&self, ino: u64) -> Result<()> {
+        match self.files.find(ino) {
+            Some(file) => self.file_policy(ino).map(|policy| file.set_policy(policy)),
+            None => Ok(()),
         }
-        self.flush(std::time::Duration::ZERO)?;
-        Ok(changed.len() as u64)
     }
 
-    /// Lets a file that keeps its key into a directory of another one (`CrossMode::Keep`).
-    pub(super) fn accept_key(&self, dir: &Dir, key: KeyId) -> Result<()> {
-        let descriptor = dir.descriptor()?;
-        if descriptor.accepts(key) {
-            return Ok(());
-        }
-        let mut new = descriptor.clone();
-        new.previous.push(key);
-        if new.previous.len() > MAX_PREVIOUS {
-            return Err(VolumeError::CrossPolicy);
-        }
-        self.replace_descriptor(dir, new)?;
-        self.flush(std::time::Duration::ZERO)
-    }
-
-    fn under(&self, old: &DirDescriptor, key: KeyId) -> Result<DirDescriptor> {
-        let mut new = old.clone();
-        if old.policy != key {
-            new.policy = key;
-            new.previous.retain(|known| *known != key);
-            new.previous.insert(0, old.policy);
-            if new.previous.len() > MAX_PREVIOUS {
-                return Err(VolumeError::CrossPolicy);
+    /// The same for every open file: those without contents have not shown their key to anybody.
+    pub(super) fn refresh_policies(&self) {
+        for file in self.files.all() {
+            if let Err(error) = self.refresh_policy(file.ino()) {
+                log::debug!("inode {}: what its directories say of keys: {error}", file.ino());
             }
         }
-        if old.recipient.key != key {
-            new.recipient =
-                self.keyring.rewrap(&old.recipient, key, Purpose::Directory(old.dir))?;
-        }
-        Ok(new)
     }
+}
 
-    /// Writes a directory's descriptor again; for the user the directory has not changed.
-    pub(super) fn replace_descriptor(&self, dir: &Dir, mut new: DirDescriptor) -> Result<()> {
-        new.sequence += 1;
-        let bytes = new.encode(dir.keys()?);
-        let mut outcome = Ok(());
-        self.times.keep(dir.as_fd(), dir.ino(), || {
-            outcome = write_descriptor(dir.as_fd(), &bytes);
-            Ok(())
-        })?;
-        self.tree.dirs.remove(dir.ino());
-        outcome
-    }
+fn is_regular(stat: &Stat) -> bool {
+    FileKind::from_mode(stat.st_mode) == Some(FileKind::Regular)
 }

@@ -55,6 +55,10 @@ pub enum VolumeError {
     ReservedName,
     /// Directories of different KMS keys, and the target asks for a copy.
     CrossPolicy,
+    /// A file has names that would come under different KMS keys.
+    LinkedElsewhere,
+    /// A directory has no room for another former key.
+    FormerKeys,
     /// The volume is mounted read-only.
     ReadOnly,
     /// The file would be longer than the format allows.
@@ -102,6 +106,14 @@ impl fmt::Display for VolumeError {
                 f.write_str("names that start with 'kmsfs.foreign.' are reserved")
             }
             Self::CrossPolicy => f.write_str("the directories have different KMS keys"),
+            Self::LinkedElsewhere => f.write_str(
+                "a file there has another hard link in a directory that keeps its KMS key: \
+                 all names of a file must be under one key",
+            ),
+            Self::FormerKeys => f.write_str(
+                "the directory has files of three former KMS keys already: \
+                 'kmsfs rewrap VAULT' brings them under its key",
+            ),
             Self::ReadOnly => f.write_str("the volume is mounted read-only"),
             Self::TooLarge => f.write_str("the file would be too large"),
             Self::NotFound => f.write_str("no such file or directory"),

@@ -85,12 +85,12 @@ impl Volume {
     /// Gives `ino` the further name `name` in `parent`. The kernel then holds one lookup more.
     ///
     /// # Errors
-    /// `Io(EXIST)`, `CrossPolicy`, `Denied`, `Io(MLINK)`, and as [`Volume::mkdir`].
-    pub fn link(&self, ino: u64, parent: u64, name: &[u8], caller: Caller) -> Result<Attr> {
+    /// `Io(EXIST)`, `CrossPolicy`, `Io(MLINK)`, and as [`Volume::mkdir`].
+    pub fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr> {
         self.tree.writable()?;
         let dir = self.dir(parent)?;
         let name = BackingName::new(&dir, name)?;
-        self.cross_link(ino, &dir, caller)?;
+        self.cross_link(ino, &dir)?;
         let fresh_sidecar = self.prepare_sidecar(&dir, &name)?;
         let linked = self.link_entry(ino, &dir, &name);
         if linked.is_err() && fresh_sidecar {

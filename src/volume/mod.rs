@@ -29,6 +29,7 @@ mod names;
 mod open;
 mod open_file;
 mod place;
+mod policy;
 mod privilege;
 mod readdir;
 mod references;

@@ -264,8 +264,12 @@ impl Volume {
 
     /// Opens a file for the length of one call.
     pub(super) fn open_briefly(&self, ino: u64) -> Result<Briefly<'_>> {
-        let policy = self.file_policy(ino)?;
-        let file = self.files.open(ino, &policy, |flags| {
+        self.open_under(ino, &self.file_policy(ino)?)
+    }
+
+    /// The same, for a file that may be under other keys.
+    pub(super) fn open_under(&self, ino: u64, policy: &FilePolicy) -> Result<Briefly<'_>> {
+        let file = self.files.open(ino, policy, |flags| {
             quietly(flags, |flags| self.reopen(ino, flags).map(|(fd, _)| fd))
         })?;
         Ok(Briefly { file, _release: Release { volume: self, ino } })
@@ -287,7 +291,7 @@ impl Volume {
     }
 
     /// Opens the backing file of `ino`. Locks: the directory's, for reading, for a moment.
-    fn reopen(&self, ino: u64, flags: OFlags) -> Result<(OwnedFd, Stat), Errno> {
+    pub(super) fn reopen(&self, ino: u64, flags: OFlags) -> Result<(OwnedFd, Stat), Errno> {
         let place = self.place(ino).map_err(|error| match error {
             VolumeError::Io(errno) => errno,
             _ => Errno::STALE,

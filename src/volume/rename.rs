@@ -11,7 +11,6 @@ use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::names::BackingName;
 use super::tree::Caller;
-use crate::envelope::CrossMode;
 
 /// How to rename.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,13 +47,8 @@ impl Volume {
         let source = End { name: BackingName::existing(&source, from.1)?, dir: source };
         let target = self.dir(to.0)?;
         let target = End { name: BackingName::new(&target, to.1)?, dir: target };
-        let crosses = differ(&source.dir, &target.dir);
-        if crosses {
-            self.cross(&source, &target, caller)?;
-        }
-        if crosses && how.exchange {
-            self.cross(&target, &source, caller)?;
-        }
+        let there = self.cross_over(&source, &target, caller)?;
+        let back = how.exchange && self.cross_over(&target, &source, caller)?;
         let mut dirs = vec![from.0, to.0];
         loop {
             let _changing = self.tree.locks.changing(&dirs);
@@ -72,11 +66,11 @@ impl Volume {
             break;
         }
         // The locks are free again: opening a file takes them.
-        if crosses {
-            self.settle(&target)?;
+        if there {
+            self.settle_in(&target, &source)?;
         }
-        if crosses && how.exchange {
-            self.settle(&source)?;
+        if back {
+            self.settle_in(&source, &target)?;
         }
         Ok(())
     }
@@ -168,6 +162,24 @@ impl Volume {
         Ok(())
     }
 
+    /// What the move takes if the two directories have other keys; true if something has to follow.
+    fn cross_over(&self, source: &End, target: &End, caller: Caller) -> Result<bool> {
+        let moved = source.stat()?.ok_or(VolumeError::NotFound)?;
+        // Two names of one file: nothing will move.
+        if target.stat()?.is_some_and(|victim| victim.st_ino == moved.st_ino) {
+            return Ok(false);
+        }
+        self.cross(&moved, (&source.dir, &target.dir), caller)
+    }
+
+    /// What came to `end` from `former` is settled there.
+    fn settle_in(&self, end: &End, former: &End) -> Result<()> {
+        if let Some(stat) = end.stat()? {
+            self.settle(self.tree.inodes.shown(stat.st_ino), (&former.dir, &end.dir));
+        }
+        Ok(())
+    }
+
     fn note_move(&self, source: &End, target: &End, moved: &Stat) {
         let ino = self.tree.inodes.shown(moved.st_ino);
         self.tree.inodes.add_link(ino, target.dir.ino(), &target.name.entry);
@@ -175,63 +187,6 @@ impl Volume {
         if self.tree.unsynced.has(source.dir.ino(), &source.name.entry) {
             self.tree.unsynced.add(target.dir.ino(), &target.name.entry);
         }
-    }
-
-    /// What moving a file into a directory of another key asks for. A directory moves as it is,
-    /// with its own key.
-    fn cross(&self, source: &End, target: &End, caller: Caller) -> Result<()> {
-        let moved = source.stat()?.ok_or(VolumeError::NotFound)?;
-        self.adopt(&moved, &target.dir, caller)
-    }
-
-    /// The same for a further name of `ino` in `dir`.
-    pub(super) fn cross_link(&self, ino: u64, dir: &Dir, caller: Caller) -> Result<()> {
-        let parents = self.tree.inodes.links(ino);
-        for parent in parents.iter().map(|link| link.parent) {
-            if differ(&*self.dir(parent)?, dir) {
-                let stat = self.place(ino)?.stat()?;
-                return self.adopt(&stat, dir, caller);
-            }
-        }
-        Ok(())
-    }
-
-    fn adopt(&self, stat: &Stat, dir: &Dir, caller: Caller) -> Result<()> {
-        let policy = dir.descriptor()?;
-        let has_header =
-            FileKind::from_mode(stat.st_mode) == Some(FileKind::Regular) && stat.st_size > 0;
-        match policy.cross {
-            CrossMode::Exdev => Err(VolumeError::CrossPolicy),
-            CrossMode::Rewrap if has_header => {
-                self.share_key(self.tree.inodes.shown(stat.st_ino), policy.policy, caller)
-            }
-            CrossMode::Keep if has_header => {
-                let opened = self.open_briefly(self.tree.inodes.shown(stat.st_ino))?;
-                opened.file().key().map_or(Ok(()), |key| self.accept_key(dir, key))
-            }
-            CrossMode::Rewrap | CrossMode::Keep => Ok(()),
-        }
-    }
-
-    /// After a file came into a directory that re-wraps: the old wrap goes.
-    fn settle(&self, end: &End) -> Result<()> {
-        let Some(stat) = end.stat()? else { return Ok(()) };
-        let policy = end.dir.descriptor()?;
-        if FileKind::from_mode(stat.st_mode) != Some(FileKind::Regular)
-            || stat.st_size == 0
-            || policy.cross != CrossMode::Rewrap
-        {
-            return Ok(());
-        }
-        self.settle_key(self.tree.inodes.shown(stat.st_ino), policy.policy)
-    }
-}
-
-/// True if two directories give new files different keys.
-fn differ(one: &Dir, other: &Dir) -> bool {
-    match (one.descriptor(), other.descriptor()) {
-        (Ok(one), Ok(other)) => one.policy != other.policy,
-        _ => false,
     }
 }
 

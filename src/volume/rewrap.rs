@@ -117,6 +117,8 @@ impl Run<'_> {
             self.report.passes += 1;
             self.report.scanned = 0;
             self.report.failed.clear();
+            // What is open and empty must not come under a key that its directory leaves.
+            self.volume.refresh_policies();
             if self.pass()?.is_break() {
                 return Ok(());
             }
@@ -269,12 +271,16 @@ impl Run<'_> {
 
     fn directory(&mut self, dir: &Dir) -> Result<()> {
         let descriptor = dir.descriptor()?;
-        let Some(to) = self.outdated(&descriptor.recipient, descriptor)? else { return Ok(()) };
-        let purpose = Purpose::Directory(descriptor.dir);
-        let mut changed = descriptor.clone();
-        changed.recipient = self.volume.keyring.rewrap(&descriptor.recipient, to, purpose)?;
-        self.volume.replace_descriptor(dir, changed)?;
-        self.report.directories += 1;
+        if self.outdated(&descriptor.recipient, descriptor)?.is_none() {
+            return Ok(());
+        }
+        let keyring = &self.volume.keyring;
+        let changed = self.volume.change_descriptor(dir, |now| {
+            let Some(to) = self.outdated(&now.recipient, now)? else { return Ok(None) };
+            let recipient = keyring.rewrap(&now.recipient, to, Purpose::Directory(now.dir))?;
+            Ok(Some(DirDescriptor { recipient, ..now.clone() }))
+        })?;
+        self.report.directories += u64::from(changed);
         Ok(())
     }
 
@@ -286,20 +292,22 @@ impl Run<'_> {
             let ino = self.volume.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
             let fd = rustix::io::fcntl_dupfd_cloexec(&visit.fd, 0)?;
             let dir = Dir::open(ino, fd, &self.volume.keyring)?;
-            let Ok(descriptor) = dir.descriptor() else { continue };
-            let mut changed = descriptor.clone();
-            match mark {
-                Mark::Accept if descriptor.policy == from => {
-                    changed.policy = to;
-                    changed.previous.retain(|key| *key != from);
-                    changed.previous.insert(0, from);
+            if dir.descriptor().is_err() {
+                continue;
+            }
+            self.volume.change_descriptor(&dir, |now| {
+                let mut changed = now.clone();
+                match mark {
+                    Mark::Accept if now.policy == from => {
+                        changed.policy = to;
+                        changed.previous.retain(|key| *key != from);
+                        changed.previous.insert(0, from);
+                    }
+                    Mark::Finish => changed.previous.retain(|key| *key != from),
+                    Mark::Accept => {}
                 }
-                Mark::Finish => changed.previous.retain(|key| *key != from),
-                Mark::Accept => {}
-            }
-            if changed != *descriptor {
-                self.volume.replace_descriptor(&dir, changed)?;
-            }
+                Ok(Some(changed))
+            })?;
         }
         self.volume.flush(std::time::Duration::ZERO)
     }

@@ -1,6 +1,7 @@
 //! The state of the namespace: what the kernel knows, what is held open, what is locked.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Stat, fstat, fstatvfs};
@@ -28,6 +29,8 @@ pub(super) struct Tree {
     pub(super) locks: DirLocks,
     pub(super) unsynced: Unsynced,
     pub(super) grants: Grants,
+    /// Held by whoever changes what a directory says of keys.
+    pub(super) descriptors: Mutex<()>,
     pub(super) options: Options,
     pub(super) hasher: Fingerprints,
     root: OwnedFd,
@@ -78,6 +81,7 @@ impl Tree {
         random::fill(&mut session)?;
         Ok(Self {
             inodes: InodeTable::new(stat.st_ino),
+            descriptors: Mutex::default(),
             dirs: DirCache::new(dir_capacity()),
             locks: DirLocks::new(),
             unsynced: Unsynced::default(),

@@ -35,7 +35,7 @@ fn the_file_of_a_long_target_goes_with_the_last_link() {
     let volume = fixture.volume();
     let files = || fixture.backing(|name| name.len() == 32).len();
     let ino = volume.symlink(ROOT, b"l", &[b'x'; 4000], caller()).unwrap().ino;
-    volume.link(ino, ROOT, b"m", caller()).unwrap();
+    volume.link(ino, ROOT, b"m").unwrap();
     volume.unlink(ROOT, b"l").unwrap();
     assert_eq!(files(), 1);
     assert_eq!(volume.read_link(ino).unwrap().len(), 4000);
@@ -57,7 +57,7 @@ fn a_further_name_counts_and_shares_the_contents() {
     let fixture = Fixture::new();
     let dir = fixture.mkdir(ROOT, "d").unwrap().ino;
     let ino = fixture.file(ROOT, "a", "shared").unwrap().ino;
-    let linked = fixture.volume().link(ino, dir, b"b", caller()).unwrap();
+    let linked = fixture.volume().link(ino, dir, b"b").unwrap();
     assert_eq!((linked.ino, linked.nlink, linked.size), (ino, 2, 6));
     fixture.volume().unlink(ROOT, b"a").unwrap();
     assert_eq!(fixture.contents(ino), "shared");

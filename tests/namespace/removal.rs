@@ -107,7 +107,7 @@ fn a_taken_name_is_not_replaced_when_that_is_asked() {
 fn renaming_one_name_of_a_file_to_its_other_changes_nothing() {
     let fixture = Fixture::new();
     let ino = fixture.file(ROOT, "a", "x").unwrap().ino;
-    fixture.volume().link(ino, ROOT, b"b", caller()).unwrap();
+    fixture.volume().link(ino, ROOT, b"b").unwrap();
     fixture.rename((ROOT, "a"), (ROOT, "b"), REPLACE).unwrap();
     assert_eq!(fixture.list(ROOT), ["a", "b"]);
     assert_eq!(fixture.volume().attr(ino).unwrap().nlink, 2);

@@ -1,0 +1,157 @@
+//! The key policies of directories: which key their new files get, and which they still accept.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::PoisonError;
+
+use rustix::fs::fstat;
+use rustix::io::fcntl_dupfd_cloexec;
+
+use super::Volume;
+use super::dir::{Dir, write_descriptor};
+use super::error::{Result, VolumeError};
+use super::keyring::Purpose;
+use super::walk::{Role, Visit, Walk};
+use crate::envelope::{CrossMode, DirDescriptor};
+use crate::id::KeyId;
+
+/// Keys that a directory accepts beside its own.
+const MAX_PREVIOUS: usize = 3;
+
+impl Volume {
+    /// What the directory `ino` says of keys.
+    ///
+    /// # Errors
+    /// `KeyUnusable`, `Tampered`, `Stale`.
+    pub fn policy(&self, ino: u64) -> Result<DirDescriptor> {
+        self.dir(ino)?.descriptor().cloned()
+    }
+
+    /// Gives a directory, and those below that inherit from it, the key `key` for new files.
+    ///
+    /// Files keep the key that they have, which stays accepted, until a re-wrap moves them. Returns
+    /// how many directories changed.
+    ///
+    /// # Errors
+    /// `KeyUnusable`; `FormerKeys` when files of too many of them still wait for a re-wrap;
+    /// `LinkedElsewhere` if a file has a further name in a directory that does not change.
+    pub fn set_policy(&self, ino: u64, key: KeyId, cross: Option<CrossMode>) -> Result<u64> {
+        self.tree.writable()?;
+        let top = self.dir(ino)?;
+        let dirs = self.inheriting(&top)?;
+        for (ino, fd) in &dirs {
+            let first = *ino == top.ino();
+            let dir = Dir::open(*ino, fcntl_dupfd_cloexec(fd, 0)?, &self.keyring)?;
+            self.change_descriptor(&dir, |old| {
+                let mut new = self.under(old, key)?;
+                new.inherited = !first;
+                new.cross = cross.unwrap_or(old.cross);
+                Ok(Some(new))
+            })?;
+        }
+        self.refresh_policies();
+        self.flush(std::time::Duration::ZERO)?;
+        Ok(dirs.len() as u64)
+    }
+
+    /// The directory, and all below that take their policy from it.
+    fn inheriting(&self, top: &Dir) -> Result<Vec<(u64, OwnedFd)>> {
+        let mut paths = HashSet::new();
+        let mut found = Vec::new();
+        let mut names = Names::default();
+        let mut walk = Walk::new(&fcntl_dupfd_cloexec(top.as_fd(), 0)?)?;
+        while let Some(visit) = walk.step()? {
+            let first = visit.path == PathBuf::new();
+            if !first && !visit.path.parent().is_some_and(|above| paths.contains(above)) {
+                continue;
+            }
+            let ino = self.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
+            let dir = Dir::open(ino, fcntl_dupfd_cloexec(&visit.fd, 0)?, &self.keyring)?;
+            if !first && !dir.descriptor()?.inherited {
+                continue;
+            }
+            names.count(&visit)?;
+            found.push((ino, fcntl_dupfd_cloexec(&visit.fd, 0)?));
+            paths.insert(visit.path);
+        }
+        if names.are_elsewhere() { Err(VolumeError::LinkedElsewhere) } else { Ok(found) }
+    }
+
+    /// Lets a file that keeps its key into a directory of another one (`CrossMode::Keep`).
+    pub(super) fn accept_key(&self, dir: &Dir, key: KeyId) -> Result<()> {
+        let changed = self.change_descriptor(dir, |now| {
+            if now.accepts(key) {
+                return Ok(None);
+            }
+            let mut new = now.clone();
+            new.previous.push(key);
+            Ok(Some(new))
+        })?;
+        if changed { self.flush(std::time::Duration::ZERO) } else { Ok(()) }
+    }
+
+    fn under(&self, old: &DirDescriptor, key: KeyId) -> Result<DirDescriptor> {
+        let mut new = old.clone();
+        if old.policy != key {
+            new.policy = key;
+            new.previous.retain(|known| *known != key);
+            new.previous.insert(0, old.policy);
+        }
+        if old.recipient.key != key {
+            new.recipient =
+                self.keyring.rewrap(&old.recipient, key, Purpose::Directory(old.dir))?;
+        }
+        Ok(new)
+    }
+
+    /// Writes a directory's descriptor again, if `change` makes another of the one that is there;
+    /// for the user the directory has not changed. Returns false if nothing had to be written.
+    ///
+    /// One at a time: whoever writes what was read before another wrote takes back a key that files
+    /// need. *Locks*: held over calls of the KMS, but no request for contents waits for it.
+    ///
+    /// # Errors
+    /// `FormerKeys` when it would accept more of them than it has room for; those of `change`.
+    pub(super) fn change_descriptor(
+        &self,
+        dir: &Dir,
+        change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
+    ) -> Result<bool> {
+        let _one = self.tree.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Dir::open(dir.ino(), fcntl_dupfd_cloexec(dir.as_fd(), 0)?, &self.keyring)?;
+        let old = now.descriptor()?;
+        let Some(mut new) = change(old)?.filter(|new| new != old) else { return Ok(false) };
+        if new.previous.len() > MAX_PREVIOUS {
+            return Err(VolumeError::FormerKeys);
+        }
+        new.sequence += 1;
+        let bytes = new.encode(now.keys()?);
+        let mut outcome = Ok(());
+        self.times.keep(dir.as_fd(), dir.ino(), || {
+            outcome = write_descriptor(dir.as_fd(), &bytes);
+            Ok(())
+        })?;
+        self.tree.dirs.remove(dir.ino());
+        outcome.map(|()| true)
+    }
+}
+
+/// Files with several names: how many they have, and how many were counted.
+#[derive(Default)]
+struct Names(HashMap<u64, (u64, u64)>);
+
+impl Names {
+    fn count(&mut self, visit: &Visit) -> Result<()> {
+        for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
+            if let Some(stat) = visit.stat(entry)?.filter(|stat| stat.st_nlink > 1) {
+                self.0.entry(stat.st_ino).or_insert((stat.st_nlink, 0)).1 += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn are_elsewhere(&self) -> bool {
+        self.0.values().any(|(all, counted)| counted < all)
+    }
+}
