@@ -10,7 +10,7 @@
 //! | [`xaes`] | XAES-256-GCM: 24-byte nonces, safe to draw at random |
 //! | [`bulk`] | AES-256-GCM for page contents, on the fastest backend |
 //! | [`siv`] | AES-256-SIV: deterministic, for names |
-//! | [`ed25519`] | Ed25519 signatures by derived keys |
+//! | [`ed25519`] | Ed25519 keys and signatures |
 //! | [`hash`] | SHA-256, HMAC, HKDF and the one table of derivation labels |
 //! | [`digest`] | the SHA functions, chosen at run time |
 //! | [`mac`] | HMAC with them |

@@ -18,11 +18,11 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use self::ec::{EcPrivate, EcPublic};
-use self::ed25519::{EdPrivate, EdPublic};
 use self::mldsa::{MlDsaPrivate, MlDsaPublic};
 use self::rsa::{RsaPrivate, RsaPublic};
 use super::CryptoError;
 use super::digest::HashKind;
+use super::ed25519::{PublicKey as EdPublic, SigningKey as EdPrivate};
 
 /// The kind and size of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -179,7 +179,7 @@ impl PrivateKey {
         match &self.0 {
             Private::Rsa(key) => key.sign(scheme, message),
             Private::Ec(key) => key.sign(scheme, message),
-            Private::Ed25519(key) => key.sign(scheme, message),
+            Private::Ed25519(key) => ed25519::sign(key, scheme, message),
             Private::MlDsa(key) => key.sign(scheme, message),
         }
     }
@@ -243,7 +243,7 @@ impl PublicKey {
         match &self.0 {
             Public::Rsa(key) => key.to_spki(),
             Public::Ec(key) => key.to_spki(),
-            Public::Ed25519(key) => key.to_spki(),
+            Public::Ed25519(key) => Ok(key.to_spki()),
             Public::MlDsa(key) => key.to_spki(),
         }
     }
@@ -259,7 +259,7 @@ impl PublicKey {
         match &self.0 {
             Public::Rsa(key) => key.verify(scheme, message, signature),
             Public::Ec(key) => key.verify(scheme, message, signature),
-            Public::Ed25519(key) => key.verify(scheme, message, signature),
+            Public::Ed25519(key) => ed25519::verify(key, scheme, message, signature),
             Public::MlDsa(key) => key.verify(scheme, message, signature),
         }
     }

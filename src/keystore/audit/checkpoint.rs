@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::chain::Position;
 use super::event::EventTime;
 use crate::crypto::CryptoError;
-use crate::crypto::ed25519::{PublicKey, SIGNATURE_LEN, SigningKey};
+use crate::crypto::ed25519::{PublicKey, SigningKey};
 use crate::keystore::record::base64;
 
 /// What a signature says about a place in the chain.
@@ -52,10 +52,8 @@ impl Checkpoint {
     pub(super) fn check(&self, statement: Statement, key: &PublicKey) -> Result<(), CryptoError> {
         let keystore: crate::id::VolumeId =
             self.keystore.parse().map_err(|_| CryptoError::NotAuthentic)?;
-        let signature: [u8; SIGNATURE_LEN] =
-            self.signature.as_slice().try_into().map_err(|_| CryptoError::NotAuthentic)?;
         let said = message(statement, keystore.as_bytes(), &self.position, self.time);
-        key.verify(&said, &signature)
+        key.verify(&said, &self.signature)
     }
 }
 

@@ -213,7 +213,6 @@ fn seal_key(shared: &[u8], head: &[u8]) -> crate::crypto::Secret<32> {
 }
 
 pub(super) fn verify(identity: &str, signed: &[u8], signature: &[u8]) -> Option<()> {
-    let signature = signature.try_into().ok()?;
     PublicKey::from_pem(identity)?.verify(signed, signature).ok()
 }
 
