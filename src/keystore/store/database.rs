@@ -229,6 +229,8 @@ pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> KeystoreError {
             ": check that it and its directory can be written"
         }
         Some(ErrorCode::DiskFull) => ": nothing was changed, make room and try again",
+        // On a full disk the WAL's index cannot be made, which SQLite calls so too.
+        Some(ErrorCode::SystemIoFailure) => ": make room if the disk is full, else check the disk",
         Some(ErrorCode::DatabaseCorrupt) => ": restore it from a backup",
         _ => "",
     };
