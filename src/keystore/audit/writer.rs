@@ -38,6 +38,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Entry>,
+    /// How many are being written; if that fails, they wait again.
+    writing: usize,
     /// When the first of `waiting` came.
     since: Option<Instant>,
     opens: Opens,
@@ -85,11 +87,7 @@ impl Writer {
     /// Queues an event, to be written soon. If the queue is full it is lost, which is counted.
     pub(super) fn push(&self, event: Event) {
         let mut queue = self.shared.lock();
-        if queue.waiting.len() >= QUEUE_LIMIT {
-            self.shared.lose(&mut queue, 1);
-            return;
-        }
-        queue.push(event, false);
+        self.shared.enqueue(&mut queue, event);
         self.wake(&mut queue);
     }
 
@@ -129,7 +127,7 @@ impl Writer {
         let written = queue.opens.count(&key, time, first, describe)?;
         let full = queue.opens.len() > OPENS_LIMIT;
         if full {
-            queue.spill_opens();
+            self.shared.spill_opens(&mut queue);
         }
         if idle || full {
             self.wake(&mut queue);
@@ -153,7 +151,7 @@ impl Writer {
     /// Errors: `AuditUnwritable`: it stays queued then.
     pub(super) fn flush(&self) -> Result<(), KeystoreError> {
         let mut queue = self.shared.lock();
-        queue.spill_opens();
+        self.shared.spill_opens(&mut queue);
         let (target, failures) = (queue.given, queue.failures);
         if queue.settled >= target && queue.uses.is_empty() {
             return Ok(());
@@ -209,7 +207,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         {
             let mut queue = self.shared.lock();
-            queue.spill_opens();
+            self.shared.spill_opens(&mut queue);
             queue.closing = true;
             self.shared.work.notify_one();
         }
@@ -243,7 +241,7 @@ impl Shared {
             if queue.opens.next_due().is_some_and(|due| due <= now) {
                 let due = queue.opens.take_due(now);
                 for event in due {
-                    queue.push(event, false);
+                    self.enqueue(&mut queue, event);
                 }
             }
             let age = queue.since.map(|since| now.duration_since(since));
@@ -285,6 +283,7 @@ impl Shared {
     /// Tells those who wait what came of their events. What nobody waits for is tried again.
     fn settle(&self, batch: Vec<Entry>, done: Result<(), KeystoreError>) {
         let mut queue = self.lock();
+        queue.writing = 0;
         let last = batch.last().map_or(0, |entry| entry.ticket);
         match done {
             Ok(()) => {
@@ -320,6 +319,21 @@ impl Shared {
         rest.append(&mut queue.waiting);
         queue.since = (!rest.is_empty()).then(Instant::now);
         queue.waiting = rest;
+    }
+
+    /// Queues an event that nobody waits for. If the queue is full it is lost, which is counted.
+    fn enqueue(&self, queue: &mut Queue, event: Event) {
+        if queue.waiting.len() + queue.writing >= QUEUE_LIMIT {
+            self.lose(queue, event.count);
+        } else {
+            queue.push(event, false);
+        }
+    }
+
+    fn spill_opens(&self, queue: &mut Queue) {
+        for event in queue.opens.take_all() {
+            self.enqueue(queue, event);
+        }
     }
 
     fn lose(&self, queue: &mut Queue, count: u64) {
@@ -371,13 +385,8 @@ impl Queue {
     fn take(&mut self) -> Vec<Entry> {
         self.urgent = false;
         self.since = None;
+        self.writing = self.waiting.len();
         std::mem::take(&mut self.waiting)
-    }
-
-    fn spill_opens(&mut self) {
-        for event in self.opens.take_all() {
-            self.push(event, false);
-        }
     }
 }
 
