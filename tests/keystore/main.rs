@@ -9,6 +9,7 @@ mod access_keys;
 mod asymmetric;
 mod audit;
 mod audit_cuts;
+mod audit_full;
 mod bad_input;
 mod deletion;
 mod export;
