@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use kmsfs::keystore::{Keystore, Unlock};
+
 use crate::machine::{Machine, keyed, texts};
 
 #[test]
@@ -84,6 +86,33 @@ fn a_record_that_was_edited_is_found_by_verify_and_by_the_doctor() {
     let output = machine.run(&keyed(&["doctor"]));
     assert_eq!(output.status.code(), Some(15));
     assert!(texts(&output).0.contains("from record 1 on"), "{:?}", texts(&output));
+}
+
+/// A process that lives on, as a daemon does: what it wrote is cut off, and it goes on writing.
+#[test]
+fn records_cut_off_under_a_live_process_are_found_by_verify_and_by_the_doctor() {
+    let machine = Machine::with_vault();
+    let place = machine.path("data/kmsfs/keystore.db");
+    let live = Keystore::open(&place, &Unlock::KeyFile(machine.path("key"))).unwrap();
+    let work = || {
+        for _ in 0..5 {
+            live.list_keys().unwrap();
+        }
+        live.flush_audit().unwrap();
+    };
+    work();
+    let log = rusqlite::Connection::open(machine.path("data/kmsfs/keystore.db.audit")).unwrap();
+    log.execute("DELETE FROM record WHERE seq > 3", []).unwrap();
+    work();
+    let output = machine.run(&keyed(&["audit", "verify"]));
+    assert_eq!(output.status.code(), Some(15));
+    let said = texts(&output).0;
+    assert!(said.contains("records 4 to ") && said.contains(" are missing, as record"), "{said}");
+    let output = machine.run(&keyed(&["doctor"]));
+    assert_eq!(output.status.code(), Some(15));
+    assert!(texts(&output).0.contains("from record 4 on"), "{:?}", texts(&output));
+    let refused = ["audit", "prune", "--before", "2100-01-01", "--yes"];
+    machine.fails(&keyed(&refused), 15, "nothing was removed");
 }
 
 #[test]
