@@ -338,7 +338,7 @@ fn the_log_is_private_and_says_nothing_in_the_clear() {
     assert!(seen > 0);
 }
 
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
+pub(crate) fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 

@@ -10,6 +10,7 @@ mod asymmetric;
 mod audit;
 mod audit_cuts;
 mod audit_full;
+mod audit_prune;
 mod bad_input;
 mod deletion;
 mod export;

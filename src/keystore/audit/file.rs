@@ -4,13 +4,13 @@
 
 use std::path::Path;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::chain::Position;
 use super::event::EventTime;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::file::{Draft, inspect};
-use crate::keystore::store::database::{Database, Kind, Scope, Sharing};
+use crate::keystore::store::database::{Database, Kind, Scope, Sharing, checkpoint};
 
 /// A row of `record`.
 pub(super) struct RecordRow {
@@ -53,6 +53,8 @@ impl AuditFile {
     ) -> Result<(), KeystoreError> {
         let draft = Draft::begin(path)?;
         let database = Database::connect(draft.path(), Sharing::Alone)?;
+        // Only an empty file can be told: pages that pruning frees can be given back one by one.
+        database.run(|connection| connection.pragma_update(None, "auto_vacuum", "INCREMENTAL"))?;
         database.configure()?;
         database.run(|connection| connection.execute_batch(include_str!("schema.sql")))?;
         let mut file = Self(database);
@@ -79,6 +81,45 @@ impl AuditFile {
     ) -> Result<T, KeystoreError> {
         self.0.write(|scope| work(&Rows(scope)))
     }
+
+    /// Gives the pages of deleted records back to the filesystem, after the zeroes that replaced
+    /// them were written over what they held. Each step is a transaction of its own: others
+    /// write in between, and a crash leaves some pages for the next time. `false` if another
+    /// process was in the way: what is left is used for new records, or given back later.
+    /// Errors: `Database`; nothing is lost then.
+    pub(super) fn shrink(&mut self) -> Result<bool, KeystoreError> {
+        let shrunk = self.0.run_if_free(|connection| {
+            let mut free = free_pages(connection)?;
+            if free == 0 {
+                return Ok(true);
+            }
+            if !checkpoint(connection)? {
+                return Ok(false);
+            }
+            loop {
+                free_some(connection)?;
+                let left = free_pages(connection)?;
+                if left == 0 || left >= free {
+                    return checkpoint(connection);
+                }
+                free = left;
+            }
+        })?;
+        Ok(shrunk.unwrap_or(false))
+    }
+}
+
+fn free_pages(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "freelist_count", |row| row.get(0))
+}
+
+/// Moves what lies behind free pages into them, and cuts the file.
+fn free_some(connection: &Connection) -> rusqlite::Result<()> {
+    let mut vacuum = connection.prepare_cached("PRAGMA incremental_vacuum(1000)")?;
+    let mut rows = vacuum.query([])?;
+    // It frees one page for each row that is asked for.
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 /// The rows, as one transaction sees them.

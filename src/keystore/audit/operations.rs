@@ -151,11 +151,16 @@ impl Keystore {
     pub fn prune_audit(&self, before: EventTime, now: SystemTime) -> Result<Pruned, KeystoreError> {
         self.learn_audit()?;
         let (cut, removed) = self.inner.audit.prunable(before)?;
-        let Some(cut) = cut else { return Ok(Pruned::default()) };
+        let Some(cut) = cut else {
+            // What an earlier call could not give back.
+            self.inner.audit.shrink();
+            return Ok(Pruned::default());
+        };
         let mut event = self.own_event("kmsfs:PruneAudit", format!("records before {before}"))?;
         event.count = removed;
         self.inner.audit.prune(cut, event, now)?;
         self.audit_checkpoint(now)?;
+        self.inner.audit.shrink();
         Ok(Pruned { removed, until: Some(cut.seq) })
     }
 

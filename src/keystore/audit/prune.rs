@@ -8,6 +8,7 @@ use super::Audit;
 use super::chain::Position;
 use super::checkpoint::Statement;
 use super::event::{Event, EventTime};
+use super::file::AuditFile;
 use super::walk::Walk;
 use crate::keystore::error::KeystoreError;
 
@@ -59,17 +60,54 @@ impl Audit {
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
         self.record_durably(event)?;
-        let anchor = self.log().keys.sign(Statement::Anchor, cut, now.into());
-        self.log().with(|file| {
-            file.write(|rows| {
-                // Another process may have pruned since: its beginning is the later one.
-                if rows.hash(cut.seq)? != Some(cut.hash) {
-                    return Ok(());
-                }
-                rows.put_anchor(&anchor)?;
-                rows.delete_until(cut.seq)
-            })
-        })?;
+        while self.prune_some(cut, now)? == Left::Some {}
         self.checkpoint(now).map(drop)
     }
+
+    /// Removes the oldest records up to `cut`, not more than others can wait for: what is deleted is
+    /// overwritten, which takes as much of the WAL. The log is whole after each step.
+    fn prune_some(&self, cut: Position, now: SystemTime) -> Result<Left, KeystoreError> {
+        let left = self.log().with(|file| {
+            file.write(|rows| {
+                let begin = rows.anchor()?.position.seq;
+                if begin >= cut.seq {
+                    return Ok(Left::None);
+                }
+                let seq = begin.saturating_add(STEP).min(cut.seq);
+                let found = rows.hash(seq)?.map(|hash| Position { seq, hash });
+                // It was there when it was verified. Only a beginning that the rest follows is signed.
+                let Some(place) = found.filter(|place| seq < cut.seq || *place == cut) else {
+                    let problem = format!("record {seq} was removed or changed just now");
+                    return Err(KeystoreError::AuditDamaged { record: seq, problem });
+                };
+                let keys = &self.log().keys;
+                rows.put_anchor(&keys.sign(Statement::Anchor, place, now.into()))?;
+                rows.delete_until(seq)?;
+                Ok(if seq < cut.seq { Left::Some } else { Left::None })
+            })
+        })?;
+        Ok(left.unwrap_or(Left::None))
+    }
+
+    /// Gives the space of pruned records back, if nobody is in the way.
+    pub(in crate::keystore) fn shrink(&self) {
+        match self.log().with(AuditFile::shrink) {
+            Ok(Some(false)) => {
+                log::info!("the audit log keeps its size until other processes release it");
+            }
+            Ok(_) => {}
+            // It is no smaller than it was, and whole.
+            Err(error) => log::warn!("the audit log keeps its size: {error}"),
+        }
+    }
 }
+
+/// Are there records left to remove?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Some,
+    None,
+}
+
+/// Records that are removed in one transaction.
+const STEP: u64 = 1000;
