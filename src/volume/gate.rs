@@ -125,8 +125,9 @@ impl Gate {
             good: AtomicU64::new(0),
             refused: AtomicBool::new(false),
         });
-        admission.check()?;
+        // Entered first: what changes from here on is seen by the check, or by the next review.
         self.handles().insert(admission.number, Arc::downgrade(&admission));
+        admission.check()?;
         Ok(Some(admission))
     }
 
@@ -161,7 +162,9 @@ impl Gate {
             self.keyring.permissions_changed();
         }
         let changes = self.keyring.changes();
-        if changes == reviewed.changes {
+        // What was empty when it was opened has something to be kept from its readers now.
+        let first_contents = self.keyring.take_first_contents();
+        if changes == reviewed.changes && !first_contents {
             return Vec::new();
         }
         reviewed.changes = changes;

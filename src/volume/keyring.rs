@@ -32,6 +32,8 @@ pub struct Keyring {
     any_revoked: AtomicBool,
     /// Counts, from 1, what may change an answer about permissions.
     changes: AtomicU64,
+    /// Some file has got its first contents since the last review of its handles.
+    first_contents: AtomicBool,
 }
 
 /// What became of keys since the last look.
@@ -56,6 +58,7 @@ impl Keyring {
             revoked: RwLock::default(),
             any_revoked: AtomicBool::new(false),
             changes: AtomicU64::new(1),
+            first_contents: AtomicBool::new(false),
         }
     }
 
@@ -185,6 +188,17 @@ impl Keyring {
 
     pub(super) fn permissions_changed(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A file that was empty has a key. No answer changes by that, so none is asked for again: many
+    /// small files would make that dear.
+    pub(super) fn note_first_contents(&self) {
+        self.first_contents.store(true, Ordering::Release);
+    }
+
+    /// True if a file has got a key since this was asked last.
+    pub(super) fn take_first_contents(&self) -> bool {
+        self.first_contents.swap(false, Ordering::AcqRel)
     }
 
     /// The encryption context of a file's key, as far as it is known before the file is made.

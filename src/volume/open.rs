@@ -220,14 +220,25 @@ impl Volume {
     pub(super) fn truncate(&self, ino: u64, size: u64, caller: Caller) -> Result<()> {
         match self.open_briefly(ino) {
             Ok(opened) => {
-                self.allow_use(opened.file(), Access::ReadWrite, caller)?;
+                self.allow_truncate(opened.file(), size, caller)?;
                 opened.file().truncate(size)
             }
             Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) if size == 0 => {
+                let about = About::new_file(self.file_policy(ino)?.create);
+                self.gate.allow(caller, Action::GenerateDataKey, about)?;
                 self.files.erase(ino, |flags| Ok(self.reopen(ino, flags)?.0))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A file that is cut to nothing forgets its key (R14): what is written next takes a new one.
+    fn allow_truncate(&self, file: &File, size: u64, caller: Caller) -> Result<()> {
+        self.allow_use(file, Access::ReadWrite, caller)?;
+        if size > 0 || file.keeps_its_key() {
+            return Ok(());
+        }
+        self.gate.allow(caller, Action::GenerateDataKey, About::new_file(file.first_key()))
     }
 
     /// Asks whether a user may use an open file without a handle of their own.
@@ -253,10 +264,12 @@ impl Volume {
         caller: Caller,
     ) -> Result<Option<Arc<Admission>>> {
         // A file without contents has no key yet: who may write it makes one.
-        let makes = wanted.access() == Access::ReadWrite && file.subject().is_none();
+        let empty = file.subject().is_none();
+        let makes = wanted.access() == Access::ReadWrite && empty;
         let uses = Uses { makes, reads: wanted.reads() };
-        // Who will write the first contents needs the permissions now: a write must not fail later.
-        if makes {
+        // Asked now, since a write must not fail later, and since the kernel's cache will show the
+        // first contents to every reader who has the file open.
+        if empty {
             self.gate.allow_new(caller, uses, file.first_key())?;
         }
         self.gate.admit((ino, file.subject_cell().clone()), uses, caller)

@@ -411,6 +411,11 @@ impl File {
         *self.source.subject.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True if the file has attributes under its key, which it keeps when it is cut to nothing.
+    pub(super) fn keeps_its_key(&self) -> bool {
+        self.content.header().is_some_and(|header| header.flags.xattrs)
+    }
+
     /// The key that the file gets with its first contents.
     pub(super) fn first_key(&self) -> KeyId {
         self.source.first_key()
@@ -448,10 +453,11 @@ impl FileKeySource {
     fn note(&self, recipient: &Recipient, file: FileId) {
         let (key, material) = (recipient.key, recipient.material);
         let mut subject = self.subject.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = subject.replace(Subject { key, material, file });
         // A new file id under the same key is the same user's file, cut to nothing and written anew.
-        if before.is_some_and(|before| before.key != key) {
-            self.keyring.permissions_changed();
+        match subject.replace(Subject { key, material, file }) {
+            Some(before) if before.key != key => self.keyring.permissions_changed(),
+            Some(_) => {}
+            None => self.keyring.note_first_contents(),
         }
     }
 }

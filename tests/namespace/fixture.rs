@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use kmsfs::id::KeyId;
-use kmsfs::keystore::{CreateKey, Keystore, Unlock, create_key_file};
+use kmsfs::keystore::{CreateKey, KeyRef, Keystore, Unlock, create_key_file};
 use kmsfs::volume::attr::Attr;
 use kmsfs::volume::{
-    Caller, Detail, NewNode, OpenFor, Options, Origin, RenameHow, Result, Sink, Volume, VolumeError,
+    Caller, Detail, KernelCache, KeyService, NewNode, OpenFor, Options, Origin, RenameHow, Result,
+    Sink, Volume, VolumeError,
 };
 
 pub(crate) const ROOT: u64 = 1;
@@ -21,7 +22,23 @@ pub(crate) struct Fixture {
     dir: PathBuf,
     pub(crate) keystore: Arc<Keystore>,
     key: KeyId,
-    volume: Option<Volume>,
+    volume: Option<Arc<Volume>>,
+}
+
+/// The inodes whose pages the kernel was asked to drop.
+#[derive(Default)]
+pub(crate) struct Dropped(Mutex<Vec<u64>>);
+
+impl KernelCache for Dropped {
+    fn invalidate_inode(&self, ino: u64) {
+        self.0.lock().unwrap().push(ino);
+    }
+}
+
+impl Dropped {
+    pub(crate) fn take(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
 }
 
 impl Fixture {
@@ -48,9 +65,33 @@ impl Fixture {
     }
 
     pub(crate) fn reopen_with(&mut self, options: Options) {
+        self.reopen_over(self.keystore.clone(), options);
+    }
+
+    /// As [`Self::reopen_with`], with its keys by way of `service`.
+    pub(crate) fn reopen_over(&mut self, service: Arc<dyn KeyService>, options: Options) {
         self.volume = None;
-        let opened = Volume::open_vault(&self.vault(), self.keystore.clone(), options);
-        self.volume = Some(opened.unwrap());
+        let opened = Volume::open_vault(&self.vault(), service, options);
+        self.volume = Some(Arc::new(opened.unwrap()));
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Volume> {
+        self.volume.clone().unwrap()
+    }
+
+    /// Listens to what the volume asks of the kernel.
+    pub(crate) fn kernel(&self) -> Arc<Dropped> {
+        let dropped = Arc::new(Dropped::default());
+        self.volume().attach_kernel(dropped.clone());
+        dropped
+    }
+
+    pub(crate) fn disable(&self, key: KeyId) {
+        self.keystore.disable_key(&KeyRef::Id(key)).unwrap();
+    }
+
+    pub(crate) fn enable(&self, key: KeyId) {
+        self.keystore.enable_key(&KeyRef::Id(key)).unwrap();
     }
 
     /// The key of the root directory.

@@ -19,8 +19,9 @@ fn who_is_not_named_is_refused_everything_that_needs_a_key() {
     allow(&fixture, fixture.key(), &[ANN]);
     let volume = fixture.volume();
     open(&fixture, ino, ANN).unwrap();
-    let denied: [(&str, Result<()>); 5] = [
+    let denied: [(&str, Result<()>); 6] = [
         ("open", open(&fixture, ino, BOB)),
+        ("open an empty file", open(&fixture, empty, BOB)),
         ("write an empty file", {
             volume.open_as(empty, OpenFor::Both, user(BOB)).map(|open| volume.close(open.handle))
         }),
@@ -38,7 +39,6 @@ fn who_is_not_named_is_refused_everything_that_needs_a_key() {
         assert!(matches!(result, Err(VolumeError::Denied(_))), "{what}: {result:?}");
     }
     assert_eq!(fixture.contents(ino), "contents", "the owner of the volume is not bound");
-    assert!(volume.open_as(empty, OpenFor::Reading, user(BOB)).is_ok(), "there is nothing in it");
     assert!(fixture.list(ROOT).contains(&"file".to_owned()));
     assert!(!fixture.list(ROOT).contains(&"new".to_owned()), "nothing was made");
 }
@@ -121,6 +121,55 @@ fn regression_a_handle_on_an_empty_file_reads_only_with_decrypt() {
     let made = |name: &[u8], wanted| volume.create_file(ROOT, name, &new, wanted);
     assert!(matches!(made(b"a", OpenFor::Both), Err(VolumeError::Denied(_))));
     volume.close(made(b"b", OpenFor::Writing).unwrap().1);
+}
+
+/// Nothing was asked for while there was nothing in it, and the kernel's cache then showed the first
+/// contents to whoever had it open.
+#[test]
+fn regression_first_contents_are_kept_from_who_opened_the_file_when_it_was_empty() {
+    let fixture = Fixture::new();
+    let empty = fixture.file(ROOT, "empty", "").unwrap().ino;
+    allow(&fixture, fixture.key(), &[ANN]);
+    assert!(matches!(open(&fixture, empty, BOB), Err(VolumeError::Denied(_))));
+    let key = KeyRef::Id(fixture.key());
+    let made = fixture.keystore.create_grant(&key, &grant(None), SystemTime::now()).unwrap();
+    let (volume, kernel) = (fixture.volume(), fixture.kernel());
+    volume.watch_keys();
+    let bob = volume.open_as(empty, OpenFor::Reading, user(BOB)).unwrap().handle;
+    fixture.keystore.revoke_grant(&key, made.id).unwrap();
+    volume.watch_keys();
+    assert_eq!(kernel.take(), [0_u64; 0], "there is nothing to be kept from anybody");
+    let ann = volume.open_as(empty, OpenFor::Writing, user(ANN)).unwrap().handle;
+    ann.file.write(0, b"secret", kmsfs::volume::Origin::Caller).unwrap();
+    volume.watch_keys();
+    assert_eq!(kernel.take(), [empty]);
+    assert!(matches!(bob.check(), Err(VolumeError::Denied(_))));
+    ann.check().unwrap();
+    volume.close(bob);
+    volume.close(ann);
+}
+
+/// The next contents got a new data key, which nobody had been asked about.
+#[test]
+fn regression_cutting_a_file_to_nothing_takes_the_permission_for_a_new_key() {
+    let fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
+    let with_note = fixture.file(ROOT, "with a note", "contents").unwrap().ino;
+    let volume = fixture.volume();
+    volume.set_xattr(with_note, b"user.note", b"1", SetMode::Any, caller()).unwrap();
+    allow(&fixture, fixture.key(), &[ANN]);
+    let key = KeyRef::Id(fixture.key());
+    fixture.keystore.create_grant(&key, &grant(None), SystemTime::now()).unwrap();
+    volume.watch_keys();
+    let cut = |ino, uid, size| {
+        let change = kmsfs::volume::attr::AttrChange { size: Some(size), ..Default::default() };
+        volume.set_attr(ino, &change, user(uid)).map(|attr| attr.size)
+    };
+    assert!(matches!(cut(ino, BOB, 0), Err(VolumeError::Denied(_))));
+    assert_eq!(fixture.contents(ino), "contents");
+    assert_eq!(cut(ino, BOB, 3).unwrap(), 3);
+    assert_eq!(cut(with_note, BOB, 0).unwrap(), 0, "it keeps its key, for its attributes");
+    assert_eq!(cut(ino, ANN, 0).unwrap(), 0);
 }
 
 fn open(fixture: &Fixture, ino: u64, uid: u32) -> Result<()> {
