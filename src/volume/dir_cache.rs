@@ -21,7 +21,13 @@ struct Inner {
     dirs: HashMap<u64, Slot>,
     /// Order of the second-chance clock; may name directories that are gone.
     clock: VecDeque<u64>,
+    era: Era,
 }
+
+/// What was opened in one era is not added in the next: since then a KMS key changed its state, or a
+/// descriptor was replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Era(u64);
 
 #[derive(Debug)]
 struct Slot {
@@ -43,9 +49,18 @@ impl DirCache {
         Some(Arc::clone(&slot.dir))
     }
 
-    /// Adds a directory and returns the one to use: the one that is already there, if any.
-    pub(super) fn add(&self, dir: Arc<Dir>) -> Arc<Dir> {
+    /// The era that opening a directory begins in.
+    pub(super) fn era(&self) -> Era {
+        self.read().era
+    }
+
+    /// Adds a directory and returns the one to use: the one that is already there, if any. One that
+    /// comes too late serves its own request and no other.
+    pub(super) fn add(&self, dir: Arc<Dir>, begun: Era) -> Arc<Dir> {
         let mut inner = self.write();
+        if inner.era != begun {
+            return dir;
+        }
         if let Some(slot) = inner.dirs.get(&dir.ino()) {
             return Arc::clone(&slot.dir);
         }
@@ -60,13 +75,16 @@ impl DirCache {
 
     /// Drops one directory: it was removed, or its descriptor changed.
     pub(super) fn remove(&self, ino: u64) {
-        self.write().dirs.remove(&ino);
+        let mut inner = self.write();
+        inner.dirs.remove(&ino);
+        inner.era.0 += 1;
     }
 
     /// Drops all directories, with their keys, because a KMS key changed its state, and returns
     /// which there were.
     pub(super) fn clear(&self) -> Vec<u64> {
         let mut inner = self.write();
+        inner.era.0 += 1;
         inner.clock.clear();
         inner.dirs.drain().map(|(ino, _)| ino).collect()
     }

@@ -196,13 +196,14 @@ impl Volume {
 
     /// Opens a directory whose parent is open, or soon will be again.
     fn open_dir(&self, ino: u64) -> Result<Arc<Dir>> {
+        let begun = self.tree.dirs.era();
         let fd = if ino == ROOT {
             openat(self.tree.root(), ".", DIRECTORY, Mode::empty())?
         } else {
             self.open_known_dir(ino)?
         };
         let dir = Dir::open(ino, fd, &self.keyring)?;
-        Ok(self.tree.dirs.add(Arc::new(dir)))
+        Ok(self.tree.dirs.add(Arc::new(dir), begun))
     }
 
     fn open_known_dir(&self, ino: u64) -> Result<OwnedFd> {

@@ -23,10 +23,11 @@ use super::names;
 /// Read at once from the backing directory.
 const CHUNK: usize = 32 * 1024;
 
-/// An open directory stream.
+/// An open directory stream. It has no keys: these go when they are revoked, however long the stream
+/// stays open.
 #[derive(Debug)]
 pub struct DirStream {
-    dir: Arc<Dir>,
+    ino: u64,
     fd: OwnedFd,
     position: Mutex<Position>,
 }
@@ -86,9 +87,8 @@ impl Volume {
     /// # Errors
     /// Those of the backing filesystem.
     pub fn open_dir_stream(&self, ino: u64) -> Result<DirStream> {
-        let dir = self.dir(ino)?;
-        let fd = reopen(&dir)?;
-        Ok(DirStream { dir, fd, position: Mutex::default() })
+        let fd = reopen(&*self.dir(ino)?)?;
+        Ok(DirStream { ino, fd, position: Mutex::default() })
     }
 
     /// Lists from `offset` (0 is the start) until `sink` is full or the directory ends.
@@ -102,6 +102,7 @@ impl Volume {
         detail: Detail,
         mut sink: impl FnMut(&DirEntry) -> Sink,
     ) -> Result<()> {
+        let dir = self.stream_dir(stream)?;
         let mut position = stream.position.lock().unwrap_or_else(PoisonError::into_inner);
         if position.offset != offset || offset == 0 {
             seek(&stream.fd, SeekFrom::Start(offset))?;
@@ -112,7 +113,7 @@ impl Volume {
                 position.ahead = read_chunk(&stream.fd)?;
             }
             let Some(raw) = position.ahead.front() else { return Ok(()) };
-            if let Some(entry) = self.show(&stream.dir, raw, detail)
+            if let Some(entry) = self.show(&dir, raw, detail)
                 && sink(&entry) == Sink::Full
             {
                 if entry.attr.is_some() {
@@ -123,6 +124,17 @@ impl Volume {
             position.offset = raw.next;
             position.ahead.pop_front();
         }
+    }
+
+    /// The directory of a stream, which may have been removed since it was opened.
+    fn stream_dir(&self, stream: &DirStream) -> Result<Arc<Dir>> {
+        if let Some(dir) = self.tree.dirs.find(stream.ino) {
+            return Ok(dir);
+        }
+        let begun = self.tree.dirs.era();
+        let fd = rustix::io::fcntl_dupfd_cloexec(&stream.fd, 0)?;
+        let dir = Dir::open(stream.ino, fd, &self.keyring)?;
+        Ok(self.tree.dirs.add(Arc::new(dir), begun))
     }
 
     fn show(&self, dir: &Arc<Dir>, raw: &RawEntry, detail: Detail) -> Option<DirEntry> {
