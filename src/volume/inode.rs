@@ -117,6 +117,11 @@ impl InodeTable {
         true
     }
 
+    /// True while the kernel knows `ino`.
+    pub(super) fn knows(&self, ino: u64) -> bool {
+        self.shard(ino).contains_key(&ino)
+    }
+
     /// How to reach `ino`; `None` if no way is known.
     pub(super) fn whereabouts(&self, ino: u64) -> Option<Whereabouts> {
         let shard = self.shard(ino);

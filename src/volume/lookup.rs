@@ -30,7 +30,7 @@ impl Volume {
     /// Takes back `count` lookups of `ino`.
     pub fn forget(&self, ino: u64, count: u64) {
         if self.tree.inodes.forget(ino, count) {
-            self.files.forget(ino);
+            self.files.forget(ino, || self.tree.inodes.knows(ino));
         }
     }
 

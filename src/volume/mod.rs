@@ -2,8 +2,8 @@
 //!
 //! [`Volume`] is the one thing that the layers above call. Its parts: the namespace (inodes,
 //! directories, names, attributes), the open files with their contents, the keyring, and the
-//! session that holds the vault. A background thread syncs what stays dirty, seals what is closed
-//! and watches the keystore (`upkeep`, `revoke`).
+//! session that holds the vault. Background threads sync what stays dirty, seal what is closed, and
+//! watch the keystore (`upkeep`, `revoke`).
 
 mod answers;
 pub mod attr;

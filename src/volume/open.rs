@@ -148,6 +148,8 @@ impl Volume {
         if let Ok(stat) = &stat {
             self.tree.inodes.set_seen(ino, self.fingerprint(stat));
         }
+        // Before it is closed: it is listed as open or as cached at any time.
+        self.files.note_cached(ino, handle.file.key(), || self.tree.inodes.knows(ino));
         drop(handle);
         self.files.release(ino);
         if stat.is_ok_and(|stat| stat.st_nlink == 0) {

@@ -62,8 +62,8 @@ struct Table {
     open: HashMap<u64, Slot>,
     /// What is written but not synced of files that nobody has open.
     parked: HashMap<u64, Marks>,
-    /// Every file that was opened and that the kernel may have cached pages of, with the key that it
-    /// had when it was last opened or closed. An open file itself knows better.
+    /// Every file that the kernel has closed and may have cached pages of, with the key that it had
+    /// then. A file that is open knows better.
     cached: HashMap<u64, Option<KeyId>>,
 }
 
@@ -126,9 +126,14 @@ impl OpenFiles {
         }
         let fd = self.open_backing(reopen)?;
         let file = self.open_content(ino, fd, policy)?;
-        let mut table = self.lock();
-        table.open.insert(ino, Slot { file: file.clone(), handles: 1 });
-        table.cached.insert(ino, file.key());
+        self.lock().open.insert(ino, Slot { file: file.clone(), handles: 1 });
+        // A key that was revoked while it was on its way here is in no file that was wiped.
+        if let Err(error) = file.check(Origin::Caller) {
+            file.content.wipe();
+            drop(file);
+            self.lock().give_back(ino);
+            return Err(error);
+        }
         Ok(file)
     }
 
@@ -144,40 +149,22 @@ impl OpenFiles {
     /// Gives one handle back; the last one drops the keys.
     pub fn release(&self, ino: u64) {
         let _turn = self.turn(ino);
-        let mut table = self.lock();
-        let Some(slot) = table.open.get_mut(&ino) else { return };
-        slot.handles = slot.handles.saturating_sub(1);
-        if slot.handles > 0 {
-            return;
-        }
-        let Some(slot) = table.open.remove(&ino) else { return };
-        if let Some(key) = table.cached.get_mut(&ino) {
-            *key = slot.file.key();
-        }
-        match Arc::try_unwrap(slot.file) {
-            Ok(file) => {
-                if let Some(marks) = file.content.into_marks() {
-                    table.parked.insert(ino, marks);
-                }
-            }
-            // A background job still holds it: it stays in the table, and the job lets go of it.
-            Err(file) => {
-                table.open.insert(ino, Slot { file, handles: 0 });
-            }
-        }
+        self.lock().give_back(ino);
     }
 
-    /// Closes what a background job found without handles when it was done.
+    /// Closes what somebody still looked at when its last handle was given back.
     pub(super) fn sweep(&self) {
         let idle: Vec<u64> = {
             let table = self.lock();
             table.open.iter().filter(|(_, slot)| slot.handles == 0).map(|(ino, _)| *ino).collect()
         };
         for ino in idle {
-            if let Some(slot) = self.lock().open.get_mut(&ino) {
-                slot.handles += 1;
+            let _turn = self.turn(ino);
+            let mut table = self.lock();
+            // Somebody may have opened it in the meantime.
+            if table.open.get(&ino).is_some_and(|slot| slot.handles == 0) {
+                table.give_back(ino);
             }
-            self.release(ino);
         }
     }
 
@@ -186,9 +173,22 @@ impl OpenFiles {
         self.lock().open.get(&ino).map(|slot| slot.file.clone())
     }
 
-    /// The kernel has forgotten the inode, and every cached page of it.
-    pub fn forget(&self, ino: u64) {
-        self.lock().cached.remove(&ino);
+    /// The kernel is about to close a handle, and may keep pages. `known`: does it know the inode?
+    pub(super) fn note_cached(&self, ino: u64, key: Option<KeyId>, known: impl Fn() -> bool) {
+        let mut table = self.lock();
+        // Not if it has forgotten the inode already: nothing would remove the entry.
+        if known() {
+            table.cached.insert(ino, key);
+        }
+    }
+
+    /// The kernel has forgotten the inode, and every cached page of it, unless it has looked it up
+    /// again since and it is `known`.
+    pub(super) fn forget(&self, ino: u64, known: impl Fn() -> bool) {
+        let mut table = self.lock();
+        if !known() {
+            table.cached.remove(&ino);
+        }
     }
 
     /// The inode is gone from the disk: nothing of it needs a sync any more.
@@ -223,12 +223,15 @@ impl OpenFiles {
         self.lock().open.values().map(|slot| slot.file.clone()).collect()
     }
 
-    /// Inodes under `key` that the kernel may have cached pages of.
-    pub(super) fn cached_under(&self, key: KeyId) -> Vec<u64> {
+    /// Inodes under one of `keys` that the kernel may have cached pages of.
+    pub(super) fn cached_under(&self, keys: &[KeyId]) -> Vec<u64> {
         let table = self.lock();
-        let now = |ino, closed| table.open.get(ino).map_or(closed, |slot| slot.file.key());
-        let under = table.cached.iter().filter(|(ino, closed)| now(ino, **closed) == Some(key));
-        under.map(|(ino, _)| *ino).collect()
+        let open = table.open.iter().map(|(ino, slot)| (*ino, slot.file.key()));
+        let closed = table.cached.iter().filter(|(ino, _)| !table.open.contains_key(ino));
+        let all = open.chain(closed.map(|(ino, key)| (*ino, *key)));
+        all.filter(|(_, under)| under.is_some_and(|under| keys.contains(&under)))
+            .map(|(ino, _)| ino)
+            .collect()
     }
 
     /// Inodes that are written but not synced, with the point that a sync reaches.
@@ -306,6 +309,33 @@ impl OpenFiles {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Takes one handle of an open file back, and closes it after the last. Locks: the caller has
+    /// the inode's turn.
+    fn give_back(&mut self, ino: u64) {
+        let Some(slot) = self.open.get_mut(&ino) else { return };
+        slot.handles = slot.handles.saturating_sub(1);
+        if slot.handles > 0 {
+            return;
+        }
+        let Some(slot) = self.open.remove(&ino) else { return };
+        if let Some(key) = self.cached.get_mut(&ino) {
+            *key = slot.file.key();
+        }
+        match Arc::try_unwrap(slot.file) {
+            Ok(file) => {
+                if let Some(marks) = file.content.into_marks() {
+                    self.parked.insert(ino, marks);
+                }
+            }
+            // Somebody still looks at it: it stays in the table until the next sweep.
+            Err(file) => {
+                self.open.insert(ino, Slot { file, handles: 0 });
+            }
+        }
     }
 }
 
@@ -468,6 +498,8 @@ impl KeySource for FileKeySource {
         let file = FileId::from_bytes(random::id16()?);
         let (dek, recipient) = self.keyring.generate(key, Purpose::File(file))?;
         self.note(&recipient, file);
+        // Revoked while the KMS answered: whoever wiped the open files did not see this key yet.
+        self.keyring.check(key)?;
         Ok((file, dek, recipient))
     }
 

@@ -4,7 +4,8 @@
 //!    mapping before. 2. Requests in flight end: wiping waits for the file's lock. 3. The kernel is
 //!    asked to give dirty pages back and to drop the rest. 4. The keys and every decrypted byte are
 //!    wiped. 5. The kernel is asked once more, for pages that it read in between. No lock is held
-//!    while the kernel is asked, and no request waits for this thread.
+//!    while the kernel is asked, and no request waits for this thread. The kernel may take its time
+//!    over dirty pages: all that refuses comes before the first time that it is asked.
 
 use std::sync::{Arc, PoisonError};
 
@@ -16,62 +17,49 @@ impl Volume {
     /// Asks the KMS what became of the keys in use, and acts on it.
     pub fn watch_keys(&self) {
         let changes = self.keyring.poll();
-        for (key, health) in changes.lost {
+        for (key, health) in &changes.lost {
             let why = match health {
                 KeyHealth::Unreachable => "its KMS has not answered for too long",
                 KeyHealth::Usable | KeyHealth::Unusable => "it can no longer be used",
             };
             log::warn!("KMS key {key}: {why}: closing its files");
-            self.revoke(key);
+            self.keyring.set_revoked(*key, true);
         }
-        for key in changes.back {
+        for key in &changes.back {
             log::warn!("KMS key {key} can be used again");
-            self.keyring.set_revoked(key, false);
-            self.forget_names();
+            self.keyring.set_revoked(*key, false);
         }
-        self.review_users();
+        // Directories show encrypted names while their key is gone, and plain ones when it is back.
+        let same = changes.lost.is_empty() && changes.back.is_empty();
+        let dirs = if same { Vec::new() } else { self.tree.dirs.clear() };
+        // Handles of users who lost a permission are refused from here on.
+        let refused = self.gate.review();
+        let lost: Vec<KeyId> = changes.lost.iter().map(|(key, _)| *key).collect();
+        self.revoke(&lost);
+        // What the kernel has cached must not answer them either.
+        self.invalidate(refused.into_iter().chain(dirs));
     }
 
-    /// Handles of users who lost a permission are refused by now; what the kernel has cached must
-    /// not answer them either.
-    fn review_users(&self) {
-        for ino in self.gate.review() {
-            if let Some(kernel) = self.kernel() {
-                kernel.invalidate_inode(ino);
+    /// The second round is for what was in flight in the first: a write that made the first key of
+    /// its file, a file that came under the key, pages that were read again.
+    fn revoke(&self, keys: &[KeyId]) {
+        if keys.is_empty() {
+            return;
+        }
+        for _round in 0..2 {
+            self.invalidate(self.files.cached_under(keys));
+            for file in self.files.all() {
+                if file.key().is_some_and(|key| keys.contains(&key)) {
+                    file.content().wipe();
+                }
             }
         }
     }
 
-    fn revoke(&self, key: KeyId) {
-        self.keyring.set_revoked(key, true);
-        let kernel = self.kernel();
-        let inodes = self.files.cached_under(key);
-        for ino in &inodes {
-            if let Some(kernel) = &kernel {
-                kernel.invalidate_inode(*ino);
-            }
-        }
-        for file in self.files.all() {
-            if file.key() == Some(key) {
-                file.content().wipe();
-            }
-        }
+    fn invalidate(&self, inodes: impl IntoIterator<Item = u64>) {
+        let Some(kernel) = self.kernel() else { return };
         for ino in inodes {
-            if let Some(kernel) = &kernel {
-                kernel.invalidate_inode(ino);
-            }
-        }
-        self.forget_names();
-        self.files.sweep();
-    }
-
-    /// Directories show encrypted names while their key is gone, and plain ones when it is back.
-    fn forget_names(&self) {
-        let dirs = self.tree.dirs.clear();
-        if let Some(kernel) = self.kernel() {
-            for ino in dirs {
-                kernel.invalidate_inode(ino);
-            }
+            kernel.invalidate_inode(ino);
         }
     }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::syncfs;
 
 use super::Volume;
-use super::error::{Result, VolumeError};
+use super::error::Result;
 
-/// How often the keystore is asked whether a key was disabled: well within the promised second.
+/// How often the threads look for work. The keystore is asked whether a key was disabled well within
+/// the promised second.
 const WATCH: Duration = Duration::from_millis(200);
 /// How long contents may stay without a sync (R2e).
 const DIRTY_FOR: Duration = Duration::from_secs(30);
@@ -18,43 +19,37 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// With this many unsynced files, one sync of the filesystem is cheaper than one of each.
 const FEW: usize = 8;
 
-/// The background thread of a volume; stopped and waited for on drop.
-#[derive(Debug)]
+/// The background threads of a volume; stopped and waited for on drop.
+///
+/// One watches the keys, the other looks after the disk: a slow one must not delay a revocation.
+#[derive(Debug, Default)]
 pub struct Upkeep {
     stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Volume {
-    /// Starts the background thread.
+    /// Starts the background threads.
     ///
     /// # Errors
     /// `Io` when the system has no thread left.
     pub fn start_upkeep(self: &Arc<Self>) -> Result<Upkeep> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let (volume, signal) = (self.clone(), stop.clone());
-        let thread = std::thread::Builder::new()
-            .name("upkeep".into())
-            .spawn(move || volume.keep_up(&signal))
-            .map_err(VolumeError::from)?;
-        Ok(Upkeep { stop, thread: Some(thread) })
+        let mut upkeep = Upkeep::default();
+        let volume = self.clone();
+        upkeep.start("upkeep-keys", move || volume.watch_keys())?;
+        let (volume, mut flushed) = (self.clone(), Instant::now());
+        upkeep.start("upkeep-disk", move || volume.tidy_up(&mut flushed))?;
+        Ok(upkeep)
     }
 
-    fn keep_up(&self, stop: &(Mutex<bool>, Condvar)) {
-        let mut flushed = Instant::now();
-        loop {
-            let stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = stop.1.wait_timeout_while(stopped, WATCH, |stopped| !*stopped);
-            if *waited.unwrap_or_else(PoisonError::into_inner).0 {
-                return;
-            }
-            self.watch_keys();
-            if flushed.elapsed() >= FLUSH && !self.options.read_only {
-                flushed = Instant::now();
-                if let Err(error) = self.flush(DIRTY_FOR) {
-                    log::error!("background sync: {error}");
-                }
-            }
+    fn tidy_up(&self, flushed: &mut Instant) {
+        self.files.sweep();
+        if flushed.elapsed() < FLUSH || self.options.read_only {
+            return;
+        }
+        *flushed = Instant::now();
+        if let Err(error) = self.flush(DIRTY_FOR) {
+            log::error!("background sync: {error}");
         }
     }
 
@@ -132,14 +127,34 @@ impl Volume {
     }
 }
 
+impl Upkeep {
+    /// Starts a thread that does `work` again and again.
+    fn start(&mut self, name: &str, mut work: impl FnMut() + Send + 'static) -> Result<()> {
+        let stop = self.stop.clone();
+        let work = move || {
+            while !stops_within(&stop, WATCH) {
+                work();
+            }
+        };
+        self.threads.push(std::thread::Builder::new().name(name.into()).spawn(work)?);
+        Ok(())
+    }
+}
+
+fn stops_within((stopped, signal): &(Mutex<bool>, Condvar), time: Duration) -> bool {
+    let stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = signal.wait_timeout_while(stopped, time, |stopped| !*stopped);
+    *waited.unwrap_or_else(PoisonError::into_inner).0
+}
+
 impl Drop for Upkeep {
     fn drop(&mut self) {
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the background thread of the volume ended in a panic");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a background thread of the volume ended in a panic");
+            }
         }
     }
 }

@@ -12,3 +12,4 @@ mod listing;
 mod names;
 mod permissions;
 mod removal;
+mod revocation;
