@@ -353,7 +353,8 @@ fn kind(request: &CreateKey) -> Result<(KeySpec, KeyUsage), KeystoreError> {
     }
 }
 
-fn check_description(description: &str) -> Result<(), KeystoreError> {
+/// Errors: `Validation`.
+pub(super) fn check_description(description: &str) -> Result<(), KeystoreError> {
     const MAX: usize = 8192;
     let len = description.chars().count();
     if len <= MAX {
@@ -364,7 +365,8 @@ fn check_description(description: &str) -> Result<(), KeystoreError> {
 }
 
 /// Source: AWS KMS quotas and "Tag naming limits".
-fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), KeystoreError> {
+/// Errors: `Tag`.
+pub(super) fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), KeystoreError> {
     const MAX: usize = 50;
     let problem = |what: String| Err(KeystoreError::Tag(what));
     if tags.len() > MAX {

@@ -106,7 +106,7 @@ pub use material::MaterialOrigin;
 pub use pair::DataKeyPair;
 pub use principal::PrincipalEntry;
 pub use replica::{
-    DEFAULT_REGION, MultiRegionConfiguration, Received, RelatedKey, ReplicaError,
+    DEFAULT_REGION, MultiRegionConfiguration, Received, RelatedKey, ReplicaError, ReplicaPolicy,
     ReplicaProperties, Transfer, TransferKey, TransferKind, Trust,
 };
 pub use rotation::{MaterialState, Rotation, RotationStatus};

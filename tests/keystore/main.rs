@@ -21,6 +21,7 @@ mod lifecycle;
 mod memory;
 mod policies;
 mod processes;
+mod replica_access;
 mod replicas;
 mod roles;
 mod rotation;

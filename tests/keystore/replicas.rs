@@ -13,14 +13,14 @@ use super::fixture::{Fixture, TempDir, by_id, day};
 use super::import;
 
 /// Two keystores, each a Region of its own.
-struct Pair {
-    here: Keystore,
-    there: Keystore,
+pub(crate) struct Pair {
+    pub(crate) here: Keystore,
+    pub(crate) there: Keystore,
     _dir: TempDir,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = TempDir::new();
         create_key_file(&dir.join("key")).unwrap();
         let unlock = Unlock::KeyFile(dir.join("key"));
@@ -30,7 +30,7 @@ impl Pair {
         Self { here: open("eu-west-1"), there: open("us-east-1"), _dir: dir }
     }
 
-    fn key(&self) -> KeyId {
+    pub(crate) fn key(&self) -> KeyId {
         self.here.create_key(multi_region(), day(0)).unwrap().key_id
     }
 
@@ -42,18 +42,18 @@ impl Pair {
     }
 }
 
-fn multi_region() -> CreateKey {
+pub(crate) fn multi_region() -> CreateKey {
     CreateKey { multi_region: true, description: "books".to_owned(), ..CreateKey::default() }
 }
 
-fn kind(keystore: &Keystore, key: KeyId) -> (&'static str, String, Vec<String>) {
+pub(crate) fn kind(keystore: &Keystore, key: KeyId) -> (&'static str, String, Vec<String>) {
     let shown = keystore.describe_key(&by_id(key)).unwrap().multi_region_configuration.unwrap();
     let replicas = shown.replica_keys.into_iter().map(|replica| replica.region).collect();
     (shown.multi_region_key_type, shown.primary_key.region, replicas)
 }
 
 #[track_caller]
-fn fails<T>(result: Result<T, KeystoreError>, name: &str) {
+pub(crate) fn fails<T>(result: Result<T, KeystoreError>, name: &str) {
     let error = result.map(drop).unwrap_err();
     assert_eq!(error.aws_name(), name, "{error}");
 }
@@ -181,7 +181,7 @@ fn regression_what_is_new_about_imported_material_reaches_the_replica() {
     until(1, 10, None);
     let none = ReplicaProperties::default();
     pair.here.replicate_key_into(key, &pair.there, none, day(0)).unwrap();
-    let sync = || pair.here.sync_replica_in(key, &pair.there, day(1)).unwrap();
+    let sync = || pair.here.sync_replica_in(key, &pair.there).unwrap();
     let end = |keystore: &Keystore| keystore.describe_key(&named).unwrap().valid_to;
     assert_eq!(end(&pair.there), Some(day(10).into()));
     until(1, 20, None);
@@ -209,16 +209,16 @@ fn regression_what_is_new_about_imported_material_reaches_the_replica() {
 fn the_primary_key_moves() {
     let pair = Pair::new();
     let key = pair.replicated();
-    pair.here.update_primary_region_in(key, &pair.there, day(1)).unwrap();
+    pair.here.update_primary_region_in(key, &pair.there).unwrap();
     let regions = ("us-east-1".to_owned(), vec!["eu-west-1".to_owned()]);
     assert_eq!(kind(&pair.there, key), ("PRIMARY", regions.0.clone(), regions.1.clone()));
     assert_eq!(kind(&pair.here, key), ("REPLICA", regions.0, regions.1));
     fails(pair.here.rotate_key_on_demand(&by_id(key), day(1)), "UnsupportedOperationException");
     pair.there.rotate_key_on_demand(&by_id(key), day(1)).unwrap();
-    pair.there.sync_replica_in(key, &pair.here, day(1)).unwrap();
+    pair.there.sync_replica_in(key, &pair.here).unwrap();
     let moved = pair.here.current_material(key).unwrap();
     assert_eq!(moved, pair.there.current_material(key).unwrap());
-    pair.there.update_primary_region_in(key, &pair.here, day(2)).unwrap();
+    pair.there.update_primary_region_in(key, &pair.here).unwrap();
     assert_eq!(kind(&pair.here, key).0, "PRIMARY");
 
     // A transfer that was lost is made again.
@@ -229,7 +229,7 @@ fn the_primary_key_moves() {
     pair.there.receive_key(&again, &Trust::Known, day(2)).unwrap();
     assert_eq!(kind(&pair.there, key).0, "PRIMARY");
     let single = pair.key();
-    let nowhere = pair.here.update_primary_region_in(single, &pair.there, day(2));
+    let nowhere = pair.here.update_primary_region_in(single, &pair.there);
     fails(nowhere, "NotFoundException");
 }
 

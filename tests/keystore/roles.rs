@@ -148,7 +148,7 @@ fn regression_a_hand_over_of_an_earlier_term_is_refused() {
 fn regression_a_former_primary_key_syncs_nobody_who_knows_better() {
     let trio = Trio::new();
     let old = trio.old_copy_of_a();
-    trio.a.update_primary_region_in(trio.key, &trio.b, day(1)).unwrap();
+    trio.a.update_primary_region_in(trio.key, &trio.b).unwrap();
     trio.rotate(&trio.b);
     receive(&trio.c, &trio.sync(&trio.b, &trio.c).unwrap()).unwrap();
     trio.rotate(&old);
@@ -164,7 +164,7 @@ fn regression_a_former_primary_key_syncs_nobody_who_knows_better() {
 fn a_keystore_that_was_put_back_learns_from_its_own_signature_that_it_gave_the_role_away() {
     let trio = Trio::new();
     let old = trio.old_copy_of_a();
-    trio.a.update_primary_region_in(trio.key, &trio.b, day(1)).unwrap();
+    trio.a.update_primary_region_in(trio.key, &trio.b).unwrap();
     trio.rotate(&trio.b);
     trio.primary_is("a", &[&old]);
     receive(&old, &trio.sync(&trio.b, &old).unwrap()).unwrap();

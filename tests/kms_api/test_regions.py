@@ -1,5 +1,6 @@
 """Multi-Region keys: one key in two keystores. And key stores, of which there are none."""
 
+import json
 import unittest
 
 from common import KmsTest, REGIONS, arn, client
@@ -51,6 +52,26 @@ class MultiRegion(KmsTest):
         self.fails("UnsupportedOperationException", self.kms.replicate_key, KeyId=self.key(),
                    ReplicaRegion=THERE)
         self.fails("AlreadyExistsException", self.there.replicate_key, KeyId=key, ReplicaRegion=HERE)
+
+    def test_regression_a_policy_that_is_refused_leaves_no_replica(self):
+        """It was set when the replica was there already, with the default policy."""
+        key = self.primary()["KeyId"]
+        statement = {"Effect": "Allow", "Action": "kms:*", "Resource": "*"}
+
+        def policy(user):
+            principal = {"AWS": "arn:aws:iam::000000000000:" + user}
+            return json.dumps({"Version": "2012-10-17",
+                               "Statement": [{**statement, "Principal": principal}]})
+
+        for refused in ("{}", policy("user/somebody-else")):
+            self.fails("MalformedPolicyDocumentException", self.kms.replicate_key, KeyId=key,
+                       ReplicaRegion=THERE, Policy=refused)
+            self.fails("NotFoundException", self.there.describe_key, KeyId=key)
+            shown = self.kms.describe_key(KeyId=key)["KeyMetadata"]
+            self.assertEqual(shown["MultiRegionConfiguration"]["ReplicaKeys"], [])
+        made = self.kms.replicate_key(KeyId=key, ReplicaRegion=THERE, Policy=policy("root"))
+        self.assertEqual(made["ReplicaPolicy"], policy("root"))
+        self.assertEqual(self.there.get_key_policy(KeyId=key)["Policy"], policy("root"))
 
     def test_the_primary_moves(self):
         key = self.primary()["KeyId"]

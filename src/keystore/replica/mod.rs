@@ -3,13 +3,11 @@
 //! A key travels in a *transfer*: the destination publishes a [`TransferKey`], the source seals the
 //! key for it, the destination opens that once (`seal`). Each keystore signs what it publishes and
 //! what it seals, with a key that its root key determines: its *identity*. Who carries the two
-//! files compares identities; between keystores that one process has open nothing is carried.
+//! files compares identities; between keystores that one process has open nothing is carried (`direct`).
 //!
 //! One of the related keys is the primary (`role`), and only it rotates; replicas get its new
 //! material by another transfer. Related keys agree about id, kind and material. Everything else, such as
 //! states, aliases, policies and grants, is each keystore's own.
-
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +16,7 @@ use super::error::KeystoreError;
 use super::key::KeyRecord;
 use crate::id::KeyId;
 
+mod direct;
 mod error;
 mod payload;
 mod primary;
@@ -32,7 +31,7 @@ pub use receive::{Received, Trust};
 use role::{HandOver, Holder};
 pub(super) use seal::identity;
 pub use seal::{Transfer, TransferKey, TransferKind};
-pub use send::ReplicaProperties;
+pub use send::{ReplicaPolicy, ReplicaProperties};
 
 /// The Region of a keystore for which no other was named.
 pub const DEFAULT_REGION: &str = "local";
@@ -134,59 +133,6 @@ impl Keystore {
                 Ok(())
             }),
         }
-    }
-
-    /// Replicates a key into another keystore that is open here.
-    /// Errors: those of [`Keystore::replicate_key`] and [`Keystore::receive_key`].
-    pub fn replicate_key_into(
-        &self,
-        key: KeyId,
-        destination: &Self,
-        properties: ReplicaProperties,
-        now: SystemTime,
-    ) -> Result<Received, KeystoreError> {
-        let region = destination.region()?;
-        if destination.has_key(key)? {
-            return Err(ReplicaError::Exists { key, region }.into());
-        }
-        let to = destination.create_transfer_key(now)?;
-        let transfer = self.replicate_key(key, &to, properties)?;
-        let received = destination.receive_key(&transfer, &Trust::Identity(self.identity()), now);
-        // What was stored stays known, even if writing it down failed.
-        if received.is_err() && !destination.has_key(key)? {
-            self.forget_replica(key, &region, now)?;
-        }
-        received
-    }
-
-    /// Makes the replica in another keystore that is open here the primary key.
-    /// Errors: those of [`Keystore::update_primary_region`] and [`Keystore::receive_key`].
-    pub fn update_primary_region_in(
-        &self,
-        key: KeyId,
-        destination: &Self,
-        now: SystemTime,
-    ) -> Result<Received, KeystoreError> {
-        if !destination.has_key(key)? {
-            let region = destination.region()?;
-            return Err(ReplicaError::NoReplica { key, region }.into());
-        }
-        let to = destination.create_transfer_key(now)?;
-        let transfer = self.update_primary_region(key, &to)?;
-        destination.receive_key(&transfer, &Trust::Identity(self.identity()), now)
-    }
-
-    /// Brings the material of a primary key to its replica in a keystore that is open here.
-    /// Errors: those of [`Keystore::sync_replica`] and [`Keystore::receive_key`].
-    pub fn sync_replica_in(
-        &self,
-        key: KeyId,
-        destination: &Self,
-        now: SystemTime,
-    ) -> Result<Received, KeystoreError> {
-        let to = destination.create_transfer_key(now)?;
-        let transfer = self.sync_replica(key, &to)?;
-        destination.receive_key(&transfer, &Trust::Identity(self.identity()), now)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The destination: transfer keys, and keys that arrive.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -14,10 +15,14 @@ use crate::keystore::Keystore;
 use crate::keystore::access;
 use crate::keystore::action::Action;
 use crate::keystore::asked::Asked;
+use crate::keystore::caller::Caller;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::import_expiry;
 use crate::keystore::key::{KeyMetadata, KeyRecord, KeyState, Operation, permit};
+use crate::keystore::key_policy::{self, LockoutCheck};
+use crate::keystore::manage;
 use crate::keystore::material;
+use crate::keystore::policy::Fact;
 use crate::keystore::record::{Reader, Record, Writer, base64};
 use crate::keystore::root::place;
 use crate::keystore::store::Table;
@@ -41,6 +46,16 @@ pub struct Received {
     pub kind: TransferKind,
     /// The key as it is here now.
     pub metadata: KeyMetadata,
+    /// Its key policy here.
+    pub policy: String,
+    /// Its tags here.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A transfer key with its private half, in memory only.
+pub(super) struct Draft {
+    pub(super) public: TransferKey,
+    pub(super) private: PrivateKey,
 }
 
 /// The stored half of a transfer key.
@@ -60,9 +75,8 @@ impl Keystore {
     /// A key that another keystore can seal one KMS key for, within a day.
     pub fn create_transfer_key(&self, now: SystemTime) -> Result<TransferKey, KeystoreError> {
         let now = UnixTime::from(now);
-        let id = MaterialId::from_bytes(random::id16()?);
-        let private = PrivateKey::generate(KeyKind::P384)?;
-        let public = TransferKey::sign(id, self.region()?, &private, &self.signing_key())?;
+        let Draft { public, private } = self.draft_transfer_key()?;
+        let id = public.transfer_id;
         self.write(|writer| {
             for old in writer.all::<TransferRecord>()? {
                 if now.since(old.record.created) > DAY {
@@ -76,6 +90,14 @@ impl Keystore {
         Ok(public)
     }
 
+    /// A transfer key that is not stored.
+    pub(super) fn draft_transfer_key(&self) -> Result<Draft, KeystoreError> {
+        let id = MaterialId::from_bytes(random::id16()?);
+        let private = PrivateKey::generate(KeyKind::P384)?;
+        let public = TransferKey::sign(id, self.region()?, &private, &self.signing_key())?;
+        Ok(Draft { public, private })
+    }
+
     /// Takes a key that was sealed for this keystore: all of it, in one transaction, and once. A
     /// key that is here takes nothing but what comes from its primary key, whatever `trust` says.
     /// Errors: `Replica`, `AccessDenied`, `InvalidState`, `LimitExceeded`.
@@ -85,34 +107,98 @@ impl Keystore {
         trust: &Trust,
         now: SystemTime,
     ) -> Result<Received, KeystoreError> {
-        let action = match transfer.kind {
-            TransferKind::Replica => Action::CreateKey,
-            TransferKind::Sync => Action::ReplicateKey,
-            TransferKind::Primary => Action::UpdatePrimaryRegion,
-        };
-        let metadata = self.operate(action, None, |touched| {
-            touched.key = Some(transfer.key_id);
+        let private = |writer: &mut Writer<'_>| take_private(writer, transfer, now.into());
+        self.receive(transfer, trust, LockoutCheck::default(), private)
+    }
+
+    /// As [`Keystore::receive_key`], with a transfer key from elsewhere than the keystore.
+    pub(super) fn receive(
+        &self,
+        transfer: &Transfer,
+        trust: &Trust,
+        lockout: LockoutCheck,
+        private: impl FnOnce(&mut Writer<'_>) -> Result<PrivateKey, KeystoreError>,
+    ) -> Result<Received, KeystoreError> {
+        let (key, kind) = (transfer.key_id, transfer.kind);
+        let record = self.operate(kind.action(), None, |touched| {
+            touched.key = Some(key);
             self.write(|writer| {
-                let known = writer.get::<KeyRecord>(transfer.key_id.as_bytes())?;
-                let about = known.as_ref().filter(|_| transfer.kind != TransferKind::Replica);
-                let about = about.map(|record| (transfer.key_id, record));
-                access::authorise(writer, &self.caller, action, about, Asked::default())?;
-                let private = take_private(writer, transfer, now.into())?;
-                let payload =
-                    Payload::from_bytes(&transfer.open(&private, &identity(writer.root()))?)?;
+                let known = match kind {
+                    TransferKind::Replica => None,
+                    _ => Some(admit_news(writer, &self.caller, kind, key)?),
+                };
+                let private = private(writer)?;
+                let opened = transfer.open(&private, &identity(writer.root()))?;
+                let payload = Payload::from_bytes(&opened)?;
                 check_trust(transfer, trust)?;
-                let mut record = merge(writer, transfer, &payload, known)?;
-                payload.store_materials(writer, transfer.key_id)?;
-                import_expiry::settle(writer, transfer.key_id, &mut record)?;
-                record.save(writer, transfer.key_id)?;
+                let mut record = match known {
+                    None => arrive(writer, &self.caller, transfer, &payload, lockout)?,
+                    Some(record) => renew(writer, transfer, &payload, record)?,
+                };
+                payload.store_materials(writer, key)?;
+                import_expiry::settle(writer, key, &mut record)?;
+                record.save(writer, key)?;
                 writer.meta.scrub_due = true;
-                Ok(record.metadata(transfer.key_id))
+                Ok(record)
             })
         })?;
         self.scrub_if_due()?;
-        log::info!("received key {} from {}", transfer.key_id, transfer.from);
-        Ok(Received { kind: transfer.kind, metadata })
+        log::info!("received key {key} from {}", transfer.from);
+        let (metadata, policy) = (record.metadata(key), record.policy_text().to_owned());
+        Ok(Received { kind, metadata, policy, tags: record.tags })
     }
+}
+
+/// May the caller bring this key here, where it is new? Gives `record` its policy.
+/// Errors: `AccessDenied`, `Replica(Exists)`, `LimitExceeded`, `Validation`, `Tag`,
+/// `MalformedPolicy`, `Lockout`.
+pub(super) fn admit_replica(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    key: KeyId,
+    record: &mut KeyRecord,
+    lockout: LockoutCheck,
+) -> Result<(), KeystoreError> {
+    access::authorise(reader, caller, Action::CreateKey, None, asked(record, lockout))?;
+    if reader.rows().get(Table::Key, key.as_bytes())?.is_some() {
+        return Err(ReplicaError::Exists { key, region: own_region(reader)? }.into());
+    }
+    manage::check_quota(reader)?;
+    manage::check_description(&record.description)?;
+    manage::check_tags(&record.tags)?;
+    match record.policy.take() {
+        Some(policy) => key_policy::set(reader, caller, key, record, &policy, lockout),
+        None => Ok(()),
+    }
+}
+
+/// May the caller let a replica that is here take news of its primary key?
+/// Errors: `AccessDenied`, `Replica(NoReplica)`, `InvalidState`.
+pub(super) fn admit_news(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    kind: TransferKind,
+    key: KeyId,
+) -> Result<KeyRecord, KeystoreError> {
+    let known = reader.get::<KeyRecord>(key.as_bytes())?;
+    let about = known.as_ref().map(|record| (key, record));
+    access::authorise(reader, caller, kind.action(), about, Asked::default())?;
+    let Some(record) = known else {
+        return Err(ReplicaError::NoReplica { key, region: own_region(reader)? }.into());
+    };
+    if kind == TransferKind::Primary {
+        // A primary key that goes would leave its replicas without one.
+        permit(Operation::Metadata, key, record.state)?;
+    }
+    Ok(record)
+}
+
+/// What policies may ask about a replica that is made: what they ask about a key that is.
+fn asked(record: &KeyRecord, lockout: LockoutCheck) -> Asked<'_> {
+    let asked = lockout.asked().with(Fact::KeySpec, record.spec.as_str());
+    let asked = asked.with(Fact::KeyUsage, record.usage.as_str());
+    let asked = asked.with(Fact::KeyOrigin, record.origin.as_str()).with(Fact::MultiRegion, "true");
+    Asked { tags: Some(&record.tags), ..asked }
 }
 
 /// The private half of the transfer key, which is used up.
@@ -144,56 +230,44 @@ fn check_trust(transfer: &Transfer, trust: &Trust) -> Result<(), KeystoreError> 
     Err(ReplicaError::Stranger { found: fingerprint(&transfer.identity) }.into())
 }
 
-/// The record as it is here after the transfer.
-fn merge(
-    writer: &mut Writer<'_>,
-    transfer: &Transfer,
-    payload: &Payload,
-    known: Option<KeyRecord>,
-) -> Result<KeyRecord, KeystoreError> {
-    let key = transfer.key_id;
-    let theirs = &payload.regions;
-    let here = Holder { region: own_region(writer)?, identity: identity(writer.root()) };
-    let (mut record, role) = match (transfer.kind, known) {
-        (TransferKind::Replica, None) => {
-            comes_from_primary(transfer, theirs)?;
-            (arrive(writer, key, payload)?, theirs.clone())
-        }
-        (TransferKind::Replica, Some(_)) => {
-            return Err(ReplicaError::Exists { key, region: here.region }.into());
-        }
-        (TransferKind::Sync | TransferKind::Primary, Some(record)) => {
-            let mut role = record.regions.clone().ok_or(ReplicaError::NotMultiRegion(key))?;
-            role.follow(transfer, theirs, &here)?;
-            (record, role)
-        }
-        (TransferKind::Sync | TransferKind::Primary, None) => {
-            return Err(ReplicaError::NoReplica { key, region: here.region }.into());
-        }
-    };
-    if transfer.kind == TransferKind::Primary {
-        // A primary key that goes would leave its replicas without one.
-        permit(Operation::Metadata, key, record.state)?;
-    }
-    let replicas = theirs.replicas.clone();
-    let regions = Regions { own: here.region, replicas, waiting_days: None, ..role };
-    record.current = payload.record.current;
-    record.rotation = payload.record.rotation;
-    record.on_demand_rotations = payload.record.on_demand_rotations;
-    record.regions = Some(regions);
-    Ok(record)
-}
-
 /// A key that is new here. Its row comes before those that refer to it.
 fn arrive(
     writer: &mut Writer<'_>,
-    key: KeyId,
+    caller: &Caller,
+    transfer: &Transfer,
     payload: &Payload,
+    lockout: LockoutCheck,
 ) -> Result<KeyRecord, KeystoreError> {
-    crate::keystore::manage::check_quota(writer)?;
-    let record = KeyRecord { state: KeyState::Enabled, deletion: None, ..payload.record.clone() };
+    let (key, theirs) = (transfer.key_id, &payload.regions);
+    let mut record =
+        KeyRecord { state: KeyState::Enabled, deletion: None, ..payload.record.clone() };
+    admit_replica(writer, caller, key, &mut record, lockout)?;
+    comes_from_primary(transfer, theirs)?;
+    let own = own_region(writer)?;
+    record.regions = Some(Regions { own, waiting_days: None, ..theirs.clone() });
     record.save(writer, key)?;
     material::create_wrapping(writer, key)?;
+    Ok(record)
+}
+
+/// A key that is here, with what its primary key decides.
+fn renew(
+    reader: &Reader<'_>,
+    transfer: &Transfer,
+    payload: &Payload,
+    mut record: KeyRecord,
+) -> Result<KeyRecord, KeystoreError> {
+    let here = Holder { region: own_region(reader)?, identity: identity(reader.root()) };
+    let not_of_several = ReplicaError::NotMultiRegion(transfer.key_id);
+    let mut regions = record.regions.take().ok_or(not_of_several)?;
+    regions.follow(transfer, &payload.regions, &here)?;
+    regions.own = here.region;
+    regions.replicas.clone_from(&payload.regions.replicas);
+    regions.waiting_days = None;
+    record.regions = Some(regions);
+    record.current = payload.record.current;
+    record.rotation = payload.record.rotation;
+    record.on_demand_rotations = payload.record.on_demand_rotations;
     Ok(record)
 }
 

@@ -18,6 +18,7 @@ use crate::crypto::hash::{self, Label};
 use crate::crypto::xaes;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::Keystore;
+use crate::keystore::action::Action;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::id::text;
 use crate::keystore::record::base64;
@@ -76,6 +77,17 @@ pub struct Transfer {
     sealed: Vec<u8>,
     #[serde(with = "base64")]
     signature: Vec<u8>,
+}
+
+impl TransferKind {
+    /// What it takes to receive such a transfer.
+    pub(super) fn action(self) -> Action {
+        match self {
+            Self::Replica => Action::CreateKey,
+            Self::Sync => Action::ReplicateKey,
+            Self::Primary => Action::UpdatePrimaryRegion,
+        }
+    }
 }
 
 impl Keystore {

@@ -12,6 +12,7 @@ use crate::keystore::action::Action;
 use crate::keystore::asked::Asked;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::key::{KeyRecord, Operation};
+use crate::keystore::key_policy::LockoutCheck;
 use crate::keystore::record::Writer;
 
 /// What a replica has of its own. What is left out, it gets from the primary key.
@@ -21,8 +22,39 @@ pub struct ReplicaProperties {
     pub description: Option<String>,
     /// Tags.
     pub tags: Option<BTreeMap<String, String>>,
-    /// The default key policy, and not that of the primary key.
-    pub default_policy: bool,
+    /// Its key policy.
+    pub policy: ReplicaPolicy,
+    /// May that take from the caller the right to change it? For a replica in a keystore that is
+    /// open here; of one that is received from a file it may not.
+    pub lockout: LockoutCheck,
+}
+
+/// The key policy of a new replica.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ReplicaPolicy {
+    /// That of the primary key.
+    #[default]
+    OfPrimary,
+    /// The default one.
+    Default,
+    /// This one.
+    Own(String),
+}
+
+impl ReplicaProperties {
+    /// The record of a primary key, as its replica gets it.
+    pub(super) fn apply(self, primary: KeyRecord) -> KeyRecord {
+        KeyRecord {
+            description: self.description.unwrap_or(primary.description),
+            tags: self.tags.unwrap_or(primary.tags),
+            policy: match self.policy {
+                ReplicaPolicy::OfPrimary => primary.policy,
+                ReplicaPolicy::Default => None,
+                ReplicaPolicy::Own(policy) => Some(policy),
+            },
+            ..primary
+        }
+    }
 }
 
 impl Keystore {
@@ -40,13 +72,7 @@ impl Keystore {
                 return Err(ReplicaError::Exists { key, region: to.region.clone() }.into());
             }
             regions.add(&to.region);
-            let mut sent = record.clone();
-            sent.description = properties.description.unwrap_or(sent.description);
-            sent.tags = properties.tags.unwrap_or(sent.tags);
-            if properties.default_policy {
-                sent.policy = None;
-            }
-            Ok(sent)
+            Ok(properties.apply(record.clone()))
         })
     }
 

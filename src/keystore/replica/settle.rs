@@ -51,7 +51,7 @@ impl Keystore {
             None => self.forget_replica(key, region, now).map(|()| true),
             Some(theirs) if theirs.current == own.current => Ok(false),
             // A key that cannot be used now is brought over when it can be again.
-            Some(_) => match self.sync_replica_in(key, other, now) {
+            Some(_) => match self.sync_replica_in(key, other) {
                 Err(KeystoreError::Disabled(_) | KeystoreError::InvalidState { .. }) => Ok(false),
                 synced => synced.map(|_| true),
             },

@@ -8,7 +8,7 @@ use super::policies::lockout;
 use super::tags::{Tag, tag_list, tag_map};
 use super::{Call, Fault, KEY_ID, Member, Operation, shapes};
 use crate::id::KeyId;
-use crate::keystore::{Keystore, ReplicaProperties};
+use crate::keystore::{Keystore, ReplicaPolicy, ReplicaProperties};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
@@ -52,17 +52,17 @@ fn replicate_key(call: &Call<'_>) -> Result<Value, Fault> {
     let properties = ReplicaProperties {
         description: Some(asked.description.unwrap_or_default()),
         tags: Some(tag_map(asked.tags)?),
-        default_policy: true,
+        policy: match asked.policy {
+            Some(policy) => ReplicaPolicy::Own(region.inward(&policy)),
+            None => ReplicaPolicy::Default,
+        },
+        lockout: lockout(asked.bypass_policy_lockout_safety_check),
     };
     let made = call.keystore.replicate_key_into(key, &destination, properties, call.now)?;
-    if let Some(policy) = asked.policy {
-        let check = lockout(asked.bypass_policy_lockout_safety_check);
-        destination.put_key_policy(&key.into(), &region.inward(&policy), check)?;
-    }
     Ok(json!({
         "ReplicaKeyMetadata": metadata_in(&region, &made.metadata)?,
-        "ReplicaPolicy": region.outward(&destination.get_key_policy(&key.into())?),
-        "ReplicaTags": tag_list(&destination.list_resource_tags(&key.into())?),
+        "ReplicaPolicy": region.outward(&made.policy),
+        "ReplicaTags": tag_list(&made.tags),
     }))
 }
 
@@ -76,7 +76,7 @@ fn update_primary_region(call: &Call<'_>) -> Result<Value, Fault> {
     let asked: PrimaryRequest = call.read()?;
     let key = call.key_id()?;
     let destination = other(call, &asked.primary_region)?;
-    call.keystore.update_primary_region_in(key, &destination, call.now)?;
+    call.keystore.update_primary_region_in(key, &destination)?;
     Ok(Value::Null)
 }
 
@@ -87,7 +87,7 @@ pub(super) fn sync(call: &Call<'_>, key: KeyId) {
     let known = owner.describe_key(&key.into()).ok().and_then(|key| key.multi_region_configuration);
     for replica in known.into_iter().flat_map(|known| known.replica_keys) {
         let Some(destination) = call.service.keystore_of(&replica.region) else { continue };
-        if let Err(error) = owner.sync_replica_in(key, destination, call.now) {
+        if let Err(error) = owner.sync_replica_in(key, destination) {
             log::warn!("the replica of {key} in {} has the old material: {error}", replica.region);
         }
     }
