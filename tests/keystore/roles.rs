@@ -4,8 +4,8 @@ use std::fs;
 
 use kmsfs::id::KeyId;
 use kmsfs::keystore::{
-    CreateKey, Keystore, KeystoreError, ReplicaProperties, Transfer, TransferKey, Trust, Unlock,
-    create_key_file,
+    Caller, CreateKey, Keystore, KeystoreError, ReplicaProperties, Transfer, TransferKey, Trust,
+    Unlock, create_key_file,
 };
 
 use crate::fixture::{TempDir, by_id, day};
@@ -158,6 +158,20 @@ fn regression_a_former_primary_key_syncs_nobody_who_knows_better() {
     // Nor can it give the role, which it does not have any more, to somebody else.
     fails(receive(&trio.c, &trio.hand_over(&old, &trio.c).unwrap()), SUPERSEDED);
     fails(receive(&old, &trio.sync(&trio.b, &old).unwrap()), NOT_PRIMARY);
+}
+
+/// One key whose role had moved on kept a keystore from syncing all those after it.
+#[test]
+fn regression_a_former_primary_key_does_not_stop_the_sync_of_others() {
+    let trio = Trio::new();
+    let old = trio.old_copy_of_a();
+    trio.a.update_primary_region_in(trio.key, &trio.b).unwrap();
+    trio.rotate(&trio.b);
+    let b = [trio.b.acting_for(Caller::owner())];
+    assert_eq!(old.settle_replicas(&b, day(1)).unwrap(), 0);
+    let old = [old];
+    assert_eq!(trio.b.settle_replicas(&old, day(1)).unwrap(), 1);
+    trio.primary_is("b", &[&old[0], &trio.b]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::ReplicaError;
 use crate::id::KeyId;
 use crate::keystore::Keystore;
 use crate::keystore::error::KeystoreError;
@@ -53,6 +54,13 @@ impl Keystore {
             // A key that cannot be used now is brought over when it can be again.
             Some(_) => match self.sync_replica_in(key, other) {
                 Err(KeystoreError::Disabled(_) | KeystoreError::InvalidState { .. }) => Ok(false),
+                // The primary key is elsewhere by now, and will say so itself.
+                Err(KeystoreError::Replica(
+                    error @ (ReplicaError::Superseded { .. } | ReplicaError::NotPrimary { .. }),
+                )) => {
+                    log::warn!("{error}");
+                    Ok(false)
+                }
                 synced => synced.map(|_| true),
             },
         }
