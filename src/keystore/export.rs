@@ -105,15 +105,17 @@ impl Keystore {
 
         let slot = slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
         let draft = Draft::begin(path)?;
-        let mut store = Store::create(draft.path())?;
-        store.write(|rows| {
-            let mut writer = Writer::fresh(rows, &root, dump.meta.clock);
-            writer.meta.region.clone_from(&dump.meta.region);
-            restore(&mut writer, &dump)?;
-            slot::insert(&mut writer, slot, now.into())?;
-            writer.finish()
-        })?;
-        store.close()?;
+        let written = Store::create(draft.path()).and_then(|mut store| {
+            store.write(|rows| {
+                let mut writer = Writer::fresh(rows, &root, dump.meta.clock);
+                writer.meta.region.clone_from(&dump.meta.region);
+                restore(&mut writer, &dump)?;
+                slot::insert(&mut writer, slot, now.into())?;
+                writer.finish()
+            })?;
+            store.close()
+        });
+        written.map_err(|error| draft.about_target(error))?;
         draft.publish()?;
         Self::assemble(path, root)?.check()
     }

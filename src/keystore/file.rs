@@ -44,6 +44,16 @@ impl Draft {
         &self.temporary
     }
 
+    /// A failure at the file without a name, told about the one that it was to become.
+    pub(super) fn about_target(&self, error: KeystoreError) -> KeystoreError {
+        let path = self.target.clone();
+        match error {
+            KeystoreError::Database { detail, .. } => KeystoreError::Database { path, detail },
+            KeystoreError::Io { doing, source, .. } => KeystoreError::Io { path, doing, source },
+            other => other,
+        }
+    }
+
     /// Makes the file durable, then gives it its name, then makes the name durable.
     /// Errors: `Exists` if somebody took the name meanwhile; `Io`.
     pub(super) fn publish(self) -> Result<(), KeystoreError> {

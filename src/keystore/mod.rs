@@ -206,14 +206,16 @@ impl Keystore {
         let root = RootKey::new(Secret::random()?, crypto::random::id16()?);
         let slot = slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
         let draft = file::Draft::begin(path)?;
-        let mut store = Store::create(draft.path())?;
-        store.write(|rows| {
-            let mut writer = Writer::fresh(rows, &root, now.into());
-            writer.meta.region = region.map(str::to_owned);
-            slot::insert(&mut writer, slot, now.into())?;
-            writer.finish()
-        })?;
-        store.close()?;
+        let written = Store::create(draft.path()).and_then(|mut store| {
+            store.write(|rows| {
+                let mut writer = Writer::fresh(rows, &root, now.into());
+                writer.meta.region = region.map(str::to_owned);
+                slot::insert(&mut writer, slot, now.into())?;
+                writer.finish()
+            })?;
+            store.close()
+        });
+        written.map_err(|error| draft.about_target(error))?;
         draft.publish()?;
         Self::assemble(path, root)?.check()
     }
