@@ -185,7 +185,9 @@ impl Keystore {
     ) -> Result<Arc<LiveKey>, KeystoreError> {
         if !self.caller.volume_context && context.is_reserved() {
             return Err(KeystoreError::AccessDenied(
-                "encryption context keys that start with 'kmsfs:' are reserved for volumes".into(),
+                "encryption context keys that start with 'kmsfs:' are reserved for volumes: an access \
+                 key made by 'kmsfs access-key create --for-volumes' may use them"
+                    .into(),
             ));
         }
         let asked = Asked::symmetric(context).naming(key);
