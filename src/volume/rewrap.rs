@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::Volume;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::key_service::KeyHealth;
 use super::keyring::Purpose;
 use super::open_file::{File, FilePolicy};
 use super::walk::{Entry, Role, Visit, Walk};
@@ -36,7 +37,8 @@ const PASSES: u32 = 4;
 pub struct RewrapJob {
     /// Only what is under this key; everything if `None`.
     pub from: Option<KeyId>,
-    /// The key that takes over from `from`; the current material of the same key if `None`.
+    /// The key that takes over, from all others if there is no `from`. If `None`, the current
+    /// material of the same key; without `from`, that of the directory's.
     pub to: Option<KeyId>,
 }
 
@@ -76,7 +78,8 @@ impl Volume {
     /// the backing path of every file whose ciphertext changed.
     ///
     /// # Errors
-    /// `KeyUnusable` for a key that the job needs; `ReadOnly`; those of the backing filesystem.
+    /// `KeyUnusable` for a key that the job needs; `FormerKeys` where files of too many of them
+    /// wait for a re-wrap; `ReadOnly`; those of the backing filesystem.
     /// Files that cannot be re-wrapped are reported, not an error.
     pub fn rewrap(
         &self,
@@ -86,7 +89,7 @@ impl Volume {
     ) -> Result<RewrapReport> {
         self.tree.writable()?;
         for key in [job.from, job.to].into_iter().flatten() {
-            self.keyring.current_material(key)?;
+            self.must_be_usable(key)?;
         }
         let report = RewrapReport { total: self.count_files()?, ..Default::default() };
         let mut run = Run { volume: self, job, report, batch: Vec::new(), progress, changed };
@@ -96,6 +99,16 @@ impl Volume {
         let report = run.report;
         finished.and(settled)?;
         Ok(report)
+    }
+
+    /// Directories are switched to a key before anything is wrapped under it.
+    fn must_be_usable(&self, key: KeyId) -> Result<()> {
+        self.keyring.current_material(key)?;
+        let health = self.keyring.service().health(&[key]);
+        match health.iter().any(|(_, health)| *health == KeyHealth::Unusable) {
+            true => Err(VolumeError::KeyUnusable(key)),
+            false => Ok(()),
+        }
     }
 
     fn count_files(&self) -> Result<u64> {
@@ -157,9 +170,9 @@ impl Run<'_> {
                 Err(error) => self.failed(visit.path.clone(), &error),
             }
         }
-        self.volume.rewrap_descriptor(|key| match self.job.from {
-            Some(_) => self.applies(key).then(|| self.target(key)),
-            None => root_key,
+        self.volume.rewrap_descriptor(|key| match self.job {
+            RewrapJob { from: None, to: None } => root_key,
+            _ => self.applies(key).then(|| self.target(key)),
         })?;
         Ok(ControlFlow::Continue(()))
     }
@@ -286,7 +299,7 @@ impl Run<'_> {
 
     /// Before files move, their directories accept both keys; when all have moved, only the new.
     fn directories(&mut self, mark: Mark) -> Result<()> {
-        let (Some(from), Some(to)) = (self.job.from, self.job.to) else { return Ok(()) };
+        let Some(to) = self.job.to else { return Ok(()) };
         let mut walk = Walk::new(&self.volume.root)?;
         while let Some(visit) = walk.step()? {
             let ino = self.volume.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
@@ -298,12 +311,12 @@ impl Run<'_> {
             self.volume.change_descriptor(&dir, |now| {
                 let mut changed = now.clone();
                 match mark {
-                    Mark::Accept if now.policy == from => {
+                    Mark::Accept if now.policy != to && self.applies(now.policy) => {
                         changed.policy = to;
-                        changed.previous.retain(|key| *key != from);
-                        changed.previous.insert(0, from);
+                        changed.previous.retain(|key| *key != now.policy && *key != to);
+                        changed.previous.insert(0, now.policy);
                     }
-                    Mark::Finish => changed.previous.retain(|key| *key != from),
+                    Mark::Finish => changed.previous.retain(|key| !self.applies(*key)),
                     Mark::Accept => {}
                 }
                 Ok(Some(changed))
@@ -319,12 +332,12 @@ impl Run<'_> {
 
     /// The key to wrap for instead, or `None` when the wrap is as it should be.
     fn outdated(&self, old: &Recipient, descriptor: &DirDescriptor) -> Result<Option<KeyId>> {
-        if !(self.applies(old.key) || self.job.from.is_none() && old.key != descriptor.policy) {
+        if !self.applies(old.key) {
             return Ok(None);
         }
-        let to = match self.job.from {
-            Some(_) => self.target(old.key),
-            None => descriptor.policy,
+        let to = match self.job {
+            RewrapJob { from: None, to: None } => descriptor.policy,
+            _ => self.target(old.key),
         };
         let current = old.key == to && old.material == self.volume.keyring.current_material(to)?;
         Ok((!current).then_some(to))
