@@ -38,6 +38,11 @@ impl Address {
         known.contains(&domain.as_str()).then(|| labels.get(service + 1).copied()).flatten()
     }
 
+    /// Does it stay on this machine? There a server may take requests without a signature.
+    pub fn is_local(&self) -> bool {
+        matches!(self.place, Place::Loopback { .. } | Place::Unix(_))
+    }
+
     /// What the `Host` header says.
     pub(super) fn authority(&self) -> String {
         let (host, port, usual) = match &self.place {

@@ -30,7 +30,7 @@ use crate::crypto::random;
 pub struct Endpoint {
     address: Address,
     region: String,
-    credentials: Credentials,
+    credentials: Option<Credentials>,
     connections: Connections,
     options: Options,
     runtime: Runtime,
@@ -64,12 +64,12 @@ enum Failed {
 impl Endpoint {
     /// Prepares calls to `address`; no connection is made yet. The region comes from the address,
     /// else from `region`, else it is `local`. `ca` names a PEM file with the certificates to
-    /// trust instead of the system's.
+    /// trust instead of the system's. Without credentials requests are not signed.
     /// Errors: `File`, `System`.
     pub fn new(
         address: Address,
         region: Option<&str>,
-        credentials: Credentials,
+        credentials: impl Into<Option<Credentials>>,
         ca: Option<&Path>,
         options: Options,
     ) -> Result<Self, EndpointError> {
@@ -81,6 +81,7 @@ impl Endpoint {
             .enable_all()
             .build()
             .map_err(EndpointError::System)?;
+        let credentials = credentials.into();
         Ok(Self { address, region, credentials, connections, options, runtime })
     }
 
@@ -152,13 +153,16 @@ impl Endpoint {
         ];
         let signable = Signable { method: "POST", target: "/", headers, body: body.as_bytes() };
         let scope = Scope { region: &self.region, service: SERVICE, at: SystemTime::now() };
-        let added = sigv4::sign(&signable, scope, &self.credentials)
-            .ok_or_else(|| self.protocol("its address cannot be signed"))?;
+        let sign = |credentials| {
+            sigv4::sign(&signable, scope, credentials)
+                .ok_or_else(|| self.protocol("its address cannot be signed"))
+        };
+        let added = self.credentials.as_ref().map(sign).transpose()?;
         let mut request = Request::post("/");
         for (name, value) in &signable.headers {
             request = request.header(*name, *value);
         }
-        for (name, value) in added {
+        for (name, value) in added.into_iter().flatten() {
             request = request.header(name, value);
         }
         request
