@@ -74,6 +74,39 @@ pub(crate) fn copy_of(number: RawFd) -> Result<OwnedFd> {
     }
 }
 
+/// The files that whoever started this process left open for it, above the standard ones.
+#[derive(Debug)]
+pub(crate) struct Inherited(Vec<RawFd>);
+
+impl Inherited {
+    /// Looks for them. What this program opens is closed on exec, so what is not was there before;
+    /// libraries that do otherwise are loaded later.
+    ///
+    /// # Errors
+    /// Those of reading `/proc/self/fd`.
+    #[allow(unsafe_code, reason = "a bare number has no safe owner")]
+    pub(crate) fn find() -> std::io::Result<Self> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir("/proc/self/fd")? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
+            numbers.extend(number.filter(|number| *number > libc::STDERR_FILENO));
+        }
+        // SAFETY: the call takes no pointers and changes nothing.
+        numbers.retain(|number| unsafe { libc::fcntl(*number, libc::F_GETFD) } == 0);
+        Ok(Self(numbers))
+    }
+
+    /// Lets go of them.
+    #[allow(unsafe_code, reason = "a bare number has no safe owner")]
+    pub(crate) fn close(self) {
+        for number in self.0 {
+            // SAFETY: the file was open before this program began, so no object here owns it.
+            unsafe { libc::close(number) };
+        }
+    }
+}
+
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
@@ -84,7 +117,7 @@ const USUAL_GROUPS: usize = 32;
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, IntoRawFd};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -107,6 +140,17 @@ mod tests {
         let of = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_rdev;
         assert_eq!(of(copy.as_fd()), of(file.as_fd()));
         assert_eq!(copy_of(-1).unwrap_err(), Errno::BADF);
+    }
+
+    #[test]
+    fn what_was_left_open_is_found_and_closed() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let left_open = rustix::io::dup(&file).unwrap().into_raw_fd();
+        let found = Inherited::find().unwrap().0;
+        assert!(found.contains(&left_open), "{found:?}");
+        assert!(!found.contains(&file.as_raw_fd()), "{found:?}");
+        Inherited(vec![left_open]).close();
+        assert_eq!(copy_of(left_open).unwrap_err(), Errno::BADF);
     }
 
     #[test]

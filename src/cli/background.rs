@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use super::exit::{CliError, Exit};
 use super::prompt::Passphrase;
+use crate::sys::Inherited;
 
 /// How the daemon ended its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,15 +50,26 @@ pub(super) fn start(
     })
 }
 
-/// The first step of the child: a session of its own, ended if the command goes away meanwhile.
-pub(super) fn detach() -> Result<(), CliError> {
-    let failed = |error: rustix::io::Errno| CliError::io("cannot detach", &error.into());
-    rustix::process::setsid().map_err(failed)?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(failed)
+/// A daemon that is not ready yet.
+pub(super) struct Detached {
+    /// The caller's files: a secret may come from one of them, and a lock be held by another.
+    inherited: Inherited,
 }
 
-/// The last step of the child: tells the command, and lets go of terminal and directory.
-pub(super) fn ready() -> std::io::Result<()> {
+/// The first step of the child: a session of its own, ended if the command goes away meanwhile.
+pub(super) fn detach() -> Result<Detached, CliError> {
+    let failed = |error: &std::io::Error| CliError::io("cannot detach", error);
+    let inherited = Inherited::find().map_err(|error| failed(&error))?;
+    rustix::process::setsid()
+        .and_then(|_| rustix::process::set_parent_process_death_signal(Some(Signal::TERM)))
+        .map_err(|errno| failed(&errno.into()))?;
+    Ok(Detached { inherited })
+}
+
+/// The last step of the child: lets go of the caller's files, terminal and directory, and tells the
+/// command.
+pub(super) fn ready(detached: Detached) -> std::io::Result<()> {
+    detached.inherited.close();
     rustix::process::set_parent_process_death_signal(None)?;
     std::env::set_current_dir("/")?;
     let mut stdout = std::io::stdout();

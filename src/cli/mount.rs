@@ -35,9 +35,7 @@ pub(super) struct Plan {
 pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<Exit, CliError> {
     let options = MountOptions::parse(&args.options)?;
     let global = effective(global, &options)?;
-    if args.detached {
-        background::detach()?;
-    }
+    let detached = args.detached.then(background::detach).transpose()?;
     place::fuse()?;
     let vault = paths::real(&args.vault)?;
     place::apart(&vault, &paths::real(&args.mountpoint)?)?;
@@ -62,7 +60,7 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
         None => None,
     };
     if args.foreground {
-        return serve::run(&plan, unlock.as_ref(), args.detached);
+        return serve::run(&plan, unlock.as_ref(), detached);
     }
     in_background(args, &global, &plan, unlock)
 }

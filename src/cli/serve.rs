@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::background::Detached;
 use super::chores::Chores;
 use super::exit::{CliError, Exit};
 use super::keys_from::KeysFrom;
@@ -25,8 +26,13 @@ use crate::fuse;
 use crate::keystore::{Keystore, Unlock};
 use crate::volume::{Holder, Options, Volume, VolumeError};
 
-/// Mounts, serves until the end, and releases the vault.
-pub(super) fn run(plan: &Plan, unlock: Option<&Unlock>, detached: bool) -> Result<Exit, CliError> {
+/// Mounts, serves until the end, and releases the vault; in the background from when it is ready,
+/// if it is detached.
+pub(super) fn run(
+    plan: &Plan,
+    unlock: Option<&Unlock>,
+    detached: Option<Detached>,
+) -> Result<Exit, CliError> {
     process::raise_open_files();
     process::clear_umask();
     let keys = open_keys(plan, unlock)?;
@@ -58,7 +64,7 @@ fn serve(
     volume: &Arc<Volume>,
     keys: &KeysFrom,
     mounted: &fuse::Mounted,
-    detached: bool,
+    detached: Option<Detached>,
 ) -> Result<(), CliError> {
     volume.attach_kernel(mounted.kernel_cache());
     let _upkeep = volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
@@ -70,8 +76,8 @@ fn serve(
     let runtime = RuntimeDir::open();
     let _server = listen(plan, volume, keys, &runtime);
     let signals = watch_signals(plan)?;
-    if detached {
-        go_to_background(volume, &runtime)?;
+    if let Some(detached) = detached {
+        go_to_background(volume, &runtime, detached)?;
     }
     log::info!("volume {} is mounted", volume.id());
     let _ = sd_notify::notify(&[NotifyState::Ready]);
@@ -101,7 +107,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
             Err(VolumeError::InUse(_)) if is_ending(plan) && Instant::now() < patience => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            opened => break opened.map_err(|error| failure::volume(&plan.vault, &error))?,
+            opened => break opened.map_err(|error| keys.failed(&plan.vault, &error))?,
         }
     };
     // The vault may have moved. A keystore that cannot be written is no reason not to read files.
@@ -213,13 +219,14 @@ fn end_mount(plan: &Plan) {
 fn go_to_background(
     volume: &Volume,
     runtime: &std::io::Result<RuntimeDir>,
+    detached: Detached,
 ) -> Result<(), CliError> {
     let log = runtime.as_ref().map_or_else(
         |_| std::env::temp_dir().join(format!("kmsfs-{}.log", volume.id())),
         |dir| dir.log_path(volume.id()),
     );
     logging::to_background(&log).map_err(|error| CliError::io(log.display(), &error))?;
-    background::ready().map_err(|error| CliError::io("cannot go to the background", &error))
+    background::ready(detached).map_err(|error| CliError::io("cannot go to the background", &error))
 }
 
 fn explain_mount(mountpoint: &Path, error: &std::io::Error) -> CliError {
