@@ -50,6 +50,17 @@ for name in kms keystore; do
 done
 chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key access-key create --root \
     --for-volumes --credentials-file /etc/kmsfs/kms.aws
+# The drop-in for keys from an endpoint is the one that the unit file shows.
+install -m 600 "$tree/etc/kmsfs/kms.aws" "$tree/etc/kmsfs/remote.aws"
+echo "OPTIONS=--listen 127.0.0.1:18350" > "$tree/etc/kmsfs/kms.conf"
+cat > "$tree/etc/kmsfs/remote.conf" <<'CONF'
+VAULT=/srv/vault4
+MOUNTPOINT=/srv/data4
+OPTIONS=kms=http://127.0.0.1:18350
+CONF
+install -d "$tree/etc/systemd/system/kmsfs@remote.service.d" "$tree/srv/data4"
+sed -n '/^#     \[Unit\]/,/AF_INET6$/s/^#     //p' "systemd/kmsfs@.service" \
+    > "$tree/etc/systemd/system/kmsfs@remote.service.d/kms.conf"
 chroot "$tree" groupadd --system --force kmsfs
 install -m 644 systemd/* "$tree/etc/systemd/system/"
 units=$(cd systemd && printf '/etc/systemd/system/%s ' *)
@@ -98,6 +109,14 @@ check "endpoint was started" test "$(property kmsfs-kms ActiveState)" = active
 mkdir -p /srv/data3
 check "vault with such keys is mounted" kmsfs mount "${kms[@]}" /srv/vault3 /srv/data3
 echo "by endpoint" > /srv/data3/file
+tcp=(--kms http://127.0.0.1:18350 --kms-credentials /etc/kmsfs/kms.aws)
+check "a vault takes its keys over the network" kmsfs init "${tcp[@]}" /srv/vault4
+check "unit with such keys starts" systemctl start kmsfs@remote
+echo "by network" > /srv/data4/file
+check "unit with such keys stops" systemctl stop kmsfs@remote
+check "unit with such keys starts again" systemctl start kmsfs@remote
+check "its file is there" test "$(cat /srv/data4/file)" = "by network"
+check "it stops" systemctl stop kmsfs@remote
 check "endpoint reloads" systemctl reload kmsfs-kms
 kill -9 "$(property kmsfs-kms MainPID)"
 for _ in $(seq 50); do sleep 0.2; [ "$(property kmsfs-kms NRestarts)" = 1 ] && break; done
@@ -111,7 +130,7 @@ check "it unmounts again" kmsfs umount /srv/data3
 check "timer of maintenance waits" test "$(property kmsfs-maintain.timer ActiveState)" = active
 check "maintenance is done" systemctl start kmsfs-maintain
 check "maintenance succeeds" test "$(property kmsfs-maintain Result)" = success
-journalctl -u kmsfs@data -u kmsfs-kms -u kmsfs-maintain --no-pager | tail -n 60
+journalctl -u kmsfs@data -u kmsfs@remote -u kmsfs-kms -u kmsfs-maintain --no-pager | tail -n 60
 systemctl poweroff --no-block
 TEST
 chmod 755 "$tree/usr/local/bin/boot-test"
