@@ -56,8 +56,12 @@ pub(super) enum KeyCommand {
     Policy(KeyPolicyCommand),
     /// Destroy a key, and with it every file that needs it, after a waiting period
     ///
-    /// Says how many files of which known vaults would be lost, and asks. From now on the key
-    /// cannot be used; `cancel-deletion` brings it back until the period is over.
+    /// Says how many files of which known vaults would be lost, and which access keys may have made
+    /// vaults on other hosts, which nobody here knows; then it asks. From now on the key cannot be
+    /// used; `cancel-deletion` brings it back until the period is over.
+    #[command(after_help = "Examples:
+  kmsfs key schedule-deletion alias/finance
+  kmsfs key schedule-deletion alias/finance --days 7 --vault /mnt/stick/vault")]
     ScheduleDeletion(DeletionArgs),
     /// Take a scheduled deletion back; the key is disabled afterwards
     CancelDeletion {
@@ -68,6 +72,9 @@ pub(super) enum KeyCommand {
     ///
     /// Mounts do this by themselves once an hour. When the clock has moved by more than a day since
     /// it was last seen, nothing is destroyed until somebody confirms the time.
+    #[command(after_help = "Examples:
+  kmsfs key delete-expired
+  kmsfs key delete-expired --confirm-clock")]
     DeleteExpired {
         /// The clock of this machine is right
         #[arg(long)]
@@ -78,10 +85,17 @@ pub(super) enum KeyCommand {
   kmsfs key replicate alias/finance --to transfer-key --output sealed")]
     Replicate(SendArgs),
     /// Seal the material of a multi-Region key for one of its replicas, after a rotation
+    #[command(after_help = "Examples:
+  there:  kmsfs keystore transfer-key to-there
+  here:   kmsfs key sync alias/finance --to to-there --output sealed
+  there:  kmsfs key receive sealed")]
     Sync(SendArgs),
     /// Make the replica in another keystore the primary key
     UpdatePrimary(SendArgs),
     /// Take a key that another keystore sealed for this one
+    #[command(after_help = "Examples:
+  kmsfs key receive sealed                                shows who sealed it, and asks
+  kmsfs key receive sealed --fingerprint 1a2b-3c4d")]
     Receive(ReceiveArgs),
     /// Note that a replica is gone, so that the deletion of its primary key does not wait for it
     ForgetReplica {
@@ -96,7 +110,14 @@ pub(super) enum KeyCommand {
     },
     /// Destroy old material that no file needs any more
     ///
-    /// Scans every known vault and refuses while a header still refers to the material.
+    /// Scans every vault that the keystore knows and refuses while a header still refers to the
+    /// material. Vaults on other hosts, with keys from here over --kms, are not known: while an
+    /// access key for volumes exists it refuses too, unless --other-hosts-checked says that they
+    /// were re-wrapped.
+    #[command(after_help = "Examples:
+  kmsfs key rotate alias/finance && kmsfs rewrap ~/vault && kmsfs key retire alias/finance
+  kmsfs key retire alias/finance --vault /mnt/stick/vault
+  kmsfs key retire alias/finance --other-hosts-checked")]
     Retire(RetireArgs),
 }
 
@@ -150,6 +171,9 @@ pub(super) struct RetireArgs {
     /// A vault to look into besides those the keystore knows; may be given several times
     #[arg(long = "vault", value_name = "VAULT")]
     pub vaults: Vec<PathBuf>,
+    /// No vault on another host needs it: vaults with keys from here over --kms are not known here
+    #[arg(long)]
+    pub other_hosts_checked: bool,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
@@ -226,6 +250,9 @@ pub(super) enum KeystoreCommand {
     /// Make a keystore from an exported copy
     ///
     /// The usual options name the secret of the new keystore; a key file that is missing is made.
+    #[command(after_help = "Examples:
+  kmsfs keystore import kmsfs-backup                      asks for the passphrase of the copy
+  kmsfs keystore import kmsfs-backup --key-file /etc/kmsfs.key --export-passphrase-fd 3 3< passphrase")]
     Import {
         /// The exported file
         file: PathBuf,
@@ -234,6 +261,9 @@ pub(super) enum KeystoreCommand {
         export_passphrase_fd: Option<u32>,
     },
     /// Forget a vault that is gone for good: it does not hold back `key retire` any more
+    #[command(after_help = "Examples:
+  kmsfs keystore status                                   shows the volumes
+  kmsfs keystore forget 0123456789abcdef0123456789abcdef")]
     Forget {
         /// The volume, as `keystore status` shows it
         volume: String,
@@ -261,6 +291,9 @@ pub(super) enum KeystoreCommand {
     ///
     /// The last resort when there is no backup: names, vaults, slots, grants, access keys
     /// and policies of users that do not authenticate are removed, everything else is taken as it is now.
+    #[command(after_help = "Examples:
+  kmsfs keystore verify                                   what is wrong
+  cp keystore.db keystore.damaged && kmsfs keystore repair")]
     Repair {
         /// Do not ask
         #[arg(short, long)]
@@ -280,6 +313,9 @@ pub(super) enum SlotsCommand {
   kmsfs keystore slots add --new-pkcs11-module /usr/lib/softhsm/libsofthsm2.so --new-token safe")]
     Add(NewSecret),
     /// Take a way to unlock away; never the last one
+    #[command(after_help = "Examples:
+  kmsfs keystore slots list                               shows the numbers
+  kmsfs keystore slots remove 2")]
     Remove {
         /// The number of the slot
         slot: i64,
@@ -288,6 +324,9 @@ pub(super) enum SlotsCommand {
         yes: bool,
     },
     /// Replace a slot by a new secret in one step: how to change a passphrase
+    #[command(after_help = "Examples:
+  kmsfs keystore slots change 1                           asks for the new passphrase
+  kmsfs keystore slots change 1 --new-key-file /etc/kmsfs.new.key")]
     Change {
         /// The number of the slot to replace
         slot: i64,

@@ -1,12 +1,14 @@
 //! `kmsfs key schedule-deletion` and `kmsfs key retire`: the commands that destroy.
 //!
-//! Both look into every vault the keystore knows before they do anything, and say what they found.
+//! Both look into every vault the keystore knows before they do anything, and say what they found,
+//! and who may have vaults that it does not know.
 
 use std::time::SystemTime;
 
 use serde_json::json;
 
 use super::args_keys::{DeletionArgs, RetireArgs};
+use super::elsewhere::Elsewhere;
 use super::exit::{CliError, Exit};
 use super::output::{Output, count};
 use super::survey::Survey;
@@ -26,23 +28,27 @@ pub(super) fn schedule(
         CliError::new(Exit::Usage, format!("the waiting period is 7 to 30 days, not {}", args.days))
     })?;
     let survey = Survey::of(keystore, &args.vaults)?;
+    let elsewhere = Elsewhere::of(keystore)?;
     let warning = format!(
-        "key {key} will be destroyed after {days} days, and nothing brings it back then\n{}\n  {}",
+        "key {key} will be destroyed after {days} days, and nothing brings it back then\n{}\n{}  {}",
         survey.losses(key),
+        elsewhere.warning(),
         last_use(keystore, key)?,
     );
     prompt::confirm(&warning, args.yes)?;
     let scheduled = keystore.schedule_key_deletion(key, Some(days), SystemTime::now())?;
     let mut value = key::value(&scheduled)?;
     value["Vaults"] = survey.value(key);
+    value["AccessKeysForVolumes"] = elsewhere.value();
     output.result(&value, || {
         let when = match scheduled.deletion_date {
             Some(date) => format!("on {date}"),
             None => format!("{days} days after its last replica is gone"),
         };
         format!(
-            "{}\nkey {key} will be destroyed {when}; 'kmsfs key cancel-deletion {key}' stops it",
-            survey.losses(key)
+            "{}\n{}key {key} will be destroyed {when}; 'kmsfs key cancel-deletion {key}' stops it",
+            survey.losses(key),
+            elsewhere.warning(),
         )
     });
     Ok(())
@@ -91,19 +97,27 @@ pub(super) fn retire(
     for material in &materials {
         survey.must_be_free(*material)?;
     }
+    let elsewhere = Elsewhere::of(keystore)?;
     if !materials.is_empty() {
+        elsewhere.must_be_checked(args.other_hosts_checked)?;
         let warning = format!(
             "{} of key {key} will be destroyed; copies of files from before their rewrap cannot \
-             be read any more",
-            count(materials.len() as u64, "material")
+             be read any more\n{}",
+            count(materials.len() as u64, "material"),
+            elsewhere.warning(),
         );
-        prompt::confirm(&warning, args.yes)?;
+        prompt::confirm(warning.trim_end(), args.yes)?;
     }
     for material in &materials {
         keystore.retire_material(&key.into(), *material, &survey.report(*material))?;
     }
     let retired: Vec<String> = materials.iter().map(MaterialId::to_string).collect();
-    output.result(&json!({ "KeyId": key.to_string(), "Retired": retired }), || {
+    let value = json!({
+        "KeyId": key.to_string(),
+        "Retired": retired,
+        "AccessKeysForVolumes": elsewhere.value(),
+    });
+    output.result(&value, || {
         if retired.is_empty() {
             return format!("key {key} has no old material");
         }

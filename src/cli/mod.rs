@@ -24,6 +24,7 @@ mod create;
 mod doctor;
 mod doctor_access;
 mod doctor_machine;
+mod elsewhere;
 mod exit;
 mod failure;
 mod fsck;
@@ -70,6 +71,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use args::{Cli, Command};
 use exit::{CliError, Exit};
@@ -80,12 +82,10 @@ use output::Output;
 pub fn main(words: Vec<OsString>) -> ExitCode {
     let called_as = words.first().map_or(CalledAs::Program, |program| CalledAs::of(program));
     let Some(words) = called_as.translate(words) else { return ExitCode::SUCCESS };
+    let wants_json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Ok }.code());
-        }
+        Err(error) => return not_understood(&error, wants_json),
     };
     process::harden();
     logging::start(cli.global.verbose);
@@ -95,6 +95,24 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
         error.exit
     });
     ExitCode::from(exit.code())
+}
+
+/// Prints help, or what is wrong with the command line.
+fn not_understood(error: &clap::Error, wants_json: bool) -> ExitCode {
+    if !error.use_stderr() || !wants_json {
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Ok }.code());
+    }
+    let text = error.to_string();
+    let (what, advice) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let what = what.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let what = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        "a command is missing".to_owned()
+    } else {
+        what
+    };
+    Output::Json.error(&CliError::new(Exit::Usage, what).advise(advice.trim()));
+    ExitCode::from(Exit::Usage.code())
 }
 
 fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
