@@ -108,7 +108,7 @@ pub(super) enum Command {
   kmsfs status ~/private --json")]
     Status(StatusArgs),
 
-    /// Keys: create, list, rotate, disable, delete
+    /// Keys: create, list, rotate, disable, retire old material, schedule deletion
     #[command(subcommand)]
     Key(KeyCommand),
 
@@ -142,7 +142,10 @@ pub(super) enum Command {
         after_help = "Examples:
   kmsfs kms create-key --key-spec RSA_2048 --key-usage SIGN_VERIFY
   kmsfs kms encrypt --key-id alias/a --plaintext fileb://secret --encryption-context k=v,k2=v2
-  kmsfs kms create-grant --cli-input-json grant.json --dry-run"
+  kmsfs kms create-grant --cli-input-json grant.json --dry-run
+
+These do what the API does, at once: kms schedule-key-deletion neither asks nor counts files, as
+'kmsfs key schedule-deletion' does."
     )]
     Kms(KmsCommand),
 

@@ -91,8 +91,7 @@ fn given(member: &Member, matches: &ArgMatches) -> Option<Given> {
 }
 
 fn subcommand(operation: &'static Operation) -> Command {
-    let command =
-        Command::new(Str::from(kebab(operation.name))).about(operation.about).display_order(0);
+    let command = Command::new(Str::from(kebab(operation.name))).display_order(0);
     let command = operation.members.iter().fold(command, |command, member| {
         let name = kebab(member.name);
         match member.shape {
@@ -109,7 +108,8 @@ fn subcommand(operation: &'static Operation) -> Command {
         .long(INPUT)
         .value_name("FILE")
         .help("A request as JSON, '-' for stdin; options change it");
-    KmsArgs::augment_args(command.arg(input))
+    // The options bring a description of their own, which is not that of the operation.
+    KmsArgs::augment_args(command.arg(input)).about(operation.about).long_about(None)
 }
 
 fn option(member: &'static Member, name: String) -> Arg {
@@ -182,3 +182,18 @@ pub(super) fn kebab(name: &str) -> String {
 }
 
 const INPUT: &str = "cli-input-json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// About fifty operations were described as "options of every command that opens a vault".
+    #[test]
+    fn regression_every_operation_is_described_by_its_own_words() {
+        for operation in dispatch::operations() {
+            let mut command = subcommand(operation);
+            assert_eq!(command.get_about().unwrap().to_string(), operation.about);
+            assert!(command.render_long_help().to_string().starts_with(operation.about));
+        }
+    }
+}

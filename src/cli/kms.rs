@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::args::Global;
 use super::args_kms::KmsCommand;
 use super::exit::{CliError, Exit};
+use super::keys_from::NEEDS_ACCESS_KEY;
 use super::keystore;
 use super::output::Output;
 use crate::endpoint::{Endpoint, EndpointError};
@@ -55,7 +56,11 @@ fn there(endpoint: &Endpoint, operation: &str, request: &Value) -> Result<Value,
 /// An exception of the API as an exit code and a message.
 fn refused(name: &str, message: &str) -> CliError {
     let what = if message.is_empty() { name.to_owned() } else { format!("{name}: {message}") };
-    CliError::new(exit_of(name), what)
+    let failure = CliError::new(exit_of(name), what);
+    match name {
+        "MissingAuthenticationTokenException" => failure.advise(NEEDS_ACCESS_KEY),
+        _ => failure,
+    }
 }
 
 /// The exit code of an exception that a KMS answers with.
@@ -77,9 +82,7 @@ fn exit_of(name: &str) -> Exit {
         | "TagException"
         | "UnknownOperationException" => Exit::Usage,
         "AccessDeniedException" => Exit::Refused,
-        "InvalidCiphertextException"
-        | "KMSInvalidSignatureException"
-        | "KMSInvalidMacException" => Exit::Damage,
+        "KMSInvalidSignatureException" | "KMSInvalidMacException" => Exit::Damage,
         "DependencyTimeoutException" | "KMSInternalException" => Exit::KeystoreUnusable,
         _ => Exit::General,
     }
