@@ -113,14 +113,15 @@ impl MountOptions {
             "kms-ca" => self.kms.ca = Some(PathBuf::from(value)),
             "kms-region" => self.kms.region = Some(value.to_owned()),
             "kms-grace" => {
-                self.kms.grace = Some(value.parse().map_err(|_| bad(name, value))?);
+                let seconds = value.parse().map_err(|_| bad(name, value, "a number of seconds"));
+                self.kms.grace = Some(seconds?);
             }
             "threads" => {
                 let threads = value.parse().ok().filter(|count| (1..=256).contains(count));
-                self.threads = Some(threads.ok_or_else(|| bad(name, value))?);
+                self.threads = Some(threads.ok_or_else(|| bad(name, value, "1 to 256"))?);
             }
             "subtype" if value == "kmsfs" => {}
-            "subtype" => return Err(bad(name, value)),
+            "subtype" => return Err(bad(name, value, "kmsfs")),
             // The source shown in the mount table is always the vault: commands find it there.
             "fsname" | "comment" | "user" | "user_id" | "group_id" | "rootmode" => {}
             _ if is_foreign(name) => {}
@@ -140,8 +141,11 @@ fn unknown(name: &str) -> CliError {
         .advise("the README lists the options that -o takes")
 }
 
-fn bad(name: &str, value: &str) -> CliError {
-    CliError::new(Exit::Usage, format!("bad value of mount option {name}: {value}"))
+fn bad(name: &str, value: &str, allowed: &str) -> CliError {
+    CliError::new(
+        Exit::Usage,
+        format!("bad value of mount option {name}: '{value}', not {allowed}"),
+    )
 }
 
 /// Known, and without an effect here: the kernel always checks permissions, and the rest is for
@@ -211,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_bad_number_is_refused() {
-        assert!(parse("threads=0").is_err());
+        let zero = parse("threads=0").unwrap_err();
+        assert_eq!(zero.what, "bad value of mount option threads: '0', not 1 to 256");
         assert!(parse("threads=many").is_err());
     }
 }

@@ -56,7 +56,9 @@ impl Output {
 /// Columns of text, each as wide as its widest cell; an empty header is left out.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
-    let lines = || std::iter::once(&head).filter(|head| !head.is_empty()).chain(rows);
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+    let lines = || std::iter::once(&head).filter(|head| !head.is_empty()).chain(&rows);
     let mut widths: Vec<usize> = Vec::new();
     for line in lines() {
         widths.resize(widths.len().max(line.len()), 0);
@@ -72,6 +74,15 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// A text without control characters, which a terminal would obey.
+fn printable(text: &str) -> String {
+    let escape = |letter: char| match letter.is_control() {
+        true => letter.escape_default().collect::<String>(),
+        false => letter.to_string(),
+    };
+    text.chars().map(escape).collect()
 }
 
 /// Bytes in a unit that a person reads at once.
@@ -113,6 +124,13 @@ mod tests {
         let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
         assert_eq!(table(&["X", "Y"], &rows), "X    Y\na    bb\nccc  d\n");
         assert_eq!(table(&[], &rows), "a    bb\nccc  d\n");
+    }
+
+    /// A description could move the cursor and write over other rows.
+    #[test]
+    fn regression_what_is_in_a_table_does_not_steer_the_terminal() {
+        let rows = [vec!["a\u{1b}[2Jb\nc".to_owned(), "é".to_owned()]];
+        assert_eq!(table(&[], &rows), "a\\u{1b}[2Jb\\nc  é\n");
     }
 
     #[test]
