@@ -13,8 +13,8 @@ use super::output::{Output, table};
 use super::{key_destroy, key_policy, key_store, keystore, replica};
 use crate::id::KeyId;
 use crate::keystore::{
-    AliasName, ClockTrust, CreateKey, KeyMetadata, KeyRef, Keystore, KeystoreError, MaterialState,
-    TransferKind,
+    AliasName, ClockTrust, CreateKey, KeyMetadata, KeyRef, KeySpec, KeyUsage, Keystore,
+    KeystoreError, MaterialState, TransferKind,
 };
 
 /// Runs one of the commands.
@@ -73,12 +73,11 @@ pub(super) fn id(keystore: &Keystore, named: &str) -> Result<KeyId, CliError> {
 fn create(keystore: &Keystore, args: &CreateKeyArgs, output: Output) -> Result<(), CliError> {
     let now = SystemTime::now();
     let alias: Option<AliasName> = args.alias.as_deref().map(str::parse).transpose()?;
-    if let Some(alias) = &alias
-        && keystore.resolve(&KeyRef::Alias(alias.clone())).is_ok()
-    {
-        return Err(CliError::new(Exit::General, format!("{alias} exists already"))
-            .advise("'kmsfs alias update' lets it mean another key"));
+    // A key cannot be taken back: what would fail after it was made fails before.
+    if let Some(alias) = &alias {
+        must_be_free(keystore, alias)?;
     }
+    let every = args.rotate_every.map(period).transpose()?;
     let request = CreateKey {
         description: args.description.clone(),
         tags: tags(&args.tags)?,
@@ -94,13 +93,22 @@ fn create(keystore: &Keystore, args: &CreateKeyArgs, output: Output) -> Result<(
     if let Some(alias) = &alias {
         keystore.create_alias(alias, made.key_id, now)?;
     }
-    if let Some(days) = args.rotate_every {
-        keystore.enable_key_rotation(&made.key_id.into(), Some(period(days)?), now)?;
+    if every.is_some() {
+        keystore.enable_key_rotation(&made.key_id.into(), every, now)?;
     }
     output.result(&value(&made)?, || {
         let name = alias.map(|alias| format!(" ({alias})")).unwrap_or_default();
         format!("made key {}{name}", made.key_id)
     });
+    Ok(())
+}
+
+/// Errors: `General` if the name means a key already, whatever became of that.
+fn must_be_free(keystore: &Keystore, alias: &AliasName) -> Result<(), CliError> {
+    if keystore.list_aliases(None)?.iter().any(|known| known.alias_name == *alias) {
+        return Err(CliError::new(Exit::General, format!("{alias} exists already"))
+            .advise("'kmsfs alias update' lets it mean another key"));
+    }
     Ok(())
 }
 
@@ -113,6 +121,7 @@ fn list(keystore: &Keystore, output: Output) -> Result<(), CliError> {
             key.key_id.to_string(),
             key.key_state.to_string(),
             key.creation_date.to_string(),
+            role(&key),
             names.join(" "),
             key.description.clone(),
         ]);
@@ -121,7 +130,7 @@ fn list(keystore: &Keystore, output: Output) -> Result<(), CliError> {
         keys.push(shown);
     }
     output.result(&json!({ "Keys": keys }), || {
-        table(&["KEY", "STATE", "CREATED", "ALIASES", "DESCRIPTION"], &rows)
+        table(&["KEY", "STATE", "CREATED", "MULTI-REGION", "ALIASES", "DESCRIPTION"], &rows)
     });
     Ok(())
 }
@@ -129,7 +138,10 @@ fn list(keystore: &Keystore, output: Output) -> Result<(), CliError> {
 fn describe(keystore: &Keystore, key: &KeyRef, output: Output) -> Result<(), CliError> {
     let metadata = keystore.describe_key(key)?;
     let id = metadata.key_id;
-    let materials = keystore.list_key_rotations(&id.into())?;
+    let materials = match keystore.list_key_rotations(&id.into()) {
+        Err(KeystoreError::UnsupportedOperation(_)) => Vec::new(),
+        materials => materials?,
+    };
     let rotation = match keystore.get_key_rotation_status(&id.into()) {
         Err(KeystoreError::UnsupportedOperation(_)) => None,
         status => Some(status?),
@@ -224,10 +236,30 @@ fn facts(key: &KeyMetadata) -> Vec<Vec<String>> {
         fact("created", key.creation_date),
         fact("description", &key.description),
     ];
+    if (key.key_spec, key.key_usage) != (KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt) {
+        rows.push(fact("kind", format!("{}, {}", key.key_spec, key.key_usage)));
+    }
+    rows.extend(regions(key).map(|regions| fact("multi-region", regions)));
     rows.extend(key.deletion_date.map(|date| fact("deletion", date)));
     rows.extend(key.custom_key_store_id.map(|store| fact("key store", store)));
     rows.extend(key.cloud_hsm_cluster_id.as_ref().map(|token| fact("token", token)));
     rows
+}
+
+/// What a multi-Region key is here, and where its related keys are.
+fn regions(key: &KeyMetadata) -> Option<String> {
+    let related = key.multi_region_configuration.as_ref()?;
+    let primary = &related.primary_key.region;
+    let replicas: Vec<&str> =
+        related.replica_keys.iter().map(|replica| replica.region.as_str()).collect();
+    let replicas = if replicas.is_empty() { "none".to_owned() } else { replicas.join(" ") };
+    Some(format!("{}; primary in {primary}, replicas in {replicas}", role(key)))
+}
+
+/// "primary", "replica", or nothing for a key of one Region.
+fn role(key: &KeyMetadata) -> String {
+    let related = key.multi_region_configuration.as_ref();
+    related.map(|related| related.multi_region_key_type.to_lowercase()).unwrap_or_default()
 }
 
 fn fact(name: &str, value: impl ToString) -> Vec<String> {
@@ -249,9 +281,9 @@ fn tags(words: &[String]) -> Result<BTreeMap<String, String>, CliError> {
     words.iter().map(tag).collect()
 }
 
-/// The keystore checks the bounds; here it only has to fit.
 fn period(days: u32) -> Result<u16, CliError> {
-    u16::try_from(days).map_err(|_| {
+    let days_in_bounds = u16::try_from(days).ok().filter(|days| (90..=2560).contains(days));
+    days_in_bounds.ok_or_else(|| {
         CliError::new(Exit::Usage, format!("a key rotates every 90 to 2560 days, not {days}"))
     })
 }
