@@ -19,9 +19,9 @@ pub(super) fn run(args: &CatArgs, global: &Global) -> Result<Exit, CliError> {
     let keys = KeysFrom::open(&args.kms, global)?;
     let options = Options { read_only: true, ..Options::default() };
     let volume = Volume::open_vault(&vault, keys.service(), options)
-        .map_err(|error| failure::volume(&vault, &error))?;
-    let ino = find(&volume, &args.path).map_err(|error| failure::volume(&args.path, &error))?;
-    copy(&volume, ino, &args.path)?;
+        .map_err(|error| keys.failed(&vault, &error))?;
+    let ino = find(&volume, &args.path).map_err(|error| keys.failed(&args.path, &error))?;
+    copy(&volume, &keys, ino, &args.path)?;
     Ok(Exit::Ok)
 }
 
@@ -51,8 +51,8 @@ pub(super) fn walk(volume: &Volume, path: &Path) -> Result<(u64, FileKind), Volu
     Ok(at)
 }
 
-fn copy(volume: &Volume, ino: u64, path: &Path) -> Result<(), CliError> {
-    let failed = |error| failure::volume(path, &error);
+fn copy(volume: &Volume, keys: &KeysFrom, ino: u64, path: &Path) -> Result<(), CliError> {
+    let failed = |error| keys.failed(path, &error);
     let opened = volume.open_handle(ino, Access::ReadOnly).map_err(failed)?;
     let mut stdout = io::stdout().lock();
     let mut buffer = vec![0; BUFFER];

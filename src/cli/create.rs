@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::exit::CliError;
+use super::exit::{CliError, Exit};
 use super::keys_from::KeysFrom;
 use super::mount::Plan;
 use super::output::Output;
@@ -15,7 +15,9 @@ use crate::keystore::{Keystore, Unlock};
 /// Makes key file, keystore, default key and vault where they are missing; gives back the secret.
 pub(super) fn everything(plan: &Plan, source: &Source, output: Output) -> Result<Unlock, CliError> {
     // What cannot become a vault is refused before anything is made.
-    init::look(&plan.vault)?;
+    if init::look(&plan.vault)? == init::Found::Vault && !exists(&plan.keystore) {
+        return Err(no_keystore_for(&plan.vault, &plan.keystore));
+    }
     let (keystore, unlock) = keystore(&plan.keystore, source, output)?;
     vault(plan, &KeysFrom::Keystore(Arc::new(keystore)), output)?;
     Ok(unlock)
@@ -32,16 +34,32 @@ pub(super) fn vault(plan: &Plan, keys: &KeysFrom, output: Output) -> Result<(), 
 
 /// Opens the keystore, or makes it when there is none.
 fn keystore(path: &Path, source: &Source, output: Output) -> Result<(Keystore, Unlock), CliError> {
-    if path.symlink_metadata().is_ok() {
+    if exists(path) {
         let unlock = source.take(path)?;
         return Ok((Keystore::open(path, &unlock)?, unlock));
     }
-    let unlock = source.take_new(MissingKeyFile::Make, output)?;
-    let keystore = Keystore::create(path, &unlock, SystemTime::now())?;
+    let (keystore, unlock) =
+        source.with_new(MissingKeyFile::Make, "the keystore", output, |unlock| {
+            Ok(Keystore::create(path, unlock, SystemTime::now())?)
+        })?;
     output.note(&format!(
         "made the keystore {}: without it the files are lost, so back it up \
          (kmsfs keystore export FILE)",
         path.display()
     ));
     Ok((keystore, unlock))
+}
+
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// A new keystore cannot open a vault that is there already.
+fn no_keystore_for(vault: &Path, keystore: &Path) -> CliError {
+    let (vault, keystore) = (vault.display(), keystore.display());
+    CliError::new(
+        Exit::KeystoreMissing,
+        format!("{vault} is a vault, and there is no keystore {keystore}"),
+    )
+    .advise("nothing was made; name the keystore that has its keys with --keystore FILE")
 }

@@ -16,7 +16,8 @@ pub(super) enum Exit {
     Usage = 2,
     /// The passphrase or key file opens no slot of the keystore.
     WrongSecret = 3,
-    /// No secret was given and there is no terminal to ask at.
+    /// No secret was given and there is no terminal to ask at, or the file named for it cannot be
+    /// read.
     NoSecret = 4,
     /// There is no keystore at that place.
     KeystoreMissing = 5,
@@ -36,7 +37,8 @@ pub(super) enum Exit {
     KeyUnknown = 12,
     /// The key is there but its state forbids the operation.
     KeyUnusable = 13,
-    /// Refused to destroy something: still referred to, or not confirmed.
+    /// Refused: what would be destroyed is still referred to, nobody confirmed it, the caller may
+    /// not, or a vault is there already.
     Refused = 14,
     /// Damage was found (`fsck`, `keystore verify`, `audit verify`, `doctor`, or data that fails
     /// authentication).
@@ -57,7 +59,7 @@ pub(super) const TABLE: &[(Exit, &str)] = &[
     (Exit::General, "failed; the message says why"),
     (Exit::Usage, "wrong command line"),
     (Exit::WrongSecret, "wrong passphrase or key file"),
-    (Exit::NoSecret, "no secret given and no terminal to ask at"),
+    (Exit::NoSecret, "no secret given and no terminal to ask at, or its file cannot be read"),
     (Exit::KeystoreMissing, "keystore missing"),
     (Exit::KeystoreUnusable, "keystore damaged, edited by hand, locked, or newer than this build"),
     (Exit::NotAVault, "not a vault"),
@@ -67,7 +69,7 @@ pub(super) const TABLE: &[(Exit, &str)] = &[
     (Exit::FuseMissing, "/dev/fuse or fusermount3 missing or not usable"),
     (Exit::KeyUnknown, "key, alias or material not in this keystore"),
     (Exit::KeyUnusable, "key disabled, pending deletion, or otherwise not usable"),
-    (Exit::Refused, "refused: still needed, or not confirmed"),
+    (Exit::Refused, "refused: still needed, not confirmed, not permitted, or there already"),
     (Exit::Damage, "damage found"),
     (Exit::NoSpace, "no space left, or read-only"),
     (Exit::Busy, "the mount is busy"),

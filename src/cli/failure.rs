@@ -5,9 +5,10 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::exit::{CliError, Exit};
+use super::keys_from::NEEDS_ACCESS_KEY;
 use crate::keystore::{
-    AccessError, ExportProblem, KeyFileProblem, KeyStoreError, KeystoreError, ReplicaError,
-    TokenError,
+    AccessError, ExportProblem, KeyFileProblem, KeyState, KeyStoreError, Keystore, KeystoreError,
+    ReplicaError, TokenError,
 };
 use crate::volume::VolumeError;
 
@@ -140,6 +141,7 @@ fn keystore_advice(error: &KeystoreError) -> Option<&'static str> {
         E::InvalidState { .. } => Some("'kmsfs key describe' shows its state"),
         E::NotAKeystore(_) => Some("name another with --keystore, or restore it from a backup"),
         E::Missing(_) => Some("'kmsfs mount --create' makes all that is missing"),
+        E::Io { source, .. } => room_advice(Errno::from_io_error(source)),
         E::Access(AccessError::PolicyNotFound(_)) => {
             Some("'kmsfs principal list' shows the policies of users and groups")
         }
@@ -167,6 +169,9 @@ pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
             "'kmsfs key list' shows its state; if it is not in the list, name the keystore that has it",
         ),
         VolumeError::WrappedElsewhere(_) => failure.advise("name its endpoint with --kms URL"),
+        VolumeError::Kms(words) if words.contains("MissingAuthenticationToken") => {
+            failure.advise(NEEDS_ACCESS_KEY)
+        }
         VolumeError::KmsUnreachable(_) => {
             failure.advise("is the service running, and the address given with --kms right?")
         }
@@ -176,9 +181,51 @@ pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
         VolumeError::Io(Errno::NOSPC | Errno::DQUOT) => {
             failure.advise("make room on the filesystem of the vault, and try again")
         }
+        VolumeError::Tampered("wrapped key") => failure.advise(
+            "'kmsfs fsck' lists everything; a KMS at an endpoint also says so of a key whose \
+             material it has retired",
+        ),
         VolumeError::Tampered(_) => failure.advise("'kmsfs fsck' lists everything that is damaged"),
+        VolumeError::CrossPolicy => failure.advise(
+            "files of too many former keys are in its directories: 'kmsfs rewrap VAULT' without \
+             --to brings each under its directory's key first",
+        ),
         VolumeError::InUse(_) => failure.advise("'kmsfs status' shows mounts, 'kmsfs umount' ends one"),
         _ => failure,
+    }
+}
+
+/// The same with the keystore at hand, if there is one: it knows whether a key is missing or only
+/// switched off.
+pub(super) fn volume_of(keystore: Option<&Keystore>, what: &Path, error: &VolumeError) -> CliError {
+    let (VolumeError::KeyUnusable(key), Some(keystore)) = (error, keystore) else {
+        return volume(what, error);
+    };
+    let what_is = what.display();
+    match keystore.key_state(*key) {
+        Err(KeystoreError::KeyNotFound(_)) => CliError::new(
+            Exit::KeyUnknown,
+            format!("{what_is}: its key {key} is not in this keystore"),
+        )
+        .advise("name the keystore that has it with --keystore FILE"),
+        Ok(KeyState::Enabled) => CliError::new(
+            Exit::KeyUnknown,
+            format!("{what_is}: this keystore has key {key}, but not the material that is needed"),
+        )
+        .advise(
+            "it was retired, or this is an older copy of the keystore: restore a backup that has it",
+        ),
+        _ => volume(what, error),
+    }
+}
+
+fn room_advice(errno: Option<Errno>) -> Option<&'static str> {
+    match errno {
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            Some("nothing was changed: make room on its filesystem, and try again")
+        }
+        Some(Errno::ROFS) => Some("its filesystem is read-only: remount it writable"),
+        _ => None,
     }
 }
 

@@ -15,9 +15,9 @@ use crate::volume::{CheckReport, Options, Repair, Volume};
 /// Reads every file, reports what is damaged, and repairs it where asked and possible.
 pub(super) fn run(args: &FsckArgs, global: &Global, output: Output) -> Result<Exit, CliError> {
     let vault = paths::real(&args.vault)?;
-    let failed = |error| failure::volume(&vault, &error);
-    Volume::peek(&vault).map_err(failed)?;
+    Volume::peek(&vault).map_err(|error| failure::volume(&vault, &error))?;
     let keys = KeysFrom::open(&args.kms, global)?;
+    let failed = |error| keys.failed(&vault, &error);
     let options = Options { read_only: !args.repair, ..Options::default() };
     let volume = Volume::open_vault(&vault, keys.service(), options).map_err(failed)?;
     let stop = interrupt::watch()?;

@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::args::{Global, InitArgs};
 use super::exit::{CliError, Exit};
-use super::keys_from::KeysFrom;
+use super::keys_from::{KeysFrom, KmsArgs};
 use super::mountinfo::text;
 use super::output::Output;
 use super::{DEFAULT_ALIAS, failure, key, paths};
+use crate::envelope::{DIR_FILE, META_DIR};
 use crate::id::{KeyId, VolumeId};
 use crate::keystore::{KeyState, Keystore, KeystoreError};
 use crate::volume::{Volume, VolumeError};
@@ -30,7 +31,7 @@ pub(super) fn run(args: &InitArgs, global: &Global, output: Output) -> Result<Ex
     let vault = paths::real(&args.vault)?;
     if look(&vault)? == Found::Vault {
         return Err(CliError::new(
-            Exit::NotAVault,
+            Exit::Refused,
             format!("{} is a vault already", vault.display()),
         )
         .advise("nothing was changed; make another one elsewhere"));
@@ -44,8 +45,9 @@ pub(super) fn run(args: &InitArgs, global: &Global, output: Output) -> Result<Ex
     });
     output.result(&value, || {
         format!(
-            "made the vault {} under key {key}\nmount it with: kmsfs mount {0} MOUNTPOINT",
-            vault.display()
+            "made the vault {0} under key {key}\nmount it with: kmsfs mount {1}{0} MOUNTPOINT",
+            vault.display(),
+            options(&args.kms),
         )
     });
     Ok(Exit::Ok)
@@ -96,11 +98,32 @@ pub(super) fn make(
     if let Some(parent) = vault.parent() {
         std::fs::create_dir_all(parent).map_err(|error| CliError::io(parent.display(), &error))?;
     }
-    let volume = Volume::init_vault(vault, keys.service(), key).map_err(failed)?;
+    let is_new = vault.symlink_metadata().is_err();
+    let made = Volume::init_vault(vault, keys.service(), key);
+    let volume = made
+        .inspect_err(|_| {
+            if is_new {
+                remove_rest(vault)
+            }
+        })
+        .map_err(failed)?;
     if let Some(keystore) = keys.keystore() {
         keystore.register_volume(volume, vault)?;
     }
     Ok((volume, key))
+}
+
+/// The options that name the same source of keys, each with a space behind it.
+fn options(kms: &KmsArgs) -> String {
+    kms.words().iter().map(|word| format!("{} ", word.to_string_lossy())).collect()
+}
+
+/// Removes what a failed attempt has left of a directory that it made. Anything else that is in it
+/// keeps it.
+fn remove_rest(vault: &Path) {
+    let _ = std::fs::remove_file(vault.join(DIR_FILE));
+    let _ = std::fs::remove_dir(vault.join(META_DIR));
+    let _ = std::fs::remove_dir(vault);
 }
 
 fn usable_key(keystore: &Keystore, named: &str) -> Result<KeyId, CliError> {

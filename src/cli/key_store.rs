@@ -13,7 +13,8 @@ use super::survey::Survey;
 use super::{key, keystore, prompt, unlock};
 use crate::id::KeyId;
 use crate::keystore::{
-    CreateKeyStore, KeyStoreEntry, KeyStoreId, Keystore, TokenPlace, UpdateKeyStore,
+    CreateKeyStore, KeyStoreEntry, KeyStoreError, KeyStoreId, Keystore, KeystoreError, TokenError,
+    TokenPlace, UpdateKeyStore,
 };
 
 /// Runs one of the commands.
@@ -30,7 +31,7 @@ pub(super) fn run(
         }
         KeyStoreCommand::Connect { store } => {
             let id = named(&keystore, store)?;
-            keystore.connect_custom_key_store(id)?;
+            keystore.connect_custom_key_store(id).map_err(|error| not_connected(store, error))?;
             show(&keystore, id, output)
         }
         KeyStoreCommand::Disconnect { store } => {
@@ -69,7 +70,7 @@ fn create(
     descriptor: Option<u32>,
     output: Output,
 ) -> Result<(), CliError> {
-    let pin = unlock::pin(&place, descriptor)?;
+    let pin = unlock::pin(&place, descriptor, PIN_OPTION)?;
     let request = CreateKeyStore { name: name.to_owned(), place, pin };
     let id = keystore.create_custom_key_store(&request, SystemTime::now())?;
     output.result(&json!({ "CustomKeyStoreId": id.to_string() }), || {
@@ -78,8 +79,26 @@ fn create(
     Ok(())
 }
 
+/// A PIN that the token refused is not tried again: the key store needs another.
+fn not_connected(store: &str, error: KeystoreError) -> CliError {
+    let is_pin = matches!(
+        error,
+        KeystoreError::KeyStore(KeyStoreError::TokenConfiguration(
+            TokenError::WrongPin(_) | TokenError::PinUnusable(..)
+        ))
+    );
+    let failure = CliError::from(error);
+    if !is_pin {
+        return failure;
+    }
+    failure.advise(format!(
+        "'kmsfs key-store disconnect {store}', 'kmsfs key-store update {store} {PIN_OPTION} N', \
+         then connect it again"
+    ))
+}
+
 fn pin_of(store: &str, descriptor: u32) -> Result<crate::keystore::Pin, CliError> {
-    unlock::pin(&TokenPlace::new(Path::new(""), store), Some(descriptor))
+    unlock::pin(&TokenPlace::new(Path::new(""), store), Some(descriptor), PIN_OPTION)
 }
 
 fn show(keystore: &Keystore, id: KeyStoreId, output: Output) -> Result<(), CliError> {
@@ -145,3 +164,5 @@ fn keys_of(keystore: &Keystore, store: KeyStoreId) -> Result<Vec<KeyId>, CliErro
     let own = keys.into_iter().filter(|key| key.custom_key_store_id == Some(store));
     Ok(own.map(|key| key.key_id).collect())
 }
+
+const PIN_OPTION: &str = "--store-pin-fd";

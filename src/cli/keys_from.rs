@@ -11,11 +11,11 @@ use clap::Args;
 
 use super::args::Global;
 use super::exit::{CliError, Exit};
-use super::{keystore, paths};
-use crate::endpoint::{Credentials, Endpoint, EndpointError, Options as Patience};
+use super::{failure, keystore, paths};
+use crate::endpoint::{Address, Credentials, Endpoint, EndpointError, Options as Patience};
 use crate::keystore::Keystore;
-use crate::volume::KeyService;
 use crate::volume::remote::RemoteKeys;
+use crate::volume::{KeyService, VolumeError};
 
 /// Options of every command that opens a vault by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -61,14 +61,12 @@ impl KmsArgs {
     /// A client of the endpoint, if one is named: not connected yet.
     pub(super) fn open_client(&self) -> Result<Option<Endpoint>, CliError> {
         let Some(url) = &self.url else { return Ok(None) };
-        let address = url.parse().map_err(|error| unusable(&error))?;
-        let credentials =
-            self.credentials().map_err(|error| unusable(&error))?.ok_or_else(|| {
-                CliError::new(Exit::NoSecret, format!("no access key for the KMS at {url}")).advise(
-                    "add --kms-credentials FILE; 'kmsfs access-key create' makes one where the \
-                 keystore is",
-                )
-            })?;
+        let address: Address = url.parse().map_err(|error| unusable(&error))?;
+        let credentials = self.credentials().map_err(|error| unusable(&error))?;
+        if credentials.is_none() && !address.is_local() {
+            let what = format!("no access key for the KMS at {url}");
+            return Err(CliError::new(Exit::NoSecret, what).advise(NEEDS_ACCESS_KEY));
+        }
         let region = self.region.as_deref();
         let endpoint = Endpoint::new(address, region, credentials, self.ca.as_deref(), PATIENCE);
         endpoint.map(Some).map_err(|error| unusable(&error))
@@ -126,6 +124,11 @@ impl KeysFrom {
         }
     }
 
+    /// A failure of a volume that has its keys from here, told about the vault or the file.
+    pub(super) fn failed(&self, what: &Path, error: &VolumeError) -> CliError {
+        failure::volume_of(self.keystore().map(AsRef::as_ref), what, error)
+    }
+
     /// The keystore, when it is on this machine.
     pub(super) fn keystore(&self) -> Option<&Arc<Keystore>> {
         match self {
@@ -155,6 +158,9 @@ pub(super) fn describe(kms: &KmsArgs, keystore: &Path) -> (&'static str, String)
 /// How long one call may take: requests of the kernel wait for it.
 const PATIENCE: Patience =
     Patience { attempt: Duration::from_secs(3), patience: Duration::from_secs(4) };
+/// What to do when a KMS asks for a signature.
+pub(super) const NEEDS_ACCESS_KEY: &str = "add --kms-credentials FILE; \
+     'kmsfs access-key create --for-volumes' makes one where the keystore is";
 const GRACE: Duration = Duration::from_secs(60);
 const PROFILE: &str = "default";
 const SYSTEMD_NAME: &str = crate::endpoint::credentials::CREDENTIAL;
@@ -184,6 +190,15 @@ mod tests {
         };
         assert_eq!(open("https://kms.example"), Exit::NoSecret);
         assert_eq!(open("http://kms.example"), Exit::Usage);
+    }
+
+    /// A server on this machine may take requests without a signature.
+    #[test]
+    fn regression_an_endpoint_on_this_machine_is_asked_without_an_access_key() {
+        for url in ["unix:/run/kms.sock", "http://127.0.0.1:8350"] {
+            let kms = KmsArgs { url: Some(url.into()), ..KmsArgs::default() };
+            assert!(kms.open_client().unwrap().is_some(), "{url}");
+        }
         assert!(KmsArgs::default().open_endpoint().unwrap().is_none());
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn run(
         KeystoreCommand::RewrapAfterRotate { vault, mode } => {
             maintain::set_rewrap(vault, *mode, global, output)?;
         }
-        KeystoreCommand::Verify => return verify(&open_damaged(global)?.verify()?, output),
+        KeystoreCommand::Verify => return verify(open_damaged(global)?.verify()?, output),
         KeystoreCommand::Repair { yes } => return repair(global, *yes, output),
     }
     Ok(Exit::Ok)
@@ -78,8 +78,9 @@ fn init(
         .advise("it is never overwritten: name another with --keystore FILE"));
     }
     let missing = if create_key_file { MissingKeyFile::Make } else { MissingKeyFile::Refuse };
-    let unlock = Source::choose(global)?.take_new(missing, output)?;
-    Keystore::create_in(region, &path, &unlock, SystemTime::now())?;
+    Source::choose(global)?.with_new(missing, "the keystore", output, |unlock| {
+        Ok(Keystore::create_in(region, &path, unlock, SystemTime::now())?)
+    })?;
     output.result(&json!({ "keystore": text(&path) }), || {
         format!(
             "made the keystore {}: without it the files are lost, so back it up",
@@ -173,8 +174,9 @@ fn import(
             prompt::passphrase(&format!("passphrase of {}", file.display()))?
         }
     };
-    let unlock = source.take_new(MissingKeyFile::Make, output)?;
-    Keystore::import(file, &passphrase, &path, &unlock, SystemTime::now())?;
+    source.with_new(MissingKeyFile::Make, "the keystore", output, |unlock| {
+        Ok(Keystore::import(file, &passphrase, &path, unlock, SystemTime::now())?)
+    })?;
     output.result(&json!({ "keystore": text(&path) }), || {
         format!("made the keystore {} from {}", path.display(), file.display())
     });
@@ -218,7 +220,7 @@ fn repair(global: &Global, yes: bool, output: Output) -> Result<Exit, CliError> 
     let keystore = open_damaged(global)?;
     let found = keystore.verify()?;
     if found.is_clean() {
-        return verify(&found, output);
+        return verify(found, output);
     }
     let warning = format!(
         "a backup is better: what does not authenticate is removed, and keys that were put back \
@@ -226,11 +228,16 @@ fn repair(global: &Global, yes: bool, output: Output) -> Result<Exit, CliError> 
         found.problems.join("\n")
     );
     prompt::confirm(&warning, yes)?;
-    verify(&keystore.repair()?, output)
+    verify(keystore.repair()?, output)
 }
 
-fn verify(report: &VerifyReport, output: Output) -> Result<Exit, CliError> {
-    output.result(&key::value(report)?, || {
+fn verify(mut report: VerifyReport, output: Output) -> Result<Exit, CliError> {
+    // Elsewhere these messages send the reader to this command.
+    for problem in &mut report.problems {
+        let end = problem.find(SEE_VERIFY).unwrap_or(problem.len());
+        problem.truncate(end);
+    }
+    output.result(&key::value(&report)?, || {
         if report.is_clean() {
             return format!(
                 "intact: {}, {}, {}",
@@ -239,7 +246,11 @@ fn verify(report: &VerifyReport, output: Output) -> Result<Exit, CliError> {
                 count(report.slots as u64, "slot")
             );
         }
-        format!("damaged: restore it from a backup\n{}", report.problems.join("\n"))
+        format!(
+            "damaged: restore it from a backup; without one 'kmsfs keystore repair' takes it as it \
+             is\n{}",
+            report.problems.join("\n")
+        )
     });
     Ok(if report.is_clean() { Exit::Ok } else { Exit::Damage })
 }
@@ -248,3 +259,5 @@ fn verify(report: &VerifyReport, output: Output) -> Result<Exit, CliError> {
 pub(super) fn string(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
+
+const SEE_VERIFY: &str = "; 'kmsfs keystore verify'";

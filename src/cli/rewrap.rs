@@ -77,7 +77,7 @@ fn offline(
     event: &mut dyn FnMut(Event),
 ) -> Result<Value, CliError> {
     let keys = KeysFrom::open(&args.kms, global)?;
-    let failed = |error| failure::volume(vault, &error);
+    let failed = |error| keys.failed(vault, &error);
     let volume = Volume::open_vault(vault, keys.service(), Options::default());
     let volume = volume.map_err(failed)?;
     let stop = interrupt::watch()?;

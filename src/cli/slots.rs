@@ -5,11 +5,12 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::args::Global;
-use super::args_keys::SlotsCommand;
+use super::args_keys::{NewSecret, SlotsCommand};
 use super::exit::CliError;
 use super::output::{Output, table};
-use super::{keystore, prompt, unlock};
-use crate::keystore::{SlotId, SlotInfo};
+use super::unlock::{self, MissingKeyFile};
+use super::{keystore, prompt};
+use crate::keystore::{SlotId, SlotInfo, Unlock};
 
 /// Runs one of the commands.
 pub(super) fn run(command: &SlotsCommand, global: &Global, output: Output) -> Result<(), CliError> {
@@ -17,8 +18,9 @@ pub(super) fn run(command: &SlotsCommand, global: &Global, output: Output) -> Re
     match command {
         SlotsCommand::List => list(&keystore.list_slots()?, output),
         SlotsCommand::Add(secret) => {
-            let unlock = unlock::new_secret(secret, "the new slot", output)?;
-            let slot = keystore.add_slot(&unlock, SystemTime::now())?;
+            let slot = with_new(secret, output, |unlock| {
+                Ok(keystore.add_slot(unlock, SystemTime::now())?)
+            })?;
             output.result(&json!({ "id": slot }), || format!("added slot {slot}"));
         }
         SlotsCommand::Remove { slot, yes } => {
@@ -41,8 +43,9 @@ pub(super) fn run(command: &SlotsCommand, global: &Global, output: Output) -> Re
         }
         SlotsCommand::Change { slot, secret } => {
             let old = SlotId::from_number(*slot);
-            let unlock = unlock::new_secret(secret, "the slot", output)?;
-            let slot = keystore.replace_slot(old, &unlock, SystemTime::now())?;
+            let slot = with_new(secret, output, |unlock| {
+                Ok(keystore.replace_slot(old, unlock, SystemTime::now())?)
+            })?;
             output.result(&json!({ "id": slot }), || {
                 format!(
                     "slot {slot} stands in the place of slot {old}, which opens nothing any more"
@@ -51,6 +54,16 @@ pub(super) fn run(command: &SlotsCommand, global: &Global, output: Output) -> Re
         }
     }
     Ok(())
+}
+
+/// Takes a new secret for the slot that `make` makes.
+fn with_new(
+    secret: &NewSecret,
+    output: Output,
+    make: impl FnOnce(&Unlock) -> Result<SlotId, CliError>,
+) -> Result<SlotId, CliError> {
+    let source = unlock::new_secret(secret, "the slot")?;
+    Ok(source.with_new(MissingKeyFile::Make, "the keystore", output, make)?.0)
 }
 
 fn list(slots: &[SlotInfo], output: Output) {

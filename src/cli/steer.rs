@@ -17,7 +17,7 @@ use crate::envelope::{CrossMode, DirDescriptor};
 use crate::id::KeyId;
 use crate::keystore::Keystore;
 use crate::volume::attr::FileKind;
-use crate::volume::{Volume, VolumeError};
+use crate::volume::{KeyHealth, Volume, VolumeError};
 
 /// The function that answers requests for this mount.
 pub(super) fn handler(
@@ -71,18 +71,27 @@ impl Mount {
                 Ok(policy(&self.volume.policy(ino).map_err(|error| self.failed(&error))?))
             }
             Request::PolicySet { path, key, cross } => {
-                let ino = self.directory(&path)?;
-                let key = self.volume.keyring().service().find_key(&key);
-                let key = key.map_err(|error| self.failed(&error))?;
-                let cross = cross.as_deref().map(cross_mode).transpose()?;
-                self.volume.set_policy(ino, key, cross).map_err(|error| self.failed(&error))?;
-                Ok(policy(&self.volume.policy(ino).map_err(|error| self.failed(&error))?))
+                self.set_policy(&path, &key, cross.as_deref())
             }
             Request::Sync => {
                 self.volume.flush(Duration::ZERO).map_err(|error| self.failed(&error))?;
                 Ok(Value::Null)
             }
         }
+    }
+
+    fn set_policy(&self, path: &[u8], key: &str, cross: Option<&str>) -> Result<Value, CliError> {
+        let dir = self.mountpoint.join(OsStr::from_bytes(path));
+        let failed = |error: VolumeError| failure::volume(&dir, &error);
+        let ino = self.directory(path)?;
+        let service = self.volume.keyring().service();
+        let key = service.find_key(key).map_err(failed)?;
+        if service.health(&[key]).iter().any(|(_, health)| *health == KeyHealth::Unusable) {
+            return Err(failed(VolumeError::KeyUnusable(key)));
+        }
+        let cross = cross.map(cross_mode).transpose()?;
+        self.volume.set_policy(ino, key, cross).map_err(failed)?;
+        Ok(policy(&self.volume.policy(ino).map_err(failed)?))
     }
 
     fn metrics(&self) -> Result<Value, CliError> {

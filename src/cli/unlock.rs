@@ -66,11 +66,11 @@ impl Source {
     /// Takes the secret of a keystore that is there.
     pub(super) fn take(&self, keystore: &Path) -> Result<Unlock, CliError> {
         match self {
-            Self::KeyFile(path) => existing_key_file(path),
+            Self::KeyFile(path) => existing_key_file(path, OTHER_SECRET),
             Self::Descriptor(descriptor) => Ok(Unlock::Passphrase(read_descriptor(*descriptor)?)),
             Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
             Self::Token(place, descriptor) => {
-                Ok(Unlock::Token(place.clone(), pin(place, *descriptor)?))
+                Ok(Unlock::Token(place.clone(), pin(place, *descriptor, "--pin-fd")?))
             }
             Self::Prompt => {
                 let question = format!("passphrase for {}", keystore.display());
@@ -79,23 +79,42 @@ impl Source {
         }
     }
 
-    /// Takes the secret for a keystore that is about to be made. A prompt asks twice; a key file
-    /// that is missing is made when `missing` says so.
-    pub(super) fn take_new(
+    /// Takes the secret for what `make` makes, and takes a new key file away if that fails.
+    pub(super) fn with_new<T>(
         &self,
         missing: MissingKeyFile,
+        what: &str,
         output: Output,
-    ) -> Result<Unlock, CliError> {
+        make: impl FnOnce(&Unlock) -> Result<T, CliError>,
+    ) -> Result<(T, Unlock), CliError> {
+        let fresh = match self {
+            Self::KeyFile(path) if !exists(path) => Some(path),
+            _ => None,
+        };
+        let unlock = self.take_new(missing, what)?;
+        let made = make(&unlock).inspect_err(|_| {
+            if let Some(path) = fresh {
+                let _ = std::fs::remove_file(path);
+            }
+        })?;
+        if let Some(path) = fresh {
+            output.note(&format!(
+                "made the key file {}: it opens {what}, back it up elsewhere",
+                path.display()
+            ));
+        }
+        Ok((made, unlock))
+    }
+
+    /// Takes the secret for something that is about to be made. A prompt asks twice; a key file
+    /// that is missing is made when `missing` says so.
+    fn take_new(&self, missing: MissingKeyFile, what: &str) -> Result<Unlock, CliError> {
         match self {
             Self::KeyFile(path) if missing == MissingKeyFile::Make && !exists(path) => {
                 keystore::create_key_file(path)?;
-                output.note(&format!(
-                    "made the key file {}: it opens the keystore, back it up elsewhere",
-                    path.display()
-                ));
                 Ok(Unlock::KeyFile(path.clone()))
             }
-            Self::Prompt => Ok(Unlock::Passphrase(prompt::new_passphrase("the keystore")?)),
+            Self::Prompt => Ok(Unlock::Passphrase(prompt::new_passphrase(what)?)),
             Self::Descriptor(descriptor) => {
                 let passphrase = read_descriptor(*descriptor)?;
                 if passphrase.is_empty() {
@@ -103,17 +122,22 @@ impl Source {
                 }
                 Ok(Unlock::Passphrase(passphrase))
             }
-            Self::KeyFile(path) => existing_key_file(path),
+            Self::KeyFile(path) => existing_key_file(path, "'--create-key-file' makes it"),
             Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
             Self::Token(place, descriptor) => {
-                Ok(Unlock::Token(place.clone(), pin(place, *descriptor)?))
+                Ok(Unlock::Token(place.clone(), pin(place, *descriptor, "--pin-fd")?))
             }
         }
     }
 }
 
 /// The PIN of a token: from a descriptor, systemd's credential, or the terminal.
-pub(super) fn pin(place: &TokenPlace, descriptor: Option<u32>) -> Result<Pin, CliError> {
+/// `option` names the descriptor on the command line.
+pub(super) fn pin(
+    place: &TokenPlace,
+    descriptor: Option<u32>,
+    option: &str,
+) -> Result<Pin, CliError> {
     if let Some(descriptor) = descriptor {
         return read_descriptor(descriptor).map(Pin::new);
     }
@@ -129,7 +153,7 @@ pub(super) fn pin(place: &TokenPlace, descriptor: Option<u32>) -> Result<Pin, Cl
         return prompt::passphrase(&format!("PIN of {place}")).map(Pin::new);
     }
     Err(CliError::new(Exit::NoSecret, format!("no PIN for {place}, and no terminal to ask at"))
-        .advise("add --pin-fd N, or pass the credential kmsfs.pin"))
+        .advise(format!("add {option} N, or pass the credential kmsfs.pin")))
 }
 
 /// What to do about a key file that is not there.
@@ -141,25 +165,18 @@ pub(super) enum MissingKeyFile {
     Refuse,
 }
 
-/// The secret for a further slot or an exported copy.
-pub(super) fn new_secret(args: &NewSecret, what: &str, output: Output) -> Result<Unlock, CliError> {
+/// Where the secret for a slot comes from.
+pub(super) fn new_secret(args: &NewSecret, what: &str) -> Result<Source, CliError> {
     if let (Some(module), Some(token)) = (&args.new_pkcs11_module, &args.new_token) {
-        let place = TokenPlace::new(module, token);
-        let pin = pin(&place, args.new_pin_fd)?;
-        return Ok(Unlock::Token(place, pin));
+        return Ok(Source::Token(TokenPlace::new(module, token), args.new_pin_fd));
     }
-    let source = match (&args.new_key_file, args.new_passphrase_fd) {
-        (Some(path), _) => Source::KeyFile(path.clone()),
-        (None, Some(descriptor)) => Source::Descriptor(descriptor),
-        (None, None) if prompt::has_terminal() => {
-            return Ok(Unlock::Passphrase(prompt::new_passphrase(what)?));
-        }
-        (None, None) => {
-            return Err(CliError::new(Exit::NoSecret, format!("no new secret for {what}"))
-                .advise("add --new-key-file FILE, --new-passphrase-fd N or --new-token LABEL"));
-        }
-    };
-    source.take_new(MissingKeyFile::Make, output)
+    match (&args.new_key_file, args.new_passphrase_fd) {
+        (Some(path), _) => Ok(Source::KeyFile(path.clone())),
+        (None, Some(descriptor)) => Ok(Source::Descriptor(descriptor)),
+        (None, None) if prompt::has_terminal() => Ok(Source::Prompt),
+        (None, None) => Err(CliError::new(Exit::NoSecret, format!("no new secret for {what}"))
+            .advise("add --new-key-file FILE, --new-passphrase-fd N or --new-token LABEL")),
+    }
 }
 
 /// Reads a passphrase from an open file descriptor, up to the first newline.
@@ -188,14 +205,14 @@ fn read_line(from: &mut impl Read, into: &mut Passphrase) -> io::Result<()> {
     Ok(())
 }
 
-fn existing_key_file(path: &Path) -> Result<Unlock, CliError> {
+fn existing_key_file(path: &Path, advice: &str) -> Result<Unlock, CliError> {
     match File::open(path) {
         Ok(_) => Ok(Unlock::KeyFile(path.to_owned())),
         Err(error) => {
             let text = format!("cannot read the key file {}", path.display());
             let mut failure = CliError::io(text, &error);
             failure.exit = Exit::NoSecret;
-            Err(failure.advise("kmsfs mount --create makes a key file along with a new keystore"))
+            Err(failure.advise(advice))
         }
     }
 }
@@ -209,6 +226,8 @@ fn empty_passphrase(descriptor: u32) -> CliError {
 }
 
 const LONGEST: usize = 4096;
+const OTHER_SECRET: &str =
+    "only a secret of the keystore opens it: its key file, or that of another slot";
 
 #[cfg(test)]
 mod tests {

@@ -158,7 +158,9 @@ fn a_vault_of_another_keystore_is_not_opened() {
     let machine = Machine::with_vault();
     fs::remove_dir_all(machine.path("data/kmsfs")).unwrap();
     machine.ok(&keyed(&["keystore", "init"]));
-    machine.fails(&keyed(&["fsck", "vault"]), 13, "name the keystore that has it");
+    machine.fails(&keyed(&["fsck", "vault"]), 12, "name the keystore that has it");
+    machine.fails(&keyed(&["cat", "vault", "file"]), 12, "is not in this keystore");
+    machine.fails(&keyed(&["rewrap", "vault"]), 12, "is not in this keystore");
 }
 
 #[test]
@@ -270,7 +272,7 @@ fn a_directory_with_files_is_not_made_into_a_vault() {
 #[test]
 fn a_vault_is_not_made_twice() {
     let machine = Machine::with_vault();
-    machine.fails(&keyed(&["init", "vault"]), 7, "vault");
+    machine.fails(&keyed(&["init", "vault"]), 14, "vault");
 }
 
 #[test]
@@ -287,6 +289,42 @@ fn errors_are_json_when_asked_for() {
     let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(error["error"]["code"], 18);
     assert!(output.stdout.is_empty());
+}
+
+/// A program that reads JSON got the text of the argument parser.
+#[test]
+fn regression_a_wrong_command_line_is_json_when_asked_for() {
+    let machine = Machine::new();
+    for words in [&["--json", "mount", "only-one"][..], &["key", "rotate", "--json"], &["--json"]] {
+        let output = machine.run(words);
+        let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!((output.status.code(), &error["error"]["code"]), (Some(2), &2.into()));
+        assert!(!error["error"]["message"].as_str().unwrap().contains('\n'), "{error}");
+    }
+}
+
+/// It failed at the rotations, which only symmetric keys have.
+#[test]
+fn regression_every_kind_of_key_is_described() {
+    let machine = Machine::with_vault();
+    for (spec, usage) in [("HMAC_256", "GENERATE_VERIFY_MAC"), ("ECC_NIST_P256", "SIGN_VERIFY")] {
+        let words = ["kms", "create-key", "--key-spec", spec, "--key-usage", usage];
+        let made = machine.json(&keyed(&words));
+        let id = made["KeyMetadata"]["KeyId"].as_str().unwrap();
+        let text = machine.ok(&keyed(&["key", "describe", id]));
+        assert!(text.contains(spec) && text.contains(usage), "{text}");
+        assert_eq!(machine.json(&keyed(&["key", "describe", id]))["KeySpec"], spec);
+    }
+}
+
+#[test]
+fn a_multi_region_key_is_shown_with_its_role() {
+    let machine = Machine::with_vault();
+    let words = ["key", "create", "--multi-region", "--alias", "alias/many"];
+    machine.ok(&keyed(&words));
+    assert!(machine.ok(&keyed(&["key", "list"])).contains("primary"));
+    let text = machine.ok(&keyed(&["key", "describe", "alias/many"]));
+    assert!(text.contains("primary; primary in local, replicas in none"), "{text}");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::machine::{Machine, keyed, mode};
 
 /// A machine with a vault that is mounted at `m`.
@@ -170,6 +172,88 @@ fn a_directory_gets_its_own_key_and_losing_it_costs_only_that() {
     within(Duration::from_secs(2), || fs::read(&secret).is_ok_and(|text| text == b"gold"));
     let warning = keyed(&["key", "schedule-deletion", "alias/finance"]);
     machine.fails(&warning, 14, "1 file and 1 directory would be lost");
+}
+
+/// `rewrap --to` without `--key` did nothing, and said that it was complete.
+#[test]
+fn regression_a_rewrap_moves_everything_to_the_key_that_is_named() {
+    let machine = mounted();
+    fs::create_dir(machine.path("m/finance")).unwrap();
+    machine.ok(&keyed(&["key", "create", "--alias", "alias/finance"]));
+    machine.ok(&["policy", "set", "m/finance", "--key", "alias/finance"]);
+    fs::write(machine.path("m/file"), "open").unwrap();
+    fs::write(machine.path("m/finance/secret"), "gold").unwrap();
+    let made = machine.json(&keyed(&["key", "create", "--alias", "alias/new"]));
+    let report = machine.json(&["rewrap", "m", "--to", "alias/new"]);
+    let did = json!([report["complete"], report["rewrapped"], report["directories"]]);
+    assert_eq!(did, json!([true, 2, 2]));
+    for dir in ["m", "m/finance"] {
+        let policy = machine.json(&["policy", "show", dir]);
+        assert_eq!((&policy["key"], &policy["previous"]), (&made["KeyId"], &json!([])));
+    }
+    for old in ["alias/kmsfs/default", "alias/finance"] {
+        machine.ok(&keyed(&["key", "disable", old]));
+    }
+    machine.ok(&["umount", "m"]);
+    for (file, text) in [("file", "open"), ("finance/secret", "gold")] {
+        assert_eq!(machine.ok(&keyed(&["cat", "vault", file])), text);
+    }
+}
+
+/// Every directory was switched to a key under which nothing could be wrapped then.
+#[test]
+fn regression_a_key_that_cannot_be_used_is_refused_before_anything_changes() {
+    let machine = mounted();
+    fs::create_dir(machine.path("m/finance")).unwrap();
+    let made = machine.json(&keyed(&["key", "create", "--alias", "alias/new"]));
+    let id = made["KeyId"].as_str().unwrap();
+    let before = machine.json(&["policy", "show", "m/finance"]);
+    machine.ok(&keyed(&["key", "disable", "alias/new"]));
+    let old = "alias/kmsfs/default";
+    machine.fails(&["rewrap", "m", "--key", old, "--to", "alias/new"], 13, id);
+    machine.ok(&keyed(&["key", "schedule-deletion", "alias/new", "--yes"]));
+    machine.fails(&["rewrap", "m", "--to", "alias/new"], 13, id);
+    machine.fails(&["policy", "set", "m/finance", "--key", "alias/new"], 13, id);
+    machine.fails(&["policy", "set", "m/finance", "--key", "alias/new"], 13, "m/finance");
+    assert_eq!(machine.json(&["policy", "show", "m/finance"]), before);
+    fs::write(machine.path("m/finance/file"), "still writable").unwrap();
+}
+
+/// A script's lock was held for as long as the mount that it had made.
+#[test]
+fn regression_a_mount_lets_go_of_the_files_of_its_caller() {
+    let machine = Machine::new();
+    let program = env!("CARGO_BIN_EXE_kmsfs");
+    let words = ["-c", "exec 9> lock && flock 9 && \"$0\" \"$@\"", program];
+    let mount = keyed(&["mount", "--create", "vault", "m"]);
+    let mut command = machine.command_of(Path::new("sh"), &words);
+    assert!(command.args(mount).status().unwrap().success());
+    let lock = fs::File::open(machine.path("lock")).unwrap();
+    let alone = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::flock(&lock, alone).unwrap();
+    assert!(is_mounted(&machine.path("m")));
+}
+
+/// Vaults on other hosts were ruined without a word.
+#[test]
+fn regression_material_that_other_hosts_may_need_is_not_retired_by_yes_alone() {
+    let machine = Machine::with_vault();
+    machine.ok(&keyed(&["access-key", "create", "--user", "ci"]));
+    let words = ["access-key", "create", "--user", "host2", "--for-volumes"];
+    let made = machine.json(&keyed(&words));
+    let id = made["AccessKey"]["AccessKeyId"].as_str().unwrap();
+    let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    machine.ok(&retire);
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    machine.ok(&keyed(&["rewrap", "vault"]));
+    machine.fails(&retire, 14, id);
+    machine.fails(&retire, 14, "--other-hosts-checked");
+    let deletion = ["key", "schedule-deletion", "alias/kmsfs/default"];
+    machine.fails(&keyed(&deletion), 14, "user:host2");
+    let checked: Vec<&str> = [&retire[..], &["--other-hosts-checked"]].concat();
+    let retired = machine.json(&checked);
+    assert_eq!(retired["AccessKeysForVolumes"], json!([id]));
+    assert_eq!(retired["Retired"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod access;
 mod audit;
 mod bad_input;
 mod kms;
+mod leftovers;
 mod live;
 mod machine;
 #[path = "../softhsm/mod.rs"]
