@@ -82,7 +82,7 @@ fn regression_a_vault_that_failed_is_not_left_as_a_directory() {
     let machine = Machine::with_vault();
     let server = Server::start(&machine, "kms.sock");
     let url = format!("unix:{}", machine.path("kms.sock").display());
-    machine.fails(&["init", "v2", "--kms", &url], 1, "--for-volumes");
+    machine.fails(&["init", "v2", "--kms", &url], 13, "--for-volumes");
     assert!(!machine.path("v2").exists());
     drop(server);
 }
