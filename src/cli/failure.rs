@@ -60,6 +60,7 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::RowSetTampered
         | E::AuditUnwritable(_)
         | E::Database { .. } => Exit::KeystoreUnusable,
+        E::NoRoom { .. } => Exit::NoSpace,
         E::WrongUnlock { .. } => Exit::WrongSecret,
         E::Token(error) => token_exit(error),
         E::Access(error) => access_exit(error),
@@ -186,10 +187,6 @@ pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
              material it has retired",
         ),
         VolumeError::Tampered(_) => failure.advise("'kmsfs fsck' lists everything that is damaged"),
-        VolumeError::CrossPolicy => failure.advise(
-            "files of too many former keys are in its directories: 'kmsfs rewrap VAULT' without \
-             --to brings each under its directory's key first",
-        ),
         VolumeError::InUse(_) => failure.advise("'kmsfs status' shows mounts, 'kmsfs umount' ends one"),
         _ => failure,
     }

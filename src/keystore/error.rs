@@ -151,6 +151,13 @@ pub enum KeystoreError {
         /// SQLite's words.
         detail: String,
     },
+    /// The filesystem is full or read-only.
+    NoRoom {
+        /// The keystore.
+        path: PathBuf,
+        /// SQLite's words, and what to do.
+        detail: String,
+    },
     /// An operation could not be written to the audit log, which is required. The reason is given.
     AuditUnwritable(String),
     /// Records of the audit log that should be removed are not as they were written.
@@ -294,6 +301,7 @@ impl KeystoreError {
             | Self::Export { .. }
             | Self::Io { .. }
             | Self::Database { .. }
+            | Self::NoRoom { .. }
             | Self::AuditUnwritable(_)
             | Self::AuditDamaged { .. }
             | Self::Crypto(_)
@@ -426,7 +434,7 @@ impl KeystoreError {
             Self::Io { path, doing, source } => {
                 write!(f, "cannot {doing} '{}': {source}", path.display())
             }
-            Self::Database { path, detail } => {
+            Self::Database { path, detail } | Self::NoRoom { path, detail } => {
                 write!(f, "keystore '{}': {detail}", path.display())
             }
             Self::AuditUnwritable(reason) => write!(f, "the audit log cannot be written: {reason}"),

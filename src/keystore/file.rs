@@ -49,6 +49,7 @@ impl Draft {
         let path = self.target.clone();
         match error {
             KeystoreError::Database { detail, .. } => KeystoreError::Database { path, detail },
+            KeystoreError::NoRoom { detail, .. } => KeystoreError::NoRoom { path, detail },
             KeystoreError::Io { doing, source, .. } => KeystoreError::Io { path, doing, source },
             other => other,
         }

@@ -4,14 +4,12 @@
 //! what is deleted is overwritten. Several processes may have the file open; a writer waits for the
 //! others for [`BUSY_TIMEOUT`].
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use rustix::fs::{StatVfsMountFlags, statvfs};
-use rustix::io::Errno;
 
 use crate::keystore::error::KeystoreError;
 use crate::keystore::unlock::parent;
@@ -224,8 +222,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 /// What SQLite's failure at the file at `path` means.
 pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> KeystoreError {
     let path = path.to_owned();
-    if let Some(source) = no_room(&path, error) {
-        return KeystoreError::Io { path, doing: "write the keystore", source };
+    if let Some(advice) = no_room(&path, error) {
+        return KeystoreError::NoRoom { path, detail: format!("{error}: {advice}") };
     }
     let advice = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -235,7 +233,6 @@ pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> KeystoreError {
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             ": check that it and its directory can be written"
         }
-        // On a full disk the WAL's index cannot be made, which SQLite calls so too.
         Some(ErrorCode::SystemIoFailure) => ": make room if the disk is full, else check the disk",
         Some(ErrorCode::DatabaseCorrupt) => ": restore it from a backup",
         _ => "",
@@ -243,19 +240,23 @@ pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> KeystoreError {
     KeystoreError::Database { path, detail: format!("{error}{advice}") }
 }
 
-/// SQLite has one word for many failures: the filesystem tells whether it is full or read-only.
-fn no_room(path: &Path, error: &rusqlite::Error) -> Option<io::Error> {
+/// What to do if the filesystem is full or read-only. SQLite has one word for many failures (on a
+/// full disk the WAL's index cannot be made): the filesystem itself tells.
+fn no_room(path: &Path, error: &rusqlite::Error) -> Option<&'static str> {
     let code = error.sqlite_error_code()?;
     let refused =
         matches!(code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly);
     let place = if refused { statvfs(parent(path)).ok() } else { None };
-    let errno = match (code, place) {
-        (ErrorCode::DiskFull, _) => Errno::NOSPC,
-        (_, Some(place)) if place.f_flag.contains(StatVfsMountFlags::RDONLY) => Errno::ROFS,
-        (ErrorCode::SystemIoFailure, Some(place)) if place.f_bavail == 0 => Errno::NOSPC,
-        _ => return None,
-    };
-    Some(errno.into())
+    match (code, place) {
+        (ErrorCode::DiskFull, _) => Some("nothing was changed, make room and try again"),
+        (_, Some(place)) if place.f_flag.contains(StatVfsMountFlags::RDONLY) => {
+            Some("its filesystem is read-only, remount it writable")
+        }
+        (ErrorCode::SystemIoFailure, Some(place)) if place.f_bavail == 0 => {
+            Some("its filesystem is full, make room and try again")
+        }
+        _ => None,
+    }
 }
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -272,9 +273,10 @@ mod tests {
     fn regression_a_full_disk_is_told_as_one() {
         let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
         let full = rusqlite::Error::SqliteFailure(full, None);
-        let KeystoreError::Io { source, .. } = fault(Path::new("keystore.db"), &full) else {
-            panic!("another failure");
-        };
-        assert_eq!(source.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+        let failure = fault(Path::new("keystore.db"), &full);
+        assert!(matches!(failure, KeystoreError::NoRoom { .. }), "{failure}");
+        assert!(
+            failure.to_string().contains("keystore.db': ") && failure.to_string().contains("room")
+        );
     }
 }
