@@ -234,7 +234,7 @@ fn an_export_of_chosen_records_is_known_to_be_one() {
 fn pruned_records_are_gone_and_the_rest_is_still_whole() {
     let f = Fixture::new();
     let at = |days| f.keystore.acting_for(Caller { at: Some(day(days)), ..Caller::owner() });
-    let key = at(0).create_key(CreateKey::default(), day(0)).unwrap().key_id;
+    let key = at(0).create_key(Default::default(), day(0)).unwrap().key_id;
     for days in 0..10 {
         at(days).describe_key(&by_id(key)).unwrap();
     }
