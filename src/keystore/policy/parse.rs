@@ -7,6 +7,7 @@ use super::pattern::{Pattern, Syntax};
 use super::principal::{Named, Principals};
 use super::{Effect, Kind, MAX_POLICY, Matching, Policy, Statement};
 use crate::keystore::action::Action;
+use crate::keystore::caller::ACCOUNT;
 
 /// Reads a document of the given kind.
 pub(super) fn policy(text: &str, kind: Kind) -> Result<Policy, PolicyError> {
@@ -118,10 +119,8 @@ impl Language {
             if text.trim_matches('*').is_empty() && !text.is_empty() {
                 return Ok(Pattern::glob("*"));
             }
-            if !text.starts_with("arn:") {
-                return Err(unknown());
-            }
-            Pattern::parse(&any_region(&text), syntax).map_err(|_| unknown())
+            let here = any_region(&text).ok_or_else(unknown)?;
+            Pattern::parse(&here, syntax).map_err(|_| unknown())
         };
         let patterns = texts(value, name)?.into_iter().map(pattern).collect::<Result<_, _>>()?;
         Ok(matching(patterns, negated))
@@ -143,15 +142,19 @@ impl Language {
     }
 }
 
-/// Keystores have no regions: whatever region a policy's ARN names, this keystore is meant.
-fn any_region(text: &str) -> String {
+/// Keystores have no regions: whatever region a policy's ARN names, or leaves to a wildcard, this
+/// keystore is meant. `None` for what can be no resource of it: as part of a Deny, such a text would
+/// deny nothing.
+fn any_region(text: &str) -> Option<String> {
     let mut parts: Vec<&str> = text.splitn(6, ':').collect();
-    if let [_, _, "kms", region, _, _] = parts.as_mut_slice()
-        && !region.contains(['*', '?', '$'])
-    {
-        *region = "local";
+    let ["arn", partition, service, region, account, _] = parts.as_mut_slice() else { return None };
+    let fits = |part: &str, ours| part.contains('$') || Pattern::glob(part).matches(ours);
+    let ours = fits(partition, "aws") && fits(service, "kms") && fits(account, ACCOUNT);
+    if !ours || region.contains('$') {
+        return None;
     }
-    parts.join(":")
+    *region = "local";
+    Some(parts.join(":"))
 }
 
 fn effect(value: Option<Json>) -> Result<Effect, Fault> {

@@ -131,6 +131,41 @@ fn resources_match_the_key_in_any_region() {
     }
 }
 
+/// A wildcard kept the Region from being taken for this keystore's, and a Deny denied nothing.
+#[test]
+fn regression_an_arn_that_is_accepted_can_name_a_key() {
+    let deny = |resource: &str| {
+        let text = format!(
+            r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Deny","Principal":"*",
+                "Action":"kms:*","Resource":"{resource}"}}}}"#
+        );
+        Policy::parse(&text, Kind::Key)
+    };
+    let facts: Facts<'_> = &[("kms:CallerAccount", &["000000000000"])];
+    for resource in [
+        "arn:aws:kms:eu-*:000000000000:key/*",
+        "arn:aws:kms:??-west-1:000000000000:key/*",
+        "arn:aws:kms::000000000000:key/*",
+        "arn:aws:k*:eu-west-1:*:key/*",
+        "arn:*:*:eu-west-1:0000*:*",
+        "arn:aws:kms:eu-west-1:${kms:CallerAccount}:key/*",
+    ] {
+        let said = ask(&deny(resource).unwrap(), ALICE, "kms:Decrypt", facts);
+        assert_eq!(said, Verdict::Deny(None), "{resource}");
+    }
+    for resource in [
+        "arn:aws:kms:${aws:username}:000000000000:key/*",
+        "arn:aws:kms:eu-$:000000000000:key/*",
+        "arn:aws:kms:eu-west-1:111122223333:key/*",
+        "arn:aws-cn:kms:cn-north-1:000000000000:key/*",
+        "arn:aws:s3:::bucket",
+        "arn:aws:kms:eu-*",
+    ] {
+        let refused = deny(resource).unwrap_err().to_string();
+        assert!(refused.starts_with("policy statement 1, Resource: "), "{resource}: {refused}");
+    }
+}
+
 #[test]
 fn an_explicit_deny_wins_wherever_it_stands() {
     let allow = r#"{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}"#;
