@@ -13,7 +13,7 @@ use super::caller::group_arn;
 use super::error::{KeystoreError, Quota};
 use super::grant::{self, Constraints, GrantRecord, GrantRequest};
 use super::id::{GrantId, KeyRef, text};
-use super::key::{KeyRecord, Operation};
+use super::key::{KeyRecord, Operation, permit};
 use super::operate::{Touched, named};
 use super::policy::{Asker, Fact, Named, ROOT_ARN};
 use super::record::{Reader, Stored, Writer, tampered};
@@ -104,17 +104,9 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<CreatedGrant, KeystoreError> {
         let record = request.record(now.into())?;
-        let asked = record.asked();
-        let operation = Operation::Crypto;
-        let made =
-            self.edit_asking(Action::CreateGrant, key, operation, asked, |writer, key, about| {
-                check_operations(&record, about)?;
-                let id = match same_grant(writer, key, &record)? {
-                    Some(id) => id,
-                    None => insert(writer, key, &record)?,
-                };
-                Ok(CreatedGrant { id, key, token: grant::token(writer.root(), id)? })
-            })?;
+        let made = self.operate(Action::CreateGrant, None, |touched| {
+            self.write(|writer| self.make_grant(writer, key, &record, touched))
+        })?;
         log::info!("grant {} on key {} for {}", made.id, made.key, record.grantee);
         Ok(made)
     }
@@ -195,6 +187,30 @@ impl Keystore {
             }
             Ok(ended.len())
         })
+    }
+
+    /// Everything that may refuse the request comes before a dry run is told that it would succeed.
+    fn make_grant(
+        &self,
+        writer: &mut Writer<'_>,
+        key: &KeyRef,
+        record: &GrantRecord,
+        touched: &mut Touched,
+    ) -> Result<CreatedGrant, KeystoreError> {
+        let asked = record.asked().naming(key);
+        let key = named(writer, key)?;
+        touched.key = Some(key);
+        let about = KeyRecord::find(writer, key)?;
+        access::authorise(writer, &self.caller, Action::CreateGrant, Some((key, &about)), asked)?;
+        permit(Operation::Crypto, key, about.state)?;
+        check_operations(record, &about)?;
+        let same = same_grant(writer, key, record)?;
+        if same.is_none() {
+            check_room(writer, key)?;
+        }
+        self.stop_if_dry()?;
+        let id = same.map_or_else(|| insert(writer, key, record), Ok)?;
+        Ok(CreatedGrant { id, key, token: grant::token(writer.root(), id)? })
     }
 
     fn retire(
@@ -360,15 +376,20 @@ fn same_grant(
         .transpose()
 }
 
+/// Errors: `LimitExceeded` if the key has as many grants as it may have.
+fn check_room(reader: &Reader<'_>, key: KeyId) -> Result<(), KeystoreError> {
+    let quota = Quota::GrantsPerKey;
+    if reader.rows().count_of_key(Table::Grant, key)? >= quota.limit() {
+        return Err(KeystoreError::LimitExceeded(quota));
+    }
+    Ok(())
+}
+
 fn insert(
     writer: &mut Writer<'_>,
     key: KeyId,
     record: &GrantRecord,
 ) -> Result<GrantId, KeystoreError> {
-    let quota = Quota::GrantsPerKey;
-    if writer.rows().count_of_key(Table::Grant, key)? >= quota.limit() {
-        return Err(KeystoreError::LimitExceeded(quota));
-    }
     let (mut id, halves) = ([0; 32], [random::id16()?, random::id16()?]);
     id.copy_from_slice(halves.as_flattened());
     writer.put(&id, Some(key), record)?;

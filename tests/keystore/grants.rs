@@ -249,3 +249,15 @@ fn constraints_need_a_key_with_an_encryption_context() {
     assert_eq!(verdict(f.keystore.create_grant(&key, &bound, day(0))), "ValidationException");
     assert_eq!(verdict(f.keystore.create_grant(&key, &grant, day(0))), "ok");
 }
+
+/// A dry run was told that it would succeed before anybody had looked at the operations.
+#[test]
+fn regression_a_dry_run_of_a_grant_fails_as_the_grant_would() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    let dry = f.keystore.acting_for(Caller { dry_run: true, ..Caller::owner() });
+    let tried = |operation| verdict(dry.create_grant(&key, &to_alice(&[operation]), day(0)));
+    assert_eq!(tried(GrantOperation::Sign), "ValidationException");
+    assert_eq!(tried(GrantOperation::Encrypt), "DryRunOperationException");
+    assert_eq!(listed(&f.keystore, &key), []);
+}
