@@ -32,7 +32,7 @@ pub(super) struct Gate {
     handles: Mutex<HashMap<u64, Weak<Admission>>>,
     next_handle: AtomicU64,
     reviewed: Mutex<Reviewed>,
-    refusals: Mutex<HashMap<(u32, About), Instant>>,
+    refusals: Mutex<HashMap<(u32, Action, About), Instant>>,
 }
 
 /// The counts at the last review.
@@ -233,7 +233,7 @@ impl Gate {
             // A file that is about to be made is written down when it has an id.
             None if about.file.is_none() => Ok(()),
             None => keystore.record_open(&open),
-            Some(_) if self.was_refused_a_moment_ago(user, about) => Ok(()),
+            Some(_) if self.was_refused_a_moment_ago(user, action, about) => Ok(()),
             Some(words) => {
                 let why = KeystoreError::AccessDenied(words.to_string());
                 keystore.record_refused_open(&open, &why)
@@ -243,17 +243,17 @@ impl Gate {
     }
 
     /// A loop of refused opens must not fill the log.
-    fn was_refused_a_moment_ago(&self, user: &User, about: About) -> bool {
+    fn was_refused_a_moment_ago(&self, user: &User, action: Action, about: About) -> bool {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         if refusals.len() >= MOST_REFUSALS {
             refusals.retain(|_, at| at.elapsed() < REFUSED_AGAIN);
         }
         let now = Instant::now();
-        let before = refusals.get(&(user.uid(), about));
+        let before = refusals.get(&(user.uid(), action, about));
         if before.is_some_and(|at| now.duration_since(*at) < REFUSED_AGAIN) {
             return true;
         }
-        refusals.insert((user.uid(), about), now);
+        refusals.insert((user.uid(), action, about), now);
         false
     }
 
