@@ -315,16 +315,13 @@ impl Filesystem for Adapter {
     ) {
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let origin = if cached { Origin::PageCache } else { Origin::Caller };
-        let open = if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            self.stripped(fh)
-        } else {
-            self.known(fh)
-        };
         // Pages that were written through a mapping while that was allowed are not lost.
-        let open = open.and_then(|open| match origin {
-            Origin::Caller => open.check().map(|()| open),
-            Origin::PageCache => Ok(open),
-        });
+        let open = match origin {
+            Origin::Caller => self.file(fh),
+            Origin::PageCache => self.known(fh),
+        };
+        let strips = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let open = open.and_then(|open| if strips { self.stripped(fh) } else { Ok(open) });
         match open.and_then(|open| open.file.write(offset, data, origin)) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(&error)),

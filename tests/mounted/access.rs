@@ -25,10 +25,12 @@ fn a_user_without_a_permission_gets_no_file_open_and_the_audit_says_so() {
     let Some(vault) = vault("denied") else { return };
     let mount = shared(&vault);
     write(&mount, "secret plans", "contents");
+    write(&mount, "empty", "");
     allow(&vault, DEFAULT, &[0, ANN]);
     wait_until("Bob is refused", || run(BOB, &mount, "cat 'secret plans'").is_err());
     for script in [
         "cat 'secret plans'",
+        "cat empty",
         "echo more >> 'secret plans'",
         "truncate -s 3 'secret plans'",
         "sh 'secret plans'",
@@ -71,17 +73,35 @@ fn a_revoked_grant_is_felt_on_open_handles() {
     write(&mount, "file", &"long".repeat(1000));
     allow(&vault, DEFAULT, &[0, ANN]);
     let grant = grant(&vault, BOB, None);
-    let mut bob = Reader::open(BOB, &mount.path("file"));
-    let mut ann = Reader::open(ANN, &mount.path("file"));
-    assert_eq!((bob.read(), ann.read()), (Ok(()), Ok(())));
+    let mut bob = Holder::read(BOB, &mount.path("file"));
+    let mut ann = Holder::read(ANN, &mount.path("file"));
+    assert_eq!((bob.acts(), ann.acts()), (Ok(()), Ok(())));
     vault.kmsfs(["grant", "revoke", DEFAULT, &grant]);
-    wait_until("the open handle is refused", || bob.read() == Err(libc::EACCES));
+    wait_until("the open handle is refused", || bob.acts() == Err(libc::EACCES));
     assert!(run(BOB, &mount, "cat file").is_err());
     let again = self::grant(&vault, BOB, None);
-    wait_until("the same handle works again", || bob.read() == Ok(()));
+    wait_until("the same handle works again", || bob.acts() == Ok(()));
     vault.kmsfs(["grant", "revoke", DEFAULT, &again]);
-    wait_until("and is refused again", || bob.read() == Err(libc::EACCES));
-    assert_eq!(ann.read(), Ok(()), "somebody else's handle goes on");
+    wait_until("and is refused again", || bob.acts() == Err(libc::EACCES));
+    assert_eq!(ann.acts(), Ok(()), "somebody else's handle goes on");
+}
+
+/// The bits went before anybody had asked whether the write is allowed.
+#[test]
+fn regression_a_refused_write_leaves_the_setuid_bit() {
+    let Some(vault) = vault("setuid") else { return };
+    let mount = shared(&vault);
+    write(&mount, "tool", "contents");
+    allow(&vault, DEFAULT, &[0]);
+    let grant = grant(&vault, BOB, None);
+    let mut bob = Holder::append(BOB, &mount.path("tool"));
+    assert_eq!(bob.acts(), Ok(()));
+    vault.kmsfs(["grant", "revoke", DEFAULT, &grant]);
+    wait_until("the open handle is refused", || bob.acts() == Err(libc::EACCES));
+    fs::set_permissions(mount.path("tool"), fs::Permissions::from_mode(0o4777)).unwrap();
+    assert_eq!(bob.acts(), Err(libc::EACCES));
+    let mode = fs::metadata(mount.path("tool")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o4777);
 }
 
 #[test]
@@ -95,9 +115,9 @@ fn a_grant_that_expires_ends_by_itself() {
     let end = String::from_utf8(end.output().unwrap().stdout).unwrap();
     grant(&vault, BOB, Some(end.trim()));
     let start = Instant::now();
-    let mut bob = Reader::open(BOB, &mount.path("file"));
-    assert_eq!(bob.read(), Ok(()));
-    while bob.read() == Ok(()) {
+    let mut bob = Holder::read(BOB, &mount.path("file"));
+    assert_eq!(bob.acts(), Ok(()));
+    while bob.acts() == Ok(()) {
         assert!(start.elapsed() < Duration::from_secs(4) + FELT, "it never ended");
         thread::sleep(Duration::from_millis(50));
     }
@@ -117,9 +137,12 @@ fn a_move_to_another_key_gets_nobody_around_the_policy() {
     write(&mount, "file", "contents");
     allow(&vault, DEFAULT, &[0, ANN]);
     wait_until("Bob is refused", || run(BOB, &mount, "cat file").is_err());
-    for script in ["mv -T file open/mine", "ln file open/mine"] {
+    for (script, why) in [
+        ("mv -T file open/mine", "Permission denied"),
+        ("ln file open/mine", "Invalid cross-device link"),
+    ] {
         let refused = run(BOB, &mount, script).unwrap_err();
-        assert!(refused.contains("Permission denied"), "{script}: {refused}");
+        assert!(refused.contains(why), "{script}: {refused}");
     }
     run(ANN, &mount, "mv file open/file").unwrap();
     assert_eq!(run(BOB, &mount, "cat open/file").unwrap(), "contents");
@@ -244,22 +267,31 @@ fn setpriv(uid: u32, groups: &[&str], mount: &Mount<'_>, script: &str) -> Output
         .unwrap()
 }
 
-/// A process of another user that keeps a file open and reads it on demand.
-struct Reader {
+/// A process of another user that keeps a file open and reads or appends a byte on demand.
+struct Holder {
     process: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-impl Reader {
-    fn open(uid: u32, path: &Path) -> Self {
-        let script = r#"exec 3<"$1"
-            while read order; do
-                said=$(dd bs=1 count=1 status=none <&3 2>&1 >/dev/null) && echo ok || echo "$said"
-            done"#;
+impl Holder {
+    fn read(uid: u32, path: &Path) -> Self {
+        Self::start(uid, path, r#"exec 3<"$1"; act() { dd bs=1 count=1 2>&1 >/dev/null <&3; }"#)
+    }
+
+    fn append(uid: u32, path: &Path) -> Self {
+        Self::start(uid, path, r#"exec 3>>"$1"; act() { printf x | dd bs=1 2>&1 >&3; }"#)
+    }
+
+    fn start(uid: u32, path: &Path, act: &str) -> Self {
+        let script = format!(
+            r#"{act}; while read order; do
+                said=$(act) && echo ok || echo "$said" | head -n 1
+            done"#
+        );
         let mut process = Command::new(program("setpriv"))
             .args([format!("--reuid={uid}"), format!("--regid={uid}")])
-            .args(["--clear-groups", "sh", "-c", script, "sh"])
+            .args(["--clear-groups", "sh", "-c", &script, "sh"])
             .arg(path)
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
@@ -271,9 +303,9 @@ impl Reader {
         Self { process, orders, answers }
     }
 
-    /// Reads a byte; the errno if that fails.
-    fn read(&mut self) -> Result<(), i32> {
-        self.orders.write_all(b"read\n").unwrap();
+    /// Reads or appends a byte; the errno if that fails.
+    fn acts(&mut self) -> Result<(), i32> {
+        self.orders.write_all(b"act\n").unwrap();
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
         match line.trim() {
@@ -284,7 +316,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for Holder {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
