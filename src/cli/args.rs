@@ -173,7 +173,8 @@ Exit code 15 if there is an error among the findings.")]
     /// and may be stopped and started again at any time.
     #[command(after_help = "Examples:
   kmsfs key rotate alias/kmsfs/default && kmsfs rewrap ~/private
-  kmsfs rewrap ~/vault --key alias/old --to alias/new
+  kmsfs rewrap ~/vault --key alias/old --to alias/new  what is under one key
+  kmsfs rewrap ~/vault --to alias/new                  everything
   kmsfs rewrap ~/vault --changed-list changed.txt      ciphertext paths, for rsync --files-from")]
     Rewrap(RewrapArgs),
 
@@ -272,7 +273,7 @@ pub(super) struct RewrapArgs {
     /// Only files under this key
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
-    /// Wrap under this key instead of the file's own
+    /// Move to this key: what is under --key, or everything
     #[arg(long, value_name = "KEY")]
     pub to: Option<String>,
     /// Write the ciphertext path of each changed file to FILE
@@ -288,7 +289,7 @@ pub(super) struct RewrapArgs {
 pub(super) enum PolicyCommand {
     /// Give a directory its own key; subdirectories made later inherit it
     ///
-    /// Files that are there already keep their key: `kmsfs rewrap --to` moves them.
+    /// Files that are there already keep their key: `kmsfs rewrap` moves them to their directory's.
     #[command(after_help = "Examples:
   kmsfs policy set ~/private/finance --key alias/finance")]
     Set {

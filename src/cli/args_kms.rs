@@ -109,7 +109,11 @@ fn subcommand(operation: &'static Operation) -> Command {
         .value_name("FILE")
         .help("A request as JSON, '-' for stdin; options change it");
     // The options bring a description of their own, which is not that of the operation.
-    KmsArgs::augment_args(command.arg(input)).about(operation.about).long_about(None)
+    let command = KmsArgs::augment_args(command.arg(input)).about(operation.about).long_about(None);
+    match operation.name {
+        "ScheduleKeyDeletion" => command.after_help(NOT_ASKED),
+        _ => command,
+    }
 }
 
 fn option(member: &'static Member, name: String) -> Arg {
@@ -182,6 +186,8 @@ pub(super) fn kebab(name: &str) -> String {
 }
 
 const INPUT: &str = "cli-input-json";
+const NOT_ASKED: &str = "Neither asks nor counts the files that would be lost: \
+     'kmsfs key schedule-deletion' does.";
 
 #[cfg(test)]
 mod tests {

@@ -21,7 +21,7 @@ pub(super) fn run(command: &PolicyCommand, output: Output) -> Result<Exit, CliEr
             output.result(&value, || {
                 format!(
                     "new files in {} get key {}\n\
-                     files that are there keep theirs: 'kmsfs rewrap --key OLD --to NEW' moves them",
+                     files that are there keep theirs until 'kmsfs rewrap VAULT' moves them",
                     dir.display(),
                     text(&value["key"])
                 )

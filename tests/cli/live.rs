@@ -256,6 +256,22 @@ fn regression_material_that_other_hosts_may_need_is_not_retired_by_yes_alone() {
     assert_eq!(retired["Retired"].as_array().unwrap().len(), 1);
 }
 
+/// A copy from before the re-wrap was told to look for another keystore, or for a disabled key.
+#[test]
+fn regression_a_copy_whose_material_was_retired_says_so() {
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    machine.ok(&["umount", "m"]);
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "vault", "copy"]).current_dir(machine.path("."));
+    assert!(copy.status().unwrap().success());
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    machine.ok(&keyed(&["rewrap", "vault"]));
+    machine.ok(&keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]));
+    assert_eq!(machine.ok(&keyed(&["cat", "vault", "file"])), "hello");
+    machine.fails(&keyed(&["cat", "copy", "file"]), 12, "not the material that is needed");
+}
+
 #[test]
 fn a_read_only_mount_refuses_changes() {
     let machine = mounted();

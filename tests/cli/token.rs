@@ -102,6 +102,33 @@ fn a_wrong_pin_leaves_neither_a_slot_nor_a_key() {
     assert!(!slots.contains("token"), "{slots}");
 }
 
+/// The advice named an option of another command, after a wrong PIN there was none, and a key on a
+/// token could not be described.
+#[test]
+fn regression_a_key_store_says_how_it_gets_its_pin() {
+    let bench = Bench::new();
+    let run = |pin: &str, words: &[&str]| {
+        let output = bench.with_pin(pin, &[&["--key-file", "key"], words].concat());
+        (output.status.code(), texts(&output).1)
+    };
+    let done = (Some(0), String::new());
+    bench.machine.ok(&["--key-file", "key", "keystore", "init", "--create-key-file"]);
+    let module = ["--store-module", MODULE, "--store-token", "safe"];
+    let create = [&["key-store", "create", "safe"][..], &module].concat();
+    let (code, said) = run("", &create);
+    assert!(code == Some(4) && said.contains("--store-pin-fd"), "{said}");
+    let pin = ["--store-pin-fd", "0"];
+    assert_eq!(run("0000", &[&create[..], &pin].concat()), done);
+    let (code, said) = run("", &["key-store", "connect", "safe"]);
+    assert!(code == Some(3) && said.contains("key-store update safe --store-pin-fd"), "{said}");
+    assert_eq!(run("", &["key-store", "disconnect", "safe"]), done);
+    assert_eq!(run(PIN, &[&["key-store", "update", "safe"][..], &pin].concat()), done);
+    assert_eq!(run("", &["key-store", "connect", "safe"]), done);
+    let made = ["key", "create", "--key-store", "safe", "--alias", "alias/there"];
+    assert_eq!(run("", &made), done);
+    assert_eq!(run("", &["key", "describe", "alias/there"]), done);
+}
+
 impl Bench {
     /// What the token holds, as OpenSC sees it.
     fn objects(&self) -> String {
