@@ -5,6 +5,7 @@
 
 use kmsfs::crypto::aead::AeadKey;
 use kmsfs::crypto::bulk::BulkKey;
+use kmsfs::crypto::hpke;
 use kmsfs::crypto::passphrase::{self, Cost};
 use kmsfs::crypto::siv::SivKey;
 use kmsfs::crypto::xaes::{self, XaesKey};
@@ -129,6 +130,38 @@ fn aes_256_siv_agrees_with_wycheproof_failures_included() {
 }
 
 /// Made with OpenSSL's Argon2id.
+#[test]
+fn hpke_agrees_with_its_rfc_and_opens_nothing_else() {
+    let text = include_str!("vectors/hpke.txt");
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+        hex(line.unwrap())
+    };
+    let private = hpke::PrivateKey::from_bytes(&field("private")).unwrap();
+    assert_eq!(private.public().unwrap(), field("public"));
+    let sealed =
+        hpke::Sealed { encapsulated: field("encapsulated"), ciphertext: field("ciphertext") };
+    let (info, aad) = (field("info"), field("aad"));
+    assert_eq!(*private.open(&sealed, &info, &aad).unwrap(), field("plaintext"));
+
+    let own = hpke::seal(&field("public"), &info, &aad, b"message").unwrap();
+    assert_eq!(*private.open(&own, &info, &aad).unwrap(), b"message");
+    assert!(private.open(&own, b"other", &aad).is_err());
+    assert!(private.open(&own, &info, b"other").is_err());
+    let other = hpke::PrivateKey::generate().unwrap();
+    assert!(other.open(&own, &info, &aad).is_err());
+    for at in [0, 1, 132] {
+        let mut changed = own.clone();
+        changed.encapsulated[at] ^= 1;
+        assert!(private.open(&changed, &info, &aad).is_err(), "byte {at}");
+    }
+    let mut changed = own;
+    changed.ciphertext[3] ^= 1;
+    assert!(private.open(&changed, &info, &aad).is_err());
+    assert!(hpke::seal(&[4; 133], &info, &aad, b"").is_err());
+    assert!(hpke::PrivateKey::from_bytes(&[0; 66]).is_err());
+}
+
 #[test]
 fn argon2id_agrees_with_another_implementation() {
     let cost = Cost::new(8192, 3, 4).unwrap();

@@ -51,6 +51,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("getrandom", &["crypto/"]),
     ("hkdf", &["crypto/"]),
     ("hmac", &["crypto/"]),
+    ("hpke", &["crypto/"]),
     ("http_body_util", &["endpoint/", "server/"]),
     ("hyper", &["endpoint/", "server/"]),
     ("hyper_util", &["endpoint/", "server/"]),

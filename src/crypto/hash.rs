@@ -120,7 +120,6 @@ labels! {
     /// The seed of the key that signs what a keystore tells others.
     KeystoreIdentity = "kmsfs/1/keystore/identity",
     /// Seals a KMS key for another keystore.
-    KeystoreTransfer = "kmsfs/1/keystore/transfer",
     /// Seals an exported keystore.
     KeystoreExport = "kmsfs/1/keystore/export",
     /// Seals the records of a keystore's audit log.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::payload::Payload;
 use super::seal::{Transfer, TransferKey, TransferKind, fingerprint, identity};
 use super::{DEFAULT_REGION, Holder, Regions, ReplicaError};
-use crate::crypto::asym::{KeyKind, PrivateKey};
+use crate::crypto::hpke::PrivateKey;
 use crate::crypto::random;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::Keystore;
@@ -83,7 +83,7 @@ impl Keystore {
                     writer.delete(Table::TransferKey, &old.id)?;
                 }
             }
-            let sealed = writer.root().seal_row(&private_place(id), &private.to_pkcs8()?)?;
+            let sealed = writer.root().seal_row(&private_place(id), private.expose())?;
             let record = TransferRecord { created: now, private: sealed };
             writer.put(id.as_bytes(), None, &record)
         })?;
@@ -93,7 +93,7 @@ impl Keystore {
     /// A transfer key that is not stored.
     pub(super) fn draft_transfer_key(&self) -> Result<Draft, KeystoreError> {
         let id = MaterialId::from_bytes(random::id16()?);
-        let private = PrivateKey::generate(KeyKind::P384)?;
+        let private = PrivateKey::generate()?;
         let public = TransferKey::sign(id, self.region()?, &private, &self.signing_key())?;
         Ok(Draft { public, private })
     }
@@ -213,7 +213,7 @@ fn take_private(
     let record = record.ok_or(ReplicaError::NotExpected)?;
     writer.delete(Table::TransferKey, id.as_bytes())?;
     let opened = writer.root().open_row(&private_place(id), &record.private)?;
-    Ok(PrivateKey::from_pkcs8(KeyKind::P384, &opened)?)
+    Ok(PrivateKey::from_bytes(&opened)?)
 }
 
 /// Errors: `Replica(Stranger)`.

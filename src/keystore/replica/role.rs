@@ -133,7 +133,7 @@ fn signed(key: KeyId, term: usize, from: &Holder, to: &Holder) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::crypto::Secret;
-    use crate::crypto::asym::{KeyKind, PrivateKey};
+    use crate::crypto::hpke::PrivateKey;
     use crate::id::MaterialId;
 
     const KEY: KeyId = KeyId::from_bytes([1; 16]);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn transfer(kind: TransferKind, from: &str, seed: u8, to: &str) -> Transfer {
-        let private = PrivateKey::generate(KeyKind::P384).unwrap();
+        let private = PrivateKey::generate().unwrap();
         let id = MaterialId::from_bytes([3; 16]);
         let to = TransferKey::sign(id, to.to_owned(), &private, &signing(9)).unwrap();
         Transfer::seal(kind, KEY, from.to_owned(), &to, b"", &signing(seed)).unwrap()

@@ -1,9 +1,8 @@
 //! Transfers as bytes: sealed for one keystore, once, and signed by another.
 //!
-//! The destination makes a P-384 key pair for each transfer and signs the public half. The source
-//! agrees with it by an ephemeral key (ECDH), derives a key by HKDF-SHA-256, seals by XAES-256-GCM,
-//! and signs what it made with Ed25519. Everything that says what the transfer is (from where, to
-//! where, which key, what for, whose keys) is authenticated by both the seal and the signature.
+//! The destination makes a key pair for each transfer and signs the public half. The source seals by
+//! HPKE and signs what it made with Ed25519. Everything that says what the transfer is (from where,
+//! to where, which key, what for, whose keys) is authenticated by both the seal and the signature.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,10 +11,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::ReplicaError;
-use crate::crypto::asym::{KeyKind, PrivateKey};
 use crate::crypto::ed25519::{PublicKey, SigningKey};
 use crate::crypto::hash::{self, Label};
-use crate::crypto::xaes;
+use crate::crypto::hpke::{self, PrivateKey};
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::Keystore;
 use crate::keystore::action::Action;
@@ -33,7 +31,7 @@ pub struct TransferKey {
     pub(super) transfer_id: MaterialId,
     /// The Region that the key shall come to.
     pub region: String,
-    /// SubjectPublicKeyInfo of a P-384 key.
+    /// Of HPKE.
     #[serde(with = "base64")]
     pub(super) public_key: Vec<u8>,
     /// The identity of the keystore that it belongs to.
@@ -72,7 +70,7 @@ pub struct Transfer {
     /// The identity of the keystore that it comes from.
     pub identity: String,
     #[serde(with = "base64")]
-    ephemeral_key: Vec<u8>,
+    encapsulated_key: Vec<u8>,
     #[serde(with = "base64")]
     sealed: Vec<u8>,
     #[serde(with = "base64")]
@@ -126,7 +124,7 @@ impl TransferKey {
         let mut key = Self {
             transfer_id,
             region,
-            public_key: private.public_key().to_spki()?,
+            public_key: private.public()?,
             identity: signing.public().to_pem(),
             signature: Vec::new(),
         };
@@ -161,7 +159,6 @@ impl Transfer {
         payload: &[u8],
         signing: &SigningKey,
     ) -> Result<Self, KeystoreError> {
-        let ephemeral = PrivateKey::generate(KeyKind::P384)?;
         let mut transfer = Self {
             transfer_id: to.transfer_id,
             kind,
@@ -169,13 +166,14 @@ impl Transfer {
             from,
             to: to.region.clone(),
             identity: signing.public().to_pem(),
-            ephemeral_key: ephemeral.public_key().to_spki()?,
+            encapsulated_key: Vec::new(),
             sealed: Vec::new(),
             signature: Vec::new(),
         };
         let head = transfer.head(&to.public_key, &to.identity);
-        let shared = ephemeral.agree(&to.public_key)?;
-        transfer.sealed = xaes::seal(&seal_key(&shared, &head), &head, payload)?;
+        let sealed = hpke::seal(&to.public_key, &head, &[], payload)?;
+        transfer.encapsulated_key = sealed.encapsulated;
+        transfer.sealed = sealed.ciphertext;
         transfer.signature = signing.sign(&transfer.signed(&head)).to_vec();
         Ok(transfer)
     }
@@ -188,10 +186,13 @@ impl Transfer {
         own_identity: &str,
     ) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
         let malformed = || KeystoreError::from(ReplicaError::Malformed("transfer of a key"));
-        let head = self.head(&private.public_key().to_spki()?, own_identity);
+        let head = self.head(&private.public()?, own_identity);
         verify(&self.identity, &self.signed(&head), &self.signature).ok_or_else(malformed)?;
-        let shared = private.agree(&self.ephemeral_key).map_err(|_| malformed())?;
-        xaes::open(&seal_key(&shared, &head), &head, &self.sealed).map_err(|_| malformed())
+        let sealed = hpke::Sealed {
+            encapsulated: self.encapsulated_key.clone(),
+            ciphertext: self.sealed.clone(),
+        };
+        private.open(&sealed, &head, &[]).map_err(|_| malformed())
     }
 
     /// Everything that says what the transfer is.
@@ -210,18 +211,13 @@ impl Transfer {
             self.to.as_bytes(),
             self.identity.as_bytes(),
             destination.as_bytes(),
-            &self.ephemeral_key,
             destination_key,
         ])
     }
 
     fn signed(&self, head: &[u8]) -> Vec<u8> {
-        place(&[b"kmsfs/1/transfer-signature", head, &self.sealed])
+        place(&[b"kmsfs/1/transfer-signature", head, &self.encapsulated_key, &self.sealed])
     }
-}
-
-fn seal_key(shared: &[u8], head: &[u8]) -> crate::crypto::Secret<32> {
-    hash::derive_from(shared, &hash::sha256(&[head]), Label::KeystoreTransfer)
 }
 
 pub(super) fn verify(identity: &str, signed: &[u8], signature: &[u8]) -> Option<()> {
@@ -274,7 +270,7 @@ mod tests {
 
     fn destination() -> (PrivateKey, TransferKey) {
         let signing = SigningKey::from_seed(&Secret::filled(|seed| seed.fill(2)));
-        let private = PrivateKey::generate(KeyKind::P384).unwrap();
+        let private = PrivateKey::generate().unwrap();
         let id = MaterialId::from_bytes([3; 16]);
         let key = TransferKey::sign(id, "b".into(), &private, &signing).unwrap();
         (private, key)
@@ -300,13 +296,14 @@ mod tests {
     fn nothing_about_a_transfer_or_a_transfer_key_can_be_changed() {
         let (private, key) = destination();
         let sent = transfer(&key);
-        let changes: [fn(&mut Transfer); 7] = [
+        let changes: [fn(&mut Transfer); 8] = [
             |t| t.kind = TransferKind::Primary,
             |t| t.key_id = KeyId::from_bytes([9; 16]),
             |t| t.from = "c".into(),
             |t| t.to = "c".into(),
             |t| t.transfer_id = MaterialId::from_bytes([9; 16]),
-            |t| t.sealed[30] ^= 1,
+            |t| t.sealed[3] ^= 1,
+            |t| t.encapsulated_key[5] ^= 1,
             |t| t.signature[5] ^= 1,
         ];
         for change in changes {
