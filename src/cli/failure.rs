@@ -164,13 +164,14 @@ pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
         VolumeError::Io(errno) => CliError::io(what.display(), &(*errno).into()).what,
         _ => format!("{}: {error}", what.display()),
     };
-    let failure = CliError::new(volume_exit(error), named);
+    let mut failure = CliError::new(volume_exit(error), named);
     match error {
         VolumeError::KeyUnusable(_) => failure.advise(
             "'kmsfs key list' shows its state; if it is not in the list, name the keystore that has it",
         ),
         VolumeError::WrappedElsewhere(_) => failure.advise("name its endpoint with --kms URL"),
         VolumeError::Kms(words) if words.contains("MissingAuthenticationToken") => {
+            failure.exit = Exit::NoSecret;
             failure.advise(NEEDS_ACCESS_KEY)
         }
         VolumeError::KmsUnreachable(_) => {

@@ -82,6 +82,7 @@ fn exit_of(name: &str) -> Exit {
         | "TagException"
         | "UnknownOperationException" => Exit::Usage,
         "AccessDeniedException" => Exit::Refused,
+        "MissingAuthenticationTokenException" => Exit::NoSecret,
         "KMSInvalidSignatureException" | "KMSInvalidMacException" => Exit::Damage,
         "DependencyTimeoutException" | "KMSInternalException" => Exit::KeystoreUnusable,
         _ => Exit::General,
