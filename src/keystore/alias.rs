@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Keystore;
 use super::access;
+use super::access::asked::Asked;
 use super::action::Action;
-use super::asked::Asked;
 use super::error::{KeystoreError, Quota};
 use super::id::{AliasName, KeyRef, text};
 use super::key::{KeyRecord, Operation};

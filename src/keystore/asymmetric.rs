@@ -1,9 +1,9 @@
 //! Sign, Verify, GetPublicKey, DeriveSharedSecret.
 
 use super::Keystore;
+use super::access::asked::Asked;
 use super::action::Action;
 use super::algorithm::check_algorithm;
-use super::asked::Asked;
 use super::cache::LiveKey;
 use super::error::KeystoreError;
 use super::id::{KeyArn, KeyRef};

@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::access_key::AccessKeyRecord;
-use super::grant::Grants;
+use super::access::access_key::AccessKeyRecord;
+use super::access::grant::Grants;
+use super::access::rules::KeyRules;
 use super::id::AliasName;
 use super::key::{KeyRecord, KeyState};
 use super::key_store::Link;
 use super::material::LiveMaterial;
 use super::policy::Policy;
-use super::rules::KeyRules;
 use super::time::UnixTime;
 use crate::id::{KeyId, MaterialId};
 

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use super::Keystore;
+use super::access::asked::Asked;
 use super::action::Action;
 use super::algorithm::{check_algorithm, incompatible};
-use super::asked::Asked;
 use super::asymmetric::private;
 use super::blob::CiphertextBlob;
 use super::cache::LiveKey;

@@ -3,8 +3,8 @@
 use zeroize::Zeroizing;
 
 use super::Keystore;
+use super::access::asked::Asked;
 use super::action::Action;
-use super::asked::Asked;
 use super::blob::CiphertextBlob;
 use super::context::EncryptionContext;
 use super::error::KeystoreError;

@@ -12,11 +12,11 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::Keystore;
+use super::access::asked::Asked;
 use super::action::Action;
-use super::asked::Asked;
 use super::error::{InUse, KeystoreError};
 use super::id::{KeyRef, text};
-use super::import_expiry;
+use super::import;
 use super::key::{KeyRecord, KeyState, Operation, PendingDeletion};
 use super::manage::key_id;
 use super::policy::Fact;
@@ -126,7 +126,7 @@ impl Keystore {
                     let pending = &mut writer.meta.pending_deletions;
                     *pending = pending.saturating_sub(1);
                 }
-                import_expiry::settle(writer, key, record)?;
+                import::expiry::settle(writer, key, record)?;
                 Ok(key)
             },
         )?;

@@ -4,14 +4,14 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::access_error::AccessError;
+use super::access::error::AccessError;
 use super::id::{AliasName, KeyArn};
 use super::key::KeyState;
 use super::key_store::KeyStoreError;
 use super::policy::MAX_POLICY;
 use super::replica::ReplicaError;
-use super::slot::SlotId;
 use super::token::TokenError;
+use super::unlock::slot::SlotId;
 use crate::crypto::CryptoError;
 use crate::id::{KeyId, MaterialId, VolumeId};
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::access_error::AccessError;
+use super::access::error::AccessError;
 use super::error::KeystoreError;
 use crate::id::KeyId;
 

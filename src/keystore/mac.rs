@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Keystore;
+use super::access::asked::Asked;
 use super::action::Action;
 use super::algorithm::check_algorithm;
-use super::asked::Asked;
 use super::cache::LiveKey;
 use super::error::KeystoreError;
 use super::id::KeyRef;

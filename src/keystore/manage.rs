@@ -7,14 +7,14 @@ use zeroize::Zeroizing;
 
 use super::Keystore;
 use super::access;
+use super::access::asked::Asked;
+use super::access::key_policy::{self, LockoutCheck};
 use super::action::Action;
 use super::alias::AliasRecord;
-use super::asked::Asked;
 use super::caller::Caller;
 use super::error::{KeystoreError, Quota};
 use super::id::{AliasName, KeyRef};
 use super::key::{KeyMetadata, KeyRecord, KeyState, Operation};
-use super::key_policy::{self, LockoutCheck};
 use super::key_store::{KeyStoreId, TokenKey};
 use super::material::{self, MaterialOrigin};
 use super::policy::Fact;

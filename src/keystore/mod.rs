@@ -22,12 +22,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 mod access;
-mod access_error;
-mod access_key;
 mod action;
 mod algorithm;
 mod alias;
-mod asked;
 mod asymmetric;
 pub mod audit;
 mod blob;
@@ -40,14 +37,9 @@ mod deletion;
 mod error;
 mod export;
 mod file;
-mod grant;
-mod grants;
 mod id;
 mod import;
-mod import_expiry;
-mod import_key;
 mod key;
-mod key_policy;
 mod key_store;
 mod mac;
 mod manage;
@@ -56,29 +48,29 @@ mod metrics;
 mod operate;
 mod pair;
 pub mod policy;
-mod principal;
 mod random;
 mod record;
 mod replica;
 mod root;
 mod rotation;
-mod rules;
-mod slot;
 mod spec;
 mod store;
 mod symmetric;
 mod time;
 mod token;
-mod token_slot;
 mod unlock;
 mod verify;
 mod volume;
 
 pub use access::Verdict;
-pub use access_error::AccessError;
-pub use access_key::{
+pub use access::access_key::{
     AccessKeyEntry, AccessKeyLogin, AccessKeyStatus, CreateAccessKey, NewAccessKey,
 };
+pub use access::error::AccessError;
+pub use access::grant::Constraints;
+pub use access::grants::{CreateGrant, CreatedGrant, GrantEntry, GrantFilter};
+pub use access::key_policy::{DEFAULT_POLICY_NAME, LockoutCheck, default_key_policy};
+pub use access::principal::PrincipalEntry;
 pub use action::Action;
 pub use alias::AliasEntry;
 pub use asymmetric::{PublicKeyInfo, SharedSecret, Signed};
@@ -89,13 +81,10 @@ pub use context::EncryptionContext;
 pub use data_key::RandomDataKey;
 pub use deletion::{ClockTrust, Expired, ReferenceReport, ScheduledDeletion};
 pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota};
-pub use grant::Constraints;
-pub use grants::{CreateGrant, CreatedGrant, GrantEntry, GrantFilter};
 pub use id::{AliasName, GrantId, KeyArn, KeyRef};
+pub use import::wrapping::ImportParameters;
 pub use import::{ImportRequest, ImportedMaterial};
-pub use import_key::ImportParameters;
 pub use key::{KeyMetadata, KeyState};
-pub use key_policy::{DEFAULT_POLICY_NAME, LockoutCheck, default_key_policy};
 pub use key_store::{
     ConnectionErrorCode, ConnectionState, CreateKeyStore, KeyStoreEntry, KeyStoreError, KeyStoreId,
     UpdateKeyStore,
@@ -104,13 +93,11 @@ pub use mac::Mac;
 pub use manage::CreateKey;
 pub use material::MaterialOrigin;
 pub use pair::DataKeyPair;
-pub use principal::PrincipalEntry;
 pub use replica::{
     DEFAULT_REGION, MultiRegionConfiguration, Received, RelatedKey, ReplicaError, ReplicaPolicy,
     ReplicaProperties, Transfer, TransferKey, TransferKind, Trust,
 };
 pub use rotation::{MaterialState, Rotation, RotationStatus};
-pub use slot::{SlotId, SlotInfo, SlotKind, TokenSlot};
 pub use spec::{
     EncryptionAlgorithm, ExpirationModel, GrantOperation, ImportState, ImportType, KeySpec,
     KeyUsage, MacAlgorithm, MessageType, Origin, SigningAlgorithm, UnknownName, WrappingAlgorithm,
@@ -119,6 +106,7 @@ pub use spec::{
 pub use symmetric::{DataKey, Decrypted, Plaintext};
 pub use time::UnixTime;
 pub use token::{Pin, TokenError, TokenPlace};
+pub use unlock::slot::{SlotId, SlotInfo, SlotKind, TokenSlot};
 pub use unlock::{CREDENTIAL, PIN_CREDENTIAL, Unlock, create_key_file};
 pub use verify::VerifyReport;
 pub use volume::{KnownVolume, VolumeNeed, VolumeScan};
@@ -204,13 +192,13 @@ impl Keystore {
     ) -> Result<Self, KeystoreError> {
         region.map_or(Ok(()), replica::check_region)?;
         let root = RootKey::new(Secret::random()?, crypto::random::id16()?);
-        let slot = slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
+        let slot = unlock::slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
         let draft = file::Draft::begin(path)?;
         let written = Store::create(draft.path()).and_then(|mut store| {
             store.write(|rows| {
                 let mut writer = Writer::fresh(rows, &root, now.into());
                 writer.meta.region = region.map(str::to_owned);
-                slot::insert(&mut writer, slot, now.into())?;
+                unlock::slot::insert(&mut writer, slot, now.into())?;
                 writer.finish()
             })?;
             store.close()
@@ -234,11 +222,11 @@ impl Keystore {
     pub fn open_damaged(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
         let (keystore, slots) = read_slots(path)?;
         // Outside of any transaction: a passphrase takes its time.
-        let root = slot::unlock(keystore, &slots, unlock.kind(), &unlock.load()?)?;
+        let root = unlock::slot::unlock(keystore, &slots, unlock.kind(), &unlock.load()?)?;
         let wrong = || KeystoreError::WrongUnlock {
             path: path.to_owned(),
             tried: unlock.kind().as_str(),
-            slots: slot::in_words(&slots),
+            slots: unlock::slot::in_words(&slots),
         };
         Self::assemble(path, root.ok_or_else(wrong)?)
     }
@@ -246,7 +234,7 @@ impl Keystore {
     /// What unlocks the keystore at `path`, in words, without unlocking it.
     /// Errors: as [`Keystore::open`], except those of unlocking.
     pub fn slots_in_words(path: &Path) -> Result<Vec<String>, KeystoreError> {
-        read_slots(path).map(|(_, slots)| slot::in_words(&slots))
+        read_slots(path).map(|(_, slots)| unlock::slot::in_words(&slots))
     }
 
     /// The file.

@@ -1,10 +1,10 @@
 //! The frame that every operation runs in: authorise, check the state, act, write down.
 
 use super::access;
+use super::access::asked::Asked;
 use super::action::Action;
 use super::algorithm::check_usage;
 use super::alias::AliasRecord;
-use super::asked::Asked;
 use super::audit::{AuditMode, Event, SUCCESS, request_id};
 use super::cache::LiveKey;
 use super::caller::Principal;

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Keystore;
+use super::access::asked::Asked;
 use super::action::Action;
-use super::asked::Asked;
 use super::error::{KeystoreError, Quota};
 use super::id::{KeyArn, KeyRef, text};
 use super::import;

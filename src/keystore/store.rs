@@ -10,9 +10,9 @@ use std::str::FromStr;
 
 use rusqlite::{OptionalExtension, params};
 
-use self::database::{Database, Kind, Scope, Sharing, checkpoint};
 use super::error::KeystoreError;
 use crate::id::KeyId;
+use database::{Database, Kind, Scope, Sharing, checkpoint};
 
 const KIND: Kind = Kind { application: 0x6b6d_7366, newest: schema::NEWEST };
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Keystore;
+use super::access::asked::Asked;
 use super::action::Action;
 use super::algorithm::incompatible;
-use super::asked::Asked;
 use super::blob::{self, CiphertextBlob, MAX_PLAINTEXT};
 use super::cache::LiveKey;
 use super::context::EncryptionContext;

@@ -4,19 +4,20 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::access_key::AccessKeyRecord;
+use super::Keystore;
+use super::access::access_key::AccessKeyRecord;
+use super::access::grant::GrantRecord;
+use super::access::principal::PrincipalRecord;
 use super::alias::AliasRecord;
 use super::error::KeystoreError;
-use super::grant::GrantRecord;
 use super::key::{KeyRecord, KeyState};
 use super::manage::key_id;
 use super::material;
-use super::principal::PrincipalRecord;
 use super::record::{Reader, Record, Stored};
 use super::spec::Origin;
 use super::store::Table;
+use super::unlock::slot;
 use super::volume::VolumeRecord;
-use super::{Keystore, slot};
 use crate::id::KeyId;
 
 /// What [`Keystore::verify`] found.

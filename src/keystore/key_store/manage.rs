@@ -8,8 +8,8 @@ use super::{
 };
 use crate::keystore::Keystore;
 use crate::keystore::access;
+use crate::keystore::access::asked::Asked;
 use crate::keystore::action::Action;
-use crate::keystore::asked::Asked;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::record::{Reader, Writer, tampered};
 use crate::keystore::store::Table;

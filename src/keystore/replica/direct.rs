@@ -10,11 +10,11 @@ use super::{Received, ReplicaProperties, Transfer, TransferKind, Trust};
 use crate::id::KeyId;
 use crate::keystore::Keystore;
 use crate::keystore::access;
+use crate::keystore::access::asked::Asked;
+use crate::keystore::access::key_policy::LockoutCheck;
 use crate::keystore::action::Action;
-use crate::keystore::asked::Asked;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::key::{KeyRecord, Operation, permit};
-use crate::keystore::key_policy::LockoutCheck;
 use crate::keystore::record::Reader;
 
 impl Keystore {

@@ -13,13 +13,13 @@ use crate::crypto::random;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::Keystore;
 use crate::keystore::access;
+use crate::keystore::access::asked::Asked;
+use crate::keystore::access::key_policy::{self, LockoutCheck};
 use crate::keystore::action::Action;
-use crate::keystore::asked::Asked;
 use crate::keystore::caller::Caller;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::import_expiry;
+use crate::keystore::import;
 use crate::keystore::key::{KeyMetadata, KeyRecord, KeyState, Operation, permit};
-use crate::keystore::key_policy::{self, LockoutCheck};
 use crate::keystore::manage;
 use crate::keystore::material;
 use crate::keystore::policy::Fact;
@@ -136,7 +136,7 @@ impl Keystore {
                     Some(record) => renew(writer, transfer, &payload, record)?,
                 };
                 payload.store_materials(writer, key)?;
-                import_expiry::settle(writer, key, &mut record)?;
+                import::expiry::settle(writer, key, &mut record)?;
                 record.save(writer, key)?;
                 writer.meta.scrub_due = true;
                 Ok(record)

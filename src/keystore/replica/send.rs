@@ -8,11 +8,11 @@ use super::{Holder, Regions, ReplicaError, Transfer, TransferKey, TransferKind};
 use crate::id::KeyId;
 use crate::keystore::Keystore;
 use crate::keystore::access;
+use crate::keystore::access::asked::Asked;
+use crate::keystore::access::key_policy::LockoutCheck;
 use crate::keystore::action::Action;
-use crate::keystore::asked::Asked;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::key::{KeyRecord, Operation};
-use crate::keystore::key_policy::LockoutCheck;
 use crate::keystore::record::Writer;
 
 /// What a replica has of its own. What is left out, it gets from the primary key.

@@ -4,24 +4,23 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::Keystore;
-use super::access;
-use super::access_error::AccessError;
-use super::action::Action;
 use super::asked::Asked;
-use super::caller::group_arn;
-use super::error::{KeystoreError, Quota};
+use super::error::AccessError;
 use super::grant::{self, Constraints, GrantRecord, GrantRequest};
-use super::id::{GrantId, KeyRef, text};
-use super::key::{KeyRecord, Operation, permit};
-use super::operate::{Touched, named};
-use super::policy::{Asker, Fact, Named, ROOT_ARN};
-use super::record::{Reader, Stored, Writer, tampered};
-use super::spec::{GrantOperation, KeySpec, KeyUsage};
-use super::store::Table;
-use super::time::UnixTime;
 use crate::crypto::random;
 use crate::id::KeyId;
+use crate::keystore::Keystore;
+use crate::keystore::action::Action;
+use crate::keystore::caller::group_arn;
+use crate::keystore::error::{KeystoreError, Quota};
+use crate::keystore::id::{GrantId, KeyRef, text};
+use crate::keystore::key::{KeyRecord, Operation, permit};
+use crate::keystore::operate::{Touched, named};
+use crate::keystore::policy::{Asker, Fact, Named, ROOT_ARN};
+use crate::keystore::record::{Reader, Stored, Writer, tampered};
+use crate::keystore::spec::{GrantOperation, KeySpec, KeyUsage};
+use crate::keystore::store::Table;
+use crate::keystore::time::UnixTime;
 
 /// What CreateGrant is told.
 #[derive(Debug, Clone, Default)]
@@ -201,7 +200,7 @@ impl Keystore {
         let key = named(writer, key)?;
         touched.key = Some(key);
         let about = KeyRecord::find(writer, key)?;
-        access::authorise(writer, &self.caller, Action::CreateGrant, Some((key, &about)), asked)?;
+        super::authorise(writer, &self.caller, Action::CreateGrant, Some((key, &about)), asked)?;
         permit(Operation::Crypto, key, about.state)?;
         check_operations(record, &about)?;
         let same = same_grant(writer, key, record)?;
@@ -228,7 +227,7 @@ impl Keystore {
         let entitled = stored.lets_retire(Asker { arn: &arn, groups: &groups });
         let asked = Asked { entitled, ..Asked::default() };
         let about = Some((key, &record));
-        access::authorise(writer, &self.caller, Action::RetireGrant, about, asked)?;
+        super::authorise(writer, &self.caller, Action::RetireGrant, about, asked)?;
         self.stop_if_dry()?;
         writer.delete(Table::Grant, grant.as_bytes())
     }
@@ -306,7 +305,7 @@ fn principal(text: &str) -> Result<String, KeystoreError> {
 
 /// Source: CreateGrant, "Each constraint value can include up to 8 encryption context pairs".
 fn check_constraint(
-    constraint: Option<&super::context::EncryptionContext>,
+    constraint: Option<&crate::keystore::context::EncryptionContext>,
 ) -> Result<(), KeystoreError> {
     const PAIRS: usize = 8;
     const CHARACTERS: usize = 384;

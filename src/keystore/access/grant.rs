@@ -9,18 +9,18 @@ use std::time::SystemTime;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 
-use super::access_error::AccessError;
-use super::context::EncryptionContext;
-use super::error::KeystoreError;
-use super::id::GrantId;
-use super::policy::{Asker, Meant, Named, ROOT_ARN};
-use super::record::{Reader, Record};
-use super::root::RootKey;
-use super::spec::GrantOperation;
-use super::store::Table;
-use super::time::UnixTime;
+use super::error::AccessError;
 use crate::crypto::{Secret, random};
 use crate::id::KeyId;
+use crate::keystore::context::EncryptionContext;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::id::GrantId;
+use crate::keystore::policy::{Asker, Meant, Named, ROOT_ARN};
+use crate::keystore::record::{Reader, Record};
+use crate::keystore::root::RootKey;
+use crate::keystore::spec::GrantOperation;
+use crate::keystore::store::Table;
+use crate::keystore::time::UnixTime;
 
 /// What the encryption context of a request has to be for a grant to allow it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +35,14 @@ pub struct Constraints {
 
 /// The stored form of a grant. It belongs to its key and goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct GrantRecord {
-    pub(super) grantee: String,
-    pub(super) retiring: Option<String>,
-    pub(super) operations: Vec<GrantOperation>,
-    pub(super) constraints: Constraints,
-    pub(super) name: Option<String>,
-    pub(super) created: UnixTime,
-    pub(super) expires: Option<UnixTime>,
+pub(in crate::keystore) struct GrantRecord {
+    pub(in crate::keystore) grantee: String,
+    pub(in crate::keystore) retiring: Option<String>,
+    pub(in crate::keystore) operations: Vec<GrantOperation>,
+    pub(in crate::keystore) constraints: Constraints,
+    pub(in crate::keystore) name: Option<String>,
+    pub(in crate::keystore) created: UnixTime,
+    pub(in crate::keystore) expires: Option<UnixTime>,
 }
 
 impl Record for GrantRecord {
@@ -52,21 +52,21 @@ impl Record for GrantRecord {
 /// The grant that CreateGrant is asked to make: a grant that allows CreateGrant passes on no more
 /// than it gives.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct GrantRequest<'a> {
-    pub(super) operations: &'a [GrantOperation],
-    pub(super) constraints: &'a Constraints,
-    pub(super) expires: Option<UnixTime>,
+pub(in crate::keystore) struct GrantRequest<'a> {
+    pub(in crate::keystore) operations: &'a [GrantOperation],
+    pub(in crate::keystore) constraints: &'a Constraints,
+    pub(in crate::keystore) expires: Option<UnixTime>,
 }
 
 /// What a grant is asked for.
-pub(super) struct Wanted<'a> {
-    pub(super) asker: Asker<'a>,
+pub(in crate::keystore) struct Wanted<'a> {
+    pub(in crate::keystore) asker: Asker<'a>,
     /// The account's policies allow it, which a grant for the account needs.
-    pub(super) by_account: bool,
-    pub(super) operation: GrantOperation,
-    pub(super) context: Option<&'a EncryptionContext>,
+    pub(in crate::keystore) by_account: bool,
+    pub(in crate::keystore) operation: GrantOperation,
+    pub(in crate::keystore) context: Option<&'a EncryptionContext>,
     /// What CreateGrant would make.
-    pub(super) child: Option<GrantRequest<'a>>,
+    pub(in crate::keystore) child: Option<GrantRequest<'a>>,
 }
 
 impl Constraints {
@@ -101,14 +101,14 @@ impl Constraints {
 
 impl GrantRecord {
     /// Does the grant allow it at this time?
-    pub(super) fn allows(&self, wanted: &Wanted<'_>, now: UnixTime) -> bool {
+    pub(in crate::keystore) fn allows(&self, wanted: &Wanted<'_>, now: UnixTime) -> bool {
         self.is_valid(now)
             && self.is_for(wanted.asker, wanted.by_account)
             && self.operations.contains(&wanted.operation)
             && self.admits(wanted)
     }
 
-    pub(super) fn is_valid(&self, now: UnixTime) -> bool {
+    pub(in crate::keystore) fn is_valid(&self, now: UnixTime) -> bool {
         self.expires.is_none_or(|end| now < end)
     }
 
@@ -121,7 +121,7 @@ impl GrantRecord {
     }
 
     /// May the asker remove this grant because of what it says?
-    pub(super) fn lets_retire(&self, asker: Asker<'_>) -> bool {
+    pub(in crate::keystore) fn lets_retire(&self, asker: Asker<'_>) -> bool {
         let itself = |arn: &str| Named::parse(arn).is_some_and(|n| n.means(asker) == Meant::Itself);
         let retiring = self.retiring.as_deref().is_some_and(itself);
         retiring
@@ -148,23 +148,30 @@ impl GrantRecord {
 
 /// The grants of one key, by whom they are for.
 #[derive(Debug, Default)]
-pub(super) struct Grants(HashMap<String, Vec<GrantRecord>>);
+pub(in crate::keystore) struct Grants(HashMap<String, Vec<GrantRecord>>);
 
 impl Grants {
-    pub(super) fn load(reader: &Reader<'_>, key: KeyId) -> Result<Arc<Self>, KeystoreError> {
+    pub(in crate::keystore) fn load(
+        reader: &Reader<'_>,
+        key: KeyId,
+    ) -> Result<Arc<Self>, KeystoreError> {
         let stored = reader.of_key::<GrantRecord>(key)?;
         Ok(Arc::new(stored.into_iter().map(|grant| grant.record).collect()))
     }
 
     /// The grant that allows it for the longest time.
-    pub(super) fn allowing(&self, wanted: &Wanted<'_>, now: SystemTime) -> Option<&GrantRecord> {
+    pub(in crate::keystore) fn allowing(
+        &self,
+        wanted: &Wanted<'_>,
+        now: SystemTime,
+    ) -> Option<&GrantRecord> {
         let now = UnixTime::from(now);
         let allow = self.for_asker(wanted.asker).filter(|grant| grant.allows(wanted, now));
         allow.max_by_key(|grant| grant.expires.map_or(i64::MAX, UnixTime::seconds))
     }
 
     /// Might another encryption context change what is allowed?
-    pub(super) fn depend_on_context(&self, asker: Asker<'_>) -> bool {
+    pub(in crate::keystore) fn depend_on_context(&self, asker: Asker<'_>) -> bool {
         self.for_asker(asker).any(|grant| !grant.constraints.is_empty())
     }
 
@@ -187,7 +194,7 @@ impl FromIterator<GrantRecord> for Grants {
 }
 
 /// A new token for a grant: 16 random bytes, the id of the grant, and a keyed hash of both.
-pub(super) fn token(root: &RootKey, id: GrantId) -> Result<String, KeystoreError> {
+pub(in crate::keystore) fn token(root: &RootKey, id: GrantId) -> Result<String, KeystoreError> {
     let nonce = random::id16()?;
     let tag = token_tag(root, &nonce, id);
     let parts = [nonce.as_slice(), id.as_bytes(), tag.expose()];
@@ -196,7 +203,10 @@ pub(super) fn token(root: &RootKey, id: GrantId) -> Result<String, KeystoreError
 
 /// The grant that a token of this keystore names; whether it still exists is not asked.
 /// Errors: `InvalidGrantToken`.
-pub(super) fn read_token(root: &RootKey, token: &str) -> Result<GrantId, KeystoreError> {
+pub(in crate::keystore) fn read_token(
+    root: &RootKey,
+    token: &str,
+) -> Result<GrantId, KeystoreError> {
     let bytes = Base64UrlUnpadded::decode_vec(token).unwrap_or_default();
     let read = || {
         let (nonce, rest) = bytes.split_first_chunk::<16>()?;
@@ -214,7 +224,10 @@ fn token_tag(root: &RootKey, nonce: &[u8; 16], id: GrantId) -> Secret<32> {
 }
 
 /// Errors: `InvalidGrantToken` unless all are tokens of grants that exist.
-pub(super) fn check_tokens(reader: &Reader<'_>, tokens: &[String]) -> Result<(), KeystoreError> {
+pub(in crate::keystore) fn check_tokens(
+    reader: &Reader<'_>,
+    tokens: &[String],
+) -> Result<(), KeystoreError> {
     for token in tokens {
         let id = read_token(reader.root(), token)?;
         if reader.rows().get(Table::Grant, id.as_bytes())?.is_none() {
@@ -225,7 +238,7 @@ pub(super) fn check_tokens(reader: &Reader<'_>, tokens: &[String]) -> Result<(),
 }
 
 /// Is any grant for a principal whose ARN is like this?
-pub(super) fn any_is_for(
+pub(in crate::keystore) fn any_is_for(
     reader: &Reader<'_>,
     like: impl Fn(&str) -> bool,
 ) -> Result<bool, KeystoreError> {

@@ -1,30 +1,33 @@
 //! GetParametersForImport, ImportKeyMaterial, DeleteImportedKeyMaterial.
 
+pub(in crate::keystore) mod expiry;
+pub(in crate::keystore) mod wrapping;
+
 use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use super::Keystore;
-use super::access;
-use super::action::Action;
-use super::asked::Asked;
-use super::error::KeystoreError;
-use super::id::{KeyArn, KeyRef};
-use super::import_expiry::{material_id, remove, settle};
-use super::import_key::{self, ImportParameters};
-use super::key::{KeyRecord, Operation, permit};
-use super::material::{self, Import, MaterialOrigin, MaterialRecord, imported_id};
-use super::operate::named;
-use super::policy::Fact;
-use super::record::{Reader, Writer};
-use super::rotation::wrong_origin;
-use super::spec::{
-    ExpirationModel, ImportType, KeySpec, Origin, WrappingAlgorithm, WrappingKeySpec,
-};
-use super::store::Table;
-use super::time::UnixTime;
 use crate::crypto::asym::PrivateKey;
 use crate::id::{KeyId, MaterialId};
+use crate::keystore::Keystore;
+use crate::keystore::access;
+use crate::keystore::access::asked::Asked;
+use crate::keystore::action::Action;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::id::{KeyArn, KeyRef};
+use crate::keystore::key::{KeyRecord, Operation, permit};
+use crate::keystore::material::{self, Import, MaterialOrigin, MaterialRecord, imported_id};
+use crate::keystore::operate::named;
+use crate::keystore::policy::Fact;
+use crate::keystore::record::{Reader, Writer};
+use crate::keystore::rotation::wrong_origin;
+use crate::keystore::spec::{
+    ExpirationModel, ImportType, KeySpec, Origin, WrappingAlgorithm, WrappingKeySpec,
+};
+use crate::keystore::store::Table;
+use crate::keystore::time::UnixTime;
+use expiry::{material_id, remove, settle};
+use wrapping::ImportParameters;
 
 /// What ImportKeyMaterial is told.
 #[derive(Debug, Clone)]
@@ -80,16 +83,16 @@ impl Keystore {
                 access::authorise(reader, &self.caller, action, about, asked)?;
                 permit(Operation::Import, key, record.state)?;
                 check_origin(key, &record)?;
-                import_key::check_wrapping(record.spec, algorithm, spec)?;
+                wrapping::check_wrapping(record.spec, algorithm, spec)?;
                 Ok(key)
             };
             touched.key = Some(self.read(admit)?);
             self.stop_if_dry()?;
             // Outside of the transaction: an RSA key takes its time.
-            let private = PrivateKey::generate(import_key::kind(spec))?;
+            let private = PrivateKey::generate(wrapping::kind(spec))?;
             self.write(|writer| {
                 let key = admit(writer)?;
-                import_key::store(writer, key, &private, algorithm, spec, now.into())
+                wrapping::store(writer, key, &private, algorithm, spec, now.into())
             })
         })
     }
@@ -116,7 +119,7 @@ impl Keystore {
             check_origin(key, record)?;
             check_arguments(request, record.spec)?;
             let (token, encrypted) = (request.token, request.encrypted);
-            let bytes = import_key::unwrap(writer, key, token, encrypted, now)?;
+            let bytes = wrapping::unwrap(writer, key, token, encrypted, now)?;
             let bytes = material::read_imported(record.spec, bytes)?;
             let material = Draft { bytes, valid_to, now }.place(writer, key, record, request)?;
             settle(writer, key, record)?;
@@ -156,7 +159,7 @@ impl Keystore {
 
 /// Makes the material that waits for it the current one.
 /// Errors: `NothingToRotate`.
-pub(super) fn rotate(
+pub(in crate::keystore) fn rotate(
     writer: &mut Writer<'_>,
     key: KeyId,
     record: &mut KeyRecord,

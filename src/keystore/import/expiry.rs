@@ -6,17 +6,17 @@
 
 use std::time::SystemTime;
 
-use super::Keystore;
-use super::error::KeystoreError;
-use super::import_key::ImportKeyRecord;
-use super::key::{KeyRecord, KeyState};
-use super::manage::key_id;
-use super::material::MaterialRecord;
-use super::record::{Reader, Stored, Writer, tampered};
-use super::spec::Origin;
-use super::store::Table;
-use super::time::UnixTime;
+use super::wrapping::ImportKeyRecord;
 use crate::id::{KeyId, MaterialId};
+use crate::keystore::Keystore;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::key::{KeyRecord, KeyState};
+use crate::keystore::manage::key_id;
+use crate::keystore::material::MaterialRecord;
+use crate::keystore::record::{Reader, Stored, Writer, tampered};
+use crate::keystore::spec::Origin;
+use crate::keystore::store::Table;
+use crate::keystore::time::UnixTime;
 
 impl Keystore {
     /// Deletes imported material whose date has come, and import keys that are over; tells the
@@ -51,7 +51,7 @@ impl Keystore {
 }
 
 /// Takes a material's bytes away; of one that was never current, everything.
-pub(super) fn remove(
+pub(in crate::keystore) fn remove(
     writer: &mut Writer<'_>,
     key: KeyId,
     id: MaterialId,
@@ -69,7 +69,7 @@ pub(super) fn remove(
 }
 
 /// Makes the record of a key with imported material say what its materials are like now.
-pub(super) fn settle(
+pub(in crate::keystore) fn settle(
     reader: &Reader<'_>,
     key: KeyId,
     record: &mut KeyRecord,
@@ -92,7 +92,9 @@ pub(super) fn settle(
 }
 
 /// The id of a material's row.
-pub(super) fn material_id(stored: &Stored<MaterialRecord>) -> Result<MaterialId, KeystoreError> {
+pub(in crate::keystore) fn material_id(
+    stored: &Stored<MaterialRecord>,
+) -> Result<MaterialId, KeystoreError> {
     let id = stored.id.as_slice().try_into().map(MaterialId::from_bytes);
     id.map_err(|_| tampered(Table::Material, &stored.id))
 }

@@ -5,53 +5,57 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::caller::{ACCOUNT, Caller, Principal, Source};
-use super::context::EncryptionContext;
 use super::grant::GrantRequest;
-use super::id::{AliasName, KeyRef};
-use super::key::KeyRecord;
-use super::policy::{ConditionKey, Fact, Values};
 use super::rules::KeyRules;
-use super::spec::{EncryptionAlgorithm, MessageType, SigningAlgorithm};
-use super::time::UnixTime;
+use crate::keystore::caller::{ACCOUNT, Caller, Principal, Source};
+use crate::keystore::context::EncryptionContext;
+use crate::keystore::id::{AliasName, KeyRef};
+use crate::keystore::key::KeyRecord;
+use crate::keystore::policy::{ConditionKey, Fact, Values};
+use crate::keystore::spec::{EncryptionAlgorithm, MessageType, SigningAlgorithm};
+use crate::keystore::time::UnixTime;
 
 /// What the arguments of a request say that conditions of policies may ask for.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Asked<'a> {
+pub(in crate::keystore) struct Asked<'a> {
     /// The encryption context.
-    pub(super) context: Option<&'a EncryptionContext>,
+    pub(in crate::keystore) context: Option<&'a EncryptionContext>,
     /// The alias that the key is named by.
-    pub(super) alias: Option<&'a AliasName>,
+    pub(in crate::keystore) alias: Option<&'a AliasName>,
     /// The tags that it brings.
-    pub(super) tags: Option<&'a BTreeMap<String, String>>,
+    pub(in crate::keystore) tags: Option<&'a BTreeMap<String, String>>,
     /// The grant that it makes.
-    pub(super) grant: Option<GrantRequest<'a>>,
+    pub(in crate::keystore) grant: Option<GrantRequest<'a>>,
     /// What it is about gives the caller the right: to retire a grant that says so.
-    pub(super) entitled: bool,
+    pub(in crate::keystore) entitled: bool,
     /// Everything else, by condition key.
-    pub(super) facts: Vec<(Fact, Cow<'a, str>)>,
+    pub(in crate::keystore) facts: Vec<(Fact, Cow<'a, str>)>,
 }
 
 impl<'a> Asked<'a> {
     /// A request with an encryption context.
-    pub(super) fn context(context: &'a EncryptionContext) -> Self {
+    pub(in crate::keystore) fn context(context: &'a EncryptionContext) -> Self {
         Self { context: Some(context), ..Self::default() }
     }
 
     /// A request to a symmetric key, with an encryption context.
-    pub(super) fn symmetric(context: &'a EncryptionContext) -> Self {
+    pub(in crate::keystore) fn symmetric(context: &'a EncryptionContext) -> Self {
         let algorithm = EncryptionAlgorithm::SymmetricDefault.as_str();
         Self::context(context).with(Fact::EncryptionAlgorithm, algorithm)
     }
 
     /// A request to sign, or to check a signature.
-    pub(super) fn signing(key: &'a KeyRef, algorithm: SigningAlgorithm, form: MessageType) -> Self {
+    pub(in crate::keystore) fn signing(
+        key: &'a KeyRef,
+        algorithm: SigningAlgorithm,
+        form: MessageType,
+    ) -> Self {
         let asked = Self::default().naming(key).with(Fact::SigningAlgorithm, algorithm.as_str());
         asked.with(Fact::MessageType, form.as_str())
     }
 
     /// The same request, which names its key in this way.
-    pub(super) fn naming(mut self, key: &'a KeyRef) -> Self {
+    pub(in crate::keystore) fn naming(mut self, key: &'a KeyRef) -> Self {
         if let KeyRef::Alias(alias) = key {
             self.alias = Some(alias);
         }
@@ -59,7 +63,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The same request with a value more under a condition key.
-    pub(super) fn with(mut self, fact: Fact, value: impl Into<Cow<'a, str>>) -> Self {
+    pub(in crate::keystore) fn with(mut self, fact: Fact, value: impl Into<Cow<'a, str>>) -> Self {
         self.facts.push((fact, value.into()));
         self
     }
@@ -67,37 +71,37 @@ impl<'a> Asked<'a> {
 
 /// What a decision looked at: how long it holds, and for which contexts.
 #[derive(Default)]
-pub(super) struct Looked {
+pub(in crate::keystore) struct Looked {
     context: Cell<bool>,
     clock: Cell<bool>,
 }
 
 impl Looked {
     /// Notes that another encryption context might have been decided otherwise.
-    pub(super) fn at_context(&self) {
+    pub(in crate::keystore) fn at_context(&self) {
         self.context.set(true);
     }
 
-    pub(super) fn was_at_context(&self) -> bool {
+    pub(in crate::keystore) fn was_at_context(&self) -> bool {
         self.context.get()
     }
 
     /// A decision by the clock holds for a second.
-    pub(super) fn time_limit(&self, now: SystemTime) -> Option<SystemTime> {
+    pub(in crate::keystore) fn time_limit(&self, now: SystemTime) -> Option<SystemTime> {
         self.clock.get().then(|| now + Duration::from_secs(1))
     }
 }
 
 /// All that is known about a request.
-pub(super) struct Facts<'a> {
-    pub(super) caller: &'a Caller,
-    pub(super) asked: &'a Asked<'a>,
-    pub(super) key: Option<(&'a KeyRecord, &'a KeyRules)>,
+pub(in crate::keystore) struct Facts<'a> {
+    pub(in crate::keystore) caller: &'a Caller,
+    pub(in crate::keystore) asked: &'a Asked<'a>,
+    pub(in crate::keystore) key: Option<(&'a KeyRecord, &'a KeyRules)>,
 }
 
 impl<'a> Facts<'a> {
     /// The values under a condition key, and a note of what was looked at.
-    pub(super) fn values(&self, key: &ConditionKey, looked: &Looked) -> Values<'a> {
+    pub(in crate::keystore) fn values(&self, key: &ConditionKey, looked: &Looked) -> Values<'a> {
         match key {
             ConditionKey::EncryptionContext(name) => {
                 looked.at_context();

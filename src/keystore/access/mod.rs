@@ -5,23 +5,32 @@
 //! A key policy that allows the account leaves the decision about others than its root to the
 //! account's policies. What is about no key is decided by the account's policies alone.
 
+pub(in crate::keystore) mod access_key;
+pub(in crate::keystore) mod asked;
+pub(in crate::keystore) mod error;
+pub(in crate::keystore) mod grant;
+pub(in crate::keystore) mod grants;
+pub(in crate::keystore) mod key_policy;
+pub(in crate::keystore) mod principal;
+pub(in crate::keystore) mod rules;
+
 use std::time::SystemTime;
 
-use super::Keystore;
-use super::action::Action;
-use super::asked::{Asked, Facts, Looked};
-use super::cache::LiveKey;
-use super::caller::{Caller, Principal, group_arn};
-use super::context::EncryptionContext;
-use super::error::KeystoreError;
-use super::grant::{Grants, Wanted};
-use super::id::{AliasName, KeyArn};
-use super::key::KeyRecord;
-use super::policy::{Asker, ConditionKey, Request, Verdict as Said};
-use super::record::Reader;
-use super::rules::{KeyRules, Rules};
-use super::spec::GrantOperation;
 use crate::id::KeyId;
+use crate::keystore::Keystore;
+use crate::keystore::action::Action;
+use crate::keystore::cache::LiveKey;
+use crate::keystore::caller::{Caller, Principal, group_arn};
+use crate::keystore::context::EncryptionContext;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::id::{AliasName, KeyArn};
+use crate::keystore::key::KeyRecord;
+use crate::keystore::policy::{Asker, ConditionKey, Request, Verdict as Said};
+use crate::keystore::record::Reader;
+use crate::keystore::spec::GrantOperation;
+use asked::{Asked, Facts, Looked};
+use grant::{Grants, Wanted};
+use rules::{KeyRules, Rules};
 
 /// Whether a caller may, and for how long that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +45,7 @@ pub struct Verdict {
 
 /// May `caller` do this, judged by what one transaction sees?
 /// Errors: `AccessDenied`, `InvalidGrantToken`.
-pub(super) fn authorise(
+pub(in crate::keystore) fn authorise(
     reader: &Reader<'_>,
     caller: &Caller,
     action: Action,
@@ -48,7 +57,7 @@ pub(super) fn authorise(
 
 /// May `caller` do this to an alias? Its key is asked about separately, as in AWS.
 /// Errors: `AccessDenied`.
-pub(super) fn authorise_alias(
+pub(in crate::keystore) fn authorise_alias(
     reader: &Reader<'_>,
     caller: &Caller,
     action: Action,
@@ -61,7 +70,10 @@ pub(super) fn authorise_alias(
 
 /// May `caller` change who may do what in the account? Its owner and its root may, nobody else.
 /// Errors: `AccessDenied`.
-pub(super) fn authorise_account(caller: &Caller, action: Action) -> Result<(), KeystoreError> {
+pub(in crate::keystore) fn authorise_account(
+    caller: &Caller,
+    action: Action,
+) -> Result<(), KeystoreError> {
     match caller.principal {
         Principal::Owner | Principal::Root => Ok(()),
         _ => {
@@ -237,7 +249,7 @@ impl Question<'_> {
 
 impl Keystore {
     /// As [`authorise`], from memory.
-    pub(super) fn authorise_live(
+    pub(in crate::keystore) fn authorise_live(
         &self,
         action: Action,
         live: &LiveKey,

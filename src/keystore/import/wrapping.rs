@@ -7,17 +7,17 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::error::KeystoreError;
-use super::material;
-use super::record::{Reader, Record, Writer, base64, tampered};
-use super::root::place;
-use super::spec::{KeySpec, WrappingAlgorithm, WrappingKeySpec};
-use super::store::Table;
-use super::time::UnixTime;
 use crate::crypto::asym::{KeyKind, PrivateKey};
 use crate::crypto::digest::HashKind;
 use crate::crypto::{CryptoError, keywrap, random};
 use crate::id::KeyId;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::material;
+use crate::keystore::record::{Reader, Record, Writer, base64, tampered};
+use crate::keystore::root::place;
+use crate::keystore::spec::{KeySpec, WrappingAlgorithm, WrappingKeySpec};
+use crate::keystore::store::Table;
+use crate::keystore::time::UnixTime;
 
 /// What GetParametersForImport answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub struct ImportParameters {
 
 /// The stored form of an import key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct ImportKeyRecord {
-    pub(super) valid_to: UnixTime,
+pub(in crate::keystore) struct ImportKeyRecord {
+    pub(in crate::keystore) valid_to: UnixTime,
     algorithm: WrappingAlgorithm,
     spec: WrappingKeySpec,
     #[serde(with = "base64")]
@@ -53,7 +53,7 @@ struct Token {
 }
 
 /// Stores an import key for a KMS key.
-pub(super) fn store(
+pub(in crate::keystore) fn store(
     writer: &mut Writer<'_>,
     key: KeyId,
     private: &PrivateKey,
@@ -75,7 +75,7 @@ pub(super) fn store(
 
 /// The material that was wrapped for the import key of this token.
 /// Errors: `InvalidImportToken`, `ExpiredImportToken`; `InvalidCiphertext` without detail.
-pub(super) fn unwrap(
+pub(in crate::keystore) fn unwrap(
     reader: &Reader<'_>,
     key: KeyId,
     token: &[u8],
@@ -96,7 +96,7 @@ pub(super) fn unwrap(
 
 /// Can material of this kind be wrapped in this way?
 /// Errors: `UnsupportedOperation`.
-pub(super) fn check_wrapping(
+pub(in crate::keystore) fn check_wrapping(
     spec: KeySpec,
     algorithm: WrappingAlgorithm,
     wrapping: WrappingKeySpec,
@@ -118,7 +118,7 @@ pub(super) fn check_wrapping(
 }
 
 /// The kind of an import key.
-pub(super) const fn kind(spec: WrappingKeySpec) -> KeyKind {
+pub(in crate::keystore) const fn kind(spec: WrappingKeySpec) -> KeyKind {
     match spec {
         WrappingKeySpec::Rsa2048 => KeyKind::Rsa2048,
         WrappingKeySpec::Rsa3072 => KeyKind::Rsa3072,

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Keystore;
-use super::access::authorise_account;
-use super::access_error::AccessError;
-use super::action::Action;
-use super::error::KeystoreError;
-use super::policy::{Kind, Named, Policy};
-use super::record::{Reader, Record, Writer};
-use super::store::Table;
+use super::authorise_account;
+use super::error::AccessError;
+use crate::keystore::Keystore;
+use crate::keystore::action::Action;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::policy::{Kind, Named, Policy};
+use crate::keystore::record::{Reader, Record, Writer};
+use crate::keystore::store::Table;
 
 /// A user, group or root of the account that has policies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,7 +27,7 @@ pub struct PrincipalEntry {
 
 /// The stored form: the policies of one principal by name. Found by a keyed hash of the ARN.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct PrincipalRecord {
+pub(in crate::keystore) struct PrincipalRecord {
     arn: String,
     policies: BTreeMap<String, String>,
 }
@@ -38,7 +38,7 @@ impl Record for PrincipalRecord {
 
 impl PrincipalRecord {
     /// The parsed policies of the principal with this ARN.
-    pub(super) fn policies_of(
+    pub(in crate::keystore) fn policies_of(
         reader: &Reader<'_>,
         arn: &str,
     ) -> Result<Arc<[Policy]>, KeystoreError> {
@@ -48,7 +48,7 @@ impl PrincipalRecord {
     }
 
     /// Has any principal with policies an ARN like this?
-    pub(super) fn any_is(
+    pub(in crate::keystore) fn any_is(
         reader: &Reader<'_>,
         like: impl Fn(&str) -> bool,
     ) -> Result<bool, KeystoreError> {
@@ -137,7 +137,7 @@ impl Keystore {
     }
 
     /// One transaction that changes who may do what in the account.
-    pub(super) fn of_account<T>(
+    pub(in crate::keystore) fn of_account<T>(
         &self,
         action: Action,
         change: impl FnOnce(&mut Writer<'_>) -> Result<T, KeystoreError>,

@@ -1,5 +1,8 @@
 //! What opens a keystore: a passphrase, a key file, a systemd credential, or a PKCS#11 token.
 
+pub(in crate::keystore) mod slot;
+pub(in crate::keystore) mod token_slot;
+
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -9,12 +12,12 @@ use std::path::{Path, PathBuf};
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
-use super::error::{KeyFileProblem, KeystoreError};
-use super::slot::SlotKind;
-use super::token::{Pin, Token, TokenPlace};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::{self, Cost};
 use crate::crypto::{CryptoError, Secret};
+use crate::keystore::error::{KeyFileProblem, KeystoreError};
+use crate::keystore::token::{Pin, Token, TokenPlace};
+use slot::SlotKind;
 
 /// The name of the credential that systemd passes, in `$CREDENTIALS_DIRECTORY`.
 pub const CREDENTIAL: &str = "kmsfs.key";
@@ -35,7 +38,7 @@ pub enum Unlock {
 }
 
 impl Unlock {
-    pub(super) fn kind(&self) -> SlotKind {
+    pub(in crate::keystore) fn kind(&self) -> SlotKind {
         match self {
             Self::Passphrase(_) => SlotKind::Passphrase,
             Self::KeyFile(_) => SlotKind::KeyFile,
@@ -45,7 +48,7 @@ impl Unlock {
     }
 
     /// Reads the key file or logs in to the token, once for all slots that are tried.
-    pub(super) fn load(&self) -> Result<Loaded<'_>, KeystoreError> {
+    pub(in crate::keystore) fn load(&self) -> Result<Loaded<'_>, KeystoreError> {
         let secret = match self {
             Self::Passphrase(passphrase) => SlotSecret::Passphrase(passphrase),
             Self::KeyFile(path) => SlotSecret::Bytes(read_key_file(path, Exposure::Refused)?),
@@ -73,7 +76,7 @@ impl fmt::Debug for Unlock {
 }
 
 /// An [`Unlock`], ready to use.
-pub(super) enum Loaded<'a> {
+pub(in crate::keystore) enum Loaded<'a> {
     Secret(SlotSecret<'a>),
     Token(Token),
 }
@@ -81,7 +84,7 @@ pub(super) enum Loaded<'a> {
 impl Loaded<'_> {
     /// May this protect a keystore from now on?
     /// Errors: `Validation` for an empty passphrase.
-    pub(super) fn check_new(&self) -> Result<(), KeystoreError> {
+    pub(in crate::keystore) fn check_new(&self) -> Result<(), KeystoreError> {
         match self {
             Self::Secret(secret) => secret.check_new(),
             Self::Token(_) => Ok(()),
@@ -90,7 +93,7 @@ impl Loaded<'_> {
 }
 
 /// A secret in memory.
-pub(super) enum SlotSecret<'a> {
+pub(in crate::keystore) enum SlotSecret<'a> {
     Passphrase(&'a [u8]),
     Bytes(Zeroizing<Vec<u8>>),
 }
@@ -98,7 +101,7 @@ pub(super) enum SlotSecret<'a> {
 impl SlotSecret<'_> {
     /// May this protect a keystore from now on?
     /// Errors: `Validation` for an empty passphrase.
-    pub(super) fn check_new(&self) -> Result<(), KeystoreError> {
+    pub(in crate::keystore) fn check_new(&self) -> Result<(), KeystoreError> {
         match self {
             Self::Passphrase([]) => {
                 Err(KeystoreError::Validation("a passphrase is not empty".to_owned()))
@@ -109,7 +112,11 @@ impl SlotSecret<'_> {
 
     /// The key of a slot with this salt and cost.
     /// Errors: `NoMemory`.
-    pub(super) fn slot_key(&self, salt: &[u8; 16], cost: Cost) -> Result<Secret<32>, CryptoError> {
+    pub(in crate::keystore) fn slot_key(
+        &self,
+        salt: &[u8; 16],
+        cost: Cost,
+    ) -> Result<Secret<32>, CryptoError> {
         match self {
             Self::Passphrase(passphrase) => passphrase::derive(passphrase, salt, cost),
             Self::Bytes(bytes) => Ok(hash::derive_from(bytes, salt, Label::KeystoreKeyFile)),
@@ -136,12 +143,12 @@ pub fn create_key_file(path: &Path) -> Result<(), KeystoreError> {
 }
 
 /// Makes the directory entry of `path` durable.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+pub(in crate::keystore) fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
 /// The directory that holds `path`.
-pub(super) fn parent(path: &Path) -> &Path {
+pub(in crate::keystore) fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::error::{KeystoreError, Quota};
-use super::id::GrantId;
-use super::policy::PolicyError;
+use crate::keystore::error::{KeystoreError, Quota};
+use crate::keystore::id::GrantId;
+use crate::keystore::policy::PolicyError;
 
 /// Something is wrong with a policy, a grant or an access key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,17 +6,17 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::Keystore;
-use super::error::KeystoreError;
-use super::record::{Reader, Writer, slot_place};
-use super::root::{RootKey, place};
-use super::store::SlotRow;
-use super::time::UnixTime;
 use super::token_slot;
-use super::unlock::{Loaded, Unlock};
+use super::{Loaded, Unlock};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::Cost;
 use crate::crypto::{Secret, random, xaes};
+use crate::keystore::Keystore;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::record::{Reader, Writer, slot_place};
+use crate::keystore::root::{RootKey, place};
+use crate::keystore::store::SlotRow;
+use crate::keystore::time::UnixTime;
 
 /// The number of a slot. Never used twice in a keystore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -180,7 +180,7 @@ impl Keystore {
 }
 
 /// Seals the root key for `loaded`. Id and sealed part are filled in when it is inserted.
-pub(super) fn sealed_root(
+pub(in crate::keystore) fn sealed_root(
     root: &RootKey,
     kind: SlotKind,
     loaded: &Loaded<'_>,
@@ -212,7 +212,7 @@ pub(super) fn sealed_root(
 }
 
 /// Gives a slot its number and authenticates its columns.
-pub(super) fn insert(
+pub(in crate::keystore) fn insert(
     writer: &mut Writer<'_>,
     mut slot: SlotRow,
     created: UnixTime,
@@ -226,7 +226,7 @@ pub(super) fn insert(
 
 /// The root key, from the first slot that opens. Slots of another kind are not tried.
 /// `None` if none opens.
-pub(super) fn unlock(
+pub(in crate::keystore) fn unlock(
     keystore: [u8; 16],
     slots: &[SlotRow],
     kind: SlotKind,
@@ -252,7 +252,7 @@ pub(super) fn unlock(
 }
 
 /// The slots in words, for somebody who has not unlocked the keystore.
-pub(super) fn in_words(slots: &[SlotRow]) -> Vec<String> {
+pub(in crate::keystore) fn in_words(slots: &[SlotRow]) -> Vec<String> {
     let words = slots.iter().map(|slot| match SlotKind::parse(&slot.kind) {
         Some(SlotKind::Token) => match token_slot::place_of(slot) {
             Some(place) => format!("slot {} ({place})", slot.id),
@@ -266,7 +266,10 @@ pub(super) fn in_words(slots: &[SlotRow]) -> Vec<String> {
 
 /// Checks that a slot's columns are those that were written.
 /// Errors: `Tampered`.
-pub(super) fn info(reader: &Reader<'_>, slot: &SlotRow) -> Result<SlotInfo, KeystoreError> {
+pub(in crate::keystore) fn info(
+    reader: &Reader<'_>,
+    slot: &SlotRow,
+) -> Result<SlotInfo, KeystoreError> {
     let body = reader.root().open_row(&slot_place(slot), &slot.sealed).ok();
     let record = body.and_then(|body| serde_json::from_slice::<SlotRecord>(&body).ok());
     let (record, kind) = record
@@ -321,7 +324,7 @@ fn root_seal_key(slot_key: &Secret<32>, keystore: &[u8; 16]) -> Secret<32> {
 }
 
 /// What the sealed root key authenticates: everything that was used to reach it.
-pub(super) fn root_place(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
+pub(in crate::keystore) fn root_place(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
     let cost = slot.cost.map(u32::to_be_bytes);
     let parts: [&[u8]; 6] =
         [b"root", keystore, slot.kind.as_bytes(), &slot.salt, cost.as_flattened(), &slot.detail];

@@ -3,27 +3,28 @@
 
 use std::sync::Arc;
 
-use super::alias::AliasRecord;
-use super::error::KeystoreError;
 use super::grant::{self, Grants};
-use super::key::KeyRecord;
-use super::policy::{Kind, Policy};
 use super::principal::PrincipalRecord;
-use super::record::Reader;
-use super::{Keystore, RowSet};
 use crate::id::KeyId;
+use crate::keystore::Keystore;
+use crate::keystore::RowSet;
+use crate::keystore::alias::AliasRecord;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::key::KeyRecord;
+use crate::keystore::policy::{Kind, Policy};
+use crate::keystore::record::Reader;
 
 /// What is decided about a key by itself.
 #[derive(Debug)]
-pub(super) struct KeyRules {
-    pub(super) policy: Policy,
-    pub(super) aliases: Vec<String>,
-    pub(super) multi_region: bool,
+pub(in crate::keystore) struct KeyRules {
+    pub(in crate::keystore) policy: Policy,
+    pub(in crate::keystore) aliases: Vec<String>,
+    pub(in crate::keystore) multi_region: bool,
 }
 
 /// Where rules are read.
 #[derive(Clone, Copy)]
-pub(super) enum Rules<'a> {
+pub(in crate::keystore) enum Rules<'a> {
     /// In a transaction.
     Stored(&'a Reader<'a>),
     /// In memory, and only what is missing there in a transaction.
@@ -31,7 +32,7 @@ pub(super) enum Rules<'a> {
 }
 
 impl Rules<'_> {
-    pub(super) fn of_key(
+    pub(in crate::keystore) fn of_key(
         self,
         key: KeyId,
         record: &KeyRecord,
@@ -47,7 +48,10 @@ impl Rules<'_> {
     }
 
     /// The account's policies for the user or group with this ARN.
-    pub(super) fn of_principal(self, arn: &str) -> Result<Arc<[Policy]>, KeystoreError> {
+    pub(in crate::keystore) fn of_principal(
+        self,
+        arn: &str,
+    ) -> Result<Arc<[Policy]>, KeystoreError> {
         match self {
             Self::Stored(reader) => PrincipalRecord::policies_of(reader, arn),
             Self::Live(keystore) => keystore.remembered(
@@ -58,7 +62,7 @@ impl Rules<'_> {
         }
     }
 
-    pub(super) fn grants(self, key: KeyId) -> Result<Arc<Grants>, KeystoreError> {
+    pub(in crate::keystore) fn grants(self, key: KeyId) -> Result<Arc<Grants>, KeystoreError> {
         match self {
             Self::Stored(reader) => Grants::load(reader, key),
             Self::Live(keystore) => keystore.remembered(
@@ -71,7 +75,7 @@ impl Rules<'_> {
 
     /// Are these tokens of grants that exist?
     /// Errors: `InvalidGrantToken`.
-    pub(super) fn check_tokens(self, tokens: &[String]) -> Result<(), KeystoreError> {
+    pub(in crate::keystore) fn check_tokens(self, tokens: &[String]) -> Result<(), KeystoreError> {
         match self {
             Self::Stored(reader) => grant::check_tokens(reader, tokens),
             Self::Live(keystore) => keystore.read(|reader| grant::check_tokens(reader, tokens)),
@@ -113,11 +117,11 @@ impl Keystore {
     }
 
     /// What is in memory, or else is read and put there while nobody can change the file.
-    pub(super) fn remembered<T: Clone>(
+    pub(in crate::keystore) fn remembered<T: Clone>(
         &self,
-        recall: impl FnOnce(&super::cache::KnownRules) -> Option<T>,
+        recall: impl FnOnce(&crate::keystore::cache::KnownRules) -> Option<T>,
         load: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
-        keep: impl FnOnce(&mut super::cache::KnownRules, T),
+        keep: impl FnOnce(&mut crate::keystore::cache::KnownRules, T),
     ) -> Result<T, KeystoreError> {
         if let Some(known) = self.inner.cache.rules(recall) {
             return Ok(known);

@@ -1,17 +1,16 @@
 //! PutKeyPolicy, GetKeyPolicy, ListKeyPolicies, and the policy of keys that were given none.
 
-use super::Keystore;
-use super::access;
-use super::access_error::AccessError;
-use super::action::Action;
 use super::asked::Asked;
-use super::caller::Caller;
-use super::error::KeystoreError;
-use super::id::KeyRef;
-use super::key::{KeyRecord, Operation};
-use super::policy::{Fact, Kind, Policy};
-use super::record::Reader;
+use super::error::AccessError;
 use crate::id::KeyId;
+use crate::keystore::Keystore;
+use crate::keystore::action::Action;
+use crate::keystore::caller::Caller;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::id::KeyRef;
+use crate::keystore::key::{KeyRecord, Operation};
+use crate::keystore::policy::{Fact, Kind, Policy};
+use crate::keystore::record::Reader;
 
 /// The only name that a key policy has.
 pub const DEFAULT_POLICY_NAME: &str = "default";
@@ -62,14 +61,14 @@ const DEFAULT: &str = r#"{
 
 impl KeyRecord {
     /// The key policy, as it was given.
-    pub(super) fn policy_text(&self) -> &str {
+    pub(in crate::keystore) fn policy_text(&self) -> &str {
         self.policy.as_deref().unwrap_or(DEFAULT)
     }
 }
 
 impl LockoutCheck {
     /// The request of somebody who wants this check.
-    pub(super) fn asked(self) -> Asked<'static> {
+    pub(in crate::keystore) fn asked(self) -> Asked<'static> {
         let bypassed = (self == Self::Bypassed).to_string();
         Asked::default().with(Fact::BypassPolicyLockoutSafetyCheck, bypassed)
     }
@@ -113,7 +112,7 @@ impl Keystore {
 }
 
 /// Gives a key a policy, unless that is malformed or locks the caller out.
-pub(super) fn set(
+pub(in crate::keystore) fn set(
     reader: &Reader<'_>,
     caller: &Caller,
     key: KeyId,
@@ -124,7 +123,7 @@ pub(super) fn set(
     Policy::parse(policy, Kind::Key)?;
     record.policy = Some(policy.to_owned());
     if check == LockoutCheck::Enforced {
-        let again = access::authorise(
+        let again = super::authorise(
             reader,
             caller,
             Action::PutKeyPolicy,

@@ -9,16 +9,16 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::error::KeystoreError;
-use super::root::RootKey;
 use super::slot::root_place;
-use super::store::SlotRow;
-use super::token::{Token, TokenError, TokenPlace};
 use crate::crypto::Secret;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::root::RootKey;
+use crate::keystore::store::SlotRow;
+use crate::keystore::token::{Token, TokenError, TokenPlace};
 
 /// Makes the slot's key on the token, and fills the columns that depend on it.
 /// Errors: `Token`, `Validation`.
-pub(super) fn seal(
+pub(in crate::keystore) fn seal(
     token: &Token,
     root: &RootKey,
     mut slot: SlotRow,
@@ -37,7 +37,7 @@ pub(super) fn seal(
 
 /// The root key, or `None` if this token has not the slot's key.
 /// Errors: `Token` when the token does not answer.
-pub(super) fn open(
+pub(in crate::keystore) fn open(
     token: &Token,
     keystore: &[u8; 16],
     slot: &SlotRow,
@@ -50,21 +50,21 @@ pub(super) fn open(
 }
 
 /// Removes the key of a slot that was not stored.
-pub(super) fn discard(token: &Token, slot: &SlotRow) {
+pub(in crate::keystore) fn discard(token: &Token, slot: &SlotRow) {
     if let Err(error) = token.destroy_key(&slot.salt) {
         log::warn!("an unused key {} stays on {}: {error}", hex(&slot.salt), token.place());
     }
 }
 
 /// Where the slot's key is, as the slot says.
-pub(super) fn place_of(slot: &SlotRow) -> Option<TokenPlace> {
+pub(in crate::keystore) fn place_of(slot: &SlotRow) -> Option<TokenPlace> {
     let (module, rest) = part(&slot.detail)?;
     let (token, _) = part(rest)?;
     Some(TokenPlace::new(Path::new(OsStr::from_bytes(module)), &String::from_utf8_lossy(token)))
 }
 
 /// Bytes as text.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(in crate::keystore) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -7,17 +7,17 @@ use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::Keystore;
-use super::access::authorise_account;
-use super::access_error::AccessError;
-use super::action::Action;
-use super::caller::Principal;
-use super::error::KeystoreError;
-use super::record::{Reader, Record};
+use super::authorise_account;
+use super::error::AccessError;
 use super::rules::Rules;
-use super::store::Table;
-use super::time::UnixTime;
 use crate::crypto::{Secret, random};
+use crate::keystore::Keystore;
+use crate::keystore::action::Action;
+use crate::keystore::caller::Principal;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::record::{Reader, Record};
+use crate::keystore::store::Table;
+use crate::keystore::time::UnixTime;
 
 /// What an access key is made for.
 #[derive(Debug, Clone, Default)]
@@ -82,7 +82,7 @@ pub struct AccessKeyEntry {
 
 /// The stored form. Found by a keyed hash of the id.
 #[derive(Serialize, Deserialize)]
-pub(super) struct AccessKeyRecord {
+pub(in crate::keystore) struct AccessKeyRecord {
     id: String,
     user: Option<String>,
     secret: Zeroizing<String>,
@@ -102,7 +102,7 @@ impl Record for AccessKeyRecord {
 
 impl AccessKeyRecord {
     /// Errors: `AccessKeyNotFound`.
-    pub(super) fn find(reader: &Reader<'_>, id: &str) -> Result<Self, KeystoreError> {
+    pub(in crate::keystore) fn find(reader: &Reader<'_>, id: &str) -> Result<Self, KeystoreError> {
         let record = reader.get::<Self>(&reader.root().lookup(id))?;
         record.ok_or_else(|| AccessError::AccessKeyNotFound(id.chars().take(128).collect()).into())
     }
