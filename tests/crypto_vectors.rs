@@ -5,7 +5,7 @@
 
 use kmsfs::crypto::aead::AeadKey;
 use kmsfs::crypto::bulk::BulkKey;
-use kmsfs::crypto::hpke;
+use kmsfs::crypto::hybrid;
 use kmsfs::crypto::passphrase::{self, Cost};
 use kmsfs::crypto::siv::SivKey;
 use kmsfs::crypto::xaes::{self, XaesKey};
@@ -137,18 +137,18 @@ fn hpke_agrees_with_its_rfc_and_opens_nothing_else() {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
         hex(line.unwrap())
     };
-    let private = hpke::PrivateKey::from_bytes(&field("private")).unwrap();
+    let private = hybrid::PrivateKey::from_bytes(&field("private")).unwrap();
     assert_eq!(private.public().unwrap(), field("public"));
     let sealed =
-        hpke::Sealed { encapsulated: field("encapsulated"), ciphertext: field("ciphertext") };
+        hybrid::Sealed { encapsulated: field("encapsulated"), ciphertext: field("ciphertext") };
     let (info, aad) = (field("info"), field("aad"));
     assert_eq!(*private.open(&sealed, &info, &aad).unwrap(), field("plaintext"));
 
-    let own = hpke::seal(&field("public"), &info, &aad, b"message").unwrap();
+    let own = hybrid::seal(&field("public"), &info, &aad, b"message").unwrap();
     assert_eq!(*private.open(&own, &info, &aad).unwrap(), b"message");
     assert!(private.open(&own, b"other", &aad).is_err());
     assert!(private.open(&own, &info, b"other").is_err());
-    let other = hpke::PrivateKey::generate().unwrap();
+    let other = hybrid::PrivateKey::generate().unwrap();
     assert!(other.open(&own, &info, &aad).is_err());
     for at in [0, 1, 132] {
         let mut changed = own.clone();
@@ -158,8 +158,8 @@ fn hpke_agrees_with_its_rfc_and_opens_nothing_else() {
     let mut changed = own;
     changed.ciphertext[3] ^= 1;
     assert!(private.open(&changed, &info, &aad).is_err());
-    assert!(hpke::seal(&[4; 133], &info, &aad, b"").is_err());
-    assert!(hpke::PrivateKey::from_bytes(&[0; 66]).is_err());
+    assert!(hybrid::seal(&[4; 133], &info, &aad, b"").is_err());
+    assert!(hybrid::PrivateKey::from_bytes(&[0; 66]).is_err());
 }
 
 #[test]

@@ -15,7 +15,7 @@
 //! | [`digest`] | the SHA functions, chosen at run time |
 //! | [`mac`] | HMAC with them |
 //! | [`asym`] | RSA, ECDSA, ECDH, Ed25519, ML-DSA behind one type of key |
-//! | [`hpke`] | HPKE: messages for the owner of a key pair |
+//! | [`hybrid`] | HPKE: messages for the owner of a key pair |
 //! | [`keywrap`] | AES key wrap with padding, for imported keys |
 //! | [`passphrase`] | Argon2id with a bounded cost |
 //!
@@ -29,7 +29,7 @@ pub mod digest;
 pub mod ed25519;
 pub mod error;
 pub mod hash;
-pub mod hpke;
+pub mod hybrid;
 pub mod keywrap;
 pub mod mac;
 pub mod passphrase;

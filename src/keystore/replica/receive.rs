@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::payload::Payload;
 use super::seal::{Transfer, TransferKey, TransferKind, fingerprint, identity};
 use super::{DEFAULT_REGION, Holder, Regions, ReplicaError};
-use crate::crypto::hpke::PrivateKey;
+use crate::crypto::hybrid::PrivateKey;
 use crate::crypto::random;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::Keystore;

@@ -133,7 +133,7 @@ fn signed(key: KeyId, term: usize, from: &Holder, to: &Holder) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::crypto::Secret;
-    use crate::crypto::hpke::PrivateKey;
+    use crate::crypto::hybrid::PrivateKey;
     use crate::id::MaterialId;
 
     const KEY: KeyId = KeyId::from_bytes([1; 16]);

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::ReplicaError;
 use crate::crypto::ed25519::{PublicKey, SigningKey};
 use crate::crypto::hash::{self, Label};
-use crate::crypto::hpke::{self, PrivateKey};
+use crate::crypto::hybrid::{self, PrivateKey};
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::Keystore;
 use crate::keystore::action::Action;
@@ -171,7 +171,7 @@ impl Transfer {
             signature: Vec::new(),
         };
         let head = transfer.head(&to.public_key, &to.identity);
-        let sealed = hpke::seal(&to.public_key, &head, &[], payload)?;
+        let sealed = hybrid::seal(&to.public_key, &head, &[], payload)?;
         transfer.encapsulated_key = sealed.encapsulated;
         transfer.sealed = sealed.ciphertext;
         transfer.signature = signing.sign(&transfer.signed(&head)).to_vec();
@@ -188,7 +188,7 @@ impl Transfer {
         let malformed = || KeystoreError::from(ReplicaError::Malformed("transfer of a key"));
         let head = self.head(&private.public()?, own_identity);
         verify(&self.identity, &self.signed(&head), &self.signature).ok_or_else(malformed)?;
-        let sealed = hpke::Sealed {
+        let sealed = hybrid::Sealed {
             encapsulated: self.encapsulated_key.clone(),
             ciphertext: self.sealed.clone(),
         };
