@@ -1,4 +1,5 @@
-//! Rank 0: the system calls that no safe crate offers. The only home of `unsafe`.
+//! Rank 0: the system calls that no safe crate offers. The home of `unsafe`, but for one block in
+//! `fuse::received`.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 

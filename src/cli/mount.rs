@@ -60,7 +60,7 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
         None => None,
     };
     if args.foreground {
-        return serve::run(&plan, unlock.as_ref(), detached);
+        return serve::run(&plan, unlock, detached);
     }
     in_background(args, &global, &plan, unlock)
 }

@@ -30,7 +30,7 @@ use crate::volume::{Holder, Options, Volume, VolumeError};
 /// if it is detached.
 pub(super) fn run(
     plan: &Plan,
-    unlock: Option<&Unlock>,
+    unlock: Option<Unlock>,
     detached: Option<Detached>,
 ) -> Result<Exit, CliError> {
     process::raise_open_files();
@@ -87,9 +87,10 @@ fn serve(
     Ok(())
 }
 
-fn open_keys(plan: &Plan, unlock: Option<&Unlock>) -> Result<KeysFrom, CliError> {
+/// The secret goes here: nothing needs it once the keystore is open.
+fn open_keys(plan: &Plan, unlock: Option<Unlock>) -> Result<KeysFrom, CliError> {
     match unlock {
-        Some(unlock) => Ok(KeysFrom::Keystore(Arc::new(Keystore::open(&plan.keystore, unlock)?))),
+        Some(unlock) => Ok(KeysFrom::Keystore(Arc::new(Keystore::open(&plan.keystore, &unlock)?))),
         None => {
             let keys = plan.kms.open_endpoint()?;
             let missing = || CliError::new(Exit::Usage, "neither a keystore nor an endpoint");

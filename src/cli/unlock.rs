@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -186,12 +187,22 @@ pub(super) fn read_descriptor(descriptor: u32) -> Result<Passphrase, CliError> {
     let name = || format!("cannot read a passphrase from file descriptor {descriptor}");
     let mut text = Zeroizing::new(Vec::with_capacity(LONGEST));
     let read = match descriptor {
-        0 => read_line(&mut io::stdin().lock(), &mut text),
+        0 => read_line(&mut Unbuffered(rustix::stdio::stdin()), &mut text),
         _ => File::open(format!("/proc/self/fd/{descriptor}"))
             .and_then(|mut file| read_line(&mut file, &mut text)),
     };
     read.map_err(|error| CliError::io(name(), &error))?;
     Ok(text)
+}
+
+/// A descriptor as it is. The standard library keeps what it reads from stdin in a buffer that lives
+/// as long as the process.
+struct Unbuffered<'a>(BorrowedFd<'a>);
+
+impl Read for Unbuffered<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(self.0, into)?)
+    }
 }
 
 fn read_line(from: &mut impl Read, into: &mut Passphrase) -> io::Result<()> {

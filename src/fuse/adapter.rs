@@ -2,7 +2,6 @@
 
 mod replies;
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -10,25 +9,25 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
-};
-
 use super::Ended;
 use super::convert::{file_attr, file_type, new_time, no_attr};
 use super::errno::errno;
 use super::handles::Handles;
 use super::options::MountOptions;
+use super::received;
 use super::request::{allocate_mode, caller, empty, negotiate, open_flags, sized, taken, wanted};
 use crate::volume::attr::AttrChange;
 use crate::volume::content::SeekTo;
 use crate::volume::{
     Detail, DirStream, FileHandle as OpenFile, NewNode, Origin, Privileges, RenameHow, SetMode,
     Volume, VolumeError,
+};
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 const NAME_MAX: u32 = 255;
@@ -200,8 +199,9 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let target = target.as_os_str().as_bytes();
-        let made = self.volume.symlink(parent.0, link_name.as_bytes(), target, caller(req));
+        let made = received::wiping(target.as_os_str().as_bytes(), |target| {
+            self.volume.symlink(parent.0, link_name.as_bytes(), target, caller(req))
+        });
         self.entry(reply, made);
     }
 
@@ -288,17 +288,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        READ_BUFFER.with_borrow_mut(|buffer| {
-            let wanted = usize::try_from(size).unwrap_or(0);
-            if buffer.len() < wanted {
-                buffer.resize(wanted, 0);
-            }
-            let buffer = buffer.get_mut(..wanted).unwrap_or_default();
-            match self.file(fh).and_then(|open| open.file.read(offset, buffer)) {
-                Ok(count) => reply.data(buffer.get(..count).unwrap_or_default()),
-                Err(error) => reply.error(errno(&error)),
-            }
-        });
+        self.contents(reply, fh, offset, size);
     }
 
     fn write(
@@ -322,7 +312,10 @@ impl Filesystem for Adapter {
         };
         let strips = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let open = open.and_then(|open| if strips { self.stripped(fh) } else { Ok(open) });
-        match open.and_then(|open| open.file.write(offset, data, origin)) {
+        let written = received::wiping(data, |data| {
+            open.and_then(|open| open.file.write(offset, data, origin))
+        });
+        match written {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(&error)),
         }
@@ -479,7 +472,10 @@ impl Filesystem for Adapter {
             libc::XATTR_REPLACE => SetMode::Replace,
             _ => SetMode::Any,
         };
-        empty(reply, self.volume.set_xattr(ino.0, name.as_bytes(), value, mode, caller(req)));
+        let set = received::wiping(value, |value| {
+            self.volume.set_xattr(ino.0, name.as_bytes(), value, mode, caller(req))
+        });
+        empty(reply, set);
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -582,9 +578,4 @@ impl Filesystem for Adapter {
         // The kernel then takes every file to be ready, and stops asking.
         reply.error(Errno::ENOSYS);
     }
-}
-
-thread_local! {
-    /// One buffer per thread: a reply takes a slice, and the volume fills a vector.
-    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }

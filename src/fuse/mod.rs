@@ -8,6 +8,7 @@ mod convert;
 mod errno;
 mod handles;
 mod options;
+mod received;
 mod request;
 
 use std::io;

@@ -143,8 +143,12 @@ impl Kms {
         Endpoint::new(address, Some(region), credentials, None, Options::default()).unwrap()
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// Waits until the server has ended, and returns its exit code.

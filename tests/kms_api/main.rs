@@ -6,8 +6,11 @@ mod clients;
 mod fixture;
 mod fuzz;
 mod limits;
+mod memory;
 mod metrics;
 mod peers;
+#[path = "../process_memory/mod.rs"]
+mod process_memory;
 mod regions;
 mod shapes;
 mod shutdown;

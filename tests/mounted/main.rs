@@ -1,7 +1,8 @@
 //! Real mounts, driven from outside through the `kmsfs` binary as a user would drive it.
 //!
-//! One test crate, so that it is linked once. Nothing here uses the library: whatever is checked
-//! is checked through the kernel, the command line and the bytes in the vault.
+//! One test crate, so that it is linked once. Nothing here uses the library, but for `memory`, which
+//! has to know keys: whatever is checked is checked through the kernel, the command line and the
+//! bytes in the vault.
 //!
 //! The tests need `/dev/fuse` and the programs that `tests/install-tools.sh` installs; they fail
 //! rather than skip when one is missing. Random tests print their seed; `KMSFS_TEST_SEED` repeats
@@ -17,9 +18,12 @@ mod data;
 mod fsx;
 mod harness;
 mod keys;
+mod memory;
 mod metadata;
 mod model;
 mod pjdfstest;
+#[path = "../process_memory/mod.rs"]
+mod process_memory;
 mod random;
 mod remote;
 mod replicas;

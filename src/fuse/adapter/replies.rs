@@ -1,13 +1,44 @@
-//! Answers that several requests share.
+//! Answers that several requests share, and the one that carries contents.
 
-use fuser::{Errno, ReplyAttr, ReplyEntry};
+use std::cell::RefCell;
+
+use fuser::{Errno, FileHandle, ReplyAttr, ReplyData, ReplyEntry};
+use zeroize::Zeroize;
 
 use super::{Adapter, GENERATION, Reply};
 use crate::fuse::convert::{file_attr, no_attr};
 use crate::fuse::errno::errno;
 use crate::volume::attr::Attr;
 
+thread_local! {
+    /// One buffer per thread: a reply takes a slice, and the volume fills a vector. It holds
+    /// contents only while a request is answered.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Adapter {
+    /// The contents of an open file from `offset`, at most `size` bytes.
+    pub(super) fn contents(&self, reply: ReplyData, fh: FileHandle, offset: u64, size: u32) {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let wanted = usize::try_from(size).unwrap_or(0);
+            if buffer.len() < wanted {
+                buffer.resize(wanted, 0);
+            }
+            let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+            match self.file(fh).and_then(|open| open.file.read(offset, buffer)) {
+                Ok(count) => {
+                    let read = buffer.get_mut(..count).unwrap_or_default();
+                    reply.data(read);
+                    read.zeroize();
+                }
+                Err(error) => {
+                    reply.error(errno(&error));
+                    buffer.zeroize();
+                }
+            }
+        });
+    }
+
     pub(super) fn entry(&self, reply: ReplyEntry, made: Reply<Attr>) {
         match made {
             Ok(attr) => reply.entry(&self.ttl, &file_attr(&attr), GENERATION),

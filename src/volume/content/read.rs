@@ -9,7 +9,8 @@ use crate::envelope::{Opened, UnitPlace};
 use crate::volume::error::{Result, VolumeError};
 
 thread_local! {
-    /// Ciphertext on its way in or out. It never holds plaintext, so it is never wiped.
+    /// Ciphertext on its way in or out: plaintext is encrypted on its way into it, or at once in it,
+    /// so it is never wiped.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -18,7 +18,8 @@ use crate::volume::error::{Result, VolumeError};
 /// A block that a write covers only in part, merged with what it held.
 struct Merged {
     block: Block,
-    bytes: Zeroizing<[u8; PAGE_LEN]>,
+    /// On the heap: a move would leave a copy on the stack.
+    bytes: Zeroizing<Vec<u8>>,
     length: usize,
 }
 
@@ -160,9 +161,9 @@ impl Content {
             if from == 0 && to >= held {
                 continue;
             }
-            let mut bytes = Zeroizing::new([0; PAGE_LEN]);
+            let mut bytes = Zeroizing::new(vec![0; PAGE_LEN]);
             if held > 0 {
-                self.read_block(state, block, &mut bytes[..])?;
+                self.read_block(state, block, &mut bytes)?;
                 self.settle_if_durable(state, block)?;
             }
             let start = usize::try_from((block.start() + from as u64) - offset).unwrap_or(0);
