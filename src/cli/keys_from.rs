@@ -15,7 +15,7 @@ use super::{failure, keystore, paths};
 use crate::endpoint::{Address, Credentials, Endpoint, EndpointError, Options as Patience};
 use crate::keystore::Keystore;
 use crate::volume::remote::RemoteKeys;
-use crate::volume::{KeyService, VolumeError};
+use crate::volume::{KeyService, LocalKeys, VolumeError};
 
 /// Options of every command that opens a vault by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -35,8 +35,9 @@ pub(super) struct KmsArgs {
     /// The AWS region; the host names of AWS tell it
     #[arg(long = "kms-region", value_name = "REGION", requires = "url")]
     pub region: Option<String>,
-    /// Seconds for which open files stay usable while the KMS does not answer
-    #[arg(long = "kms-grace", value_name = "SECONDS", requires = "url")]
+    /// Seconds for which open files stay usable while the KMS does not answer, or the keystore
+    /// cannot be read
+    #[arg(long = "kms-grace", value_name = "SECONDS")]
     pub grace: Option<u64>,
 }
 
@@ -52,10 +53,14 @@ impl KmsArgs {
     /// The endpoint as a source of data keys, if one is named: not connected yet.
     pub(super) fn open_endpoint(&self) -> Result<Option<Arc<RemoteKeys>>, CliError> {
         let Some(endpoint) = self.open_client()? else { return Ok(None) };
-        let grace = self.grace.map_or(GRACE, Duration::from_secs);
-        let keys = RemoteKeys::new(endpoint, grace)
+        let keys = RemoteKeys::new(endpoint, self.grace())
             .map_err(|error| CliError::new(Exit::General, error.to_string()))?;
         Ok(Some(Arc::new(keys)))
+    }
+
+    /// How long keys stay usable of which nothing can be learned.
+    pub(super) fn grace(&self) -> Duration {
+        self.grace.map_or(GRACE, Duration::from_secs)
     }
 
     /// A client of the endpoint, if one is named: not connected yet.
@@ -118,8 +123,14 @@ impl KeysFrom {
 
     /// As a volume uses it.
     pub(super) fn service(&self) -> Arc<dyn KeyService> {
+        self.service_with(GRACE)
+    }
+
+    /// As a volume uses it that is mounted: its keys outlive a silence of the keystore by `grace`.
+    /// An endpoint has been told already.
+    pub(super) fn service_with(&self, grace: Duration) -> Arc<dyn KeyService> {
         match self {
-            Self::Keystore(keystore) => keystore.clone(),
+            Self::Keystore(keystore) => Arc::new(LocalKeys::new(keystore.clone(), grace)),
             Self::Endpoint(keys) => keys.clone(),
         }
     }

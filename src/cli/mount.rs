@@ -78,17 +78,24 @@ fn secret(
 
 /// The endpoint of the command or of its mount options.
 fn chosen(args: &KmsArgs, options: &KmsArgs) -> Result<KmsArgs, CliError> {
-    match (&args.url, &options.url) {
-        (Some(_), Some(_)) => Err(CliError::new(Exit::Usage, "two endpoints: --kms and -o kms")),
-        (Some(_), None) if *options != KmsArgs::default() => {
-            Err(CliError::new(Exit::Usage, "-o kms-... belongs to -o kms=URL, not to --kms"))
+    // The grace is for a keystore on this machine too.
+    let grace = args.grace.or(options.grace);
+    let bare = KmsArgs { grace: None, ..options.clone() } == KmsArgs::default();
+    let chosen = match (&args.url, &options.url) {
+        (Some(_), Some(_)) => {
+            return Err(CliError::new(Exit::Usage, "two endpoints: --kms and -o kms"));
         }
-        (None, None) if *options != KmsArgs::default() => {
-            Err(CliError::new(Exit::Usage, "-o kms-... without -o kms=URL"))
+        (Some(_), None) if !bare => {
+            let what = "-o kms-... belongs to -o kms=URL, not to --kms";
+            return Err(CliError::new(Exit::Usage, what));
         }
-        (Some(_), None) => args.absolute(),
-        (None, _) => options.absolute(),
-    }
+        (None, None) if !bare => {
+            return Err(CliError::new(Exit::Usage, "-o kms-... without -o kms=URL"));
+        }
+        (Some(_), None) => args.absolute()?,
+        (None, _) => options.absolute()?,
+    };
+    Ok(KmsArgs { grace, ..chosen })
 }
 
 /// Options of `-o` that stand for options of the command.
@@ -135,9 +142,9 @@ fn in_background(
     command.args(global.json.then_some("--json"));
     command.args(["mount", "--foreground", "--detached"]);
     command.args(plan.read_only.then_some("--read-only"));
-    if args.kms.url.is_some() {
-        command.args(plan.kms.words());
-    }
+    let named = args.kms.url.is_some();
+    let kms = KmsArgs { grace: args.kms.grace, ..KmsArgs::default() };
+    command.args(if named { plan.kms.words() } else { kms.words() });
     for options in &args.options {
         command.arg("-o").arg(options);
     }

@@ -103,7 +103,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
     let options = Options { read_only: plan.read_only, suid: plan.options.suid == Some(true) };
     let patience = Instant::now() + PATIENCE;
     let volume = loop {
-        match Volume::open_vault(&plan.vault, keys.service(), options) {
+        match Volume::open_vault(&plan.vault, keys.service_with(plan.kms.grace()), options) {
             // umount(8) returns while the daemon still writes; a mount right after it must work.
             Err(VolumeError::InUse(_)) if is_ending(plan) && Instant::now() < patience => {
                 std::thread::sleep(Duration::from_millis(20));

@@ -107,11 +107,28 @@ fn make_dirs(dir: &Path) -> io::Result<()> {
 /// holds for another handle of this process (POSIX locks belong to the process).
 /// Errors: `Missing`, `NotAKeystore`, `Io`.
 pub(super) fn inspect(path: &Path) -> Result<(), KeystoreError> {
-    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+    if look(path)?.is_file() { Ok(()) } else { Err(KeystoreError::NotAKeystore(path.to_owned())) }
+}
+
+/// One file of this machine, whatever its name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// The file that has this name now.
+/// Errors: `Missing`, `Io`.
+pub(super) fn identity(path: &Path) -> Result<Identity, KeystoreError> {
+    let metadata = look(path)?;
+    Ok(Identity { device: metadata.dev(), inode: metadata.ino() })
+}
+
+fn look(path: &Path) -> Result<fs::Metadata, KeystoreError> {
+    fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => KeystoreError::Missing(path.to_owned()),
         _ => io_error(path, "examine", error),
-    })?;
-    if metadata.is_file() { Ok(()) } else { Err(KeystoreError::NotAKeystore(path.to_owned())) }
+    })
 }
 
 /// Takes a keystore back from other users. Only for a file that is known to be one.

@@ -136,6 +136,8 @@ pub struct Keystore {
 /// What all handles of one opening share.
 struct Inner {
     path: PathBuf,
+    /// Which file `path` was when it was opened.
+    identity: file::Identity,
     root: RootKey,
     cache: Cache,
     key_stores: KeyStores,
@@ -261,6 +263,18 @@ impl Keystore {
         // Last: what failed above is tried again at the next call.
         opened.version = version;
         Ok(true)
+    }
+
+    /// Checks that the file still has its name. One that was moved away, or over which another was
+    /// put, would go on for ever as it was: whoever disables a key does it in the file of that name.
+    /// Errors: `Missing`, `Io`.
+    pub fn check_place(&self) -> Result<(), KeystoreError> {
+        let path = &self.inner.path;
+        if file::identity(path)? == self.inner.identity {
+            return Ok(());
+        }
+        let other = std::io::Error::other("another file has its name now: open that one");
+        Err(file::io_error(path, "go on with", other))
     }
 
     /// A count that goes up whenever something may have changed, by this process or, once it was
@@ -389,6 +403,7 @@ impl Keystore {
         let store = Mutex::new(Opened { store, version, generation: 0, rows, noted: None });
         let inner = Inner {
             path: path.to_owned(),
+            identity: file::identity(path)?,
             audit: Audit::new(path, &root, sharing),
             root,
             cache: Cache::default(),

@@ -54,6 +54,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use check::{CheckReport, Problem, Repair};
 pub use create::NewNode;
+pub use embedded::LocalKeys;
 pub use error::{Result, VolumeError};
 pub use inode::ROOT;
 pub use io::Allocate;

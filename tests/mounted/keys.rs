@@ -59,6 +59,32 @@ fn a_disabled_key_is_felt_at_once_and_nothing_is_lost() {
     assert!(fs::read(mount.path("mapped")).unwrap() == mapped, "dirty data was lost on disk");
 }
 
+/// A keystore that could not be read any more revoked nothing, for as long as the mount lived.
+#[test]
+fn a_keystore_that_cannot_be_read_revokes_after_the_grace_and_its_return_ends_that() {
+    let vault = Vault::new("unreadable");
+    let mount = vault.mount_with(&["--create", "--kms-grace", "1"]);
+    let path = mount.path("file");
+    fs::write(&path, "contents").unwrap();
+    let handle = File::options().read(true).write(true).open(&path).unwrap();
+    let mut mapping = Mapping::open(&mount, "mapped");
+    mapping.dirty();
+    let away = vault.outside("keystore.away");
+    fs::rename(vault.keystore(), &away).unwrap();
+    assert!(fs::read(&path).is_ok(), "a moment without the keystore revokes nothing");
+    thread::sleep(Duration::from_secs(1));
+    wait_until("the open handle fails", || refused(handle.read_at(&mut [0; 10], 0).err()));
+    wait_until("new opens fail", || refused(File::open(&path).err()));
+    assert!(vault.log().contains("cannot be read"), "{}", vault.log());
+    fs::rename(&away, vault.keystore()).unwrap();
+    wait_until("it is back", || fs::read(&path).is_ok_and(|bytes| bytes == b"contents"));
+    wait_until("the old handle works", || handle.write_at(b"more", 8).is_ok());
+    mapping.close();
+    drop(handle);
+    let mapped = fs::read(mount.path("mapped")).unwrap();
+    assert!(mapped.starts_with(b"dirty page") && mapped.len() == 65_536, "dirty data was lost");
+}
+
 #[test]
 fn dirty_pages_of_a_mapping_reach_the_vault_before_their_key_goes() {
     let vault = Vault::new("dirtymap");

@@ -9,8 +9,8 @@ use kmsfs::id::{KeyId, MaterialId};
 use kmsfs::keystore::{EncryptionContext, KeyRef, Keystore};
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{
-    Detail, DirStream, File, KernelCache, KeyHealth, KeyService, OpenFor, Options, Origin, Result,
-    RewrapJob, Sink, Volume, VolumeError,
+    Detail, DirStream, File, KernelCache, KeyHealth, KeyService, LocalKeys, OpenFor, Options,
+    Origin, Result, RewrapJob, Sink, Volume, VolumeError,
 };
 
 use crate::fixture::{Fixture, ROOT};
@@ -75,6 +75,35 @@ fn regression_a_rewrap_leaves_nothing_behind_of_files_that_the_kernel_does_not_k
     volume.watch_keys();
     let dropped = kernel.take();
     assert!(dropped.contains(&known.ino) && !dropped.contains(&unknown), "{dropped:?}");
+}
+
+/// What cannot be read says nothing of its keys, and cannot be used to say that they are revoked.
+#[test]
+fn another_file_in_the_place_of_the_keystore_revokes_its_keys_and_they_come_back_with_it() {
+    let mut fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
+    let keys = LocalKeys::new(fixture.keystore.clone(), Duration::ZERO);
+    fixture.reopen_over(Arc::new(keys), Options::default());
+    let kernel = fixture.kernel();
+    assert_eq!(fixture.find("file").unwrap(), ino);
+    let volume = fixture.volume();
+    let handle = volume.open_handle(ino, Access::ReadOnly).unwrap().handle;
+    let reads = || handle.file.read(0, &mut [0; 8]);
+    let (store, away) =
+        (fixture.keystore.path().to_owned(), fixture.keystore.path().with_extension("x"));
+    std::fs::rename(&store, &away).unwrap();
+    for other in [false, true] {
+        if other {
+            std::fs::copy(&away, &store).unwrap();
+        }
+        volume.watch_keys();
+        assert!(matches!(reads(), Err(VolumeError::KeyUnusable(_))), "{other}");
+        assert!(other || kernel.take().contains(&ino));
+    }
+    std::fs::rename(&away, &store).unwrap();
+    volume.watch_keys();
+    assert_eq!(reads().unwrap(), 8);
+    volume.close(handle);
 }
 
 /// The second key was usable until the kernel had written the dirty pages of the first.
