@@ -108,6 +108,28 @@ const MAX_LINES: usize = 600;
 /// The files that may contain `unsafe`.
 const UNSAFE_HOMES: [&str; 2] = ["sys.rs", "fuse/received.rs"];
 
+/// System calls that name an entry of a directory.
+const NAMING: [&str; 14] = [
+    "accessat",
+    "chmodat",
+    "chownat",
+    "linkat",
+    "mkdirat",
+    "mknodat",
+    "openat",
+    "openat2",
+    "renameat",
+    "renameat_with",
+    "statat",
+    "symlinkat",
+    "unlinkat",
+    "utimensat",
+];
+
+/// The files of the volume that may make them: the names there cannot lead out of their directory,
+/// and what a person named is opened.
+const NAMING_HOMES: [&str; 3] = ["volume/beneath.rs", "volume/handle.rs", "volume/setup.rs"];
+
 /// One source file, comments and strings blanked.
 struct Source {
     /// Path under `src`, with forward slashes.
@@ -217,6 +239,22 @@ fn unsafe_code_stays_in_its_one_file() {
         .map(|source| source.name.clone())
         .collect();
     assert!(wrong.is_empty(), "unsafe outside {UNSAFE_HOMES:?}: {wrong:?}");
+}
+
+#[test]
+fn entries_of_the_vault_are_named_in_one_place() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if !source.name.starts_with("volume/") || NAMING_HOMES.contains(&&*source.name) {
+            continue;
+        }
+        for (at, word) in words(source.before_tests()) {
+            if NAMING.contains(&word) {
+                wrong.push(format!("{}:{} calls {word}", source.name, source.line_of(at)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "use volume/beneath.rs:\n{}", wrong.join("\n"));
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! Finding the daemon of a vault, by the vault or by its mountpoint.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use super::exit::{CliError, Exit};
@@ -51,13 +49,12 @@ impl Target {
 
 /// Who holds the vault for writing, if anybody does.
 pub(super) fn holder(vault: &Path) -> Option<Holder> {
-    volume::holder(File::open(vault).ok()?).ok().flatten()
+    volume::holder(volume::open_root(vault).ok()?).ok().flatten()
 }
 
 /// True when nobody holds the vault in any way, or it is out of sight.
 pub(super) fn is_free(vault: &Path) -> bool {
-    let Ok(lock) = File::open(vault.join(LOCK_FILE)) else { return true };
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+    volume::open_root(vault).map_or(true, volume::is_free)
 }
 
 impl From<Failure> for CliError {
@@ -72,5 +69,3 @@ impl From<CliError> for Failure {
         Self { exit: error.exit.code(), what: error.what, advice: error.advice }
     }
 }
-
-const LOCK_FILE: &str = ".kmsfs/lock";

@@ -4,17 +4,21 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, fstat, readlinkat, unlinkat};
+use rustix::fs::fstat;
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Volume;
+use super::beneath;
 use super::content::Content;
 use super::dir::Dir;
 use super::error::Result;
+use super::names::read_sidecar;
 use super::open::policy_of;
+use super::readdir::remove_unfinished_dir;
 use super::walk::{Entry, Role, Visit, Walk};
 use crate::envelope::layout::PAGE;
-use crate::envelope::{DIR_FILE, LONG_PREFIX, SIDECAR_SUFFIX};
+use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX};
 
 /// Whether a check may change the vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,10 +115,10 @@ impl Volume {
             return Ok(());
         }
         if let Ok(keys) = dir.keys() {
-            let long = entry.name.starts_with(LONG_PREFIX.as_bytes());
+            let long = entry.name.bytes().starts_with(LONG_PREFIX.as_bytes());
             let text = match long {
-                true => super::session::read_small(&visit.fd, &sidecar_of(&entry.name))?,
-                false => Some(entry.name.clone()),
+                true => read_sidecar(&visit.fd, &entry.name),
+                false => Some(entry.name.bytes().to_vec()),
             };
             if text.is_none_or(|text| keys.decode_name(&text).is_err()) {
                 report.add(path.clone(), "its name was not made by this directory", false);
@@ -123,8 +127,9 @@ impl Volume {
         match entry.role {
             Role::File => self.check_file(visit, dir, entry, report),
             Role::Other => {
-                if let Ok(text) = readlinkat(&visit.fd, &*entry.name, Vec::new())
-                    && let Err(error) = self.decode_link(text.into_bytes())
+                if let Ok(text) =
+                    beneath::hold(&visit.fd, &entry.name).and_then(|link| link.read_link())
+                    && let Err(error) = self.decode_link(text)
                 {
                     report.add(path, error, false);
                 }
@@ -173,11 +178,12 @@ impl Volume {
         repair: Repair,
         report: &mut CheckReport,
     ) -> Result<()> {
-        let names: HashSet<&[u8]> = visit.entries.iter().map(|entry| &*entry.name).collect();
+        let names: HashSet<&[u8]> = visit.entries.iter().map(|entry| entry.name.bytes()).collect();
         for entry in &visit.entries {
             let orphan = entry.role == Role::Sidecar
                 && entry
                     .name
+                    .bytes()
                     .strip_suffix(SIDECAR_SUFFIX.as_bytes())
                     .is_none_or(|owner| !names.contains(owner));
             if !orphan && entry.role != Role::Temporary {
@@ -194,19 +200,10 @@ impl Volume {
     }
 }
 
-fn sidecar_of(name: &[u8]) -> String {
-    format!("{}{SIDECAR_SUFFIX}", String::from_utf8_lossy(name))
-}
-
-fn remove(visit: &Visit, entry: &Entry) -> std::result::Result<(), rustix::io::Errno> {
-    use rustix::io::Errno;
-    match unlinkat(&visit.fd, &*entry.name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {
-            let dir = visit.open(entry, rustix::fs::OFlags::DIRECTORY)?;
-            let _ = unlinkat(&dir, DIR_FILE, AtFlags::empty());
-            unlinkat(&visit.fd, &*entry.name, AtFlags::REMOVEDIR)
-        }
-        other => other,
+fn remove(visit: &Visit, entry: &Entry) -> Result<()> {
+    match beneath::remove(&visit.fd, &entry.name) {
+        Err(Errno::ISDIR | Errno::PERM) => remove_unfinished_dir(&visit.fd, &entry.name),
+        other => Ok(other?),
     }
 }
 

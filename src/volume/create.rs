@@ -3,21 +3,20 @@
 //! The backing inode is made by this process and then given to the caller, so for an instant it
 //! belongs to us, with the bits that the caller asked for but never with setuid or setgid.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, chownat, mkdirat, mknodat, openat, renameat_with,
-    statat, unlinkat,
-};
+use rustix::fs::{FileType, Mode, RenameFlags, fchmod, fchown, fstat};
 use rustix::io::Errno;
 
 use super::Volume;
 use super::attr::{Attr, decode_device};
-use super::dir::{Dir, write_descriptor};
+use super::beneath::{self, BackingName};
+use super::dir::{Dir, write_first_descriptor};
 use super::error::{Result, VolumeError};
-use super::names::BackingName;
-use super::place::proc_path;
+use super::handle::Handle;
+use super::names::EntryName;
+use super::readdir::raw_names;
 use super::tree::Caller;
 
 /// The bits that are set only once the owner is right.
@@ -36,10 +35,12 @@ pub struct NewNode {
     pub caller: Caller,
 }
 
-/// A node was made: what is left to do to it.
-pub(super) struct Placed {
-    pub(super) caller: Caller,
-    pub(super) special_bits: u32,
+/// What is made without being opened.
+pub(super) enum Node<'a> {
+    /// A FIFO, a socket or a device node: its type, its mode, its device number.
+    Special(FileType, u32, u64),
+    /// A symbolic link with this text.
+    Link(&'a str),
 }
 
 impl Volume {
@@ -50,12 +51,15 @@ impl Volume {
     /// As [`Volume::mkdir`].
     pub fn mknod(&self, parent: u64, name: &[u8], new: NewNode, device: u32) -> Result<Attr> {
         self.tree.writable()?;
-        self.make(parent, name, |dir, entry| {
-            let kind = FileType::from_raw_mode(new.mode);
-            let mode = Mode::from_raw_mode(self.masked(dir, &new)? & !SPECIAL);
-            mknodat(dir, entry, kind, mode, decode_device(device))?;
-            Ok(Placed { caller: new.caller, special_bits: new.mode & SPECIAL })
-        })
+        let kind = FileType::from_raw_mode(new.mode);
+        if kind == FileType::RegularFile {
+            let dir = self.dir(parent)?;
+            let name = EntryName::new(&dir, name)?;
+            self.make_file(&dir, &name, &new)?;
+            return self.enter(&dir, &name.entry)?.ok_or(VolumeError::Stale);
+        }
+        let mode = self.masked(&*self.dir(parent)?, &new)? | (new.mode & SPECIAL);
+        self.make(parent, name, &Node::Special(kind, mode, decode_device(device)), new.caller)
     }
 
     /// Makes a directory under its parent's policy. The kernel then holds a lookup.
@@ -68,46 +72,69 @@ impl Volume {
     pub fn mkdir(&self, parent: u64, name: &[u8], new: NewNode) -> Result<Attr> {
         self.tree.writable()?;
         let dir = self.dir(parent)?;
-        let name = BackingName::new(&dir, name)?;
+        let name = EntryName::new(&dir, name)?;
         let temp = self.tree.temp_name();
         let made = self
             .build_dir(&dir, &temp, &new)
             .and_then(|()| self.prepare_sidecar(&dir, &name))
             .and_then(|_| self.settle_dir(&dir, &temp, &name));
         if made.is_err() {
-            self.remove_leftover(&dir, temp.as_bytes());
+            self.remove_leftover(&dir, &temp);
         }
         made?;
         self.enter(&dir, &name.entry)?.ok_or(VolumeError::Stale)
     }
 
-    /// Makes a node by `make`, gives it its owner and tells the kernel of it.
+    /// Makes a node, gives it its owner and tells the kernel of it.
     pub(super) fn make(
         &self,
         parent: u64,
         name: &[u8],
-        make: impl FnOnce(&Arc<Dir>, &[u8]) -> Result<Placed>,
+        node: &Node<'_>,
+        caller: Caller,
     ) -> Result<Attr> {
         let dir = self.dir(parent)?;
-        let name = BackingName::new(&dir, name)?;
+        let name = EntryName::new(&dir, name)?;
         let fresh_sidecar = self.prepare_sidecar(&dir, &name)?;
         let changing = self.tree.locks.changing(&[parent]);
-        let placed = match make(&dir, &name.entry) {
-            Ok(placed) => placed,
-            Err(error) => {
-                if fresh_sidecar {
-                    self.drop_sidecar(&dir, &name);
-                }
-                return Err(error);
-            }
-        };
-        if let Err(error) = self.give(&dir, &name.entry, &placed) {
-            let _ = unlinkat(&*dir, &*name.entry, AtFlags::empty());
+        let made = self.make_node(&dir, &name.entry, node, caller);
+        if made.is_err() && fresh_sidecar {
             self.drop_sidecar(&dir, &name);
-            return Err(error);
         }
+        made?;
         drop(changing);
         self.enter(&dir, &name.entry)?.ok_or(VolumeError::Stale)
+    }
+
+    fn make_node(
+        &self,
+        dir: &Dir,
+        entry: &BackingName,
+        node: &Node<'_>,
+        caller: Caller,
+    ) -> Result<()> {
+        node.make(dir, entry)?;
+        let (uid, gid) = self.tree.new_owner(caller, dir.rules()?.setgid);
+        let special = node.special_bits();
+        if uid.is_none() && gid.is_none() && special == 0 {
+            return Ok(());
+        }
+        let held = beneath::hold(dir, entry)?;
+        // Somebody may have exchanged the names since: what is not like the new node is left alone.
+        if !(self.tree.is_ours(held.found()) && node.is_like(&held)) {
+            return Err(VolumeError::Stale);
+        }
+        let mut given = Ok(());
+        if uid.is_some() || gid.is_some() {
+            given = held.set_owner(uid, gid);
+        }
+        if special != 0 {
+            given = given.and_then(|()| held.set_mode(held.stat()?.st_mode & 0o7777 | special));
+        }
+        given.map_err(|error| {
+            let _ = beneath::remove(dir, entry);
+            error.into()
+        })
     }
 
     /// Makes an empty regular file and opens it for reading and writing.
@@ -117,18 +144,16 @@ impl Volume {
     pub(super) fn make_file(
         &self,
         dir: &Arc<Dir>,
-        name: &BackingName,
+        name: &EntryName,
         new: &NewNode,
     ) -> Result<OwnedFd> {
         let fresh_sidecar = self.prepare_sidecar(dir, name)?;
         let _changing = self.tree.locks.changing(&[dir.ino()]);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(self.masked(dir, new)? & 0o777);
-        let made = openat(dir, &*name.entry, flags | OFlags::CLOEXEC, mode);
+        let made = beneath::create_file(dir, &name.entry, mode);
         let given = made.map_err(VolumeError::from).and_then(|fd| {
-            let placed = Placed { caller: new.caller, special_bits: new.mode & SPECIAL };
-            self.give_fd(dir, &fd, &placed).map(|()| fd).inspect_err(|_| {
-                let _ = unlinkat(dir, &*name.entry, AtFlags::empty());
+            self.give(dir, &fd, new).map(|()| fd).inspect_err(|_| {
+                let _ = beneath::remove(dir, &name.entry);
             })
         });
         if given.is_err() && fresh_sidecar {
@@ -144,42 +169,37 @@ impl Volume {
         Ok(new.mode & 0o7777 & !umask)
     }
 
-    fn give(&self, dir: &Dir, entry: &[u8], placed: &Placed) -> Result<()> {
-        let (uid, gid) = self.tree.new_owner(placed.caller, dir.rules()?.setgid);
+    /// Gives a new file to whoever it was made for, and the bits that had to wait for that.
+    fn give(&self, dir: &Dir, fd: &OwnedFd, new: &NewNode) -> Result<()> {
+        let (uid, gid) = self.tree.new_owner(new.caller, dir.rules()?.setgid);
         if uid.is_some() || gid.is_some() {
-            chownat(dir, entry, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            fchown(fd, uid, gid)?;
         }
-        if placed.special_bits != 0 {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            add_bits(openat(dir, entry, flags, Mode::empty())?, placed.special_bits)?;
-        }
-        Ok(())
-    }
-
-    fn give_fd(&self, dir: &Dir, fd: &OwnedFd, placed: &Placed) -> Result<()> {
-        let (uid, gid) = self.tree.new_owner(placed.caller, dir.rules()?.setgid);
-        if uid.is_some() || gid.is_some() {
-            rustix::fs::fchown(fd, uid, gid)?;
-        }
-        if placed.special_bits != 0 {
-            add_bits(fd, placed.special_bits)?;
+        let special = new.mode & SPECIAL;
+        if special != 0 {
+            fchmod(fd, Mode::from_raw_mode(fstat(fd)?.st_mode & 0o7777 | special))?;
         }
         Ok(())
     }
 
     /// Builds a directory under a temporary name, with everything that it needs.
-    fn build_dir(&self, parent: &Dir, temp: &str, new: &NewNode) -> Result<()> {
+    fn build_dir(&self, parent: &Dir, temp: &BackingName, new: &NewNode) -> Result<()> {
         let above = parent.descriptor()?;
         let (descriptor, keys) = self.keyring.new_dir(above)?;
         let mode = self.masked(parent, new)?;
         let building = if self.tree.is_root() { mode } else { mode | OWNER_ALL };
-        mkdirat(parent, temp, Mode::from_raw_mode(building & !SPECIAL))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(parent, temp, flags, Mode::empty())?;
-        write_descriptor(&fd, &descriptor.encode(&keys))?;
+        beneath::make_dir(parent, temp, Mode::from_raw_mode(building & !SPECIAL))?;
+        let fd = beneath::open_dir(parent, temp)?;
+        // Somebody may have exchanged the names since: none that has a descriptor is the new one, and
+        // what is given away is an empty directory of ours.
         let (uid, gid) = self.tree.new_owner(new.caller, parent.rules()?.setgid);
-        if uid.is_some() || gid.is_some() {
-            rustix::fs::fchown(&fd, uid, gid)?;
+        let gives = uid.is_some() || gid.is_some();
+        if gives && !(self.tree.is_ours(&fstat(&fd)?) && raw_names(&fd)?.is_empty()) {
+            return Err(VolumeError::Stale);
+        }
+        write_first_descriptor(&fd, &descriptor.encode(&keys))?;
+        if gives {
+            fchown(&fd, uid, gid)?;
         }
         self.finish_mode(&fd, mode, building)
     }
@@ -191,21 +211,21 @@ impl Volume {
         if extra == 0 && mode & SPECIAL == 0 {
             return Ok(());
         }
-        let now = rustix::fs::fstat(fd)?.st_mode & 0o7777;
+        let now = fstat(fd)?.st_mode & 0o7777;
         let mode = Mode::from_raw_mode((now & !extra) | (mode & SPECIAL));
-        Ok(rustix::fs::fchmod(fd, mode)?)
+        Ok(fchmod(fd, mode)?)
     }
 
-    fn settle_dir(&self, dir: &Dir, temp: &str, name: &BackingName) -> Result<()> {
+    fn settle_dir(&self, dir: &Dir, temp: &BackingName, name: &EntryName) -> Result<()> {
         let _changing = self.tree.locks.changing(&[dir.ino()]);
-        renameat_with(dir, temp, dir, &*name.entry, RenameFlags::NOREPLACE)?;
+        beneath::rename((dir, temp), (dir, &name.entry), RenameFlags::NOREPLACE)?;
         self.tree.unsynced.add(dir.ino(), &name.entry);
         Ok(())
     }
 
     /// True if the backing directory has this entry.
-    pub(super) fn entry_exists(&self, dir: &Dir, entry: &[u8]) -> Result<bool> {
-        match statat(dir, entry, AtFlags::SYMLINK_NOFOLLOW) {
+    pub(super) fn entry_exists(&self, dir: &Dir, entry: &BackingName) -> Result<bool> {
+        match beneath::stat(dir, entry) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
@@ -213,8 +233,35 @@ impl Volume {
     }
 }
 
-fn add_bits(fd: impl AsFd, bits: u32) -> Result<()> {
-    let now = rustix::fs::fstat(&fd)?.st_mode & 0o7777;
-    let mode = Mode::from_raw_mode(now | bits);
-    Ok(rustix::fs::chmodat(rustix::fs::CWD, proc_path(fd.as_fd()), mode, AtFlags::empty())?)
+impl Node<'_> {
+    /// Makes it, for us and without setuid and setgid.
+    fn make(&self, dir: &Dir, entry: &BackingName) -> Result<(), Errno> {
+        match self {
+            Self::Special(kind, mode, device) => {
+                let mode = Mode::from_raw_mode(mode & !SPECIAL);
+                beneath::make_node(dir, entry, (*kind, mode), *device)
+            }
+            Self::Link(text) => beneath::make_link(dir, entry, text),
+        }
+    }
+
+    fn special_bits(&self) -> u32 {
+        match self {
+            Self::Special(_, mode, _) => mode & SPECIAL,
+            Self::Link(_) => 0,
+        }
+    }
+
+    /// True if what is held is what was made, or its twin.
+    fn is_like(&self, held: &Handle) -> bool {
+        let found = held.found();
+        let kind = FileType::from_raw_mode(found.st_mode);
+        let same = match self {
+            Self::Special(made, _, device) => kind == *made && found.st_rdev == *device,
+            Self::Link(text) => {
+                kind == FileType::Symlink && held.read_link().is_ok_and(|t| t == text.as_bytes())
+            }
+        };
+        same && found.st_nlink == 1
+    }
 }

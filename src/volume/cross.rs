@@ -59,7 +59,7 @@ impl Volume {
     /// # Errors
     /// `CrossPolicy` if the name would be under another key; `KeyUnusable`.
     pub(super) fn cross_link(&self, ino: u64, dir: &Dir) -> Result<()> {
-        let stat = self.place(ino)?.stat()?;
+        let stat = self.stat(ino)?;
         for parent in self.tree.inodes.parents(ino) {
             if self.crosses(&stat, &*self.dir(parent)?, dir)? {
                 return Err(VolumeError::CrossPolicy);

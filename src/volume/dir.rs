@@ -8,17 +8,21 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags, XattrFlags, fgetxattr, fsetxattr, fstat, openat};
-use rustix::io::{Errno, read, write};
+use rustix::fs::{Mode, XattrFlags, fgetxattr, fsetxattr, fstat};
+use rustix::io::Errno;
 
+use super::beneath::{self, Name};
 use super::error::{Result, VolumeError};
 use super::keyring::Keyring;
+use super::own_file;
 use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, DirKeys, EnvelopeError, RECORD_LEN};
 use crate::id::KeyId;
 
 /// The attribute by which a directory gives its children their ACL.
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 const WHAT: &str = "directory descriptor";
+/// The file in every directory that holds its descriptor.
+pub(super) const FILE: Name<'static> = Name::literal(DIR_FILE);
 
 /// An open directory of the vault.
 #[derive(Debug)]
@@ -127,6 +131,18 @@ pub(super) fn write_descriptor(dir: impl AsFd, bytes: &[u8; RECORD_LEN]) -> Resu
     write_file(dir, bytes)
 }
 
+/// The same for a directory that was just made, which nobody can have anything in: if there is a
+/// descriptor, it is another directory.
+///
+/// # Errors
+/// `Io(EXIST)`; those of the backing filesystem.
+pub(super) fn write_first_descriptor(dir: impl AsFd, bytes: &[u8; RECORD_LEN]) -> Result<()> {
+    let dir = dir.as_fd();
+    let file = beneath::create_file(dir, FILE, Mode::RUSR | Mode::WUSR)?;
+    own_file::write_all(file.as_fd(), bytes)?;
+    write_attribute(dir, bytes)
+}
+
 /// Writes the descriptor file again from the attribute, after a removal that took the file away
 /// and then failed.
 ///
@@ -145,12 +161,11 @@ fn write_attribute(dir: BorrowedFd<'_>, bytes: &[u8; RECORD_LEN]) -> Result<()> 
 }
 
 fn write_file(dir: impl AsFd, bytes: &[u8; RECORD_LEN]) -> Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(dir, DIR_FILE, flags, Mode::from_raw_mode(0o600))?;
-    if write(&file, bytes)? != bytes.len() {
-        return Err(Errno::NOSPC.into());
+    let dir = dir.as_fd();
+    match own_file::to_write(dir, FILE)? {
+        Some(file) => Ok(own_file::write_all(file.as_fd(), bytes)?),
+        None => Ok(own_file::replace(dir, FILE, bytes)?),
     }
-    Ok(())
 }
 
 fn open_names(fd: &OwnedFd, keyring: &Keyring) -> Result<Names> {
@@ -200,10 +215,7 @@ fn repair(
 }
 
 fn read_file(dir: &OwnedFd) -> Option<[u8; RECORD_LEN]> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = openat(dir, DIR_FILE, flags, Mode::empty()).ok()?;
-    let mut bytes = [0; RECORD_LEN];
-    (read(&file, &mut bytes) == Ok(RECORD_LEN)).then_some(bytes)
+    own_file::read(dir, FILE, (RECORD_LEN, WHAT)).ok().flatten()?.try_into().ok()
 }
 
 fn read_attribute(dir: &OwnedFd) -> Option<[u8; RECORD_LEN]> {

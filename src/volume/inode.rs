@@ -21,6 +21,8 @@ use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::beneath::BackingName;
+
 /// The number by which FUSE names the root of the volume.
 pub const ROOT: u64 = 1;
 
@@ -34,7 +36,7 @@ pub(super) struct Link {
     /// Inode number of the directory.
     pub parent: u64,
     /// Name in the backing directory.
-    pub name: Box<[u8]>,
+    pub name: BackingName,
 }
 
 /// How to reach an inode.
@@ -63,11 +65,12 @@ struct Node {
     seen: u64,
 }
 
-/// The last link to go stays behind without its name: the policy of its directory still counts.
 #[derive(Debug, Default)]
 enum Links {
     #[default]
     None,
+    /// The last link went from this directory, whose policy still counts.
+    Gone(u64),
     One(Link),
     #[expect(clippy::box_collection, reason = "rare, and a vector would widen every slot")]
     Many(Box<Vec<Link>>),
@@ -91,7 +94,7 @@ impl InodeTable {
     }
 
     /// Notes that the kernel was told of `ino` under this link: one lookup more.
-    pub(super) fn enter(&self, ino: u64, parent: u64, name: &[u8]) {
+    pub(super) fn enter(&self, ino: u64, parent: u64, name: &BackingName) {
         if ino == ROOT {
             return;
         }
@@ -143,7 +146,7 @@ impl InodeTable {
     }
 
     /// Drops a link that turned out to lead elsewhere.
-    pub(super) fn drop_link(&self, ino: u64, parent: u64, name: &[u8]) {
+    pub(super) fn drop_link(&self, ino: u64, parent: u64, name: &BackingName) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {
             node.links.remove(parent, name);
         }
@@ -153,14 +156,17 @@ impl InodeTable {
     pub(super) fn parents(&self, ino: u64) -> Vec<u64> {
         let shard = self.shard(ino);
         let Some(node) = shard.get(&ino) else { return Vec::new() };
-        node.links.all().iter().map(|link| link.parent).collect()
+        match &node.links {
+            Links::Gone(parent) => vec![*parent],
+            links => links.iter().map(|link| link.parent).collect(),
+        }
     }
 
     /// True if the kernel knows `ino` and this is the only way to it: pin it before removing it.
-    pub(super) fn needs_pin(&self, ino: u64, parent: u64, name: &[u8]) -> bool {
+    pub(super) fn needs_pin(&self, ino: u64, parent: u64, name: &BackingName) -> bool {
         self.shard(ino).get(&ino).is_some_and(|node| {
             node.pinned.is_none()
-                && !node.links.iter().any(|l| l.parent != parent || &*l.name != name)
+                && !node.links.iter().any(|l| l.parent != parent || l.name != *name)
         })
     }
 
@@ -178,7 +184,7 @@ impl InodeTable {
     }
 
     /// Notes a new name of an inode that the kernel knows.
-    pub(super) fn add_link(&self, ino: u64, parent: u64, name: &[u8]) {
+    pub(super) fn add_link(&self, ino: u64, parent: u64, name: &BackingName) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {
             node.links.add(parent, name);
         }
@@ -208,16 +214,12 @@ impl InodeTable {
 }
 
 impl Links {
-    fn all(&self) -> &[Link] {
+    fn iter(&self) -> std::slice::Iter<'_, Link> {
         match self {
-            Self::None => &[],
-            Self::One(link) => std::slice::from_ref(link),
-            Self::Many(links) => links,
+            Self::None | Self::Gone(_) => [].iter(),
+            Self::One(link) => std::slice::from_ref(link).iter(),
+            Self::Many(links) => links.iter(),
         }
-    }
-
-    fn iter(&self) -> impl DoubleEndedIterator<Item = &Link> {
-        self.all().iter().filter(|link| !link.name.is_empty())
     }
 
     /// The link found last: the likeliest to be still held by the kernel.
@@ -225,14 +227,13 @@ impl Links {
         self.iter().next_back()
     }
 
-    fn add(&mut self, parent: u64, name: &[u8]) {
-        if self.iter().any(|l| l.parent == parent && &*l.name == name) {
+    fn add(&mut self, parent: u64, name: &BackingName) {
+        if self.iter().any(|l| l.parent == parent && l.name == *name) {
             return;
         }
-        let link = Link { parent, name: name.into() };
+        let link = Link { parent, name: name.clone() };
         *self = match std::mem::take(self) {
-            Self::None => Self::One(link),
-            Self::One(first) if first.name.is_empty() => Self::One(link),
+            Self::None | Self::Gone(_) => Self::One(link),
             Self::One(first) => Self::Many(Box::new(vec![first, link])),
             Self::Many(mut links) => {
                 if links.len() == MAX_LINKS {
@@ -244,21 +245,18 @@ impl Links {
         };
     }
 
-    fn remove(&mut self, parent: u64, name: &[u8]) {
+    fn remove(&mut self, parent: u64, name: &BackingName) {
         *self = match std::mem::take(self) {
-            Self::None => Self::None,
-            Self::One(link) if link.parent == parent && &*link.name == name => {
-                Self::One(Link { parent, name: Box::default() })
-            }
-            Self::One(link) => Self::One(link),
+            Self::One(link) if link.parent == parent && link.name == *name => Self::Gone(parent),
             Self::Many(mut links) => {
-                links.retain(|l| l.parent != parent || &*l.name != name);
+                links.retain(|l| l.parent != parent || l.name != *name);
                 if links.len() > 1 {
                     Self::Many(links)
                 } else {
                     links.pop().map_or(Self::None, Self::One)
                 }
             }
+            other => other,
         };
     }
 }
@@ -272,6 +270,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    fn name(text: &str) -> BackingName {
+        BackingName::new(text.as_bytes()).unwrap()
+    }
+
     fn entry(table: &InodeTable, ino: u64) -> Option<Link> {
         match table.whereabouts(ino)? {
             Whereabouts::Entry(link) => Some(link),
@@ -282,8 +284,8 @@ mod tests {
     #[test]
     fn an_inode_is_known_until_each_lookup_is_forgotten() {
         let table = InodeTable::new(100);
-        table.enter(7, 100, b"a");
-        table.enter(7, 100, b"a");
+        table.enter(7, 100, &name("a"));
+        table.enter(7, 100, &name("a"));
         table.forget(7, 1);
         assert_eq!(table.count(), 1);
         table.forget(7, 1);
@@ -302,22 +304,22 @@ mod tests {
     #[test]
     fn the_last_known_link_needs_a_pin() {
         let table = InodeTable::new(100);
-        table.enter(7, 1, b"a");
-        assert!(table.needs_pin(7, 1, b"a"));
-        table.add_link(7, 2, b"b");
-        assert!(!table.needs_pin(7, 1, b"a"));
-        table.drop_link(7, 1, b"a");
-        assert_eq!(entry(&table, 7), Some(Link { parent: 2, name: (*b"b").into() }));
-        assert!(table.needs_pin(7, 2, b"b"));
-        assert!(!table.needs_pin(8, 2, b"b"), "not known to the kernel");
+        table.enter(7, 1, &name("a"));
+        assert!(table.needs_pin(7, 1, &name("a")));
+        table.add_link(7, 2, &name("b"));
+        assert!(!table.needs_pin(7, 1, &name("a")));
+        table.drop_link(7, 1, &name("a"));
+        assert_eq!(entry(&table, 7), Some(Link { parent: 2, name: name("b") }));
+        assert!(table.needs_pin(7, 2, &name("b")));
+        assert!(!table.needs_pin(8, 2, &name("b")), "not known to the kernel");
     }
 
     #[test]
     fn a_pinned_inode_is_reached_through_its_descriptor() {
         let table = InodeTable::new(100);
-        table.enter(7, 1, b"a");
+        table.enter(7, 1, &name("a"));
         table.pin(7, std::fs::File::open("/dev/null").unwrap().into());
-        table.drop_link(7, 1, b"a");
+        table.drop_link(7, 1, &name("a"));
         assert!(matches!(table.whereabouts(7), Some(Whereabouts::Pinned(_))));
         table.unpin(7);
         assert!(table.whereabouts(7).is_none());
@@ -327,10 +329,10 @@ mod tests {
     fn the_number_of_links_kept_is_bounded() {
         let table = InodeTable::new(100);
         for i in 0..1000_u32 {
-            table.enter(7, 1, i.to_string().as_bytes());
+            table.enter(7, 1, &name(&i.to_string()));
         }
         assert_eq!(table.links(7).len(), MAX_LINKS);
-        assert_eq!(entry(&table, 7).unwrap().name, (*b"999").into());
+        assert_eq!(entry(&table, 7).unwrap().name, name("999"));
     }
 
     #[test]

@@ -7,24 +7,22 @@
 //! apart by their length alone: base64 text never has a length of 1 modulo 4, and the text of a
 //! long link always has.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Stat, linkat, mkdirat, openat, readlinkat, symlinkat, unlinkat,
-};
-use rustix::io::{Errno, read, write};
+use rustix::fs::{Mode, Stat};
+use rustix::io::Errno;
 
-use super::Volume;
 use super::attr::Attr;
-use super::create::Placed;
+use super::beneath::{self, BackingName, Name};
+use super::create::Node;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
-use super::inode::{ROOT, Whereabouts};
-use super::names::{self, BackingName};
-use super::place::proc_path;
+use super::handle::Handle;
+use super::inode::ROOT;
+use super::names::{self, EntryName};
 use super::tree::Caller;
+use super::{Volume, own_file};
 use crate::crypto::random;
-use crate::envelope::META_DIR;
 
 /// The longest target, in bytes.
 const TARGET_MAX: usize = 4095;
@@ -33,10 +31,9 @@ const TEXT_MAX: usize = 4095;
 /// Bytes by which AES-SIV makes a target longer.
 const SEAL: u64 = 16;
 /// In the volume's own directory: the files of long targets.
-const LONG_LINKS: &str = "links";
+const LONG_LINKS: Name<'static> = Name::literal("links");
 /// Starts the text of a long link: this, its target's length, a dot, its id, padding.
 const LONG_MARK: &str = "long.";
-const ATTEMPTS: usize = 8;
 
 impl Volume {
     /// Makes a symbolic link. The kernel then holds a lookup.
@@ -54,10 +51,7 @@ impl Volume {
             self.write_long_link(long, &encoded)?;
         }
         let text = long.as_ref().map_or(encoded, LongLink::text);
-        let made = self.make(parent, name, |dir, entry| {
-            symlinkat(&*text, dir, entry)?;
-            Ok(Placed { caller, special_bits: 0 })
-        });
+        let made = self.make(parent, name, &Node::Link(&text), caller);
         if let (Err(_), Some(long)) = (&made, &long) {
             self.remove_long_link(&long.id);
         }
@@ -69,7 +63,7 @@ impl Volume {
     /// # Errors
     /// `Tampered` if it was not made by this volume; `Io(INVAL)` for what is no link.
     pub fn read_link(&self, ino: u64) -> Result<Vec<u8>> {
-        self.decode_link(self.place(ino)?.read_link()?)
+        self.decode_link(self.hold(ino)?.read_link()?)
     }
 
     /// The target that the text of a backing link stands for.
@@ -89,10 +83,13 @@ impl Volume {
     pub fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr> {
         self.tree.writable()?;
         let dir = self.dir(parent)?;
-        let name = BackingName::new(&dir, name)?;
+        let name = EntryName::new(&dir, name)?;
         self.cross_link(ino, &dir)?;
+        let held = self.hold(ino)?;
         let fresh_sidecar = self.prepare_sidecar(&dir, &name)?;
-        let linked = self.link_entry(ino, &dir, &name);
+        let changing = self.tree.locks.changing(&[parent]);
+        let linked = beneath::add_name(&held, &*dir, &name.entry);
+        drop(changing);
         if linked.is_err() && fresh_sidecar {
             self.drop_sidecar(&dir, &name);
         }
@@ -100,101 +97,75 @@ impl Volume {
         self.enter(&dir, &name.entry)?.ok_or(VolumeError::Stale)
     }
 
-    fn link_entry(&self, ino: u64, dir: &Dir, name: &BackingName) -> Result<()> {
-        for _ in 0..ATTEMPTS {
-            match self.tree.inodes.whereabouts(ino).ok_or(VolumeError::Stale)? {
-                Whereabouts::Pinned(fd) => {
-                    let _changing = self.tree.locks.changing(&[dir.ino()]);
-                    let path = proc_path(std::os::fd::AsFd::as_fd(&*fd));
-                    return Ok(linkat(CWD, path, dir, &*name.entry, AtFlags::SYMLINK_FOLLOW)?);
-                }
-                Whereabouts::Entry(link) => {
-                    let from = self.dir(link.parent)?;
-                    let _changing = self.tree.locks.changing(&[link.parent, dir.ino()]);
-                    if self.tree.inodes.has_link(ino, &link) {
-                        linkat(&*from, &*link.name, dir, &*name.entry, AtFlags::empty())?;
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Err(VolumeError::Stale)
-    }
-
     /// The length of the target of a link in the long form.
     pub(super) fn long_link_length(&self, ino: u64, stat: &Stat) -> Result<u64> {
-        let text = self.place(ino)?.read_link()?;
+        let text = self.hold(ino)?.read_link()?;
         let backing = u64::try_from(stat.st_size).unwrap_or(0);
         Ok(LongLink::parse(&text).map_or(backing, |long| long.length as u64))
     }
 
     /// Before the last name of a link goes: the file of its target goes after it.
-    pub(super) fn long_link_of(&self, dir: &Dir, entry: &[u8], stat: &Stat) -> Option<String> {
+    pub(super) fn long_link_of(&self, held: &Handle) -> Option<String> {
+        let stat = held.found();
         let is_link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
         let backing = u64::try_from(stat.st_size).ok()?;
         if !is_link || stat.st_nlink > 1 || plain_length(backing).is_some() {
             return None;
         }
-        let text = readlinkat(dir, entry, Vec::new()).ok()?;
-        LongLink::parse(text.as_bytes()).map(|long| long.id)
+        LongLink::parse(&held.read_link().ok()?).map(|long| long.id)
     }
 
     /// Removes the file of a long target. What cannot be removed now, `fsck` collects.
     pub(super) fn remove_long_link(&self, id: &str) {
-        let removed = self.long_links().and_then(|dir| Ok(unlinkat(dir, id, AtFlags::empty())?));
+        let removed = self.long_links().and_then(|dir| Ok(beneath::remove(dir, &file_of(id)?)?));
         if let Err(error) = removed {
             log::warn!("the target file of a removed symbolic link stays behind: {error}");
         }
     }
 
     fn write_long_link(&self, long: &LongLink, encoded: &str) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = openat(self.long_links()?, &*long.id, flags, Mode::from_raw_mode(0o600))?;
-        if write(&file, encoded.as_bytes())? != encoded.len() {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = beneath::create_file(self.long_links()?, &file_of(&long.id)?, mode)?;
+        own_file::write_all(file.as_fd(), encoded.as_bytes()).map_err(|error| {
             self.remove_long_link(&long.id);
-            return Err(Errno::NOSPC.into());
-        }
-        Ok(())
+            error.into()
+        })
     }
 
     fn read_long_link(&self, long: &LongLink) -> Result<Vec<u8>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = openat(self.long_links()?, &*long.id, flags, Mode::empty())?;
-        let mut encoded = vec![0; 2 * TARGET_MAX];
-        let length = read(&file, &mut encoded)?;
-        encoded.truncate(length);
-        Ok(encoded)
+        let limit = (2 * TARGET_MAX, "symbolic link");
+        let encoded = own_file::read(self.long_links()?, &file_of(&long.id)?, limit)?;
+        encoded.ok_or(VolumeError::Io(Errno::NOENT))
     }
 
     fn long_links(&self) -> Result<OwnedFd> {
-        let path = format!("{META_DIR}/{LONG_LINKS}");
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(self.tree.root(), &*path, flags, Mode::empty()) {
+        let meta = self.tree.meta();
+        match beneath::open_dir(meta, LONG_LINKS) {
             Err(Errno::NOENT) => {}
             other => return Ok(other?),
         }
-        match mkdirat(self.tree.root(), &*path, Mode::from_raw_mode(0o700)) {
+        match beneath::make_dir(meta, LONG_LINKS, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(openat(self.tree.root(), &*path, flags, Mode::empty())?)
+        Ok(beneath::open_dir(meta, LONG_LINKS)?)
     }
 
     /// Writes the sidecar that `name` needs; true if it was not there before.
-    pub(super) fn prepare_sidecar(&self, dir: &Dir, name: &BackingName) -> Result<bool> {
+    pub(super) fn prepare_sidecar(&self, dir: &Dir, name: &EntryName) -> Result<bool> {
         let Some(sidecar) = &name.sidecar else { return Ok(false) };
         if self.entry_exists(dir, &name.entry)? {
             return Ok(false);
         }
         names::write_sidecar(dir, sidecar)?;
-        self.tree.unsynced.add(dir.ino(), sidecar.name.as_bytes());
+        self.tree.unsynced.add(dir.ino(), &sidecar.name);
         Ok(true)
     }
 
     /// Removes the sidecar of a name that is gone.
-    pub(super) fn drop_sidecar(&self, dir: &Dir, name: &BackingName) {
+    pub(super) fn drop_sidecar(&self, dir: &Dir, name: &EntryName) {
         let Some(sidecar) = &name.sidecar else { return };
-        if let Err(error) = unlinkat(dir, &*sidecar.name, AtFlags::empty()) {
+        if let Err(error) = beneath::remove(dir, &sidecar.name) {
             log::warn!("the sidecar of a removed long name stays behind: {error}");
         }
     }
@@ -203,6 +174,11 @@ impl Volume {
 /// The length of the target whose encrypted form has `backing` bytes; `None` for the long form.
 pub(super) fn plain_length(backing: u64) -> Option<u64> {
     (backing % 4 != 1).then(|| (backing * 3 / 4).saturating_sub(SEAL))
+}
+
+/// The name of the file of a long target, which the text of a link gives.
+fn file_of(id: &str) -> Result<BackingName> {
+    BackingName::new(id.as_bytes()).ok_or(VolumeError::Tampered("symbolic link"))
 }
 
 /// The text of a backing link whose target is in a file.

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Stat, statat};
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::Volume;
 use super::attr::{Attr, FileKind, Timestamp};
+use super::beneath::{self, BackingName};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::links;
-use super::names::BackingName;
+use super::names::EntryName;
 use super::times;
 
 impl Volume {
@@ -20,7 +21,7 @@ impl Volume {
     /// `NameTooLong`, `KeyUnusable`, `Tampered` (the directory's descriptor), `Stale`.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>> {
         let dir = self.dir(parent)?;
-        match BackingName::existing(&dir, name) {
+        match EntryName::existing(&dir, name) {
             Ok(name) => self.enter(&dir, &name.entry),
             Err(VolumeError::NotFound) => Ok(None),
             Err(error) => Err(error),
@@ -44,15 +45,14 @@ impl Volume {
     /// # Errors
     /// `Stale` if it is gone; those of the backing filesystem.
     pub fn attr(&self, ino: u64) -> Result<Attr> {
-        let ((), stat) = self.act(ino, |_| Ok(()))?;
-        self.shown_attr(ino, &stat)
+        self.shown_attr(ino, &self.stat(ino)?)
     }
 
     /// Tells the kernel of the backing entry `entry`. Locks: the directory's, for reading, so that
     /// nobody removes the entry before it is in the inode table.
-    pub(super) fn enter(&self, dir: &Arc<Dir>, entry: &[u8]) -> Result<Option<Attr>> {
+    pub(super) fn enter(&self, dir: &Arc<Dir>, entry: &BackingName) -> Result<Option<Attr>> {
         let held = self.tree.locks.reading(dir.ino());
-        let stat = match statat(dir, entry, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match beneath::stat(dir, entry) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),

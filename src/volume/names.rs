@@ -5,13 +5,16 @@
 //! the key cannot read now. Foreign ones are shown as `kmsfs.foreign.<backing name>`, so that they
 //! can be looked at and removed.
 
-use rustix::fs::{Mode, OFlags, openat};
-use rustix::io::{Errno, read, write};
+use std::os::fd::AsFd;
 
+use rustix::io::Errno;
+
+use super::beneath::{BackingName, is_name};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::own_file;
 use crate::crypto::hash::sha256;
-use crate::envelope::{EncodedName, LONG_PREFIX, is_sidecar};
+use crate::envelope::{EncodedName, LONG_PREFIX, SIDECAR_SUFFIX, is_sidecar};
 
 /// What the names of foreign entries start with. Nothing can be created under such a name.
 pub(super) const FOREIGN_PREFIX: &[u8] = b"kmsfs.foreign.";
@@ -25,11 +28,11 @@ const HASHED: &[u8] = b"~";
 /// The longest text of a sidecar: 255 bytes of name with 16 of authentication, as base64.
 const SIDECAR_MAX: usize = 362;
 
-/// The backing name of an entry.
+/// What a name of the mount stands for in the backing directory.
 #[derive(Debug, Clone)]
-pub(super) struct BackingName {
+pub(super) struct EntryName {
     /// The entry in the backing directory.
-    pub entry: Box<[u8]>,
+    pub entry: BackingName,
     /// For a long name, what has to stand beside it.
     pub sidecar: Option<Sidecar>,
 }
@@ -38,12 +41,12 @@ pub(super) struct BackingName {
 #[derive(Debug, Clone)]
 pub(super) struct Sidecar {
     /// Its name in the backing directory.
-    pub name: String,
+    pub name: BackingName,
     /// The encrypted long name.
     pub contents: String,
 }
 
-impl BackingName {
+impl EntryName {
     /// The entry that is, or could be, shown as `name` in `dir`.
     ///
     /// # Errors
@@ -70,24 +73,29 @@ impl BackingName {
         if name.len() > NAME_MAX {
             return Err(VolumeError::NameTooLong);
         }
+        if !is_name(name) {
+            return Err(Errno::INVAL.into());
+        }
+        let backing =
+            |name: String| BackingName::new(name.into_bytes()).ok_or(VolumeError::NameTooLong);
         Ok(match dir.keys()?.encode_name(name) {
-            EncodedName::Inline(entry) => Self { entry: entry.into_bytes().into(), sidecar: None },
+            EncodedName::Inline(entry) => Self { entry: backing(entry)?, sidecar: None },
             EncodedName::Long { entry, sidecar, contents } => Self {
-                entry: entry.into_bytes().into(),
-                sidecar: Some(Sidecar { name: sidecar, contents }),
+                entry: backing(entry)?,
+                sidecar: Some(Sidecar { name: backing(sidecar)?, contents }),
             },
         })
     }
 
+    /// What follows the prefix comes from a user: `..` after it would be the directory above.
     fn foreign(dir: &Dir, raw: &[u8]) -> Result<Self> {
         let entry = match raw.strip_prefix(HASHED) {
-            Some(_) => super::readdir::find_raw(dir, |entry| hashed(entry) == raw)?,
-            None => Some(raw.to_vec()),
+            Some(_) => super::readdir::find_raw(dir, |entry| hashed(entry.bytes()) == raw)?,
+            None => BackingName::new(raw),
         };
         // A name that the key does read is shown under that name only.
-        let entry = entry.filter(|e| !e.is_empty() && !is_hidden(e) && decode(dir, e).is_none());
-        let entry = entry.ok_or(VolumeError::NotFound)?;
-        Ok(Self { entry: entry.into(), sidecar: None })
+        let entry = entry.filter(|e| !is_hidden(e.bytes()) && decode(dir, e).is_none());
+        Ok(Self { entry: entry.ok_or(VolumeError::NotFound)?, sidecar: None })
     }
 }
 
@@ -97,50 +105,42 @@ pub(super) fn is_hidden(entry: &[u8]) -> bool {
 }
 
 /// The name under which a backing entry is shown.
-pub(super) fn shown_name(dir: &Dir, entry: &[u8]) -> Vec<u8> {
+pub(super) fn shown_name(dir: &Dir, entry: &BackingName) -> Vec<u8> {
     if let Some(name) = decode(dir, entry) {
         return name;
     }
-    let raw =
-        if FOREIGN_PREFIX.len() + entry.len() > NAME_MAX { hashed(entry) } else { entry.into() };
+    let raw = entry.bytes();
+    let raw = if FOREIGN_PREFIX.len() + raw.len() > NAME_MAX { hashed(raw) } else { raw.into() };
     [FOREIGN_PREFIX, &raw].concat()
 }
 
-fn decode(dir: &Dir, entry: &[u8]) -> Option<Vec<u8>> {
+fn decode(dir: &Dir, entry: &BackingName) -> Option<Vec<u8>> {
     let keys = dir.keys().ok()?;
-    let name = if entry.starts_with(LONG_PREFIX.as_bytes()) {
+    let name = if entry.bytes().starts_with(LONG_PREFIX.as_bytes()) {
         keys.decode_name(&read_sidecar(dir, entry)?).ok()?
     } else {
-        keys.decode_name(entry).ok()?
+        keys.decode_name(entry.bytes()).ok()?
     };
     // The sidecar must be this entry's own, and nobody can have made a name like these.
-    let usual = !name.is_empty() && name.len() <= NAME_MAX && !name.contains(&b'/');
-    (usual && keys.encode_name(&name).entry().as_bytes() == entry).then_some(name)
+    let made = is_name(&name) && keys.encode_name(&name).entry().as_bytes() == entry.bytes();
+    made.then_some(name)
 }
 
-fn read_sidecar(dir: &Dir, entry: &[u8]) -> Option<Vec<u8>> {
-    let name = [entry, crate::envelope::SIDECAR_SUFFIX.as_bytes()].concat();
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = openat(dir, name, flags, Mode::empty()).ok()?;
-    let mut contents = vec![0; SIDECAR_MAX + 1];
-    let length = read(&file, &mut contents).ok()?;
-    contents.truncate(length);
-    Some(contents)
+/// The text of the sidecar of a long name, as far as there is one.
+pub(super) fn read_sidecar(dir: impl AsFd, entry: &BackingName) -> Option<Vec<u8>> {
+    own_file::read(dir, &entry.with(SIDECAR_SUFFIX)?, (SIDECAR_MAX, "long name")).ok()?
 }
 
 /// Writes the sidecar of a long name, before the entry itself is made.
 ///
-/// One that a crash left behind is written over: its name is the hash of its contents.
+/// What stands there is removed first: a sidecar that a crash left behind, or what somebody put
+/// there, which may be a further name of any file.
 ///
 /// # Errors
 /// Those of the backing filesystem.
 pub(super) fn write_sidecar(dir: &Dir, sidecar: &Sidecar) -> Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(dir, &*sidecar.name, flags, Mode::from_raw_mode(0o600))?;
-    if write(&file, sidecar.contents.as_bytes())? != sidecar.contents.len() {
-        return Err(Errno::NOSPC.into());
-    }
-    Ok(())
+    let file = own_file::fresh(dir, &sidecar.name)?;
+    Ok(own_file::write_all(file.as_fd(), sidecar.contents.as_bytes())?)
 }
 
 fn hashed(entry: &[u8]) -> Vec<u8> {

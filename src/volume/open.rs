@@ -16,7 +16,7 @@ use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::gate::{About, Admission, Uses};
 use super::inode::ROOT;
-use super::names::BackingName;
+use super::names::EntryName;
 use super::open_file::{File, FilePolicy, quietly};
 use super::tree::Caller;
 use crate::keystore::Action;
@@ -171,7 +171,7 @@ impl Volume {
     ) -> Result<(Attr, FileHandle)> {
         self.tree.writable()?;
         let dir = self.dir(parent)?;
-        let name = BackingName::new(&dir, name)?;
+        let name = EntryName::new(&dir, name)?;
         let uses = Uses { makes: true, reads: wanted.reads() };
         self.gate.allow_new(new.caller, uses, dir.descriptor()?.policy)?;
         let fd = self.make_file(&dir, &name, new)?;
@@ -305,26 +305,27 @@ impl Volume {
         })
     }
 
-    /// Opens the backing file of `ino`. Locks: the directory's, for reading, for a moment.
+    /// Opens the backing file of `ino`. Locks: the directory's, for reading, for a moment; the times
+    /// of `ino` where its own mode denies us access.
+    ///
+    /// # Errors
+    /// `STALE` if `ino` is gone, or no regular file.
     pub(super) fn reopen(&self, ino: u64, flags: OFlags) -> Result<(OwnedFd, Stat), Errno> {
-        let place = self.place(ino).map_err(|error| match error {
+        let held = self.hold(ino).map_err(|error| match error {
             VolumeError::Io(errno) => errno,
             _ => Errno::STALE,
         })?;
+        let open = |flags| self.as_owner(ino, &held, |held| held.open_file(flags));
         let fd = if self.tree.options.read_only {
             // Not even access times change; who may not ask for that reads without.
-            match place.open(flags | OFlags::NOATIME) {
-                Err(Errno::PERM) => place.open(flags)?,
+            match open(flags | OFlags::NOATIME) {
+                Err(Errno::PERM) => open(flags)?,
                 other => other?,
             }
         } else {
-            place.open(flags)?
+            open(flags)?
         };
-        let stat = fstat(&fd)?;
-        if self.tree.inodes.shown(stat.st_ino) != ino {
-            return Err(Errno::STALE);
-        }
-        Ok((fd, stat))
+        Ok((fd, *held.found()))
     }
 
     /// The KMS keys that `ino` may be under: those of all directories that it is in (R9).

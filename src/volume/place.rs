@@ -2,139 +2,56 @@
 //!
 //! An inode is reached through a directory that is held open and the backing name in it, or
 //! through the descriptor that pinned it when its last known link went. A [`Place`] keeps the
-//! entry still (the directory's lock, for reading) for as long as it lives.
+//! entry still (the directory's lock, for reading) for as long as it lives: from other requests, not
+//! from whoever else writes to the vault. So nothing is changed at a place: what is there is held
+//! ([`Volume::hold`]), and compared with the inode that was meant.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, RwLockReadGuard};
 
-use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, Stat, Timestamps, Uid, chmodat, chownat, openat, readlinkat,
-    statat, utimensat,
-};
-use rustix::io::Errno;
+use rustix::fs::{Stat, fstat};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::Volume;
+use super::beneath::{self, BackingName};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::handle::Handle;
 use super::inode::{Link, ROOT, Whereabouts};
 
 /// How often an entry that moved away under us is looked for again.
 const ATTEMPTS: usize = 8;
+/// What the owner of a file gets for the moment of opening it.
+const OWNER_ALL: u32 = 0o700;
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Where an inode is; it stays there while this lives.
+/// Where an inode is; it stays there while this lives, as far as this process can see to it.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
+struct Place<'a> {
     at: At<'a>,
     _held: Option<RwLockReadGuard<'a, ()>>,
 }
 
 #[derive(Debug)]
 enum At<'a> {
-    Entry(Arc<Dir>, Box<[u8]>),
+    Entry(Arc<Dir>, BackingName),
     Pinned(Arc<OwnedFd>),
     Root(BorrowedFd<'a>),
 }
 
 impl Place<'_> {
-    /// The backing attributes.
-    pub(super) fn stat(&self) -> Result<Stat, Errno> {
-        let (dir, name, flags) = self.parts();
-        statat(dir, name, flags)
-    }
-
-    /// A descriptor that names the inode and can do nothing else.
-    pub(super) fn handle(&self) -> Result<OwnedFd, Errno> {
+    fn stat(&self) -> Result<Stat, Errno> {
         match &self.at {
-            At::Entry(dir, name) => openat(dir, &**name, HANDLE, Mode::empty()),
-            At::Pinned(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
-            At::Root(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
+            At::Entry(dir, name) => beneath::stat(dir, name),
+            At::Pinned(fd) => fstat(fd),
+            At::Root(fd) => fstat(fd),
         }
     }
 
-    /// Opens the backing file.
-    ///
-    /// A file whose own mode denies that to us, as its owner and not as root, is opened by giving
-    /// the owner access for that moment: the kernel has checked the caller already.
-    pub(super) fn open(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
-        match self.open_plainly(flags) {
-            Err(Errno::ACCESS) => {}
-            other => return other,
-        }
-        let mode = Mode::from_raw_mode(self.stat()?.st_mode & 0o7777);
-        let handle = self.handle()?;
-        let path = proc_path(handle.as_fd());
-        chmodat(CWD, &*path, mode | Mode::RUSR | Mode::WUSR | Mode::XUSR, AtFlags::empty())?;
-        let opened = self.open_plainly(flags);
-        chmodat(CWD, &*path, mode, AtFlags::empty())?;
-        opened
-    }
-
-    fn open_plainly(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    fn hold(&self) -> Result<Handle, Errno> {
         match &self.at {
-            At::Entry(dir, name) => openat(dir, &**name, flags | OFlags::NOFOLLOW, Mode::empty()),
-            // The path is a link of its own kind that leads to the inode itself.
-            At::Pinned(fd) => {
-                let flags = flags.difference(OFlags::NOFOLLOW);
-                openat(CWD, proc_path(fd.as_fd()), flags, Mode::empty())
-            }
-            At::Root(fd) => openat(fd, ".", flags, Mode::empty()),
-        }
-    }
-
-    /// Sets the mode. Never follows a link, whatever the vault's owner put in its place.
-    pub(super) fn set_mode(&self, mode: u32) -> Result<(), Errno> {
-        let handle = self.handle()?;
-        chmodat(CWD, proc_path(handle.as_fd()), Mode::from_raw_mode(mode), AtFlags::empty())
-    }
-
-    /// Sets owner and group.
-    pub(super) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
-        let (dir, name, flags) = self.parts();
-        chownat(dir, name, uid.map(Uid::from_raw), gid.map(Gid::from_raw), flags)
-    }
-
-    /// Sets access and modification time.
-    pub(super) fn set_times(&self, times: &Timestamps) -> Result<(), Errno> {
-        let (dir, name, flags) = self.parts();
-        utimensat(dir, name, times, flags)
-    }
-
-    /// The text of a symbolic link.
-    pub(super) fn read_link(&self) -> Result<Vec<u8>, Errno> {
-        let text = match &self.at {
-            At::Entry(dir, name) => readlinkat(dir, &**name, Vec::new()),
-            At::Pinned(fd) => readlinkat(fd, "", Vec::new()),
-            At::Root(_) => Err(Errno::INVAL),
-        };
-        text.map(std::ffi::CString::into_bytes)
-    }
-
-    /// A path for calls that know no directory descriptors. The last part is not to be followed,
-    /// except where [`Self::follows`].
-    pub(super) fn path(&self) -> Vec<u8> {
-        match &self.at {
-            At::Entry(dir, name) => [proc_path(dir.as_fd()).as_bytes(), b"/", name].concat(),
-            At::Pinned(fd) => proc_path(fd.as_fd()).into_bytes(),
-            At::Root(fd) => proc_path(*fd).into_bytes(),
-        }
-    }
-
-    /// True if [`Self::path`] leads to the inode by following its last part.
-    pub(super) fn follows(&self) -> bool {
-        !matches!(self.at, At::Entry(..))
-    }
-
-    /// Directory, name and flags for the system calls that take these three.
-    fn parts(&self) -> (BorrowedFd<'_>, &[u8], AtFlags) {
-        match &self.at {
-            At::Entry(dir, name) => (dir.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW),
-            At::Pinned(fd) => (fd.as_fd(), b"", AtFlags::EMPTY_PATH),
-            At::Root(fd) => (*fd, b"", AtFlags::EMPTY_PATH),
+            At::Entry(dir, name) => beneath::hold(dir, name),
+            At::Pinned(fd) => Handle::of(fcntl_dupfd_cloexec(fd, 0)?),
+            At::Root(fd) => Handle::of(fcntl_dupfd_cloexec(fd, 0)?),
         }
     }
 }
@@ -144,7 +61,7 @@ impl Volume {
     ///
     /// # Errors
     /// `Stale` if no way to it is known.
-    pub(super) fn place(&self, ino: u64) -> Result<Place<'_>> {
+    fn place(&self, ino: u64) -> Result<Place<'_>> {
         if ino == ROOT {
             return Ok(Place { at: At::Root(self.tree.root()), _held: None });
         }
@@ -198,7 +115,7 @@ impl Volume {
     fn open_dir(&self, ino: u64) -> Result<Arc<Dir>> {
         let begun = self.tree.dirs.era();
         let fd = if ino == ROOT {
-            openat(self.tree.root(), ".", DIRECTORY, Mode::empty())?
+            beneath::reopen_dir(self.tree.root())?
         } else {
             self.open_known_dir(ino)?
         };
@@ -223,11 +140,12 @@ impl Volume {
                     Place { at: At::Entry(parent, link.name), _held: Some(held) }
                 }
             };
-            let fd = place.open(DIRECTORY)?;
-            let stat = rustix::fs::fstat(&fd)?;
-            self.tree.same_device(&stat)?;
-            if self.tree.inodes.shown(stat.st_ino) == ino {
-                return Ok(fd);
+            let held = place.hold()?;
+            drop(place);
+            match self.tree.same_inode(held.found(), ino) {
+                Ok(()) => return Ok(self.as_owner(ino, &held, Handle::open_dir)?),
+                Err(VolumeError::Stale) => {}
+                Err(error) => return Err(error),
             }
         }
         Err(VolumeError::Stale)
@@ -245,27 +163,56 @@ impl Volume {
         }
     }
 
-    /// Runs `action` at the place of `ino` and returns the backing attributes after it.
+    /// The backing attributes of `ino`.
     ///
     /// # Errors
-    /// `Stale` if what is there is not `ino`; those of `action`.
-    pub(super) fn act<T>(
+    /// `Stale` if what is there is not `ino`; those of the backing filesystem.
+    pub(super) fn stat(&self, ino: u64) -> Result<Stat> {
+        let stat = self.place(ino)?.stat()?;
+        self.tree.same_inode(&stat, ino)?;
+        Ok(stat)
+    }
+
+    /// Takes hold of `ino`, to act on it whatever becomes of its names.
+    ///
+    /// # Errors
+    /// `Stale` if what is there is not `ino`; those of the backing filesystem.
+    pub(super) fn hold(&self, ino: u64) -> Result<Handle> {
+        let held = self.place(ino)?.hold()?;
+        self.tree.same_inode(held.found(), ino)?;
+        Ok(held)
+    }
+
+    /// Opens what is held, which is `ino`.
+    ///
+    /// If its own mode denies that to us, as its owner and not as root, the owner is given access for
+    /// that moment: the kernel has checked the caller already. A crash within that moment leaves the
+    /// owner with it.
+    ///
+    /// *Locks*: the times of `ino`, so that nobody sets the mode meanwhile, or opens it likewise.
+    pub(super) fn as_owner(
         &self,
         ino: u64,
-        action: impl FnOnce(&Place<'_>) -> Result<T>,
-    ) -> Result<(T, Stat)> {
-        let place = self.place(ino)?;
-        let done = action(&place)?;
-        let stat = place.stat()?;
-        if self.tree.inodes.shown(stat.st_ino) != ino {
-            return Err(VolumeError::Stale);
+        held: &Handle,
+        open: impl Fn(&Handle) -> Result<OwnedFd, Errno>,
+    ) -> Result<OwnedFd, Errno> {
+        match open(held) {
+            Err(Errno::ACCESS) => {}
+            other => return other,
         }
-        Ok((done, stat))
+        let mut opened = Err(Errno::ACCESS);
+        self.times.keep(held.as_fd(), ino, || {
+            let mode = held.stat()?.st_mode & 0o7777;
+            if mode & OWNER_ALL == OWNER_ALL {
+                opened = open(held);
+                return Ok(());
+            }
+            held.set_mode(mode | OWNER_ALL)?;
+            opened = open(held);
+            held.set_mode(mode).inspect_err(|error| {
+                log::error!("inode {ino}: its owner keeps access that it had not: {error}");
+            })
+        })?;
+        opened
     }
-}
-
-/// The path by which this process reaches an open descriptor.
-pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
-    use std::os::fd::AsRawFd;
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

@@ -11,8 +11,8 @@ use rustix::fs::{Mode, fchmod, fstat};
 
 use super::Volume;
 use super::error::Result;
+use super::handle::Handle;
 use super::open::FileHandle;
-use super::place::Place;
 use super::tree::Caller;
 
 const SETUID: u32 = 0o4000;
@@ -81,18 +81,18 @@ impl Volume {
 }
 
 /// As [`Volume::drop_privileges`], for a file that is not open.
-pub(super) fn drop_at(place: &Place<'_>) -> Result<()> {
-    match without_privileges(place.stat()?.st_mode) {
-        Some(without) => Ok(place.set_mode(without)?),
+pub(super) fn drop_at(held: &Handle) -> Result<()> {
+    match without_privileges(held.stat()?.st_mode) {
+        Some(without) => Ok(held.set_mode(without)?),
         None => Ok(()),
     }
 }
 
 /// After an ACL was set: as for chmod, only members of the file's group may leave it setgid.
-pub(super) fn drop_setgid(place: &Place<'_>, caller: Caller) -> Result<()> {
-    let stat = place.stat()?;
+pub(super) fn drop_setgid(held: &Handle, caller: Caller) -> Result<()> {
+    let stat = held.stat()?;
     if stat.st_mode & SETGID != 0 && !caller.is_in_group(stat.st_gid) {
-        place.set_mode(stat.st_mode & 0o7777 & !SETGID)?;
+        held.set_mode(stat.st_mode & 0o7777 & !SETGID)?;
     }
     Ok(())
 }

@@ -8,14 +8,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek, statat, unlinkat,
-};
+use rustix::fs::{FileType, RawDir, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::Volume;
 use super::attr::{Attr, FileKind};
-use super::dir::Dir;
+use super::beneath::{self, BackingName};
+use super::dir::{self, Dir};
 use super::error::{Result, VolumeError};
 use super::inode::ROOT;
 use super::names;
@@ -75,10 +74,19 @@ struct Position {
 
 #[derive(Debug)]
 struct RawEntry {
-    name: Box<[u8]>,
+    name: RawName,
     ino: u64,
     kind: FileType,
     next: u64,
+}
+
+#[derive(Debug)]
+enum RawName {
+    /// The directory itself, or the one above it.
+    Dots(&'static str),
+    Entry(BackingName),
+    /// No filesystem should give such a name, and nothing is done with it.
+    Odd,
 }
 
 impl Volume {
@@ -87,7 +95,7 @@ impl Volume {
     /// # Errors
     /// Those of the backing filesystem.
     pub fn open_dir_stream(&self, ino: u64) -> Result<DirStream> {
-        let fd = reopen(&*self.dir(ino)?)?;
+        let fd = beneath::reopen_dir(&*self.dir(ino)?)?;
         Ok(DirStream { ino, fd, position: Mutex::default() })
     }
 
@@ -138,37 +146,38 @@ impl Volume {
     }
 
     fn show(&self, dir: &Arc<Dir>, raw: &RawEntry, detail: Detail) -> Option<DirEntry> {
-        let is_dot = matches!(&*raw.name, b"." | b"..");
-        if !is_dot && names::is_hidden(&raw.name) {
-            if self.tree.is_stale_temp(&raw.name) && !self.tree.options.read_only {
-                self.remove_leftover(dir, &raw.name);
+        let entry = match &raw.name {
+            RawName::Dots(dots) => return self.show_dots(dir, raw, dots),
+            RawName::Entry(entry) => entry,
+            RawName::Odd => return None,
+        };
+        if names::is_hidden(entry.bytes()) {
+            if self.tree.is_stale_temp(entry) && !self.tree.options.read_only {
+                self.remove_leftover(dir, entry);
             }
             return None;
         }
-        let mut ino = self.tree.inodes.shown(raw.ino);
-        if dir.ino() == ROOT && is_dot {
-            ino = ROOT;
-        }
-        let name = if is_dot { raw.name.to_vec() } else { names::shown_name(dir, &raw.name) };
-        let next = raw.next;
-        if is_dot || detail == Detail::Names {
-            let kind = FileKind::from_type(raw.kind).or_else(|| self.kind(dir, raw))?;
+        let (name, next) = (names::shown_name(dir, entry), raw.next);
+        if detail == Detail::Names {
+            let ino = self.tree.inodes.shown(raw.ino);
+            let kind = FileKind::from_type(raw.kind).or_else(|| kind(dir, entry))?;
             return Some(DirEntry { name, ino, kind, next, attr: None });
         }
-        let attr = self.enter(dir, &raw.name).ok()??;
+        let attr = self.enter(dir, entry).ok()??;
         Some(DirEntry { name, ino: attr.ino, kind: attr.kind, next, attr: Some(attr) })
     }
 
-    /// For backing filesystems that do not say the kind in the entry.
-    fn kind(&self, dir: &Dir, raw: &RawEntry) -> Option<FileKind> {
-        let stat = statat(dir, &*raw.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        FileKind::from_mode(stat.st_mode)
+    fn show_dots(&self, dir: &Dir, raw: &RawEntry, dots: &str) -> Option<DirEntry> {
+        let ino = if dir.ino() == ROOT { ROOT } else { self.tree.inodes.shown(raw.ino) };
+        let name = dots.as_bytes().to_vec();
+        let (kind, next) = (FileKind::Directory, raw.next);
+        Some(DirEntry { name, ino, kind, next, attr: None })
     }
 
     /// Removes something unfinished that an earlier run left behind.
-    pub(super) fn remove_leftover(&self, dir: &Dir, entry: &[u8]) {
+    pub(super) fn remove_leftover(&self, dir: &Dir, entry: &BackingName) {
         let _changing = self.tree.locks.changing(&[dir.ino()]);
-        let removed = match unlinkat(dir, entry, AtFlags::empty()) {
+        let removed = match beneath::remove(dir, entry) {
             Err(Errno::ISDIR) => remove_unfinished_dir(dir, entry),
             other => other.map_err(VolumeError::from),
         };
@@ -178,31 +187,36 @@ impl Volume {
     }
 }
 
+/// For backing filesystems that do not say the kind in the entry.
+fn kind(dir: &Dir, entry: &BackingName) -> Option<FileKind> {
+    FileKind::from_mode(beneath::stat(dir, entry).ok()?.st_mode)
+}
+
 /// A directory that never got its name: it holds a descriptor at most.
-pub(super) fn remove_unfinished_dir(dir: impl AsFd, entry: &[u8]) -> Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+pub(super) fn remove_unfinished_dir(dir: impl AsFd, entry: &BackingName) -> Result<()> {
     let dir = dir.as_fd();
-    let inner = openat(dir, entry, flags, Mode::empty())?;
-    match unlinkat(&inner, crate::envelope::DIR_FILE, AtFlags::empty()) {
+    match beneath::remove(beneath::open_dir(dir, entry)?, dir::FILE) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(unlinkat(dir, entry, AtFlags::REMOVEDIR)?)
+    Ok(beneath::remove_dir(dir, entry)?)
 }
 
 /// The backing names that a freshly opened directory holds, without the dots.
 ///
 /// # Errors
 /// Those of the backing filesystem.
-pub(super) fn raw_names(fd: impl AsFd) -> Result<Vec<Box<[u8]>>> {
+pub(super) fn raw_names(fd: impl AsFd) -> Result<Vec<BackingName>> {
     let mut names = Vec::new();
     loop {
         let chunk = read_chunk(fd.as_fd())?;
         if chunk.is_empty() {
             return Ok(names);
         }
-        let named = chunk.into_iter().map(|entry| entry.name);
-        names.extend(named.filter(|name| !matches!(&**name, b"." | b"..")));
+        names.extend(chunk.into_iter().filter_map(|entry| match entry.name {
+            RawName::Entry(name) => Some(name),
+            RawName::Dots(_) | RawName::Odd => None,
+        }));
     }
 }
 
@@ -210,13 +224,11 @@ pub(super) fn raw_names(fd: impl AsFd) -> Result<Vec<Box<[u8]>>> {
 ///
 /// # Errors
 /// Those of the backing filesystem.
-pub(super) fn find_raw(dir: &Dir, wanted: impl Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>> {
-    Ok(raw_names(reopen(dir)?)?.into_iter().find(|name| wanted(name)).map(Vec::from))
-}
-
-fn reopen(dir: &Dir) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(dir, ".", flags, Mode::empty())?)
+pub(super) fn find_raw(
+    dir: &Dir,
+    wanted: impl Fn(&BackingName) -> bool,
+) -> Result<Option<BackingName>> {
+    Ok(raw_names(beneath::reopen_dir(dir)?)?.into_iter().find(wanted))
 }
 
 fn read_chunk(fd: impl AsFd) -> Result<VecDeque<RawEntry>> {
@@ -226,7 +238,11 @@ fn read_chunk(fd: impl AsFd) -> Result<VecDeque<RawEntry>> {
     while let Some(entry) = raw.next() {
         let entry = entry?;
         entries.push_back(RawEntry {
-            name: entry.file_name().to_bytes().into(),
+            name: match entry.file_name().to_bytes() {
+                b"." => RawName::Dots("."),
+                b".." => RawName::Dots(".."),
+                name => BackingName::new(name).map_or(RawName::Odd, RawName::Entry),
+            },
             ino: entry.ino(),
             kind: entry.file_type(),
             next: entry.next_entry_cookie(),

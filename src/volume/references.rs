@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::fs::{OFlags, fstat};
 use serde::Serialize;
 
-use super::Volume;
 use super::error::Result;
 use super::rewrap::read_slots;
-use super::session::read_small;
+use super::setup::open_root;
 use super::walk::{Role, Walk};
-use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, may_be_encoded};
+use super::{Volume, dir, own_file};
+use crate::envelope::{DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, may_be_encoded};
 use crate::id::{KeyId, MaterialId, VolumeId};
 
 /// How many files and directories of a volume name which material.
@@ -44,9 +44,7 @@ impl References {
         let descriptor = Volume::peek(path)?;
         let mut found = Self::default();
         count(&mut found.directories, [&descriptor.recipient]);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, path, flags, Mode::empty())?;
-        let mut walk = Walk::new(&root)?;
+        let mut walk = Walk::new(&open_root(path)?)?;
         while let Some(visit) = walk.step()? {
             let copies = dir_copies(&visit.fd);
             // The root has no name. What has one that nobody here made is foreign: no key's business.
@@ -61,7 +59,8 @@ impl References {
                     continue;
                 };
                 let slots = read_slots(&fd)?;
-                if slots.is_empty() && may_be_encoded(&entry.name) && fstat(&fd)?.st_size > 0 {
+                if slots.is_empty() && may_be_encoded(entry.name.bytes()) && fstat(&fd)?.st_size > 0
+                {
                     found.unreadable += 1;
                 }
                 count(&mut found.files, slots.iter().flat_map(|slot| slot.recipients.iter()));
@@ -100,12 +99,13 @@ fn count<'a>(
     }
 }
 
-fn dir_copies(dir: &std::os::fd::OwnedFd) -> Vec<DirDescriptor> {
+fn dir_copies(fd: &std::os::fd::OwnedFd) -> Vec<DirDescriptor> {
     let mut attribute = [0; RECORD_LEN];
-    let attribute = rustix::fs::fgetxattr(dir, DIR_XATTR, &mut attribute)
+    let attribute = rustix::fs::fgetxattr(fd, DIR_XATTR, &mut attribute)
         .is_ok_and(|length| length == RECORD_LEN)
         .then_some(attribute);
-    let file = read_small(dir, DIR_FILE).ok().flatten().and_then(|bytes| bytes.try_into().ok());
+    let file = own_file::read(fd, dir::FILE, (RECORD_LEN, "directory descriptor"));
+    let file = file.ok().flatten().and_then(|bytes| bytes.try_into().ok());
     let copies = [file, attribute].into_iter().flatten();
     copies.filter_map(|bytes: [u8; RECORD_LEN]| DirDescriptor::parse(&bytes).ok()).collect()
 }

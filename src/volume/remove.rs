@@ -4,17 +4,25 @@
 //! So the descriptor file goes first and the directory after it. A crash in between leaves the
 //! directory as it was, because the descriptor's mirror in the attribute is still there.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, fchmod, openat, statat, unlinkat};
-use rustix::io::Errno;
+use rustix::fs::{Mode, fchmod, fstat};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::Volume;
-use super::dir::{Dir, restore_descriptor};
+use super::beneath::{self, BackingName, Name};
+use super::dir::{self, Dir, restore_descriptor};
 use super::error::{Result, VolumeError};
-use super::names::{BackingName, is_hidden};
-use super::readdir::raw_names;
-use crate::envelope::{DIR_FILE, SIDECAR_SUFFIX, TEMP_PREFIX, is_sidecar};
+use super::handle::Handle;
+use super::names::{EntryName, is_hidden};
+use super::readdir::{raw_names, remove_unfinished_dir};
+use crate::envelope::{SIDECAR_SUFFIX, TEMP_PREFIX, is_sidecar};
+
+/// A directory that was emptied to be removed.
+pub(super) struct Emptied {
+    fd: OwnedFd,
+    mode: u32,
+}
 
 impl Volume {
     /// Removes a name that is not a directory's.
@@ -24,24 +32,19 @@ impl Volume {
     pub fn unlink(&self, parent: u64, name: &[u8]) -> Result<()> {
         self.tree.writable()?;
         let dir = self.dir(parent)?;
-        let name = BackingName::existing(&dir, name)?;
+        let name = EntryName::existing(&dir, name)?;
         let _changing = self.tree.locks.changing(&[parent]);
-        let stat = statat(&*dir, &*name.entry, AtFlags::SYMLINK_NOFOLLOW)?;
-        let ino = self.tree.inodes.shown(stat.st_ino);
-        let long_link = self.long_link_of(&dir, &name.entry, &stat);
-        let pinned = self.pin_last(&dir, &name.entry, &stat)?;
-        if let Err(error) = unlinkat(&*dir, &*name.entry, AtFlags::empty()) {
+        let held = beneath::hold(&*dir, &name.entry)?;
+        let ino = self.tree.inodes.shown(held.found().st_ino);
+        let long_link = self.long_link_of(&held);
+        let pinned = self.pin_last(&dir, &name.entry, &held)?;
+        if let Err(error) = beneath::remove(&*dir, &name.entry) {
             self.undo_pin(ino, pinned);
             return Err(error.into());
         }
         self.tree.inodes.drop_link(ino, parent, &name.entry);
-        if stat.st_nlink == 1 {
-            self.files.removed(ino);
-        }
         self.drop_sidecar(&dir, &name);
-        if let Some(id) = long_link {
-            self.remove_long_link(&id);
-        }
+        self.gone(&held, ino, long_link.as_deref());
         Ok(())
     }
 
@@ -52,13 +55,13 @@ impl Volume {
     pub fn rmdir(&self, parent: u64, name: &[u8]) -> Result<()> {
         self.tree.writable()?;
         let dir = self.dir(parent)?;
-        let name = BackingName::existing(&dir, name)?;
-        let stat = statat(&*dir, &*name.entry, AtFlags::SYMLINK_NOFOLLOW)?;
-        let ino = self.tree.inodes.shown(stat.st_ino);
+        let name = EntryName::existing(&dir, name)?;
+        let held = beneath::hold(&*dir, &name.entry)?;
+        let ino = self.tree.inodes.shown(held.found().st_ino);
         let _changing = self.tree.locks.changing(&[parent, ino]);
-        let victim = self.empty_dir(&dir, &name.entry)?;
-        let pinned = self.pin_last(&dir, &name.entry, &stat)?;
-        if let Err(error) = unlinkat(&*dir, &*name.entry, AtFlags::REMOVEDIR) {
+        let victim = self.empty_dir(&held)?;
+        let pinned = self.pin_last(&dir, &name.entry, &held)?;
+        if let Err(error) = beneath::remove_dir(&*dir, &name.entry) {
             self.undo_pin(ino, pinned);
             self.refill(&victim);
             return Err(error.into());
@@ -69,36 +72,42 @@ impl Volume {
         Ok(())
     }
 
-    /// Takes out of a directory what is not the user's, so that it can be removed or replaced.
-    /// Locks: the caller claims the directory and its parent.
+    /// Takes out of a directory what is not the user's, so that it can be removed or replaced. What
+    /// was done is taken back if it fails. Locks: the caller claims the directory and its parent.
     ///
     /// # Errors
     /// `NotEmpty`; `Io(NOTDIR)` for what is no directory.
-    pub(super) fn empty_dir(&self, parent: &Dir, entry: &[u8]) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let victim = match openat(parent, entry, flags, Mode::empty()) {
-            Err(Errno::ACCESS) => unlock_dir(parent, entry)?,
-            other => other?,
-        };
-        let names = raw_names(&victim)?;
-        if names.iter().any(|name| !is_ours(name, &names)) {
-            return Err(VolumeError::NotEmpty);
-        }
-        match clear(&victim, &names) {
-            // Its own mode keeps its owner from changing it, but not from removing it.
-            Err(VolumeError::Io(Errno::ACCESS)) => {
-                fchmod(&victim, Mode::RWXU)?;
-                clear(&victim, &names)?;
+    pub(super) fn empty_dir(&self, held: &Handle) -> Result<Emptied> {
+        let mode = held.found().st_mode & 0o7777;
+        let fd = match held.open_dir() {
+            // An ordinary user may remove a directory whose mode keeps him out of it.
+            Err(Errno::ACCESS) => {
+                held.set_mode(Mode::RWXU.bits())?;
+                held.open_dir()
             }
-            other => other?,
+            other => other,
+        };
+        let emptied = fd.map_err(VolumeError::from).and_then(|fd| {
+            clear_if_empty(&fd)?;
+            Ok(Emptied { fd, mode })
+        });
+        if emptied.is_err() && held.stat().is_ok_and(|now| now.st_mode & 0o7777 != mode) {
+            held.set_mode(mode)?;
         }
-        Ok(victim)
+        emptied
     }
 
     /// Puts the descriptor back after a removal that failed.
-    pub(super) fn refill(&self, victim: &OwnedFd) {
-        if let Err(error) = restore_descriptor(victim) {
-            log::error!("the descriptor of a directory that was not removed is gone: {error}");
+    pub(super) fn refill(&self, victim: &Emptied) {
+        let restored = restore_descriptor(&victim.fd).and_then(|()| {
+            let now = fstat(&victim.fd)?.st_mode & 0o7777;
+            if now != victim.mode {
+                fchmod(&victim.fd, Mode::from_raw_mode(victim.mode))?;
+            }
+            Ok(())
+        });
+        if let Err(error) = restored {
+            log::error!("a directory that was not removed is not as it was: {error}");
         }
     }
 
@@ -108,14 +117,25 @@ impl Volume {
         self.tree.unsynced.remove(ino);
     }
 
+    /// After a name went that led to `held`: if that was its last, what belongs to it goes too.
+    pub(super) fn gone(&self, held: &Handle, ino: u64, long_link: Option<&str>) {
+        // It may have been another that went, if somebody exchanged the names.
+        if !held.stat().is_ok_and(|now| now.st_nlink == 0) {
+            return;
+        }
+        self.files.removed(ino);
+        if let Some(id) = long_link {
+            self.remove_long_link(id);
+        }
+    }
+
     /// Pins the inode behind an entry if the kernel knows no other way to it.
-    pub(super) fn pin_last(&self, dir: &Dir, entry: &[u8], stat: &Stat) -> Result<Pinned> {
-        let ino = self.tree.inodes.shown(stat.st_ino);
+    pub(super) fn pin_last(&self, dir: &Dir, entry: &BackingName, held: &Handle) -> Result<Pinned> {
+        let ino = self.tree.inodes.shown(held.found().st_ino);
         if !self.tree.inodes.needs_pin(ino, dir.ino(), entry) {
             return Ok(Pinned::Not);
         }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.tree.inodes.pin(ino, openat(dir, entry, flags, Mode::empty())?);
+        self.tree.inodes.pin(ino, fcntl_dupfd_cloexec(held, 0)?);
         Ok(Pinned::Now)
     }
 
@@ -134,42 +154,49 @@ pub(super) enum Pinned {
     Not,
 }
 
-/// An ordinary user may remove a directory whose mode keeps him out of it.
-fn unlock_dir(parent: &Dir, entry: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let handle = openat(parent, entry, flags, Mode::empty())?;
-    let path = super::place::proc_path(handle.as_fd());
-    rustix::fs::chmodat(rustix::fs::CWD, &*path, Mode::RWXU, AtFlags::empty())?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(rustix::fs::CWD, &*path, flags, Mode::empty())?)
+fn clear_if_empty(victim: &OwnedFd) -> Result<()> {
+    let names = raw_names(victim)?;
+    if names.iter().any(|name| !is_ours(name, &names)) {
+        return Err(VolumeError::NotEmpty);
+    }
+    match clear(victim, &names) {
+        // Its own mode keeps its owner from changing it, but not from removing it.
+        Err(VolumeError::Io(Errno::ACCESS)) => {
+            fchmod(victim, Mode::RWXU)?;
+            clear(victim, &names)
+        }
+        other => other,
+    }
 }
 
 /// True for what a directory may hold and still be empty: the vault's own, except a sidecar whose
 /// entry is there.
-fn is_ours(name: &[u8], names: &[Box<[u8]>]) -> bool {
-    if !is_hidden(name) {
+fn is_ours(name: &BackingName, names: &[BackingName]) -> bool {
+    let text = name.bytes();
+    if !is_hidden(text) {
         return false;
     }
-    match name.strip_suffix(SIDECAR_SUFFIX.as_bytes()) {
-        Some(entry) if is_sidecar(name) => !names.iter().any(|other| &**other == entry),
-        _ => name == DIR_FILE.as_bytes() || name.starts_with(TEMP_PREFIX.as_bytes()),
+    match text.strip_suffix(SIDECAR_SUFFIX.as_bytes()) {
+        Some(entry) if is_sidecar(text) => !names.iter().any(|other| other.bytes() == entry),
+        _ => is_descriptor(name) || text.starts_with(TEMP_PREFIX.as_bytes()),
     }
+}
+
+/// The descriptor, or what a crash left of one that was to replace it.
+fn is_descriptor(name: &BackingName) -> bool {
+    Name::from(name) == dir::FILE || dir::FILE.with(".new").as_ref() == Some(name)
 }
 
 /// Removes the vault's own files from a directory, the descriptor last.
-fn clear(dir: &OwnedFd, names: &[Box<[u8]>]) -> Result<()> {
-    for name in names.iter().filter(|name| &***name != DIR_FILE.as_bytes()) {
-        remove_any(dir, name)?;
+fn clear(dir: &OwnedFd, names: &[BackingName]) -> Result<()> {
+    for name in names.iter().filter(|name| Name::from(*name) != dir::FILE) {
+        match beneath::remove(dir, name) {
+            Err(Errno::ISDIR) => remove_unfinished_dir(dir, name)?,
+            other => other?,
+        }
     }
-    match unlinkat(dir, DIR_FILE, AtFlags::empty()) {
+    match beneath::remove(dir, dir::FILE) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-fn remove_any(dir: &OwnedFd, name: &[u8]) -> Result<()> {
-    match unlinkat(dir, name, AtFlags::empty()) {
-        Err(Errno::ISDIR) => super::readdir::remove_unfinished_dir(dir, name),
-        other => Ok(other?),
     }
 }

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, RenameFlags, Stat, renameat_with, statat};
+use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::Volume;
 use super::attr::FileKind;
+use super::beneath;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
-use super::names::BackingName;
+use super::handle::Handle;
+use super::names::EntryName;
+use super::remove::Pinned;
 use super::tree::Caller;
 
 /// How to rename.
@@ -26,7 +29,7 @@ pub struct RenameHow {
 /// One end of a rename.
 struct End {
     dir: Arc<Dir>,
-    name: BackingName,
+    name: EntryName,
 }
 
 impl Volume {
@@ -44,19 +47,25 @@ impl Volume {
     ) -> Result<()> {
         self.tree.writable()?;
         let source = self.dir(from.0)?;
-        let source = End { name: BackingName::existing(&source, from.1)?, dir: source };
+        let source = End { name: EntryName::existing(&source, from.1)?, dir: source };
         let target = self.dir(to.0)?;
-        let target = End { name: BackingName::new(&target, to.1)?, dir: target };
+        let target = End { name: EntryName::new(&target, to.1)?, dir: target };
         let there = self.cross_over(&source, &target, caller)?;
-        let back = how.exchange && self.cross_over(&target, &source, caller)?;
+        let back =
+            if how.exchange { self.cross_over(&target, &source, caller)? } else { Crossing::NONE };
         let mut dirs = vec![from.0, to.0];
         loop {
             let _changing = self.tree.locks.changing(&dirs);
-            let moved = source.stat()?.ok_or(VolumeError::NotFound)?;
-            let victim = target.stat()?;
+            let moved = source.hold()?.ok_or(VolumeError::NotFound)?;
+            let victim = target.hold()?;
+            // What was prepared for its new directory is what moves.
+            there.is_of(self.number(&moved))?;
+            if let (true, Some(victim)) = (how.exchange, &victim) {
+                back.is_of(self.number(victim))?;
+            }
             // What is in a directory that will be replaced must hold still as well.
-            if let Some(victim) = victim.as_ref().filter(|stat| is_dir(stat)) {
-                let ino = self.tree.inodes.shown(victim.st_ino);
+            if let Some(victim) = victim.as_ref().filter(|victim| is_dir(victim)) {
+                let ino = self.number(victim);
                 if !dirs.contains(&ino) {
                     dirs.push(ino);
                     continue;
@@ -66,11 +75,11 @@ impl Volume {
             break;
         }
         // The locks are free again: opening a file takes them.
-        if there {
-            self.settle_in(&target, &source)?;
+        if let Some(ino) = there.settles {
+            self.settle(ino, (&source.dir, &target.dir));
         }
-        if back {
-            self.settle_in(&source, &target)?;
+        if let Some(ino) = back.settles {
+            self.settle(ino, (&target.dir, &source.dir));
         }
         Ok(())
     }
@@ -80,31 +89,30 @@ impl Volume {
         &self,
         source: &End,
         target: &End,
-        (moved, victim): (&Stat, Option<&Stat>),
+        (moved, victim): (&Handle, Option<&Handle>),
         how: RenameHow,
     ) -> Result<()> {
         match victim {
             Some(_) if how.no_replace => return Err(Errno::EXIST.into()),
             // Two names of one file: POSIX says to do nothing.
-            Some(victim) if victim.st_ino == moved.st_ino => return Ok(()),
+            Some(victim) if is_same(victim, moved) => return Ok(()),
             Some(victim) if how.exchange => {
-                return self.exchange(source, target, moved, victim);
+                source.rename_to(target, RenameFlags::EXCHANGE)?;
+                self.note_move(source, target, moved);
+                self.note_move(target, source, victim);
+                return Ok(());
             }
             None if how.exchange => return Err(VolumeError::NotFound),
             _ => {}
         }
         let emptied = match victim {
-            Some(victim) if is_dir(victim) && is_dir(moved) => {
-                Some(self.empty_dir(&target.dir, &target.name.entry)?)
-            }
+            Some(victim) if is_dir(victim) && is_dir(moved) => Some(self.empty_dir(victim)?),
             _ => None,
         };
         let done = self.replace(source, target, (moved, victim), how);
         match (&done, victim, &emptied) {
             (Err(_), _, Some(emptied)) => self.refill(emptied),
-            (Ok(()), Some(victim), Some(_)) => {
-                self.removed_dir(self.tree.inodes.shown(victim.st_ino));
-            }
+            (Ok(()), Some(victim), Some(_)) => self.removed_dir(self.number(victim)),
             _ => {}
         }
         done
@@ -114,74 +122,57 @@ impl Volume {
         &self,
         source: &End,
         target: &End,
-        (moved, victim): (&Stat, Option<&Stat>),
+        (moved, victim): (&Handle, Option<&Handle>),
         how: RenameHow,
     ) -> Result<()> {
-        let long_link =
-            victim.and_then(|stat| self.long_link_of(&target.dir, &target.name.entry, stat));
+        let long_link = victim.and_then(|victim| self.long_link_of(victim));
         let fresh_sidecar = self.prepare_sidecar(&target.dir, &target.name)?;
         let pinned = match victim {
-            Some(stat) => {
-                let ino = self.tree.inodes.shown(stat.st_ino);
-                Some((ino, self.pin_last(&target.dir, &target.name.entry, stat)?))
-            }
-            None => None,
+            Some(victim) => self.pin_last(&target.dir, &target.name.entry, victim)?,
+            None => Pinned::Not,
         };
         let mut flags = RenameFlags::empty();
         flags.set(RenameFlags::NOREPLACE, victim.is_none());
         flags.set(RenameFlags::WHITEOUT, how.whiteout);
         if let Err(error) = source.rename_to(target, flags) {
-            if let Some((ino, pinned)) = pinned {
-                self.undo_pin(ino, pinned);
+            if let Some(victim) = victim {
+                self.undo_pin(self.number(victim), pinned);
             }
             if fresh_sidecar {
                 self.drop_sidecar(&target.dir, &target.name);
             }
             return Err(error);
         }
-        if let Some((ino, _)) = pinned {
+        if let Some(victim) = victim {
+            let ino = self.number(victim);
             self.tree.inodes.drop_link(ino, target.dir.ino(), &target.name.entry);
-            if victim.is_some_and(|stat| stat.st_nlink == 1) {
-                self.files.removed(ino);
-            }
+            self.gone(victim, ino, long_link.as_deref());
         }
         self.note_move(source, target, moved);
         if !how.whiteout {
             self.drop_sidecar(&source.dir, &source.name);
         }
-        if let Some(id) = long_link {
-            self.remove_long_link(&id);
-        }
         Ok(())
     }
 
-    fn exchange(&self, source: &End, target: &End, moved: &Stat, other: &Stat) -> Result<()> {
-        source.rename_to(target, RenameFlags::EXCHANGE)?;
-        self.note_move(source, target, moved);
-        self.note_move(target, source, other);
-        Ok(())
-    }
-
-    /// What the move takes if the two directories have other keys; true if something has to follow.
-    fn cross_over(&self, source: &End, target: &End, caller: Caller) -> Result<bool> {
-        let moved = source.stat()?.ok_or(VolumeError::NotFound)?;
+    /// Prepares what the move takes if the two directories have other keys.
+    fn cross_over(&self, source: &End, target: &End, caller: Caller) -> Result<Crossing> {
+        let moved = source.hold()?.ok_or(VolumeError::NotFound)?;
         // Two names of one file: nothing will move.
-        if target.stat()?.is_some_and(|victim| victim.st_ino == moved.st_ino) {
-            return Ok(false);
+        if target.hold()?.is_some_and(|victim| is_same(&victim, &moved)) {
+            return Ok(Crossing::NONE);
         }
-        self.cross(&moved, (&source.dir, &target.dir), caller)
+        let ino = self.number(&moved);
+        let settles = self.cross(moved.found(), (&source.dir, &target.dir), caller)?;
+        Ok(Crossing { prepared: Some(ino), settles: settles.then_some(ino) })
     }
 
-    /// What came to `end` from `former` is settled there.
-    fn settle_in(&self, end: &End, former: &End) -> Result<()> {
-        if let Some(stat) = end.stat()? {
-            self.settle(self.tree.inodes.shown(stat.st_ino), (&former.dir, &end.dir));
-        }
-        Ok(())
+    fn number(&self, held: &Handle) -> u64 {
+        self.tree.inodes.shown(held.found().st_ino)
     }
 
-    fn note_move(&self, source: &End, target: &End, moved: &Stat) {
-        let ino = self.tree.inodes.shown(moved.st_ino);
+    fn note_move(&self, source: &End, target: &End, moved: &Handle) {
+        let ino = self.number(moved);
         self.tree.inodes.add_link(ino, target.dir.ino(), &target.name.entry);
         self.tree.inodes.drop_link(ino, source.dir.ino(), &source.name.entry);
         if self.tree.unsynced.has(source.dir.ino(), &source.name.entry) {
@@ -190,21 +181,46 @@ impl Volume {
     }
 }
 
-fn is_dir(stat: &Stat) -> bool {
-    FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory)
+/// What was prepared for a move between directories.
+struct Crossing {
+    /// The inode that was looked at.
+    prepared: Option<u64>,
+    /// The same, if [`Volume::settle`] has to follow the move.
+    settles: Option<u64>,
+}
+
+impl Crossing {
+    const NONE: Self = Self { prepared: None, settles: None };
+
+    /// Refuses to move another inode, which somebody put in the place of the one that was prepared.
+    fn is_of(&self, ino: u64) -> Result<()> {
+        if self.prepared.is_none_or(|prepared| prepared == ino) {
+            Ok(())
+        } else {
+            Err(VolumeError::Stale)
+        }
+    }
+}
+
+fn is_dir(held: &Handle) -> bool {
+    FileKind::from_mode(held.found().st_mode) == Some(FileKind::Directory)
+}
+
+fn is_same(one: &Handle, other: &Handle) -> bool {
+    one.found().st_ino == other.found().st_ino
 }
 
 impl End {
-    fn stat(&self) -> Result<Option<Stat>> {
-        match statat(&*self.dir, &*self.name.entry, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat)),
+    fn hold(&self) -> Result<Option<Handle>> {
+        match beneath::hold(&*self.dir, &self.name.entry) {
+            Ok(held) => Ok(Some(held)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
     fn rename_to(&self, target: &Self, flags: RenameFlags) -> Result<()> {
-        let (from, to) = (&*self.name.entry, &*target.name.entry);
-        Ok(renameat_with(&*self.dir, from, &*target.dir, to, flags)?)
+        let (from, to) = (&self.name.entry, &target.name.entry);
+        Ok(beneath::rename((&*self.dir, from), (&*target.dir, to), flags)?)
     }
 }

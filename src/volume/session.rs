@@ -4,23 +4,23 @@
 //! text says who holds it. `.kmsfs/session` says durably, before the first write of a session, that
 //! one is open; a session that finds it still open knows of a crash (R5).
 
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, fdatasync, flock, fsync, ftruncate, openat, renameat,
-    unlinkat,
-};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, ftruncate};
 use rustix::io::{Errno, pwrite};
 use serde::{Deserialize, Serialize};
 
-use super::clock;
+use super::beneath::{self, Name};
 use super::error::{Result, VolumeError};
+use super::{clock, own_file};
 use crate::envelope::META_DIR;
 
-const LOCK: &str = "lock";
-const SESSION: &str = "session";
-const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// The directory of what belongs to the volume as a whole.
+pub(super) const META: Name<'static> = Name::literal(META_DIR);
+const LOCK: Name<'static> = Name::literal("lock");
+const SESSION: Name<'static> = Name::literal("session");
+/// Bytes that the record has at most: it names the last crashes one by one.
+const RECORD_MAX: usize = 16 * 1024;
 /// Crashes remembered one by one; older ones are merged.
 const CRASHES: usize = 16;
 
@@ -71,15 +71,13 @@ impl Session {
     pub(super) fn begin(root: impl AsFd, change: bool) -> Result<Self> {
         let meta = open_meta(root)?;
         let (lock, record) = if change {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let lock = openat(&meta, LOCK, flags, MODE)?;
+            let lock = open_lock(&meta)?;
             hold(&lock, FlockOperation::NonBlockingLockExclusive)?;
             (lock, read_record(&meta))
         } else {
             // A reader keeps writers out, and may share the vault with other readers. Where even
             // the lock file is missing, the vault is on a medium that nobody writes to.
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let lock = match openat(&meta, LOCK, flags, Mode::empty()) {
+            let lock = match beneath::open_file(&meta, LOCK, OFlags::RDONLY) {
                 Ok(lock) => {
                     hold(&lock, FlockOperation::NonBlockingLockShared)?;
                     lock
@@ -169,7 +167,8 @@ impl Session {
     }
 
     fn save(&self) -> Result<()> {
-        replace(&self.meta, SESSION, &serde_json::to_vec(&self.record).unwrap_or_default())
+        let bytes = serde_json::to_vec(&self.record).unwrap_or_default();
+        Ok(own_file::replace(&self.meta, SESSION, &bytes)?)
     }
 }
 
@@ -179,8 +178,7 @@ impl Session {
 /// `NotAVolume`-like errors of opening its `.kmsfs` directory.
 pub fn holder(root: impl AsFd) -> Result<Option<Holder>> {
     let meta = open_meta(root)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let lock = match openat(&meta, LOCK, flags, Mode::empty()) {
+    let lock = match beneath::open_file(&meta, LOCK, OFlags::RDONLY) {
         Err(Errno::NOENT) => return Ok(None),
         other => other?,
     };
@@ -191,41 +189,36 @@ pub fn holder(root: impl AsFd) -> Result<Option<Holder>> {
     }
 }
 
-/// Replaces a small file so that a crash leaves the old one or the new one, never a mixture.
-pub(super) fn replace(dir: impl AsFd, name: &str, bytes: &[u8]) -> Result<()> {
-    let temp = format!("{name}.new");
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = openat(&dir, &*temp, flags, MODE)?;
-    let mut done = 0;
-    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-        done += pwrite(&file, rest, done as u64)?;
-    }
-    fdatasync(&file)?;
-    if let Err(error) = renameat(&dir, &*temp, &dir, name) {
-        let _ = unlinkat(&dir, &*temp, AtFlags::empty());
-        return Err(error.into());
-    }
-    Ok(fsync(&dir)?)
+/// True when nobody holds the vault in any way, or it is out of sight.
+pub fn is_free(root: impl AsFd) -> bool {
+    let lock = open_meta(root).and_then(|meta| Ok(beneath::open_file(meta, LOCK, OFlags::RDONLY)?));
+    lock.map_or(true, |lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
-/// Reads a small file whole; `None` if there is none.
-pub(super) fn read_small(dir: impl AsFd, name: &str) -> Result<Option<Vec<u8>>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    match openat(dir, name, flags, Mode::empty()) {
-        Ok(fd) => {
-            let mut bytes = Vec::new();
-            std::fs::File::from(fd).read_to_end(&mut bytes)?;
-            Ok(Some(bytes))
-        }
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
+/// The directory of what belongs to the volume as a whole.
+///
+/// # Errors
+/// `Io(NOENT)`, `Io(NOTDIR)` for what is no vault.
+pub(super) fn open_meta(root: impl AsFd) -> Result<OwnedFd> {
+    match beneath::open_dir(root, META) {
+        // A link that somebody put there leads to no vault of ours.
+        Err(Errno::LOOP) => Err(Errno::NOTDIR.into()),
+        other => Ok(other?),
     }
 }
 
-fn open_meta(root: impl AsFd) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(openat(root, META_DIR, flags, Mode::empty())?)
+/// Only a file of no other name is written to: it might be anybody's.
+fn open_lock(meta: &OwnedFd) -> Result<OwnedFd> {
+    match own_file::to_write(meta, LOCK)? {
+        Some(lock) => Ok(lock),
+        None => match beneath::create_file(meta, LOCK, Mode::RUSR | Mode::WUSR) {
+            // Somebody else was faster, or somebody put something else there.
+            Err(Errno::EXIST) => {
+                own_file::to_write(meta, LOCK)?.ok_or(VolumeError::Tampered("the vault's lock"))
+            }
+            other => Ok(other?),
+        },
+    }
 }
 
 fn hold(lock: &OwnedFd, how: FlockOperation) -> Result<()> {
@@ -251,11 +244,12 @@ fn read_holder(lock: &OwnedFd) -> Holder {
 
 /// The record of a vault that was never opened.
 pub(super) fn write_first_record(meta: &OwnedFd) -> Result<()> {
-    replace(meta, SESSION, &serde_json::to_vec(&Record::default()).unwrap_or_default())
+    let bytes = serde_json::to_vec(&Record::default()).unwrap_or_default();
+    Ok(own_file::replace(meta, SESSION, &bytes)?)
 }
 
 fn read_record(meta: &OwnedFd) -> Record {
-    let bytes = read_small(meta, SESSION).ok().flatten();
+    let bytes = own_file::read(meta, SESSION, (RECORD_MAX, "record of sessions")).ok().flatten();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_else(|| {
         // Lost: anything may have happened, and the count goes on from beyond every seal.
         log::warn!("the vault's record of its sessions is lost: it is taken for one after a crash");

@@ -1,11 +1,11 @@
 //! Changing attributes.
 
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{Gid, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 
 use super::Volume;
 use super::attr::{Attr, AttrChange, NewTime};
 use super::error::Result;
-use super::place::Place;
+use super::handle::Handle;
 use super::privilege::drop_at;
 use super::tree::Caller;
 
@@ -28,31 +28,32 @@ impl Volume {
             self.truncate(ino, size, caller)?;
         }
         self.tree.grants.note(change.mode.unwrap_or(0));
-        let _times = self.times.hold(ino);
-        let ((), stat) = self.act(ino, |place| {
-            if change.size.is_some() && !caller.keeps_privileges() {
-                drop_at(place)?;
-            }
-            change_inode(place, &change)
-        })?;
+        let held = self.hold(ino)?;
+        let times = self.times.hold(ino);
+        if change.size.is_some() && !caller.keeps_privileges() {
+            drop_at(&held)?;
+        }
+        change_inode(&held, &change)?;
+        // Not over what follows: showing a size may open the file, which takes it too.
+        drop(times);
         if (change.mode.is_some() || change.gid.is_some())
             && let Some(dir) = self.tree.dirs.find(ino)
         {
             dir.forget_rules();
         }
-        self.shown_attr(ino, &stat)
+        self.shown_attr(ino, &held.stat()?)
     }
 }
 
-fn change_inode(place: &Place<'_>, change: &AttrChange) -> Result<()> {
+fn change_inode(held: &Handle, change: &AttrChange) -> Result<()> {
     if change.uid.is_some() || change.gid.is_some() {
-        place.set_owner(change.uid, change.gid)?;
+        held.set_owner(change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw))?;
     }
     if let Some(mode) = change.mode {
-        place.set_mode(mode & 0o7777)?;
+        held.set_mode(mode & 0o7777)?;
     }
     if change.atime.is_some() || change.mtime.is_some() {
-        place.set_times(&Timestamps {
+        held.set_times(&Timestamps {
             last_access: timespec(change.atime),
             last_modification: timespec(change.mtime),
         })?;

@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fsetxattr, fsync, mkdirat, openat, statat};
+use rustix::fs::{CWD, Mode, OFlags, fsetxattr, fsync, mkdirat, openat};
 use rustix::io::Errno;
 
+use super::beneath::{self, BackingName, Name};
 use super::content::{Access, Shared};
 use super::error::{Result, VolumeError};
 use super::gate::Gate;
@@ -15,18 +16,17 @@ use super::keyring::{Keyring, Purpose};
 use super::session::{self, Session};
 use super::times::ShownTimes;
 use super::tree::Tree;
-use super::{OpenFiles, Volume, clock};
+use super::{OpenFiles, Volume, clock, dir, own_file, readdir};
 use crate::crypto::random;
-use crate::envelope::{
-    DIR_FILE, DIR_XATTR, META_DIR, UnverifiedVolume, VolumeDescriptor, VolumeKeys,
-};
+use crate::envelope::{DIR_XATTR, RECORD_LEN, UnverifiedVolume, VolumeDescriptor, VolumeKeys};
 use crate::id::{KeyId, VolumeId};
 
-const DESCRIPTOR: &str = "volume";
-const SPARE: &str = "volume.bak";
-const TIMES: &str = "times";
+const DESCRIPTOR: Name<'static> = Name::literal("volume");
+const SPARE: Name<'static> = Name::literal("volume.bak");
+const TIMES: Name<'static> = Name::literal("times");
 const PRIVATE: Mode = Mode::RWXU;
-const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// Bytes that the list of shown times may have: two million files.
+const TIMES_MAX: usize = 64 << 20;
 /// Bytes that the list of shown times may have beyond twice its use.
 const TIMES_SLACK: usize = 64 * 1024;
 
@@ -52,18 +52,18 @@ impl Volume {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let root = open_dir(CWD, path)?;
+        let root = open_root(path)?;
         refuse_contents(&root)?;
-        match mkdirat(&root, META_DIR, PRIVATE) {
+        match beneath::make_dir(&root, session::META, PRIVATE) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let meta = open_dir(&root, META_DIR)?;
+        let meta = session::open_meta(&root)?;
         let volume = VolumeId::from_bytes(random::id16()?);
         let keyring = Keyring::new(service, volume);
         let (root_dir, dir_keys) = keyring.dir_under(key)?;
         let bytes = root_dir.encode(&dir_keys);
-        session::replace(&root, DIR_FILE, &bytes)?;
+        own_file::replace(&root, dir::FILE, &bytes)?;
         match fsetxattr(&root, DIR_XATTR, &bytes, rustix::fs::XattrFlags::empty()) {
             // The mirror is a second copy where the backing filesystem can keep one.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
@@ -75,11 +75,11 @@ impl Volume {
         let descriptor = VolumeDescriptor { volume, sequence: 1, created, recipient };
         let bytes = descriptor.encode(&keys);
         session::write_first_record(&meta)?;
-        session::replace(&meta, SPARE, &bytes)?;
-        session::replace(&meta, DESCRIPTOR, &bytes)?;
+        own_file::replace(&meta, SPARE, &bytes)?;
+        own_file::replace(&meta, DESCRIPTOR, &bytes)?;
         fsync(&root)?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            fsync(open_dir(CWD, parent)?)?;
+            fsync(open_root(parent)?)?;
         }
         Ok(volume)
     }
@@ -89,11 +89,11 @@ impl Volume {
     /// # Errors
     /// `NotAVolume`, `Newer`, `InUse`, `KeyUnusable`, `Tampered`; those of the backing filesystem.
     pub fn open_vault(path: &Path, service: Arc<dyn KeyService>, options: Options) -> Result<Self> {
-        let root = open_dir(CWD, path).map_err(|error| match error {
+        let root = open_root(path).map_err(|error| match error {
             VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
             other => other,
         })?;
-        let claims = read_descriptors(&root, path)?;
+        let claims = read_descriptors(&open_meta(&root, path)?, path)?;
         let volume = claims.first().map(|copy| copy.claims().volume);
         let volume = volume.ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         let keyring = Arc::new(Keyring::new(service, volume));
@@ -108,7 +108,8 @@ impl Volume {
         let (number, crashed) = session.numbers();
         let shared = Arc::new(Shared::in_session(number, crashed));
         let files = OpenFiles::new(keyring.clone(), shared, times.clone(), access);
-        let tree = Tree::new(rustix::io::fcntl_dupfd_cloexec(&root, 0)?, options)?;
+        let meta = rustix::io::fcntl_dupfd_cloexec(session.meta(), 0)?;
+        let tree = Tree::new(rustix::io::fcntl_dupfd_cloexec(&root, 0)?, meta, options)?;
         Ok(Self {
             root,
             tree,
@@ -129,8 +130,8 @@ impl Volume {
     /// # Errors
     /// `NotAVolume`, `Newer`; those of the backing filesystem.
     pub fn peek(path: &Path) -> Result<VolumeDescriptor> {
-        let root = open_dir(CWD, path).map_err(|_| VolumeError::NotAVolume(path.into()))?;
-        let copies = read_descriptors(&root, path)?;
+        let root = open_root(path).map_err(|_| VolumeError::NotAVolume(path.into()))?;
+        let copies = read_descriptors(&open_meta(&root, path)?, path)?;
         let newest = copies.first().ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         Ok(newest.claims().clone())
     }
@@ -138,7 +139,7 @@ impl Volume {
     /// Wraps the volume key again, under the key that `choose` has for the present one.
     pub(super) fn rewrap_descriptor(&self, choose: impl Fn(KeyId) -> Option<KeyId>) -> Result<()> {
         let session = self.session();
-        let copies = read_descriptors(&self.root, Path::new("."))?;
+        let copies = read_descriptors(session.meta(), Path::new("."))?;
         let (mut descriptor, keys) = verify(&self.keyring, &copies)?;
         let old = &descriptor.recipient;
         let Some(to) = choose(old.key) else { return Ok(()) };
@@ -156,8 +157,11 @@ impl Volume {
         if self.options.read_only || unsaved.is_empty() {
             return Ok(());
         }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-        let list = openat(self.session().meta(), TIMES, flags, PRIVATE_FILE)?;
+        let meta = self.tree.meta();
+        let Some(list) = own_file::to_write(meta, TIMES)? else {
+            // There was none, or one that is not to be written to.
+            return Ok(own_file::replace(meta, TIMES, &self.times.all())?);
+        };
         // Over the rest of a record that a full disk cut short, so that records stay in step.
         let length = u64::try_from(rustix::fs::fstat(&list)?.st_size).unwrap_or(0);
         let end = length - length % super::times::RECORD as u64;
@@ -168,50 +172,74 @@ impl Volume {
 
 /// The saved list, made shorter when most of it has been overtaken.
 fn load_times(meta: &OwnedFd, options: Options) -> Result<ShownTimes> {
-    let saved = session::read_small(meta, TIMES)?.unwrap_or_default();
+    let saved = match own_file::read(meta, TIMES, (TIMES_MAX, "list of shown times")) {
+        Err(error @ VolumeError::Tampered(_)) => {
+            log::warn!("{error}: it is made anew");
+            None
+        }
+        other => other?,
+    };
+    let saved = saved.unwrap_or_default();
     let times = ShownTimes::parse(&saved);
     let all = times.all();
     if !options.read_only && saved.len() > 2 * all.len() + TIMES_SLACK {
-        session::replace(meta, TIMES, &all)?;
+        own_file::replace(meta, TIMES, &all)?;
     }
     Ok(times)
 }
 
-fn open_dir(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd> {
+/// Opens a directory that a person named: links in its path are that person's.
+///
+/// # Errors
+/// Those of the filesystem.
+pub fn open_root(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(at, path, flags, Mode::empty())?)
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+fn open_meta(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    session::open_meta(root).map_err(|error| match error {
+        VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
+        other => other,
+    })
 }
 
 /// A new vault goes into an empty directory, or into what an interrupted attempt left.
 fn refuse_contents(root: &OwnedFd) -> Result<()> {
-    for entry in Dir::read_from(root)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        let ours = [b".".as_slice(), b"..", META_DIR.as_bytes(), DIR_FILE.as_bytes()];
-        if !ours.contains(&name) && name != format!("{DIR_FILE}.new").as_bytes() {
-            return Err(VolumeError::NotEmpty);
-        }
+    let ours = |name: &BackingName| {
+        let name = Name::from(name);
+        name == session::META
+            || name == dir::FILE
+            || dir::FILE.with(".new").is_some_and(|new| name == Name::from(&new))
+    };
+    if readdir::raw_names(beneath::reopen_dir(root)?)?.iter().any(|name| !ours(name)) {
+        return Err(VolumeError::NotEmpty);
     }
-    match statat(root, format!("{META_DIR}/{DESCRIPTOR}"), AtFlags::SYMLINK_NOFOLLOW) {
+    let meta = match session::open_meta(root) {
+        Err(VolumeError::Io(Errno::NOENT | Errno::NOTDIR)) => return Ok(()),
+        other => other?,
+    };
+    match beneath::stat(meta, DESCRIPTOR) {
         Ok(_) => Err(VolumeError::NotEmpty),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+        Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
 /// The readable copies of the volume descriptor, newest first.
-fn read_descriptors(root: &OwnedFd, path: &Path) -> Result<Vec<UnverifiedVolume>> {
-    let meta = open_dir(root, META_DIR).map_err(|error| match error {
-        VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
-        other => other,
-    })?;
+fn read_descriptors(meta: &OwnedFd, path: &Path) -> Result<Vec<UnverifiedVolume>> {
     let mut copies = Vec::new();
     let mut failure = VolumeError::NotAVolume(path.into());
     for name in [DESCRIPTOR, SPARE] {
-        match session::read_small(&meta, name)?.map(|bytes| UnverifiedVolume::parse(&bytes)) {
-            Some(Ok(copy)) => copies.push(copy),
-            Some(Err(error)) => failure = error.into(),
-            None => {}
+        match own_file::read(meta, name, (RECORD_LEN, "volume descriptor")) {
+            Ok(Some(bytes)) => match UnverifiedVolume::parse(&bytes) {
+                Ok(copy) => copies.push(copy),
+                Err(error) => failure = error.into(),
+            },
+            Ok(None) => {}
+            // The other copy may be good.
+            Err(error @ VolumeError::Tampered(_)) => failure = error,
+            Err(error) => return Err(error),
         }
     }
     if copies.is_empty() {
@@ -245,6 +273,6 @@ fn write_descriptor(
     keys: &VolumeKeys,
 ) -> Result<()> {
     let bytes = descriptor.encode(keys);
-    session::replace(meta, SPARE, &bytes)?;
-    session::replace(meta, DESCRIPTOR, &bytes)
+    own_file::replace(meta, SPARE, &bytes)?;
+    Ok(own_file::replace(meta, DESCRIPTOR, &bytes)?)
 }

@@ -1,13 +1,14 @@
 //! Making what was done to names durable.
 
-use rustix::fs::{Mode, OFlags, fdatasync, fsync, openat, syncfs};
+use rustix::fs::{OFlags, fdatasync, fsync, syncfs};
 use rustix::io::Errno;
 
 use super::Volume;
-use super::dir::Dir;
+use super::beneath::{self, BackingName};
+use super::dir::{self, Dir};
 use super::error::Result;
 use super::unsynced::Pending;
-use crate::envelope::{DIR_FILE, LONG_PREFIX, SIDECAR_SUFFIX, is_sidecar};
+use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX, is_sidecar};
 
 impl Volume {
     /// Makes the entries of a directory durable, with the sidecars of its long names and the
@@ -36,10 +37,10 @@ impl Volume {
     /// Those of the backing filesystem.
     pub fn sync_names(&self, ino: u64) -> Result<()> {
         for link in self.tree.inodes.links(ino) {
-            if !link.name.starts_with(LONG_PREFIX.as_bytes()) {
+            if !link.name.bytes().starts_with(LONG_PREFIX.as_bytes()) {
                 continue;
             }
-            let sidecar = [&link.name, SIDECAR_SUFFIX.as_bytes()].concat();
+            let Some(sidecar) = link.name.with(SIDECAR_SUFFIX) else { continue };
             if self.tree.unsynced.has(link.parent, &sidecar) {
                 sync_child(&*self.dir(link.parent)?, &sidecar)?;
             }
@@ -48,19 +49,23 @@ impl Volume {
     }
 }
 
-fn sync_child(dir: &Dir, name: &[u8]) -> Result<()> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let opened = match openat(dir, name, flags, Mode::empty()) {
-        // It was removed since: nothing is left to make durable.
-        Err(Errno::NOENT) => return Ok(()),
+fn sync_child(dir: &Dir, name: &BackingName) -> Result<()> {
+    let opened = if is_sidecar(name.bytes()) {
+        beneath::open_file(dir, name, OFlags::RDONLY)
+    } else {
+        beneath::open_dir(dir, name)
+    };
+    let opened = match opened {
+        // It was removed since, or is another: nothing is left to make durable.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => return Ok(()),
         other => other?,
     };
-    if is_sidecar(name) {
+    if is_sidecar(name.bytes()) {
         return Ok(fdatasync(opened)?);
     }
-    match openat(&opened, DIR_FILE, flags, Mode::empty()) {
+    match beneath::open_file(&opened, dir::FILE, OFlags::RDONLY) {
         Ok(file) => fdatasync(file)?,
-        Err(Errno::NOENT | Errno::NOTDIR) => {}
+        Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
     Ok(fsync(opened)?)

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Stat, fstat, fstatvfs};
 use rustix::process::{Gid, Resource, Uid, getegid, geteuid, getrlimit};
 
+use super::beneath::BackingName;
 use super::dir_cache::DirCache;
 use super::dir_locks::DirLocks;
 use super::error::{Result, VolumeError};
@@ -34,6 +35,7 @@ pub(super) struct Tree {
     pub(super) options: Options,
     pub(super) hasher: Fingerprints,
     root: OwnedFd,
+    meta: OwnedFd,
     device: u64,
     owner: (Uid, Gid),
     temp_stem: String,
@@ -71,11 +73,11 @@ pub struct Space {
 }
 
 impl Tree {
-    /// The namespace of the vault whose root directory is `root`.
+    /// The namespace of the vault whose root directory is `root`, with its own directory `meta`.
     ///
     /// # Errors
     /// Those of the backing filesystem, and `Random`.
-    pub(super) fn new(root: OwnedFd, options: Options) -> Result<Self> {
+    pub(super) fn new(root: OwnedFd, meta: OwnedFd, options: Options) -> Result<Self> {
         let stat = fstat(&root)?;
         let mut session = [0; 4];
         random::fill(&mut session)?;
@@ -89,6 +91,7 @@ impl Tree {
             options,
             hasher: Fingerprints::new(),
             root,
+            meta,
             device: stat.st_dev,
             owner: (geteuid(), getegid()),
             temp_stem: format!("{TEMP_PREFIX}{:08x}.", u32::from_be_bytes(session)),
@@ -99,6 +102,12 @@ impl Tree {
     /// The root directory of the vault.
     pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// The directory of what belongs to the volume as a whole. Held for as long as the volume is
+    /// open, so that nobody can put another in its place.
+    pub(super) fn meta(&self) -> BorrowedFd<'_> {
+        self.meta.as_fd()
     }
 
     fn space(&self) -> Result<Space> {
@@ -115,19 +124,28 @@ impl Tree {
     }
 
     /// A name for something that is being made and gets its real name when it is complete.
-    pub(super) fn temp_name(&self) -> String {
-        format!("{}{}", self.temp_stem, self.temps.fetch_add(1, Ordering::Relaxed))
+    pub(super) fn temp_name(&self) -> BackingName {
+        let number = self.temps.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}{number}", self.temp_stem);
+        BackingName::new(name.into_bytes()).expect("a short name without slashes")
     }
 
     /// True for a temporary name that an earlier run left behind. The vault is held exclusively,
     /// so nobody else's run is under way.
-    pub(super) fn is_stale_temp(&self, entry: &[u8]) -> bool {
+    pub(super) fn is_stale_temp(&self, entry: &BackingName) -> bool {
+        let entry = entry.bytes();
         entry.starts_with(TEMP_PREFIX.as_bytes()) && !entry.starts_with(self.temp_stem.as_bytes())
     }
 
     /// Refuses what is mounted inside the vault: its inode numbers are not ours.
     pub(super) fn same_device(&self, stat: &Stat) -> Result<()> {
         if stat.st_dev == self.device { Ok(()) } else { Err(rustix::io::Errno::XDEV.into()) }
+    }
+
+    /// Refuses what is not the inode shown as `ino`: somebody put another in its place.
+    pub(super) fn same_inode(&self, stat: &Stat, ino: u64) -> Result<()> {
+        self.same_device(stat)?;
+        if self.inodes.shown(stat.st_ino) == ino { Ok(()) } else { Err(VolumeError::Stale) }
     }
 
     /// Refuses changes on a read-only volume.
@@ -138,6 +156,11 @@ impl Tree {
     /// True if this process may give files to other users.
     pub(super) fn is_root(&self) -> bool {
         self.owner.0.is_root()
+    }
+
+    /// True for what this process made and has given to nobody yet.
+    pub(super) fn is_ours(&self, stat: &Stat) -> bool {
+        stat.st_uid == self.owner.0.as_raw()
     }
 
     /// The owner and group to give a new file, where they are not this process's own already.

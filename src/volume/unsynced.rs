@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::beneath::BackingName;
+
 const MAX_ITEMS: usize = 64;
 const MAX_DIRS: usize = 16_384;
 
@@ -21,7 +23,7 @@ pub(super) struct Unsynced {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pending {
     /// These backing names: sidecars and child directories.
-    Names(Vec<Box<[u8]>>),
+    Names(Vec<BackingName>),
     /// More than is worth a list.
     Everything,
 }
@@ -35,7 +37,7 @@ struct Dirs {
 
 impl Unsynced {
     /// Notes that the sidecar or child directory `name` in `dir` is new.
-    pub(super) fn add(&self, dir: u64, name: &[u8]) {
+    pub(super) fn add(&self, dir: u64, name: &BackingName) {
         let mut dirs = self.lock();
         if dirs.pending.len() >= MAX_DIRS && !dirs.pending.contains_key(&dir) {
             dirs.overflow = true;
@@ -43,7 +45,7 @@ impl Unsynced {
         }
         let pending = dirs.pending.entry(dir).or_insert_with(|| Pending::Names(Vec::new()));
         match pending {
-            Pending::Names(names) if names.len() < MAX_ITEMS => names.push(name.into()),
+            Pending::Names(names) if names.len() < MAX_ITEMS => names.push(name.clone()),
             Pending::Names(_) => *pending = Pending::Everything,
             Pending::Everything => {}
         }
@@ -71,10 +73,10 @@ impl Unsynced {
     }
 
     /// True if the sidecar `name` in `dir` is not known to be durable.
-    pub(super) fn has(&self, dir: u64, name: &[u8]) -> bool {
+    pub(super) fn has(&self, dir: u64, name: &BackingName) -> bool {
         let dirs = self.lock();
         match dirs.pending.get(&dir) {
-            Some(Pending::Names(names)) => names.iter().any(|n| &**n == name),
+            Some(Pending::Names(names)) => names.contains(name),
             Some(Pending::Everything) => true,
             None => dirs.overflow,
         }
@@ -94,22 +96,26 @@ impl Unsynced {
 mod tests {
     use super::*;
 
+    fn name(text: &str) -> BackingName {
+        BackingName::new(text.as_bytes()).unwrap()
+    }
+
     #[test]
     fn what_is_taken_is_gone_until_given_back() {
         let unsynced = Unsynced::default();
-        unsynced.add(5, b"a");
+        unsynced.add(5, &name("a"));
         let taken = unsynced.take(5);
-        assert_eq!(taken, Pending::Names(vec![(*b"a").into()]));
-        assert!(!unsynced.has(5, b"a"));
+        assert_eq!(taken, Pending::Names(vec![name("a")]));
+        assert!(!unsynced.has(5, &name("a")));
         unsynced.give_back(5, taken);
-        assert!(unsynced.has(5, b"a"));
+        assert!(unsynced.has(5, &name("a")));
     }
 
     #[test]
     fn many_names_become_everything() {
         let unsynced = Unsynced::default();
         for i in 0..=MAX_ITEMS {
-            unsynced.add(5, i.to_string().as_bytes());
+            unsynced.add(5, &name(&i.to_string()));
         }
         assert_eq!(unsynced.take(5), Pending::Everything);
     }
@@ -118,7 +124,7 @@ mod tests {
     fn a_full_map_takes_every_directory_to_have_something() {
         let unsynced = Unsynced::default();
         for dir in 0..=MAX_DIRS as u64 {
-            unsynced.add(dir, b"a");
+            unsynced.add(dir, &name("a"));
         }
         let taken = unsynced.take(u64::MAX);
         assert_eq!(taken, Pending::Everything);

@@ -7,12 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir as Entries, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::fs::{Dir as Entries, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::beneath::{self, BackingName, Name};
 use super::error::Result;
 use super::open_file::quietly;
-use crate::envelope::{DIR_FILE, META_DIR, TEMP_PREFIX, is_sidecar};
+use super::session;
+use crate::envelope::{DIR_FILE, TEMP_PREFIX, is_sidecar};
 
 /// A directory on the way.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub(super) struct Visit {
 #[derive(Debug)]
 pub(super) struct Entry {
     /// The backing name.
-    pub(super) name: Vec<u8>,
+    pub(super) name: BackingName,
     /// What it is.
     pub(super) role: Role,
 }
@@ -52,30 +54,35 @@ pub(super) enum Role {
 /// Directories still to be visited, parents before children.
 #[derive(Debug)]
 pub(super) struct Walk {
-    waiting: VecDeque<(Arc<OwnedFd>, Vec<u8>, PathBuf)>,
+    /// Parents, held open, names in them, and paths; the root has no name.
+    waiting: VecDeque<(Arc<OwnedFd>, Option<BackingName>, PathBuf)>,
 }
 
 impl Walk {
     /// A walk that begins with `root`.
     pub(super) fn new(root: &OwnedFd) -> Result<Self> {
         let root = Arc::new(rustix::io::fcntl_dupfd_cloexec(root, 0)?);
-        Ok(Self { waiting: VecDeque::from([(root, b".".to_vec(), PathBuf::new())]) })
+        Ok(Self { waiting: VecDeque::from([(root, None, PathBuf::new())]) })
     }
 
-    /// The next directory; `None` at the end. One that vanished meanwhile is left out.
+    /// The next directory; `None` at the end. Left out are those that vanished meanwhile, or became
+    /// something else, and what is mounted inside the vault.
     pub(super) fn step(&mut self) -> Result<Option<Visit>> {
         // Depth first: the descriptors that are held are those of one path and its neighbours.
         while let Some((parent, name, path)) = self.waiting.pop_back() {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = match openat(&parent, &*name, flags, Mode::empty()) {
+            let opened = match &name {
+                Some(name) => beneath::open_dir(&parent, name),
+                None => beneath::reopen_dir(&parent),
+            };
+            let fd = match opened {
                 Ok(fd) => Arc::new(fd),
-                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
                 Err(error) => return Err(error.into()),
             };
             let entries = read_entries(&fd, path.as_os_str().is_empty())?;
             for entry in entries.iter().filter(|entry| entry.role == Role::Directory) {
-                let below = path.join(OsStr::from_bytes(&entry.name));
-                self.waiting.push_back((fd.clone(), entry.name.clone(), below));
+                let below = path.join(OsStr::from_bytes(entry.name.bytes()));
+                self.waiting.push_back((fd.clone(), Some(entry.name.clone()), below));
             }
             return Ok(Some(Visit { fd, path, entries }));
         }
@@ -86,22 +93,25 @@ impl Walk {
 impl Visit {
     /// The path of an entry below the vault.
     pub(super) fn path_of(&self, entry: &Entry) -> PathBuf {
-        self.path.join(Path::new(OsStr::from_bytes(&entry.name)))
+        self.path.join(Path::new(OsStr::from_bytes(entry.name.bytes())))
     }
 
     /// The entry's attributes, if it is still there.
     pub(super) fn stat(&self, entry: &Entry) -> Result<Option<Stat>> {
-        match statat(&self.fd, &*entry.name, AtFlags::SYMLINK_NOFOLLOW) {
+        match beneath::stat(&self.fd, &entry.name) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Opens the entry.
+    /// Opens the regular file that the entry is.
+    ///
+    /// # Errors
+    /// `STALE` if it has become something else.
     pub(super) fn open(&self, entry: &Entry, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        quietly(flags, |flags| openat(&self.fd, &*entry.name, flags, Mode::empty()))
+        let held = beneath::hold(&self.fd, &entry.name)?;
+        quietly(flags, |flags| held.open_file(flags))
     }
 }
 
@@ -109,28 +119,27 @@ fn read_entries(fd: &OwnedFd, root: bool) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for entry in Entries::read_from(fd)? {
         let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..")
-            || name.starts_with(DIR_FILE.as_bytes())
-            || (root && name == META_DIR.as_bytes())
-        {
+        // The dots, and what no filesystem should give.
+        let Some(name) = BackingName::new(entry.file_name().to_bytes()) else { continue };
+        let text = name.bytes();
+        if text.starts_with(DIR_FILE.as_bytes()) || (root && Name::from(&name) == session::META) {
             continue;
         }
         let kind = match entry.file_type() {
             FileType::Unknown => {
-                let stat = statat(fd, name, AtFlags::SYMLINK_NOFOLLOW);
+                let stat = beneath::stat(fd, &name);
                 stat.map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
             }
             known => known,
         };
         let role = match kind {
-            _ if name.starts_with(TEMP_PREFIX.as_bytes()) => Role::Temporary,
-            FileType::RegularFile if is_sidecar(name) => Role::Sidecar,
+            _ if text.starts_with(TEMP_PREFIX.as_bytes()) => Role::Temporary,
+            FileType::RegularFile if is_sidecar(text) => Role::Sidecar,
             FileType::RegularFile => Role::File,
             FileType::Directory => Role::Directory,
             _ => Role::Other,
         };
-        entries.push(Entry { name: name.to_vec(), role });
+        entries.push(Entry { name, role });
     }
     Ok(entries)
 }

@@ -6,10 +6,7 @@
 
 use std::sync::Arc;
 
-use rustix::fs::{
-    XattrFlags, getxattr, lgetxattr, listxattr, llistxattr, lremovexattr, lsetxattr, removexattr,
-    setxattr,
-};
+use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::Volume;
@@ -17,8 +14,8 @@ use super::attr::FileKind;
 use super::content::Access;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::handle::Handle;
 use super::open::Briefly;
-use super::place::Place;
 use super::privilege::drop_setgid;
 use super::tree::Caller;
 use crate::envelope::{XATTR_PREFIX, XattrKeys};
@@ -67,15 +64,16 @@ impl Volume {
     /// `KeyUnusable`; `Denied` as for opening the file.
     pub fn xattr(&self, ino: u64, name: &[u8], caller: Caller) -> Result<Vec<u8>> {
         self.check_name(name)?;
+        let held = self.hold(ino)?;
         if !name.starts_with(USER) {
-            return get(&self.place(ino)?, name);
+            return get(&held, name);
         }
-        if !self.may_have_user_xattrs(ino)? {
+        if !may_have_user_xattrs(&held)? {
             return Err(Errno::NODATA.into());
         }
-        let owner = self.xattr_owner(ino, Access::ReadOnly, caller)?;
+        let owner = self.xattr_owner(ino, &held, Access::ReadOnly, caller)?;
         let keys = owner.keys()?;
-        let sealed = get(&self.place(ino)?, keys.encode_name(name).as_bytes())?;
+        let sealed = get(&held, keys.encode_name(name).as_bytes())?;
         Ok(keys.open_value(name, &sealed)?)
     }
 
@@ -98,23 +96,22 @@ impl Volume {
             SetMode::Create => XattrFlags::CREATE,
             SetMode::Replace => XattrFlags::REPLACE,
         };
+        let held = self.hold(ino)?;
         if !name.starts_with(USER) {
-            let place = self.place(ino)?;
-            set(&place, name, value, flags)?;
+            held.set_xattr(name, value, flags)?;
             if name == ACL_ACCESS {
-                drop_setgid(&place, caller)?;
+                drop_setgid(&held, caller)?;
             }
-            drop(place);
             self.acl_changed(ino, name);
             return Ok(());
         }
-        if mode == SetMode::Replace && !self.may_have_user_xattrs(ino)? {
+        if mode == SetMode::Replace && !may_have_user_xattrs(&held)? {
             return Err(Errno::NODATA.into());
         }
-        let owner = self.xattr_owner(ino, Access::ReadWrite, caller)?;
+        let owner = self.xattr_owner(ino, &held, Access::ReadWrite, caller)?;
         let keys = owner.keys()?;
         let sealed = keys.seal_value(name, value)?;
-        set(&self.place(ino)?, backing_name(keys, name)?.as_bytes(), &sealed, flags)
+        Ok(held.set_xattr(backing_name(keys, name)?.as_bytes(), &sealed, flags)?)
     }
 
     /// Removes an attribute.
@@ -124,16 +121,17 @@ impl Volume {
     pub fn remove_xattr(&self, ino: u64, name: &[u8], caller: Caller) -> Result<()> {
         self.tree.writable()?;
         self.check_name(name)?;
+        let held = self.hold(ino)?;
         if !name.starts_with(USER) {
-            remove(&self.place(ino)?, name)?;
+            held.remove_xattr(name)?;
             self.acl_changed(ino, name);
             return Ok(());
         }
-        if !self.may_have_user_xattrs(ino)? {
+        if !may_have_user_xattrs(&held)? {
             return Err(Errno::NODATA.into());
         }
-        let owner = self.xattr_owner(ino, Access::ReadOnly, caller)?;
-        remove(&self.place(ino)?, owner.keys()?.encode_name(name).as_bytes())
+        let owner = self.xattr_owner(ino, &held, Access::ReadOnly, caller)?;
+        Ok(held.remove_xattr(owner.keys()?.encode_name(name).as_bytes())?)
     }
 
     /// The names of all attributes that `caller` may see, each followed by a zero byte.
@@ -141,14 +139,15 @@ impl Volume {
     /// # Errors
     /// Those of the backing filesystem, `KeyUnusable`. Names that cannot be read are left out.
     pub fn xattr_names(&self, ino: u64, caller: Caller) -> Result<Vec<u8>> {
-        let backing = list(&self.place(ino)?)?;
+        let held = self.hold(ino)?;
+        let backing = list(&held)?;
         let mut owner = None;
         let mut names = Vec::new();
         for name in backing.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             if let Some(encoded) = encrypted(name) {
                 let owner = match &owner {
                     Some(owner) => owner,
-                    None => owner.insert(self.readable_owner(ino, caller)?),
+                    None => owner.insert(self.readable_owner(ino, &held, caller)?),
                 };
                 let keys = owner.as_ref().map(Owner::keys).transpose()?;
                 let Some(Ok(plain)) = keys.map(|keys| keys.decode_name(encoded)) else { continue };
@@ -194,27 +193,22 @@ impl Volume {
         if kept { Ok(()) } else { Err(Errno::OPNOTSUPP.into()) }
     }
 
-    /// A file without a header has no key and so no encrypted attributes (FORMAT section 8).
-    fn may_have_user_xattrs(&self, ino: u64) -> Result<bool> {
-        let stat = self.place(ino)?.stat()?;
-        match FileKind::from_mode(stat.st_mode) {
-            Some(FileKind::Regular) => Ok(stat.st_size > 0),
-            Some(FileKind::Directory) => Ok(true),
-            _ => Err(Errno::PERM.into()),
-        }
-    }
-
     /// `None` for a user who may not open the file: its names are left out.
-    fn readable_owner(&self, ino: u64, caller: Caller) -> Result<Option<Owner<'_>>> {
-        match self.xattr_owner(ino, Access::ReadOnly, caller) {
+    fn readable_owner(&self, ino: u64, held: &Handle, caller: Caller) -> Result<Option<Owner<'_>>> {
+        match self.xattr_owner(ino, held, Access::ReadOnly, caller) {
             Err(VolumeError::Denied(_)) => Ok(None),
             owner => owner.map(Some),
         }
     }
 
-    fn xattr_owner(&self, ino: u64, access: Access, caller: Caller) -> Result<Owner<'_>> {
-        let stat = self.place(ino)?.stat()?;
-        match FileKind::from_mode(stat.st_mode) {
+    fn xattr_owner(
+        &self,
+        ino: u64,
+        held: &Handle,
+        access: Access,
+        caller: Caller,
+    ) -> Result<Owner<'_>> {
+        match FileKind::from_mode(held.found().st_mode) {
             Some(FileKind::Directory) => Ok(Owner::Dir(self.dir(ino)?)),
             Some(FileKind::Regular) => {
                 let opened = self.open_briefly(ino)?;
@@ -237,28 +231,22 @@ fn backing_name(keys: &XattrKeys, name: &[u8]) -> Result<String> {
     if encoded.len() > NAME_MAX { Err(Errno::RANGE.into()) } else { Ok(encoded) }
 }
 
-fn get(place: &Place<'_>, name: &[u8]) -> Result<Vec<u8>> {
-    let path = place.path();
-    let read = |value: &mut Vec<u8>| {
-        if place.follows() {
-            getxattr(&*path, name, &mut value[..])
-        } else {
-            lgetxattr(&*path, name, &mut value[..])
-        }
-    };
-    grow(512, read)
+/// A file without a header has no key and so no encrypted attributes (FORMAT section 8).
+fn may_have_user_xattrs(held: &Handle) -> Result<bool> {
+    let found = held.found();
+    match FileKind::from_mode(found.st_mode) {
+        Some(FileKind::Regular) => Ok(found.st_size > 0),
+        Some(FileKind::Directory) => Ok(true),
+        _ => Err(Errno::PERM.into()),
+    }
 }
 
-fn list(place: &Place<'_>) -> Result<Vec<u8>> {
-    let path = place.path();
-    let read = |names: &mut Vec<u8>| {
-        if place.follows() {
-            listxattr(&*path, &mut names[..])
-        } else {
-            llistxattr(&*path, &mut names[..])
-        }
-    };
-    match grow(512, read) {
+fn get(held: &Handle, name: &[u8]) -> Result<Vec<u8>> {
+    grow(512, |value| held.xattr(name, value))
+}
+
+fn list(held: &Handle) -> Result<Vec<u8>> {
+    match grow(512, |names| held.xattr_names(names)) {
         Err(VolumeError::Io(Errno::OPNOTSUPP)) => Ok(Vec::new()),
         other => other,
     }
@@ -279,20 +267,4 @@ fn grow(
     };
     buffer.truncate(length);
     Ok(buffer)
-}
-
-fn set(place: &Place<'_>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
-    let path = place.path();
-    let done = if place.follows() {
-        setxattr(&*path, name, value, flags)
-    } else {
-        lsetxattr(&*path, name, value, flags)
-    };
-    done.map_err(VolumeError::from)
-}
-
-fn remove(place: &Place<'_>, name: &[u8]) -> Result<()> {
-    let path = place.path();
-    let done = if place.follows() { removexattr(&*path, name) } else { lremovexattr(&*path, name) };
-    done.map_err(VolumeError::from)
 }

@@ -75,6 +75,16 @@ impl Fixture {
         self.volume = Some(Arc::new(opened.unwrap()));
     }
 
+    /// Lets go of the volume.
+    pub(crate) fn close(&mut self) {
+        self.volume = None;
+    }
+
+    /// Opens the vault once more, if that is possible.
+    pub(crate) fn try_open(&self, options: Options) -> Result<Volume> {
+        Volume::open_vault(&self.vault(), self.keystore.clone(), options)
+    }
+
     pub(crate) fn shared(&self) -> Arc<Volume> {
         self.volume.clone().unwrap()
     }

@@ -7,6 +7,7 @@ mod attributes;
 mod crossing;
 mod directories;
 mod fixture;
+mod hostile;
 mod links;
 mod listing;
 mod names;

@@ -1,0 +1,219 @@
+//! The one door to what is in the vault: every system call that names an entry of a backing
+//! directory is made here (`tests/layering.rs` sees to that).
+//!
+//! Whoever can write to the vault chooses the names in it, also while it is mounted, and can put a
+//! link, a FIFO, a device or a mount where a file was. So a name is a [`Name`], which cannot lead out
+//! of its directory; a link is never followed; what is mounted inside the vault is not entered
+//! (`openat2` with `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS` and `RESOLVE_NO_XDEV`; kernels before 5.6,
+//! and sandboxes that refuse the call, compare the device instead); and whatever is opened for its
+//! contents is looked at first, without opening it: see [`Handle`].
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, fstat, linkat, mkdirat,
+    mknodat, openat, openat2, renameat_with, statat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::handle::Handle;
+
+type Result<T> = std::result::Result<T, Errno>;
+
+/// The longest name of an entry, in bytes.
+const NAME_MAX: usize = 255;
+const READABLE_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+const NEVER_FOLLOW: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
+
+/// The name of one entry of a backing directory: 1 to 255 bytes without `/` and NUL, and neither
+/// `.` nor `..`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Name<'a>(&'a [u8]);
+
+/// The same, on its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct BackingName(Box<[u8]>);
+
+impl<'a> Name<'a> {
+    /// A name of the vault's own, checked when the program is compiled.
+    pub(super) const fn literal(name: &'static str) -> Name<'static> {
+        assert!(is_name(name.as_bytes()), "not the name of one entry");
+        Name(name.as_bytes())
+    }
+
+    /// This name with `suffix` behind it; `None` if that is no name.
+    pub(super) fn with(self, suffix: &str) -> Option<BackingName> {
+        BackingName::new([self.0, suffix.as_bytes()].concat())
+    }
+}
+
+impl BackingName {
+    /// `None` for what is not the name of one entry.
+    pub(super) fn new(name: impl Into<Box<[u8]>>) -> Option<Self> {
+        let name = name.into();
+        is_name(&name).then_some(Self(name))
+    }
+
+    /// The bytes of the name.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// This name with `suffix` behind it; `None` if that is no name.
+    pub(super) fn with(&self, suffix: &str) -> Option<Self> {
+        Name::from(self).with(suffix)
+    }
+}
+
+impl<'a> From<&'a BackingName> for Name<'a> {
+    fn from(name: &'a BackingName) -> Self {
+        Self(&name.0)
+    }
+}
+
+/// True for the name of one entry, whatever directory it is used in.
+pub(super) const fn is_name(name: &[u8]) -> bool {
+    if matches!(name, b"" | b"." | b"..") || name.len() > NAME_MAX {
+        return false;
+    }
+    let mut rest = name;
+    while let [first, tail @ ..] = rest {
+        if matches!(first, b'/' | 0) {
+            return false;
+        }
+        rest = tail;
+    }
+    true
+}
+
+/// The attributes of an entry, a link's own if it is one. Enough to look; what is to be changed is
+/// held first ([`hold`]).
+pub(super) fn stat<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Stat> {
+    statat(dir, name.into().0, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Takes hold of the inode that an entry leads to now. Nothing is opened: no FIFO is woken, no
+/// device started.
+pub(super) fn hold<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Handle> {
+    Handle::of(resolve(dir, name.into(), OFlags::PATH)?)
+}
+
+/// Opens a directory for listing.
+pub(super) fn open_dir<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<OwnedFd> {
+    resolve(dir, name.into(), READABLE_DIR)
+}
+
+/// Opens the directory `dir` again, with a place in its listing of its own.
+pub(super) fn reopen_dir(dir: impl AsFd) -> Result<OwnedFd> {
+    openat(dir, ".", READABLE_DIR | NEVER_FOLLOW, Mode::empty())
+}
+
+/// Opens a regular file that is there.
+///
+/// # Errors
+/// `STALE` if it is something else.
+pub(super) fn open_file<'n>(
+    dir: impl AsFd,
+    name: impl Into<Name<'n>>,
+    flags: OFlags,
+) -> Result<OwnedFd> {
+    hold(dir, name)?.open_file(flags)
+}
+
+/// Makes a regular file, which must not be there yet, and opens it.
+pub(super) fn create_file<'n>(
+    dir: impl AsFd,
+    name: impl Into<Name<'n>>,
+    mode: Mode,
+) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | NEVER_FOLLOW;
+    openat(dir, name.into().0, flags, mode)
+}
+
+/// Makes a directory.
+pub(super) fn make_dir<'n>(dir: impl AsFd, name: impl Into<Name<'n>>, mode: Mode) -> Result<()> {
+    mkdirat(dir, name.into().0, mode)
+}
+
+/// Makes a FIFO, a socket, a device node or an empty regular file.
+pub(super) fn make_node<'n>(
+    dir: impl AsFd,
+    name: impl Into<Name<'n>>,
+    (kind, mode): (FileType, Mode),
+    device: u64,
+) -> Result<()> {
+    mknodat(dir, name.into().0, kind, mode, device)
+}
+
+/// Makes a symbolic link.
+pub(super) fn make_link<'n>(dir: impl AsFd, name: impl Into<Name<'n>>, text: &str) -> Result<()> {
+    symlinkat(text, dir, name.into().0)
+}
+
+/// Gives the inode that is held a further name.
+pub(super) fn add_name<'n>(
+    inode: &Handle,
+    dir: impl AsFd,
+    name: impl Into<Name<'n>>,
+) -> Result<()> {
+    linkat(CWD, inode.path(), dir, name.into().0, AtFlags::SYMLINK_FOLLOW)
+}
+
+/// Removes an entry that is not a directory.
+pub(super) fn remove<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<()> {
+    unlinkat(dir, name.into().0, AtFlags::empty())
+}
+
+/// Removes an empty directory.
+pub(super) fn remove_dir<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<()> {
+    unlinkat(dir, name.into().0, AtFlags::REMOVEDIR)
+}
+
+/// Renames an entry.
+pub(super) fn rename<'n>(
+    (from, old): (impl AsFd, impl Into<Name<'n>>),
+    (to, new): (impl AsFd, impl Into<Name<'n>>),
+    flags: RenameFlags,
+) -> Result<()> {
+    renameat_with(from, old.into().0, to, new.into().0, flags)
+}
+
+fn resolve(dir: impl AsFd, name: Name<'_>, flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | NEVER_FOLLOW;
+    if has_openat2() {
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        return openat2(dir, name.0, flags, Mode::empty(), beneath);
+    }
+    let found = openat(&dir, name.0, flags, Mode::empty())?;
+    if fstat(&found)?.st_dev == fstat(&dir)?.st_dev { Ok(found) } else { Err(Errno::XDEV) }
+}
+
+fn has_openat2() -> bool {
+    static THERE: OnceLock<bool> = OnceLock::new();
+    *THERE.get_or_init(|| {
+        let beneath = ResolveFlags::BENEATH;
+        openat2(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())
+            .and_then(|root| {
+                openat2(root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath)
+            })
+            .is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backing_name_cannot_lead_out_of_its_directory() {
+        for name in ["", ".", "..", "/", "a/b", "/etc", "a\0b", "..\0", &"n".repeat(256)] {
+            assert_eq!(BackingName::new(name.as_bytes()), None, "{name:?}");
+        }
+        for name in ["a", "...", "..a", ".kmsfs", " ", "\n", &"n".repeat(255)] {
+            assert_eq!(BackingName::new(name.as_bytes()).unwrap().bytes(), name.as_bytes());
+        }
+        let long = BackingName::new("n".repeat(255).as_bytes()).unwrap();
+        assert_eq!(long.with(".name"), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! An inode of the vault, held by a descriptor that names it and can do nothing else (`O_PATH`).
+//!
+//! A name may lead to another inode a moment later: whoever may write to a backing directory can
+//! exchange two entries. So what is to be changed is held first, looked at (is it the inode that was
+//! meant, is it a regular file?) and then changed through the descriptor, never through its name.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    fstat, getxattr, listxattr, openat, readlinkat, removexattr, setxattr, utimensat,
+};
+use rustix::io::Errno;
+
+type Result<T> = std::result::Result<T, Errno>;
+
+/// An inode that is held, and what it was when that began.
+#[derive(Debug)]
+pub(super) struct Handle {
+    fd: OwnedFd,
+    found: Stat,
+}
+
+impl Handle {
+    /// Takes over an `O_PATH` descriptor.
+    pub(super) fn of(fd: OwnedFd) -> Result<Self> {
+        let found = fstat(&fd)?;
+        Ok(Self { fd, found })
+    }
+
+    /// The attributes when it was taken hold of. Number, device and type never change.
+    pub(super) fn found(&self) -> &Stat {
+        &self.found
+    }
+
+    /// The attributes now.
+    pub(super) fn stat(&self) -> Result<Stat> {
+        fstat(&self.fd)
+    }
+
+    /// Opens the regular file.
+    ///
+    /// # Errors
+    /// `STALE` for what is no regular file: nothing of the vault that is read or written is.
+    pub(super) fn open_file(&self, flags: OFlags) -> Result<OwnedFd> {
+        match FileType::from_raw_mode(self.found.st_mode) {
+            FileType::RegularFile => self.open(flags),
+            _ => Err(Errno::STALE),
+        }
+    }
+
+    /// Opens the directory for listing.
+    ///
+    /// # Errors
+    /// `NOTDIR`; those of `openat(2)`.
+    pub(super) fn open_dir(&self) -> Result<OwnedFd> {
+        self.open(OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    fn open(&self, flags: OFlags) -> Result<OwnedFd> {
+        // The path is a link of its own kind that leads to the inode itself.
+        let flags = flags.difference(OFlags::NOFOLLOW);
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        openat(CWD, self.path(), flags, Mode::empty())
+    }
+
+    /// Sets the mode.
+    pub(super) fn set_mode(&self, mode: u32) -> Result<()> {
+        chmodat(CWD, self.path(), Mode::from_raw_mode(mode), AtFlags::empty())
+    }
+
+    /// Sets owner and group.
+    pub(super) fn set_owner(&self, uid: Option<Uid>, gid: Option<Gid>) -> Result<()> {
+        chownat(&self.fd, "", uid, gid, AtFlags::EMPTY_PATH)
+    }
+
+    /// Sets access and modification time.
+    pub(super) fn set_times(&self, times: &Timestamps) -> Result<()> {
+        utimensat(&self.fd, "", times, AtFlags::EMPTY_PATH)
+    }
+
+    /// The text of a symbolic link.
+    pub(super) fn read_link(&self) -> Result<Vec<u8>> {
+        readlinkat(&self.fd, "", Vec::new()).map(std::ffi::CString::into_bytes)
+    }
+
+    /// Reads an attribute into `value`; its length.
+    pub(super) fn xattr(&self, name: &[u8], value: &mut [u8]) -> Result<usize> {
+        getxattr(self.path(), name, value)
+    }
+
+    /// Reads the names of all attributes into `names`; their length.
+    pub(super) fn xattr_names(&self, names: &mut [u8]) -> Result<usize> {
+        listxattr(self.path(), names)
+    }
+
+    /// Sets an attribute.
+    pub(super) fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+        setxattr(self.path(), name, value, flags)
+    }
+
+    /// Removes an attribute.
+    pub(super) fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        removexattr(self.path(), name)
+    }
+
+    /// The path by which this process reaches the inode: a link that leads to it and no further,
+    /// also if it is a symbolic link itself.
+    pub(super) fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,323 @@
+//! Whoever can write to the vault chooses the names in it and what they lead to, while it is open
+//! too: nobody gets out, nothing hangs, and no inode changes but the one that was meant.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use kmsfs::volume::attr::{AttrChange, NewTime, Timestamp};
+use kmsfs::volume::content::Access;
+use kmsfs::volume::{
+    OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume, VolumeError, holder,
+};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
+use rustix::io::Errno;
+
+use crate::fixture::{Fixture, REPLACE, ROOT, caller, new_node};
+
+/// What follows the prefix was taken for a name as it stood: `..` was the directory above the vault.
+#[test]
+fn a_foreign_name_never_leaves_its_directory() {
+    let fixture = Fixture::new();
+    let volume = fixture.volume();
+    let file = fixture.file(ROOT, "file", "x").unwrap().ino;
+    let above = fixture.vault().parent().unwrap().to_owned();
+    fs::write(above.join("outside"), "x").unwrap();
+    let before = fs::metadata(&above).unwrap();
+    for raw in ["..", ".", "", "../outside", "./..", "/", "..\0", "a/../..", "../../../etc"] {
+        let name = [b"kmsfs.foreign.", raw.as_bytes()].concat();
+        let found = volume.lookup(ROOT, &name);
+        assert!(matches!(found, Ok(None)), "{raw:?} leads to {found:?}");
+        let refused = [
+            volume.unlink(ROOT, &name),
+            volume.rmdir(ROOT, &name),
+            volume.rename((ROOT, &name), (ROOT, b"taken"), REPLACE, caller()),
+            volume.open_existing(ROOT, &name, OpenFor::Reading, caller()).map(drop),
+        ];
+        for (at, result) in refused.iter().enumerate() {
+            assert!(matches!(result, Err(VolumeError::NotFound)), "{at}, {raw:?}: {result:?}");
+        }
+        let reserved = [
+            volume.mkdir(ROOT, &name, new_node(0o755)).map(drop),
+            volume.symlink(ROOT, &name, b"x", caller()).map(drop),
+            volume.link(file, ROOT, &name).map(drop),
+            volume.rename((ROOT, b"file"), (ROOT, &name), REPLACE, caller()),
+        ];
+        for (at, result) in reserved.iter().enumerate() {
+            assert!(matches!(result, Err(VolumeError::ReservedName)), "{at}, {raw:?}: {result:?}");
+        }
+    }
+    for name in ["..", ".", "", "a/b", "a\0b"] {
+        let made = volume.mkdir(ROOT, name.as_bytes(), new_node(0o755));
+        assert!(matches!(made, Err(VolumeError::Io(Errno::INVAL))), "{name:?}: {made:?}");
+    }
+    let after = fs::metadata(&above).unwrap();
+    let state = |meta: &fs::Metadata| (meta.mode(), meta.uid(), meta.mtime(), meta.mtime_nsec());
+    assert_eq!(state(&before), state(&after));
+}
+
+/// Each of these acted by name and looked at the inode afterwards: the mode of whatever had been put
+/// there was changed, and then an error given.
+#[test]
+fn no_inode_but_the_one_that_was_meant_is_changed() {
+    let fixture = Fixture::new();
+    let mine = fixture.file(ROOT, "mine", "mine").unwrap().ino;
+    let other = fixture.file(ROOT, "other", "other").unwrap().ino;
+    let volume = fixture.volume();
+    volume.set_xattr(other, b"trusted.keep", b"1", SetMode::Any, caller()).unwrap_or(());
+    exchange(&by_inode(&fixture, mine), &by_inode(&fixture, other));
+    let before = fs::metadata(by_inode(&fixture, other)).unwrap();
+    let attr = |change: AttrChange| volume.set_attr(mine, &change, caller()).map(drop);
+    let time = NewTime::At(Timestamp { secs: 1, nanos: 0 });
+    let none = AttrChange::default();
+    let acl = acl_for_everybody();
+    let attempts: [(&str, kmsfs::volume::Result<()>); 10] = [
+        ("chmod", attr(AttrChange { mode: Some(0o666), ..none })),
+        ("chown", attr(AttrChange { uid: Some(caller().uid), gid: Some(caller().gid), ..none })),
+        ("utimes", attr(AttrChange { atime: Some(time), mtime: Some(time), ..none })),
+        ("truncate", attr(AttrChange { size: Some(0), ..none })),
+        ("setxattr", volume.set_xattr(mine, b"user.a", b"1", SetMode::Any, caller())),
+        (
+            "setfacl",
+            volume.set_xattr(mine, b"system.posix_acl_access", &acl, SetMode::Any, caller()),
+        ),
+        ("removexattr", volume.remove_xattr(mine, b"trusted.keep", caller())),
+        ("link", volume.link(mine, ROOT, b"second").map(drop)),
+        ("open", volume.open_handle(mine, Access::ReadWrite).map(drop)),
+        ("stat", volume.attr(mine).map(drop)),
+    ];
+    for (what, result) in attempts {
+        let refused = matches!(result, Err(VolumeError::Stale | VolumeError::Io(Errno::STALE)));
+        assert!(refused, "{what}: {result:?}");
+    }
+    let after = fs::metadata(by_inode(&fixture, other)).unwrap();
+    let state = |meta: &fs::Metadata| {
+        (meta.mode(), meta.uid(), meta.nlink(), meta.size(), meta.ctime(), meta.ctime_nsec())
+    };
+    assert_eq!(state(&before), state(&after), "another inode was changed");
+    exchange(&by_inode(&fixture, mine), &by_inode(&fixture, other));
+    assert_eq!((fixture.contents(mine), fixture.contents(other)), ("mine".into(), "other".into()));
+}
+
+#[test]
+fn a_link_or_directory_in_the_place_of_a_file_is_not_followed() {
+    let fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "file", "x").unwrap().ino;
+    let outside = fixture.vault().parent().unwrap().join("outside");
+    fs::write(&outside, "precious").unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o600)).unwrap();
+    let entry = by_inode(&fixture, ino);
+    let volume = fixture.volume();
+    let change = AttrChange { mode: Some(0o777), size: Some(0), ..AttrChange::default() };
+    fs::rename(&entry, outside.with_extension("kept")).unwrap();
+    symlink(&outside, &entry).unwrap();
+    assert!(volume.set_attr(ino, &change, caller()).is_err());
+    assert!(volume.open_handle(ino, Access::ReadWrite).is_err());
+    assert!(volume.set_xattr(ino, b"user.a", b"1", SetMode::Any, caller()).is_err());
+    fs::remove_file(&entry).unwrap();
+    fs::create_dir(&entry).unwrap();
+    assert!(volume.set_attr(ino, &change, caller()).is_err());
+    fs::remove_dir(&entry).unwrap();
+    assert_eq!(fs::read(&outside).unwrap(), b"precious");
+    assert_eq!(fs::metadata(&outside).unwrap().mode() & 0o7777, 0o600);
+}
+
+#[test]
+fn another_directory_in_the_place_of_one_is_not_emptied() {
+    let fixture = Fixture::new();
+    let one = fixture.mkdir(ROOT, "one").unwrap().ino;
+    let two = fixture.mkdir(ROOT, "two").unwrap().ino;
+    fixture.file(two, "inside", "x").unwrap();
+    fs::set_permissions(by_inode(&fixture, two), fs::Permissions::from_mode(0o500)).unwrap();
+    exchange(&by_inode(&fixture, one), &by_inode(&fixture, two));
+    let refused = fixture.volume().rmdir(ROOT, b"one");
+    assert!(matches!(refused, Err(VolumeError::NotEmpty)), "{refused:?}");
+    let left = by_inode(&fixture, two);
+    assert_eq!(fs::metadata(&left).unwrap().mode() & 0o7777, 0o500);
+    assert!(left.join(".kmsfs.dir").exists());
+}
+
+type Plant = fn(&Path);
+
+/// What is planted in the place of the vault's own files.
+const PLANTED: [(&str, Plant); 5] = [
+    ("a FIFO", |path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap()),
+    ("a directory", |path| fs::create_dir(path).unwrap()),
+    ("a link to nowhere", |path| symlink("/nowhere", path).unwrap()),
+    ("a link to an endless file", |path| symlink("/dev/zero", path).unwrap()),
+    ("a huge file", |path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap()),
+];
+
+/// Opening a FIFO waits for its other end, and an endless file fills the memory.
+#[test]
+fn nothing_planted_in_the_place_of_the_vaults_own_files_hangs_or_is_followed() {
+    for own in [
+        ".kmsfs/volume",
+        ".kmsfs/volume.bak",
+        ".kmsfs/volume.new",
+        ".kmsfs/session",
+        ".kmsfs/session.new",
+        ".kmsfs/times",
+        ".kmsfs/lock",
+        ".kmsfs/links",
+        ".kmsfs.dir",
+        ".kmsfs.dir.new",
+    ] {
+        for (what, plant) in PLANTED {
+            let mut fixture = Fixture::new();
+            let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+            fixture.file(dir, "file", "contents").unwrap();
+            fixture.close();
+            let place = fixture.vault().join(own);
+            let _ = fs::remove_file(&place);
+            plant(&place);
+            in_time(&format!("{what} at {own}"), move || {
+                let _ = Volume::peek(&fixture.vault());
+                let _ = References::scan(&fixture.vault());
+                let _ = holder(fs::File::open(fixture.vault()).unwrap());
+                for read_only in [true, false] {
+                    let options = Options { read_only, ..Options::default() };
+                    let Ok(volume) = fixture.try_open(options) else { continue };
+                    use_everything(&volume);
+                    let _ = volume.end();
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn nothing_planted_inside_the_tree_hangs_or_is_followed() {
+    for (what, plant) in PLANTED {
+        let fixture = Fixture::new();
+        let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+        let long = "n".repeat(200);
+        fixture.file(dir, &long, "contents").unwrap();
+        fixture.volume().symlink(ROOT, b"link", &[b'x'; 4000], caller()).unwrap();
+        let sidecars = fixture.backing(|name| name.ends_with(".name"));
+        let links = fs::read_dir(fixture.vault().join(".kmsfs/links")).unwrap();
+        let links = links.map(|entry| entry.unwrap().path());
+        let descriptor = by_inode(&fixture, dir).join(".kmsfs.dir");
+        for place in sidecars.into_iter().chain(links).chain([descriptor]) {
+            fs::remove_file(&place).unwrap();
+            plant(&place);
+        }
+        let entry = by_inode(&fixture, fixture.file(ROOT, "file", "x").unwrap().ino);
+        fs::remove_file(&entry).unwrap();
+        plant(&entry);
+        in_time(what, move || {
+            let mut fixture = fixture;
+            fixture.close();
+            let volume = fixture.try_open(Options::default()).unwrap();
+            use_everything(&volume);
+        });
+    }
+}
+
+/// A further name of a file of somebody's, in the place of one that the volume writes.
+#[test]
+fn no_file_with_another_name_is_written_in_the_place_of_the_vaults_own() {
+    let mut fixture = Fixture::new();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.file(dir, "file", "contents").unwrap();
+    let entry = by_inode(&fixture, dir);
+    fixture.close();
+    let precious = fixture.vault().parent().unwrap().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    for own in [".kmsfs/times", ".kmsfs/session", ".kmsfs/session.new", ".kmsfs/volume.new"] {
+        let _ = fs::remove_file(fixture.vault().join(own));
+        fs::hard_link(&precious, fixture.vault().join(own)).unwrap();
+    }
+    fs::remove_file(entry.join(".kmsfs.dir")).unwrap();
+    fs::hard_link(&precious, entry.join(".kmsfs.dir")).unwrap();
+    let volume = fixture.try_open(Options::default()).unwrap();
+    use_everything(&volume);
+    let key = fixture.new_key();
+    let ino = volume.lookup(ROOT, b"dir").unwrap().unwrap().ino;
+    volume.set_policy(ino, key, None).unwrap();
+    volume.end().unwrap();
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    drop(volume);
+    fixture.reopen();
+    assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");
+}
+
+/// The volume's own directory is held from the start.
+#[test]
+fn another_directory_in_the_place_of_the_vaults_own_is_not_used() {
+    let fixture = Fixture::new();
+    let elsewhere = fixture.vault().parent().unwrap().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let meta = fixture.vault().join(".kmsfs");
+    fs::rename(&meta, fixture.vault().join("kept")).unwrap();
+    symlink(&elsewhere, &meta).unwrap();
+    let volume = fixture.volume();
+    volume.symlink(ROOT, b"link", &[b'x'; 4000], caller()).unwrap();
+    use_everything(volume);
+    volume.end().unwrap();
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    let refused = fixture.try_open(Options::default());
+    assert!(matches!(refused, Err(VolumeError::NotAVolume(_))), "{refused:?}");
+}
+
+/// Everything that looks at all there is, and that writes what belongs to the vault.
+fn use_everything(volume: &Volume) {
+    let go_on = &mut |_: &_| std::ops::ControlFlow::Continue(());
+    let stream = volume.open_dir_stream(ROOT).unwrap();
+    let mut found = Vec::new();
+    let listed = volume.read_dir(&stream, 0, kmsfs::volume::Detail::Attributes, |entry| {
+        found.push((entry.ino, entry.kind));
+        kmsfs::volume::Sink::Taken
+    });
+    listed.unwrap();
+    for (ino, _) in found {
+        let _ = volume.read_link(ino);
+        let _ = volume.xattr_names(ino, caller());
+        let _ = volume.open_dir_stream(ino);
+        let _ = volume.sync_dir(ino);
+        if let Ok(opened) = volume.open_handle(ino, Access::ReadOnly) {
+            volume.close(opened.handle);
+        }
+    }
+    let _ = volume.mkdir(ROOT, b"new", new_node(0o755));
+    let _ = volume.symlink(ROOT, b"new link", &[b'y'; 4000], caller());
+    let _ = volume.check(Repair::Yes, &mut |_| std::ops::ControlFlow::Continue(()));
+    let _ = volume.rewrap(RewrapJob::default(), go_on, &mut |_| {});
+}
+
+/// Fails, rather than waiting for ever, if `work` does not come to an end.
+fn in_time(what: &str, work: impl FnOnce() + Send + 'static) {
+    let (done, ended) = channel();
+    let thread = std::thread::spawn(move || {
+        work();
+        done.send(()).unwrap();
+    });
+    match ended.recv_timeout(Duration::from_secs(120)) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{what}: it hangs"),
+        _ => thread.join().unwrap(),
+    }
+}
+
+fn exchange(one: &Path, other: &Path) {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+}
+
+/// Where an inode is in the backing tree.
+fn by_inode(fixture: &Fixture, ino: u64) -> PathBuf {
+    let all = fixture.backing(|_| true);
+    let found = all.into_iter().find(|path| path.symlink_metadata().unwrap().ino() == ino);
+    found.unwrap()
+}
+
+/// The access ACL with all permissions for everybody, as the kernel passes it.
+fn acl_for_everybody() -> Vec<u8> {
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    for tag in [1_u16, 4, 0x20] {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(7_u16.to_le_bytes());
+        acl.extend(u32::MAX.to_le_bytes());
+    }
+    acl
+}
