@@ -53,6 +53,9 @@ fn by_date(keystore: &Keystore) {
     if let Err(error) = keystore.expire_imported(now) {
         log::warn!("expiry of imported key material: {error}");
     }
+    if let Err(error) = keystore.drop_expired_grants(now) {
+        log::warn!("grants that ended: {error}");
+    }
     match keystore.delete_expired(now, ClockTrust::Steps) {
         Ok(expired) if !expired.held.is_empty() => {
             log::warn!("the clock leapt: {} keys wait for their deletion", expired.held.len());

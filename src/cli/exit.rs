@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use super::printable::{lines, printable};
+
 /// How a command ended. The number is the process's exit code and never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -134,9 +136,9 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
+        f.write_str(&printable(&self.what))?;
         match &self.advice {
-            Some(advice) => write!(f, "\n  {advice}"),
+            Some(advice) => write!(f, "\n  {}", lines(advice)),
             None => Ok(()),
         }
     }

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::exit::{CliError, Exit};
 use super::keys_from::NEEDS_ACCESS_KEY;
+use super::mountinfo;
 use crate::keystore::{
     AccessError, ExportProblem, KeyFileProblem, KeyState, KeyStoreError, Keystore, KeystoreError,
     ReplicaError, TokenError,
@@ -188,7 +189,13 @@ pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
              material it has retired",
         ),
         VolumeError::Tampered(_) => failure.advise("'kmsfs fsck' lists everything that is damaged"),
-        VolumeError::InUse(_) => failure.advise("'kmsfs status' shows mounts, 'kmsfs umount' ends one"),
+        VolumeError::InUse => failure.advise(match mountinfo::of_vault(what) {
+            Ok(Some(mount)) => format!(
+                "it is mounted at {}; 'kmsfs umount' ends that",
+                mount.mountpoint.display()
+            ),
+            _ => "'kmsfs status' shows mounts, 'kmsfs umount' ends one".to_owned(),
+        }),
         _ => failure,
     }
 }
@@ -240,7 +247,7 @@ fn volume_exit(error: &VolumeError) -> Exit {
         E::Keystore(error) => keystore_exit(error),
         E::Newer(_) => Exit::VaultFormat,
         E::NotAVolume(_) => Exit::NotAVault,
-        E::InUse(_) => Exit::VaultInUse,
+        E::InUse => Exit::VaultInUse,
         E::ReadOnly => Exit::NoSpace,
         E::LinkedElsewhere | E::FormerKeys => Exit::Refused,
         E::NameTooLong

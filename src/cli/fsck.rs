@@ -8,6 +8,7 @@ use super::exit::{CliError, Exit};
 use super::keys_from::KeysFrom;
 use super::mountinfo::text;
 use super::output::{Output, bytes, count};
+use super::printable::printable;
 use super::progress::Progress;
 use super::{failure, interrupt, key, paths};
 use crate::volume::{CheckReport, Options, Repair, Volume};
@@ -45,7 +46,7 @@ fn summary(report: &CheckReport, vault: &Path, repair: Repair) -> String {
         .iter()
         .map(|problem| {
             let repaired = if problem.repaired { " (repaired)" } else { "" };
-            format!("{}: {}{repaired}", text(&problem.path), problem.what)
+            format!("{}: {}{repaired}", printable(&text(&problem.path)), problem.what)
         })
         .collect();
     let left = report.problems.iter().filter(|problem| !problem.repaired).count();

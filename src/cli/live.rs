@@ -5,26 +5,25 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::exit::{CliError, Exit};
-use super::{mountinfo, paths};
-use crate::control::{Client, ClientError, Event, Failure, Request};
-use crate::volume::{self, Holder};
+use super::mountinfo::{self, Mounted};
+use super::paths;
+use super::printable::{lines, printable};
+use crate::control::{Client, ClientError, Event, Failure, Request, VaultDir};
+use crate::volume;
 
 /// A vault, and its daemon when it has one.
 #[derive(Debug)]
 pub(super) struct Target {
     /// The vault.
     pub vault: PathBuf,
-    /// The socket of the daemon that has it mounted.
-    pub socket: Option<PathBuf>,
 }
 
 impl Target {
     /// Resolves what the user named: a mountpoint, anything else is a vault.
     pub(super) fn find(named: &Path) -> Result<Self, CliError> {
         let path = paths::real(named)?;
-        let vault = mountinfo::at(&path)?.map_or(path, |mount| mount.vault);
-        let socket = holder(&vault).and_then(|holder| holder.socket).map(PathBuf::from);
-        Ok(Self { vault, socket })
+        let mount = mountinfo::at(&path)?.filter(Mounted::is_believable);
+        Ok(Self { vault: mount.map_or(path, |mount| mount.vault) })
     }
 
     /// Asks the daemon; `None` when there is none.
@@ -33,7 +32,7 @@ impl Target {
         request: &Request,
         event: impl FnMut(Event),
     ) -> Option<Result<Value, CliError>> {
-        let client = Client::connect(self.socket.as_deref()?).ok()?;
+        let client = daemon(&self.vault)?;
         Some(client.call(request, event).map_err(|error| self.explain(error)))
     }
 
@@ -47,9 +46,9 @@ impl Target {
     }
 }
 
-/// Who holds the vault for writing, if anybody does.
-pub(super) fn holder(vault: &Path) -> Option<Holder> {
-    volume::holder(volume::open_root(vault).ok()?).ok().flatten()
+/// The daemon that has the vault mounted for writing, if one may be believed.
+pub(super) fn daemon(vault: &Path) -> Option<Client> {
+    Client::connect(VaultDir::of(volume::open_root(vault).ok()?).ok()?)
 }
 
 /// True when nobody holds the vault in any way, or it is out of sight.
@@ -60,7 +59,8 @@ pub(super) fn is_free(vault: &Path) -> bool {
 impl From<Failure> for CliError {
     fn from(failure: Failure) -> Self {
         let exit = Exit::from_code(failure.exit);
-        Self { exit, what: failure.what, advice: failure.advice }
+        let advice = failure.advice.map(|advice| lines(&advice).into_owned());
+        Self { exit, what: printable(&failure.what).into_owned(), advice }
     }
 }
 

@@ -12,6 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter};
 
+use super::printable::printable;
+
 /// Starts logging to stderr.
 pub(super) fn start(verbose: u8) {
     let level = match verbose {
@@ -41,7 +43,7 @@ pub(super) fn start(verbose: u8) {
             }
             let pid = std::process::id();
             let level = record.level().as_str().to_lowercase();
-            writeln!(out, "kmsfs[{pid}]: {level}: {}", record.args())
+            writeln!(out, "kmsfs[{pid}]: {level}: {}", printable(&record.args().to_string()))
         })
         .target(env_logger::Target::Pipe(Box::new(Switch)))
         .write_style(env_logger::WriteStyle::Never)
@@ -54,21 +56,39 @@ pub(super) fn start(verbose: u8) {
     }));
 }
 
-/// Leaves stderr: from now on records go to syslog, or to `file` where there is no syslog.
-pub(super) fn to_background(file: &Path) -> io::Result<()> {
+/// Leaves stderr: from now on records go to syslog, or to `file` where there is no syslog. Without
+/// either they are lost, and the last one says so.
+///
+/// Errors: those of opening `file`, which must be a regular file and no link.
+pub(super) fn to_background(file: Option<&Path>) -> io::Result<()> {
     let sink = match syslog() {
         Ok(socket) => {
             PREFIX.store(SYSLOG, Ordering::Relaxed);
             Sink::Syslog(socket)
         }
-        Err(_) => {
-            PREFIX.store(PLAIN, Ordering::Relaxed);
-            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
-            Sink::File(file)
-        }
+        Err(error) => match file {
+            Some(file) => {
+                PREFIX.store(PLAIN, Ordering::Relaxed);
+                Sink::File(open(file)?)
+            }
+            None => {
+                log::warn!("syslog: {error}; and no directory for a log: nothing is logged");
+                Sink::Nowhere
+            }
+        },
     };
     *SINK.lock().unwrap_or_else(PoisonError::into_inner) = sink;
     Ok(())
+}
+
+fn open(file: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).mode(0o600).custom_flags(flags).open(file)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "the log is no regular file: remove it"))
 }
 
 fn syslog() -> io::Result<UnixDatagram> {
@@ -93,6 +113,7 @@ enum Sink {
     Stderr,
     Syslog(UnixDatagram),
     File(File),
+    Nowhere,
 }
 
 struct Switch;
@@ -107,6 +128,7 @@ impl Write for Switch {
                 Ok(record.len())
             }
             Sink::File(file) => file.write(record),
+            Sink::Nowhere => Ok(record.len()),
         }
     }
 
@@ -125,3 +147,22 @@ const JOURNAL: u8 = 1;
 const SYSLOG: u8 = 2;
 /// The facility.
 const DAEMON: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A link in the place of the log would have anything appended to.
+    #[test]
+    fn the_log_is_a_regular_file_and_no_link() {
+        let dir = std::env::temp_dir().join(format!("kmsfs-log-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        assert!(open(&dir.join("new")).is_ok());
+        symlink(dir.join("new"), dir.join("link")).unwrap();
+        assert!(open(&dir.join("link")).is_err());
+        assert!(open(&dir).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

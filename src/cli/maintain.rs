@@ -177,7 +177,17 @@ impl Follower {
             return;
         }
         match rewrap::carry_out(&self.volume, &self.vault, (None, None), &mut |_| true) {
-            Ok(_) => log::info!("volume {} was re-wrapped after a rotation", self.volume.id()),
+            Ok(report) if report["complete"] == true => {
+                log::info!("volume {} was re-wrapped after a rotation", self.volume.id());
+            }
+            Ok(report) => {
+                let left = report["failed"].as_array().map_or(0, Vec::len);
+                log::warn!(
+                    "volume {} was not wholly re-wrapped after a rotation: {left} files are left; \
+                     'kmsfs rewrap' says which",
+                    self.volume.id()
+                );
+            }
             Err(error) => log::warn!("re-wrap after a rotation: {}", error.what),
         }
     }

@@ -52,6 +52,7 @@ mod paths;
 mod place;
 mod policy;
 mod principal;
+mod printable;
 mod process;
 mod progress;
 mod prompt;
@@ -99,9 +100,14 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
 
 /// Prints help, or what is wrong with the command line.
 fn not_understood(error: &clap::Error, wants_json: bool) -> ExitCode {
-    if !error.use_stderr() || !wants_json {
+    if !error.use_stderr() {
         let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Ok }.code());
+        return ExitCode::from(Exit::Ok.code());
+    }
+    if !wants_json {
+        // It repeats the words of the command line, which may be names of a vault.
+        eprint!("{}", printable::lines(&error.to_string()));
+        return ExitCode::from(Exit::Usage.code());
     }
     let text = error.to_string();
     let (what, advice) = text.split_once("\n\n").unwrap_or((&text, ""));

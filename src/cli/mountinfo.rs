@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::exit::CliError;
@@ -15,8 +16,21 @@ pub(super) struct Mounted {
     pub mountpoint: PathBuf,
     /// The options of this mountpoint.
     pub options: String,
-    /// The minor device number, which names the connection below /sys/fs/fuse.
-    pub device: String,
+    /// The device number, whose minor part names the connection below /sys/fs/fuse.
+    pub device: (u32, u32),
+    /// The number of the mount in this namespace.
+    pub id: u64,
+    /// The user who mounted it, as the kernel knows him.
+    pub user: u32,
+}
+
+impl Mounted {
+    /// True if the source is what it says: any user may mount something that calls itself a kmsfs
+    /// mount of a vault that is not theirs.
+    pub(super) fn is_believable(&self) -> bool {
+        let own = self.user == 0 || self.user == rustix::process::geteuid().as_raw();
+        own || std::fs::metadata(&self.vault).is_ok_and(|vault| vault.uid() == self.user)
+    }
 }
 
 /// All mounts of kmsfs that this process can see, oldest first.
@@ -43,7 +57,7 @@ pub(super) fn holding(path: &Path) -> Result<Option<Mounted>, CliError> {
 
 /// The mount of this vault.
 pub(super) fn of_vault(vault: &Path) -> Result<Option<Mounted>, CliError> {
-    Ok(all()?.into_iter().rfind(|mount| mount.vault == vault))
+    Ok(all()?.into_iter().rfind(|mount| mount.vault == vault && mount.is_believable()))
 }
 
 /// True when anything at all is mounted exactly there.
@@ -57,7 +71,8 @@ pub(super) fn is_mountpoint(path: &Path) -> Result<bool, CliError> {
 /// Source: proc_pid_mountinfo(5). Lines of other filesystems give nothing.
 fn parse(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let device = fields.nth(2)?;
+    let id = number(fields.next()?)?;
+    let device = fields.nth(1)?;
     let mountpoint = unescape(fields.nth(1)?);
     let options = String::from_utf8_lossy(fields.next()?).into_owned();
     let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
@@ -65,13 +80,16 @@ fn parse(line: &[u8]) -> Option<Mounted> {
     if kind != FSTYPE.as_bytes() {
         return None;
     }
-    let minor = device.split(|byte| *byte == b':').nth(1)?;
-    Some(Mounted {
-        vault: unescape(tail.next()?),
-        mountpoint,
-        options,
-        device: String::from_utf8_lossy(minor).into_owned(),
-    })
+    let mut parts = device.splitn(2, |byte| *byte == b':');
+    let device = (number(parts.next()?)?, number(parts.next()?)?);
+    let vault = unescape(tail.next()?);
+    let mut of_filesystem = tail.next()?.split(|byte| *byte == b',');
+    let user = of_filesystem.find_map(|option| option.strip_prefix(b"user_id="))?;
+    Some(Mounted { vault, mountpoint, options, device, id, user: number(user)? })
+}
+
+fn number<N: std::str::FromStr>(digits: &[u8]) -> Option<N> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Blanks and backslashes stand as three octal digits.
@@ -112,11 +130,12 @@ mod tests {
 
     #[test]
     fn a_mount_with_blanks_in_its_names_is_read() {
-        let line = b"36 35 0:61 / /mnt/my\\040files rw,nosuid shared:1 - fuse.kmsfs /srv/my\\040vault rw,user_id=0";
+        let line = b"36 35 0:61 / /mnt/my\\040files rw,nosuid shared:1 - fuse.kmsfs /srv/my\\040vault rw,user_id=7";
         let mount = parse(line).unwrap();
         assert_eq!(mount.mountpoint, Path::new("/mnt/my files"));
         assert_eq!(mount.vault, Path::new("/srv/my vault"));
-        assert_eq!((mount.options.as_str(), mount.device.as_str()), ("rw,nosuid", "61"));
+        assert_eq!((mount.options.as_str(), mount.device), ("rw,nosuid", (0, 61)));
+        assert_eq!((mount.id, mount.user), (36, 7));
     }
 
     #[test]

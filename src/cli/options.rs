@@ -122,8 +122,14 @@ impl MountOptions {
             }
             "subtype" if value == "kmsfs" => {}
             "subtype" => return Err(bad(name, value, "kmsfs")),
-            // The source shown in the mount table is always the vault: commands find it there.
-            "fsname" | "comment" | "user" | "user_id" | "group_id" | "rootmode" => {}
+            "fsname" => {
+                return Err(bad(
+                    name,
+                    value,
+                    "possible: the mount table names the vault, and commands find it there",
+                ));
+            }
+            "comment" | "user" => {}
             _ if is_foreign(name) => {}
             _ => return Err(unknown(name)),
         }
@@ -181,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_test_suites_and_fstab_say_is_accepted() {
-        let line = "rw,suid,dev,fsname=x,subtype=kmsfs,allow_other,default_permissions,_netdev,\
+        let line = "rw,suid,dev,subtype=kmsfs,allow_other,default_permissions,_netdev,\
                     nofail,noauto,x-systemd.requires-mounts-for=/srv,noatime,key-file=/etc/k";
         let options = parse(line).unwrap();
         assert_eq!((options.suid, options.dev), (Some(true), Some(true)));
@@ -202,6 +208,15 @@ mod tests {
         assert_eq!(error.exit, Exit::Usage);
         assert_eq!(error.what, "unknown mount option: compress");
         assert_eq!(parse("turbo").unwrap_err().what, "unknown mount option: turbo");
+    }
+
+    /// They were taken and did nothing.
+    #[test]
+    fn regression_another_source_or_type_is_refused_by_name() {
+        for option in ["fsname=x", "subtype=x", "user_id=7", "group_id=7", "rootmode=40000"] {
+            let error = parse(option).unwrap_err();
+            assert!(error.what.contains(option.split('=').next().unwrap()), "{}", error.what);
+        }
     }
 
     #[test]

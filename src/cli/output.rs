@@ -5,6 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::exit::CliError;
+use super::printable::{self, printable};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +20,11 @@ impl Output {
     /// Prints a result: `value` for programs, the lines of `text` for people.
     pub(super) fn result(self, value: &Value, text: impl FnOnce() -> String) {
         match self {
-            Self::Json => line(&format!("{value:#}")),
+            Self::Json => line(&printable::json(&format!("{value:#}"))),
             Self::Text => {
                 let text = text();
                 if !text.is_empty() {
-                    line(text.trim_end());
+                    line(&printable::lines(text.trim_end()));
                 }
             }
         }
@@ -33,22 +34,22 @@ impl Output {
     pub(super) fn error(self, error: &CliError) {
         match self {
             Self::Text => eprintln!("kmsfs: {error}"),
-            Self::Json => eprintln!(
-                "{}",
-                json!({ "error": {
+            Self::Json => {
+                let document = json!({ "error": {
                     "code": error.exit.code(),
                     "meaning": error.exit.meaning(),
                     "message": error.what,
                     "advice": error.advice,
-                }})
-            ),
+                }});
+                eprintln!("{}", printable::json(&document.to_string()));
+            }
         }
     }
 
     /// A remark that is no result: on stderr, and only for people.
     pub(super) fn note(self, text: &str) {
         if self == Self::Text {
-            eprintln!("{text}");
+            eprintln!("{}", printable::lines(text));
         }
     }
 }
@@ -56,8 +57,8 @@ impl Output {
 /// Columns of text, each as wide as its widest cell; an empty header is left out.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
-    let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+    let rows = rows.iter().map(|row| row.iter().map(|cell| printable(cell).into_owned()).collect());
+    let rows: Vec<Vec<String>> = rows.collect();
     let lines = || std::iter::once(&head).filter(|head| !head.is_empty()).chain(&rows);
     let mut widths: Vec<usize> = Vec::new();
     for line in lines() {
@@ -74,15 +75,6 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// A text without control characters, which a terminal would obey.
-fn printable(text: &str) -> String {
-    let escape = |letter: char| match letter.is_control() {
-        true => letter.escape_default().collect::<String>(),
-        false => letter.to_string(),
-    };
-    text.chars().map(escape).collect()
 }
 
 /// Bytes in a unit that a person reads at once.

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use zeroize::Zeroizing;
 
 use super::exit::{CliError, Exit};
+use super::printable::{lines, printable};
 
 /// A passphrase as typed.
 pub(super) type Passphrase = Zeroizing<Vec<u8>>;
@@ -16,7 +17,7 @@ pub(super) fn has_terminal() -> bool {
 
 /// Asks for a passphrase once.
 pub(super) fn passphrase(question: &str) -> Result<Passphrase, CliError> {
-    let typed = rpassword::prompt_password(format!("{question}: "))
+    let typed = rpassword::prompt_password(format!("{}: ", printable(question)))
         .map_err(|error| CliError::io("cannot read the passphrase", &error))?;
     Ok(Zeroizing::new(typed.into_bytes()))
 }
@@ -44,10 +45,12 @@ pub(super) fn confirm(warning: &str, yes: bool) -> Result<(), CliError> {
         return Ok(());
     }
     if !has_terminal() {
-        return Err(CliError::new(Exit::Refused, format!("not confirmed: {warning}"))
-            .advise("there is no terminal to ask at: add --yes if that is what you want"));
+        let advice = "there is no terminal to ask at: add --yes if that is what you want";
+        return Err(
+            CliError::new(Exit::Refused, "not confirmed").advise(format!("{warning}\n  {advice}"))
+        );
     }
-    eprint!("{warning}\ntype yes to go on: ");
+    eprint!("{}\ntype yes to go on: ", lines(warning));
     std::io::stderr().flush().map_err(|error| CliError::io("terminal", &error))?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|error| CliError::io("terminal", &error))?;

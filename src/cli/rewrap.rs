@@ -14,6 +14,7 @@ use super::keys_from::KeysFrom;
 use super::live::Target;
 use super::mountinfo::text;
 use super::output::{Output, count};
+use super::printable::printable;
 use super::progress::Progress;
 use super::{failure, interrupt, key};
 use crate::control::{Event, Request};
@@ -105,7 +106,7 @@ fn summary(report: &Value, vault: &Path) -> String {
     let failed = report["failed"].as_array().map_or(&[][..], Vec::as_slice);
     for entry in failed.iter().take(SHOWN) {
         let part = |index: usize| entry[index].as_str().unwrap_or_default();
-        text.push_str(&format!("\nnot re-wrapped: {}: {}", part(0), part(1)));
+        text.push_str(&format!("\nnot re-wrapped: {}: {}", printable(part(0)), printable(part(1))));
     }
     if failed.len() > SHOWN {
         text.push_str(&format!("\nand {} more", failed.len() - SHOWN));
@@ -116,7 +117,8 @@ fn summary(report: &Value, vault: &Path) -> String {
     text
 }
 
-/// The file of `--changed-list`: one ciphertext path in each line.
+/// The file of `--changed-list`: one ciphertext path in each line. A name that somebody planted
+/// does not begin another line.
 struct ChangedList<'a> {
     file: Option<(&'a Path, BufWriter<File>)>,
     failure: Option<std::io::Error>,
@@ -133,7 +135,7 @@ impl<'a> ChangedList<'a> {
 
     fn add(&mut self, changed: &str) {
         if let Some((_, file)) = &mut self.file
-            && let Err(error) = writeln!(file, "{changed}")
+            && let Err(error) = writeln!(file, "{}", printable(changed))
         {
             self.failure.get_or_insert(error);
         }

@@ -21,10 +21,10 @@ use super::mount::Plan;
 use super::options::{Atime, Sync};
 use super::umount::{self, Detach};
 use super::{background, busy, failure, logging, mountinfo, process, steer};
-use crate::control::{self, RuntimeDir, Server};
+use crate::control::{RuntimeDir, Server, VaultDir};
 use crate::fuse;
 use crate::keystore::{Keystore, Unlock};
-use crate::volume::{Holder, Options, Volume, VolumeError};
+use crate::volume::{Options, Volume, VolumeError};
 
 /// Mounts, serves until the end, and releases the vault; in the background from when it is ready,
 /// if it is detached.
@@ -105,7 +105,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
     let volume = loop {
         match Volume::open_vault(&plan.vault, keys.service_with(plan.kms.grace()), options) {
             // umount(8) returns while the daemon still writes; a mount right after it must work.
-            Err(VolumeError::InUse(_)) if is_ending(plan) && Instant::now() < patience => {
+            Err(VolumeError::InUse) if is_ending(plan) && Instant::now() < patience => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             opened => break opened.map_err(|error| keys.failed(&plan.vault, &error))?,
@@ -142,8 +142,7 @@ fn fuse_options(plan: &Plan) -> fuse::MountOptions {
     }
 }
 
-/// Opens the control socket and writes its place into the vault's lock file. A mount without a
-/// socket works, but cannot be steered.
+/// Opens the control socket. A mount without one works, but cannot be steered.
 fn listen(
     plan: &Plan,
     volume: &Arc<Volume>,
@@ -155,30 +154,13 @@ fn listen(
         return None;
     }
     let started = match runtime {
-        Ok(dir) => {
-            let path = control::socket_path(dir, volume.id());
-            Server::start(&path, steer::handler(Arc::clone(volume), keys.keystore().cloned(), plan))
-                .map(|server| (server, Some(path.to_string_lossy().into_owned())))
-        }
+        Ok(dir) => VaultDir::of(volume.root()).and_then(|vault| {
+            let handler = steer::handler(Arc::clone(volume), keys.keystore().cloned(), plan);
+            Server::start(&dir.socket(vault), handler)
+        }),
         Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),
     };
-    let (server, socket) = started.map_or_else(
-        |error| {
-            log::warn!("no control socket: {error}");
-            (None, None)
-        },
-        |(server, socket)| (Some(server), socket),
-    );
-    let holder = Holder {
-        pid: std::process::id(),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        mountpoint: Some(plan.mountpoint.to_string_lossy().into_owned()),
-        socket,
-    };
-    if let Err(error) = volume.announce(&holder) {
-        log::warn!("the lock file does not say who holds the vault: {error}");
-    }
-    server
+    started.inspect_err(|error| log::warn!("no control socket: {error}")).ok()
 }
 
 /// A signal unmounts. A busy mount vanishes from the tree at once and ends with its last user.
@@ -203,12 +185,13 @@ fn watch_signals(plan: &Plan) -> Result<signal_hook::iterator::Handle, CliError>
 fn end_mount(plan: &Plan) {
     let mountpoint = &plan.mountpoint;
     // After an unmount from outside, something else may be mounted there.
-    if !mountinfo::at(mountpoint).is_ok_and(|at| at.is_some_and(|at| at.vault == plan.vault)) {
+    let Ok(Some(mount)) = mountinfo::at(mountpoint) else { return };
+    if mount.vault != plan.vault {
         return;
     }
     let mut result = umount::detach(mountpoint, Detach::WhenFree);
     if result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
-        let holders = busy::holders(mountpoint).len();
+        let holders = busy::holders(&mount).len();
         log::warn!("the mount is busy ({holders} processes): it ends when they let go of it");
         result = umount::detach(mountpoint, Detach::Lazily);
     }
@@ -222,11 +205,9 @@ fn go_to_background(
     runtime: &std::io::Result<RuntimeDir>,
     detached: Detached,
 ) -> Result<(), CliError> {
-    let log = runtime.as_ref().map_or_else(
-        |_| std::env::temp_dir().join(format!("kmsfs-{}.log", volume.id())),
-        |dir| dir.log_path(volume.id()),
-    );
-    logging::to_background(&log).map_err(|error| CliError::io(log.display(), &error))?;
+    let log = runtime.as_ref().ok().map(|dir| dir.log_path(volume.id()));
+    let place = log.as_deref().unwrap_or(Path::new("the log")).display();
+    logging::to_background(log.as_deref()).map_err(|error| CliError::io(place, &error))?;
     background::ready(detached).map_err(|error| CliError::io("cannot go to the background", &error))
 }
 

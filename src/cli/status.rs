@@ -76,7 +76,7 @@ fn describe(mount: &Mounted) -> Value {
         "mountpoint": text(&mount.mountpoint),
         "mode": mode(mount),
         "alive": is_alive(mount),
-        "pid": live::holder(&mount.vault).map(|holder| holder.pid),
+        "pid": live::daemon(&mount.vault).map(|daemon| daemon.daemon()),
     })
 }
 

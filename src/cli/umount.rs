@@ -26,7 +26,7 @@ pub(super) fn run(args: &UmountArgs, output: Output) -> Result<Exit, CliError> {
     }
     let how = if args.lazy || args.force { Detach::Lazily } else { Detach::WhenFree };
     if let Err(error) = detach(&mountpoint, how) {
-        return Err(explain(&mountpoint, &error));
+        return Err(explain(&mount, &error));
     }
     let released = args.lazy || wait_for_release(&mount, Duration::from_secs(args.timeout));
     if !released {
@@ -95,11 +95,11 @@ fn fusermount(program: &str, mountpoint: &Path, how: Detach) -> io::Result<()> {
     Err(io::Error::other(text.trim().to_owned()))
 }
 
-fn explain(mountpoint: &Path, error: &io::Error) -> CliError {
-    let place = mountpoint.display();
+fn explain(mount: &Mounted, error: &io::Error) -> CliError {
+    let place = mount.mountpoint.display();
     match error.kind() {
         io::ErrorKind::ResourceBusy => {
-            let holders = busy::holders(mountpoint);
+            let holders = busy::holders(mount);
             let who = if holders.is_empty() {
                 "close what uses it (a process of another user, or a mount below it), or add --lazy"
                     .to_owned()
@@ -122,7 +122,7 @@ fn explain(mountpoint: &Path, error: &io::Error) -> CliError {
 
 /// Cuts the kernel off from a daemon that does not answer any more.
 fn abort_connection(mount: &Mounted) -> Result<(), CliError> {
-    let path = PathBuf::from(CONNECTIONS).join(&mount.device).join("abort");
+    let path = PathBuf::from(CONNECTIONS).join(mount.device.1.to_string()).join("abort");
     std::fs::write(&path, b"1").map_err(|error| {
         CliError::io(format!("cannot abort the mount through {}", path.display()), &error)
             .advise("mount the control filesystem: mount -t fusectl none /sys/fs/fuse/connections")

@@ -1,17 +1,27 @@
 //! The command's end of the socket.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::Uid;
 use serde_json::Value;
 
+use super::place::{self, VaultDir};
 use super::protocol::{Event, Failure, Reply, Request};
 
-/// A connection to the daemon of a mount.
+/// A connection to the daemon of a mount: of this user, or of root's choice.
 #[derive(Debug)]
-pub struct Client(UnixStream);
+pub struct Client {
+    stream: UnixStream,
+    daemon: u32,
+}
 
 /// Why a request came to nothing.
 #[derive(Debug)]
@@ -41,9 +51,69 @@ impl std::error::Error for ClientError {
 }
 
 impl Client {
-    /// Connects to the socket of a daemon.
-    pub fn connect(path: &Path) -> io::Result<Self> {
-        UnixStream::connect(path).map(Self)
+    /// Connects to the daemon of a vault; `None` if there is none that may be believed: one of this
+    /// user's, or, for root, of the vault's owner.
+    pub fn connect(vault: VaultDir) -> Option<Self> {
+        let users = vault.users().into_iter();
+        let mut places =
+            users.flat_map(|user| place::places(user).into_iter().map(move |p| (p, user)));
+        places.find_map(|(dir, user)| match Self::at(&dir, &vault.socket(), user) {
+            Ok(found) => found,
+            Err(error) => {
+                log::warn!("no daemon is asked at {}: {error}", dir.display());
+                None
+            }
+        })
+    }
+
+    /// Connects to the socket `name` in a directory that must be `user`'s alone.
+    ///
+    /// # Errors
+    /// Permission denied if directory, socket or peer are somebody else's.
+    fn at(dir: &Path, name: &str, user: Uid) -> io::Result<Option<Self>> {
+        let handle = |at: &dyn Fn() -> Result<OwnedFd, Errno>| match at() {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(io::Error::from(error)),
+        };
+        let Some(held) = handle(&|| openat(CWD, dir, HANDLE, Mode::empty()))? else {
+            return Ok(None);
+        };
+        let stat = fstat(&held)?;
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        place::check(dir, is_dir, (stat.st_uid, stat.st_mode), user)?;
+        let Some(socket) = handle(&|| openat(&held, name, HANDLE, Mode::empty()))? else {
+            return Ok(None);
+        };
+        let stat = fstat(&socket)?;
+        let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+        if !is_socket || stat.st_uid != user.as_raw() {
+            return Err(denied("what is there is not a socket of this user"));
+        }
+        // By the handle: the name may mean something else by now.
+        let path = format!("/proc/self/fd/{}", socket.as_fd().as_raw_fd());
+        let stream = match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+            other => other?,
+        };
+        if socket_peercred(&stream)?.uid != user {
+            return Err(denied("a process of another user listens there"));
+        }
+        Self::to(stream).map(Some)
+    }
+
+    /// Takes over a connection.
+    ///
+    /// # Errors
+    /// Those of asking who is at the other end.
+    pub(super) fn to(stream: UnixStream) -> io::Result<Self> {
+        let daemon = socket_peercred(&stream)?.pid.as_raw_nonzero().get();
+        Ok(Self { stream, daemon: daemon.unsigned_abs() })
+    }
+
+    /// The process at the other end.
+    pub fn daemon(&self) -> u32 {
+        self.daemon
     }
 
     /// Sends a request and waits for its result; events are passed on as they come.
@@ -54,15 +124,100 @@ impl Client {
     ) -> Result<Value, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Io(e.into()))?;
         line.push(b'\n');
-        self.0.write_all(&line).map_err(ClientError::Io)?;
-        for line in BufReader::new(self.0).lines() {
-            let line = line.map_err(ClientError::Io)?;
-            match serde_json::from_str(&line).map_err(|e| ClientError::Io(e.into()))? {
+        self.stream.set_read_timeout(patience(request)).map_err(ClientError::Io)?;
+        self.stream.write_all(&line).map_err(ClientError::Io)?;
+        let mut answer = BufReader::new(self.stream);
+        loop {
+            let line = read_line(&mut answer).map_err(ClientError::Io)?;
+            match serde_json::from_slice(&line).map_err(|e| ClientError::Io(e.into()))? {
                 Reply::Event(news) => event(news),
                 Reply::Done(value) => return Ok(value),
                 Reply::Failed(failure) => return Err(ClientError::Failed(failure)),
             }
         }
-        Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into()))
+    }
+}
+
+/// How long an answer may take: these wait for no disk and no KMS.
+fn patience(request: &Request) -> Option<Duration> {
+    matches!(request, Request::Status | Request::Metrics).then_some(PATIENCE)
+}
+
+/// One line. Errors: of unexpected end, or of one that never comes.
+fn read_line(answer: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    answer.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    match line.last() {
+        Some(b'\n') => Ok(line),
+        Some(_) if line.len() as u64 == LONGEST_LINE => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is too long"))
+        }
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn denied(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned())
+}
+
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// The longest answer is a list of files that could not be re-wrapped.
+const LONGEST_LINE: u64 = 16 << 20;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+
+    use rustix::process::geteuid;
+
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("kmsfs-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).unwrap();
+        dir
+    }
+
+    fn kind(found: io::Result<Option<Client>>) -> io::ErrorKind {
+        found.unwrap_err().kind()
+    }
+
+    #[test]
+    fn only_a_socket_in_a_directory_of_the_user_alone_is_asked() {
+        let (dir, user) = (scratch("asked"), geteuid());
+        assert!(Client::at(&dir, "none", user).unwrap().is_none());
+        assert!(Client::at(&dir.join("none"), "none", user).unwrap().is_none());
+        let _listener = UnixListener::bind(dir.join("s")).unwrap();
+        let client = Client::at(&dir, "s", user).unwrap().unwrap();
+        assert_eq!(client.daemon(), std::process::id());
+        // A link to a socket elsewhere, and what would hang or be a file.
+        symlink(dir.join("s"), dir.join("link")).unwrap();
+        std::fs::write(dir.join("file"), "").unwrap();
+        let mkfifo = std::process::Command::new("mkfifo").arg(dir.join("fifo")).status();
+        assert!(mkfifo.unwrap().success());
+        for name in ["link", "file", "fifo"] {
+            assert_eq!(kind(Client::at(&dir, name, user)), io::ErrorKind::PermissionDenied);
+        }
+        symlink(&dir, dir.join("way")).unwrap();
+        assert_eq!(kind(Client::at(&dir.join("way"), "s", user)), io::ErrorKind::PermissionDenied);
+        // Somebody else's directory, and one that others may write.
+        let other = Uid::from_raw(user.as_raw() + 1);
+        assert_eq!(kind(Client::at(&dir, "s", other)), io::ErrorKind::PermissionDenied);
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o777)).unwrap();
+        assert_eq!(kind(Client::at(&dir, "s", user)), io::ErrorKind::PermissionDenied);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn an_answer_that_never_ends_is_given_up() {
+        let mut endless = BufReader::new(io::repeat(b'x'));
+        assert_eq!(read_line(&mut endless).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read_line(&mut &b"half"[..]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(read_line(&mut &b"whole\nnext"[..]).unwrap(), b"whole\n");
     }
 }

@@ -1,10 +1,55 @@
 //! Where the sockets of daemons are.
+//!
+//! The place follows from what the kernel says: the user, and the device and inode of the vault's
+//! directory. Nothing in the vault is asked, so whoever writes to the vault leads nobody elsewhere.
 
+use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Uid, geteuid};
+
 use crate::id::VolumeId;
+
+/// The directory of a vault, as the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VaultDir {
+    device: u64,
+    inode: u64,
+    owner: Uid,
+}
+
+impl VaultDir {
+    /// The vault that is open as `root`.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    pub fn of(root: impl AsFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(root)?;
+        let owner = Uid::from_raw(stat.st_uid);
+        Ok(Self { device: stat.st_dev, inode: stat.st_ino, owner })
+    }
+
+    /// Whose daemons this process asks about the vault: its own user's, and, as root, those of the
+    /// user whom the vault belongs to.
+    pub(super) fn users(&self) -> Vec<Uid> {
+        let own = geteuid();
+        if own.is_root() && !self.owner.is_root() { vec![own, self.owner] } else { vec![own] }
+    }
+
+    /// The name of the socket.
+    pub(super) fn socket(&self) -> String {
+        format!("{self}.sock")
+    }
+}
+
+impl fmt::Display for VaultDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:x}", self.device, self.inode)
+    }
+}
 
 /// The directory for the sockets and logs of this user's daemons.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,19 +60,25 @@ impl RuntimeDir {
     ///
     /// Errors: permission denied when somebody else owns it or could write into it.
     pub fn open() -> io::Result<Self> {
-        let uid = rustix::process::geteuid().as_raw();
-        let path = choose(uid, std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
-        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made?,
+        let user = geteuid();
+        let mut failure = None;
+        for path in places(user) {
+            match prepare(&path, user) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) => failure = Some(error),
+            }
         }
-        check(&path, uid)?;
-        Ok(Self(path))
+        Err(failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The socket of the daemon of a vault.
+    pub fn socket(&self, vault: VaultDir) -> PathBuf {
+        self.0.join(vault.socket())
     }
 
     /// The log of a daemon that finds no syslog.
@@ -36,35 +87,59 @@ impl RuntimeDir {
     }
 }
 
-/// The socket of the daemon of a volume.
-pub fn socket_path(dir: &RuntimeDir, volume: VolumeId) -> PathBuf {
-    dir.0.join(format!("{volume}.sock"))
+/// Where the daemons of a user may have their sockets, the usual place first.
+pub(super) fn places(user: Uid) -> Vec<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    choose(user, if user == geteuid() { runtime } else { None })
 }
 
-fn choose(uid: u32, runtime: Option<PathBuf>) -> PathBuf {
-    let fallback = || PathBuf::from(format!("/tmp/kmsfs-{uid}"));
-    match runtime {
-        _ if uid == 0 => PathBuf::from("/run/kmsfs"),
-        Some(path) if path.is_absolute() && path.as_os_str().len() <= LONGEST && path.is_dir() => {
-            path.join("kmsfs")
-        }
-        _ => fallback(),
+fn choose(user: Uid, runtime: Option<PathBuf>) -> Vec<PathBuf> {
+    if user.is_root() {
+        return vec!["/run/kmsfs".into()];
     }
+    let usual = PathBuf::from(format!("/run/user/{}", user.as_raw()));
+    let fits = |path: &PathBuf| path.is_absolute() && path.as_os_str().len() <= LONGEST;
+    let mut found: Vec<PathBuf> = [runtime, Some(usual)]
+        .into_iter()
+        .flatten()
+        .filter(fits)
+        .map(|p| p.join("kmsfs"))
+        .collect();
+    found.push(format!("/tmp/kmsfs-{}", user.as_raw()).into());
+    found.dedup();
+    found
 }
 
-/// /tmp is everybody's: a directory prepared by somebody else would own our socket.
-fn check(path: &Path, uid: u32) -> io::Result<()> {
+fn prepare(path: &Path, user: Uid) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
     let meta = std::fs::symlink_metadata(path)?;
-    if meta.is_dir() && meta.uid() == uid && meta.mode() & 0o022 == 0 {
+    check(path, meta.is_dir(), (meta.uid(), meta.mode()), user)
+}
+
+/// `/tmp` is everybody's: a directory prepared by somebody else would own our socket.
+///
+/// # Errors
+/// Permission denied.
+pub(super) fn check(
+    path: &Path,
+    is_dir: bool,
+    (owner, mode): (u32, u32),
+    user: Uid,
+) -> io::Result<()> {
+    if is_dir && owner == user.as_raw() && mode & 0o022 == 0 {
         return Ok(());
     }
+    let user = user.as_raw();
     Err(io::Error::new(
         io::ErrorKind::PermissionDenied,
-        "not a directory of this user alone: remove it",
+        format!("{} is not a directory of user {user} alone: remove it", path.display()),
     ))
 }
 
-/// A socket address holds 108 bytes; "/kmsfs/", the id and ".sock" need 48 of them.
+/// A socket address holds 108 bytes; "/kmsfs/", two numbers and ".sock" need 46 of them.
 const LONGEST: usize = 59;
 
 #[cfg(test)]
@@ -73,19 +148,29 @@ mod tests {
 
     #[test]
     fn root_has_its_own_place_whatever_the_environment_says() {
-        assert_eq!(choose(0, Some("/home/x".into())), Path::new("/run/kmsfs"));
+        let places = choose(Uid::ROOT, Some("/home/x".into()));
+        assert_eq!(places, [Path::new("/run/kmsfs")]);
     }
 
     #[test]
-    fn a_runtime_directory_that_is_missing_or_too_long_is_not_used() {
-        assert_eq!(choose(7, None), Path::new("/tmp/kmsfs-7"));
-        assert_eq!(choose(7, Some("/nowhere/at/all".into())), Path::new("/tmp/kmsfs-7"));
-        assert_eq!(choose(7, Some("/tmp".into())), Path::new("/tmp/kmsfs"));
+    fn a_runtime_directory_that_is_relative_or_too_long_is_not_used() {
+        let usual = [Path::new("/run/user/7/kmsfs"), Path::new("/tmp/kmsfs-7")];
+        let user = Uid::from_raw(7);
+        assert_eq!(choose(user, None), usual);
+        assert_eq!(choose(user, Some("x".into())), usual);
+        assert_eq!(choose(user, Some(format!("/{}", "x".repeat(60)).into())), usual);
+        assert_eq!(choose(user, Some("/run/user/7".into())), usual);
+        assert_eq!(choose(user, Some("/run/x".into()))[0], Path::new("/run/x/kmsfs"));
     }
 
     #[test]
-    fn a_directory_that_others_may_write_is_refused() {
-        let uid = rustix::process::geteuid().as_raw();
-        assert!(check(Path::new("/tmp"), uid).is_err());
+    fn a_directory_that_others_may_write_or_own_is_refused() {
+        let path = Path::new("/tmp/x");
+        let user = Uid::from_raw(7);
+        assert!(check(path, true, (7, 0o40700), user).is_ok());
+        assert!(check(path, true, (7, 0o40770), user).is_err());
+        assert!(check(path, true, (8, 0o40700), user).is_err());
+        assert!(check(path, false, (7, 0o100700), user).is_err());
+        assert!(prepare(Path::new("/tmp"), geteuid()).is_err());
     }
 }

@@ -123,6 +123,10 @@ mod tests {
         std::env::temp_dir().join(format!("kmsfs-{}-{name}.sock", std::process::id()))
     }
 
+    fn client(path: &Path) -> Client {
+        Client::to(UnixStream::connect(path).unwrap()).unwrap()
+    }
+
     fn rewrap() -> Request {
         Request::Rewrap { key: None, to: None, list: true }
     }
@@ -137,7 +141,7 @@ mod tests {
         });
         let _server = Server::start(&path, handler).unwrap();
         let mut seen = Vec::new();
-        let result = Client::connect(&path).unwrap().call(&rewrap(), |event| seen.push(event));
+        let result = client(&path).call(&rewrap(), |event| seen.push(event));
         assert_eq!(result.unwrap(), json!({ "asked": true }));
         assert_eq!(seen.len(), 2);
     }
@@ -148,7 +152,7 @@ mod tests {
         let failure = Failure { exit: 12, what: "no key".into(), advice: Some("make it".into()) };
         let sent = failure.clone();
         let _server = Server::start(&path, Arc::new(move |_, _| Err(sent.clone()))).unwrap();
-        let result = Client::connect(&path).unwrap().call(&Request::Sync, |_| {});
+        let result = client(&path).call(&Request::Sync, |_| {});
         assert!(matches!(result, Err(ClientError::Failed(got)) if got == failure));
     }
 

@@ -20,7 +20,7 @@ pub(super) fn errno(error: &VolumeError) -> Errno {
         VolumeError::Keystore(_) => logged(error, libc::EIO),
         VolumeError::Newer(_) => logged(error, libc::EOPNOTSUPP),
         VolumeError::NotAVolume(_) => logged(error, libc::EIO),
-        VolumeError::InUse(_) => Errno::from_i32(libc::EBUSY),
+        VolumeError::InUse => Errno::from_i32(libc::EBUSY),
         VolumeError::NameTooLong => Errno::from_i32(libc::ENAMETOOLONG),
         VolumeError::ReservedName => Errno::from_i32(libc::EPERM),
         VolumeError::CrossPolicy | VolumeError::LinkedElsewhere | VolumeError::FormerKeys => {

@@ -48,7 +48,7 @@ pub enum VolumeError {
     /// The directory is not a vault.
     NotAVolume(PathBuf),
     /// Someone else holds the vault.
-    InUse(String),
+    InUse,
     /// A name, or the encrypted form of a link target, is too long.
     NameTooLong,
     /// The name is reserved for what is not ours to decrypt.
@@ -100,7 +100,7 @@ impl fmt::Display for VolumeError {
                 "{} is not a kmsfs vault: make one with 'kmsfs init' or 'mount --create'",
                 path.display()
             ),
-            Self::InUse(who) => write!(f, "the vault is in use by {who}"),
+            Self::InUse => f.write_str("the vault is in use by another process"),
             Self::NameTooLong => f.write_str("the name is too long"),
             Self::ReservedName => {
                 f.write_str("names that start with 'kmsfs.foreign.' are reserved")

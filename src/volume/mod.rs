@@ -70,7 +70,7 @@ pub use readdir::{Detail, DirEntry, DirStream, Sink};
 pub use references::{Needed, References};
 pub use rename::RenameHow;
 pub use rewrap::{RewrapJob, RewrapReport};
-pub use session::{Holder, Session, holder, is_free};
+pub use session::{Session, is_free};
 pub use setup::{Options, open_root};
 pub use times::{ShownTimes, ctime};
 pub use tree::{Caller, Space};
@@ -79,7 +79,7 @@ pub use xattr::SetMode;
 
 use crate::envelope::VolumeDescriptor;
 use crate::id::VolumeId;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tree::Tree;
 
 /// What the kernel keeps of a volume, as far as the volume must be able to take it back (R12).
@@ -144,12 +144,9 @@ impl Volume {
         backing_ctime <= self.last_crash && self.session().is_suspect(backing_ctime)
     }
 
-    /// Writes down who holds the vault.
-    ///
-    /// # Errors
-    /// Those of the backing filesystem.
-    pub fn announce(&self, holder: &Holder) -> Result<()> {
-        self.session().announce(holder)
+    /// The directory of the vault.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {

@@ -1,13 +1,14 @@
 //! Who holds the vault, and what is known of crashes.
 //!
-//! `.kmsfs/lock` is held with `flock` from before the first change until after the last (R2g); its
-//! text says who holds it. `.kmsfs/session` says durably, before the first write of a session, that
+//! `.kmsfs/lock` is held with `flock` from before the first change until after the last (R2g). It is
+//! empty: whoever sees the vault learns nothing of the machine, and nobody believes what stands in
+//! it. `.kmsfs/session` says durably, before the first write of a session, that
 //! one is open; a session that finds it still open knows of a crash (R5).
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, ftruncate};
-use rustix::io::{Errno, pwrite};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::beneath::{self, Name};
@@ -21,21 +22,9 @@ const LOCK: Name<'static> = Name::literal("lock");
 const SESSION: Name<'static> = Name::literal("session");
 /// Bytes that the record has at most: it names the last crashes one by one.
 const RECORD_MAX: usize = 16 * 1024;
+const NOT_A_LOCK: VolumeError = VolumeError::Tampered("the vault's lock");
 /// Crashes remembered one by one; older ones are merged.
 const CRASHES: usize = 16;
-
-/// Who holds a vault.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// The process.
-    pub pid: u32,
-    /// The machine's name.
-    pub host: String,
-    /// Where the volume is mounted, if it is.
-    pub mountpoint: Option<String>,
-    /// The socket that the daemon listens on, if it does.
-    pub socket: Option<String>,
-}
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Record {
@@ -55,7 +44,8 @@ struct Record {
 #[derive(Debug)]
 pub struct Session {
     meta: OwnedFd,
-    lock: OwnedFd,
+    /// Held while this is there.
+    _lock: OwnedFd,
     record: Record,
     open: bool,
 }
@@ -73,6 +63,8 @@ impl Session {
         let (lock, record) = if change {
             let lock = open_lock(&meta)?;
             hold(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            // Earlier builds wrote who they were.
+            ftruncate(&lock, 0)?;
             (lock, read_record(&meta))
         } else {
             // A reader keeps writers out, and may share the vault with other readers. Where even
@@ -83,11 +75,12 @@ impl Session {
                     lock
                 }
                 Err(Errno::NOENT) => rustix::io::fcntl_dupfd_cloexec(&meta, 0)?,
+                Err(Errno::STALE | Errno::LOOP) => return Err(NOT_A_LOCK),
                 Err(error) => return Err(error.into()),
             };
             (lock, read_record(&meta))
         };
-        let mut session = Self { meta, lock, record, open: false };
+        let mut session = Self { meta, _lock: lock, record, open: false };
         if change {
             session.open()?;
         } else if let Some(since) = session.record.open_since {
@@ -134,14 +127,6 @@ impl Session {
         self.record.crashes.iter().any(|(from, to)| (*from..=*to).contains(&ctime))
     }
 
-    /// Writes down who holds the vault.
-    pub fn announce(&self, holder: &Holder) -> Result<()> {
-        let text = serde_json::to_vec(holder).unwrap_or_default();
-        ftruncate(&self.lock, 0)?;
-        pwrite(&self.lock, &text, 0)?;
-        Ok(())
-    }
-
     /// Every file was checked and repaired: crashes so far are history.
     pub(super) fn forget_crashes(&mut self) -> Result<()> {
         self.record.crashes.clear();
@@ -157,7 +142,6 @@ impl Session {
         self.record.open_since = None;
         self.save()?;
         self.open = false;
-        ftruncate(&self.lock, 0)?;
         Ok(())
     }
 
@@ -169,23 +153,6 @@ impl Session {
     fn save(&self) -> Result<()> {
         let bytes = serde_json::to_vec(&self.record).unwrap_or_default();
         Ok(own_file::replace(&self.meta, SESSION, &bytes)?)
-    }
-}
-
-/// Who holds the vault, if anybody does.
-///
-/// # Errors
-/// `NotAVolume`-like errors of opening its `.kmsfs` directory.
-pub fn holder(root: impl AsFd) -> Result<Option<Holder>> {
-    let meta = open_meta(root)?;
-    let lock = match beneath::open_file(&meta, LOCK, OFlags::RDONLY) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => other?,
-    };
-    match flock(&lock, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(None),
-        Err(Errno::WOULDBLOCK) => Ok(Some(read_holder(&lock))),
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -213,33 +180,17 @@ fn open_lock(meta: &OwnedFd) -> Result<OwnedFd> {
         Some(lock) => Ok(lock),
         None => match beneath::create_file(meta, LOCK, Mode::RUSR | Mode::WUSR) {
             // Somebody else was faster, or somebody put something else there.
-            Err(Errno::EXIST) => {
-                own_file::to_write(meta, LOCK)?.ok_or(VolumeError::Tampered("the vault's lock"))
-            }
+            Err(Errno::EXIST) => own_file::to_write(meta, LOCK)?.ok_or(NOT_A_LOCK),
             other => Ok(other?),
         },
     }
 }
 
 fn hold(lock: &OwnedFd, how: FlockOperation) -> Result<()> {
-    match flock(lock, how) {
-        Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => {
-            let Holder { pid, host, mountpoint, .. } = read_holder(lock);
-            let mut who = format!("process {pid} on {host}");
-            if let Some(mountpoint) = mountpoint {
-                who.push_str(&format!(", mounted at {mountpoint}"));
-            }
-            Err(VolumeError::InUse(who))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn read_holder(lock: &OwnedFd) -> Holder {
-    let mut text = [0; 4096];
-    let length = rustix::io::pread(lock, &mut text, 0).unwrap_or(0);
-    serde_json::from_slice(text.get(..length).unwrap_or_default()).unwrap_or_default()
+    flock(lock, how).map_err(|error| match error {
+        Errno::WOULDBLOCK => VolumeError::InUse,
+        other => other.into(),
+    })
 }
 
 /// The record of a vault that was never opened.

@@ -5,6 +5,7 @@
 mod access;
 mod audit;
 mod bad_input;
+mod hostile;
 mod kms;
 mod leftovers;
 mod live;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kmsfs::volume::attr::{AttrChange, NewTime, Timestamp};
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{
-    OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume, VolumeError, holder,
+    OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume, VolumeError, is_free,
 };
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 use rustix::io::Errno;
@@ -176,7 +176,7 @@ fn nothing_planted_in_the_place_of_the_vaults_own_files_hangs_or_is_followed() {
             in_time(&format!("{what} at {own}"), move || {
                 let _ = Volume::peek(&fixture.vault());
                 let _ = References::scan(&fixture.vault());
-                let _ = holder(fs::File::open(fixture.vault()).unwrap());
+                let _ = is_free(fs::File::open(fixture.vault()).unwrap());
                 for read_only in [true, false] {
                     let options = Options { read_only, ..Options::default() };
                     let Ok(volume) = fixture.try_open(options) else { continue };
