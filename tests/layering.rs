@@ -126,9 +126,10 @@ const NAMING: [&str; 14] = [
     "utimensat",
 ];
 
-/// The files of the volume that may make them: the names there cannot lead out of their directory,
-/// and what a person named is opened.
-const NAMING_HOMES: [&str; 3] = ["volume/beneath.rs", "volume/handle.rs", "volume/setup.rs"];
+/// The files of the volume that may make them: the names there cannot lead out of their directory.
+/// The last two open what a person named, and look at what is above it.
+const NAMING_HOMES: [&str; 4] =
+    ["volume/beneath.rs", "volume/handle.rs", "volume/setup.rs", "volume/exposure.rs"];
 
 /// One source file, comments and strings blanked.
 struct Source {

@@ -224,6 +224,11 @@ pub(super) struct MountArgs {
     /// Refuse every change
     #[arg(short, long)]
     pub read_only: bool,
+    /// Mount a vault that other users may enter
+    ///
+    /// Whoever owns a directory in it can then exchange, replace and remove what others keep there.
+    #[arg(long)]
+    pub allow_open_vault: bool,
     /// Mount options, as in fstab(5)
     #[arg(short, long = "options", value_name = "OPTIONS")]
     pub options: Vec<String>,

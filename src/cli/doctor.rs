@@ -10,12 +10,13 @@ use super::args::Global;
 use super::exit::{CliError, Exit};
 use super::output::{Output, count};
 use super::{doctor_access as access, doctor_machine as machine};
-use super::{key, keystore, unlock};
+use super::{key, keystore, place, unlock};
 use crate::id::KeyId;
 use crate::keystore::audit::AuditMode;
 use crate::keystore::{
     KeyMetadata, KeySpec, KeyState, Keystore, KnownVolume, MaterialState, Origin, UnixTime,
 };
+use crate::volume::{Volume, exposure};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -245,13 +246,21 @@ fn audit(keystore: &Keystore, findings: &mut Findings) -> Result<(), CliError> {
 fn vaults(keystore: &Keystore, findings: &mut Findings) -> Result<(), CliError> {
     let mut places = BTreeMap::new();
     for known in keystore.known_volumes()? {
-        let there = crate::volume::Volume::peek(&known.path).is_ok_and(|at| at.volume == known.id);
+        let there = Volume::peek(&known.path).is_ok_and(|at| at.volume == known.id);
         if !there {
             findings.add(
                 Severity::Note,
                 "vaults",
                 format!("volume {} is not at {}", known.id, known.path.display()),
                 "mount it where it is now, or 'kmsfs keystore forget' it if it is gone for good",
+            );
+        }
+        if there && let Ok(Some(exposed)) = exposure(&known.path) {
+            findings.add(
+                Severity::Warning,
+                "vaults",
+                format!("other users may enter the vault {}: {exposed}", known.path.display()),
+                place::closing(&known.path, exposed),
             );
         }
         if let Some(other) = places.insert(known.path.clone(), known.id) {

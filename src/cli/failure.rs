@@ -249,7 +249,7 @@ fn volume_exit(error: &VolumeError) -> Exit {
         E::NotAVolume(_) => Exit::NotAVault,
         E::InUse => Exit::VaultInUse,
         E::ReadOnly => Exit::NoSpace,
-        E::LinkedElsewhere | E::FormerKeys => Exit::Refused,
+        E::LinkedElsewhere | E::FormerKeys | E::WouldOpenVault => Exit::Refused,
         E::NameTooLong
         | E::ReservedName
         | E::CrossPolicy

@@ -33,12 +33,17 @@ pub(super) struct Plan {
 
 /// Mounts a vault, in the background unless `--foreground`.
 pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<Exit, CliError> {
-    let options = MountOptions::parse(&args.options)?;
+    let mut options = MountOptions::parse(&args.options)?;
+    options.allow_open_vault |= args.allow_open_vault;
     let global = effective(global, &options)?;
     let detached = args.detached.then(background::detach).transpose()?;
     place::fuse()?;
     let vault = paths::real(&args.vault)?;
     place::apart(&vault, &paths::real(&args.mountpoint)?)?;
+    let read_only = args.read_only || options.read_only == Some(true);
+    if !read_only && !options.allow_open_vault {
+        place::closed(&vault)?;
+    }
     let kms = chosen(&args.kms, &options.kms)?;
     // Without a secret nothing is made, not even the mountpoint.
     let source = if kms.url.is_some() { None } else { Some(Source::choose(&global)?) };
@@ -48,7 +53,7 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
         mountpoint: place::mountpoint(&args.mountpoint, missing, options.nonempty)?,
         keystore: if kms.url.is_some() { PathBuf::new() } else { paths::keystore(&global)? },
         kms,
-        read_only: args.read_only || options.read_only == Some(true),
+        read_only,
         options,
     };
     let unlock = match &source {
@@ -142,6 +147,7 @@ fn in_background(
     command.args(global.json.then_some("--json"));
     command.args(["mount", "--foreground", "--detached"]);
     command.args(plan.read_only.then_some("--read-only"));
+    command.args(args.allow_open_vault.then_some("--allow-open-vault"));
     let named = args.kms.url.is_some();
     let kms = KmsArgs { grace: args.kms.grace, ..KmsArgs::default() };
     command.args(if named { plan.kms.words() } else { kms.words() });

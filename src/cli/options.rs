@@ -12,6 +12,8 @@ pub(super) struct MountOptions {
     pub read_only: Option<bool>,
     /// `allow_other`: other users may enter.
     pub allow_other: bool,
+    /// `allow_open_vault`: other users may enter the vault's own directory.
+    pub allow_open_vault: bool,
     /// `suid` or `nosuid`.
     pub suid: Option<bool>,
     /// `dev` or `nodev`.
@@ -90,6 +92,7 @@ impl MountOptions {
             "dirsync" => self.sync = Some(Sync::Directories),
             "async" => self.sync = None,
             "allow_other" => self.allow_other = true,
+            "allow_open_vault" => self.allow_open_vault = true,
             "shared" => self.shared = true,
             "nonempty" => self.nonempty = true,
             // As mount(8) says: these imply the three restrictions, which later options lift.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 use super::exit::{CliError, Exit};
-use super::{mountinfo, paths, process};
+use super::{failure, mountinfo, paths, process};
+use crate::volume::{Exposure, Volume, exposure};
 
 /// What to do about a mountpoint that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,36 @@ pub(super) enum Missing {
     Make,
     /// Say so.
     Refuse,
+}
+
+/// Refuses a vault that other users may enter. What is no vault yet is made as one that they may not.
+///
+/// Errors: `Refused`.
+pub(super) fn closed(vault: &Path) -> Result<(), CliError> {
+    if Volume::peek(vault).is_err() {
+        return Ok(());
+    }
+    let exposed = exposure(vault).map_err(|error| failure::volume(vault, &error))?;
+    let Some(exposed) = exposed else { return Ok(()) };
+    let place = vault.display();
+    Err(CliError::new(Exit::Refused, format!("other users may enter the vault {place}: {exposed}"))
+        .advise(format!("{}; --allow-open-vault mounts it as it is", closing(vault, exposed))))
+}
+
+/// How to keep other users out of a vault.
+pub(super) fn closing(vault: &Path, exposed: Exposure) -> String {
+    let place = vault.display();
+    match exposed {
+        Exposure::Mode(_) => format!(
+            "whoever owns a directory in it can exchange what others keep there: 'chmod 700 {place}', \
+             or, if they use the mount, move it below a directory of mode 0700"
+        ),
+        Exposure::Owner(_) => {
+            "that user can exchange what is in it: let that user mount it, 'chown' \
+             it, or move it below a directory of mode 0700 of your own"
+                .into()
+        }
+    }
 }
 
 /// The real path of a usable mountpoint: an empty directory on which nothing is mounted.

@@ -100,7 +100,11 @@ fn open_keys(plan: &Plan, unlock: Option<Unlock>) -> Result<KeysFrom, CliError> 
 }
 
 fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
-    let options = Options { read_only: plan.read_only, suid: plan.options.suid == Some(true) };
+    let options = Options {
+        read_only: plan.read_only,
+        suid: plan.options.suid == Some(true),
+        open_vault: plan.options.allow_open_vault,
+    };
     let patience = Instant::now() + PATIENCE;
     let volume = loop {
         match Volume::open_vault(&plan.vault, keys.service_with(plan.kms.grace()), options) {

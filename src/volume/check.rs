@@ -15,6 +15,7 @@ use super::dir::Dir;
 use super::error::Result;
 use super::names::read_sidecar;
 use super::open::policy_of;
+use super::open_file::quietly;
 use super::readdir::remove_unfinished_dir;
 use super::walk::{Entry, Role, Visit, Walk};
 use crate::envelope::layout::PAGE;
@@ -147,14 +148,16 @@ impl Volume {
         report: &mut CheckReport,
     ) -> Result<()> {
         let path = visit.path_of(entry);
-        let Some(stat) = visit.stat(entry)? else { return Ok(()) };
+        let Some(held) = visit.hold(entry)? else { return Ok(()) };
         report.files += 1;
         let Ok(policy) = policy_of(dir) else {
             report.add(path, "the key of its directory cannot be used", false);
             return Ok(());
         };
-        let ino = self.tree.inodes.shown(stat.st_ino);
-        let file = match self.files.open(ino, &policy, |flags| visit.open(entry, flags)) {
+        // The number and the contents are those of one inode, whatever its name leads to meanwhile.
+        let ino = self.tree.inodes.shown(held.found().st_ino);
+        let open = |flags| quietly(flags, |flags| held.open_file(flags));
+        let file = match self.files.open(ino, &policy, open) {
             Ok(file) => file,
             Err(error) => {
                 report.add(path, error, false);

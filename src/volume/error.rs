@@ -59,6 +59,8 @@ pub enum VolumeError {
     LinkedElsewhere,
     /// A directory has no room for another former key.
     FormerKeys,
+    /// Other users could then enter the vault's directory.
+    WouldOpenVault,
     /// The volume is mounted read-only.
     ReadOnly,
     /// The file would be longer than the format allows.
@@ -113,6 +115,11 @@ impl fmt::Display for VolumeError {
             Self::FormerKeys => f.write_str(
                 "the directory has files of three former KMS keys already: \
                  'kmsfs rewrap VAULT' brings them under its key",
+            ),
+            Self::WouldOpenVault => f.write_str(
+                "the root of the mount is not opened to other users, since the vault would be too: \
+                 move the vault below a directory that only its owner may enter, or mount it with \
+                 -o allow_open_vault",
             ),
             Self::ReadOnly => f.write_str("the volume is mounted read-only"),
             Self::TooLarge => f.write_str("the file would be too large"),

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::Volume;
 use super::attr::{Attr, FileKind};
-use super::beneath::{self, BackingName};
+use super::beneath::{self, BackingName, Name};
 use super::dir::{self, Dir};
 use super::error::{Result, VolumeError};
 use super::inode::ROOT;
@@ -192,10 +192,15 @@ fn kind(dir: &Dir, entry: &BackingName) -> Option<FileKind> {
     FileKind::from_mode(beneath::stat(dir, entry).ok()?.st_mode)
 }
 
-/// A directory that never got its name: it holds a descriptor at most.
+/// A directory that never got its name: it holds a descriptor at most. What holds more is somebody's,
+/// who was given such a name by someone else, and stays as it is.
 pub(super) fn remove_unfinished_dir(dir: impl AsFd, entry: &BackingName) -> Result<()> {
     let dir = dir.as_fd();
-    match beneath::remove(beneath::open_dir(dir, entry)?, dir::FILE) {
+    let unfinished = beneath::open_dir(dir, entry)?;
+    if raw_names(&unfinished)?.iter().any(|name| Name::from(name) != dir::FILE) {
+        return Err(VolumeError::NotEmpty);
+    }
+    match beneath::remove(unfinished, dir::FILE) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }

@@ -19,6 +19,7 @@ impl Volume {
     /// `ReadOnly`, `Stale`; what truncating a file gives; those of the backing filesystem.
     pub fn set_attr(&self, ino: u64, change: &AttrChange, caller: Caller) -> Result<Attr> {
         self.tree.writable()?;
+        self.keep_closed(ino, change)?;
         let mut change = *change;
         if let Some(size) = change.size {
             // Also a truncation to the size that the file has is a modification.

@@ -16,7 +16,7 @@ use super::keyring::{Keyring, Purpose};
 use super::session::{self, Session};
 use super::times::ShownTimes;
 use super::tree::Tree;
-use super::{OpenFiles, Volume, clock, dir, own_file, readdir};
+use super::{OpenFiles, Volume, clock, dir, exposure, own_file, readdir};
 use crate::crypto::random;
 use crate::envelope::{DIR_XATTR, RECORD_LEN, UnverifiedVolume, VolumeDescriptor, VolumeKeys};
 use crate::id::{KeyId, VolumeId};
@@ -37,6 +37,8 @@ pub struct Options {
     pub read_only: bool,
     /// Set-user-id programs and file capabilities are honoured by the mount.
     pub suid: bool,
+    /// The root of the mount, and so the vault, may be opened to other users.
+    pub open_vault: bool,
 }
 
 impl Volume {
@@ -54,6 +56,7 @@ impl Volume {
         }
         let root = open_root(path)?;
         refuse_contents(&root)?;
+        exposure::close(&root)?;
         match beneath::make_dir(&root, session::META, PRIVATE) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
 use super::error::Result;
+use super::handle::Handle;
 use super::open_file::quietly;
 use super::session;
 use crate::envelope::{DIR_FILE, TEMP_PREFIX, is_sidecar};
@@ -100,6 +101,15 @@ impl Visit {
     pub(super) fn stat(&self, entry: &Entry) -> Result<Option<Stat>> {
         match beneath::stat(&self.fd, &entry.name) {
             Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes hold of what the entry is now; `None` if it has gone.
+    pub(super) fn hold(&self, entry: &Entry) -> Result<Option<Handle>> {
+        match beneath::hold(&self.fd, &entry.name) {
+            Ok(held) => Ok(Some(held)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }

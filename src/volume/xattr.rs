@@ -98,6 +98,9 @@ impl Volume {
         };
         let held = self.hold(ino)?;
         if !name.starts_with(USER) {
+            if name == ACL_ACCESS {
+                self.keep_closed_to_acl(ino)?;
+            }
             held.set_xattr(name, value, flags)?;
             if name == ACL_ACCESS {
                 drop_setgid(&held, caller)?;

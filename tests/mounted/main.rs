@@ -15,6 +15,7 @@ mod apps;
 mod backup;
 mod crash;
 mod data;
+mod escape;
 mod fsx;
 mod harness;
 mod keys;

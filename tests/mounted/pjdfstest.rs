@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -91,7 +92,10 @@ fn pjdfstest_has_no_failure_that_the_backing_filesystem_does_not_have() {
     fs::create_dir_all(&plain).unwrap();
     let expected = run(&disks, &plain, disks.own_filesystem());
 
-    let vault = Vault::at("pjd", disks.path("backing/vault"));
+    let private = disks.path("backing/private");
+    fs::create_dir(&private).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    let vault = Vault::at("pjd", private.join("vault"));
     let mount = match is_root() {
         true => vault.mount_with(&["--create", "-o", "allow_other,suid,dev"]),
         false => vault.mount(),

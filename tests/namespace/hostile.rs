@@ -262,6 +262,21 @@ fn another_directory_in_the_place_of_the_vaults_own_is_not_used() {
     assert!(matches!(refused, Err(VolumeError::NotAVolume(_))), "{refused:?}");
 }
 
+/// It was taken for something unfinished, and lost its descriptor before it was found to be full.
+#[test]
+fn a_directory_that_was_given_a_temporary_name_keeps_what_it_has() {
+    let fixture = Fixture::new();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.file(dir, "file", "contents").unwrap();
+    let entry = by_inode(&fixture, dir);
+    let hidden = fixture.vault().join(".kmsfs.tmp.1");
+    fs::rename(&entry, &hidden).unwrap();
+    assert!(fixture.list(ROOT).is_empty());
+    assert!(hidden.join(".kmsfs.dir").exists());
+    fs::rename(&hidden, &entry).unwrap();
+    assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");
+}
+
 /// Everything that looks at all there is, and that writes what belongs to the vault.
 fn use_everything(volume: &Volume) {
     let go_on = &mut |_: &_| std::ops::ControlFlow::Continue(());

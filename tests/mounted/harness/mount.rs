@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -33,7 +33,10 @@ impl Vault {
     /// Paths for a vault; nothing is created before the first mount.
     pub(crate) fn new(name: &str) -> Self {
         let sandbox = Sandbox::new(name);
-        let store = sandbox.path("vault");
+        // The root of a mount that others use has a mode that lets them in, and the vault has it too.
+        let private = sandbox.dir("private");
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+        let store = private.join("vault");
         sandbox.dir("mnt");
         Self { sandbox, store, prefix: Vec::new() }
     }
