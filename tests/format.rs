@@ -6,9 +6,9 @@ use kmsfs::crypto::hash::sha256;
 use kmsfs::crypto::secret::Secret;
 use kmsfs::envelope::layout::{Group, PageNo, backing_len, pages_of, plain_size};
 use kmsfs::envelope::{
-    DirDescriptor, DirKeys, Entry, FileHeader, FileKeys, HeaderFlags, OPAQUE_MAX, Opaque, Opened,
-    RECORD_LEN, Recipient, Recipients, Seal, SpillPage, UnitPlace, UnverifiedHeader,
-    UnverifiedVolume, VolumeDescriptor, VolumeKeys, Wrapped,
+    DirDescriptor, DirKeys, DirPlace, Entry, FileHeader, FileKeys, HeaderFlags, OPAQUE_MAX, Opaque,
+    Opened, Places, RECORD_LEN, Recipient, Recipients, Seal, SpillPage, UnitPlace,
+    UnverifiedHeader, UnverifiedVolume, VolumeDescriptor, VolumeKeys, Wrapped,
 };
 use kmsfs::id::{DirId, FileId, KeyId, MaterialId, VolumeId};
 use proptest::prelude::*;
@@ -81,8 +81,21 @@ fn directory_for(recipient: Recipient) -> ([u8; RECORD_LEN], DirKeys) {
         cross: kmsfs::envelope::CrossMode::Exdev,
         previous: vec![policy; 2],
         recipient,
+        places: None,
+        policy_sequence: 0,
     };
     (descriptor.encode(&keys), keys)
+}
+
+/// With a place: `previous` former keys.
+fn placed_directory(recipient: Recipient, previous: usize) -> (DirDescriptor, DirKeys) {
+    let (bytes, keys) = directory_for(recipient);
+    let dir = DirDescriptor::verify(&bytes, &keys).unwrap();
+    let from = DirPlace::below(DirId::from_bytes([9; 16]), b"from");
+    let to = DirPlace::below(DirId::from_bytes([9; 16]), b"to");
+    let previous = vec![dir.policy; previous];
+    let places = Some(Places { from, to });
+    (DirDescriptor { previous, places, policy_sequence: 5, ..dir }, keys)
 }
 
 fn volume() -> [u8; RECORD_LEN] {
@@ -136,6 +149,17 @@ fn records_stand_at_the_offsets_of_the_page() {
     assert_eq!(dir[24..40], [8; 16]);
     assert_eq!(dir[72..88], [4; 16]);
     assert_eq!(dir[136 + 4..136 + 20], [1; 16]);
+    let (placed, keys) = placed_directory(recipient(), 2);
+    let bytes = placed.encode(&keys);
+    // A reader from before takes it for one of a later format.
+    assert_eq!(bytes[8..10], 2_u16.to_le_bytes());
+    assert_eq!(bytes[12..16], [1, 1, 2, 0]);
+    assert_eq!(bytes[72..88], [4; 16]);
+    let place = [&b"kmsfs/1/dir/place"[..], &[9; 16], b"from"].concat();
+    assert_eq!(bytes[88..104], sha256(&[&place])[..16]);
+    assert_eq!(bytes[120..124], 5_u32.to_le_bytes());
+    assert_eq!(bytes[124..156], [4; 32]);
+    assert_eq!(bytes[156 + 4..156 + 20], [1; 16]);
     let volume = volume();
     assert_eq!(&volume[..8], b"KMSFSV1\0");
     assert_eq!(volume[24..40], [6; 16]);
@@ -150,6 +174,18 @@ fn the_worked_opaque_recipient_of_the_page_is_what_a_slot_holds() {
     assert!(slot[96 + worked.len()..476].iter().all(|byte| *byte == 0));
     let header = UnverifiedHeader::parse(&slot).unwrap().verify(&keys).unwrap();
     assert_eq!(*header.recipients, [opaque(b"opaque")]);
+}
+
+/// Former keys and the wrap share the rest of a descriptor.
+#[test]
+fn a_descriptor_with_places_has_room_for_the_longest_recipient_and_a_former_key() {
+    for (length, previous) in [(OPAQUE_MAX, 1), (284, 2), (268, 3)] {
+        let (placed, keys) = placed_directory(opaque(&vec![4; length]), previous);
+        assert!(placed.fits());
+        assert_eq!(DirDescriptor::verify(&placed.encode(&keys), &keys).unwrap(), placed);
+        let (more, _) = placed_directory(opaque(&vec![4; length]), previous + 1);
+        assert!(!more.fits());
+    }
 }
 
 #[test]
@@ -204,6 +240,11 @@ proptest! {
         let changed = mutated(dir, &changes);
         let _ = DirDescriptor::parse(&changed);
         prop_assert_eq!(DirDescriptor::verify(&changed, &keys).is_ok(), changed == dir);
+        let (placed, keys) = placed_directory(recipient(), 3);
+        let placed = placed.encode(&keys);
+        let changed = mutated(placed, &changes);
+        let _ = DirDescriptor::parse(&changed);
+        prop_assert_eq!(DirDescriptor::verify(&changed, &keys).is_ok(), changed == placed);
         let changed = mutated(volume(), &changes);
         if let Ok(parsed) = UnverifiedVolume::parse(&changed) {
             let keys = VolumeKeys::new(VolumeId::from_bytes([6; 16]), &key());

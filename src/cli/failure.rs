@@ -189,6 +189,13 @@ pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
              material it has retired",
         ),
         VolumeError::Tampered(_) => failure.advise("'kmsfs fsck' lists everything that is damaged"),
+        VolumeError::Misplaced(_) => failure.advise(
+            "if it was exchanged or put there, remove it or move it back; if it is there on \
+             purpose, 'kmsfs adopt DIR' takes it in",
+        ),
+        VolumeError::Twin(_) => failure.advise(
+            "remove one of the two; to have a copy, copy the files inside the mount",
+        ),
         VolumeError::InUse => failure.advise(match mountinfo::of_vault(what) {
             Ok(Some(mount)) => format!(
                 "it is mounted at {}; 'kmsfs umount' ends that",
@@ -238,7 +245,7 @@ fn volume_exit(error: &VolumeError) -> Exit {
     use VolumeError as E;
     match error {
         E::Io(errno) => io_exit(Some(*errno)),
-        E::Tampered(_) | E::Lost(_) | E::ForeignKey { .. } => Exit::Damage,
+        E::Tampered(_) | E::Misplaced(_) | E::Lost(_) | E::ForeignKey { .. } => Exit::Damage,
         E::KeyUnusable(_) | E::Denied(_) | E::WrappedElsewhere(_) | E::KmsDenied(_) => {
             Exit::KeyUnusable
         }
@@ -249,7 +256,7 @@ fn volume_exit(error: &VolumeError) -> Exit {
         E::NotAVolume(_) => Exit::NotAVault,
         E::InUse => Exit::VaultInUse,
         E::ReadOnly => Exit::NoSpace,
-        E::LinkedElsewhere | E::FormerKeys | E::WouldOpenVault => Exit::Refused,
+        E::LinkedElsewhere | E::FormerKeys | E::Twin(_) | E::WouldOpenVault => Exit::Refused,
         E::NameTooLong
         | E::ReservedName
         | E::CrossPolicy

@@ -3,6 +3,7 @@
 use base64ct::{Base64UrlUnpadded, Encoding};
 
 use super::EnvelopeError;
+use super::places::{DirPlace, Places};
 use super::recipient::Recipient;
 use super::record::{RECORD_LEN, RecordReader, RecordWriter, verify_mac};
 use super::xattr::XattrKeys;
@@ -31,6 +32,10 @@ const NAME: &str = "name";
 const NAME_MAX: usize = 255;
 const FLAG_INHERITED: u8 = 1;
 const MAX_PREVIOUS: usize = 3;
+/// The format of a descriptor that says where its directory belongs; those before it have format 1.
+const PLACED: u16 = 2;
+/// Bytes that the previous keys and the recipient of such a descriptor have together.
+const PLACED_ROOM: usize = 352;
 
 /// What a rename or link into a directory of another key does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -61,10 +66,15 @@ pub struct DirDescriptor {
     pub previous: Vec<KeyId>,
     /// The directory key, wrapped.
     pub recipient: Recipient,
+    /// Where the directory belongs; `None` in a descriptor from before places were written down.
+    pub places: Option<Places>,
+    /// Counts the changes of what it says of keys, so that an older policy is known as one.
+    pub policy_sequence: u32,
 }
 
 impl DirDescriptor {
-    /// The descriptor's bytes, for the file and for the attribute.
+    /// The descriptor's bytes, for the file and for the attribute. *Shape*: the caller has asked
+    /// [`Self::fits`].
     pub fn encode(&self, keys: &DirKeys) -> [u8; RECORD_LEN] {
         let flags = if self.inherited { FLAG_INHERITED } else { 0 };
         let cross = match self.cross {
@@ -73,18 +83,32 @@ impl DirDescriptor {
             CrossMode::Keep => 2,
         };
         let previous = &self.previous;
-        let count = u8::try_from(previous.len().min(MAX_PREVIOUS)).unwrap_or(0);
-        let mut record = RecordWriter::new(MAGIC);
-        record.put(&[flags, cross, count, 0]);
+        let count = previous.len().min(MAX_PREVIOUS);
+        let format = if self.places.is_some() { PLACED } else { super::FORMAT };
+        let mut record = RecordWriter::of_format(MAGIC, format);
+        record.put(&[flags, cross, u8::try_from(count).unwrap_or(0), 0]);
         record.put(&self.sequence.to_le_bytes());
         record.put(self.dir.as_bytes());
         record.put(&keys.commitment);
         record.put(self.policy.as_bytes());
-        for at in 0..MAX_PREVIOUS {
+        if let Some(places) = &self.places {
+            record.put(places.from.as_bytes());
+            record.put(places.to.as_bytes());
+            record.put(&self.policy_sequence.to_le_bytes());
+        }
+        // With places, only the previous keys that there are take room.
+        let slots = if self.places.is_some() { count } else { MAX_PREVIOUS };
+        for at in 0..slots {
             record.put(previous.get(at).map_or(&[0; 16], |key| key.as_bytes()));
         }
         record.put_recipient(&self.recipient);
         record.finish(&keys.mac)
+    }
+
+    /// True if the record has room for all of it: a long opaque wrap leaves less for previous keys.
+    pub fn fits(&self) -> bool {
+        self.previous.len() <= MAX_PREVIOUS
+            && 16 * self.previous.len() + self.recipient.encoded_len() <= PLACED_ROOM
     }
 
     /// Reads a descriptor without any key: its claims, to be held against [`Self::verify`].
@@ -92,8 +116,13 @@ impl DirDescriptor {
     /// # Errors
     /// `Malformed` for damage or foreign bytes, `Newer` for a later format.
     pub fn parse(bytes: &[u8; RECORD_LEN]) -> Result<Self, EnvelopeError> {
-        let mut reader = RecordReader::new(WHAT, MAGIC, bytes)?;
-        let [flags, cross, count, _] = reader.array()?;
+        let mut reader = RecordReader::up_to(PLACED, WHAT, MAGIC, bytes)?;
+        let placed = reader.format() == PLACED;
+        let [flags, cross, count, reserved] = reader.array()?;
+        if placed && (flags & !FLAG_INHERITED != 0 || reserved != 0) {
+            return Err(reader.newer());
+        }
+        let count = usize::from(count);
         let cross = match cross {
             0 => CrossMode::Rewrap,
             1 => CrossMode::Exdev,
@@ -104,19 +133,42 @@ impl DirDescriptor {
         let dir = DirId::from_bytes(reader.array()?);
         let _commitment: [u8; 32] = reader.array()?;
         let policy = KeyId::from_bytes(reader.array()?);
+        if dir.is_zero() || count > MAX_PREVIOUS {
+            return Err(reader.malformed());
+        }
+        let (places, policy_sequence) = match placed {
+            true => {
+                let from = DirPlace::from_bytes(reader.array()?);
+                let to = DirPlace::from_bytes(reader.array()?);
+                (Some(Places { from, to }), reader.u32()?)
+            }
+            false => (None, 0),
+        };
         let mut previous = Vec::new();
-        for at in 0..MAX_PREVIOUS {
+        for at in 0..if placed { count } else { MAX_PREVIOUS } {
             let key = KeyId::from_bytes(reader.array()?);
-            if at < usize::from(count) {
+            if at < count {
                 previous.push(key);
             }
         }
         let recipient = reader.recipient()?;
-        if dir.is_zero() || usize::from(count) > MAX_PREVIOUS {
-            return Err(reader.malformed());
-        }
         let inherited = flags & FLAG_INHERITED != 0;
-        Ok(Self { dir, sequence, policy, inherited, cross, previous, recipient })
+        Ok(Self {
+            dir,
+            sequence,
+            policy,
+            inherited,
+            cross,
+            previous,
+            recipient,
+            places,
+            policy_sequence,
+        })
+    }
+
+    /// True if the directory may be at `place`. One from before places may be anywhere.
+    pub fn belongs_at(&self, place: DirPlace) -> bool {
+        self.places.is_none_or(|places| places.include(place))
     }
 
     /// Holds the bytes that [`Self::parse`] read against the directory's keys.

@@ -8,6 +8,7 @@ mod error;
 mod file_keys;
 mod header;
 pub mod layout;
+mod places;
 mod recipient;
 mod record;
 mod spill;
@@ -22,6 +23,7 @@ pub use directory::{
 pub use error::EnvelopeError;
 pub use file_keys::FileKeys;
 pub use header::{FileHeader, HeaderFlags, Seal, UnverifiedHeader};
+pub use places::{DirPlace, Places};
 pub use recipient::{OPAQUE_MAX, Opaque, Recipient, Recipients, WRAPPED_LEN, Wrapped};
 pub use record::RECORD_LEN;
 pub use spill::{Entry, EntryState, SpillPage};

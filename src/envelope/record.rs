@@ -26,9 +26,13 @@ pub(super) struct RecordWriter {
 
 impl RecordWriter {
     pub(super) fn new(magic: &[u8; 8]) -> Self {
+        Self::of_format(magic, FORMAT)
+    }
+
+    pub(super) fn of_format(magic: &[u8; 8], format: u16) -> Self {
         let mut writer = Self { bytes: [0; RECORD_LEN], at: 0 };
         writer.put(magic);
-        writer.put(&FORMAT.to_le_bytes());
+        writer.put(&format.to_le_bytes());
         writer.put(&SUITE.to_le_bytes());
         writer
     }
@@ -69,6 +73,7 @@ impl RecordWriter {
 /// Reads a record in order; every read is bounds checked.
 pub(super) struct RecordReader<'a> {
     what: &'static str,
+    format: u16,
     /// Without the MAC and the CRC.
     body: &'a [u8],
     at: usize,
@@ -81,21 +86,41 @@ impl<'a> RecordReader<'a> {
         magic: &[u8; 8],
         bytes: &'a [u8; RECORD_LEN],
     ) -> Result<Self, EnvelopeError> {
+        Self::up_to(FORMAT, what, magic, bytes)
+    }
+
+    /// The same for a record that also has later formats, up to `newest`.
+    pub(super) fn up_to(
+        newest: u16,
+        what: &'static str,
+        magic: &[u8; 8],
+        bytes: &'a [u8; RECORD_LEN],
+    ) -> Result<Self, EnvelopeError> {
         let (all, crc) = bytes.split_at(CRC_START);
         if !all.starts_with(magic) || crc32fast::hash(all).to_le_bytes() != *crc {
             return Err(EnvelopeError::Malformed(what));
         }
         let (body, _mac) = all.split_at(MAC_START);
-        let mut reader = Self { what, body, at: magic.len() };
+        let mut reader = Self { what, format: 0, body, at: magic.len() };
         let (format, suite) = (reader.u16()?, reader.u16()?);
         debug_assert_eq!(reader.at, BODY_START);
-        if format > FORMAT || (format == FORMAT && suite > SUITE) {
+        if format > newest || (format >= FORMAT && suite > SUITE) {
             return Err(EnvelopeError::Newer(what));
         }
-        if format != FORMAT || suite != SUITE {
+        if format < FORMAT || suite != SUITE {
             return Err(EnvelopeError::Malformed(what));
         }
+        reader.format = format;
         Ok(reader)
+    }
+
+    /// The format of the record.
+    pub(super) fn format(&self) -> u16 {
+        self.format
+    }
+
+    pub(super) fn newer(&self) -> EnvelopeError {
+        EnvelopeError::Newer(self.what)
     }
 
     pub(super) fn malformed(&self) -> EnvelopeError {
@@ -120,6 +145,10 @@ impl<'a> RecordReader<'a> {
 
     pub(super) fn u16(&mut self) -> Result<u16, EnvelopeError> {
         self.array().map(u16::from_le_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, EnvelopeError> {
+        self.array().map(u32::from_le_bytes)
     }
 
     pub(super) fn u64(&mut self) -> Result<u64, EnvelopeError> {

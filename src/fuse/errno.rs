@@ -9,6 +9,8 @@ pub(super) fn errno(error: &VolumeError) -> Errno {
     match error {
         VolumeError::Io(errno) => Errno::from_i32(errno.raw_os_error()),
         VolumeError::Tampered(_) => logged(error, libc::EBADMSG),
+        VolumeError::Misplaced(_) => logged(error, libc::EBADMSG),
+        VolumeError::Twin(_) => Errno::from_i32(libc::EEXIST),
         VolumeError::Lost(_) => logged(error, libc::EIO),
         VolumeError::ForeignKey { .. } => logged(error, libc::EACCES),
         VolumeError::KeyUnusable(_) => Errno::from_i32(libc::ENOKEY),

@@ -4,20 +4,20 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use rustix::fs::fstat;
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Volume;
 use super::beneath;
 use super::content::Content;
+use super::descent::Descent;
 use super::dir::Dir;
-use super::error::Result;
+use super::error::{Result, VolumeError};
 use super::names::read_sidecar;
 use super::open::policy_of;
 use super::open_file::quietly;
 use super::readdir::remove_unfinished_dir;
-use super::walk::{Entry, Role, Visit, Walk};
+use super::walk::{Entry, Role, Visit};
 use crate::envelope::layout::PAGE;
 use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX};
 
@@ -79,14 +79,19 @@ impl Volume {
         progress: &mut dyn FnMut(&CheckReport) -> ControlFlow<()>,
     ) -> Result<CheckReport> {
         let mut report = CheckReport::default();
-        let mut walk = Walk::new(&self.root)?;
-        while let Some(visit) = walk.step()? {
+        let mut descent = Descent::new(self)?;
+        while let Some((visit, dir)) = descent.step()? {
             report.directories += 1;
-            let ino = self.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
-            let fd = rustix::io::fcntl_dupfd_cloexec(&visit.fd, 0)?;
-            let dir = Dir::open(ino, fd, &self.keyring)?;
-            if let Err(error) = dir.keys() {
-                report.add(visit.path.clone(), format!("its names cannot be read: {error}"), false);
+            match dir.keys() {
+                // Nothing is taken in by a repair: whoever put it there may have meant that.
+                Err(error @ VolumeError::Misplaced(_)) => {
+                    report.add(visit.path.clone(), error, false);
+                }
+                Err(error) => {
+                    let what = format!("its names cannot be read: {error}");
+                    report.add(visit.path.clone(), what, false);
+                }
+                Ok(_) => {}
             }
             self.check_leftovers(&visit, repair, &mut report)?;
             for entry in &visit.entries {
@@ -150,9 +155,14 @@ impl Volume {
         let path = visit.path_of(entry);
         let Some(held) = visit.hold(entry)? else { return Ok(()) };
         report.files += 1;
-        let Ok(policy) = policy_of(dir) else {
-            report.add(path, "the key of its directory cannot be used", false);
-            return Ok(());
+        let policy = match policy_of(dir) {
+            Ok(policy) => policy,
+            // Told once, of the directory.
+            Err(VolumeError::Misplaced(_)) => return Ok(()),
+            Err(_) => {
+                report.add(path, "the key of its directory cannot be used", false);
+                return Ok(());
+            }
         };
         // The number and the contents are those of one inode, whatever its name leads to meanwhile.
         let ino = self.tree.inodes.shown(held.found().st_ino);

@@ -4,7 +4,7 @@
 //! belongs to us, with the bits that the caller asked for but never with setuid or setgid.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{FileType, Mode, RenameFlags, fchmod, fchown, fstat};
 use rustix::io::Errno;
@@ -71,16 +71,19 @@ impl Volume {
     /// parent's descriptor cannot be used; those of the backing filesystem.
     pub fn mkdir(&self, parent: u64, name: &[u8], new: NewNode) -> Result<Attr> {
         self.tree.writable()?;
+        // What it inherits is not changed before it is there to be changed with it.
+        let policies = self.tree.descriptors.read().unwrap_or_else(PoisonError::into_inner);
         let dir = self.dir(parent)?;
         let name = EntryName::new(&dir, name)?;
         let temp = self.tree.temp_name();
         let made = self
-            .build_dir(&dir, &temp, &new)
+            .build_dir(&dir, &temp, &name, &new)
             .and_then(|()| self.prepare_sidecar(&dir, &name))
             .and_then(|_| self.settle_dir(&dir, &temp, &name));
         if made.is_err() {
             self.remove_leftover(&dir, &temp);
         }
+        drop(policies);
         made?;
         self.enter(&dir, &name.entry)?.ok_or(VolumeError::Stale)
     }
@@ -183,9 +186,18 @@ impl Volume {
     }
 
     /// Builds a directory under a temporary name, with everything that it needs.
-    fn build_dir(&self, parent: &Dir, temp: &BackingName, new: &NewNode) -> Result<()> {
+    fn build_dir(
+        &self,
+        parent: &Dir,
+        temp: &BackingName,
+        name: &EntryName,
+        new: &NewNode,
+    ) -> Result<()> {
         let above = parent.descriptor()?;
-        let (descriptor, keys) = self.keyring.new_dir(above)?;
+        let (descriptor, keys) = self.keyring.new_dir(above, name.entry.bytes())?;
+        if !descriptor.fits() {
+            return Err(VolumeError::FormerKeys);
+        }
         let mode = self.masked(parent, new)?;
         let building = if self.tree.is_root() { mode } else { mode | OWNER_ALL };
         beneath::make_dir(parent, temp, Mode::from_raw_mode(building & !SPECIAL))?;

@@ -1,22 +1,24 @@
 //! One directory of the vault, held open, with the keys of its names.
 //!
 //! The descriptor is kept twice: in the file `.kmsfs.dir` and in an attribute of the directory.
-//! Whichever is valid and newer counts, and the other is repaired from it. A directory whose
-//! descriptor cannot be used still opens: what is in it is shown under foreign names, and can be
-//! removed, but nothing can be made in it.
+//! Of those that are valid, the newest that was made for this place counts, and the other is
+//! repaired from it. A directory whose descriptor cannot be used still opens: what is in it is shown
+//! under foreign names, and can be removed, but nothing can be made in it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Mode, XattrFlags, fgetxattr, fsetxattr, fstat};
+use rustix::fs::{Mode, OFlags, XattrFlags, fdatasync, fgetxattr, fsetxattr, fstat};
 use rustix::io::Errno;
 
-use super::beneath::{self, Name};
+use super::beneath::{self, BackingName, Name};
+use super::dir_rules::{Authority, DirAnchor, Expected, KeyRules, Misplaced};
 use super::error::{Result, VolumeError};
+use super::inode::Link;
 use super::keyring::Keyring;
 use super::own_file;
 use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, DirKeys, EnvelopeError, RECORD_LEN};
-use crate::id::KeyId;
+use crate::id::{DirId, KeyId};
 
 /// The attribute by which a directory gives its children their ACL.
 const DEFAULT_ACL: &str = "system.posix_acl_default";
@@ -24,13 +26,34 @@ const WHAT: &str = "directory descriptor";
 /// The file in every directory that holds its descriptor.
 pub(super) const FILE: Name<'static> = Name::literal(DIR_FILE);
 
+/// The bytes of a descriptor.
+pub(super) type DescriptorBytes = [u8; RECORD_LEN];
+
 /// An open directory of the vault.
 #[derive(Debug)]
 pub(super) struct Dir {
     ino: u64,
     fd: OwnedFd,
     names: Names,
+    expected: Expected,
+    link: Option<Link>,
     rules: Mutex<Option<CreateRules>>,
+}
+
+/// Both copies of a descriptor, as they were found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copies {
+    file: Option<DescriptorBytes>,
+    attribute: Option<DescriptorBytes>,
+}
+
+/// What opening a directory takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opener<'a> {
+    pub(super) keyring: &'a Keyring,
+    pub(super) anchor: &'a DirAnchor,
+    /// Nothing is repaired.
+    pub(super) read_only: bool,
 }
 
 /// What a directory decides about the files made in it.
@@ -45,18 +68,45 @@ pub(super) struct CreateRules {
 #[derive(Debug)]
 enum Names {
     Readable { descriptor: Box<DirDescriptor>, keys: Box<DirKeys> },
-    KeyUnusable(KeyId),
+    KeyUnusable(KeyId, DirId),
+    Misplaced(Misplaced),
     Broken,
 }
 
 impl Dir {
     /// Takes over the open directory `fd`, shown as inode `ino`, and opens its descriptor.
     ///
+    /// *Locks*: the copies are read while nobody renames the directory, so that they fit what is
+    /// expected of them.
+    ///
     /// # Errors
     /// Only those of the keystore that are not about this one key; a bad descriptor is no error.
-    pub(super) fn open(ino: u64, fd: OwnedFd, keyring: &Keyring) -> Result<Self> {
-        let names = open_names(&fd, keyring)?;
-        Ok(Self { ino, fd, names, rules: Mutex::new(None) })
+    pub(super) fn open(
+        ino: u64,
+        fd: OwnedFd,
+        copies: Copies,
+        expected: Expected,
+        opener: Opener<'_>,
+    ) -> Result<Self> {
+        let names = open_names(&fd, copies, &expected, opener)?;
+        match &names {
+            Names::Misplaced(why) => log::error!("the directory with inode {ino}: {why}"),
+            Names::Broken => {
+                log::error!("the directory with inode {ino} has no usable descriptor");
+            }
+            Names::Readable { .. } | Names::KeyUnusable(..) => {}
+        }
+        Ok(Self { ino, fd, names, expected, link: None, rules: Mutex::new(None) })
+    }
+
+    /// The same, found by way of `link`.
+    pub(super) fn found_by(self, link: Link) -> Self {
+        Self { link: Some(link), ..self }
+    }
+
+    /// True if it was verified as the entry `name` of the directory `parent`.
+    pub(super) fn was_found_at(&self, parent: u64, name: &BackingName) -> bool {
+        self.link.as_ref().is_some_and(|link| link.parent == parent && link.name == *name)
     }
 
     /// The inode number.
@@ -67,25 +117,64 @@ impl Dir {
     /// The keys of the names in it.
     ///
     /// # Errors
-    /// `KeyUnusable`, or `Tampered` if neither copy of the descriptor is good.
+    /// `KeyUnusable`; `Misplaced` if it is not in its place; `Tampered` if neither copy of the
+    /// descriptor is good.
     pub(super) fn keys(&self) -> Result<&DirKeys> {
-        match &self.names {
-            Names::Readable { keys, .. } => Ok(keys),
-            Names::KeyUnusable(key) => Err(VolumeError::KeyUnusable(*key)),
-            Names::Broken => Err(VolumeError::Tampered(WHAT)),
-        }
+        self.readable().map(|(_, keys)| keys)
     }
 
-    /// What the directory says of itself.
+    /// What the directory says of itself, as it counts in its place.
     ///
     /// # Errors
     /// As [`Self::keys`].
     pub(super) fn descriptor(&self) -> Result<&DirDescriptor> {
+        self.readable().map(|(descriptor, _)| descriptor)
+    }
+
+    fn readable(&self) -> Result<(&DirDescriptor, &DirKeys)> {
         match &self.names {
-            Names::Readable { descriptor, .. } => Ok(descriptor),
-            Names::KeyUnusable(key) => Err(VolumeError::KeyUnusable(*key)),
+            Names::Readable { descriptor, keys } => Ok((descriptor, keys)),
+            Names::KeyUnusable(key, _) => Err(VolumeError::KeyUnusable(*key)),
+            Names::Misplaced(why) => Err(VolumeError::Misplaced(*why)),
             Names::Broken => Err(VolumeError::Tampered(WHAT)),
         }
+    }
+
+    /// Why it is not in its place, if it is not.
+    pub(super) fn misplaced(&self) -> Option<Misplaced> {
+        match self.names {
+            Names::Misplaced(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// What was expected of it where it was found.
+    pub(super) fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
+    /// What it says of the directories in it.
+    pub(super) fn authority(&self) -> Authority {
+        match &self.names {
+            Names::Readable { descriptor, .. } => {
+                Authority::Verified(descriptor.dir, KeyRules::of(descriptor))
+            }
+            Names::KeyUnusable(_, claimed) => Authority::Locked(*claimed),
+            Names::Misplaced(_) | Names::Broken => Authority::None,
+        }
+    }
+
+    /// Reads the descriptor again: it is the same directory, but what it says may have changed
+    /// since it was opened.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub(super) fn read_again(&self) -> Result<DirDescriptor> {
+        let (old, keys) = self.readable()?;
+        let copies = Copies::read(&self.fd);
+        let authentic = copies.all().filter_map(|bytes| DirDescriptor::verify(&bytes, keys).ok());
+        let newest = authentic.max_by_key(|copy| copy.sequence);
+        newest.filter(|copy| copy.sequence >= old.sequence).ok_or(VolumeError::Tampered(WHAT))
     }
 
     /// What it decides about the files made in it.
@@ -119,13 +208,25 @@ impl AsFd for Dir {
     }
 }
 
-/// Writes both copies of a new directory's descriptor.
+impl Copies {
+    /// Reads both copies of the descriptor of the open directory `dir`.
+    pub(super) fn read(dir: impl AsFd) -> Self {
+        let dir = dir.as_fd();
+        Self { file: read_file(dir), attribute: read_attribute(dir) }
+    }
+
+    fn all(&self) -> impl Iterator<Item = DescriptorBytes> {
+        [self.file, self.attribute].into_iter().flatten()
+    }
+}
+
+/// Writes both copies of a directory's descriptor.
 ///
 /// The attribute is left out where the backing filesystem has none.
 ///
 /// # Errors
 /// Those of the backing filesystem.
-pub(super) fn write_descriptor(dir: impl AsFd, bytes: &[u8; RECORD_LEN]) -> Result<()> {
+pub(super) fn write_descriptor(dir: impl AsFd, bytes: &DescriptorBytes) -> Result<()> {
     let dir = dir.as_fd();
     write_attribute(dir, bytes)?;
     write_file(dir, bytes)
@@ -140,7 +241,8 @@ pub(super) fn write_first_descriptor(dir: impl AsFd, bytes: &[u8; RECORD_LEN]) -
     let dir = dir.as_fd();
     let file = beneath::create_file(dir, FILE, Mode::RUSR | Mode::WUSR)?;
     own_file::write_all(file.as_fd(), bytes)?;
-    write_attribute(dir, bytes)
+    write_attribute(dir, bytes)?;
+    Ok(())
 }
 
 /// Writes the descriptor file again from the attribute, after a removal that took the file away
@@ -149,18 +251,35 @@ pub(super) fn write_first_descriptor(dir: impl AsFd, bytes: &[u8; RECORD_LEN]) -
 /// # Errors
 /// Those of the backing filesystem.
 pub(super) fn restore_descriptor(dir: &OwnedFd) -> Result<()> {
-    let bytes = read_attribute(dir).ok_or(VolumeError::Lost(WHAT))?;
+    let bytes = read_attribute(dir.as_fd()).ok_or(VolumeError::Lost(WHAT))?;
     write_file(dir, &bytes)
 }
 
-fn write_attribute(dir: BorrowedFd<'_>, bytes: &[u8; RECORD_LEN]) -> Result<()> {
+/// Writes the copy in the attribute; false where the backing filesystem has no room for one.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(super) fn write_attribute(dir: BorrowedFd<'_>, bytes: &DescriptorBytes) -> Result<bool> {
     match fsetxattr(dir, DIR_XATTR, bytes, XattrFlags::empty()) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSPC) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSPC) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-fn write_file(dir: impl AsFd, bytes: &[u8; RECORD_LEN]) -> Result<()> {
+/// Makes the copy in the file durable.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(super) fn sync_file(dir: BorrowedFd<'_>) -> Result<()> {
+    Ok(fdatasync(beneath::open_file(dir, FILE, OFlags::RDONLY)?)?)
+}
+
+/// Writes the copy in the file.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(super) fn write_file(dir: impl AsFd, bytes: &DescriptorBytes) -> Result<()> {
     let dir = dir.as_fd();
     match own_file::to_write(dir, FILE)? {
         Some(file) => Ok(own_file::write_all(file.as_fd(), bytes)?),
@@ -168,31 +287,48 @@ fn write_file(dir: impl AsFd, bytes: &[u8; RECORD_LEN]) -> Result<()> {
     }
 }
 
-fn open_names(fd: &OwnedFd, keyring: &Keyring) -> Result<Names> {
-    let (file, attribute) = (read_file(fd), read_attribute(fd));
-    let mut copies: Vec<_> = [file, attribute].into_iter().flatten().collect();
-    copies.sort_by_key(|bytes| {
-        std::cmp::Reverse(DirDescriptor::parse(bytes).map_or(0, |d| d.sequence))
-    });
-    for bytes in &copies {
-        match open_copy(bytes, keyring) {
-            Ok((descriptor, keys)) => {
-                repair(fd, bytes, (file, attribute));
-                return Ok(Names::Readable { descriptor: descriptor.into(), keys: keys.into() });
+fn open_names(
+    fd: &OwnedFd,
+    copies: Copies,
+    expected: &Expected,
+    opener: Opener<'_>,
+) -> Result<Names> {
+    let claims = |bytes: DescriptorBytes| DirDescriptor::parse(&bytes).ok().map(|c| (bytes, c));
+    let mut found: Vec<_> = copies.all().filter_map(claims).collect();
+    // After a crash in a rename the file may be ahead of the directory's name: what was made for
+    // this place comes first, and then what is newer.
+    found.sort_by_key(|(_, claims)| std::cmp::Reverse((expected.suits(claims), claims.sequence)));
+    for (bytes, claims) in &found {
+        match open_copy(bytes, claims, opener.keyring) {
+            Ok((stored, keys)) => {
+                let descriptor = match expected.admit(&stored, opener.anchor) {
+                    Ok(descriptor) => descriptor.into(),
+                    Err(why) => return Ok(Names::Misplaced(why)),
+                };
+                if !stored.inherited {
+                    opener.anchor.raise(stored.dir, stored.policy_sequence);
+                }
+                if !opener.read_only {
+                    repair(fd, bytes, copies);
+                }
+                return Ok(Names::Readable { descriptor, keys: keys.into() });
             }
             Err(VolumeError::KeyUnusable(key) | VolumeError::WrappedElsewhere(key)) => {
-                return Ok(Names::KeyUnusable(key));
+                return Ok(Names::KeyUnusable(key, claims.dir));
             }
             Err(VolumeError::Tampered(_) | VolumeError::Newer(_)) => {}
             Err(error) => return Err(error),
         }
     }
-    log::error!("a directory has no usable descriptor; run kmsfs fsck");
     Ok(Names::Broken)
 }
 
-fn open_copy(bytes: &[u8; RECORD_LEN], keyring: &Keyring) -> Result<(DirDescriptor, DirKeys)> {
-    let keys = keyring.open_dir(&DirDescriptor::parse(bytes)?)?;
+fn open_copy(
+    bytes: &DescriptorBytes,
+    claims: &DirDescriptor,
+    keyring: &Keyring,
+) -> Result<(DirDescriptor, DirKeys)> {
+    let keys = keyring.open_dir(claims)?;
     let descriptor = DirDescriptor::verify(bytes, &keys).map_err(|error| match error {
         EnvelopeError::Crypto(error) => VolumeError::from(error),
         _ => VolumeError::Tampered(WHAT),
@@ -201,24 +337,22 @@ fn open_copy(bytes: &[u8; RECORD_LEN], keyring: &Keyring) -> Result<(DirDescript
 }
 
 /// Brings the copy that is missing, damaged or older in line with `good`, if the vault lets us.
-fn repair(
-    fd: &OwnedFd,
-    good: &[u8; RECORD_LEN],
-    (file, attribute): (Option<[u8; RECORD_LEN]>, Option<[u8; RECORD_LEN]>),
-) {
-    if file.as_ref() != Some(good) && write_file(fd, good).is_ok() {
+fn repair(fd: &OwnedFd, good: &DescriptorBytes, copies: Copies) {
+    if copies.file.as_ref() != Some(good) && write_file(fd, good).is_ok() {
         log::warn!("repaired the descriptor file of a directory from its attribute");
     }
-    if attribute.as_ref() != Some(good) && write_attribute(fd.as_fd(), good).is_ok() {
+    if copies.attribute.as_ref() != Some(good)
+        && write_attribute(fd.as_fd(), good).is_ok_and(|written| written)
+    {
         log::info!("wrote the descriptor attribute of a directory again");
     }
 }
 
-fn read_file(dir: &OwnedFd) -> Option<[u8; RECORD_LEN]> {
+fn read_file(dir: BorrowedFd<'_>) -> Option<DescriptorBytes> {
     own_file::read(dir, FILE, (RECORD_LEN, WHAT)).ok().flatten()?.try_into().ok()
 }
 
-fn read_attribute(dir: &OwnedFd) -> Option<[u8; RECORD_LEN]> {
+fn read_attribute(dir: BorrowedFd<'_>) -> Option<DescriptorBytes> {
     let mut bytes = [0; RECORD_LEN];
     (fgetxattr(dir, DIR_XATTR, &mut bytes) == Ok(RECORD_LEN)).then_some(bytes)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use super::dir_rules::Misplaced;
 use crate::crypto::CryptoError;
 use crate::envelope::EnvelopeError;
 use crate::id::KeyId;
@@ -22,6 +23,10 @@ pub enum VolumeError {
     Io(Errno),
     /// Bytes that must be authentic are not: changed, moved, cut or zeroed by someone.
     Tampered(&'static str),
+    /// An authentic directory that does not belong where it is.
+    Misplaced(Misplaced),
+    /// Another directory of the vault has the same id; with its backing path.
+    Twin(PathBuf),
     /// A crash lost bytes that nobody had synced, or damage cannot be told from that.
     Lost(&'static str),
     /// The header names a KMS key that this directory does not accept (FORMAT section 10).
@@ -83,6 +88,10 @@ impl fmt::Display for VolumeError {
             Self::Io(errno) => write!(f, "{}", io::Error::from(*errno)),
             Self::Tampered(what) => {
                 write!(f, "{what} is not authentic: changed or cut from outside")
+            }
+            Self::Misplaced(why) => write!(f, "the directory is not in its place: {why}"),
+            Self::Twin(path) => {
+                write!(f, "it is a copy: {} in the vault has the same id", path.display())
             }
             Self::Lost(what) => write!(f, "{what} was lost in a crash"),
             Self::ForeignKey { found } => {

@@ -145,6 +145,15 @@ impl InodeTable {
         self.shard(ino).get(&ino).map_or_else(Vec::new, |node| node.links.iter().cloned().collect())
     }
 
+    /// Drops all links of a known inode but this one: a directory has no other.
+    pub(super) fn only_link(&self, ino: u64, link: &Link) {
+        if let Some(node) = self.shard(ino).get_mut(&ino)
+            && node.links.iter().any(|other| other != link)
+        {
+            node.links = Links::One(link.clone());
+        }
+    }
+
     /// Drops a link that turned out to lead elsewhere.
     pub(super) fn drop_link(&self, ino: u64, parent: u64, name: &BackingName) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {

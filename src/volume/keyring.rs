@@ -11,7 +11,9 @@ use super::error::{Result, VolumeError};
 use super::key_service::{KeyHealth, KeyService};
 use crate::crypto::random;
 use crate::crypto::secret::Secret;
-use crate::envelope::{DirDescriptor, DirKeys, Recipient, VolumeDescriptor, VolumeKeys};
+use crate::envelope::{
+    DirDescriptor, DirKeys, DirPlace, Places, Recipient, VolumeDescriptor, VolumeKeys,
+};
 use crate::id::{DirId, FileId, KeyId, MaterialId, VolumeId};
 use crate::keystore::EncryptionContext;
 
@@ -100,17 +102,26 @@ impl Keyring {
         self.service.current_material(key)
     }
 
-    /// A descriptor and keys for a new directory inside `above`.
-    pub(super) fn new_dir(&self, above: &DirDescriptor) -> Result<(DirDescriptor, DirKeys)> {
-        let mut made = self.dir_under(above.policy)?;
+    /// A descriptor and keys for a new directory inside `above`, which gets the backing name
+    /// `entry`.
+    pub(super) fn new_dir(
+        &self,
+        above: &DirDescriptor,
+        entry: &[u8],
+    ) -> Result<(DirDescriptor, DirKeys)> {
+        let mut made = self.dir_under(above.policy, DirPlace::below(above.dir, entry))?;
         made.0.inherited = true;
         made.0.cross = above.cross;
         made.0.previous.clone_from(&above.previous);
         Ok(made)
     }
 
-    /// A descriptor and keys for a directory with a policy of its own.
-    pub(super) fn dir_under(&self, policy: KeyId) -> Result<(DirDescriptor, DirKeys)> {
+    /// A descriptor and keys for the root of a new volume.
+    pub(super) fn new_root(&self, policy: KeyId) -> Result<(DirDescriptor, DirKeys)> {
+        self.dir_under(policy, DirPlace::root(self.volume))
+    }
+
+    fn dir_under(&self, policy: KeyId, place: DirPlace) -> Result<(DirDescriptor, DirKeys)> {
         let dir = DirId::from_bytes(random::id16()?);
         let (key, recipient) = self.generate(policy, Purpose::Directory(dir))?;
         let descriptor = DirDescriptor {
@@ -121,6 +132,8 @@ impl Keyring {
             cross: crate::envelope::CrossMode::default(),
             previous: Vec::new(),
             recipient,
+            places: Some(Places::at(place)),
+            policy_sequence: 0,
         };
         Ok((descriptor, DirKeys::new(dir, &key)))
     }

@@ -10,6 +10,7 @@ use super::attr::{Attr, FileKind, Timestamp};
 use super::beneath::{self, BackingName};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::inode::Link;
 use super::links;
 use super::names::EntryName;
 use super::times;
@@ -59,6 +60,9 @@ impl Volume {
         };
         self.tree.same_device(&stat)?;
         let ino = self.tree.inodes.shown(stat.st_ino);
+        if FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory) {
+            self.enter_dir(ino, dir, entry);
+        }
         self.tree.inodes.enter(ino, dir.ino(), entry);
         drop(held);
         let attr = self.shown_attr(ino, &stat);
@@ -66,6 +70,16 @@ impl Volume {
             self.forget(ino, 1);
         }
         attr.map(Some)
+    }
+
+    /// A directory has one name. One that is found under another than before was moved outside of
+    /// the volume: what was verified of it counts no more. Locks: the directory's, for reading.
+    fn enter_dir(&self, ino: u64, parent: &Dir, entry: &BackingName) {
+        if self.tree.dirs.find(ino).is_some_and(|dir| !dir.was_found_at(parent.ino(), entry)) {
+            self.tree.dirs.remove(ino);
+        }
+        let link = Link { parent: parent.ino(), name: entry.clone() };
+        self.tree.inodes.only_link(ino, &link);
     }
 
     /// What the user sees of a backing inode. Locks: none may be held.

@@ -5,6 +5,7 @@
 //! session that holds the vault. Background threads sync what stays dirty, seal what is closed, and
 //! watch the keystore (`upkeep`, `revoke`).
 
+mod adopt;
 mod answers;
 pub mod attr;
 pub mod backing;
@@ -14,9 +15,11 @@ mod clock;
 pub mod content;
 mod create;
 mod cross;
+mod descent;
 mod dir;
 mod dir_cache;
 mod dir_locks;
+mod dir_rules;
 mod embedded;
 mod error;
 mod exposure;
@@ -28,6 +31,7 @@ mod key_service;
 mod keyring;
 mod links;
 mod lookup;
+mod moves;
 mod names;
 mod open;
 mod open_file;
@@ -56,8 +60,10 @@ mod xattr;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use adopt::Adoption;
 pub use check::{CheckReport, Problem, Repair};
 pub use create::NewNode;
+pub use dir_rules::Misplaced;
 pub use embedded::LocalKeys;
 pub use error::{Result, VolumeError};
 pub use exposure::{Exposure, exposure};

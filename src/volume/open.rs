@@ -331,10 +331,16 @@ impl Volume {
     /// The KMS keys that `ino` may be under: those of all directories that it is in (R9).
     pub(super) fn file_policy(&self, ino: u64) -> Result<FilePolicy> {
         let mut policy: Option<FilePolicy> = None;
+        let mut misplaced = None;
         for parent in self.tree.inodes.parents(ino) {
-            let found = match self.dir(parent) {
-                Ok(dir) => policy_of(&dir)?,
+            let found = match self.dir(parent).and_then(|dir| policy_of(&dir)) {
+                Ok(found) => found,
                 Err(VolumeError::Stale) => continue,
+                // A name there takes nothing from the names that it has elsewhere.
+                Err(VolumeError::Misplaced(why)) => {
+                    misplaced = Some(why);
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             match &mut policy {
@@ -342,10 +348,11 @@ impl Volume {
                 None => policy = Some(found),
             }
         }
-        match policy {
-            Some(policy) => Ok(policy),
+        match (policy, misplaced) {
+            (Some(policy), _) => Ok(policy),
+            (None, Some(why)) => Err(VolumeError::Misplaced(why)),
             // Its directories are gone, and it is open through a descriptor only.
-            None => policy_of(&*self.dir(ROOT)?),
+            (None, None) => policy_of(&*self.dir(ROOT)?),
         }
     }
 

@@ -14,7 +14,8 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::Volume;
 use super::beneath::{self, BackingName};
-use super::dir::Dir;
+use super::dir::{Copies, Dir, Opener};
+use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
 use super::inode::{Link, ROOT, Whereabouts};
@@ -114,41 +115,76 @@ impl Volume {
     /// Opens a directory whose parent is open, or soon will be again.
     fn open_dir(&self, ino: u64) -> Result<Arc<Dir>> {
         let begun = self.tree.dirs.era();
-        let fd = if ino == ROOT {
-            beneath::reopen_dir(self.tree.root())?
-        } else {
-            self.open_known_dir(ino)?
-        };
-        let dir = Dir::open(ino, fd, &self.keyring)?;
-        Ok(self.tree.dirs.add(Arc::new(dir), begun))
+        let dir = if ino == ROOT { self.open_root()? } else { self.open_known_dir(ino)? };
+        if dir.misplaced().is_none() {
+            return Ok(self.tree.dirs.add(Arc::new(dir), begun));
+        }
+        // What is below it was verified while the directories above were in their places.
+        self.tree.dirs.clear();
+        Ok(self.tree.dirs.add(Arc::new(dir), self.tree.dirs.era()))
     }
 
-    fn open_known_dir(&self, ino: u64) -> Result<OwnedFd> {
+    fn open_root(&self) -> Result<Dir> {
+        let fd = beneath::reopen_dir(self.tree.root())?;
+        let copies = Copies::read(&fd);
+        Dir::open(ROOT, fd, copies, Expected::root(self.id()), self.opener())
+    }
+
+    fn open_known_dir(&self, ino: u64) -> Result<Dir> {
         for _ in 0..ATTEMPTS {
-            let whereabouts = self.tree.inodes.whereabouts(ino).ok_or(VolumeError::Stale)?;
-            let place = match whereabouts {
-                Whereabouts::Pinned(fd) => Place { at: At::Pinned(fd), _held: None },
+            let dir = match self.tree.inodes.whereabouts(ino).ok_or(VolumeError::Stale)? {
+                Whereabouts::Pinned(fd) => {
+                    let held = Handle::of(fcntl_dupfd_cloexec(fd, 0)?)?;
+                    let fd = self.as_owner(ino, &held, Handle::open_dir)?;
+                    let copies = Copies::read(&fd);
+                    Some(Dir::open(ino, fd, copies, Expected::Removed, self.opener())?)
+                }
                 Whereabouts::Entry(link) => {
                     let parent = match self.tree.dirs.find(link.parent) {
                         Some(parent) => parent,
                         None => self.open_dir(link.parent)?,
                     };
-                    let held = self.tree.locks.reading(link.parent);
-                    if !self.tree.inodes.has_link(ino, &link) {
-                        continue;
-                    }
-                    Place { at: At::Entry(parent, link.name), _held: Some(held) }
+                    self.open_entry(ino, &parent, link)?
                 }
             };
-            let held = place.hold()?;
-            drop(place);
-            match self.tree.same_inode(held.found(), ino) {
-                Ok(()) => return Ok(self.as_owner(ino, &held, Handle::open_dir)?),
-                Err(VolumeError::Stale) => {}
-                Err(error) => return Err(error),
+            if let Some(dir) = dir {
+                return Ok(dir);
             }
         }
         Err(VolumeError::Stale)
+    }
+
+    /// `None` if the link does not lead to `ino`, or no more. Locks: that of the parent, for moments.
+    fn open_entry(&self, ino: u64, parent: &Arc<Dir>, link: Link) -> Result<Option<Dir>> {
+        let still = self.tree.locks.reading(link.parent);
+        if !self.tree.inodes.has_link(ino, &link) {
+            return Ok(None);
+        }
+        let held = beneath::hold(parent, &link.name)?;
+        drop(still);
+        match self.tree.same_inode(held.found(), ino) {
+            Ok(()) => {}
+            Err(VolumeError::Stale) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let fd = self.as_owner(ino, &held, Handle::open_dir)?;
+        // What it says of its place is read while nobody can rename it.
+        let still = self.tree.locks.reading(link.parent);
+        if !self.tree.inodes.has_link(ino, &link) {
+            return Ok(None);
+        }
+        let copies = Copies::read(&fd);
+        drop(still);
+        let expected = parent.authority().expects(link.name.bytes());
+        let dir = Dir::open(ino, fd, copies, expected, self.opener())?;
+        self.settle_places(&dir, parent, &link.name);
+        Ok(Some(dir.found_by(link)))
+    }
+
+    /// What opening a directory takes.
+    pub(super) fn opener(&self) -> Opener<'_> {
+        let read_only = self.tree.options.read_only;
+        Opener { keyring: &self.keyring, anchor: &self.tree.anchor, read_only }
     }
 
     /// The directory of a link; a link whose directory is no longer known is dropped.

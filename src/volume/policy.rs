@@ -1,23 +1,20 @@
 //! The key policies of directories: which key their new files get, and which they still accept.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::PoisonError;
-
-use rustix::fs::fstat;
-use rustix::io::fcntl_dupfd_cloexec;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::Volume;
+use super::descent::Descent;
 use super::dir::{Dir, write_descriptor};
+use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::keyring::Purpose;
-use super::walk::{Role, Visit, Walk};
-use crate::envelope::{CrossMode, DirDescriptor};
+use super::walk::{Role, Visit};
+use crate::envelope::{CrossMode, DirDescriptor, Places};
 use crate::id::KeyId;
-
-/// Keys that a directory accepts beside its own.
-const MAX_PREVIOUS: usize = 3;
 
 impl Volume {
     /// What the directory `ino` says of keys.
@@ -40,10 +37,9 @@ impl Volume {
         self.tree.writable()?;
         let top = self.dir(ino)?;
         let dirs = self.inheriting(&top)?;
-        for (ino, fd) in &dirs {
-            let first = *ino == top.ino();
-            let dir = Dir::open(*ino, fcntl_dupfd_cloexec(fd, 0)?, &self.keyring)?;
-            self.change_descriptor(&dir, |old| {
+        for dir in &dirs {
+            let first = dir.ino() == top.ino();
+            self.change_descriptor(dir, |old| {
                 let mut new = self.under(old, key)?;
                 new.inherited = !first;
                 new.cross = cross.unwrap_or(old.cross);
@@ -52,27 +48,26 @@ impl Volume {
         }
         self.refresh_policies();
         self.flush(std::time::Duration::ZERO)?;
+        self.save_policies();
         Ok(dirs.len() as u64)
     }
 
     /// The directory, and all below that take their policy from it.
-    fn inheriting(&self, top: &Dir) -> Result<Vec<(u64, OwnedFd)>> {
+    fn inheriting(&self, top: &Arc<Dir>) -> Result<Vec<Arc<Dir>>> {
         let mut paths = HashSet::new();
         let mut found = Vec::new();
         let mut names = Names::default();
-        let mut walk = Walk::new(&fcntl_dupfd_cloexec(top.as_fd(), 0)?)?;
-        while let Some(visit) = walk.step()? {
+        let mut descent = Descent::below(self, Arc::clone(top))?;
+        while let Some((visit, dir)) = descent.step()? {
             let first = visit.path == PathBuf::new();
             if !first && !visit.path.parent().is_some_and(|above| paths.contains(above)) {
                 continue;
             }
-            let ino = self.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
-            let dir = Dir::open(ino, fcntl_dupfd_cloexec(&visit.fd, 0)?, &self.keyring)?;
             if !first && !dir.descriptor()?.inherited {
                 continue;
             }
             names.count(&visit)?;
-            found.push((ino, fcntl_dupfd_cloexec(&visit.fd, 0)?));
+            found.push(dir);
             paths.insert(visit.path);
         }
         if names.are_elsewhere() { Err(VolumeError::LinkedElsewhere) } else { Ok(found) }
@@ -81,6 +76,7 @@ impl Volume {
     /// Lets a file that keeps its key into a directory of another one (`CrossMode::Keep`).
     pub(super) fn accept_key(&self, dir: &Dir, key: KeyId) -> Result<()> {
         let changed = self.change_descriptor(dir, |now| {
+            self.tree.kept.fetch_add(1, Ordering::AcqRel);
             if now.accepts(key) {
                 return Ok(None);
             }
@@ -105,6 +101,13 @@ impl Volume {
         Ok(new)
     }
 
+    /// Remembers, outside of the vault, what has changed of policies since the last time. *Crash
+    /// order*: the descriptors are there before; what is not remembered yet is so when the
+    /// directory is opened again.
+    pub(super) fn save_policies(&self) {
+        let Some(_policies) = self.tree.anchor.take_unsaved() else { return };
+    }
+
     /// Writes a directory's descriptor again, if `change` makes another of the one that is there;
     /// for the user the directory has not changed. Returns false if nothing had to be written.
     ///
@@ -118,22 +121,36 @@ impl Volume {
         dir: &Dir,
         change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
     ) -> Result<bool> {
-        let _one = self.tree.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Dir::open(dir.ino(), fcntl_dupfd_cloexec(dir.as_fd(), 0)?, &self.keyring)?;
-        let old = now.descriptor()?;
-        let Some(mut new) = change(old)?.filter(|new| new != old) else { return Ok(false) };
-        if new.previous.len() > MAX_PREVIOUS {
+        let _one = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        let stored = dir.read_again()?;
+        self.keyring.check(stored.recipient.key)?;
+        // Where it was found in its place; by now it may be on its way to another.
+        let now = dir.expected().admit(&stored, &self.tree.anchor);
+        let now = now.unwrap_or_else(|_| stored.clone());
+        let Some(mut new) = change(&now)?.filter(|new| *new != stored) else { return Ok(false) };
+        let says = |of: &DirDescriptor| (of.policy, of.inherited, of.cross, of.previous.clone());
+        if says(&new) != says(&stored) {
+            new.policy_sequence = stored.policy_sequence.max(self.tree.anchor.newest(new.dir)) + 1;
+        }
+        if let (None, Expected::At(place, _)) = (new.places, dir.expected()) {
+            new.places = Some(Places::at(*place));
+        }
+        if !new.fits() {
             return Err(VolumeError::FormerKeys);
         }
-        new.sequence += 1;
-        let bytes = new.encode(now.keys()?);
+        new.sequence = stored.sequence + 1;
+        let bytes = new.encode(dir.keys()?);
         let mut outcome = Ok(());
         self.times.keep(dir.as_fd(), dir.ino(), || {
             outcome = write_descriptor(dir.as_fd(), &bytes);
             Ok(())
         })?;
         self.tree.dirs.remove(dir.ino());
-        outcome.map(|()| true)
+        outcome?;
+        if !new.inherited {
+            self.tree.anchor.raise(new.dir, new.policy_sequence);
+        }
+        Ok(true)
     }
 }
 

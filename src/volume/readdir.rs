@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use super::Volume;
 use super::attr::{Attr, FileKind};
 use super::beneath::{self, BackingName, Name};
-use super::dir::{self, Dir};
+use super::dir::{self, Copies, Dir};
+use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::inode::ROOT;
 use super::names;
@@ -136,13 +137,15 @@ impl Volume {
 
     /// The directory of a stream, which may have been removed since it was opened.
     fn stream_dir(&self, stream: &DirStream) -> Result<Arc<Dir>> {
-        if let Some(dir) = self.tree.dirs.find(stream.ino) {
-            return Ok(dir);
+        match self.dir(stream.ino) {
+            Err(VolumeError::Stale) => {
+                let fd = rustix::io::fcntl_dupfd_cloexec(&stream.fd, 0)?;
+                let copies = Copies::read(&fd);
+                let removed = Dir::open(stream.ino, fd, copies, Expected::Nothing, self.opener())?;
+                Ok(Arc::new(removed))
+            }
+            known => known,
         }
-        let begun = self.tree.dirs.era();
-        let fd = rustix::io::fcntl_dupfd_cloexec(&stream.fd, 0)?;
-        let dir = Dir::open(stream.ino, fd, &self.keyring)?;
-        Ok(self.tree.dirs.add(Arc::new(dir), begun))
     }
 
     fn show(&self, dir: &Arc<Dir>, raw: &RawEntry, detail: Detail) -> Option<DirEntry> {

@@ -99,7 +99,8 @@ fn count<'a>(
     }
 }
 
-fn dir_copies(fd: &std::os::fd::OwnedFd) -> Vec<DirDescriptor> {
+/// The copies of a directory's descriptor that can be read, as claims.
+pub(super) fn dir_copies(fd: &std::os::fd::OwnedFd) -> Vec<DirDescriptor> {
     let mut attribute = [0; RECORD_LEN];
     let attribute = rustix::fs::fgetxattr(fd, DIR_XATTR, &mut attribute)
         .is_ok_and(|length| length == RECORD_LEN)

@@ -11,6 +11,7 @@ use super::beneath;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
+use super::moves::Moves;
 use super::names::EntryName;
 use super::remove::Pinned;
 use super::tree::Caller;
@@ -55,9 +56,14 @@ impl Volume {
             if how.exchange { self.cross_over(&target, &source, caller)? } else { Crossing::NONE };
         let mut dirs = vec![from.0, to.0];
         loop {
+            let mut moves = self.moving_dirs(&source, &target, how)?;
             let _changing = self.tree.locks.changing(&dirs);
             let moved = source.hold()?.ok_or(VolumeError::NotFound)?;
             let victim = target.hold()?;
+            let other = victim.as_ref().filter(|_| how.exchange);
+            if !self.are_prepared(moves.as_ref(), [Some(&moved), other]) {
+                continue;
+            }
             // What was prepared for its new directory is what moves.
             there.is_of(self.number(&moved))?;
             if let (true, Some(victim)) = (how.exchange, &victim) {
@@ -71,7 +77,8 @@ impl Volume {
                     continue;
                 }
             }
-            self.rename_locked(&source, &target, (&moved, victim.as_ref()), how)?;
+            let moves = moves.as_mut();
+            self.rename_locked(&source, &target, (&moved, victim.as_ref()), how, moves)?;
             break;
         }
         // The locks are free again: opening a file takes them.
@@ -91,13 +98,14 @@ impl Volume {
         target: &End,
         (moved, victim): (&Handle, Option<&Handle>),
         how: RenameHow,
+        moves: Option<&mut Moves<'_>>,
     ) -> Result<()> {
         match victim {
             Some(_) if how.no_replace => return Err(Errno::EXIST.into()),
             // Two names of one file: POSIX says to do nothing.
             Some(victim) if is_same(victim, moved) => return Ok(()),
             Some(victim) if how.exchange => {
-                source.rename_to(target, RenameFlags::EXCHANGE)?;
+                self.rename_entry(source, target, RenameFlags::EXCHANGE, moves)?;
                 self.note_move(source, target, moved);
                 self.note_move(target, source, victim);
                 return Ok(());
@@ -109,7 +117,7 @@ impl Volume {
             Some(victim) if is_dir(victim) && is_dir(moved) => Some(self.empty_dir(victim)?),
             _ => None,
         };
-        let done = self.replace(source, target, (moved, victim), how);
+        let done = self.replace(source, target, (moved, victim), how, moves);
         match (&done, victim, &emptied) {
             (Err(_), _, Some(emptied)) => self.refill(emptied),
             (Ok(()), Some(victim), Some(_)) => self.removed_dir(self.number(victim)),
@@ -124,6 +132,7 @@ impl Volume {
         target: &End,
         (moved, victim): (&Handle, Option<&Handle>),
         how: RenameHow,
+        moves: Option<&mut Moves<'_>>,
     ) -> Result<()> {
         let long_link = victim.and_then(|victim| self.long_link_of(victim));
         let fresh_sidecar = self.prepare_sidecar(&target.dir, &target.name)?;
@@ -134,7 +143,7 @@ impl Volume {
         let mut flags = RenameFlags::empty();
         flags.set(RenameFlags::NOREPLACE, victim.is_none());
         flags.set(RenameFlags::WHITEOUT, how.whiteout);
-        if let Err(error) = source.rename_to(target, flags) {
+        if let Err(error) = self.rename_entry(source, target, flags, moves) {
             if let Some(victim) = victim {
                 self.undo_pin(self.number(victim), pinned);
             }
@@ -153,6 +162,37 @@ impl Volume {
             self.drop_sidecar(&source.dir, &source.name);
         }
         Ok(())
+    }
+
+    /// The rename itself, with what it takes before and after for directories.
+    fn rename_entry(
+        &self,
+        source: &End,
+        target: &End,
+        flags: RenameFlags,
+        moves: Option<&mut Moves<'_>>,
+    ) -> Result<()> {
+        let Some(moves) = moves else { return source.rename_to(target, flags) };
+        moves.announce(self)?;
+        let renamed = source.rename_to(target, flags);
+        match renamed {
+            Ok(()) => moves.conclude(self),
+            Err(_) => moves.withdraw(self),
+        }
+        renamed
+    }
+
+    /// Locks: takes the one of the descriptors if a directory moves.
+    fn moving_dirs(&self, source: &End, target: &End, how: RenameHow) -> Result<Option<Moves<'_>>> {
+        let there = (&source.dir, &source.name.entry, &target.dir, &target.name.entry);
+        let back = (&target.dir, &target.name.entry, &source.dir, &source.name.entry);
+        if how.exchange { self.moves(&[there, back]) } else { self.moves(&[there]) }
+    }
+
+    /// False if another directory came there since: what it takes to move it is looked up again.
+    fn are_prepared(&self, moves: Option<&Moves<'_>>, moved: [Option<&Handle>; 2]) -> bool {
+        let mut dirs = moved.into_iter().flatten().filter(|held| is_dir(held));
+        dirs.all(|dir| moves.is_some_and(|moves| moves.include(self.number(dir))))
     }
 
     /// Prepares what the move takes if the two directories have other keys.
@@ -175,7 +215,8 @@ impl Volume {
         let ino = self.number(moved);
         self.tree.inodes.add_link(ino, target.dir.ino(), &target.name.entry);
         self.tree.inodes.drop_link(ino, source.dir.ino(), &source.name.entry);
-        if self.tree.unsynced.has(source.dir.ino(), &source.name.entry) {
+        // The new name of a directory is of no use without the descriptor that is for it.
+        if is_dir(moved) || self.tree.unsynced.has(source.dir.ino(), &source.name.entry) {
             self.tree.unsynced.add(target.dir.ino(), &target.name.entry);
         }
     }

@@ -57,7 +57,8 @@ impl Volume {
         }
     }
 
-    fn invalidate(&self, inodes: impl IntoIterator<Item = u64>) {
+    /// Has the kernel drop what it keeps of some inodes. Locks: none may be held.
+    pub(super) fn invalidate(&self, inodes: impl IntoIterator<Item = u64>) {
         let Some(kernel) = self.kernel() else { return };
         for ino in inodes {
             kernel.invalidate_inode(ino);

@@ -10,12 +10,14 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{OFlags, fstat};
 use rustix::io::pread;
 use serde::Serialize;
 
 use super::Volume;
+use super::descent::Descent;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::key_service::KeyHealth;
@@ -69,6 +71,8 @@ struct Run<'a> {
     job: RewrapJob,
     report: RewrapReport,
     batch: Batch,
+    /// Files that had come into a directory under a key of their own when the last pass began.
+    kept: u64,
     progress: &'a mut dyn FnMut(&RewrapReport) -> ControlFlow<()>,
     changed: &'a mut dyn FnMut(&std::path::Path),
 }
@@ -92,7 +96,8 @@ impl Volume {
             self.must_be_usable(key)?;
         }
         let report = RewrapReport { total: self.count_files()?, ..Default::default() };
-        let mut run = Run { volume: self, job, report, batch: Vec::new(), progress, changed };
+        let mut run =
+            Run { volume: self, job, report, batch: Vec::new(), kept: 0, progress, changed };
         let finished = run.all();
         // Whatever happened, handles are given back and what was written is made durable.
         let settled = run.settle_batch();
@@ -132,6 +137,7 @@ impl Run<'_> {
             self.report.failed.clear();
             // What is open and empty must not come under a key that its directory leaves.
             self.volume.refresh_policies();
+            self.kept = self.volume.tree.kept.load(Ordering::Acquire);
             if self.pass()?.is_break() {
                 return Ok(());
             }
@@ -141,9 +147,10 @@ impl Run<'_> {
                 break;
             }
         }
-        if self.report.complete && self.moves_keys() {
+        if self.report.complete && (self.moves_keys() || self.is_for_all()) {
             self.directories(Mark::Finish)?;
         }
+        self.volume.save_policies();
         Ok(())
     }
 
@@ -151,13 +158,15 @@ impl Run<'_> {
         self.job.to.is_some() && self.job.to != self.job.from
     }
 
+    /// Every file is brought under the key of its directory.
+    fn is_for_all(&self) -> bool {
+        self.job.from.is_none() && self.job.to.is_none()
+    }
+
     fn pass(&mut self) -> Result<ControlFlow<()>> {
-        let mut walk = Walk::new(&self.volume.root)?;
+        let mut descent = Descent::new(self.volume)?;
         let mut root_key = None;
-        while let Some(visit) = walk.step()? {
-            let ino = self.volume.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
-            let fd = rustix::io::fcntl_dupfd_cloexec(&visit.fd, 0)?;
-            let dir = Dir::open(ino, fd, &self.volume.keyring)?;
+        while let Some((visit, dir)) = descent.step()? {
             match dir.descriptor() {
                 Ok(descriptor) => {
                     root_key.get_or_insert(descriptor.policy);
@@ -299,25 +308,26 @@ impl Run<'_> {
 
     /// Before files move, their directories accept both keys; when all have moved, only the new.
     fn directories(&mut self, mark: Mark) -> Result<()> {
-        let Some(to) = self.job.to else { return Ok(()) };
-        let mut walk = Walk::new(&self.volume.root)?;
-        while let Some(visit) = walk.step()? {
-            let ino = self.volume.tree.inodes.shown(fstat(&visit.fd)?.st_ino);
-            let fd = rustix::io::fcntl_dupfd_cloexec(&visit.fd, 0)?;
-            let dir = Dir::open(ino, fd, &self.volume.keyring)?;
+        let mut descent = Descent::new(self.volume)?;
+        while let Some((_, dir)) = descent.step()? {
             if dir.descriptor().is_err() {
                 continue;
             }
             self.volume.change_descriptor(&dir, |now| {
                 let mut changed = now.clone();
-                match mark {
-                    Mark::Accept if now.policy != to && self.applies(now.policy) => {
+                match (mark, self.job.to) {
+                    (Mark::Accept, Some(to)) if now.policy != to && self.applies(now.policy) => {
                         changed.policy = to;
                         changed.previous.retain(|key| *key != now.policy && *key != to);
                         changed.previous.insert(0, now.policy);
                     }
-                    Mark::Finish => changed.previous.retain(|key| !self.applies(*key)),
-                    Mark::Accept => {}
+                    // A file that came in since with its key would be left without it.
+                    (Mark::Finish, _)
+                        if self.volume.tree.kept.load(Ordering::Acquire) == self.kept =>
+                    {
+                        changed.previous.retain(|key| !self.applies(*key));
+                    }
+                    _ => {}
                 }
                 Ok(Some(changed))
             })?;

@@ -9,8 +9,11 @@ use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
 use super::content::{Access, Shared};
+use super::dir::{Copies, Opener};
+use super::dir_rules::{DirAnchor, Expected};
 use super::error::{Result, VolumeError};
 use super::gate::Gate;
+use super::inode::ROOT;
 use super::key_service::KeyService;
 use super::keyring::{Keyring, Purpose};
 use super::session::{self, Session};
@@ -64,7 +67,7 @@ impl Volume {
         let meta = session::open_meta(&root)?;
         let volume = VolumeId::from_bytes(random::id16()?);
         let keyring = Keyring::new(service, volume);
-        let (root_dir, dir_keys) = keyring.dir_under(key)?;
+        let (root_dir, dir_keys) = keyring.new_root(key)?;
         let bytes = root_dir.encode(&dir_keys);
         own_file::replace(&root, dir::FILE, &bytes)?;
         match fsetxattr(&root, DIR_XATTR, &bytes, rustix::fs::XattrFlags::empty()) {
@@ -101,6 +104,7 @@ impl Volume {
         let volume = volume.ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         let keyring = Arc::new(Keyring::new(service, volume));
         let (descriptor, keys) = verify(&keyring, &claims)?;
+        refuse_other_root(&root, volume, &keyring)?;
         let session = Session::begin(&root, !options.read_only)?;
         if claims.len() < 2 && !options.read_only {
             log::warn!("one copy of the volume descriptor is damaged: repaired from the other");
@@ -189,6 +193,15 @@ fn load_times(meta: &OwnedFd, options: Options) -> Result<ShownTimes> {
         own_file::replace(meta, TIMES, &all)?;
     }
     Ok(times)
+}
+
+/// Any directory of a volume could stand as its root, with the vault's own directory put into it.
+fn refuse_other_root(root: &OwnedFd, volume: VolumeId, keyring: &Keyring) -> Result<()> {
+    let fd = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
+    let copies = Copies::read(root);
+    let opener = Opener { keyring, anchor: &DirAnchor::default(), read_only: true };
+    let dir = dir::Dir::open(ROOT, fd, copies, Expected::root(volume), opener)?;
+    dir.misplaced().map_or(Ok(()), |why| Err(VolumeError::Misplaced(why)))
 }
 
 /// Opens a directory that a person named: links in its path are that person's.

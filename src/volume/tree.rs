@@ -1,15 +1,16 @@
 //! The state of the namespace: what the kernel knows, what is held open, what is locked.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Stat, fstat, fstatvfs};
+use rustix::fs::{Stat, fstat, fstatfs, fstatvfs};
 use rustix::process::{Gid, Resource, Uid, getegid, geteuid, getrlimit};
 
 use super::beneath::BackingName;
 use super::dir_cache::DirCache;
 use super::dir_locks::DirLocks;
+use super::dir_rules::DirAnchor;
 use super::error::{Result, VolumeError};
 use super::inode::InodeTable;
 use super::open::Fingerprints;
@@ -21,6 +22,10 @@ use crate::envelope::TEMP_PREFIX;
 
 /// Directories held open at most; fewer when the process may open few files.
 const MAX_DIRS: u64 = 4096;
+/// Source: statfs(2).
+const EXT4: u64 = 0xef53;
+const XFS: u64 = 0x5846_5342;
+const TMPFS: u64 = 0x0102_1994;
 
 /// The namespace half of a volume.
 #[derive(Debug)]
@@ -30,8 +35,15 @@ pub(super) struct Tree {
     pub(super) locks: DirLocks,
     pub(super) unsynced: Unsynced,
     pub(super) grants: Grants,
-    /// Held by whoever changes what a directory says of keys.
-    pub(super) descriptors: Mutex<()>,
+    /// Held for writing by whoever changes what a directory says of keys or of its place, for
+    /// reading by whoever makes one that inherits. Taken before the locks of directories, never
+    /// after.
+    pub(super) descriptors: RwLock<()>,
+    pub(super) anchor: DirAnchor,
+    /// How many files came into a directory under a key of their own.
+    pub(super) kept: AtomicU64,
+    /// The backing filesystem brings attributes and names to the disk in the order of the calls.
+    pub(super) one_journal: bool,
     pub(super) options: Options,
     pub(super) hasher: Fingerprints,
     root: OwnedFd,
@@ -83,7 +95,10 @@ impl Tree {
         random::fill(&mut session)?;
         Ok(Self {
             inodes: InodeTable::new(stat.st_ino),
-            descriptors: Mutex::default(),
+            descriptors: RwLock::default(),
+            anchor: DirAnchor::default(),
+            kept: AtomicU64::new(0),
+            one_journal: has_one_journal(&root)?,
             dirs: DirCache::new(dir_capacity()),
             locks: DirLocks::new(),
             unsynced: Unsynced::default(),
@@ -180,6 +195,13 @@ impl super::Volume {
     pub fn space(&self) -> Result<Space> {
         self.tree.space()
     }
+}
+
+/// True for filesystems whose journal keeps the order of all changes of metadata, and for those
+/// that lose everything in a crash.
+fn has_one_journal(root: &OwnedFd) -> Result<bool> {
+    let kind = u64::try_from(fstatfs(root)?.f_type).unwrap_or(0);
+    Ok([EXT4, XFS, TMPFS].contains(&kind))
 }
 
 /// A quarter of the descriptors that this process may have is for directories.

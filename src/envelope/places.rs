@@ -1,0 +1,90 @@
+//! Where a directory belongs (FORMAT section 7.1).
+
+use crate::crypto::hash::sha256;
+use crate::id::{DirId, VolumeId};
+
+/// Bytes of a place in a descriptor.
+const PLACE_LEN: usize = 16;
+const BELOW: &[u8] = b"kmsfs/1/dir/place";
+const ROOT: &[u8] = b"kmsfs/1/dir/root";
+
+/// One place in the tree of a volume: an entry of a directory, or the root.
+///
+/// It is a hash without a key: what makes it binding is the MAC of the descriptor that names it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct DirPlace([u8; PLACE_LEN]);
+
+/// The places that a descriptor is good for: two while its directory is renamed, otherwise one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// Where the directory is.
+    pub from: DirPlace,
+    /// Where it goes; the same when it stays.
+    pub to: DirPlace,
+}
+
+impl DirPlace {
+    /// The root of a volume.
+    pub fn root(volume: VolumeId) -> Self {
+        Self::cut(sha256(&[ROOT, volume.as_bytes()]))
+    }
+
+    /// The entry of the directory `parent` whose name in the backing filesystem is `entry`.
+    pub fn below(parent: DirId, entry: &[u8]) -> Self {
+        Self::cut(sha256(&[BELOW, parent.as_bytes(), entry]))
+    }
+
+    fn cut(hash: [u8; 32]) -> Self {
+        let mut place = [0; PLACE_LEN];
+        place.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+        Self(place)
+    }
+
+    pub(super) const fn from_bytes(bytes: [u8; PLACE_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) const fn as_bytes(&self) -> &[u8; PLACE_LEN] {
+        &self.0
+    }
+}
+
+impl Places {
+    /// One place.
+    pub const fn at(place: DirPlace) -> Self {
+        Self { from: place, to: place }
+    }
+
+    /// True if `place` is one of them.
+    pub fn include(&self, place: DirPlace) -> bool {
+        self.from == place || self.to == place
+    }
+
+    /// True for one place: no rename was under way.
+    pub fn are_settled(&self) -> bool {
+        self.from == self.to
+    }
+}
+
+impl std::fmt::Debug for DirPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirPlace(")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_depends_on_the_directory_above_and_on_the_name() {
+        let (one, two) = (DirId::from_bytes([1; 16]), DirId::from_bytes([2; 16]));
+        let here = DirPlace::below(one, b"name");
+        assert_eq!(here, DirPlace::below(one, b"name"));
+        assert_ne!(here, DirPlace::below(two, b"name"));
+        assert_ne!(here, DirPlace::below(one, b"other"));
+        assert_ne!(DirPlace::root(VolumeId::from_bytes([1; 16])), DirPlace::below(one, b""));
+    }
+}
