@@ -182,6 +182,15 @@ Exit code 15 if there is an error among the findings.")]
     #[command(subcommand)]
     Policy(PolicyCommand),
 
+    /// Take in a directory that was put into a vault from outside
+    ///
+    /// A directory counts only in the place that it was made for, with the key policy that it had
+    /// last: what is exchanged, copied or put back from an old backup can be listed and removed, and
+    /// nothing else. This says that it is meant to be where it is.
+    #[command(after_help = "Examples:
+  kmsfs adopt ~/private/restored")]
+    Adopt(AdoptArgs),
+
     /// Check a vault that is not mounted, and repair it
     #[command(after_help = "Examples:
   kmsfs fsck ~/vault
@@ -287,6 +296,16 @@ pub(super) struct RewrapArgs {
     /// Where data keys come from
     #[command(flatten)]
     pub kms: KmsArgs,
+}
+
+/// `kmsfs adopt`.
+#[derive(Debug, Args)]
+pub(super) struct AdoptArgs {
+    /// A directory inside a mount
+    pub dir: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `kmsfs policy`.

@@ -6,6 +6,7 @@
 //! and `serve` (the daemon).
 
 mod access_key;
+mod adopt;
 mod alias;
 mod args;
 mod args_access;
@@ -141,6 +142,7 @@ fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
         Command::Doctor => doctor::run(global, output),
         Command::Rewrap(args) => rewrap::run(args, global, output),
         Command::Policy(command) => policy::run(command, output),
+        Command::Adopt(args) => adopt::run(args, output),
         Command::Fsck(args) => fsck::run(args, global, output),
         Command::Cat(args) => cat::run(args, global),
         Command::Serve(args) => serve_kms::run(args, global, output),

@@ -39,7 +39,7 @@ pub(super) fn run(command: &PolicyCommand, output: Output) -> Result<Exit, CliEr
 }
 
 /// Sends a request about a directory to the daemon of the mount that holds it.
-fn ask(dir: &Path, request: impl FnOnce(Vec<u8>) -> Request) -> Result<Value, CliError> {
+pub(super) fn ask(dir: &Path, request: impl FnOnce(Vec<u8>) -> Request) -> Result<Value, CliError> {
     let dir = dir.canonicalize().map_err(|error| CliError::io(dir.display(), &error))?;
     let dir = paths::absolute(&dir)?;
     let outside = || {

@@ -17,7 +17,7 @@ use crate::envelope::{CrossMode, DirDescriptor};
 use crate::id::KeyId;
 use crate::keystore::Keystore;
 use crate::volume::attr::FileKind;
-use crate::volume::{KeyHealth, Volume, VolumeError};
+use crate::volume::{Adoption, KeyHealth, Volume, VolumeError};
 
 /// The function that answers requests for this mount.
 pub(super) fn handler(
@@ -73,6 +73,8 @@ impl Mount {
             Request::PolicySet { path, key, cross } => {
                 self.set_policy(&path, &key, cross.as_deref())
             }
+            Request::AdoptShow { path } => self.on_directory(&path, Volume::adoption),
+            Request::Adopt { path } => self.on_directory(&path, Volume::adopt),
             Request::Sync => {
                 self.volume.flush(Duration::ZERO).map_err(|error| self.failed(&error))?;
                 Ok(Value::Null)
@@ -92,6 +94,16 @@ impl Mount {
         let cross = cross.map(cross_mode).transpose()?;
         self.volume.set_policy(ino, key, cross).map_err(failed)?;
         Ok(policy(&self.volume.policy(ino).map_err(failed)?))
+    }
+
+    fn on_directory(
+        &self,
+        path: &[u8],
+        act: impl Fn(&Volume, u64) -> Result<Option<Adoption>, VolumeError>,
+    ) -> Result<Value, CliError> {
+        let dir = self.mountpoint.join(OsStr::from_bytes(path));
+        let done = act(&self.volume, self.directory(path)?);
+        Ok(adoption(done.map_err(|error| failure::volume(&dir, &error))?))
     }
 
     fn metrics(&self) -> Result<Value, CliError> {
@@ -128,6 +140,19 @@ fn policy(descriptor: &DirDescriptor) -> Value {
         },
         "previous": descriptor.previous.iter().map(KeyId::to_string).collect::<Vec<_>>(),
     })
+}
+
+/// A directory that is, or was, not in its place.
+fn adoption(of: Option<Adoption>) -> Value {
+    match of {
+        None => json!({ "misplaced": null }),
+        Some(Adoption { why, dir, policy, inherited }) => json!({
+            "misplaced": why.to_string(),
+            "directory": dir.to_string(),
+            "key": policy.to_string(),
+            "inherited": inherited,
+        }),
+    }
 }
 
 fn cross_mode(name: &str) -> Result<CrossMode, CliError> {

@@ -35,6 +35,16 @@ pub enum Request {
         #[serde(default)]
         cross: Option<String>,
     },
+    /// Why a directory is not in its place, and what taking it in means.
+    AdoptShow {
+        /// The bytes of the plaintext path from the root of the volume.
+        path: Vec<u8>,
+    },
+    /// Take in a directory where it is.
+    Adopt {
+        /// The bytes of the plaintext path from the root of the volume.
+        path: Vec<u8>,
+    },
     /// Write everything to disk.
     Sync,
 }
