@@ -72,7 +72,6 @@ impl Volume {
         if !adopted.inherited {
             self.tree.anchor.raise(adopted.dir, adopted.policy_sequence);
         }
-        self.save_policies();
         log::warn!("directory {} was taken in where it is (inode {ino})", adopted.dir);
         // What is below it can be used now, under other names than were shown until now.
         self.invalidate(self.tree.dirs.clear());

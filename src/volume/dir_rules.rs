@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::envelope::{CrossMode, DirDescriptor, DirPlace};
@@ -21,8 +20,6 @@ pub enum Misplaced {
     Keys,
     /// Its key policy has been changed since it was made.
     Older,
-    /// It is from before directories said where they belong, and all others of the volume do.
-    Unplaced,
     /// The directory above cannot be used, so nobody can say what belongs below it.
     Above,
 }
@@ -33,7 +30,6 @@ impl fmt::Display for Misplaced {
             Self::Elsewhere => "it was made for another place: exchanged, moved or copied outside",
             Self::Keys => "it inherits keys that the directory above does not have",
             Self::Older => "its key policy has been changed since: an older one was put back",
-            Self::Unplaced => "it does not say where it belongs: an older one was put back",
             Self::Above => "the directory above it cannot be used",
         })
     }
@@ -42,56 +38,26 @@ impl fmt::Display for Misplaced {
 /// What is known of directories from outside of the vault.
 #[derive(Debug, Default)]
 pub(super) struct DirAnchor {
-    all_placed: AtomicBool,
     policies: Mutex<Policies>,
 }
 
 #[derive(Debug, Default)]
 struct Policies {
     newest: HashMap<DirId, u32>,
-    unsaved: bool,
 }
 
 impl DirAnchor {
-    /// True once every directory of the volume says where it belongs.
-    pub(super) fn all_placed(&self) -> bool {
-        self.all_placed.load(Ordering::Acquire)
-    }
-
-    /// From here on directories that do not say where they belong are refused.
-    pub(super) fn set_all_placed(&self) {
-        self.all_placed.store(true, Ordering::Release);
-    }
-
-    /// Takes over what is remembered of policies.
-    pub(super) fn load(&self, known: impl IntoIterator<Item = (DirId, u32)>) {
-        self.policies().newest.extend(known);
-    }
-
     /// Notes what an authentic descriptor with a policy of its own says.
     pub(super) fn raise(&self, dir: DirId, sequence: u32) {
         let mut policies = self.policies();
         if policies.newest.get(&dir).copied().unwrap_or(0) < sequence {
             policies.newest.insert(dir, sequence);
-            policies.unsaved = true;
         }
     }
 
     /// The newest policy of a directory that had one of its own; 0 for others.
     pub(super) fn newest(&self, dir: DirId) -> u32 {
         self.policies().newest.get(&dir).copied().unwrap_or(0)
-    }
-
-    /// All newest policies, if any has come since the last call.
-    pub(super) fn take_unsaved(&self) -> Option<Vec<(DirId, u32)>> {
-        let mut policies = self.policies();
-        let unsaved = std::mem::take(&mut policies.unsaved);
-        unsaved.then(|| policies.newest.iter().map(|(dir, sequence)| (*dir, *sequence)).collect())
-    }
-
-    /// What was taken could not be saved.
-    pub(super) fn give_back(&self) {
-        self.policies().unsaved = true;
     }
 
     fn policies(&self) -> MutexGuard<'_, Policies> {
@@ -189,9 +155,6 @@ impl Expected {
             Self::Nothing => return Err(Misplaced::Above),
             Self::Removed => return Ok(stored.clone()),
         };
-        if stored.places.is_none() && anchor.all_placed() {
-            return Err(Misplaced::Unplaced);
-        }
         if !stored.belongs_at(place) {
             return Err(Misplaced::Elsewhere);
         }

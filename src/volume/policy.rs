@@ -48,7 +48,6 @@ impl Volume {
         }
         self.refresh_policies();
         self.flush(std::time::Duration::ZERO)?;
-        self.save_policies();
         Ok(dirs.len() as u64)
     }
 
@@ -99,13 +98,6 @@ impl Volume {
                 self.keyring.rewrap(&old.recipient, key, Purpose::Directory(old.dir))?;
         }
         Ok(new)
-    }
-
-    /// Remembers, outside of the vault, what has changed of policies since the last time. *Crash
-    /// order*: the descriptors are there before; what is not remembered yet is so when the
-    /// directory is opened again.
-    pub(super) fn save_policies(&self) {
-        let Some(_policies) = self.tree.anchor.take_unsaved() else { return };
     }
 
     /// Writes a directory's descriptor again, if `change` makes another of the one that is there;
