@@ -109,7 +109,7 @@ pub use token::{Pin, TokenError, TokenPlace};
 pub use unlock::slot::{SlotId, SlotInfo, SlotKind, TokenSlot};
 pub use unlock::{CREDENTIAL, PIN_CREDENTIAL, Unlock, create_key_file};
 pub use verify::VerifyReport;
-pub use volume::{KnownVolume, VolumeNeed, VolumeScan};
+pub use volume::{AnchoredPolicy, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan};
 
 use alias::AliasRecord;
 use audit::Audit;

@@ -12,7 +12,7 @@ use super::id::text;
 use super::record::{Reader, Record, base64, tampered};
 use super::store::Table;
 use super::time::{DAY, UnixTime};
-use crate::id::{KeyId, MaterialId, VolumeId};
+use crate::id::{DirId, KeyId, MaterialId, VolumeId};
 
 /// A volume and where it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,6 +54,34 @@ pub struct VolumeNeed {
     pub directories: u64,
 }
 
+/// What the keystore remembers of a volume so that whoever writes to the vault cannot change it:
+/// the trust anchor that the records in the vault are held against.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeAnchor {
+    /// The word of the last session that was seen.
+    pub word: i64,
+    /// That session was closed cleanly.
+    pub closed: bool,
+    /// What the volume is known to have: an older structure in its place is a replay.
+    pub features: u32,
+    /// Directories that have a policy of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<AnchoredPolicy>,
+    /// How often an older or forked vault was seen.
+    #[serde(default)]
+    pub rollbacks: u64,
+}
+
+/// The newest descriptor of a directory with a policy of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchoredPolicy {
+    /// The directory.
+    #[serde(with = "text")]
+    pub directory: DirId,
+    /// The sequence of its descriptor: an older one is a replay.
+    pub sequence: u64,
+}
+
 impl VolumeScan {
     /// Files and directories that needed a key.
     pub fn of_key(&self, key: KeyId) -> (u64, u64) {
@@ -70,6 +98,8 @@ pub(super) struct VolumeRecord {
     scan: Option<VolumeScan>,
     #[serde(default)]
     rewrap_after_rotate: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    anchor: Option<VolumeAnchor>,
 }
 
 impl Record for VolumeRecord {
@@ -88,6 +118,32 @@ impl Keystore {
         self.write(|writer| {
             let known = writer.get::<VolumeRecord>(volume.as_bytes())?.unwrap_or_default();
             let record = VolumeRecord { path: path.to_owned(), ..known };
+            writer.put(volume.as_bytes(), None, &record)
+        })
+    }
+
+    /// The anchor of a volume; `None` for one that this keystore has not seen yet.
+    ///
+    /// Reads past every cache: another process may have written a moment ago.
+    pub fn volume_anchor(&self, volume: VolumeId) -> Result<Option<VolumeAnchor>, KeystoreError> {
+        let record = self.read(|reader| reader.get::<VolumeRecord>(volume.as_bytes()))?;
+        Ok(record.and_then(|record| record.anchor))
+    }
+
+    /// Stores the anchor of a volume durably, and registers the volume at `path` if it is not known.
+    pub fn set_volume_anchor(
+        &self,
+        volume: VolumeId,
+        path: &Path,
+        anchor: &VolumeAnchor,
+    ) -> Result<(), KeystoreError> {
+        self.write(|writer| {
+            let known = writer.get::<VolumeRecord>(volume.as_bytes())?;
+            let mut record = known.unwrap_or_else(|| VolumeRecord {
+                path: path.as_os_str().as_bytes().to_owned(),
+                ..VolumeRecord::default()
+            });
+            record.anchor = Some(anchor.clone());
             writer.put(volume.as_bytes(), None, &record)
         })
     }
@@ -142,7 +198,7 @@ impl Keystore {
                 .map(|volume| {
                     let id = volume.id.as_slice().try_into().map(VolumeId::from_bytes);
                     let id = id.map_err(|_| tampered(Table::Volume, &volume.id))?;
-                    let VolumeRecord { path, scan, rewrap_after_rotate } = volume.record;
+                    let VolumeRecord { path, scan, rewrap_after_rotate, .. } = volume.record;
                     let path = OsString::from_vec(path).into();
                     Ok(KnownVolume { id, path, scan, rewrap_after_rotate })
                 })

@@ -6,6 +6,7 @@ mod fixture;
 mod openssl;
 
 mod access_keys;
+mod anchors;
 mod asymmetric;
 mod audit;
 mod audit_cuts;
