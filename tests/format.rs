@@ -7,8 +7,8 @@ use kmsfs::crypto::secret::Secret;
 use kmsfs::envelope::layout::{Group, PageNo, backing_len, pages_of, plain_size};
 use kmsfs::envelope::{
     DirDescriptor, DirKeys, DirPlace, Entry, FileHeader, FileKeys, HeaderFlags, OPAQUE_MAX, Opaque,
-    Opened, Places, RECORD_LEN, Recipient, Recipients, Seal, SpillPage, UnitPlace,
-    UnverifiedHeader, UnverifiedVolume, VolumeDescriptor, VolumeKeys, Wrapped,
+    Opened, Places, RECORD_LEN, Recipient, Recipients, Seal, SessionWord, SpillPage, UnitPlace,
+    UnverifiedHeader, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys, Wrapped,
 };
 use kmsfs::id::{DirId, FileId, KeyId, MaterialId, VolumeId};
 use proptest::prelude::*;
@@ -59,8 +59,8 @@ fn header() -> ([u8; RECORD_LEN], FileKeys) {
 fn header_for(recipients: Recipients) -> ([u8; RECORD_LEN], FileKeys) {
     let file = FileId::from_bytes([7; 16]);
     let keys = FileKeys::new(file, key());
-    let flags = HeaderFlags { sparse: true, xattrs: false };
-    let seal = Seal { size: 11, session: 12, mtime: 13 };
+    let flags = HeaderFlags { sparse: true, xattrs: false, open: false };
+    let seal = Seal { size: 11, session: SessionWord::from_bits(12), mtime: 13 };
     let header = FileHeader { file, sequence: 9, flags, seal, recipients };
     (header.encode(&keys), keys)
 }
@@ -104,7 +104,13 @@ fn volume() -> [u8; RECORD_LEN] {
 
 fn volume_for(recipient: Recipient) -> [u8; RECORD_LEN] {
     let volume = VolumeId::from_bytes([6; 16]);
-    let descriptor = VolumeDescriptor { volume, sequence: 1, created: 2, recipient };
+    let descriptor = VolumeDescriptor {
+        volume,
+        sequence: 1,
+        features: VolumeFeatures::ALL,
+        created: 2,
+        recipient,
+    };
     descriptor.encode(&VolumeKeys::new(volume, &key()))
 }
 

@@ -11,6 +11,7 @@ use super::args_keys::{AliasCommand, KeyCommand, KeystoreCommand};
 use super::args_kms::KmsCommand;
 use super::args_serve::ServeArgs;
 use super::keys_from::KmsArgs;
+use super::trust::TrustArgs;
 
 /// Encrypted directories with an embedded key management service.
 ///
@@ -241,6 +242,9 @@ pub(super) struct MountArgs {
     /// Mount options, as in fstab(5)
     #[arg(short, long = "options", value_name = "OPTIONS")]
     pub options: Vec<String>,
+    /// What is believed of the vault's own records
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// Where data keys come from
     #[command(flatten)]
     pub kms: KmsArgs,
@@ -342,6 +346,16 @@ pub(super) struct FsckArgs {
     /// Repair what has a second copy, and remove what a crash left unfinished
     #[arg(long)]
     pub repair: bool,
+    /// The record of the vault's sessions was lost in a crash: believe what is half written
+    ///
+    /// The last resort. With --repair, whatever looks like the trace of a crash is taken for one
+    /// and written anew, in every file; and whoever could write to the vault may have made it look
+    /// so. Files whose bytes are not authentic stay unreadable.
+    #[arg(long, requires = "repair")]
+    pub accept_residue: bool,
+    /// What is believed of the vault's own records
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// Where data keys come from
     #[command(flatten)]
     pub kms: KmsArgs,

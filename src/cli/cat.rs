@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use super::args::{CatArgs, Global};
 use super::exit::{CliError, Exit};
 use super::keys_from::KeysFrom;
-use super::{failure, paths};
+use super::{failure, paths, trust};
 use crate::volume::attr::FileKind;
 use crate::volume::content::Access;
 use crate::volume::{Options, ROOT, Volume, VolumeError};
@@ -17,7 +17,7 @@ pub(super) fn run(args: &CatArgs, global: &Global) -> Result<Exit, CliError> {
     let vault = paths::real(&args.vault)?;
     Volume::peek(&vault).map_err(|error| failure::volume(&vault, &error))?;
     let keys = KeysFrom::open(&args.kms, global)?;
-    let options = Options { read_only: true, ..Options::default() };
+    let options = Options { read_only: true, ..trust::options() };
     let volume = Volume::open_vault(&vault, keys.service(), options)
         .map_err(|error| keys.failed(&vault, &error))?;
     let ino = find(&volume, &args.path).map_err(|error| keys.failed(&args.path, &error))?;

@@ -256,7 +256,9 @@ fn volume_exit(error: &VolumeError) -> Exit {
         E::NotAVolume(_) => Exit::NotAVault,
         E::InUse => Exit::VaultInUse,
         E::ReadOnly => Exit::NoSpace,
-        E::LinkedElsewhere | E::FormerKeys | E::Twin(_) | E::WouldOpenVault => Exit::Refused,
+        E::LinkedElsewhere | E::FormerKeys | E::Twin(_) | E::WouldOpenVault | E::Unanchored(_) => {
+            Exit::Refused
+        }
         E::NameTooLong
         | E::ReservedName
         | E::CrossPolicy

@@ -19,11 +19,22 @@ pub(super) fn run(args: &FsckArgs, global: &Global, output: Output) -> Result<Ex
     Volume::peek(&vault).map_err(|error| failure::volume(&vault, &error))?;
     let keys = KeysFrom::open(&args.kms, global)?;
     let failed = |error| keys.failed(&vault, &error);
-    let options = Options { read_only: !args.repair, ..Options::default() };
+    let options = Options {
+        read_only: !args.repair,
+        accept_residue: args.accept_residue,
+        ..args.trust.options()
+    };
     let volume = Volume::open_vault(&vault, keys.service(), options).map_err(failed)?;
     let stop = interrupt::watch()?;
     let progress = Progress::new("fsck");
     let repair = if args.repair { Repair::Yes } else { Repair::No };
+    if args.repair {
+        let recovered = volume.recover(&mut |report| {
+            progress.set(report.scanned, None);
+            if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        recovered.map_err(failed)?;
+    }
     let report = volume.check(repair, &mut |report| {
         progress.set(report.files, None);
         if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -64,6 +75,18 @@ fn summary(report: &CheckReport, vault: &Path, repair: Repair) -> String {
             left => count(left as u64, "problem"),
         },
     ));
+    match (report.pending, report.withheld) {
+        (0, 0) => {}
+        (pending, 0) => lines.push(format!(
+            "{} did not end cleanly: a mount mends what was being written, or --repair does",
+            count(pending, "session")
+        )),
+        (_, withheld) => lines.push(format!(
+            "what {} left half written is not believed, since the vault was put back from \
+             elsewhere: if that was you, run it with --repair --restored",
+            count(withheld, "crashed session")
+        )),
+    }
     if left > 0 && repair == Repair::No {
         lines.push("'kmsfs fsck --repair' repairs what has a second copy".into());
     }

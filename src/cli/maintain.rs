@@ -14,11 +14,11 @@ use super::exit::{CliError, Exit};
 use super::live::Target;
 use super::output::{Output, count};
 use super::survey::Scan;
-use super::{failure, interrupt, key, keystore, rewrap};
+use super::{failure, interrupt, key, keystore, rewrap, trust};
 use crate::control::Request;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::{ClockTrust, Keystore, KnownVolume};
-use crate::volume::{KeyService, Options, References, Volume};
+use crate::volume::{KeyService, References, Volume};
 
 /// What was done.
 #[derive(Debug, Default, Serialize)]
@@ -118,7 +118,7 @@ fn rewrap_vault(keystore: &Arc<Keystore>, vault: &Path) -> Result<(), CliError> 
         Some(answer) => answer?,
         None => {
             let service: Arc<dyn KeyService> = keystore.clone();
-            let volume = Volume::open_vault(vault, service, Options::default());
+            let volume = Volume::open_vault(vault, service, trust::options());
             let volume = volume.map_err(|error| failure::volume(vault, &error))?;
             let stop = interrupt::watch()?;
             let report = rewrap::carry_out(&volume, vault, (None, None), &mut |_| !stop.is_set());

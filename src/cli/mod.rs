@@ -65,6 +65,7 @@ mod slots;
 mod status;
 mod steer;
 mod survey;
+mod trust;
 mod umount;
 mod unlock;
 mod who;

@@ -10,6 +10,7 @@ use super::keys_from::{KeysFrom, KmsArgs};
 use super::options::MountOptions;
 use super::output::Output;
 use super::place::{self, Missing};
+use super::trust::TrustArgs;
 use super::unlock::Source;
 use super::{create, paths, serve};
 use crate::keystore::Unlock;
@@ -29,6 +30,8 @@ pub(super) struct Plan {
     pub read_only: bool,
     /// What `-o` asked for.
     pub options: MountOptions,
+    /// What is believed of the vault's own records.
+    pub trust: TrustArgs,
 }
 
 /// Mounts a vault, in the background unless `--foreground`.
@@ -55,6 +58,7 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
         kms,
         read_only,
         options,
+        trust: args.trust,
     };
     let unlock = match &source {
         Some(source) => Some(secret(args, source, &plan, output)?),
@@ -151,6 +155,8 @@ fn in_background(
     let named = args.kms.url.is_some();
     let kms = KmsArgs { grace: args.kms.grace, ..KmsArgs::default() };
     command.args(if named { plan.kms.words() } else { kms.words() });
+    command.args(plan.trust.restored.then_some("--restored"));
+    command.args(plan.trust.unanchored.then_some("--unanchored"));
     for options in &args.options {
         command.arg("-o").arg(options);
     }

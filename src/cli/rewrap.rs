@@ -16,9 +16,9 @@ use super::mountinfo::text;
 use super::output::{Output, count};
 use super::printable::printable;
 use super::progress::Progress;
-use super::{failure, interrupt, key};
+use super::{failure, interrupt, key, trust};
 use crate::control::{Event, Request};
-use crate::volume::{Options, RewrapJob, Volume};
+use crate::volume::{RewrapJob, Volume};
 
 /// Re-wraps, shows the progress, and tells what was done.
 pub(super) fn run(args: &RewrapArgs, global: &Global, output: Output) -> Result<Exit, CliError> {
@@ -79,7 +79,7 @@ fn offline(
 ) -> Result<Value, CliError> {
     let keys = KeysFrom::open(&args.kms, global)?;
     let failed = |error| keys.failed(vault, &error);
-    let volume = Volume::open_vault(vault, keys.service(), Options::default());
+    let volume = Volume::open_vault(vault, keys.service(), trust::options());
     let volume = volume.map_err(failed)?;
     let stop = interrupt::watch()?;
     let named = (args.key.as_deref(), args.to.as_deref());

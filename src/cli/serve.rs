@@ -104,10 +104,12 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         read_only: plan.read_only,
         suid: plan.options.suid == Some(true),
         open_vault: plan.options.allow_open_vault,
+        ..plan.trust.options()
     };
     let patience = Instant::now() + PATIENCE;
     let volume = loop {
-        match Volume::open_vault(&plan.vault, keys.service_with(plan.kms.grace()), options) {
+        match Volume::open_vault(&plan.vault, keys.service_with(plan.kms.grace()), options.clone())
+        {
             // umount(8) returns while the daemon still writes; a mount right after it must work.
             Err(VolumeError::InUse) if is_ending(plan) && Instant::now() < patience => {
                 std::thread::sleep(Duration::from_millis(20));

@@ -57,6 +57,9 @@ impl Mount {
                 "mountpoint": text(&self.mountpoint),
                 (self.keys_from.0): self.keys_from.1,
                 "pid": std::process::id(),
+                "crashes_to_mend": self.volume.unrecovered().len(),
+                "crashes_not_believed": withheld(&self.volume),
+                "rollbacks_seen": self.volume.rollbacks(),
             })),
             Request::Metrics => self.metrics(),
             Request::Rewrap { key, to, list } => {
@@ -126,6 +129,11 @@ impl Mount {
     fn failed(&self, error: &VolumeError) -> CliError {
         failure::volume(&self.mountpoint, error)
     }
+}
+
+/// Crashes whose traces nobody has agreed to believe.
+fn withheld(volume: &Volume) -> usize {
+    volume.unrecovered().iter().filter(|crash| crash.withheld).count()
 }
 
 /// The policy of a directory as the command shows it.

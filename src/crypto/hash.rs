@@ -101,6 +101,10 @@ labels! {
     VolumeDescriptor = "kmsfs/1/volume/descriptor",
     /// Commits to the volume key.
     VolumeCommit = "kmsfs/1/volume/commit",
+    /// Authenticates the record of a volume's sessions.
+    VolumeState = "kmsfs/1/volume/state",
+    /// Authenticates what is kept of a volume on a machine without its keystore.
+    VolumeAnchor = "kmsfs/1/volume/anchor",
     /// Seals the rows of a keystore.
     KeystoreRow = "kmsfs/1/keystore/row",
     /// Authenticates the set of all rows of a keystore.

@@ -4,6 +4,7 @@ use super::EnvelopeError;
 use super::file_keys::FileKeys;
 use super::recipient::{MAX_RECIPIENTS, Recipients};
 use super::record::{RECORD_LEN, RecordReader, RecordWriter, verify_mac};
+use super::session::SessionWord;
 use crate::id::FileId;
 
 const MAGIC: &[u8; 8] = b"KMSFSv1\0";
@@ -11,6 +12,7 @@ const WHAT: &str = "file header";
 const LAYOUT_STANDARD: u8 = 1;
 const FLAG_SPARSE: u16 = 1;
 const FLAG_XATTRS: u16 = 2;
+const FLAG_OPEN: u16 = 4;
 
 /// What the header says of the whole file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,6 +21,9 @@ pub struct HeaderFlags {
     pub sparse: bool,
     /// The file has (or had) encrypted extended attributes, so its key outlives a truncation to 0.
     pub xattrs: bool,
+    /// The session that the seal names made the file and has not sealed it since: if that session
+    /// ends in a crash, the file may be as the crash left it.
+    pub open: bool,
 }
 
 /// A lower bound of the file's size that was durable when it was written (R7).
@@ -26,8 +31,8 @@ pub struct HeaderFlags {
 pub struct Seal {
     /// Plaintext bytes that were durable.
     pub size: u64,
-    /// The number of the session that wrote the seal.
-    pub session: i64,
+    /// The session that wrote the seal.
+    pub session: SessionWord,
     /// The backing file's mtime then, in nanoseconds since 1970: another one means written since.
     pub mtime: i64,
 }
@@ -57,6 +62,9 @@ impl FileHeader {
         if self.flags.xattrs {
             flags |= FLAG_XATTRS;
         }
+        if self.flags.open {
+            flags |= FLAG_OPEN;
+        }
         let mut record = RecordWriter::new(MAGIC);
         record.put(&[LAYOUT_STANDARD, self.recipients.count()]);
         record.put(&u16::to_le_bytes(flags));
@@ -64,7 +72,7 @@ impl FileHeader {
         record.put(self.file.as_bytes());
         record.put(keys.commitment());
         record.put(&self.seal.size.to_le_bytes());
-        record.put(&self.seal.session.to_le_bytes());
+        record.put(&self.seal.session.bits().to_le_bytes());
         record.put(&self.seal.mtime.to_le_bytes());
         for recipient in self.recipients.iter() {
             record.put_recipient(recipient);
@@ -90,20 +98,24 @@ impl UnverifiedHeader {
         let mut reader = RecordReader::new(WHAT, MAGIC, bytes)?;
         let (layout, count) = (reader.u8()?, usize::from(reader.u8()?));
         let flags = reader.u16()?;
-        if layout != LAYOUT_STANDARD || flags & !(FLAG_SPARSE | FLAG_XATTRS) != 0 {
+        if layout != LAYOUT_STANDARD || flags & !(FLAG_SPARSE | FLAG_XATTRS | FLAG_OPEN) != 0 {
             return Err(EnvelopeError::Newer(WHAT));
         }
         let sequence = reader.u64()?;
         let file = FileId::from_bytes(reader.array()?);
         let commitment = reader.array()?;
-        let seal = Seal { size: reader.u64()?, session: reader.i64()?, mtime: reader.i64()? };
+        let (size, session) = (reader.u64()?, SessionWord::from_bits(reader.i64()?));
+        let seal = Seal { size, session, mtime: reader.i64()? };
         if file.is_zero() || !(1..=MAX_RECIPIENTS).contains(&count) {
             return Err(reader.malformed());
         }
         let recipients = (0..count).map(|_| reader.recipient()).collect::<Result<_, _>>()?;
         let recipients = Recipients::new(recipients).map_err(|_| reader.malformed())?;
-        let flags =
-            HeaderFlags { sparse: flags & FLAG_SPARSE != 0, xattrs: flags & FLAG_XATTRS != 0 };
+        let flags = HeaderFlags {
+            sparse: flags & FLAG_SPARSE != 0,
+            xattrs: flags & FLAG_XATTRS != 0,
+            open: flags & FLAG_OPEN != 0,
+        };
         let header = FileHeader { file, sequence, flags, seal, recipients };
         Ok(Self { bytes: *bytes, commitment, header })
     }

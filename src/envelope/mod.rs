@@ -11,7 +11,9 @@ pub mod layout;
 mod places;
 mod recipient;
 mod record;
+mod session;
 mod spill;
+mod state;
 mod unit;
 mod volume;
 mod xattr;
@@ -26,9 +28,11 @@ pub use header::{FileHeader, HeaderFlags, Seal, UnverifiedHeader};
 pub use places::{DirPlace, Places};
 pub use recipient::{OPAQUE_MAX, Opaque, Recipient, Recipients, WRAPPED_LEN, Wrapped};
 pub use record::RECORD_LEN;
+pub use session::{Intents, SessionWord};
 pub use spill::{Entry, EntryState, SpillPage};
+pub use state::{Cursor, STATE_SLOT, StateRecord, UNRECOVERED, Unrecovered, WAITING, WORDS};
 pub use unit::{Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace, claimed_length};
-pub use volume::{UnverifiedVolume, VolumeDescriptor, VolumeKeys};
+pub use volume::{UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys};
 pub use xattr::{XATTR_PREFIX, XattrKeys};
 
 /// The format number that this code reads and writes.

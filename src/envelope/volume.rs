@@ -17,10 +17,44 @@ pub struct VolumeDescriptor {
     pub volume: VolumeId,
     /// Higher is newer.
     pub sequence: u64,
+    /// What it has beyond the first volumes of the format: bits of [`VolumeFeatures`].
+    pub features: VolumeFeatures,
     /// When it was made, in nanoseconds since 1970.
     pub created: i64,
     /// The volume key, wrapped under the KMS key of the root directory.
     pub recipient: Recipient,
+}
+
+/// What a volume has that builds from before do not know: they refuse it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VolumeFeatures(u32);
+
+impl VolumeFeatures {
+    /// Sessions are kept in an authenticated record, and seals hold their words (section 10).
+    pub const STATE_RECORD: Self = Self(1);
+    /// Everything that this code knows.
+    pub const ALL: Self = Self(Self::STATE_RECORD.0);
+
+    /// The features with these bits.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// The stored form.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// True if every feature of `other` is among these.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and those of `other`.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// What the volume key gives.
@@ -29,6 +63,8 @@ pub struct VolumeKeys {
     volume: VolumeId,
     commitment: [u8; 32],
     mac: Secret<32>,
+    state_mac: Secret<32>,
+    anchor_mac: Secret<32>,
 }
 
 impl VolumeKeys {
@@ -39,7 +75,23 @@ impl VolumeKeys {
             volume,
             commitment: *derive::<32>(key, salt, Label::VolumeCommit).expose(),
             mac: derive(key, salt, Label::VolumeDescriptor),
+            state_mac: derive(key, salt, Label::VolumeState),
+            anchor_mac: derive(key, salt, Label::VolumeAnchor),
         }
+    }
+
+    /// The volume that they are of.
+    pub fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
+    /// Authenticates an anchor that is kept in a file.
+    pub fn anchor_mac(&self) -> &Secret<32> {
+        &self.anchor_mac
+    }
+
+    pub(super) fn state_mac(&self) -> &Secret<32> {
+        &self.state_mac
     }
 }
 
@@ -47,7 +99,7 @@ impl VolumeDescriptor {
     /// The descriptor's bytes.
     pub fn encode(&self, keys: &VolumeKeys) -> [u8; RECORD_LEN] {
         let mut record = RecordWriter::new(MAGIC);
-        record.put(&[0; 4]);
+        record.put(&self.features.bits().to_le_bytes());
         record.put(&self.sequence.to_le_bytes());
         record.put(self.volume.as_bytes());
         record.put(&keys.commitment);
@@ -74,7 +126,8 @@ impl UnverifiedVolume {
         let bytes: &[u8; RECORD_LEN] =
             bytes.try_into().map_err(|_| EnvelopeError::Malformed(WHAT))?;
         let mut reader = RecordReader::new(WHAT, MAGIC, bytes)?;
-        if reader.array::<4>()? != [0; 4] {
+        let features = VolumeFeatures(u32::from_le_bytes(reader.array()?));
+        if !VolumeFeatures::ALL.has(features) {
             return Err(EnvelopeError::Newer(WHAT));
         }
         let sequence = reader.u64()?;
@@ -82,7 +135,7 @@ impl UnverifiedVolume {
         let commitment = reader.array()?;
         let created = reader.i64()?;
         let recipient = reader.recipient()?;
-        let descriptor = VolumeDescriptor { volume, sequence, created, recipient };
+        let descriptor = VolumeDescriptor { volume, sequence, features, created, recipient };
         Ok(Self { bytes: *bytes, commitment, descriptor })
     }
 

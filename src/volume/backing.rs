@@ -41,6 +41,8 @@ pub trait Backing: Send + Sync {
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
     /// The modification time in nanoseconds since 1970.
     fn mtime(&self) -> Result<i64>;
+    /// The time of the last change of anything, in nanoseconds since 1970.
+    fn ctime(&self) -> Result<i64>;
 }
 
 /// A file of the backing filesystem.
@@ -142,5 +144,11 @@ impl Backing for BackingFile {
         let stat = fstat(&self.0)?;
         let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
         Ok(stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanos))
+    }
+
+    fn ctime(&self) -> Result<i64> {
+        let stat = fstat(&self.0)?;
+        let nanos = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);
+        Ok(stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(nanos))
     }
 }

@@ -53,6 +53,11 @@ pub struct CheckReport {
     pub bytes: u64,
     /// What is wrong.
     pub problems: Vec<Problem>,
+    /// Sessions that ended in a crash whose traces are not mended yet: what is odd because of them
+    /// is served, and no problem.
+    pub pending: u64,
+    /// Of these, sessions whose traces are not believed, because the vault was put back.
+    pub withheld: u64,
     /// False if the check was stopped before its end.
     pub complete: bool,
 }
@@ -79,6 +84,7 @@ impl Volume {
         progress: &mut dyn FnMut(&CheckReport) -> ControlFlow<()>,
     ) -> Result<CheckReport> {
         let mut report = CheckReport::default();
+        (report.pending, report.withheld) = self.files.shared().crashes();
         let mut descent = Descent::new(self)?;
         while let Some((visit, dir)) = descent.step()? {
             report.directories += 1;
@@ -104,7 +110,6 @@ impl Volume {
         report.complete = true;
         if repair == Repair::Yes && report.is_clean() {
             self.flush(std::time::Duration::ZERO)?;
-            self.session().forget_crashes()?;
         }
         Ok(report)
     }

@@ -80,6 +80,8 @@ pub enum VolumeError {
     NotEmpty,
     /// The system gave no randomness.
     Random,
+    /// Nothing outside the vault can remember the session; with the reason.
+    Unanchored(String),
 }
 
 impl fmt::Display for VolumeError {
@@ -137,6 +139,9 @@ impl fmt::Display for VolumeError {
             Self::Oversized(what) => write!(f, "{what} is larger than the format has room for"),
             Self::NotEmpty => f.write_str("the directory is not empty"),
             Self::Random => f.write_str("the system gave no randomness"),
+            Self::Unanchored(why) => {
+                write!(f, "nothing outside the vault can remember this session: {why}")
+            }
         }
     }
 }

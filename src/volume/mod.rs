@@ -29,6 +29,7 @@ mod inode;
 mod io;
 mod key_service;
 mod keyring;
+mod ledger;
 mod links;
 mod lookup;
 mod moves;
@@ -40,6 +41,7 @@ mod place;
 mod policy;
 mod privilege;
 mod readdir;
+mod recovery;
 mod references;
 pub mod remote;
 mod remove;
@@ -75,6 +77,7 @@ pub use open::{FileHandle, OpenFor, Opened};
 pub use open_file::{File, FilePolicy, OpenFiles, Origin};
 pub use privilege::Privileges;
 pub use readdir::{Detail, DirEntry, DirStream, Sink};
+pub use recovery::RecoveryReport;
 pub use references::{Needed, References};
 pub use rename::RenameHow;
 pub use rewrap::{RewrapJob, RewrapReport};
@@ -108,8 +111,6 @@ pub struct Volume {
     gate: Arc<gate::Gate>,
     files: Arc<OpenFiles>,
     times: Arc<ShownTimes>,
-    /// When the last crash ended, in nanoseconds since 1970.
-    last_crash: i64,
     session: Mutex<Session>,
     kernel: Mutex<Option<Arc<dyn KernelCache>>>,
 }
@@ -149,7 +150,7 @@ impl Volume {
     /// True if a crash may have left a wrong size for a file with this backing ctime: the size to
     /// show is the one that opening the file finds (R5).
     pub fn size_is_suspect(&self, backing_ctime: i64) -> bool {
-        backing_ctime <= self.last_crash && self.session().is_suspect(backing_ctime)
+        self.files.shared().is_suspect(backing_ctime)
     }
 
     /// The directory of the vault.

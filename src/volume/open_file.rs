@@ -101,6 +101,11 @@ impl OpenFiles {
         Self { keyring, shared, times, access, table: Mutex::default(), turns }
     }
 
+    /// What all files share.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// True if a write or sync of some file failed: the session must not end as a clean one.
     pub(super) fn in_doubt(&self) -> bool {
         self.shared.in_doubt()
@@ -238,7 +243,14 @@ impl OpenFiles {
     pub(super) fn parked(&self) -> Vec<(u64, u64, Option<std::time::Instant>)> {
         let table = self.lock();
         let parked = table.parked.iter();
-        parked.map(|(ino, marks)| (*ino, marks.generation(), marks.dirty_since())).collect()
+        parked.map(|(ino, marks)| (*ino, marks.generation(), marks.waiting_since())).collect()
+    }
+
+    /// True if a change of some file failed, and its blocks were not looked at since.
+    pub(super) fn is_any_unsure(&self) -> bool {
+        let table = self.lock();
+        table.parked.values().any(Marks::is_unsure)
+            || table.open.values().any(|slot| slot.file.content.is_unsure())
     }
 
     /// A sync of the whole backing filesystem succeeded after [`Self::parked`] was asked.

@@ -1,10 +1,10 @@
 //! Making a vault and opening one.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{CWD, Mode, OFlags, fsetxattr, fsync, mkdirat, openat};
+use rustix::fs::{CWD, Mode, OFlags, fsetxattr, fsync, mkdirat, openat, syncfs};
 use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
@@ -16,12 +16,15 @@ use super::gate::Gate;
 use super::inode::ROOT;
 use super::key_service::KeyService;
 use super::keyring::{Keyring, Purpose};
+use super::ledger::{AnchorPlace, Begin, Found, Ledger};
 use super::session::{self, Session};
 use super::times::ShownTimes;
 use super::tree::Tree;
 use super::{OpenFiles, Volume, clock, dir, exposure, own_file, readdir};
 use crate::crypto::random;
-use crate::envelope::{DIR_XATTR, RECORD_LEN, UnverifiedVolume, VolumeDescriptor, VolumeKeys};
+use crate::envelope::{
+    DIR_XATTR, RECORD_LEN, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys,
+};
 use crate::id::{KeyId, VolumeId};
 
 const DESCRIPTOR: Name<'static> = Name::literal("volume");
@@ -34,7 +37,7 @@ const TIMES_MAX: usize = 64 << 20;
 const TIMES_SLACK: usize = 64 * 1024;
 
 /// How a volume is opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// Nothing in the vault may change.
     pub read_only: bool,
@@ -42,6 +45,15 @@ pub struct Options {
     pub suid: bool,
     /// The root of the mount, and so the vault, may be opened to other users.
     pub open_vault: bool,
+    /// A directory of this machine's, out of reach of whoever writes to the vault: what must be
+    /// remembered of the volume goes there when no keystore takes it.
+    pub anchors: Option<PathBuf>,
+    /// The vault was put back on purpose: what its record excuses after a crash is believed.
+    pub restored: bool,
+    /// The record of the sessions was lost: whatever may be the trace of a crash is taken for one.
+    pub accept_residue: bool,
+    /// Changes may be made even if nothing outside the vault remembers the session.
+    pub unanchored: bool,
 }
 
 impl Volume {
@@ -78,9 +90,16 @@ impl Volume {
         let (volume_key, recipient) = keyring.generate(key, Purpose::Volume)?;
         let keys = VolumeKeys::new(volume, &volume_key);
         let created = clock::now_nanos();
-        let descriptor = VolumeDescriptor { volume, sequence: 1, created, recipient };
+        let descriptor = VolumeDescriptor {
+            volume,
+            sequence: 1,
+            features: VolumeFeatures::ALL,
+            created,
+            recipient,
+        };
         let bytes = descriptor.encode(&keys);
-        session::write_first_record(&meta)?;
+        let place = AnchorPlace::new(volume, path, keyring.service().clone(), None);
+        Ledger::found(&meta, &keys, &place)?;
         own_file::replace(&meta, SPARE, &bytes)?;
         own_file::replace(&meta, DESCRIPTOR, &bytes)?;
         fsync(&root)?;
@@ -103,24 +122,24 @@ impl Volume {
         let volume = claims.first().map(|copy| copy.claims().volume);
         let volume = volume.ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         let keyring = Arc::new(Keyring::new(service, volume));
-        let (descriptor, keys) = verify(&keyring, &claims)?;
+        let (mut descriptor, keys) = verify(&keyring, &claims)?;
         refuse_other_root(&root, volume, &keyring)?;
-        let session = Session::begin(&root, !options.read_only)?;
+        let mut session = Session::begin(&root, !options.read_only)?;
         if claims.len() < 2 && !options.read_only {
             log::warn!("one copy of the volume descriptor is damaged: repaired from the other");
             write_descriptor(session.meta(), &descriptor, &keys)?;
         }
+        let place =
+            AnchorPlace::new(volume, path, keyring.service().clone(), options.anchors.clone());
+        let shared = open_session(&mut session, &mut descriptor, keys, place, &options)?;
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        let times = Arc::new(load_times(session.meta(), options)?);
-        let (number, crashed) = session.numbers();
-        let shared = Arc::new(Shared::in_session(number, crashed));
-        let files = OpenFiles::new(keyring.clone(), shared, times.clone(), access);
+        let times = Arc::new(load_times(session.meta(), &options)?);
+        let files = OpenFiles::new(keyring.clone(), Arc::new(shared), times.clone(), access);
         let meta = rustix::io::fcntl_dupfd_cloexec(session.meta(), 0)?;
-        let tree = Tree::new(rustix::io::fcntl_dupfd_cloexec(&root, 0)?, meta, options)?;
+        let tree = Tree::new(rustix::io::fcntl_dupfd_cloexec(&root, 0)?, meta, options.clone())?;
         Ok(Self {
             root,
             tree,
-            last_crash: session.last_crash(),
             descriptor,
             options,
             gate: Gate::new(keyring.clone()),
@@ -177,8 +196,84 @@ impl Volume {
     }
 }
 
+/// Begins the session: looks at what the vault and the anchor say, and, if the vault may change,
+/// writes down that a session is open, after one sync of the filesystem: from here on the newest
+/// copies of everything are the durable ones (R2d).
+///
+/// A volume from before the state record gets one. Every step can be repeated: record, anchor,
+/// descriptor (which builds from before then refuse), and at last the old file goes.
+fn open_session(
+    session: &mut Session,
+    descriptor: &mut VolumeDescriptor,
+    keys: VolumeKeys,
+    place: AnchorPlace,
+    options: &Options,
+) -> Result<Shared> {
+    let upgrade = !descriptor.features.has(VolumeFeatures::STATE_RECORD);
+    let mut random = [0; 4];
+    random::fill(&mut random)?;
+    let begin = Begin {
+        now: clock::now_nanos(),
+        random: u32::from_le_bytes(random),
+        consent: options.restored,
+        all_excused: options.accept_residue,
+    };
+    if !options.read_only {
+        syncfs(session.meta())?;
+    }
+    let counted = if upgrade { session.counted()? } else { None };
+    let found = Found::look(session.meta(), &keys, &place, counted, begin)?;
+    tell(descriptor.volume, &found);
+    let shared = Shared::in_session(found.record.word, found.record.unrecovered.clone());
+    shared.set_crashes(found.record.unrecovered.clone(), found.record.cursor);
+    if options.read_only {
+        return Ok(shared);
+    }
+    let again = if upgrade {
+        let changed = VolumeDescriptor {
+            sequence: descriptor.sequence + 1,
+            features: descriptor.features.with(VolumeFeatures::STATE_RECORD),
+            ..descriptor.clone()
+        };
+        Some((changed.encode(&keys), changed))
+    } else {
+        None
+    };
+    let ledger = Arc::new(Ledger::begin(session.meta(), keys, place, found, options.unanchored)?);
+    session.write_down(ledger.clone());
+    if let Some((bytes, changed)) = again {
+        own_file::replace(session.meta(), SPARE, &bytes)?;
+        own_file::replace(session.meta(), DESCRIPTOR, &bytes)?;
+        *descriptor = changed;
+        session.forget_counted()?;
+        log::info!("volume {} was brought up to date", descriptor.volume);
+    }
+    Ok(shared.announcing(ledger))
+}
+
+/// Says what a person should know of what was found.
+fn tell(volume: VolumeId, found: &Found) {
+    if let Some(message) = found.verdict.message() {
+        log::warn!("volume {volume}: {message}");
+    }
+    let withheld = found.record.unrecovered.iter().filter(|crash| crash.withheld).count();
+    let crashes = found.record.unrecovered.len() - withheld;
+    if crashes > 0 {
+        log::warn!(
+            "volume {volume}: {crashes} sessions did not end cleanly: what they were changing is \
+             looked through and mended"
+        );
+    }
+    if withheld > 0 {
+        log::warn!(
+            "volume {volume}: what {withheld} crashed sessions of it left half written is refused, \
+             not believed: if the vault was restored on purpose, mount it once with --restored"
+        );
+    }
+}
+
 /// The saved list, made shorter when most of it has been overtaken.
-fn load_times(meta: &OwnedFd, options: Options) -> Result<ShownTimes> {
+fn load_times(meta: &OwnedFd, options: &Options) -> Result<ShownTimes> {
     let saved = match own_file::read(meta, TIMES, (TIMES_MAX, "list of shown times")) {
         Err(error @ VolumeError::Tampered(_)) => {
             log::warn!("{error}: it is made anew");

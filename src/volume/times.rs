@@ -201,8 +201,13 @@ impl Backing for TimedFile {
     fn keep_times(&self, change: &mut dyn FnMut() -> Outcome<()>) -> Outcome<()> {
         self.times.keep(self.file.as_fd(), self.ino, || self.file.keep_times(change))
     }
+
     fn mtime(&self) -> Outcome<i64> {
         self.file.mtime()
+    }
+
+    fn ctime(&self) -> Outcome<i64> {
+        self.file.ctime()
     }
 }
 

@@ -1,13 +1,16 @@
 //! What a volume does by itself: it syncs what stays dirty, seals what is closed, watches its keys.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::fs::syncfs;
 
-use super::Volume;
+use super::content::{Look, Mended};
 use super::error::Result;
+use super::ledger::Ledger;
+use super::{RecoveryReport, Volume};
 
 /// How often the threads look for work. The keystore is asked whether a key was disabled well within
 /// the promised second.
@@ -16,15 +19,21 @@ const WATCH: Duration = Duration::from_millis(200);
 const DIRTY_FOR: Duration = Duration::from_secs(30);
 /// How often that is looked at.
 const FLUSH: Duration = Duration::from_secs(5);
+/// How long a generation of announcements lasts.
+const TURN: Duration = Duration::from_secs(300);
+/// Bytes of a file that are looked at while others wait.
+const MENDED_AT_ONCE: u64 = 4 * 1024 * 1024;
 /// With this many unsynced files, one sync of the filesystem is cheaper than one of each.
 const FEW: usize = 8;
+
+type Stop = Arc<(Mutex<bool>, Condvar)>;
 
 /// The background threads of a volume; stopped and waited for on drop.
 ///
 /// One watches the keys, the other looks after the disk: a slow one must not delay a revocation.
 #[derive(Debug, Default)]
 pub struct Upkeep {
-    stop: Arc<(Mutex<bool>, Condvar)>,
+    stop: Stop,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -37,9 +46,76 @@ impl Volume {
         let mut upkeep = Upkeep::default();
         let volume = self.clone();
         upkeep.start("upkeep-keys", move || volume.watch_keys())?;
-        let (volume, mut flushed) = (self.clone(), Instant::now());
-        upkeep.start("upkeep-disk", move || volume.tidy_up(&mut flushed))?;
+        let (volume, mut flushed, mut turned) = (self.clone(), Instant::now(), Instant::now());
+        upkeep.start("upkeep-disk", move || {
+            volume.tidy_up(&mut flushed);
+            volume.turn_announcements(&mut turned);
+        })?;
+        let (volume, stop, mut recovered) = (self.clone(), upkeep.stop.clone(), false);
+        upkeep.start("upkeep-recovery", move || {
+            recovered = recovered || volume.recover_beside(&stop);
+            volume.mend_unsure(&stop);
+        })?;
         Ok(upkeep)
+    }
+
+    /// Recovers from crashes while the volume is used. True if that is done, or will not get
+    /// further before the next mount.
+    fn recover_beside(&self, stop: &Stop) -> bool {
+        let mut progress = |_: &RecoveryReport| match is_stopped(stop) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        match self.recover(&mut progress) {
+            Ok(_) => true,
+            Err(error) => {
+                log::error!("recovery: {error}: it is tried again at the next mount");
+                true
+            }
+        }
+    }
+
+    /// Looks through the files of which a call failed, so that they can be sealed.
+    fn mend_unsure(&self, stop: &Stop) {
+        for file in self.files.all() {
+            while !is_stopped(stop) && file.content().is_unsure() && !file.content().is_dirty() {
+                match file.content().recover(MENDED_AT_ONCE) {
+                    Ok(Mended::UpTo(_)) => {}
+                    Ok(Mended::All { .. }) | Err(_) => break,
+                }
+            }
+        }
+        self.files.sweep();
+    }
+
+    /// Begins a new generation of announcements from time to time, and forgets the one before once
+    /// everything that it was for is durable (R21).
+    fn turn_announcements(&self, turned: &mut Instant) {
+        let Some(ledger) = self.session().ledger().cloned() else { return };
+        if turned.elapsed() < TURN {
+            return;
+        }
+        *turned = Instant::now();
+        let done = match ledger.has_previous() {
+            true => self.drop_announcements(&ledger),
+            false => ledger.turn().map(drop),
+        };
+        if let Err(error) = done {
+            log::warn!("the announcements of this session stay as they are: {error}");
+        }
+    }
+
+    fn drop_announcements(&self, ledger: &Ledger) -> Result<()> {
+        for file in self.files.all() {
+            // Whoever began before the turn is done; whoever begins now is in the new generation.
+            file.content().wait_for_writers();
+        }
+        self.files.sweep();
+        syncfs(&self.root)?;
+        if self.files.in_doubt() || self.files.is_any_unsure() {
+            return Ok(());
+        }
+        ledger.drop_previous()
     }
 
     fn tidy_up(&self, flushed: &mut Instant) {
@@ -59,6 +135,10 @@ impl Volume {
     /// # Errors
     /// `Io` when the disk failed.
     pub fn flush(&self, age: Duration) -> Result<()> {
+        self.flush_and_seal(age, Look::Briefly)
+    }
+
+    fn flush_and_seal(&self, age: Duration, look: Look) -> Result<()> {
         let old = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() >= age);
         let parked = self.files.parked();
         let open: Vec<_> =
@@ -85,12 +165,12 @@ impl Volume {
             }
             for (ino, generation, _) in parked {
                 if self.files.parked_is_synced(ino, generation) {
-                    self.seal_closed(ino);
+                    self.seal_closed(ino, look);
                 }
             }
         }
         for file in &open {
-            if let Err(error) = file.content().seal() {
+            if let Err(error) = file.content().seal(look) {
                 log::debug!("inode {}: not sealed: {error}", file.ino());
             }
         }
@@ -101,8 +181,8 @@ impl Volume {
 
     /// Seals a file that nobody has open. Its old seal is a lower bound too, so a failure is not
     /// worth more than a note.
-    fn seal_closed(&self, ino: u64) {
-        let sealed = self.open_briefly(ino).and_then(|opened| opened.file().content().seal());
+    fn seal_closed(&self, ino: u64, look: Look) {
+        let sealed = self.open_briefly(ino).and_then(|opened| opened.file().content().seal(look));
         if let Err(error) = sealed {
             log::debug!("inode {ino}: not sealed: {error}");
         }
@@ -117,8 +197,9 @@ impl Volume {
             return Ok(());
         }
         // The first round syncs the contents and seals; the second syncs the seals.
-        self.flush(Duration::ZERO)?;
-        self.flush(Duration::ZERO)?;
+        // After it nothing excuses what a failed call left, so all of that is looked at now.
+        self.flush_and_seal(Duration::ZERO, Look::ForFailures)?;
+        self.flush_and_seal(Duration::ZERO, Look::ForFailures)?;
         if self.files.in_doubt() {
             log::warn!("writing a file failed: the next session looks at it as after a crash");
             return Ok(());
@@ -139,6 +220,10 @@ impl Upkeep {
         self.threads.push(std::thread::Builder::new().name(name.into()).spawn(work)?);
         Ok(())
     }
+}
+
+fn is_stopped(stop: &Stop) -> bool {
+    *stop.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn stops_within((stopped, signal): &(Mutex<bool>, Condvar), time: Duration) -> bool {

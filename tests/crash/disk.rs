@@ -6,11 +6,17 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use kmsfs::envelope::Intents;
+use kmsfs::id::FileId;
+use kmsfs::volume::VolumeError;
 use kmsfs::volume::backing::Backing;
+use kmsfs::volume::content::Announcements;
 use rustix::io::Errno;
 
 pub(crate) const PAGE: usize = 4096;
 pub(crate) const SECTOR: usize = 512;
+/// Bytes of the header slots.
+const HEADER: usize = 1024;
 
 pub(crate) type Page = Arc<[u8; PAGE]>;
 type Result<T> = std::result::Result<T, Errno>;
@@ -41,6 +47,8 @@ pub(crate) struct Epoch {
     pub(crate) first: usize,
     /// The operation that was under way when the second sync came.
     pub(crate) last: usize,
+    /// The files that were announced until then.
+    pub(crate) announced: Intents,
 }
 
 /// How a call fails.
@@ -63,6 +71,9 @@ struct Inner {
     mtime: i64,
     fault: Option<(usize, Fault)>,
     hit: bool,
+    announced: Intents,
+    /// The file is from an earlier session: it must not change before that is announced.
+    guarded: bool,
 }
 
 /// The simulated file.
@@ -96,6 +107,26 @@ impl Disk {
     pub(crate) fn holding(image: Image) -> Self {
         let inner = Inner { now: image.clone(), base: image, mtime: 1 << 40, ..Inner::default() };
         Self(Mutex::new(inner))
+    }
+
+    /// The same, from an earlier session: the test fails if a page of the file is changed before
+    /// that is announced.
+    pub(crate) fn guarded(image: Image) -> Self {
+        let disk = Self::holding(image);
+        disk.lock().guarded = true;
+        disk
+    }
+
+    /// What a power cut left after these announcements.
+    pub(crate) fn left_by(image: Image, announced: Intents) -> Self {
+        let disk = Self::holding(image);
+        disk.lock().announced = announced;
+        disk
+    }
+
+    /// The files that were announced.
+    pub(crate) fn announced(&self) -> Intents {
+        self.lock().announced.clone()
     }
 
     /// From here on, changes belong to operation `number`.
@@ -142,9 +173,18 @@ impl Inner {
         let log = std::mem::take(&mut self.log);
         let base = std::mem::replace(&mut self.base, self.now.clone());
         if !log.is_empty() {
-            self.epochs.push(Epoch { base, log, first: self.first, last: self.operation });
+            let announced = self.announced.clone();
+            let (first, last) = (self.first, self.operation);
+            self.epochs.push(Epoch { base, log, first, last, announced });
         }
         self.first = self.operation;
+    }
+
+    /// Fails the test if a file of an earlier session is changed without a word.
+    fn guard(&self, what: &str) {
+        let pages = self.now.length.max(self.base.length) / PAGE as u64;
+        let silent = self.guarded && self.announced.is_empty();
+        assert!(!silent || pages <= 1, "{what} before the change was announced");
     }
 
     fn fault(&mut self) -> Option<Fault> {
@@ -181,6 +221,17 @@ impl Inner {
     }
 }
 
+impl Announcements for Disk {
+    fn announce(&self, file: FileId) -> std::result::Result<u64, VolumeError> {
+        self.lock().announced.add(file);
+        Ok(1)
+    }
+
+    fn generation(&self) -> u64 {
+        1
+    }
+}
+
 impl Backing for Disk {
     fn length(&self) -> Result<u64> {
         Ok(self.lock().now.length)
@@ -202,6 +253,12 @@ impl Backing for Disk {
             Some(Fault::Io) => return Err(Errno::IO),
             Some(_) => return Err(Errno::NOSPC),
         };
+        if offset == 0 && buf.len() > HEADER {
+            // A new header: the file was made in this session.
+            inner.guarded = false;
+        } else if offset >= HEADER as u64 {
+            inner.guard("a page was written");
+        }
         let end = offset + taken as u64;
         assert!(
             end <= inner.now.length,
@@ -289,5 +346,9 @@ impl Backing for Disk {
 
     fn mtime(&self) -> Result<i64> {
         Ok(self.lock().mtime)
+    }
+
+    fn ctime(&self) -> Result<i64> {
+        Ok(0)
     }
 }

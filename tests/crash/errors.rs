@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::check::{Cut, History};
 use crate::disk::{Disk, Fault, Image};
-use crate::ops::{CRASHED, Op, open};
+use crate::ops::{Op, When, open};
 use crate::{Tally, start};
 
 /// Every operation with each of its calls failing in each way, then one more operation.
@@ -41,7 +41,7 @@ fn fail_one(
     (n, fault): (usize, Fault),
 ) -> Result<bool, String> {
     let disk = Arc::new(Disk::holding(image.clone()));
-    let mut content = Some(open(&disk, 0).map_err(|error| format!("open: {error:?}"))?);
+    let mut content = Some(open(&disk, When::Cut).map_err(|error| format!("open: {error:?}"))?);
     let mut after = model.to_vec();
     disk.fail(n, fault);
     let outcome = first.run(&mut content, 1);
@@ -58,7 +58,8 @@ fn fail_one(
         Err(_) => vec![model.to_vec(), after],
     };
     let file = content.as_ref().expect("open");
-    let history = History { models: &models, cut: Cut::Clean, torn: None };
+    let history =
+        History { models: &models, cut: Cut::Clean, announced: disk.announced(), torn: None };
     let mut model = history.live(file).map_err(|problem| format!("live, {problem}"))?;
     second.run(&mut content, 2).map_err(|error| format!("then {second:?}: {error:?}"))?;
     second.apply(&mut model, 2, None);
@@ -67,13 +68,13 @@ fn fail_one(
     }
     // A file in doubt keeps its session from ending cleanly.
     let doubt = content.take().is_some_and(|file| file.in_doubt());
-    for crashed in [0, CRASHED].into_iter().skip(usize::from(doubt)) {
-        let file = open(&disk, crashed).map_err(|error| format!("reopen {crashed}: {error:?}"))?;
+    for when in [When::Later, When::After].into_iter().skip(usize::from(doubt)) {
+        let file = open(&disk, when).map_err(|error| format!("reopen {when:?}: {error:?}"))?;
         // A cut that failed may be undone by a crash, but for nothing else.
         let models = [model.clone(), models[0].clone()];
-        let models = if crashed > 0 && uncertain { &models[..] } else { &models[..1] };
-        let history = History { models, cut: Cut::Clean, torn: None };
-        history.live(&file).map_err(|problem| format!("reopen {crashed}, {problem}"))?;
+        let models = if when == When::After && uncertain { &models[..] } else { &models[..1] };
+        let history = History { models, cut: Cut::Clean, announced: disk.announced(), torn: None };
+        history.live(&file).map_err(|problem| format!("reopen {when:?}, {problem}"))?;
     }
     Ok(true)
 }

@@ -22,7 +22,7 @@ use kmsfs::volume::content::Content;
 use ops::Op::{
     self, Append, Extend, Punch, Reopen, Seal, Shrink, Sync, Truncate, Write, Xattr, Zero,
 };
-use ops::{contents, open};
+use ops::{When, contents, open};
 use states::{Dice, torn_page, whole_pages};
 
 /// Where the first group ends, and the second.
@@ -100,7 +100,7 @@ const EDGE_OPS: &[Op] = &[
 /// A file in which the starting operations were done and synced.
 fn start(name: &str, setup: &[Op]) -> (Image, Vec<u8>) {
     let disk = Arc::new(Disk::default());
-    let mut content = Some(open(&disk, 0).unwrap());
+    let mut content = Some(open(&disk, When::Before).unwrap());
     let mut model = Vec::new();
     for op in setup.iter().chain(&[Sync]) {
         op.run(&mut content, 0).unwrap_or_else(|error| panic!("{name}: {op:?}: {error:?}"));
@@ -123,9 +123,9 @@ impl Tally {
         self.workloads += 1;
         let seed = self.workloads as u64;
         let mut dice = Dice::new(seed);
-        let disk = Arc::new(Disk::holding(image.clone()));
+        let disk = Arc::new(Disk::guarded(image.clone()));
         let mut models = vec![model.to_vec()];
-        let mut content = Some(open(&disk, 0).unwrap());
+        let mut content = Some(open(&disk, When::Cut).unwrap());
         for (number, op) in ops.iter().enumerate() {
             disk.operation(number);
             let mut next = models[number].clone();
@@ -143,7 +143,8 @@ impl Tally {
             let mut visit = |image: Image, torn: Option<usize>, choice: &str| {
                 self.files += 1;
                 let models = &models[epoch.first..=epoch.last + 1];
-                let history = History { models, cut, torn };
+                let announced = epoch.announced.clone();
+                let history = History { models, cut, announced, torn };
                 if let Err(problem) = history.check(image, &mut follow) {
                     self.failed(format!(
                         "{name} {ops:?}, cut in operation {} to {}, {choice}: {problem}",

@@ -4,15 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kmsfs::crypto::secret::Secret;
-use kmsfs::envelope::{FileHeader, Recipient, Wrapped};
+use kmsfs::envelope::{FileHeader, Recipient, SessionWord, Unrecovered, Wrapped};
 use kmsfs::id::{FileId, KeyId, MaterialId};
 use kmsfs::volume::VolumeError;
-use kmsfs::volume::content::{Access, Content, KeySource, Reserve, Shared};
+use kmsfs::volume::content::{Access, Content, KeySource, Look, Reserve, Shared};
 
 use crate::disk::Disk;
 
-/// The number of the session that the power cut ends: the first.
-pub(crate) const CRASHED: i64 = 1;
+/// When a file is opened. Files that a workload starts from were made in an earlier session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// In the session that makes the starting file, and ends cleanly.
+    Before,
+    /// In the session that the power cut ends.
+    Cut,
+    /// In the session after that, before anything is mended.
+    After,
+    /// In a session that no crash excuses anything to.
+    Later,
+}
 
 /// One step of a workload. Offsets and sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +64,25 @@ impl KeySource for OneKey {
     }
 }
 
-/// Opens a file in a session that follows a crash, or in one that does not.
-pub(crate) fn open(disk: &Arc<Disk>, crashed: i64) -> Result<Content, VolumeError> {
-    let keys = Arc::new(OneKey::default());
-    Content::over(disk.clone(), keys, Arc::new(Shared::new(crashed)), Access::ReadWrite)
+/// Opens a file.
+pub(crate) fn open(disk: &Arc<Disk>, when: When) -> Result<Content, VolumeError> {
+    let cut = SessionWord::new(2, 22);
+    let crash = Unrecovered {
+        word: cut,
+        counted: false,
+        withheld: false,
+        span: (0, 0),
+        intents: disk.announced(),
+        waiting: None,
+    };
+    let shared = match when {
+        When::Before => Shared::in_session(SessionWord::new(1, 11), Vec::new()),
+        When::Cut => Shared::in_session(cut, Vec::new()),
+        When::After => Shared::in_session(SessionWord::new(3, 33), vec![crash]),
+        When::Later => Shared::in_session(SessionWord::new(4, 44), Vec::new()),
+    };
+    let shared = Arc::new(shared.announcing(disk.clone()));
+    Content::over(disk.clone(), Arc::new(OneKey::default()), shared, Access::ReadWrite)
 }
 
 impl Op {
@@ -74,7 +99,7 @@ impl Op {
             Self::Punch(offset, length) => file.punch(offset, length).map(|()| 0),
             Self::Zero(offset, length) => file.zero(offset, length, Reserve::Grow).map(|()| 0),
             Self::Sync => file.sync().map(|()| 0),
-            Self::Seal => file.seal().map(usize::from),
+            Self::Seal => file.seal(Look::Throughout).map(usize::from),
             Self::Xattr => file.xattr_keys(Access::ReadWrite).map(|_| 0),
             Self::Reopen => {
                 let file = content.take().expect("just seen");

@@ -16,3 +16,4 @@ mod permissions;
 mod places;
 mod removal;
 mod revocation;
+mod sessions;

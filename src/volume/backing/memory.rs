@@ -120,4 +120,8 @@ impl Backing for MemoryFile {
     fn mtime(&self) -> Result<i64> {
         Ok(self.lock().mtime)
     }
+
+    fn ctime(&self) -> Result<i64> {
+        Ok(0)
+    }
 }

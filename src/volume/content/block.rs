@@ -24,15 +24,20 @@ pub(super) struct Facts {
 pub(super) enum Verdict {
     /// Zeros, and it is authentic that there is nothing.
     Hole,
-    /// The data unit's bytes, this many bytes of its entry's tail, and zeros up to `expected`.
+    /// The data unit's bytes, then those of its entry's tail, and zeros up to `expected`.
     Bytes {
-        /// How many bytes of the entry's tail count.
-        tail: usize,
+        /// How many bytes the unit and the tail have: what is behind them is made up.
+        held: usize,
         /// What is odd about it, if a crash can have caused it and only then.
         odd: Option<&'static str>,
     },
     /// Zeros, and only a crash can have left it so.
-    OddHole(&'static str),
+    OddHole {
+        /// What is odd about it.
+        what: &'static str,
+        /// It is authentic that the block was a hole before.
+        was_hole: bool,
+    },
     /// Nothing that may be returned.
     Missing(&'static str),
 }
@@ -44,20 +49,21 @@ pub(super) fn judge(facts: Facts, unit: Opened, entry: Entry<'_>) -> Verdict {
         Opened::Present { length, tag } => (length, tag),
     };
     if facts.expected <= length {
-        return Verdict::Bytes { tail: 0, odd: None };
+        return Verdict::Bytes { held: length, odd: None };
     }
     if length < facts.payload {
-        return short(facts, 0, "a page shorter than its block");
+        return short(facts, length, "a page shorter than its block");
     }
     match entry.state {
         EntryState::Present | EntryState::Filled => {
             let odd = (entry.binding != tag).then_some("the halves of a block are of two writes");
-            if length + entry.tail.len() < facts.expected {
-                return short(facts, entry.tail.len(), "a tail shorter than its block");
+            let held = length + entry.tail.len();
+            if held < facts.expected {
+                return short(facts, held, "a tail shorter than its block");
             }
-            Verdict::Bytes { tail: entry.tail.len(), odd }
+            Verdict::Bytes { held, odd }
         }
-        EntryState::Absent | EntryState::Hole => short(facts, 0, "a block without its tail"),
+        EntryState::Absent | EntryState::Hole => short(facts, length, "a block without its tail"),
     }
 }
 
@@ -66,16 +72,20 @@ fn absent(facts: Facts, entry: Entry<'_>) -> Verdict {
         _ if !facts.sparse || facts.last => Verdict::Missing("a page of the file"),
         EntryState::Hole => Verdict::Hole,
         EntryState::Absent if facts.group_absent => Verdict::Hole,
-        EntryState::Absent => Verdict::OddHole("a hole that nothing vouches for"),
-        EntryState::Filled => Verdict::OddHole("a hole that was being filled"),
+        EntryState::Absent => odd_hole("a hole that nothing vouches for", false),
+        EntryState::Filled => odd_hole("a hole that was being filled", true),
         EntryState::Present => Verdict::Missing("a page whose tail exists"),
     }
 }
 
+const fn odd_hole(what: &'static str, was_hole: bool) -> Verdict {
+    Verdict::OddHole { what, was_hole }
+}
+
 /// The block ends early. Inside the file that reads as zeros after a crash; at its end the size
 /// itself is wrong, and bytes that were never written are not made up.
-fn short(facts: Facts, tail: usize, odd: &'static str) -> Verdict {
-    if facts.last { Verdict::Missing(odd) } else { Verdict::Bytes { tail, odd: Some(odd) } }
+fn short(facts: Facts, held: usize, odd: &'static str) -> Verdict {
+    if facts.last { Verdict::Missing(odd) } else { Verdict::Bytes { held, odd: Some(odd) } }
 }
 
 #[cfg(test)]
@@ -105,23 +115,23 @@ mod tests {
         let sparse = Facts { sparse: true, ..facts() };
         let odd = |verdict| matches!(verdict, Verdict::Bytes { odd: Some(_), .. });
         let missing = |verdict| matches!(verdict, Verdict::Missing(_));
-        assert_eq!(judge(facts(), FULL, whole), Verdict::Bytes { tail: 44, odd: None });
+        assert_eq!(judge(facts(), FULL, whole), Verdict::Bytes { held: 4096, odd: None });
         assert!(odd(judge(facts(), FULL, other)), "two writes");
         assert!(odd(judge(facts(), FULL, none)), "no tail, inside");
         assert!(missing(judge(last, FULL, none)), "no tail, at the end");
         assert!(odd(judge(facts(), SHORT, whole)), "short page, inside");
         assert!(missing(judge(last, SHORT, whole)), "short page, at the end");
         let end = Facts { expected: 100, ..last };
-        assert_eq!(judge(end, SHORT, none), Verdict::Bytes { tail: 0, odd: None });
-        assert_eq!(judge(end, FULL, none), Verdict::Bytes { tail: 0, odd: None });
+        assert_eq!(judge(end, SHORT, none), Verdict::Bytes { held: 100, odd: None });
+        assert_eq!(judge(end, FULL, none), Verdict::Bytes { held: 4052, odd: None });
         assert!(missing(judge(facts(), Opened::Absent, whole)), "dense files have no holes");
         assert!(missing(judge(facts(), Opened::Absent, hole)), "dense files have no holes");
         assert_eq!(judge(sparse, Opened::Absent, hole), Verdict::Hole);
-        assert!(matches!(judge(sparse, Opened::Absent, none), Verdict::OddHole(_)));
+        assert!(matches!(judge(sparse, Opened::Absent, none), Verdict::OddHole { .. }));
         assert!(missing(judge(sparse, Opened::Absent, whole)));
         let filled = entry(EntryState::Filled, TAG, &TAIL);
-        assert!(matches!(judge(sparse, Opened::Absent, filled), Verdict::OddHole(_)));
-        assert_eq!(judge(sparse, FULL, filled), Verdict::Bytes { tail: 44, odd: None });
+        assert!(matches!(judge(sparse, Opened::Absent, filled), Verdict::OddHole { .. }));
+        assert_eq!(judge(sparse, FULL, filled), Verdict::Bytes { held: 4096, odd: None });
         let bare = Facts { group_absent: true, ..sparse };
         assert_eq!(judge(bare, Opened::Absent, none), Verdict::Hole);
         assert!(missing(judge(Facts { last: true, ..bare }, Opened::Absent, none)));

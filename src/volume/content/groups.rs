@@ -2,12 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{CACHED_SPILLS, Content, GroupMark, GroupState, State};
+use super::{Content, GroupMark, GroupState, State};
 use crate::envelope::layout::{Block, Copy2, DATA_PAYLOAD, Group, PAGE_LEN, last_block};
 use crate::envelope::{EntryState, EnvelopeError, Opened, SpillPage, UnitPlace};
 use crate::volume::error::{Result, VolumeError};
 
 const WHAT: &str = "spill page";
+/// Decrypted spill pages kept in memory over all files: 4 KiB each.
+const CACHED_SPILLS: usize = 4096;
 
 impl Content {
     /// Runs `use_page` on a group's spill page and on whether the group has none.
@@ -200,9 +202,11 @@ impl Content {
         }
         let mark = known.map(GroupMark::from).or_else(|| state.marks.groups.get(&group).copied());
         let mut spill = GroupState::new(group, best, bad, mark);
-        if spill.lost && self.crash_may_explain(state) {
+        let first = group.first_block();
+        let had_tails = ready.header.seal.size > first.start() + first.payload() as u64;
+        if spill.lost && !had_tails && self.crash_may_explain(state, first) {
             // Its first version was torn. No tail of the group was ever durable, and the data
-            // pages hold what was (R1).
+            // pages hold what was (R1). A pair with durable tails is never lost whole (R2).
             spill.lost = false;
             spill.owed = true;
         }

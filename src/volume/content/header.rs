@@ -18,41 +18,62 @@ impl Content {
         if state.ready.is_some() || !state.has_header {
             return Ok(());
         }
-        let mut area = [0; HEADER_AREA];
-        let got = self.backing.read_at(&mut area, 0)?;
+        let mut page = [0; PAGE_LEN];
+        let got = self.backing.read_at(&mut page, 0)?;
+        let area = page.first_chunk::<HEADER_AREA>().unwrap_or(&[0; HEADER_AREA]);
         if got < HEADER_AREA || area.iter().all(|b| *b == 0) {
             return self.without_header(state);
         }
-        let slots = [Slot::A, Slot::B].map(|slot| parse_slot(&area, slot));
-        let (slot, keys, header) = self.choose(&slots)?;
+        let slots = [Slot::A, Slot::B].map(|slot| parse_slot(area, slot));
+        let (slot, keys, mut header) = self.choose(&slots)?;
         let spare = match (slot, slots) {
             (Slot::A, [_, spare]) | (Slot::B, [spare, _]) => spare,
         };
         let spare_ok = spare.is_ok_and(|spare| spare.verify(&keys).is_ok());
-        if !spare_ok {
-            log::warn!("file {}: a header slot is damaged; the other one is good", header.file);
-            if self.access == Access::ReadWrite
-                && let Err(error) = self.write_slot(slot.other(), &header.encode(&keys))
-            {
-                log::warn!("file {}: the slot could not be repaired: {error}", header.file);
-            }
-        }
-        if header.seal.size > state.size && !self.shared.crashed_since(header.seal.session) {
-            log::warn!("file {}: cut below its sealed size", header.file);
-            return Err(VolumeError::Tampered("file length"));
-        }
+        (state.excuses, state.mended) = self.shared.excuses(&header, spare_ok);
         if state.marks.header_durable.is_none() && state.marks.header_written.is_none() {
             state.marks.header_durable = Some(slot);
+        }
+        if !spare_ok {
+            log::warn!("file {}: a header slot is damaged; the other one is good", header.file);
+            self.replace_slot(state, slot.other(), &mut header, &keys);
         }
         let cipher = keys.unit_cipher();
         state.ready = Some(Ready { header, keys, cipher, fresh: false });
         Ok(())
     }
 
+    /// Writes the slot that is damaged again. What it said is not known: it may have been that the
+    /// file is sealed, so the header that replaces it does not claim to be open.
+    fn replace_slot(
+        &self,
+        state: &mut State,
+        slot: Slot,
+        header: &mut FileHeader,
+        keys: &FileKeys,
+    ) {
+        if self.access == Access::ReadOnly {
+            return;
+        }
+        let mut sealed = header.clone();
+        sealed.flags.open = false;
+        sealed.sequence += 1;
+        match self.write_slot(slot, &sealed.encode(keys)) {
+            Ok(()) => {
+                *header = sealed;
+                state.marks.header_written = Some(slot);
+                state.marks.header_updated = state.marks.touch();
+            }
+            Err(error) => {
+                log::warn!("file {}: the slot could not be repaired: {error}", header.file);
+            }
+        }
+    }
+
     /// Page 0 was never written, or erased (R5). If a crash can have come between the length and the
     /// first page, and nothing else is in the file either, there is nothing in it to be lost.
     fn without_header(&self, state: &mut State) -> Result<()> {
-        if !self.shared.crashed_since(0) || self.backing.next_data(0)?.is_some() {
+        if !self.shared.has_crashed() || self.backing.next_data(0)?.is_some() {
             return Err(VolumeError::Lost(WHAT));
         }
         log::warn!("a file that a crash left without any contents is empty");
@@ -116,9 +137,9 @@ impl Content {
         let header = FileHeader {
             file,
             sequence: 1,
-            flags: HeaderFlags::default(),
-            // Crashes from before the file was made explain nothing in it.
-            seal: Seal { size: 0, session: self.shared.session, mtime: i64::MIN },
+            // Until it is sealed, a crash of this session, and of no other, explains what is odd.
+            flags: HeaderFlags { open: true, ..HeaderFlags::default() },
+            seal: Seal { size: 0, session: self.shared.session(), mtime: i64::MIN },
             recipients: recipient.into(),
         };
         state.ready = Some(Ready { header, keys, cipher, fresh: true });

@@ -1,54 +1,149 @@
-//! What a crash left odd is made whole before the file is sealed again (R7, R10).
+//! What a crash left odd is made whole, and then nothing excuses the file any more (R7, R10, R22).
 //!
-//! Residue is served because a crash since the last seal explains it. A new seal ends that: the
-//! same oddness would then be tampering. So the first seal after a crash looks at every block.
+//! Residue is served because a crash that is not mended yet explains it. A new seal ends that: the
+//! same oddness would then be tampering. So every block is looked at before the first seal after a
+//! crash, in steps, since files are long and others want to use them meanwhile.
 
 use super::read::Soundness;
-use super::{Content, State};
-use crate::envelope::layout::{Block, PAGE_LEN, last_block};
+use super::{Access, Content, State};
+use crate::envelope::layout::{Block, PAGE, PAGE_LEN, last_block};
 use crate::volume::error::{Result, VolumeError};
 
-/// Files longer than this keep the seal from before the crash: looking would take too long.
-const MENDED_UP_TO: u64 = 64 * 1024 * 1024;
+/// How much may be looked at before a seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// What is done in a moment: a long file keeps its old seal until recovery has seen it.
+    Briefly,
+    /// The same, but everything in a file of which a call of this session failed.
+    ForFailures,
+    /// Everything.
+    Throughout,
+}
+
+/// How far the recovery of a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mended {
+    /// Below this offset everything is whole and durable.
+    UpTo(u64),
+    /// All of it is whole and durable, but for blocks that cannot be read if `spoiled`.
+    All {
+        /// Some block was lost in the crash, or is not authentic.
+        spoiled: bool,
+    },
+}
+
+/// What a seal looks at when it should be done in a moment: bytes.
+const BRIEFLY: u64 = 16 * 1024 * 1024;
 
 impl Content {
-    /// True if nothing in the file needs a crash to explain it: because there was none since the
-    /// last seal and no change failed, or because every block was looked at and what was odd is
-    /// written anew and synced.
-    pub(super) fn mend(&self, state: &mut State) -> Result<bool> {
-        let crashed = self.shared.crashed_since(state.ready()?.header.seal.session);
-        if !(crashed || state.marks.unsure) {
-            return Ok(true);
+    /// Looks at the next `budget` bytes of a file that a crash may have left odd, and writes anew
+    /// what is. Other users of the file wait for one such step at most.
+    ///
+    /// # Errors
+    /// As a read and a write, but for blocks that cannot be read: these are counted.
+    pub fn recover(&self, budget: u64) -> Result<Mended> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.load(&mut state)?;
+        if self.access == Access::ReadOnly || state.ready.is_none() {
+            return Ok(Mended::All { spoiled: false });
         }
-        if state.size > MENDED_UP_TO {
+        self.mend_some(&mut state, budget)
+    }
+
+    /// Waits for whoever is changing the file now. What is announced later stands in the newest
+    /// generation.
+    pub(in crate::volume) fn wait_for_writers(&self) {
+        drop(self.write_state());
+    }
+
+    /// True if a call failed, and only a look at the blocks tells what they hold.
+    pub(in crate::volume) fn is_unsure(&self) -> bool {
+        self.read_state().marks.is_unsure()
+    }
+
+    /// True if [`Self::recover`] has anything to do.
+    pub fn needs_recovery(&self) -> bool {
+        self.doubtful(&self.read_state())
+    }
+
+    /// True if nothing in the file needs a crash or a failed call to explain it any more.
+    pub(super) fn mend(&self, state: &mut State, look: Look) -> Result<bool> {
+        if !self.doubtful(state) {
+            return Ok(!state.spoiled);
+        }
+        let brief = match look {
+            Look::Briefly => true,
+            Look::ForFailures => !state.marks.unsure,
+            Look::Throughout => false,
+        };
+        if brief && state.size.saturating_sub(state.mended) > BRIEFLY {
             return Ok(false);
         }
-        let Some((last, last_length)) = last_block(state.size) else { return Ok(true) };
-        if state.marks.unsure {
+        let done = self.mend_some(state, u64::MAX)?;
+        Ok(done == Mended::All { spoiled: false })
+    }
+
+    fn doubtful(&self, state: &State) -> bool {
+        state.ready.is_some() && (state.marks.unsure || self.is_excused(state))
+    }
+
+    fn mend_some(&self, state: &mut State, budget: u64) -> Result<Mended> {
+        if !self.doubtful(state) {
+            return Ok(Mended::All { spoiled: state.spoiled });
+        }
+        if state.marks.unsure && state.mended == 0 {
             // What counts is what the disk holds, not what memory remembers of it.
+            self.leave_nothing_owed(state);
             self.forget_spills(state);
         }
-        let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
-        let mut mended = false;
-        for block in (0..=last.0).map(Block) {
-            if block == block.group().first_block() {
-                mended |= self.owes_spill(state, block.group())?;
-            }
-            match self.read_block(state, block, &mut bytes[..]) {
-                Ok(Soundness::Sound) => {}
-                Ok(Soundness::Residue) => {
-                    let length = if block == last { last_length } else { PAGE_LEN };
-                    let held = bytes.get(..length).unwrap_or_default();
-                    self.write_range(state, block.start(), held)?;
-                    mended = true;
-                }
-                Err(VolumeError::Lost(_) | VolumeError::Tampered(_)) => return Ok(false),
-                Err(error) => return Err(error),
-            }
+        let end = state.mended.saturating_add(budget.max(PAGE)).min(state.size);
+        let mut changed = false;
+        for block in Block::of_offset(state.mended).0..end.div_ceil(PAGE) {
+            changed |= self.mend_block(state, Block(block))?;
         }
-        if mended {
+        if changed {
             self.sync_locked(state)?;
         }
-        Ok(true)
+        state.mended = end;
+        if end < state.size {
+            return Ok(Mended::UpTo(end));
+        }
+        state.excuses.clear();
+        state.marks.unsure = false;
+        // What was mended is durable, and what was not needs no excuse: a seal may follow.
+        state.marks.unsealed = true;
+        Ok(Mended::All { spoiled: state.spoiled })
+    }
+
+    /// Writes a block anew if it is odd; true if anything was written.
+    fn mend_block(&self, state: &mut State, block: Block) -> Result<bool> {
+        let Some((last, last_length)) = last_block(state.size) else { return Ok(false) };
+        let mut owed = false;
+        if block == block.group().first_block() {
+            owed = match self.owes_spill(state, block.group()) {
+                Err(VolumeError::Lost(_) | VolumeError::Tampered(_)) => false,
+                other => other?,
+            };
+        }
+        let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        match self.read_block(state, block, &mut bytes[..]) {
+            Ok(found) => {
+                let length = if block == last { last_length } else { PAGE_LEN };
+                // A cut that failed half way leaves a last page that says more than the file has.
+                let ends = block != last || self.last_length(state, block)? == Some(length);
+                if found == Soundness::Sound && ends {
+                    return Ok(owed);
+                }
+                let held = bytes.get(..length).unwrap_or_default();
+                self.write_range(state, block.start(), held)?;
+                Ok(true)
+            }
+            Err(VolumeError::Lost(_) | VolumeError::Tampered(_)) => {
+                state.spoiled = true;
+                Ok(owed)
+            }
+            Err(error) => Err(error),
+        }
     }
 }

@@ -14,24 +14,30 @@ mod read;
 mod recover;
 mod resize;
 mod seek;
+mod shared;
 mod sync;
 mod write;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use crate::crypto::secret::Secret;
 use crate::envelope::layout::{Block, Copy2, Group, plain_size};
-use crate::envelope::{FileHeader, FileKeys, Recipient, SpillPage, UnitCipher, XattrKeys};
+use crate::envelope::{
+    FileHeader, FileKeys, Recipient, SessionWord, SpillPage, UnitCipher, XattrKeys,
+};
 use crate::id::FileId;
 
 use super::backing::Backing;
 use super::error::{Result, VolumeError};
 
+pub use mend::{Look, Mended};
 pub use resize::Reserve;
 pub use seek::SeekTo;
+pub(in crate::volume) use shared::explains;
+pub use shared::{Announcements, Shared};
 
 /// Where a file's key comes from: the volume's keyring, or a fixed key in tests.
 pub trait KeySource: Send + Sync {
@@ -47,59 +53,6 @@ pub trait KeySource: Send + Sync {
     /// `KeyUnusable`, or `ForeignKey` when the header names a key that the directory does not
     /// accept (R9).
     fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>>;
-}
-
-/// What is known of crashes of this volume, and what all its files share.
-///
-/// Sessions are counted, not timed: a clock that was set back must not make a crash look older
-/// than the seal that it came after.
-#[derive(Debug)]
-pub struct Shared {
-    /// The number of this session, from 1.
-    session: i64,
-    /// The number of the last session that did not end cleanly; 0 for none.
-    crashed: i64,
-    /// Decrypted spill pages in memory, over all files.
-    cached: AtomicUsize,
-    /// Of some file nobody knows what is on the disk: this session cannot end cleanly.
-    doubt: AtomicBool,
-}
-
-/// Decrypted spill pages kept in memory over all files: 4 KiB each.
-const CACHED_SPILLS: usize = 4096;
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self::new(0)
-    }
-}
-
-impl Shared {
-    /// What is shared by the files of a volume in the session after the crash of session number
-    /// `crashed` (0 for none).
-    pub fn new(crashed: i64) -> Self {
-        Self::in_session(crashed.saturating_add(1), crashed)
-    }
-
-    /// What is shared by the files of a volume in session number `session`.
-    pub fn in_session(session: i64, crashed: i64) -> Self {
-        Self { session, crashed, cached: AtomicUsize::new(0), doubt: AtomicBool::new(false) }
-    }
-
-    /// Notes that the disk may hold something else than was written.
-    fn doubt(&self) {
-        self.doubt.store(true, Ordering::Relaxed);
-    }
-
-    /// True if a file may be as a crash leaves it, because writing or syncing it failed.
-    pub fn in_doubt(&self) -> bool {
-        self.doubt.load(Ordering::Relaxed)
-    }
-
-    /// True if session number `session`, or one after it, ended in a crash.
-    pub fn crashed_since(&self, session: i64) -> bool {
-        self.crashed > 0 && self.crashed >= session
-    }
 }
 
 /// Whether changes are possible.
@@ -132,6 +85,15 @@ struct State {
     ready: Option<Ready>,
     spills: Mutex<HashMap<Group, GroupState>>,
     marks: Marks,
+    /// Crashed sessions that may explain what is odd in the file, as they were when its header was
+    /// read.
+    excuses: Vec<SessionWord>,
+    /// Below this offset nothing is odd any more, whatever a crash left.
+    mended: u64,
+    /// Recovery found blocks that cannot be read: what is behind the seal stays unsealed.
+    spoiled: bool,
+    /// The generation of announcements that the file is in; 0 for none.
+    announced: u64,
 }
 
 struct Ready {
@@ -189,6 +151,8 @@ pub(super) struct Marks {
     sync_failed: bool,
     generation: u64,
     dirty_since: Option<Instant>,
+    /// When the last handle was closed.
+    parked_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -223,6 +187,10 @@ impl Content {
             ready: None,
             spills: Mutex::default(),
             marks: marks.unwrap_or_default(),
+            excuses: Vec::new(),
+            mended: 0,
+            spoiled: false,
+            announced: 0,
         };
         if fresh {
             state.marks.durable_size = size;
@@ -238,9 +206,7 @@ impl Content {
         {
             let mut state = content.write_state();
             content.load(&mut state)?;
-            if content.recovery_needed(&state) {
-                content.recover_size(&mut state)?;
-            }
+            content.check_size(&mut state)?;
         }
         Ok(content)
     }
@@ -340,13 +306,17 @@ impl Content {
             }
             spill.keep_mark(group, &mut marks.groups);
         }
-        (state.marks.is_dirty() || state.marks.unsure).then_some(state.marks)
+        state.marks.parked_since = Some(Instant::now());
+        let marks = &state.marks;
+        (marks.is_dirty() || marks.unsure || marks.unsealed).then_some(state.marks)
     }
 
     /// The outcome of a change; after a failure the file is looked through before its next seal.
     fn noting<T>(&self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
-            self.write_state().marks.unsure = true;
+            let mut state = self.write_state();
+            state.marks.unsure = true;
+            state.mended = 0;
         }
         outcome
     }
@@ -404,6 +374,16 @@ impl Marks {
 
     pub(super) fn dirty_since(&self) -> Option<Instant> {
         self.dirty_since
+    }
+
+    /// Since when the file waits for a sync, or at least for a seal.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        self.dirty_since.or(self.parked_since)
+    }
+
+    /// True if a call failed, and only a look at the blocks tells what they hold.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.unsure || self.sync_failed
     }
 
     fn touch(&mut self) -> u64 {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::block::{Facts, Verdict, judge};
 use super::{Content, State};
 use crate::envelope::layout::{Block, DATA_PAYLOAD, Group, PAGE, PAGE_LEN, PageNo, last_block};
-use crate::envelope::{Opened, UnitPlace};
+use crate::envelope::{EntryState, Opened, UnitPlace};
 use crate::volume::error::{Result, VolumeError};
 
 thread_local! {
@@ -126,13 +126,15 @@ impl Content {
             out.get_mut(facts.expected..).unwrap_or_default().fill(0);
             return Ok(Soundness::Sound);
         }
+        let mut punched = false;
         let verdict = self.with_spill(state, group, |spill, absent| {
             facts.group_absent = absent;
             let entry = spill.entry(block.index());
+            punched = entry.state == EntryState::Hole;
             let verdict = judge(facts, unit, entry);
-            if let (Verdict::Bytes { tail, .. }, Opened::Present { length, .. }) = (verdict, unit) {
+            if let (Verdict::Bytes { held, .. }, Opened::Present { length, .. }) = (verdict, unit) {
                 let (_, rest) = out.split_at_mut(length);
-                let (to, zeros) = rest.split_at_mut(tail.min(rest.len()));
+                let (to, zeros) = rest.split_at_mut((held - length).min(rest.len()));
                 to.copy_from_slice(entry.tail.get(..to.len()).unwrap_or_default());
                 zeros.fill(0);
             }
@@ -147,17 +149,20 @@ impl Content {
                 out.fill(0);
                 Ok(Soundness::Sound)
             }
-            Verdict::Bytes { odd: Some(what), .. } => self.residue(state, block, what, out),
-            Verdict::OddHole(what) => {
+            Verdict::Bytes { odd: Some(what), held } => {
+                // The tail of a block that was about to become a hole is authentic zeros.
+                let made_up =
+                    (held < facts.expected && !punched).then_some(block.start() + held as u64);
+                self.residue(state, block, what, made_up, out)
+            }
+            Verdict::OddHole { what, was_hole } => {
                 out.fill(0);
-                self.residue(state, block, what, out)
+                let made_up = (!was_hole).then_some(block.start());
+                self.residue(state, block, what, made_up, out)
             }
             Verdict::Missing(what) => {
                 out.fill(0);
-                match self.crash_may_explain(state) {
-                    true => Err(VolumeError::Lost(what)),
-                    false => Err(self.tampered(state, block, what)),
-                }
+                Err(self.missing(state, block, what))
             }
         }
     }
@@ -180,14 +185,20 @@ impl Content {
 
     /// Something odd that a crash may have left is reported and served; the same thing where no
     /// crash can have been is tampering.
+    ///
+    /// `made_up`: from here on the block is zeros that nobody wrote. Below the seal no crash leaves
+    /// a block so short (R7).
     fn residue(
         &self,
         state: &State,
         block: Block,
         what: &'static str,
+        made_up: Option<u64>,
         out: &mut [u8],
     ) -> Result<Soundness> {
-        if !self.crash_may_explain(state) {
+        let sealed = state.ready()?.header.seal.size;
+        let durable = made_up.is_some_and(|from| from < sealed);
+        if durable || !self.crash_may_explain(state, block) {
             out.fill(0);
             return Err(self.tampered(state, block, what));
         }
@@ -196,13 +207,18 @@ impl Content {
         Ok(Soundness::Residue)
     }
 
-    /// R10: after a crash since the seal, or in a file that this daemon has written since (a call
-    /// may have failed half way). The backing mtime says nothing here: whoever tampers moves it too.
-    pub(super) fn crash_may_explain(&self, state: &State) -> bool {
-        let Some(ready) = &state.ready else { return false };
-        self.shared.crashed_since(ready.header.seal.session)
-            || state.marks.unsealed
-            || state.marks.unsure
+    /// A page that is not there: lost in a crash if nothing says that it was durable.
+    fn missing(&self, state: &State, block: Block, what: &'static str) -> VolumeError {
+        let Some(ready) = &state.ready else { return VolumeError::Lost(what) };
+        let seal = ready.header.seal;
+        // A file that is longer than what an earlier session sealed of it is one whose recovery
+        // found a page lost.
+        let unsealed = seal.session != self.shared.session();
+        let lost = self.crash_may_explain(state, block) || unsealed;
+        match lost && block.start() >= seal.size {
+            true => VolumeError::Lost(what),
+            false => self.tampered(state, block, what),
+        }
     }
 
     fn tampered(&self, state: &State, block: Block, what: &'static str) -> VolumeError {

@@ -3,28 +3,51 @@
 use super::block::{Facts, Verdict, judge};
 use super::read::with_scratch;
 use super::{Access, Content, State};
-use crate::envelope::layout::{Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block};
+use crate::envelope::layout::{
+    Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block, pages_of,
+};
 use crate::envelope::{Opened, claimed_length};
 use crate::volume::error::{Result, VolumeError};
 
 impl Content {
-    pub(super) fn recovery_needed(&self, state: &State) -> bool {
-        state.ready.as_ref().is_some_and(|ready| {
-            self.shared.crashed_since(ready.header.seal.session) && !state.marks.is_dirty()
-        }) || self.odd_length(state)
+    /// Holds the size that the length of the backing file tells against what the file says itself.
+    ///
+    /// # Errors
+    /// `Tampered` when pages below the seal are cut off: no crash does that, since a seal is
+    /// lowered durably before a cut (R7).
+    pub(super) fn check_size(&self, state: &mut State) -> Result<()> {
+        let Some(ready) = &state.ready else { return Ok(()) };
+        let sealed = ready.header.seal.size;
+        let length = self.backing.length()?;
+        if length / PAGE < pages_of(sealed) {
+            return Err(self.cut_below_seal(state));
+        }
+        // What `stat` showed was this length, unless a crash makes it suspect: where it does not, a
+        // length that the page does not confirm is not put right in silence.
+        let one_page = length / PAGE == 1
+            && self.shared.has_crashed()
+            && self.shared.is_suspect(self.backing.ctime()?);
+        let crashed = self.is_excused(state) && !state.marks.is_dirty();
+        if crashed || one_page || length != backing_len(state.size) {
+            self.recover_size(state, length)?;
+        }
+        if state.size < sealed { Err(self.cut_below_seal(state)) } else { Ok(()) }
     }
 
-    fn odd_length(&self, state: &State) -> bool {
-        state.ready.is_some()
-            && self.backing.length().is_ok_and(|length| length != backing_len(state.size))
+    fn cut_below_seal(&self, state: &State) -> VolumeError {
+        if let Some(ready) = &state.ready {
+            log::error!("file {}: cut below its sealed size: tampering", ready.header.file);
+        }
+        VolumeError::Tampered("file length")
     }
 
-    /// Finds the last page that a crash left and takes the size from it.
-    pub(super) fn recover_size(&self, state: &mut State) -> Result<()> {
+    /// Finds the last page that is there and takes the size from it.
+    fn recover_size(&self, state: &mut State, length: u64) -> Result<()> {
         let sealed = state.ready()?.header.seal.size;
         let told = state.size;
-        if told == 0 {
-            // A cut to a small size crashed between its two steps: page 0 knows the length.
+        if length / PAGE == 1 {
+            // A page is the old one or the new one, and knows its length: the hint may be of
+            // another moment, even where nothing else in the file can be.
             let first = self.last_length(state, Block(0))?;
             state.size = first.map_or(0, |length| length as u64);
         }

@@ -47,6 +47,7 @@ impl Content {
             return Ok(());
         }
         self.ensure_header(&mut state)?;
+        self.announce(&mut state, size)?;
         if size < state.size { self.shrink(&mut state, size) } else { self.grow(&mut state, size) }
     }
 
@@ -284,6 +285,7 @@ impl Content {
         if offset >= end {
             return Ok(());
         }
+        self.announce(&mut state, end)?;
         // The last block stays a page of its own: its unit vouches for the size.
         let keep = last_block(state.size).map_or(0, |(block, _)| block.start());
         let (first, last) = (offset.next_multiple_of(PAGE), (end / PAGE * PAGE).min(keep));
@@ -311,6 +313,7 @@ impl Content {
             let mut state = self.write_state();
             self.ensure_header(&mut state)?;
             let inside = end.min(state.size);
+            self.announce(&mut state, inside)?;
             self.zero_part(&mut state, offset, inside)?;
         }
         if size == Reserve::Grow && end > self.size() { self.truncate(end) } else { Ok(()) }

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::{Access, Content, GroupMark, Marks, Ready, State};
+use super::{Access, Content, GroupMark, Look, Marks, State};
 use crate::envelope::Seal;
 use crate::envelope::layout::Group;
 use crate::volume::error::Result;
@@ -58,8 +58,7 @@ impl Content {
     /// What was last updated at or before `generation` is durable now.
     fn flip(&self, state: &mut State, generation: u64) {
         // A hole that a crash left half filled stays one until it is mended.
-        let crashed = |ready: &Ready| self.shared.crashed_since(ready.header.seal.session);
-        let residue = state.ready.as_ref().is_some_and(crashed);
+        let residue = state.mended < state.size && self.is_excused(state);
         let spills = state.spills.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (group, spill) in spills.iter_mut().filter(|(_, s)| s.updated <= generation) {
             let Some(copy) = spill.written.take() else { continue };
@@ -98,28 +97,32 @@ impl Content {
     }
 
     /// Seals a file whose contents are durable and that was written since its last seal (R7).
+    /// Returns false if there is nothing to seal, or too much to look at first.
     ///
     /// # Errors
     /// `Io`; `KeyUnusable` when the keys are gone (the old seal is still a lower bound).
-    pub fn seal(&self) -> Result<bool> {
+    pub fn seal(&self, look: Look) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();
         if self.access == Access::ReadOnly || !state.has_header || state.marks.sync_failed {
             return Ok(false);
         }
         self.load(&mut state)?;
-        if state.marks.contents_dirty || !self.mend(&mut state)? {
+        if state.marks.contents_dirty || !self.mend(&mut state, look)? {
             return Ok(false);
         }
         let seal = state.ready()?.header.seal;
         let mtime = self.backing.mtime()?;
         let current = seal.size == state.size && (seal.mtime == mtime || seal.mtime == i64::MIN);
         if state.ready()?.fresh || current {
+            state.marks.unsealed = false;
+            state.marks.unsure = false;
             return Ok(false);
         }
         let size = state.size;
         self.update_header(&mut state, |header| {
-            header.seal = Seal { size, session: self.shared.session, mtime };
+            header.flags.open = false;
+            header.seal = Seal { size, session: self.shared.session(), mtime };
         })?;
         state.marks.unsealed = false;
         state.marks.unsure = false;

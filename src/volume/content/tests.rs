@@ -98,7 +98,7 @@ fn run(seed: u64, steps: usize) {
                 content.wipe();
             }
             10 => {
-                content.seal().unwrap();
+                content.seal(Look::Throughout).unwrap();
             }
             _ => content = open(&file),
         }

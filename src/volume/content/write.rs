@@ -63,6 +63,7 @@ impl Content {
         let _gate = self.enter();
         let mut state = self.write_state();
         self.ensure_header(&mut state)?;
+        self.announce(&mut state, offset + data.len() as u64)?;
         let mut fallback = state.size;
         if offset > state.size {
             fallback = self.fill_gap(&mut state, offset)?;
@@ -107,7 +108,7 @@ impl Content {
             let written = self.write_batch(state, &batch, &pieces);
             state.marks.touch();
             state.marks.contents_dirty = true;
-            state.marks.unsealed = true;
+            state.marks.unsealed = !self.is_sealed_whole(state);
             match written {
                 Ok(blocks) if blocks == batch.end.0 - batch.first.0 => at = batch.end,
                 other => {
@@ -323,8 +324,15 @@ impl Content {
         if size <= FIRST_PAYLOAD as u64
             && let Some(ready) = &mut state.ready
         {
-            ready.header.seal = Seal { size, session: self.shared.session, mtime: i64::MIN };
+            ready.header.seal = Seal { size, session: self.shared.session(), mtime: i64::MIN };
         }
+    }
+
+    /// True for a small file whose only page took its seal along.
+    fn is_sealed_whole(&self, state: &State) -> bool {
+        let seal = state.ready.as_ref().map(|ready| ready.header.seal);
+        let born = |seal: Seal| seal.size == state.size && seal.mtime == i64::MIN;
+        pages_of(state.size) == 1 && seal.is_some_and(born)
     }
 
     /// Blocks past the first `done` of the batch were not written: their tails are the old ones.

@@ -1,0 +1,201 @@
+//! What all files of a volume share: the session they are written in, the crashes that may explain
+//! what is odd in them, and the announcements of changes (FORMAT section 10).
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::{Content, State};
+use crate::envelope::layout::{Block, pages_of};
+use crate::envelope::{Cursor, FileHeader, SessionWord, Unrecovered};
+use crate::id::FileId;
+use crate::volume::error::Result;
+
+/// Where a session announces which files it is about to change.
+pub trait Announcements: Send + Sync {
+    /// Makes durable that `file` will be changed, unless that is known already. Returns the
+    /// generation that it stands in.
+    ///
+    /// # Errors
+    /// `Io` when that could not be made durable: the file must not be changed.
+    fn announce(&self, file: FileId) -> Result<u64>;
+
+    /// The generation that announcements go to, from 1. An older one may be forgotten.
+    fn generation(&self) -> u64;
+}
+
+/// What the files of a volume share.
+pub struct Shared {
+    session: SessionWord,
+    crashes: RwLock<Crashes>,
+    /// When the last crash ended.
+    last_crash: AtomicI64,
+    announcements: Option<Arc<dyn Announcements>>,
+    /// Decrypted spill pages in memory, over all files.
+    pub(super) cached: AtomicUsize,
+    /// Of some file nobody knows what is on the disk: this session cannot end cleanly.
+    doubt: AtomicBool,
+}
+
+#[derive(Default)]
+struct Crashes {
+    unrecovered: Vec<Unrecovered>,
+    cursor: Option<Cursor>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self::in_session(SessionWord::new(1, 0), Vec::new())
+    }
+}
+
+impl Shared {
+    /// What the files of a volume share in `session`, after these crashes. Nothing is announced:
+    /// good for reading, and for volumes without a history.
+    pub fn in_session(session: SessionWord, unrecovered: Vec<Unrecovered>) -> Self {
+        Self {
+            session,
+            last_crash: AtomicI64::new(last_end(&unrecovered)),
+            crashes: RwLock::new(Crashes { unrecovered, cursor: None }),
+            announcements: None,
+            cached: AtomicUsize::new(0),
+            doubt: AtomicBool::new(false),
+        }
+    }
+
+    /// The same in a session that changes files.
+    #[must_use]
+    pub fn announcing(mut self, announcements: Arc<dyn Announcements>) -> Self {
+        self.announcements = Some(announcements);
+        self
+    }
+
+    /// The session.
+    pub fn session(&self) -> SessionWord {
+        self.session
+    }
+
+    /// Replaces what is known of crashes: some are mended.
+    pub fn set_crashes(&self, unrecovered: Vec<Unrecovered>, cursor: Option<Cursor>) {
+        self.last_crash.store(last_end(&unrecovered), Ordering::Relaxed);
+        *self.crashes.write().unwrap_or_else(PoisonError::into_inner) =
+            Crashes { unrecovered, cursor };
+    }
+
+    /// True if a crash may have left a wrong size for a file with this backing ctime, in nanoseconds
+    /// since 1970: its size is a hint.
+    pub fn is_suspect(&self, ctime: i64) -> bool {
+        // Most files are older or younger than every crash, and most volumes had none.
+        ctime <= self.last_crash.load(Ordering::Relaxed)
+            && self.read().unrecovered.iter().any(|crash| {
+                let (from, to) = crash.span;
+                !crash.withheld && (from..=to).contains(&ctime)
+            })
+    }
+
+    /// How many crashed sessions are not mended yet, and how many of these nobody has agreed to
+    /// believe.
+    pub fn crashes(&self) -> (u64, u64) {
+        let crashes = self.read();
+        let withheld = crashes.unrecovered.iter().filter(|crash| crash.withheld).count();
+        (crashes.unrecovered.len() as u64, withheld as u64)
+    }
+
+    /// True if any crash that may excuse something is not mended yet.
+    pub fn has_crashed(&self) -> bool {
+        self.read().unrecovered.iter().any(|crash| !crash.withheld)
+    }
+
+    /// Notes that the disk may hold something else than was written.
+    pub(super) fn doubt(&self) {
+        self.doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// True if a file may be as a crash leaves it, because writing or syncing it failed.
+    pub fn in_doubt(&self) -> bool {
+        self.doubt.load(Ordering::Relaxed)
+    }
+
+    /// The crashes that may explain what is odd in a file, and from which offset on.
+    ///
+    /// `both_good`: both slots of its header are authentic. An attacker who can damage the newer
+    /// one must not get the leniency of the older (FORMAT section 10.3).
+    pub(super) fn excuses(&self, header: &FileHeader, both_good: bool) -> (Vec<SessionWord>, u64) {
+        let crashes = self.read();
+        let words: Vec<_> = crashes
+            .unrecovered
+            .iter()
+            .filter(|crash| explains(crash, header, both_good))
+            .map(|crash| crash.word)
+            .collect();
+        let cursor = crashes.cursor.filter(|cursor| cursor.file == header.file);
+        (words, cursor.map_or(0, |cursor| cursor.bytes))
+    }
+
+    fn still_unrecovered(&self, words: &[SessionWord]) -> bool {
+        let crashes = self.read();
+        crashes.unrecovered.iter().any(|crash| words.contains(&crash.word))
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Crashes> {
+        self.crashes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn last_end(unrecovered: &[Unrecovered]) -> i64 {
+    unrecovered.iter().map(|crash| crash.span.1).max().unwrap_or(i64::MIN)
+}
+
+/// True if the crash may explain what is odd in a file that says this of itself.
+///
+/// *Source*: FORMAT section 10.3.
+pub(in crate::volume) fn explains(
+    crash: &Unrecovered,
+    header: &FileHeader,
+    both_good: bool,
+) -> bool {
+    let born = both_good && header.flags.open && header.seal.session == crash.word;
+    let keys = header.recipients.iter().map(|recipient| recipient.key);
+    !crash.withheld
+        && (born || crash.announced(header.file, header.seal.session))
+        && !crash.is_done_for(keys)
+}
+
+impl Content {
+    /// Makes durable, before the first page of a change, that this session changes the file.
+    ///
+    /// Files that the session made need no announcement: their headers say so. Nor do files of one
+    /// page before and after: that page is the old one or the new one.
+    pub(super) fn announce(&self, state: &mut State, new_size: u64) -> Result<()> {
+        let Some(ready) = &state.ready else { return Ok(()) };
+        let header = &ready.header;
+        let born_now = header.flags.open && header.seal.session == self.shared.session;
+        if ready.fresh || born_now || pages_of(state.size.max(new_size)) <= 1 {
+            return Ok(());
+        }
+        let Some(announcements) = &self.shared.announcements else { return Ok(()) };
+        if state.announced != announcements.generation() {
+            state.announced = announcements.announce(header.file)?;
+        }
+        Ok(())
+    }
+
+    /// True if a crash, or a call that failed, may have left `block` odd.
+    ///
+    /// Without one of these nothing may: what is odd was changed from outside. The backing mtime
+    /// says nothing here, since whoever tampers moves it too.
+    pub(super) fn crash_may_explain(&self, state: &State, block: Block) -> bool {
+        let failed = state.marks.unsure || state.marks.sync_failed;
+        failed || (block.start() >= state.mended && self.is_excused(state))
+    }
+
+    /// True if a crash that is not mended yet may have left the file odd.
+    pub(super) fn is_excused(&self, state: &State) -> bool {
+        !state.excuses.is_empty() && self.shared.still_unrecovered(&state.excuses)
+    }
+}

@@ -1,0 +1,133 @@
+//! Where the anchor of a volume is kept: in the keystore, or in a file of this machine when the keys
+//! come from elsewhere or the keystore cannot be written.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::crypto::hash::{hmac_sha256, hmac_verify};
+use crate::envelope::VolumeKeys;
+use crate::id::VolumeId;
+use crate::keystore::VolumeAnchor;
+use crate::volume::beneath::BackingName;
+use crate::volume::error::{Result, VolumeError};
+use crate::volume::key_service::KeyService;
+use crate::volume::own_file;
+
+const MAC_LEN: usize = 32;
+/// Bytes of a file at most: an anchor names every directory with a policy of its own.
+const ANCHOR_MAX: usize = 16 << 20;
+
+/// The places that remember a volume, out of reach of whoever writes to the vault.
+pub(in crate::volume) struct AnchorPlace {
+    volume: VolumeId,
+    vault: PathBuf,
+    service: Arc<dyn KeyService>,
+    /// A directory of this machine's, for a file beside or instead of the keystore.
+    directory: Option<PathBuf>,
+}
+
+impl AnchorPlace {
+    /// The places for the volume in the directory `vault`.
+    pub(in crate::volume) fn new(
+        volume: VolumeId,
+        vault: &Path,
+        service: Arc<dyn KeyService>,
+        directory: Option<PathBuf>,
+    ) -> Self {
+        Self { volume, vault: vault.to_owned(), service, directory }
+    }
+
+    /// What is remembered of the volume: of two places, what was written later.
+    ///
+    /// # Errors
+    /// `Keystore` when it cannot be read. A file that is not authentic is as good as none.
+    pub(in crate::volume) fn load(&self, keys: &VolumeKeys) -> Result<Option<VolumeAnchor>> {
+        let kept = match self.service.keystore() {
+            Some(keystore) => keystore.volume_anchor(self.volume),
+            None => Ok(None),
+        };
+        let kept = kept.map_err(|error| VolumeError::Keystore(Box::new(error)))?;
+        let filed = self.read_file(keys)?;
+        Ok(match (kept, filed) {
+            (Some(kept), Some(filed)) => Some(later(kept, filed)),
+            (one, other) => one.or(other),
+        })
+    }
+
+    /// Remembers this, durably.
+    ///
+    /// # Errors
+    /// `Unanchored` when no place takes it.
+    pub(in crate::volume) fn store(&self, anchor: &VolumeAnchor, keys: &VolumeKeys) -> Result<()> {
+        let refused = match self.service.keystore() {
+            Some(keystore) => match keystore.set_volume_anchor(self.volume, &self.vault, anchor) {
+                Ok(()) => return Ok(()),
+                Err(error) => error.to_string(),
+            },
+            None => "the keys are from another machine".to_owned(),
+        };
+        let Some(directory) = &self.directory else {
+            return Err(VolumeError::Unanchored(refused));
+        };
+        if self.service.keystore().is_some() {
+            log::warn!("the keystore does not remember this session, a file does: {refused}");
+        }
+        let mut bytes = vec![0; MAC_LEN];
+        bytes.extend(serde_json::to_vec(anchor).unwrap_or_default());
+        let (mac, text) = bytes.split_at_mut(MAC_LEN);
+        mac.copy_from_slice(&hmac_sha256(keys.anchor_mac(), &[text]));
+        let written = open_or_make(directory)
+            .and_then(|directory| Ok(own_file::replace(&directory, &self.file_name()?, &bytes)?));
+        written.map_err(|error| {
+            VolumeError::Unanchored(format!("{refused}; {}: {error}", directory.display()))
+        })
+    }
+
+    fn read_file(&self, keys: &VolumeKeys) -> Result<Option<VolumeAnchor>> {
+        let Some(directory) = &self.directory else { return Ok(None) };
+        let directory = match File::open(directory) {
+            Err(error) if is_missing(&error) => return Ok(None),
+            other => other?,
+        };
+        let bytes = own_file::read(&directory, &self.file_name()?, (ANCHOR_MAX, "anchor"))?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let anchor = bytes.split_first_chunk::<MAC_LEN>().and_then(|(mac, text)| {
+            hmac_verify(keys.anchor_mac(), &[text], mac).ok()?;
+            serde_json::from_slice(text).ok()
+        });
+        if anchor.is_none() {
+            log::error!("the file that remembers volume {} is not authentic", self.volume);
+        }
+        Ok(anchor)
+    }
+
+    fn file_name(&self) -> Result<BackingName> {
+        BackingName::new(format!("{}.anchor", self.volume).into_bytes()).ok_or(VolumeError::Stale)
+    }
+}
+
+/// Of what two places remember, what was written later.
+fn later(one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
+    let number = |anchor: &VolumeAnchor| anchor.word >> 31;
+    if one.word == other.word {
+        // A session is closed after it was open.
+        let closed = one.closed || other.closed;
+        return VolumeAnchor { closed, features: one.features | other.features, ..one };
+    }
+    if number(&other) > number(&one) { other } else { one }
+}
+
+fn is_missing(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+    )
+}
+
+fn open_or_make(directory: &Path) -> Result<File> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    Ok(File::open(directory)?)
+}

@@ -1,0 +1,325 @@
+//! What a volume writes down of its sessions: the record in the vault, and the anchor out of reach
+//! of whoever writes to the vault (FORMAT section 10).
+//!
+//! **Order.** Always the record before the anchor. At a mount: sync of the filesystem, record
+//! "open", anchor "open", first write. At an unmount: everything is synced, record "closed", anchor
+//! "closed". A crash between the two leaves a record that is one step ahead of the anchor, which
+//! the next session takes up; the other order would look like a rollback.
+
+mod anchor;
+mod state_file;
+mod verdict;
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+pub(super) use anchor::AnchorPlace;
+pub(super) use state_file::StateFile;
+pub(super) use verdict::{Begin, Counted, Verdict};
+
+use super::content::Announcements;
+use super::error::{Result, VolumeError};
+use crate::envelope::{Cursor, Intents, SessionWord, StateRecord, Unrecovered, VolumeKeys};
+use crate::id::{FileId, KeyId};
+use crate::keystore::VolumeAnchor;
+
+/// What was found in a vault, and the session that follows from it.
+pub(super) struct Found {
+    /// How the vault's record stands to the anchor.
+    pub(super) verdict: Verdict,
+    /// The record of the session that begins.
+    pub(super) record: StateRecord,
+    /// What the anchor remembered.
+    pub(super) anchor: Option<VolumeAnchor>,
+}
+
+impl Found {
+    /// Looks at a vault; changes nothing.
+    ///
+    /// `counted`: what the JSON file of a volume without a record says. It is believed only if no
+    /// anchor knows the volume.
+    ///
+    /// # Errors
+    /// `Newer`; those of the backing filesystem and of the keystore.
+    pub(super) fn look(
+        meta: impl AsFd,
+        keys: &VolumeKeys,
+        place: &AnchorPlace,
+        counted: Option<Counted>,
+        begin: Begin,
+    ) -> Result<Self> {
+        let mut record = StateFile::read(meta, keys)?;
+        let anchor = place.load(keys)?;
+        if let Some(counted) = counted.filter(|_| anchor.is_none()) {
+            let old = counted.record();
+            record = Some(match record {
+                // An upgrade was interrupted, and an older build may have run since.
+                Some(mut record) => {
+                    record.unrecovered.splice(0..0, old.unrecovered);
+                    record
+                }
+                None => old,
+            });
+        }
+        let verdict = verdict::judge(record.as_ref(), anchor.as_ref());
+        let record = verdict::next(record, anchor.as_ref(), begin);
+        Ok(Self { verdict, record, anchor })
+    }
+}
+
+/// The open session, written down.
+pub(super) struct Ledger {
+    file: StateFile,
+    keys: VolumeKeys,
+    place: AnchorPlace,
+    inner: Mutex<Inner>,
+    written: Condvar,
+    generation: AtomicU64,
+}
+
+struct Inner {
+    /// What is durable.
+    record: StateRecord,
+    anchor: VolumeAnchor,
+    /// Files that wait for their announcement.
+    wanted: Vec<FileId>,
+    /// Somebody is writing the record, without the lock.
+    writing: bool,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("word", &self.lock().record.word).finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Opens the session durably: record, then anchor.
+    ///
+    /// # Errors
+    /// `Unanchored` when nothing outside the vault can remember it; those of the backing
+    /// filesystem.
+    pub(super) fn begin(
+        meta: impl AsFd,
+        keys: VolumeKeys,
+        place: AnchorPlace,
+        found: Found,
+        unanchored: bool,
+    ) -> Result<Self> {
+        let file = StateFile::begin(meta, &found.record, &keys)?;
+        let anchor = verdict::anchored(&found.record, found.anchor.as_ref(), found.verdict);
+        match place.store(&anchor, &keys) {
+            Err(VolumeError::Unanchored(why)) if unanchored => {
+                log::warn!("nothing outside the vault remembers this session: {why}");
+            }
+            stored => stored?,
+        }
+        let inner = Inner { record: found.record, anchor, wanted: Vec::new(), writing: false };
+        Ok(Self {
+            file,
+            keys,
+            place,
+            inner: Mutex::new(inner),
+            written: Condvar::new(),
+            generation: AtomicU64::new(1),
+        })
+    }
+
+    /// The first record of a new volume, and its anchor.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem and of the keystore.
+    pub(super) fn found(meta: impl AsFd, keys: &VolumeKeys, place: &AnchorPlace) -> Result<()> {
+        let record = StateRecord { words: vec![SessionWord::NONE], ..StateRecord::default() };
+        StateFile::begin(meta, &record, keys)?;
+        match place.store(&verdict::anchored(&record, None, Verdict::Same), keys) {
+            // Keys from elsewhere: the machine that mounts the volume first remembers it.
+            Err(VolumeError::Unanchored(_)) => Ok(()),
+            stored => stored,
+        }
+    }
+
+    /// Crashes that are not mended yet.
+    pub(super) fn unrecovered(&self) -> Vec<Unrecovered> {
+        self.lock().record.unrecovered.clone()
+    }
+
+    /// How far the recovery of one large file is.
+    pub(super) fn cursor(&self) -> Option<Cursor> {
+        self.lock().record.cursor
+    }
+
+    /// Notes durably how far the recovery of one large file is.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub(super) fn set_cursor(&self, cursor: Cursor) -> Result<()> {
+        self.change(|record| {
+            // A file that this session has announced may be odd again after its own crash.
+            let announced =
+                record.current.covers(cursor.file) || record.previous.covers(cursor.file);
+            record.cursor = Some(cursor).filter(|_| !announced);
+        })
+    }
+
+    /// These crashes are mended, and everything is durable; or, if there are keys that could not be
+    /// used, all files but those under them.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub(super) fn recovered(&self, words: &[SessionWord], unusable: &[KeyId]) -> Result<()> {
+        self.change(|record| {
+            record.cursor = None;
+            let done = |crash: &Unrecovered| words.contains(&crash.word);
+            if unusable.is_empty() {
+                record.unrecovered.retain(|crash| !done(crash));
+            } else if unusable.len() <= crate::envelope::WAITING {
+                for crash in record.unrecovered.iter_mut().filter(|crash| done(crash)) {
+                    crash.waiting = Some(unusable.to_vec());
+                }
+            }
+        })
+    }
+
+    /// Begins a new generation of announcements, if the one before was dropped.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub(super) fn turn(&self) -> Result<bool> {
+        {
+            let inner = self.lock();
+            if !inner.record.previous.is_empty() || inner.record.current.is_empty() {
+                return Ok(false);
+            }
+        }
+        let inner = self.quiet();
+        let (inner, written) =
+            self.write(inner, |record| record.previous = std::mem::take(&mut record.current));
+        written?;
+        // Under the same lock: whoever announces from here on does so in the new generation.
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        drop(inner);
+        Ok(true)
+    }
+
+    /// True if announcements of an older generation are still kept.
+    pub(super) fn has_previous(&self) -> bool {
+        !self.lock().record.previous.is_empty()
+    }
+
+    /// Forgets the announcements of the generation before: everything that they were for is
+    /// durable. If this is lost in a crash, more is excused than need be.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub(super) fn drop_previous(&self) -> Result<()> {
+        self.change(|record| record.previous = Intents::default())
+    }
+
+    /// What is remembered of the volume out of the vault's reach.
+    pub(super) fn anchor(&self) -> VolumeAnchor {
+        self.lock().anchor.clone()
+    }
+
+    /// Changes what is remembered of the volume, durably.
+    ///
+    /// # Errors
+    /// `Unanchored` when nothing takes it.
+    pub(super) fn change_anchor(&self, change: impl FnOnce(&mut VolumeAnchor)) -> Result<()> {
+        let mut inner = self.lock();
+        let mut anchor = inner.anchor.clone();
+        change(&mut anchor);
+        if anchor != inner.anchor {
+            self.place.store(&anchor, &self.keys)?;
+            inner.anchor = anchor;
+        }
+        Ok(())
+    }
+
+    /// Ends the session: everything is durable.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem; the session is then open, as after a crash.
+    pub(super) fn end(&self) -> Result<()> {
+        self.change(|record| {
+            record.open = false;
+            record.current = Intents::default();
+            record.previous = Intents::default();
+        })?;
+        // A record that is closed while its anchor is open is a session that ended cleanly.
+        if let Err(error) = self.change_anchor(|anchor| anchor.closed = true) {
+            log::warn!("the end of the session is not remembered outside the vault: {error}");
+        }
+        Ok(())
+    }
+
+    /// Changes the record durably, with what waits to be announced.
+    fn change(&self, change: impl FnOnce(&mut StateRecord)) -> Result<()> {
+        self.write(self.quiet(), change).1
+    }
+
+    /// Waits until nobody writes the record.
+    fn quiet(&self) -> MutexGuard<'_, Inner> {
+        let inner = self.lock();
+        let waited = self.written.wait_while(inner, |inner| inner.writing);
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the record while the lock is free for others who want to announce.
+    fn write<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner>,
+        change: impl FnOnce(&mut StateRecord),
+    ) -> (MutexGuard<'a, Inner>, Result<()>) {
+        inner.writing = true;
+        let mut record = inner.record.clone();
+        for file in std::mem::take(&mut inner.wanted) {
+            record.current.add(file);
+            record.cursor = record.cursor.filter(|cursor| cursor.file != file);
+        }
+        change(&mut record);
+        record.sequence += 1;
+        drop(inner);
+        let written = self.file.write(&record, &self.keys);
+        let mut inner = self.lock();
+        inner.writing = false;
+        if written.is_ok() {
+            inner.record = record;
+        }
+        self.written.notify_all();
+        (inner, written)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Announcements for Ledger {
+    fn announce(&self, file: FileId) -> Result<u64> {
+        let mut inner = self.lock();
+        loop {
+            // Read under the lock: a turn of the generations that comes later moves the entry.
+            let generation = self.generation();
+            if inner.record.current.covers(file) {
+                return Ok(generation);
+            }
+            if !inner.wanted.contains(&file) {
+                inner.wanted.push(file);
+            }
+            if inner.writing {
+                // Whoever writes next takes this one along.
+                inner = self.written.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                let (after, written) = self.write(inner, |_| {});
+                written?;
+                inner = after;
+            }
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,309 @@
+//! The vault's own record held against the anchor: what to make of a vault when a session begins.
+//!
+//! Pure decisions, so that their tables can be read and tested (FORMAT section 10.2).
+
+use crate::envelope::{
+    Intents, SessionWord, StateRecord, UNRECOVERED, Unrecovered, VolumeFeatures, WORDS,
+};
+use crate::keystore::VolumeAnchor;
+
+/// How the record in a vault stands to what the anchor remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::volume) enum Verdict {
+    /// It is the one that was left.
+    Same,
+    /// It went on since, on another machine or beside an older copy of the keystore.
+    Newer,
+    /// Nothing is remembered of this volume: the record is believed once.
+    FirstUse,
+    /// It is missing or not authentic: nothing in it is believed.
+    Lost,
+    /// It is from before what the anchor remembers: restored from a backup, or put back.
+    Older,
+    /// It went another way than the anchor: a copy of the vault was used in its place.
+    Forked,
+}
+
+impl Verdict {
+    /// True if what the record excuses must not be believed unless somebody says so.
+    pub(in crate::volume) fn needs_consent(self) -> bool {
+        matches!(self, Self::Older | Self::Forked)
+    }
+
+    /// What a person is told; `None` if there is nothing to tell.
+    pub(in crate::volume) fn message(self) -> Option<&'static str> {
+        match self {
+            Self::Same => None,
+            Self::Newer => Some("the vault was used elsewhere since it was last mounted here"),
+            Self::FirstUse => {
+                Some("the vault is mounted here for the first time: its own records are believed")
+            }
+            Self::Lost => Some(
+                "the vault's record of its sessions is missing or not authentic: \
+                 nothing in the vault is excused by a crash",
+            ),
+            Self::Older => Some(
+                "the vault is older than when it was last mounted here: it was restored from a \
+                 backup, or somebody put it back",
+            ),
+            Self::Forked => {
+                Some("the vault is a copy that went its own way since it was last mounted here")
+            }
+        }
+    }
+}
+
+/// Holds the record of a vault against the anchor.
+pub(in crate::volume) fn judge(
+    record: Option<&StateRecord>,
+    anchor: Option<&VolumeAnchor>,
+) -> Verdict {
+    let Some(record) = record else { return Verdict::Lost };
+    let Some(anchor) = anchor else { return Verdict::FirstUse };
+    let known = SessionWord::from_bits(anchor.word);
+    if record.word == known {
+        return if record.open && anchor.closed { Verdict::Older } else { Verdict::Same };
+    }
+    match record.word.number().cmp(&known.number()) {
+        std::cmp::Ordering::Less => Verdict::Older,
+        std::cmp::Ordering::Greater if record.words.contains(&known) => Verdict::Newer,
+        _ => Verdict::Forked,
+    }
+}
+
+/// What the JSON file of a volume from before there were records says: believed once, and only if
+/// no anchor knows the volume (FORMAT section 10.5).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::volume) struct Counted {
+    /// The number of the last session.
+    pub(in crate::volume) number: i64,
+    /// The number of the last one that ended in a crash; 0 for none.
+    pub(in crate::volume) crashed: i64,
+    /// Begin of that session and end of its crash, in nanoseconds since 1970.
+    pub(in crate::volume) span: (i64, i64),
+}
+
+impl Counted {
+    /// The record that stands for it.
+    pub(in crate::volume) fn record(self) -> StateRecord {
+        let crash = Unrecovered {
+            word: SessionWord::from_bits(self.crashed),
+            counted: true,
+            withheld: false,
+            span: self.span,
+            intents: Intents::all(),
+            waiting: None,
+        };
+        StateRecord {
+            word: SessionWord::from_bits(self.number),
+            unrecovered: if self.crashed > 0 { vec![crash] } else { Vec::new() },
+            ..StateRecord::default()
+        }
+    }
+}
+
+/// What a new session is begun with.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::volume) struct Begin {
+    /// Now, in nanoseconds since 1970.
+    pub(in crate::volume) now: i64,
+    /// Random bits for the session's word.
+    pub(in crate::volume) random: u32,
+    /// Somebody said that the vault was restored on purpose: what its record excuses is believed.
+    pub(in crate::volume) consent: bool,
+    /// Somebody said that the record was lost in a crash: everything may be its trace.
+    pub(in crate::volume) all_excused: bool,
+}
+
+/// The record of the session that follows.
+pub(in crate::volume) fn next(
+    record: Option<StateRecord>,
+    anchor: Option<&VolumeAnchor>,
+    begin: Begin,
+) -> StateRecord {
+    let verdict = judge(record.as_ref(), anchor);
+    let known = anchor.map_or(SessionWord::NONE, |anchor| SessionWord::from_bits(anchor.word));
+    let record = record.unwrap_or_default();
+    let number = record.word.number().max(known.number()) + 1;
+    // A volume would have to be mounted every second for 136 years to get here.
+    let word = SessionWord::new(u32::try_from(number).unwrap_or(u32::MAX), begin.random);
+    let mut words = record.words;
+    words.push(word);
+    words.drain(..words.len().saturating_sub(WORDS));
+    let mut unrecovered = record.unrecovered;
+    if record.open {
+        let mut intents = record.current;
+        intents.merge(&record.previous);
+        unrecovered.push(Unrecovered {
+            word: record.word,
+            counted: false,
+            withheld: false,
+            span: (record.since, begin.now),
+            intents,
+            waiting: None,
+        });
+    }
+    for crash in &mut unrecovered {
+        crash.withheld = !begin.consent && (crash.withheld || verdict.needs_consent());
+    }
+    if begin.all_excused {
+        unrecovered.push(Unrecovered {
+            word: SessionWord::from_bits(word.bits() - 1),
+            // Whatever was sealed before this session.
+            counted: true,
+            withheld: false,
+            span: (i64::MIN, begin.now),
+            intents: Intents::all(),
+            waiting: None,
+        });
+    }
+    while unrecovered.len() > UNRECOVERED {
+        merge_oldest(&mut unrecovered);
+    }
+    StateRecord {
+        sequence: record.sequence + 1,
+        word,
+        open: true,
+        since: begin.now,
+        words,
+        current: Intents::default(),
+        previous: Intents::default(),
+        unrecovered,
+        // It may be of another history.
+        cursor: record.cursor.filter(|_| !verdict.needs_consent()),
+    }
+}
+
+/// Makes room: the two oldest crashes become one that may have changed every file.
+fn merge_oldest(crashes: &mut Vec<Unrecovered>) {
+    if crashes.len() < 2 {
+        return;
+    }
+    let oldest = crashes.remove(0);
+    if let Some(next) = crashes.first_mut() {
+        next.intents = Intents::all();
+        next.withheld |= oldest.withheld;
+        next.counted &= oldest.counted;
+        next.span.0 = next.span.0.min(oldest.span.0);
+        next.waiting = None;
+    }
+}
+
+/// What the anchor remembers of a session from its begin on.
+pub(in crate::volume) fn anchored(
+    record: &StateRecord,
+    before: Option<&VolumeAnchor>,
+    verdict: Verdict,
+) -> VolumeAnchor {
+    let before = before.cloned().unwrap_or_default();
+    VolumeAnchor {
+        word: record.word.bits(),
+        closed: !record.open,
+        features: VolumeFeatures::from_bits(before.features)
+            .with(VolumeFeatures::STATE_RECORD)
+            .bits(),
+        rollbacks: before.rollbacks + u64::from(verdict.needs_consent()),
+        ..before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::FileId;
+
+    const NOW: Begin = Begin { now: 100, random: 3, consent: false, all_excused: false };
+    const CONSENT: Begin = Begin { consent: true, ..NOW };
+
+    fn word(number: u32) -> SessionWord {
+        SessionWord::new(number, number * 7)
+    }
+
+    fn record(number: u32, open: bool) -> StateRecord {
+        let mut current = Intents::default();
+        current.add(FileId::from_bytes([1; 16]));
+        StateRecord {
+            word: word(number),
+            open,
+            words: (1..=number).map(word).collect(),
+            current,
+            ..StateRecord::default()
+        }
+    }
+
+    fn anchor(number: u32, closed: bool) -> VolumeAnchor {
+        VolumeAnchor { word: word(number).bits(), closed, ..VolumeAnchor::default() }
+    }
+
+    #[test]
+    fn the_table_of_records_and_anchors() {
+        use Verdict::{FirstUse, Forked, Lost, Newer, Older, Same};
+        let open = record(5, true);
+        let closed = record(5, false);
+        for (record, anchor, expected) in [
+            (None, Some(anchor(5, true)), Lost),
+            (None, None, Lost),
+            (Some(&open), None, FirstUse),
+            (Some(&open), Some(anchor(5, false)), Same),
+            (Some(&closed), Some(anchor(5, false)), Same),
+            (Some(&closed), Some(anchor(5, true)), Same),
+            (Some(&open), Some(anchor(5, true)), Older),
+            (Some(&open), Some(anchor(6, true)), Older),
+            (Some(&closed), Some(anchor(6, false)), Older),
+            (Some(&open), Some(anchor(4, true)), Newer),
+            (Some(&closed), Some(anchor(1, false)), Newer),
+        ] {
+            assert_eq!(judge(record, anchor.as_ref()), expected, "{record:?} {anchor:?}");
+        }
+        let fork = VolumeAnchor { word: SessionWord::new(5, 1).bits(), ..anchor(5, true) };
+        assert_eq!(judge(Some(&open), Some(&fork)), Forked, "one number, two words");
+        let fork = VolumeAnchor { word: SessionWord::new(4, 1).bits(), ..anchor(4, true) };
+        assert_eq!(judge(Some(&open), Some(&fork)), Forked, "the anchor's session is not in it");
+    }
+
+    #[test]
+    fn a_crash_is_excused_once_and_a_replayed_one_is_not() {
+        let excused = |next: &StateRecord| {
+            let open = next.unrecovered.iter().filter(|crash| !crash.withheld);
+            open.map(|crash| crash.word).collect::<Vec<_>>()
+        };
+        let crashed = next(Some(record(5, true)), Some(&anchor(5, false)), NOW);
+        assert_eq!(excused(&crashed), [word(5)]);
+        assert!(crashed.word.number() == 6 && crashed.open && crashed.current.is_empty());
+        let clean = next(Some(record(5, false)), Some(&anchor(5, false)), NOW);
+        assert!(clean.unrecovered.is_empty());
+        let replayed = next(Some(record(5, true)), Some(&anchor(5, true)), NOW);
+        assert!(excused(&replayed).is_empty());
+        let kept =
+            next(Some(replayed.clone()), Some(&anchored(&replayed, None, Verdict::Same)), NOW);
+        assert_eq!(excused(&kept), [replayed.word], "withheld is withheld at the next mount too");
+        let agreed = next(Some(replayed), None, CONSENT);
+        assert_eq!(agreed.unrecovered.len(), 2);
+        assert_eq!(excused(&agreed)[0], word(5), "by consent");
+        let lost = next(None, Some(&anchor(9, false)), NOW);
+        assert!(lost.unrecovered.is_empty() && lost.word.number() == 10);
+    }
+
+    #[test]
+    fn a_record_has_room_for_a_crash_at_every_mount() {
+        let mut record = record(1, true);
+        for number in 0..50 {
+            record = next(Some(record), None, Begin { random: number, ..NOW });
+            assert!(record.unrecovered.len() <= UNRECOVERED && record.words.len() <= WORDS);
+        }
+        assert!(record.unrecovered[0].intents.is_all());
+    }
+
+    #[test]
+    fn counts_of_old_volumes_go_on_as_words() {
+        let counted = Counted { number: 1_800_000_000_000_000_000, crashed: 12, span: (1, 2) };
+        let next = next(Some(counted.record()), None, NOW);
+        assert!(next.word.bits() > counted.number, "later than every seal");
+        assert!(
+            next.unrecovered[0].announced(FileId::from_bytes([9; 16]), SessionWord::from_bits(12))
+        );
+        assert!(
+            !next.unrecovered[0].announced(FileId::from_bytes([9; 16]), SessionWord::from_bits(13))
+        );
+    }
+}
