@@ -16,7 +16,6 @@ use super::context::EncryptionContext;
 use super::error::KeystoreError;
 use super::id::KeyRef;
 use super::operate::Touched;
-use super::policy::Fact;
 use super::spec::{EncryptionAlgorithm, KeySpec};
 use super::symmetric::{Decrypted, Plaintext, check_len, wrap};
 use crate::crypto::CryptoError;
@@ -85,7 +84,8 @@ impl Keystore {
         };
         check_len(plaintext)?;
         self.operate(Action::Encrypt, Some(context), |touched| {
-            let live = self.rsa_key(Action::Encrypt, key, algorithm, context, touched)?;
+            let asked = Asked::encrypting(algorithm, context);
+            let live = self.rsa_key(Action::Encrypt, key, algorithm, asked, touched)?;
             algorithm.check_len(live.record.spec, plaintext.len())?;
             self.stop_if_dry()?;
             seal(&live, hash, plaintext)
@@ -104,7 +104,8 @@ impl Keystore {
     ) -> Result<Decrypted, KeystoreError> {
         self.operate(Action::Decrypt, Some(context), |touched| {
             let source = ReEncryptSource { key, algorithm, ciphertext, context };
-            self.opened(Action::Decrypt, source, touched)
+            let asked = Asked::encrypting(algorithm, context);
+            self.opened(Action::Decrypt, source, asked, touched)
         })
     }
 
@@ -119,12 +120,15 @@ impl Keystore {
         let ReEncryptDestination { key, algorithm, context } = destination;
         let oaep = algorithm.oaep();
         self.operate(to, Some(context), |touched| {
+            let same = source.key_id(self).is_some_and(|id| self.key_named(key).ok() == Some(id));
+            let asked = Asked::encrypting(algorithm, context).on_same_key(same);
             let live = match oaep {
-                Some(_) => self.rsa_key(to, key, algorithm, context, touched)?,
-                None => self.admitted_for_making(to, key, context, touched)?,
+                Some(_) => self.rsa_key(to, key, algorithm, asked, touched)?,
+                None => self.admitted_for_making(to, key, asked, touched)?,
             };
             let opened = self.operate(from, Some(source.context), |touched| {
-                self.opened(from, source, touched)
+                let asked = Asked::encrypting(source.algorithm, source.context).on_same_key(same);
+                self.opened(from, source, asked, touched)
             })?;
             let plaintext = opened.plaintext.expose();
             algorithm.check_len(live.record.spec, plaintext.len())?;
@@ -136,22 +140,67 @@ impl Keystore {
         })
     }
 
+    /// Decrypt for a dry run that brings no ciphertext.
+    /// Errors: as [`Keystore::decrypt_with`]; `DryRun` if it would succeed.
+    pub fn try_decrypt(
+        &self,
+        key: &KeyRef,
+        algorithm: EncryptionAlgorithm,
+        context: &EncryptionContext,
+    ) -> Result<(), KeystoreError> {
+        let asked = Asked::encrypting(algorithm, context);
+        self.try_use(Action::Decrypt, key, context, asked)
+    }
+
+    /// ReEncrypt for a dry run that brings no ciphertext: from one key, algorithm and context to
+    /// another.
+    /// Errors: as [`Keystore::re_encrypt_with`]; `DryRun` if it would succeed.
+    pub fn try_re_encrypt(
+        &self,
+        source: ReEncryptDestination<'_>,
+        destination: ReEncryptDestination<'_>,
+    ) -> Result<(), KeystoreError> {
+        let named = |half: ReEncryptDestination<'_>| self.key_named(half.key).ok();
+        let same = named(source).is_some() && named(source) == named(destination);
+        let half = |action, half: ReEncryptDestination<'_>| {
+            let asked = Asked::encrypting(half.algorithm, half.context).on_same_key(same);
+            self.try_use(action, half.key, half.context, asked)
+        };
+        match half(Action::ReEncryptFrom, source) {
+            Err(KeystoreError::DryRun) => half(Action::ReEncryptTo, destination),
+            other => other,
+        }
+    }
+
+    fn try_use(
+        &self,
+        action: Action,
+        key: &KeyRef,
+        context: &EncryptionContext,
+        asked: Asked<'_>,
+    ) -> Result<(), KeystoreError> {
+        self.operate(action, Some(context), |touched| {
+            self.usable(action, self.key_named(key)?, asked.naming(key), touched).map(drop)
+        })
+    }
+
     fn opened(
         &self,
         action: Action,
         source: ReEncryptSource<'_>,
+        asked: Asked<'_>,
         touched: &mut Touched,
     ) -> Result<Decrypted, KeystoreError> {
-        let ReEncryptSource { key, algorithm, ciphertext, context } = source;
+        let ReEncryptSource { key, algorithm, ciphertext, .. } = source;
         let Some(hash) = algorithm.oaep() else {
             self.check_names_symmetric(key)?;
             let blob = CiphertextBlob::parse(ciphertext)?;
-            return self.unwrap(action, &blob, context, key, touched);
+            return self.unwrap(action, &blob, key, asked, touched);
         };
         let key = key.ok_or_else(|| {
             KeystoreError::Validation(format!("KeyId is required for the algorithm {algorithm}."))
         })?;
-        let live = self.rsa_key(action, key, algorithm, context, touched)?;
+        let live = self.rsa_key(action, key, algorithm, asked, touched)?;
         self.stop_if_dry()?;
         let opened = private(&live)?.decrypt(hash, ciphertext).map_err(|error| match error {
             CryptoError::NotAuthentic => KeystoreError::InvalidCiphertext,
@@ -176,20 +225,29 @@ impl Keystore {
         action: Action,
         key: &KeyRef,
         algorithm: EncryptionAlgorithm,
-        context: &EncryptionContext,
+        asked: Asked<'_>,
         touched: &mut Touched,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let asked = Asked::context(context).naming(key);
-        let asked = asked.with(Fact::EncryptionAlgorithm, algorithm.as_str());
-        let live = self.admitted(action, self.key_named(key)?, asked, touched)?;
+        let has_context = asked.context.is_some_and(|context| context.pairs().next().is_some());
+        let live = self.admitted(action, self.key_named(key)?, asked.naming(key), touched)?;
         let spec = live.record.spec;
         check_algorithm(algorithm, spec.encryption_algorithms(), spec)?;
-        if context.pairs().next().is_some() {
+        if has_context {
             let problem = format!("An encryption context is not valid for algorithm {algorithm}.");
             return Err(KeystoreError::Validation(problem));
         }
         touched.material = Some(live.record.current);
         Ok(live)
+    }
+}
+
+impl ReEncryptSource<'_> {
+    /// The key that decrypts it, if that can be told.
+    fn key_id(&self, keystore: &Keystore) -> Option<KeyId> {
+        match (self.algorithm.oaep(), self.key) {
+            (None, _) => CiphertextBlob::parse(self.ciphertext).ok().map(|blob| blob.key_id()),
+            (Some(_), key) => keystore.key_named(key?).ok(),
+        }
     }
 }
 

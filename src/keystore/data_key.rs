@@ -46,20 +46,6 @@ impl Keystore {
         self.random_key(action, key, len, context).map(|made| made.ciphertext)
     }
 
-    /// May the caller use a key for this operation now? For dry runs that bring no ciphertext.
-    /// Errors: as the operation; `DryRun` if it would succeed.
-    pub fn try_use(
-        &self,
-        action: Action,
-        key: &KeyRef,
-        context: &EncryptionContext,
-    ) -> Result<(), KeystoreError> {
-        self.operate(action, Some(context), |touched| {
-            let asked = Asked::context(context).naming(key);
-            self.usable(action, self.key_named(key)?, asked, touched).map(drop)
-        })
-    }
-
     fn random_key(
         &self,
         action: Action,
@@ -72,7 +58,7 @@ impl Keystore {
             return Err(KeystoreError::Validation(problem));
         }
         self.operate(action, Some(context), |touched| {
-            let key = self.usable_for_making(action, key, context, touched)?;
+            let key = self.usable_for_making(action, key, Asked::symmetric(context), touched)?;
             let mut bytes = Zeroizing::new(vec![0; len]);
             random::fill(&mut bytes)?;
             let ciphertext = wrap(&key, context, &bytes)?;

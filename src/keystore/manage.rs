@@ -59,7 +59,9 @@ impl CreateKey {
         let of_store = self.key_store.is_some();
         let usual = if of_store { Origin::AwsCloudHsm } else { Origin::AwsKms };
         let origin = self.origin.unwrap_or(usual);
-        let asked = asked.with(Fact::MultiRegion, if self.multi_region { "true" } else { "false" });
+        let asked = asked.with(Fact::MultiRegion, self.multi_region.to_string());
+        let kind = self.multi_region.then_some("PRIMARY");
+        let asked = asked.with_any(Fact::MultiRegionKeyType, kind);
         Asked { tags: Some(&self.tags), ..asked.with(Fact::KeyOrigin, origin.as_str()) }
     }
 }
@@ -95,7 +97,8 @@ impl Keystore {
             let wanted = request.clone();
             let asked = wanted.asked();
             let authorise = |reader: &Reader<'_>| {
-                access::authorise(reader, &self.caller, Action::CreateKey, None, asked.clone())
+                access::authorise(reader, &self.caller, Action::CreateKey, None, asked.clone())?;
+                may_tag(reader, &self.caller, None, &wanted.tags)
             };
             self.read(authorise)?;
             self.stop_if_dry()?;
@@ -226,7 +229,9 @@ impl Keystore {
     /// Takes tags from a key. Those it does not have are ignored.
     /// Errors: `KeyNotFound`, `InvalidState`.
     pub fn untag_resource(&self, key: &KeyRef, tag_keys: &[&str]) -> Result<(), KeystoreError> {
-        self.edit(Action::UntagResource, key, Operation::Metadata, |_, _, record| {
+        let asked = Asked { untagged: Some(tag_keys), ..Asked::default() };
+        let action = Action::UntagResource;
+        self.edit_asking(action, key, Operation::Metadata, asked, |_, _, record| {
             record.tags.retain(|tag, _| !tag_keys.contains(&tag.as_str()));
             Ok(())
         })
@@ -249,6 +254,21 @@ impl Keystore {
         log::info!("key {key} is now {}", state.in_words());
         Ok(())
     }
+}
+
+/// Who makes a key with tags has to be allowed to tag it, as in AWS; so has who replicates one.
+/// Errors: `AccessDenied`.
+pub(super) fn may_tag(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    key: Option<(KeyId, &KeyRecord)>,
+    tags: &BTreeMap<String, String>,
+) -> Result<(), KeystoreError> {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    let asked = Asked { tags: Some(tags), ..Asked::default() };
+    access::authorise(reader, caller, Action::TagResource, key, asked)
 }
 
 /// The key id that a row of `kms_key` has.

@@ -71,6 +71,7 @@ pub use access::grant::Constraints;
 pub use access::grants::{CreateGrant, CreatedGrant, GrantEntry, GrantFilter};
 pub use access::key_policy::{DEFAULT_POLICY_NAME, LockoutCheck, default_key_policy};
 pub use access::principal::PrincipalEntry;
+pub use access::table::{SuppliedKey, is_about_a_key, supplied_keys};
 pub use action::Action;
 pub use alias::AliasEntry;
 pub use asymmetric::{PublicKeyInfo, SharedSecret, Signed};

@@ -1,12 +1,14 @@
 //! GenerateDataKeyPair, GenerateDataKeyPairWithoutPlaintext.
 
 use super::Keystore;
+use super::access::asked::Asked;
 use super::action::Action;
 use super::algorithm::Form;
 use super::blob::CiphertextBlob;
 use super::context::EncryptionContext;
 use super::error::KeystoreError;
 use super::id::KeyRef;
+use super::policy::Fact;
 use super::spec::KeySpec;
 use super::symmetric::{Plaintext, wrap};
 use crate::crypto::asym::{KeyKind, PrivateKey};
@@ -57,7 +59,8 @@ impl Keystore {
     ) -> Result<DataKeyPair, KeystoreError> {
         let kind = pair_kind(spec)?;
         self.operate(action, Some(context), |touched| {
-            let live = self.usable_for_making(action, key, context, touched)?;
+            let asked = Asked::symmetric(context).with(Fact::DataKeyPairSpec, spec.as_str());
+            let live = self.usable_for_making(action, key, asked, touched)?;
             let pair = PrivateKey::generate(kind)?;
             let private = pair.to_pkcs8()?;
             Ok(DataKeyPair {

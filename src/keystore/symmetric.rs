@@ -67,7 +67,7 @@ impl Keystore {
     ) -> Result<DataKey, KeystoreError> {
         let action = Action::GenerateDataKey;
         self.operate(action, Some(context), |touched| {
-            let key = self.usable_for_making(action, key, context, touched)?;
+            let key = self.usable_for_making(action, key, Asked::symmetric(context), touched)?;
             let plaintext = Secret::random()?;
             let ciphertext = wrap(&key, context, plaintext.expose())?;
             Ok(DataKey { plaintext, ciphertext })
@@ -85,7 +85,8 @@ impl Keystore {
     ) -> Result<CiphertextBlob, KeystoreError> {
         check_len(plaintext)?;
         self.operate(Action::Encrypt, Some(context), |touched| {
-            let key = self.usable_for_making(Action::Encrypt, key, context, touched)?;
+            let asked = Asked::symmetric(context);
+            let key = self.usable_for_making(Action::Encrypt, key, asked, touched)?;
             wrap(&key, context, plaintext)
         })
     }
@@ -100,7 +101,7 @@ impl Keystore {
         key: Option<&KeyRef>,
     ) -> Result<Decrypted, KeystoreError> {
         self.operate(Action::Decrypt, Some(context), |touched| {
-            self.unwrap(Action::Decrypt, ciphertext, context, key, touched)
+            self.unwrap(Action::Decrypt, ciphertext, key, Asked::symmetric(context), touched)
         })
     }
 
@@ -127,10 +128,12 @@ impl Keystore {
     ) -> Result<CiphertextBlob, KeystoreError> {
         let (from, to) = (Action::ReEncryptFrom, Action::ReEncryptTo);
         self.operate(to, Some(destination_context), |touched| {
-            let destination =
-                self.usable_for_making(to, destination, destination_context, touched)?;
+            let same = self.resolve(destination)? == ciphertext.key_id();
+            let asked = Asked::symmetric(destination_context).on_same_key(same);
+            let destination = self.usable_for_making(to, destination, asked, touched)?;
             let opened = self.operate(from, Some(source_context), |touched| {
-                self.unwrap(from, ciphertext, source_context, None, touched)
+                let asked = Asked::symmetric(source_context).on_same_key(same);
+                self.unwrap(from, ciphertext, None, asked, touched)
             })?;
             wrap(&destination, destination_context, opened.plaintext.expose())
         })
@@ -140,8 +143,8 @@ impl Keystore {
         &self,
         action: Action,
         ciphertext: &CiphertextBlob,
-        context: &EncryptionContext,
         key: Option<&KeyRef>,
+        asked: Asked<'_>,
         touched: &mut Touched,
     ) -> Result<Decrypted, KeystoreError> {
         if let Some(key) = key
@@ -149,10 +152,9 @@ impl Keystore {
         {
             return Err(KeystoreError::IncorrectKey);
         }
-        let mut asked = Asked::symmetric(context);
-        if let Some(key) = key {
-            asked = asked.naming(key);
-        }
+        let none = EncryptionContext::new();
+        let context = asked.context.unwrap_or(&none);
+        let asked = asked.naming_maybe(key);
         let live = self.admitted(action, ciphertext.key_id(), asked, touched)?;
         check_symmetric(action, &live)?;
         self.stop_if_dry()?;
@@ -162,15 +164,15 @@ impl Keystore {
         Ok(Decrypted { plaintext, key: live.id, material: material_id })
     }
 
-    /// A symmetric key whose current material may make ciphertexts.
+    /// A symmetric key whose current material may make ciphertexts with the context of `asked`.
     pub(super) fn usable_for_making(
         &self,
         action: Action,
         key: &KeyRef,
-        context: &EncryptionContext,
+        asked: Asked<'_>,
         touched: &mut Touched,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let live = self.admitted_for_making(action, key, context, touched)?;
+        let live = self.admitted_for_making(action, key, asked, touched)?;
         self.stop_if_dry()?;
         Ok(live)
     }
@@ -180,18 +182,18 @@ impl Keystore {
         &self,
         action: Action,
         key: &KeyRef,
-        context: &EncryptionContext,
+        asked: Asked<'_>,
         touched: &mut Touched,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        if !self.caller.volume_context && context.is_reserved() {
+        let reserved = asked.context.is_some_and(EncryptionContext::is_reserved);
+        if reserved && !self.caller.volume_context {
             return Err(KeystoreError::AccessDenied(
                 "encryption context keys that start with 'kmsfs:' are reserved for volumes: an access \
                  key made by 'kmsfs access-key create --for-volumes' may use them"
                     .into(),
             ));
         }
-        let asked = Asked::symmetric(context).naming(key);
-        let live = self.admitted(action, self.resolve(key)?, asked, touched)?;
+        let live = self.admitted(action, self.resolve(key)?, asked.naming(key), touched)?;
         check_symmetric(action, &live)?;
         touched.material = Some(live.record.current);
         Ok(live)

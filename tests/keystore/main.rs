@@ -13,6 +13,7 @@ mod audit_cuts;
 mod audit_full;
 mod audit_prune;
 mod bad_input;
+mod conditions;
 mod deletion;
 mod export;
 mod grants;

@@ -115,6 +115,10 @@ fn regression_conditions_of_create_key_see_what_the_replica_is() {
             "kms:KeyOrigin":"AWS_KMS","aws:RequestTag/team":"ops"},
             "Bool":{"kms:MultiRegion":"true"}}"#,
     );
+    let refused = pair.replicate(alice(), tagged.key_id, none()).unwrap_err().to_string();
+    assert!(refused.contains("kms:TagResource"), "{refused}");
+    let tags = r#"{"Statement":{"Effect":"Allow","Action":"kms:TagResource","Resource":"*"}}"#;
+    pair.there.put_principal_policy(&alice().arn(), "tags", tags).unwrap();
     fails(pair.replicate(alice(), pair.key(), none()), DENIED);
     fails(pair.replicate(alice(), signs, none()), DENIED);
     pair.nothing_arrived(signs);

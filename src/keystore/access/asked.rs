@@ -5,8 +5,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::grant::GrantRequest;
+use super::grant::{Constraints, GrantRequest};
 use super::rules::KeyRules;
+use super::table::SuppliedKey;
+use crate::keystore::action::Action;
 use crate::keystore::caller::{ACCOUNT, Caller, Principal, Source};
 use crate::keystore::context::EncryptionContext;
 use crate::keystore::id::{AliasName, KeyRef};
@@ -20,28 +22,47 @@ use crate::keystore::time::UnixTime;
 pub(in crate::keystore) struct Asked<'a> {
     /// The encryption context.
     pub(in crate::keystore) context: Option<&'a EncryptionContext>,
-    /// The alias that the key is named by.
-    pub(in crate::keystore) alias: Option<&'a AliasName>,
+    /// How it names its key: by which alias, or by none; `None` if it does not say.
+    pub(in crate::keystore) named: Option<Option<&'a AliasName>>,
     /// The tags that it brings.
     pub(in crate::keystore) tags: Option<&'a BTreeMap<String, String>>,
+    /// The names of the tags that it takes away.
+    pub(in crate::keystore) untagged: Option<&'a [&'a str]>,
     /// The grant that it makes.
     pub(in crate::keystore) grant: Option<GrantRequest<'a>>,
+    /// The constraints of the grant that it makes or retires.
+    pub(in crate::keystore) constraints: Option<&'a Constraints>,
     /// What it is about gives the caller the right: to retire a grant that says so.
     pub(in crate::keystore) entitled: bool,
-    /// Everything else, by condition key.
-    pub(in crate::keystore) facts: Vec<(Fact, Cow<'a, str>)>,
+    /// Everything else, by condition key. Without a value: the request has none.
+    pub(in crate::keystore) facts: Vec<(Fact, Option<Cow<'a, str>>)>,
 }
 
 impl<'a> Asked<'a> {
-    /// A request with an encryption context.
-    pub(in crate::keystore) fn context(context: &'a EncryptionContext) -> Self {
-        Self { context: Some(context), ..Self::default() }
-    }
-
     /// A request to a symmetric key, with an encryption context.
     pub(in crate::keystore) fn symmetric(context: &'a EncryptionContext) -> Self {
-        let algorithm = EncryptionAlgorithm::SymmetricDefault.as_str();
-        Self::context(context).with(Fact::EncryptionAlgorithm, algorithm)
+        Self::encrypting(EncryptionAlgorithm::SymmetricDefault, context)
+    }
+
+    /// A request by an algorithm of RSA, or of symmetric keys.
+    pub(in crate::keystore) fn encrypting(
+        algorithm: EncryptionAlgorithm,
+        context: &'a EncryptionContext,
+    ) -> Self {
+        Self { context: Some(context), ..Self::default() }
+            .with(Fact::EncryptionAlgorithm, algorithm.as_str())
+    }
+
+    /// One half of ReEncrypt: is the other half about the same key?
+    pub(in crate::keystore) fn on_same_key(self, same: bool) -> Self {
+        self.with(Fact::ReEncryptOnSameKey, same.to_string())
+    }
+
+    /// A request that brings a key, or its role, to a Region.
+    pub(in crate::keystore) fn to_region(action: Action, region: impl Into<Cow<'a, str>>) -> Self {
+        let to_primary = action == Action::UpdatePrimaryRegion;
+        let fact = if to_primary { Fact::PrimaryRegion } else { Fact::ReplicaRegion };
+        Self::default().with(fact, region)
     }
 
     /// A request to sign, or to check a signature.
@@ -55,17 +76,63 @@ impl<'a> Asked<'a> {
     }
 
     /// The same request, which names its key in this way.
-    pub(in crate::keystore) fn naming(mut self, key: &'a KeyRef) -> Self {
-        if let KeyRef::Alias(alias) = key {
-            self.alias = Some(alias);
-        }
+    pub(in crate::keystore) fn naming(self, key: &'a KeyRef) -> Self {
+        self.naming_maybe(Some(key))
+    }
+
+    /// The same request, which need not name its key.
+    pub(in crate::keystore) fn naming_maybe(mut self, key: Option<&'a KeyRef>) -> Self {
+        self.named = Some(match key {
+            Some(KeyRef::Alias(alias)) => Some(alias),
+            Some(KeyRef::Id(_)) | None => None,
+        });
         self
     }
 
+    /// The same request about a grant with these constraints.
+    pub(in crate::keystore) fn constrained(mut self, constraints: &'a Constraints) -> Self {
+        let Constraints { equals, subset } = constraints;
+        let equals = equals.as_ref().map(|_| "EncryptionContextEquals");
+        let subset = subset.as_ref().map(|_| "EncryptionContextSubset");
+        self.constraints = Some(constraints);
+        let fact = Fact::GrantConstraintType;
+        self.with_any(fact, equals).with_any(fact, subset)
+    }
+
     /// The same request with a value more under a condition key.
-    pub(in crate::keystore) fn with(mut self, fact: Fact, value: impl Into<Cow<'a, str>>) -> Self {
-        self.facts.push((fact, value.into()));
+    pub(in crate::keystore) fn with(self, fact: Fact, value: impl Into<Cow<'a, str>>) -> Self {
+        self.with_any(fact, Some(value))
+    }
+
+    /// The same request, with a value under a condition key if it has one.
+    pub(in crate::keystore) fn with_any(
+        mut self,
+        fact: Fact,
+        value: Option<impl Into<Cow<'a, str>>>,
+    ) -> Self {
+        self.facts.push((fact, value.map(Into::into)));
         self
+    }
+
+    /// Is it told what the request has under this key, if only that it has nothing?
+    pub(in crate::keystore) fn says(&self, key: SuppliedKey) -> bool {
+        match key {
+            SuppliedKey::EncryptionContext | SuppliedKey::Fact(Fact::EncryptionContextKeys) => {
+                self.context.is_some() || self.constraints.is_some()
+            }
+            SuppliedKey::ResourceTag | SuppliedKey::RequestTag => self.tags.is_some(),
+            SuppliedKey::Fact(Fact::TagKeys) => self.tags.is_some() || self.untagged.is_some(),
+            SuppliedKey::Fact(Fact::RequestAlias) => self.named.is_some(),
+            SuppliedKey::Fact(Fact::GrantOperations) => self.grant.is_some(),
+            SuppliedKey::Fact(fact) => self.facts.iter().any(|(known, _)| *known == fact),
+        }
+    }
+
+    /// The encryption contexts that it is about: its own, or those of a grant's constraints.
+    fn contexts(&self) -> impl Iterator<Item = &'a EncryptionContext> {
+        let bound = self.constraints.into_iter();
+        let bound = bound.flat_map(|bound| [&bound.equals, &bound.subset]).flatten();
+        self.context.into_iter().chain(bound)
     }
 }
 
@@ -105,10 +172,12 @@ impl<'a> Facts<'a> {
         match key {
             ConditionKey::EncryptionContext(name) => {
                 looked.at_context();
-                self.asked.context.map_or_else(Vec::new, |context| pair(context.pairs(), name))
+                self.asked.contexts().flat_map(|context| pair(context.pairs(), name)).collect()
             }
             ConditionKey::ResourceTag(name) => {
-                self.key.map_or_else(Vec::new, |(record, _)| pair(texts(&record.tags), name))
+                // A key that is made will have the tags that it is made with.
+                let tags = self.key.map(|(record, _)| &record.tags).or(self.asked.tags);
+                tags.map_or_else(Vec::new, |tags| pair(texts(tags), name))
             }
             ConditionKey::RequestTag(name) => {
                 self.asked.tags.map_or_else(Vec::new, |tags| pair(texts(tags), name))
@@ -121,7 +190,7 @@ impl<'a> Facts<'a> {
         match fact {
             Fact::EncryptionContextKeys => {
                 looked.at_context();
-                let pairs = self.asked.context.into_iter().flat_map(EncryptionContext::pairs);
+                let pairs = self.asked.contexts().flat_map(EncryptionContext::pairs);
                 pairs.map(|(name, _)| Cow::Borrowed(name)).collect()
             }
             Fact::CurrentTime | Fact::EpochTime => {
@@ -132,7 +201,7 @@ impl<'a> Facts<'a> {
             }
             _ => {
                 let said = self.asked.facts.iter().filter(|(known, _)| *known == fact);
-                let said: Values<'a> = said.map(|(_, value)| value.clone()).collect();
+                let said: Values<'a> = said.filter_map(|(_, value)| value.clone()).collect();
                 if !said.is_empty() {
                     return said;
                 }
@@ -164,10 +233,11 @@ impl<'a> Facts<'a> {
             }
             Fact::TagKeys => {
                 let tags = self.asked.tags.into_iter().flat_map(BTreeMap::keys);
-                tags.map(|tag| Cow::Borrowed(tag.as_str())).collect()
+                let untagged = self.asked.untagged.into_iter().flatten().copied();
+                tags.map(String::as_str).chain(untagged).map(Cow::Borrowed).collect()
             }
             Fact::RequestAlias => {
-                let alias = self.asked.alias.into_iter();
+                let alias = self.asked.named.flatten().into_iter();
                 alias.map(|alias| Cow::Borrowed(alias.as_str())).collect()
             }
             Fact::GrantOperations => {
@@ -185,6 +255,9 @@ impl<'a> Facts<'a> {
             Fact::KeyUsage => one(record.usage.as_str()),
             Fact::KeyOrigin => one(record.origin.as_str()),
             Fact::MultiRegion => one(rules.multi_region.to_string()),
+            Fact::MultiRegionKeyType => {
+                record.regions.iter().map(|regions| regions.key_type().into()).collect()
+            }
             Fact::ResourceAliases => {
                 rules.aliases.iter().map(|alias| Cow::Borrowed(alias.as_str())).collect()
             }

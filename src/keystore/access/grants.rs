@@ -225,7 +225,7 @@ impl Keystore {
         let groups: Vec<String> = self.caller.groups.iter().map(|gid| group_arn(*gid)).collect();
         let arn = self.caller.principal.arn();
         let entitled = stored.lets_retire(Asker { arn: &arn, groups: &groups });
-        let asked = Asked { entitled, ..Asked::default() };
+        let asked = Asked { entitled, ..Asked::default() }.constrained(&stored.constraints);
         let about = Some((key, &record));
         super::authorise(writer, &self.caller, Action::RetireGrant, about, asked)?;
         self.stop_if_dry()?;
@@ -272,20 +272,11 @@ impl GrantRecord {
     /// The request to make this grant.
     fn asked(&self) -> Asked<'_> {
         let Self { operations, constraints, expires, .. } = self;
-        let mut asked = Asked::default().with(Fact::GranteePrincipal, &*self.grantee);
-        asked.grant = Some(GrantRequest { operations, constraints, expires: *expires });
-        if let Some(retiring) = &self.retiring {
-            asked = asked.with(Fact::RetiringPrincipal, &**retiring);
-        }
-        match constraints {
-            Constraints { equals: Some(_), .. } => {
-                asked.with(Fact::GrantConstraintType, "EncryptionContextEquals")
-            }
-            Constraints { subset: Some(_), .. } => {
-                asked.with(Fact::GrantConstraintType, "EncryptionContextSubset")
-            }
-            _ => asked,
-        }
+        let grant = GrantRequest { operations, constraints, expires: *expires };
+        Asked { grant: Some(grant), ..Asked::default() }
+            .constrained(constraints)
+            .with(Fact::GranteePrincipal, &*self.grantee)
+            .with_any(Fact::RetiringPrincipal, self.retiring.as_deref())
     }
 
     /// The same but for the time it was made.

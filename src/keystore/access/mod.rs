@@ -13,6 +13,7 @@ pub(in crate::keystore) mod grants;
 pub(in crate::keystore) mod key_policy;
 pub(in crate::keystore) mod principal;
 pub(in crate::keystore) mod rules;
+pub(in crate::keystore) mod table;
 
 use std::time::SystemTime;
 
@@ -106,15 +107,23 @@ enum Refusal {
     IdentityPolicy,
     Nothing,
     NothingInAccount,
+    /// The request is not known well enough to decide.
+    Unsaid,
 }
 
 impl Question<'_> {
     fn judge(&self, key: Option<(KeyId, &KeyRecord)>) -> Result<Verdict, KeystoreError> {
+        let unsaid = table::of_request(self.action).iter().find(|key| !self.asked.says(**key));
+        debug_assert!(unsaid.is_none(), "{} does not say {unsaid:?}", self.action);
         if !self.caller.grant_tokens.is_empty() {
             self.rules.check_tokens(&self.caller.grant_tokens)?;
         }
         if !self.caller.principal.is_bound() {
             return Ok(Verdict { denied: None, until: None, any_context: true });
+        }
+        if unsaid.is_some() {
+            // A Deny that asks for it would be passed.
+            return Ok(self.refused(Refusal::Unsaid, "*", &Looked::default()));
         }
         let Some((id, record)) = key else { return self.judge_without_key("*") };
         let rules = self.rules.of_key(id, record)?;
@@ -238,6 +247,7 @@ impl Question<'_> {
             Refusal::NothingInAccount => {
                 format!("because no identity-based policy allows the {permission} action")
             }
+            Refusal::Unsaid => "because the request lacks condition keys of its operation".into(),
         };
         let words = format!(
             "User: {} is not authorized to perform: {permission} on resource: {resource} {why}",
@@ -260,7 +270,8 @@ impl Keystore {
         allowed(question.judge(Some((live.id, &live.record)))?)
     }
 
-    /// May the caller do this to a key? Does nothing else and writes nothing down.
+    /// May the caller, a user of a volume, do this to a key? Does nothing else and writes nothing
+    /// down.
     /// Errors: `KeyNotFound`, `InvalidGrantToken`; a refusal is no error.
     pub fn authorise(
         &self,
@@ -269,7 +280,11 @@ impl Keystore {
         context: &EncryptionContext,
     ) -> Result<Verdict, KeystoreError> {
         let live = self.live(key)?;
-        let asked = Asked::symmetric(context);
+        // Volumes name keys by their ids, and move files to other keys only.
+        let mut asked = Asked::symmetric(context).naming_maybe(None);
+        if matches!(action, Action::ReEncryptFrom | Action::ReEncryptTo) {
+            asked = asked.on_same_key(false);
+        }
         let rules = Rules::Live(self);
         let question = Question { rules, caller: &self.caller, action, asked: &asked };
         question.judge(Some((live.id, &live.record)))

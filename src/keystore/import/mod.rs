@@ -110,10 +110,8 @@ impl Keystore {
         let now = UnixTime::from(now);
         let valid_to = end(request, now)?;
         let action = Action::ImportKeyMaterial;
-        let mut asked = Asked::default().with(Fact::ExpirationModel, request.model.as_str());
-        if let Some(end) = valid_to {
-            asked = asked.with(Fact::ValidTo, end.to_string());
-        }
+        let asked = Asked::default().with(Fact::ExpirationModel, request.model.as_str());
+        let asked = asked.with_any(Fact::ValidTo, valid_to.map(|end| end.to_string()));
         let operation = Operation::Import;
         let imported = self.edit_asking(action, key, operation, asked, |writer, key, record| {
             check_origin(key, record)?;

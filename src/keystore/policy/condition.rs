@@ -1,7 +1,7 @@
 //! One line of a Condition block: an operator, a condition key, and values.
 
 use super::error::{Fault, Problem};
-use super::key::ConditionKey;
+use super::key::{ConditionKey, UnknownKey};
 use super::operator::{Comparison, Expected, boolean};
 use super::request::Request;
 
@@ -49,10 +49,10 @@ impl Condition {
         values: &[String],
         variables: bool,
     ) -> Result<Self, Fault> {
-        let unknown = |_| Problem::Unknown {
+        let unknown = |unknown: UnknownKey| Problem::Unknown {
             what: "a condition key of this KMS",
             found: key.to_owned(),
-            hint: "",
+            hint: unknown.why,
         };
         let parsed: ConditionKey = key.parse().map_err(|e| unknown(e).at(operator))?;
         let test = if operator == "Null" {

@@ -53,6 +53,8 @@ facts! {
     KeyOrigin = "kms:KeyOrigin",
     /// Is it a multi-Region key?
     MultiRegion = "kms:MultiRegion",
+    /// Is the multi-Region key PRIMARY or REPLICA?
+    MultiRegionKeyType = "kms:MultiRegionKeyType",
     /// The alias that the request named the key by.
     RequestAlias = "kms:RequestAlias",
     /// The aliases of the key.
@@ -71,6 +73,10 @@ facts! {
     PendingWindowInDays = "kms:ScheduleKeyDeletionPendingWindowInDays",
     /// The algorithm of Encrypt and Decrypt.
     EncryptionAlgorithm = "kms:EncryptionAlgorithm",
+    /// The kind of key pair that is generated.
+    DataKeyPairSpec = "kms:DataKeyPairSpec",
+    /// Does ReEncrypt encrypt under the key that it decrypts with?
+    ReEncryptOnSameKey = "kms:ReEncryptOnSameKey",
     /// The algorithm of Sign and Verify.
     SigningAlgorithm = "kms:SigningAlgorithm",
     /// The algorithm of GenerateMac and VerifyMac.
@@ -91,6 +97,10 @@ facts! {
     WrappingAlgorithm = "kms:WrappingAlgorithm",
     /// The spec of the key that imported material is wrapped with.
     WrappingKeySpec = "kms:WrappingKeySpec",
+    /// The Region that gets a replica.
+    ReplicaRegion = "kms:ReplicaRegion",
+    /// The Region that gets the primary key.
+    PrimaryRegion = "kms:PrimaryRegion",
     /// The caller's ARN.
     PrincipalArn = "aws:PrincipalArn",
     /// `Account` for the root of the account, `User` for others.
@@ -124,6 +134,8 @@ impl From<Fact> for ConditionKey {
 impl FromStr for ConditionKey {
     type Err = UnknownKey;
 
+    /// Errors: also for keys of AWS that no request here supplies. A policy that names one is
+    /// refused: as part of a Deny it would deny nothing.
     fn from_str(text: &str) -> Result<Self, UnknownKey> {
         type Make = fn(String) -> ConditionKey;
         let with_name: [(&str, Make); 3] = [
@@ -140,7 +152,7 @@ impl FromStr for ConditionKey {
             }
         }
         let known = Fact::ALL.iter().find(|fact| fact.as_str().eq_ignore_ascii_case(text));
-        known.map(|fact| Self::Fact(*fact)).ok_or(UnknownKey)
+        known.map(|fact| Self::Fact(*fact)).ok_or_else(|| UnknownKey::of(text))
     }
 }
 
@@ -157,7 +169,42 @@ impl fmt::Display for ConditionKey {
 
 /// The text is no condition key of this KMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnknownKey;
+pub struct UnknownKey {
+    /// Why not, if it is one of AWS KMS; else empty.
+    pub why: &'static str,
+}
+
+impl UnknownKey {
+    fn of(text: &str) -> Self {
+        let same = |(start, _): &&(&str, &str)| {
+            text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
+        };
+        Self { why: NOT_SUPPLIED.iter().find(same).map_or("", |(_, why)| why) }
+    }
+}
+
+/// The condition keys of AWS KMS that no request here supplies, by their beginnings, and why.
+pub const NOT_SUPPLIED: &[(&str, &str)] = &[
+    ("kms:CustomerMasterKeySpec", "it is deprecated: use kms:KeySpec"),
+    ("kms:CustomerMasterKeyUsage", "it is deprecated: use kms:KeyUsage"),
+    ("kms:RecipientAttestation:", "no enclave attests anything to this KMS"),
+    ("aws:PrincipalOrg", "there is one account here, and no organization"),
+    ("aws:PrincipalTag/", "principals have no tags here"),
+    ("aws:SourceAccount", "there are no services of AWS here"),
+    ("aws:SourceArn", "there are no services of AWS here"),
+    ("aws:SourceOrg", "there are no services of AWS here"),
+    ("aws:SourceVpc", "there are no networks of AWS here"),
+    ("aws:VpcSourceIp", "there are no networks of AWS here"),
+    ("aws:CalledVia", "there are no services of AWS here: use kms:ViaService"),
+    ("aws:ViaAWSService", "there are no services of AWS here: use kms:ViaService"),
+    ("aws:MultiFactorAuth", "nobody shows a second factor here"),
+    ("aws:TokenIssueTime", "there are no temporary credentials here"),
+    ("aws:FederatedProvider", "there are no federated users here"),
+    ("aws:Requested", "a keystore answers for every Region"),
+    ("aws:Resource", "of the resource only kms: keys and aws:ResourceTag/ are known"),
+    ("aws:Referer", "what a client writes into its head proves nothing"),
+    ("aws:UserAgent", "what a client writes into its head proves nothing"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -173,7 +220,16 @@ mod tests {
         let key: ConditionKey = "KMS:encryptioncontext:App:Name".parse().unwrap();
         assert_eq!(key, ConditionKey::EncryptionContext("App:Name".to_owned()));
         for text in ["", "kms:", "kms:EncryptionContext:", "aws:PrincipalOrgID", "ä:ViaService"] {
-            assert_eq!(text.parse::<ConditionKey>(), Err(UnknownKey), "{text}");
+            assert!(text.parse::<ConditionKey>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn keys_of_aws_that_nothing_supplies_are_refused_with_the_reason() {
+        for (start, why) in NOT_SUPPLIED {
+            let error = format!("{start}x").to_uppercase().parse::<ConditionKey>();
+            assert_eq!(error, Err(UnknownKey { why }), "{start}");
+        }
+        assert_eq!("kms:Nothing".parse::<ConditionKey>(), Err(UnknownKey { why: "" }));
     }
 }

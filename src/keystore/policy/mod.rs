@@ -18,7 +18,7 @@ mod request;
 mod tests;
 
 pub use error::PolicyError;
-pub use key::{ConditionKey, Fact};
+pub use key::{ConditionKey, Fact, NOT_SUPPLIED};
 pub use principal::{Meant, Named, ROOT_ARN};
 pub use request::{Asker, Request, Values};
 

@@ -29,7 +29,7 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<Received, KeystoreError> {
         let (draft, lockout) = (destination.draft_transfer_key()?, properties.lockout);
-        let record = self.may_send(Action::ReplicateKey, key)?;
+        let record = self.may_send(Action::ReplicateKey, key, &draft.public.region)?;
         destination.ahead(Action::CreateKey, key, |reader| {
             let mut sent = properties.clone().apply(record);
             admit_replica(reader, &destination.caller, key, &mut sent, lockout)
@@ -57,7 +57,7 @@ impl Keystore {
     ) -> Result<Received, KeystoreError> {
         let (action, kind) = (Action::UpdatePrimaryRegion, TransferKind::Primary);
         let draft = destination.draft_transfer_key()?;
-        self.may_send(action, key)?;
+        self.may_send(action, key, &draft.public.region)?;
         destination
             .ahead(action, key, |reader| admit_news(reader, &destination.caller, kind, key))?;
         let transfer = self.update_primary_region(key, &draft.public)?;
@@ -79,11 +79,17 @@ impl Keystore {
 
 impl Keystore {
     /// Errors: `KeyNotFound`, `AccessDenied`, `Disabled`, `InvalidState`.
-    fn may_send(&self, action: Action, key: KeyId) -> Result<KeyRecord, KeystoreError> {
+    fn may_send(
+        &self,
+        action: Action,
+        key: KeyId,
+        region: &str,
+    ) -> Result<KeyRecord, KeystoreError> {
         self.ahead(action, key, |reader| {
             let record = KeyRecord::find(reader, key)?;
             let about = Some((key, &record));
-            access::authorise(reader, &self.caller, action, about, Asked::default())?;
+            let asked = Asked::to_region(action, region);
+            access::authorise(reader, &self.caller, action, about, asked)?;
             permit(Operation::Crypto, key, record.state)?;
             Ok(record)
         })

@@ -67,6 +67,11 @@ impl Regions {
         self.own == self.primary.region
     }
 
+    /// What the key is, in AWS's words.
+    pub(super) fn key_type(&self) -> &'static str {
+        if self.is_primary() { "PRIMARY" } else { "REPLICA" }
+    }
+
     /// Notes a replica, once.
     fn add(&mut self, region: &str) {
         if !self.replicas.iter().any(|known| known == region) {
@@ -82,7 +87,7 @@ impl Regions {
             region: region.clone(),
         };
         MultiRegionConfiguration {
-            multi_region_key_type: if self.is_primary() { "PRIMARY" } else { "REPLICA" },
+            multi_region_key_type: self.key_type(),
             primary_key: place(&self.primary.region),
             replica_keys: self.replicas.iter().map(place).collect(),
         }

@@ -160,6 +160,7 @@ pub(super) fn admit_replica(
     lockout: LockoutCheck,
 ) -> Result<(), KeystoreError> {
     access::authorise(reader, caller, Action::CreateKey, None, asked(record, lockout))?;
+    manage::may_tag(reader, caller, None, &record.tags)?;
     if reader.rows().get(Table::Key, key.as_bytes())?.is_some() {
         return Err(ReplicaError::Exists { key, region: own_region(reader)? }.into());
     }
@@ -182,7 +183,8 @@ pub(super) fn admit_news(
 ) -> Result<KeyRecord, KeystoreError> {
     let known = reader.get::<KeyRecord>(key.as_bytes())?;
     let about = known.as_ref().map(|record| (key, record));
-    access::authorise(reader, caller, kind.action(), about, Asked::default())?;
+    let asked = Asked::to_region(kind.action(), own_region(reader)?);
+    access::authorise(reader, caller, kind.action(), about, asked)?;
     let Some(record) = known else {
         return Err(ReplicaError::NoReplica { key, region: own_region(reader)? }.into());
     };
@@ -198,6 +200,7 @@ fn asked(record: &KeyRecord, lockout: LockoutCheck) -> Asked<'_> {
     let asked = lockout.asked().with(Fact::KeySpec, record.spec.as_str());
     let asked = asked.with(Fact::KeyUsage, record.usage.as_str());
     let asked = asked.with(Fact::KeyOrigin, record.origin.as_str()).with(Fact::MultiRegion, "true");
+    let asked = asked.with(Fact::MultiRegionKeyType, "REPLICA");
     Asked { tags: Some(&record.tags), ..asked }
 }
 

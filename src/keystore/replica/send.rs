@@ -119,7 +119,8 @@ impl Keystore {
         self.write(|writer| {
             let mut record = KeyRecord::find(writer, key)?;
             let (action, about) = (Action::ReplicateKey, Some((key, &record)));
-            access::authorise(writer, &self.caller, action, about, Asked::default())?;
+            let asked = Asked::to_region(action, region);
+            access::authorise(writer, &self.caller, action, about, asked)?;
             let regions = record.regions.as_mut().ok_or(ReplicaError::NotMultiRegion(key))?;
             regions.replicas.retain(|known| known != region);
             if regions.is_primary()
@@ -142,7 +143,9 @@ impl Keystore {
         change: impl FnOnce(&KeyRecord, &mut Regions) -> Result<KeyRecord, KeystoreError>,
     ) -> Result<Transfer, KeystoreError> {
         let signing = self.signing_key();
-        self.edit(action, &key.into(), Operation::Crypto, |writer, key, record| {
+        let asked = Asked::to_region(action, &*to.region);
+        let operation = Operation::Crypto;
+        self.edit_asking(action, &key.into(), operation, asked, |writer, key, record| {
             let mut regions = record.regions.clone().ok_or(ReplicaError::NotMultiRegion(key))?;
             let mut sent = change(record, &mut regions)?;
             sent.regions = Some(regions.clone());

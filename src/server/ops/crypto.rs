@@ -11,8 +11,7 @@ use super::{
 };
 use crate::id::MaterialId;
 use crate::keystore::{
-    Action, EncryptionAlgorithm, EncryptionContext, KeystoreError, ReEncryptDestination,
-    ReEncryptSource,
+    EncryptionAlgorithm, EncryptionContext, ReEncryptDestination, ReEncryptSource,
 };
 use wire::Blob;
 
@@ -106,7 +105,7 @@ fn decrypt(call: &Call<'_>) -> Result<Value, Fault> {
     let key = asked.key_id.map(|key| call.region.key_ref(&key)).transpose()?;
     if ignores_ciphertext(call, &asked.dry_run_modifiers)? {
         let key = key.ok_or_else(|| missing("keyId"))?;
-        call.keystore.try_use(Action::Decrypt, &key, &context)?;
+        call.keystore.try_decrypt(&key, algorithm, &context)?;
         return Ok(Value::Null);
     }
     let ciphertext = asked.ciphertext_blob.ok_or_else(|| missing("ciphertextBlob"))?;
@@ -138,15 +137,17 @@ fn re_encrypt(call: &Call<'_>) -> Result<Value, Fault> {
     let asked: ReEncryptRequest = call.read()?;
     let source_key = asked.source_key_id.map(|key| call.region.key_ref(&key)).transpose()?;
     if ignores_ciphertext(call, &asked.dry_run_modifiers)? {
-        let source = source_key.ok_or_else(|| missing("sourceKeyId"))?;
-        let destination = call.region.key_ref(&asked.destination_key_id)?;
-        let from = context(asked.source_encryption_context);
-        match call.keystore.try_use(Action::ReEncryptFrom, &source, &from) {
-            Err(KeystoreError::DryRun) => {}
-            other => other?,
-        }
-        let to = context(asked.destination_encryption_context);
-        call.keystore.try_use(Action::ReEncryptTo, &destination, &to)?;
+        let source = ReEncryptDestination {
+            key: &source_key.ok_or_else(|| missing("sourceKeyId"))?,
+            algorithm: algorithm(asked.source_encryption_algorithm)?,
+            context: &context(asked.source_encryption_context),
+        };
+        let destination = ReEncryptDestination {
+            key: &call.region.key_ref(&asked.destination_key_id)?,
+            algorithm: algorithm(asked.destination_encryption_algorithm)?,
+            context: &context(asked.destination_encryption_context),
+        };
+        call.keystore.try_re_encrypt(source, destination)?;
         return Ok(Value::Null);
     }
     let ciphertext = asked.ciphertext_blob.ok_or_else(|| missing("ciphertextBlob"))?;
