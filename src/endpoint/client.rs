@@ -205,16 +205,17 @@ impl Endpoint {
         let Some(kind) = text("__type") else {
             let failed = self.protocol(&format!("it answers with HTTP status {status}"));
             return Err(match failed {
-                Failed::Finally(error) if status.is_server_error() => Failed::Again(error),
+                Failed::Finally(error) if may_pass(status) => Failed::Again(error),
                 failed => failed,
             });
         };
         let name = kind.rsplit('#').next().unwrap_or(kind).to_owned();
-        let again = status.is_server_error() || AGAIN.contains(&name.as_str());
         let message = text("message").or_else(|| text("Message")).unwrap_or_default().to_owned();
         let operation = operation.to_owned();
+        let broken = status.is_server_error();
         let status = status.as_u16();
         let error = EndpointError::Refused { operation, name, message, status, request_id };
+        let again = broken || error.is_no_answer();
         Err(if again { Failed::Again(error) } else { Failed::Finally(error) })
     }
 
@@ -260,6 +261,12 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
+/// Statuses of a service, or of a proxy in front of it, that another try may not get.
+fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+}
+
 /// Between half and the whole of a pause, so that many clients do not come back at once.
 fn jittered(pause: Duration) -> Duration {
     let mut byte = [0];
@@ -273,14 +280,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The region of a keystore of one's own.
 const LOCAL: &str = "local";
 const LONGEST_ANSWER: usize = 1 << 20;
-/// Exceptions with which a service asks for patience.
-const AGAIN: [&str; 5] = [
-    "ThrottlingException",
-    "ThrottledException",
-    "RequestThrottledException",
-    "TooManyRequestsException",
-    "DependencyTimeoutException",
-];
 
 #[cfg(test)]
 mod tests;

@@ -159,6 +159,32 @@ impl fmt::Display for EndpointError {
     }
 }
 
+impl EndpointError {
+    /// True if nothing was said about what was asked: nobody answers, or somebody who is overwhelmed,
+    /// broken, or asks for patience. A key whose token is away (`KeyUnavailableException`) is an
+    /// answer.
+    pub fn is_no_answer(&self) -> bool {
+        match self {
+            Self::Refused { status, name, .. } => {
+                (*status >= 500 && name != "KeyUnavailableException")
+                    || matches!(*status, 408 | 429)
+                    || PATIENCE.contains(&name.as_str())
+            }
+            Self::Unreachable { .. } | Self::Protocol { .. } => true,
+            Self::Address { .. } | Self::File { .. } | Self::System(_) => false,
+        }
+    }
+}
+
+/// Exceptions with which a service asks for patience.
+const PATIENCE: [&str; 5] = [
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestThrottledException",
+    "TooManyRequestsException",
+    "DependencyTimeoutException",
+];
+
 impl fmt::Display for FileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

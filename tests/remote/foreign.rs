@@ -13,6 +13,7 @@ use kmsfs::id::KeyId;
 use serde_json::{Value, json};
 
 const CIPHERTEXT_LEN: usize = 184;
+const BUSY: &str = "ServiceUnavailableException";
 
 /// A server on a loopback address.
 pub(crate) struct ForeignKms {
@@ -37,6 +38,8 @@ struct State {
     lies: Vec<Lie>,
     /// What DescribeKey says instead of an answer.
     describe_fails: Option<&'static str>,
+    /// Every request is answered with status 503.
+    overwhelmed: bool,
     stopping: bool,
 }
 
@@ -85,6 +88,11 @@ impl ForeignKms {
     /// DescribeKey gives this exception from now on, or its answer again.
     pub(crate) fn fail_describe(&self, exception: Option<&'static str>) {
         self.lock().describe_fails = exception;
+    }
+
+    /// All requests are turned away from now on, or answered again.
+    pub(crate) fn overwhelm(&self, overwhelmed: bool) {
+        self.lock().overwhelmed = overwhelmed;
     }
 
     pub(crate) fn answer_next_decrypt_as(&self, lie: Lie) {
@@ -157,7 +165,8 @@ fn converse(stream: TcpStream, state: &Mutex<State>) -> Option<()> {
         let (status, body) = match answer {
             Ok(answer) => ("200 OK", answer),
             Err((name, message)) => {
-                ("400 Bad Request", json!({ "__type": name, "message": message }))
+                let status = if name == BUSY { "503 Busy" } else { "400 Bad Request" };
+                (status, json!({ "__type": name, "message": message }))
             }
         };
         let body = body.to_string();
@@ -170,6 +179,7 @@ impl State {
     fn answer(&mut self, operation: &str, request: &Value) -> Answer {
         *self.calls.entry(operation.to_owned()).or_default() += 1;
         match operation {
+            _ if self.overwhelmed => Err((BUSY, "Too many connections at once.".to_owned())),
             "DescribeKey" => self.describe(request),
             "GenerateDataKey" => {
                 let mut plaintext = vec![0; 32];

@@ -151,6 +151,27 @@ fn regression_the_grace_also_ends_when_all_answers_are_errors() {
     }
 }
 
+/// A service whose connections were all taken answers with status 503: that says nothing of a key.
+#[test]
+fn a_service_that_is_overwhelmed_is_not_taken_for_one_that_revokes() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let remote = Remote::new(&kms, key);
+    remote.write("file", "contents");
+    remote.write("other", "contents");
+    let handle = remote.open("file").unwrap();
+    kms.overwhelm(true);
+    let asked = kms.count("DescribeKey");
+    remote.eventually(|| {
+        assert_eq!(handle.file.read(0, &mut [0; 8]).unwrap(), 8);
+        (kms.count("DescribeKey") >= asked + 5).then_some(())
+    });
+    assert!(matches!(remote.open("other"), Err(VolumeError::KmsUnreachable(_))));
+    kms.overwhelm(false);
+    remote.eventually(|| remote.read("other").ok());
+    assert_eq!(handle.file.read(0, &mut [0; 8]).unwrap(), 8);
+}
+
 #[test]
 fn a_service_that_denies_or_lies_is_refused() {
     let kms = ForeignKms::start();

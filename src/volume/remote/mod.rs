@@ -123,7 +123,7 @@ impl KeyService for RemoteKeys {
     fn find_key(&self, name: &str) -> Result<KeyId> {
         let found = self.shared.describe(name);
         found.map(|(key, _)| key).map_err(|failed| match failed {
-            Failed::Refused(error) if error.aws_name().is_some() => {
+            Failed::Refused(error) if error.aws_name().is_some() && !error.is_no_answer() => {
                 VolumeError::Kms(error.to_string())
             }
             failed => failed.about(KeyId::from_bytes([0; 16])),
@@ -321,6 +321,8 @@ fn strange(what: &str) -> VolumeError {
 
 fn refused(key: KeyId, error: EndpointError) -> VolumeError {
     match error.aws_name() {
+        // Not about the key: it counts as silence.
+        _ if error.is_no_answer() => VolumeError::KmsUnreachable(error.to_string()),
         None => VolumeError::KmsUnreachable(error.to_string()),
         Some(
             "NotFoundException"
