@@ -59,6 +59,9 @@ pub(super) struct ServeArgs {
     pub metrics: Option<SocketAddr>,
 
     /// How many clients may be connected at once
+    ///
+    /// If there is one more, one that waits for a request is closed. One user on Unix sockets, or one
+    /// address on TCP, has at most three quarters of them.
     #[arg(long, value_name = "N", default_value_t = 1024,
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_connections: u32,

@@ -63,7 +63,7 @@ fn config(args: &ServeArgs) -> Result<Config, CliError> {
             key: key.clone(),
         }),
         metrics: args.metrics,
-        limits: Limits { connections, ..Limits::default() },
+        limits: Limits::default().with_connections(connections),
     })
 }
 

@@ -8,14 +8,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::config::{Limits, ServerError};
 use super::http::{self, Shared};
 use super::listen::{Listening, SocketFile};
 use super::peer::Peer;
+use super::places::{PeerId, Place, Places, Taking};
 use super::stall::Stall;
 use super::tls::Tls;
 
@@ -24,7 +25,7 @@ use super::tls::Tls;
 pub(super) struct Core {
     pub shared: Arc<Shared>,
     pub tls: Option<Tls>,
-    pub connections: Arc<Semaphore>,
+    pub places: Arc<Places>,
     /// Becomes true when the server stops.
     pub stopped: watch::Receiver<bool>,
 }
@@ -57,14 +58,15 @@ async fn accept_tcp(listener: TcpListener, core: Arc<Core>) {
                 continue;
             }
         };
-        match Arc::clone(&core.connections).try_acquire_owned() {
-            Ok(place) => {
-                let peer = Peer::Tcp { address, encrypted: core.tls.is_some() };
-                tokio::spawn(greet(stream, peer, Arc::clone(&core), place));
+        let _ = stream.set_nodelay(true);
+        let peer = Peer::Tcp { address, encrypted: core.tls.is_some() };
+        match core.places.take(PeerId::of(&peer)) {
+            Some(place) => {
+                tokio::spawn(seated(stream, peer, Arc::clone(&core), place));
             }
             // A client that speaks TLS could not read it.
-            Err(_) if core.tls.is_some() => {}
-            Err(_) => {
+            None if core.tls.is_some() => {}
+            None => {
                 tokio::spawn(turn_away(stream));
             }
         }
@@ -80,11 +82,18 @@ async fn accept_unix(listener: UnixListener, _name: Option<SocketFile>, core: Ar
                 continue;
             }
         };
-        match Arc::clone(&core.connections).try_acquire_owned() {
-            Ok(place) => {
-                tokio::spawn(welcome(stream, Arc::clone(&core), place));
+        let peer = match Peer::of_unix(&stream) {
+            Ok(peer) => peer,
+            Err(error) => {
+                log::warn!("a peer is unknown to the kernel: {error}");
+                continue;
             }
-            Err(_) => {
+        };
+        match core.places.take(PeerId::of(&peer)) {
+            Some(place) => {
+                tokio::spawn(seated(stream, peer, Arc::clone(&core), place));
+            }
+            None => {
                 tokio::spawn(turn_away(stream));
             }
         }
@@ -109,37 +118,53 @@ async fn turn_away(mut stream: impl AsyncWrite + Unpin) {
     let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
 }
 
-/// A TCP connection, with TLS where the server has a certificate.
-async fn greet(stream: TcpStream, peer: Peer, core: Arc<Core>, place: OwnedSemaphorePermit) {
-    let _ = stream.set_nodelay(true);
-    let Some(tls) = &core.tls else { return converse(stream, peer, &core, place).await };
+/// A connection that has a place, for as long as it may keep it.
+async fn seated<S>(stream: S, peer: Peer, core: Arc<Core>, mut taking: Taking)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let place = taking.place();
+    let limits = core.shared.limits;
+    tokio::select! {
+        () = place.is_over(&limits) => log::debug!("a connection without a request is closed"),
+        () = async {
+            if taking.is_free().await {
+                greet(stream, peer, &core, taking.place()).await;
+            } else if core.tls.is_none() {
+                turn_away(stream).await;
+            }
+        } => {}
+    }
+}
+
+/// A connection, with TLS where a TCP server has a certificate.
+async fn greet<S>(stream: S, peer: Peer, core: &Arc<Core>, place: Arc<Place>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let tls = core.tls.as_ref().filter(|_| matches!(peer, Peer::Tcp { .. }));
+    let Some(tls) = tls else { return converse(stream, peer, core, place).await };
     let limits = core.shared.limits;
     match tokio::time::timeout(limits.stall_time, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => converse(stream, peer, &core, place).await,
+        Ok(Ok(stream)) => converse(stream, peer, core, place).await,
         Ok(Err(error)) => log::debug!("TLS: {error}"),
         Err(_) => log::debug!("TLS: no handshake in time"),
     }
 }
 
-/// A connection of a process of this machine.
-async fn welcome(stream: UnixStream, core: Arc<Core>, place: OwnedSemaphorePermit) {
-    match Peer::of_unix(&stream) {
-        Ok(peer) => converse(stream, peer, &core, place).await,
-        Err(error) => log::warn!("a peer is unknown to the kernel: {error}"),
-    }
-}
-
 /// Serves the requests of a connection, until it ends or the server stops.
-async fn converse<S>(stream: S, peer: Peer, core: &Arc<Core>, place: OwnedSemaphorePermit)
+async fn converse<S>(stream: S, peer: Peer, core: &Arc<Core>, place: Arc<Place>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let shared = Arc::clone(&core.shared);
     let peer = Arc::new(peer);
-    let stream = Stall::new(stream, shared.limits.stall_time);
+    let stream = Stall::new(stream, shared.limits.stall_time, Some(Arc::clone(&place)));
     let builder = protocol(&shared.limits);
-    let service =
-        service_fn(move |request| http::serve(request, Arc::clone(&peer), Arc::clone(&shared)));
+    let service = service_fn(move |request| {
+        let (peer, place) = (Arc::clone(&peer), Arc::clone(&place));
+        http::serve(request, peer, place, Arc::clone(&shared))
+    });
     let mut conversation = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = conversation.as_mut() => ended,
@@ -152,7 +177,6 @@ where
     if let Err(error) = ended {
         log::debug!("a connection ended early: {error}");
     }
-    drop(place);
 }
 
 /// Returns when the server stops.
@@ -166,7 +190,7 @@ pub(super) fn protocol(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_time)
+        .header_read_timeout(limits.idle_time)
         .max_header_size(limits.head)
         .max_headers(MOST_HEADERS);
     builder

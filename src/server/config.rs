@@ -72,36 +72,63 @@ pub struct TlsFiles {
 /// How much a server takes at once, and how long it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections. One more is answered with status 503 and closed.
+    /// Connections. If there is one more, one that waits for a request is closed; if none does, the
+    /// new one is answered with status 503.
     pub connections: usize,
+    /// Connections of one peer: a user on Unix sockets, an address on TCP.
+    pub connections_per_peer: usize,
     /// Operations that run at the same time; others wait.
     pub calls: usize,
+    /// Operations that make RSA keys at the same time. They are not among `calls`.
+    pub heavy: usize,
+    /// The same of one principal.
+    pub heavy_per_principal: usize,
     /// Bytes of a request's body.
     pub body: usize,
     /// Bytes of a request's head.
     pub head: usize,
-    /// For the whole head of a request, from the connection's start or the last answer.
+    /// For the first byte of a connection, after a TLS handshake where there is one.
+    pub first_time: Duration,
+    /// For the whole head of a request, from its first byte.
     pub head_time: Duration,
+    /// For the next request after an answer.
+    pub idle_time: Duration,
     /// For the whole body of a request.
     pub body_time: Duration,
     /// For a free place among the operations; then the answer is status 503.
     pub queue_time: Duration,
+    /// The same for operations that make RSA keys.
+    pub heavy_time: Duration,
     /// For a client to take some of its answer, and for a TLS handshake.
     pub stall_time: Duration,
     /// For requests under way when the server is told to stop.
     pub drain_time: Duration,
 }
 
+impl Limits {
+    /// These, with so many connections, of which no peer gets the last quarter.
+    #[must_use]
+    pub fn with_connections(self, connections: usize) -> Self {
+        Self { connections, connections_per_peer: connections - connections / 4, ..self }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            connections_per_peer: 768,
             calls: 32,
+            heavy: std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+            heavy_per_principal: 1,
             body: 128 << 10,
             head: 16 << 10,
-            head_time: Duration::from_secs(30),
+            first_time: Duration::from_secs(10),
+            head_time: Duration::from_secs(5),
+            idle_time: Duration::from_secs(30),
             body_time: Duration::from_secs(10),
             queue_time: Duration::from_secs(5),
+            heavy_time: Duration::from_secs(50),
             stall_time: Duration::from_secs(10),
             drain_time: Duration::from_secs(20),
         }

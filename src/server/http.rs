@@ -13,8 +13,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::config::Limits;
 use super::dispatch::{self, Answer};
+use super::heavy::{Heavy, is_heavy};
 use super::identity::{Identities, NoSender, Sender};
 use super::peer::Peer;
+use super::places::Place;
 use super::service::Service;
 use crate::crypto::random;
 use crate::endpoint::{CONTENT_TYPE, REQUEST_ID_HEADER, Signable, TARGET_HEADER, TARGET_PREFIX};
@@ -27,6 +29,7 @@ pub(super) struct Shared {
     pub region: String,
     pub limits: Limits,
     pub calls: Arc<Semaphore>,
+    pub heavy: Heavy,
 }
 
 type Reply = Response<Full<Bytes>>;
@@ -62,10 +65,13 @@ const BUSY: Refusal = refusal(
 pub(super) async fn serve(
     request: Request<Incoming>,
     peer: Arc<Peer>,
+    place: Arc<Place>,
     shared: Arc<Shared>,
 ) -> Result<Reply, Infallible> {
     let id = request_id();
-    let answer = handle(request, peer, shared, &id).await;
+    place.head_came();
+    let answer = handle(request, peer, &place, shared, &id).await;
+    place.answered();
     let mut reply = match answer {
         Ok(answer) => reply(status(answer.status), answer.body),
         Err(refused) => {
@@ -88,6 +94,7 @@ pub(super) async fn serve(
 async fn handle(
     request: Request<Incoming>,
     peer: Arc<Peer>,
+    place: &Place,
     shared: Arc<Shared>,
     id: &str,
 ) -> Result<Answer, Refusal> {
@@ -102,53 +109,98 @@ async fn handle(
     let reading = read_body(body, shared.limits.body);
     let body =
         tokio::time::timeout(shared.limits.body_time, reading).await.map_err(|_| TOO_SLOW)??;
-    let waiting = Arc::clone(&shared.calls).acquire_owned();
-    let place = tokio::time::timeout(shared.limits.queue_time, waiting)
-        .await
-        .map_err(|_| BUSY)?
-        .map_err(|_| BUSY)?;
-    let id = id.to_owned();
-    let work = move || {
-        let _place = place;
-        call(&shared, &peer, &head.headers, &operation, &body, id)
-    };
-    // The operation goes on even if the client has gone: it may have begun to change something.
+    // From here on nobody takes the place of this connection.
+    if !place.begin() {
+        return Err(BUSY);
+    }
+    let call = Call { shared, peer, headers: head.headers, operation, body, id: id.to_owned() };
+    call.answer().await
+}
+
+/// One whole request.
+struct Call {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    headers: HeaderMap,
+    operation: String,
+    body: Zeroizing<Vec<u8>>,
+    id: String,
+}
+
+/// How far a call came in the place that everybody has the same right to.
+enum Step {
+    Answered(Answer),
+    /// The rest takes long.
+    Heavy(Sender),
+}
+
+impl Call {
+    async fn answer(self) -> Result<Answer, Refusal> {
+        let (limits, call) = (self.shared.limits, Arc::new(self));
+        let waiting = Arc::clone(&call.shared.calls).acquire_owned();
+        let place = tokio::time::timeout(limits.queue_time, waiting)
+            .await
+            .map_err(|_| BUSY)?
+            .map_err(|_| BUSY)?;
+        let first = Arc::clone(&call);
+        let step = work(move || {
+            let _place = place;
+            match first.sender() {
+                Err(refused) => Step::Answered(refused),
+                Ok(sender) if is_heavy(&first.operation, &first.body) => Step::Heavy(sender),
+                Ok(sender) => Step::Answered(first.carry_out(sender)),
+            }
+        });
+        let sender = match step.await? {
+            Step::Answered(answer) => return Ok(answer),
+            Step::Heavy(sender) => sender,
+        };
+        let turn = call.shared.heavy.turn(&sender.caller.principal).await.ok_or(BUSY)?;
+        let answer = work(move || {
+            let _turn = turn;
+            call.carry_out(sender)
+        });
+        answer.await
+    }
+
+    /// Finds out who asks, or how they are refused.
+    fn sender(&self) -> Result<Sender, Answer> {
+        // A value that is no text was signed by nobody: it is left out.
+        let headers = self
+            .headers
+            .iter()
+            .filter_map(|(name, value)| {
+                std::str::from_utf8(value.as_bytes()).ok().map(|value| (name.as_str(), value))
+            })
+            .collect();
+        let request = Signable { method: "POST", target: "/", headers, body: &self.body };
+        let shared = &self.shared;
+        let now = SystemTime::now();
+        match shared.identities.sender(&shared.service, &self.peer, &request, now) {
+            Ok(sender) => Ok(sender),
+            Err(NoSender::Signature(error)) => {
+                let name = error.aws_name();
+                log::info!("request {}, {}: {name}", self.id, self.operation);
+                Err(dispatch::refusal(name, &error.to_string()))
+            }
+            Err(NoSender::Keystore(error)) => Err(dispatch::failure(error)),
+        }
+    }
+
+    fn carry_out(&self, Sender { mut caller, region }: Sender) -> Answer {
+        caller.request_id = Some(self.id.clone());
+        let region = region.as_deref().unwrap_or(&self.shared.region);
+        dispatch::call(&self.shared.service, Some(region), &self.operation, &self.body, caller)
+    }
+}
+
+/// Runs what blocks. It goes on even if the client has gone: it may have begun to change something.
+async fn work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Refusal {
         status: StatusCode::INTERNAL_SERVER_ERROR,
         name: "KMSInternalException",
         message: "the operation failed; the log of the server says where",
     })
-}
-
-/// Finds out who asks, and carries the operation out.
-fn call(
-    shared: &Shared,
-    peer: &Peer,
-    headers: &HeaderMap,
-    operation: &str,
-    body: &[u8],
-    id: String,
-) -> Answer {
-    // A value that is no text was signed by nobody: it is left out.
-    let headers = headers
-        .iter()
-        .filter_map(|(name, value)| {
-            std::str::from_utf8(value.as_bytes()).ok().map(|value| (name.as_str(), value))
-        })
-        .collect();
-    let request = Signable { method: "POST", target: "/", headers, body };
-    let found = shared.identities.sender(&shared.service, peer, &request, SystemTime::now());
-    let Sender { mut caller, region } = match found {
-        Ok(sender) => sender,
-        Err(NoSender::Signature(error)) => {
-            log::info!("request {id}, {operation}: {}", error.aws_name());
-            return dispatch::refusal(error.aws_name(), &error.to_string());
-        }
-        Err(NoSender::Keystore(error)) => return dispatch::failure(error),
-    };
-    caller.request_id = Some(id);
-    let region = region.as_deref().unwrap_or(&shared.region);
-    dispatch::call(&shared.service, Some(region), operation, body, caller)
 }
 
 /// The operation that the head names, if it is a request of this protocol.

@@ -50,9 +50,10 @@ pub(super) fn start(
             let core = Arc::clone(&core);
             tokio::spawn(async move {
                 let limits = core.shared.limits;
-                let builder = protocol(&limits);
+                let mut builder = protocol(&limits);
+                builder.header_read_timeout(limits.first_time);
                 let service = service_fn(move |request| answer(request, Arc::clone(&core)));
-                let stream = TokioIo::new(Stall::new(stream, limits.stall_time));
+                let stream = TokioIo::new(Stall::new(stream, limits.stall_time, None));
                 if let Err(error) = builder.serve_connection(stream, service).await {
                     log::debug!("a reader of metrics: {error}");
                 }

@@ -1,8 +1,9 @@
 //! Rank 3: the keystore as an endpoint that speaks the API of AWS KMS.
 //!
-//! **The path of a request**: `accept` (a connection, its limits) → `http` (head, body, limits) →
-//! `identity` (who sends it: a signature, or the peer of a socket) → `dispatch` (the operation and
-//! its members) → `ops` (one call of the keystore) → `wire`, `error` (the answer).
+//! **The path of a request**: `accept` (a connection), `places` (its place and its time) → `http`
+//! (head, body, limits) → `identity` (who sends it: a signature, or the peer of a socket) → `heavy`
+//! (what takes seconds waits for its turn) → `dispatch` (the operation and its members) → `ops` (one
+//! call of the keystore) → `wire`, `error` (the answer).
 //!
 //! Imports of the crate: [`crate::keystore`], [`crate::endpoint`], [`crate::crypto`] and
 //! [`crate::id`]. Invariants:
@@ -18,6 +19,7 @@ mod accept;
 mod config;
 pub mod dispatch;
 mod error;
+mod heavy;
 mod http;
 mod identity;
 mod listen;
@@ -25,6 +27,7 @@ mod metrics;
 mod ops;
 mod page;
 mod peer;
+mod places;
 mod run;
 pub mod service;
 pub mod shape;

@@ -11,10 +11,12 @@ use tokio::sync::{Semaphore, watch};
 
 use super::accept::{self, Core};
 use super::config::{Config, ServerError, Unsigned};
+use super::heavy::Heavy;
 use super::http::Shared;
 use super::identity::Identities;
 use super::listen::{Listen, Listening};
 use super::metrics;
+use super::places::Places;
 use super::service::Service;
 use super::tls::Tls;
 use super::watch::Watch;
@@ -47,17 +49,18 @@ impl Server {
             region: config.region.clone(),
             limits,
             calls: Arc::new(Semaphore::new(limits.calls)),
+            heavy: Heavy::new(limits),
         };
         let (stop, stopped) = watch::channel(false);
         let core = Core {
             shared: Arc::new(shared),
             tls: config.tls.as_ref().map(Tls::load).transpose()?,
-            connections: Arc::new(Semaphore::new(limits.connections)),
+            places: Places::new(limits),
             stopped,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("kms-server")
-            .max_blocking_threads(limits.calls + SPARE_THREADS)
+            .max_blocking_threads(limits.calls + limits.heavy + SPARE_THREADS)
             .enable_all()
             .build()
             .map_err(ServerError::io("start threads"))?;
@@ -143,9 +146,8 @@ async fn serve(
         let _ = task.await;
     }
     let _ = stop.send(true);
-    let all = u32::try_from(core.shared.limits.connections).unwrap_or(u32::MAX);
     tokio::select! {
-        _ = core.connections.acquire_many(all) => {}
+        () = core.places.all_free() => {}
         () = tokio::time::sleep(core.shared.limits.drain_time) => {
             log::warn!("some requests are not answered in time: they are cut off");
         }

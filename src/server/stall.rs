@@ -2,11 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use super::places::Place;
 
 /// A stream that fails when it takes nothing of what is written for too long. How long a client
 /// may take to send is limited elsewhere.
@@ -15,11 +18,14 @@ pub(super) struct Stall<S> {
     time: Duration,
     waiting: bool,
     timer: Pin<Box<Sleep>>,
+    /// Is told when something comes.
+    place: Option<Arc<Place>>,
 }
 
 impl<S> Stall<S> {
-    pub(super) fn new(stream: S, time: Duration) -> Self {
-        Self { stream, time, waiting: false, timer: Box::pin(tokio::time::sleep(time)) }
+    pub(super) fn new(stream: S, time: Duration, place: Option<Arc<Place>>) -> Self {
+        let timer = Box::pin(tokio::time::sleep(time));
+        Self { stream, time, waiting: false, timer, place }
     }
 
     /// Passes a result on, or ends the wait that it means.
@@ -45,7 +51,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Some(place) = &self.place
+            && buf.filled().len() > before
+        {
+            place.heard();
+        }
+        read
     }
 }
 
@@ -84,7 +97,7 @@ mod tests {
     fn a_reader_that_stops_ends_the_connection() {
         run(async {
             let (near, _far) = tokio::io::duplex(8);
-            let mut near = Stall::new(near, Duration::from_millis(20));
+            let mut near = Stall::new(near, Duration::from_millis(20), None);
             let error = near.write_all(&[0; 64]).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         });
@@ -94,7 +107,7 @@ mod tests {
     fn a_slow_reader_is_waited_for() {
         run(async {
             let (near, mut far) = tokio::io::duplex(8);
-            let mut near = Stall::new(near, Duration::from_millis(200));
+            let mut near = Stall::new(near, Duration::from_millis(200), None);
             let read = tokio::spawn(async move {
                 let mut all = [0; 64];
                 for part in all.chunks_mut(8) {

@@ -112,19 +112,79 @@ fn three_hundred_clients_at_once_are_served() {
 }
 
 #[test]
-fn one_client_too_many_is_told_so() {
+fn a_client_that_waits_makes_room_for_one_more() {
     let kms = Kms::start(&["--allow-unsigned", "--max-connections", "2"]);
     let mut first = kms.connect();
     let mut second = kms.connect();
     for stream in [&mut first, &mut second] {
         assert_eq!(exchange(stream, &request("DescribeKey", &[], KEY)).status, 200);
     }
-    let refused = answer(&mut kms.connect()).unwrap();
-    assert_eq!((refused.status, refused.error().as_str()), (503, "ServiceUnavailableException"));
-    drop(first);
-    let began = Instant::now();
-    while kms.call("DescribeKey", KEY).status != 200 {
-        assert!(began.elapsed() < Duration::from_secs(5));
-        std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(kms.call("DescribeKey", KEY).status, 200);
+    assert!(answer(&mut first).is_none(), "the one that waited longest was closed");
+}
+
+/// The attack: a thousand connections that never bring a whole request kept everybody else out.
+#[test]
+fn half_sent_requests_keep_nobody_out() {
+    let kms = Kms::start(&["--allow-unsigned", "--max-connections", "64"]);
+    let whole = request("DescribeKey", &[], KEY);
+    let no_body = whole.trim_end_matches(KEY);
+    for part in ["", "P", &whole[..60], no_body, &whole[..whole.len() - 1]] {
+        let mut half_sent: Vec<_> = (0..150).map(|_| kms.connect()).collect();
+        for stream in &mut half_sent {
+            // Those that had to go already cannot be written to.
+            let _ = stream.write_all(part.as_bytes());
+        }
+        for _ in 0..3 {
+            assert_eq!(kms.call("DescribeKey", KEY).status, 200, "{part:?}");
+        }
     }
+}
+
+#[test]
+fn a_request_that_does_not_begin_or_stops_in_its_head_is_not_waited_for() {
+    let kms = Kms::start(&["--allow-unsigned"]);
+    let mut silent = kms.connect();
+    let mut slow = kms.connect();
+    slow.write_all(b"POST / HTTP/1.1\r\nHost:").unwrap();
+    for stream in [&mut slow, &mut silent] {
+        assert!(answer(stream).is_none(), "it is closed");
+    }
+}
+
+/// The attack: 64 RSA-4096 key pairs at once took all places, and cheap requests were turned away.
+#[test]
+fn whoever_makes_many_rsa_keys_keeps_nobody_waiting() {
+    let kms = Kms::start(&["--allow-unsigned"]);
+    let pair = r#"{"KeyId":"alias/kmsfs/default","KeyPairSpec":"RSA_4096"}"#;
+    let mut makers: Vec<_> = (0..64).map(|_| kms.connect()).collect();
+    for stream in &mut makers {
+        stream.write_all(request("GenerateDataKeyPair", &[], pair).as_bytes()).unwrap();
+    }
+    for _ in 0..10 {
+        assert_eq!(kms.call("DescribeKey", KEY).status, 200);
+        assert_eq!(kms.call("CreateKey", "{}").status, 200);
+        let small = pair.replace("RSA_4096", "ECC_NIST_P256");
+        assert_eq!(kms.call("GenerateDataKeyPair", &small).status, 200);
+    }
+    // They get their turns as well, one after the other.
+    assert!(makers.iter_mut().any(|maker| answer(maker).unwrap().status == 200));
+}
+
+#[test]
+fn one_client_too_many_is_told_so() {
+    let kms = Kms::start(&["--allow-unsigned", "--max-connections", "8"]);
+    let pair = r#"{"KeyId":"alias/kmsfs/default","KeyPairSpec":"RSA_4096"}"#;
+    // Places are had only while their requests are not here yet: at last all are being answered.
+    let mut working = Vec::new();
+    let refused = (0..1000).find_map(|_| {
+        let mut stream = kms.connect();
+        let _ = stream.write_all(request("GenerateDataKeyPair", &[], pair).as_bytes());
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let refused = answer(&mut stream).filter(|answer| answer.status != 200);
+        working.push(stream);
+        refused
+    });
+    let refused = refused.unwrap();
+    assert_eq!((refused.status, refused.error().as_str()), (503, "ServiceUnavailableException"));
 }
