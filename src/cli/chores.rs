@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use crate::keystore::{ClockTrust, Keystore};
 
 /// What the keystore has to do by date while a daemon runs: rotations that are due, keys whose
-/// waiting period is over.
+/// waiting period is over, grants that have ended.
 pub(super) struct Chores {
     stop: mpsc::Sender<()>,
 }

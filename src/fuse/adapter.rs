@@ -312,9 +312,8 @@ impl Filesystem for Adapter {
         };
         let strips = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let open = open.and_then(|open| if strips { self.stripped(fh) } else { Ok(open) });
-        let written = received::wiping(data, |data| {
-            open.and_then(|open| open.file.write(offset, data, origin))
-        });
+        let written =
+            received::wiping(data, |data| open.and_then(|open| open.write(offset, data, origin)));
         match written {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(&error)),

@@ -101,6 +101,43 @@ actions! {
 }
 
 impl Action {
+    /// Does the operation leave the keystore as it was? (GetParametersForImport stores a key.)
+    pub const fn only_reads(self) -> bool {
+        matches!(
+            self,
+            Self::Decrypt
+                | Self::DeriveSharedSecret
+                | Self::DescribeCustomKeyStores
+                | Self::DescribeKey
+                | Self::Encrypt
+                | Self::GenerateDataKey
+                | Self::GenerateDataKeyPair
+                | Self::GenerateDataKeyPairWithoutPlaintext
+                | Self::GenerateDataKeyWithoutPlaintext
+                | Self::GenerateMac
+                | Self::GenerateRandom
+                | Self::GetKeyLastUsage
+                | Self::GetKeyPolicy
+                | Self::GetKeyRotationStatus
+                | Self::GetPrincipalPolicy
+                | Self::GetPublicKey
+                | Self::ListAccessKeys
+                | Self::ListAliases
+                | Self::ListGrants
+                | Self::ListKeyPolicies
+                | Self::ListKeyRotations
+                | Self::ListKeys
+                | Self::ListPrincipals
+                | Self::ListResourceTags
+                | Self::ListRetirableGrants
+                | Self::ReEncryptFrom
+                | Self::ReEncryptTo
+                | Self::Sign
+                | Self::Verify
+                | Self::VerifyMac
+        )
+    }
+
     /// The operation with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|action| action.as_str() == name)

@@ -153,6 +153,7 @@ impl Keystore {
             self.scrub_if_due()?;
             return Ok(Expired::default());
         }
+        any.iter().try_for_each(|key| self.announce_own("DeleteKey", Some(*key)))?;
         let waiting = self.destroy_on_tokens(now, trust)?;
         let outcome = self.write(|writer| destroy_expired(writer, now, trust, &waiting))?;
         self.scrub_if_due()?;

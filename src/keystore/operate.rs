@@ -66,8 +66,8 @@ impl Keystore {
         let request = self.caller.request_id.as_ref().or(fresh.as_ref()).map_or("", String::as_str);
         let call = Call { name, context, request };
         let mut touched = Touched::default();
-        if changes(name) && self.inner.audit.mode() == AuditMode::Required {
-            self.record(self.event(call, &touched, ATTEMPT))?;
+        if changes(name) {
+            self.announce_call(call, &touched)?;
         }
         let begun = Instant::now();
         let done = work(&mut touched);
@@ -101,6 +101,25 @@ impl Keystore {
 
     fn record(&self, event: Event) -> Result<(), KeystoreError> {
         self.inner.audit.record(event)
+    }
+
+    /// Writes down, if the log is required, that the keystore is about to do something to a key by
+    /// itself.
+    /// Errors: `AuditUnwritable`: it must not be done.
+    pub(super) fn announce_own(
+        &self,
+        name: &'static str,
+        key: Option<KeyId>,
+    ) -> Result<(), KeystoreError> {
+        let (touched, request) = (Touched { key, ..Touched::default() }, request_id()?);
+        self.announce_call(Call { name, context: None, request: &request }, &touched)
+    }
+
+    fn announce_call(&self, call: Call<'_>, touched: &Touched) -> Result<(), KeystoreError> {
+        match self.inner.audit.mode() {
+            AuditMode::Required => self.record(self.event(call, touched, ATTEMPT)),
+            AuditMode::BestEffort => Ok(()),
+        }
     }
 
     /// Writes down what the keystore did by itself to a key.
@@ -227,21 +246,9 @@ impl Keystore {
     }
 }
 
-/// True for operations that leave the keystore other than it was.
+/// True for operations that leave the keystore other than it was. What is not known, does.
 fn changes(name: &str) -> bool {
-    const READERS: [&str; 10] = [
-        "Decrypt",
-        "Derive",
-        "Describe",
-        "Encrypt",
-        "Generate",
-        "Get",
-        "List",
-        "ReEncrypt",
-        "Sign",
-        "Verify",
-    ];
-    !READERS.iter().any(|reader| name.starts_with(reader))
+    Action::named(name).is_none_or(|action| !action.only_reads())
 }
 
 /// The key that is meant, in a transaction.

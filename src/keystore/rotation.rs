@@ -217,15 +217,20 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<Vec<(KeyId, MaterialId)>, KeystoreError> {
         let now = now.into();
-        let any = self.read(|reader| {
-            Ok(reader.all::<KeyRecord>()?.iter().any(|key| due(&key.record, now)))
-        })?;
-        if !any {
+        let waiting = self.read(|reader| {
+            let keys = reader.all::<KeyRecord>()?.into_iter();
+            keys.filter(|key| due(&key.record, now)).map(|key| key_id(&key.id)).collect()
+        });
+        let waiting: Vec<KeyId> = waiting?;
+        if waiting.is_empty() {
             return Ok(Vec::new());
         }
+        waiting.iter().try_for_each(|key| self.announce_own("RotateKey", Some(*key)))?;
+        let announced =
+            |key: &Stored<KeyRecord>| waiting.iter().any(|id| *id.as_bytes() == *key.id);
         let rotated = self.write(|writer| {
             let keys = writer.all::<KeyRecord>()?.into_iter();
-            keys.filter(|key| due(&key.record, now))
+            keys.filter(|key| due(&key.record, now) && announced(key))
                 .map(|key| rotate_by_date(writer, key, now))
                 .collect::<Result<Vec<_>, _>>()
         })?;

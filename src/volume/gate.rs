@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::answers::{Answer, Answers, Question};
 use super::error::{Result, VolumeError};
@@ -20,11 +20,6 @@ use crate::id::{FileId, KeyId, MaterialId};
 use crate::keystore::audit::FileOpen;
 use crate::keystore::{Action, Keystore, KeystoreError};
 
-/// The same refusal is written down once in this time.
-const REFUSED_AGAIN: Duration = Duration::from_secs(1);
-/// Refusals remembered for that at most.
-const MOST_REFUSALS: usize = 4096;
-
 /// Decides, and remembers.
 pub(super) struct Gate {
     keyring: Arc<Keyring>,
@@ -32,7 +27,6 @@ pub(super) struct Gate {
     handles: Mutex<HashMap<u64, Weak<Admission>>>,
     next_handle: AtomicU64,
     reviewed: Mutex<Reviewed>,
-    refusals: Mutex<HashMap<(u32, Action, About), Instant>>,
 }
 
 /// The counts at the last review.
@@ -50,8 +44,19 @@ pub(super) struct Subject {
     pub(super) file: FileId,
 }
 
-/// The subject of an open file; nothing before it has contents.
-pub(super) type SubjectCell = Mutex<Option<Subject>>;
+/// The subject of an open file, and who is writing into it.
+#[derive(Debug, Default)]
+pub(super) struct SubjectCell {
+    /// Nothing before the file has contents.
+    subject: Mutex<Option<Subject>>,
+    writers: Mutex<Vec<Arc<Admission>>>,
+}
+
+/// A request that writes into a file is under way, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Writing {
+    writer: Arc<Admission>,
+}
 
 /// What one use of a key is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +78,8 @@ pub(super) struct Admission {
     /// The count of changes when it was last found good; 0 for never.
     good: AtomicU64,
     refused: AtomicBool,
+    /// The use of the file's key is written down.
+    noted: AtomicBool,
 }
 
 /// What a handle does with its file's key.
@@ -98,7 +105,6 @@ impl Gate {
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             reviewed: Mutex::default(),
-            refusals: Mutex::default(),
         })
     }
 
@@ -115,7 +121,20 @@ impl Gate {
         if self.keystore().is_none() {
             return Ok(None);
         }
-        let admission = Arc::new(Admission {
+        let admission = self.admission((ino, subject), uses, caller);
+        // Entered first: what changes from here on is seen by the check, or by the next review.
+        self.handles().insert(admission.number, Arc::downgrade(&admission));
+        admission.check()?;
+        Ok(Some(admission))
+    }
+
+    fn admission(
+        self: &Arc<Self>,
+        (ino, subject): (u64, Arc<SubjectCell>),
+        uses: Uses,
+        caller: Caller,
+    ) -> Arc<Admission> {
+        Arc::new(Admission {
             gate: self.clone(),
             number: self.next_handle.fetch_add(1, Ordering::Relaxed),
             ino,
@@ -124,11 +143,19 @@ impl Gate {
             subject,
             good: AtomicU64::new(0),
             refused: AtomicBool::new(false),
-        });
-        // Entered first: what changes from here on is seen by the check, or by the next review.
-        self.handles().insert(admission.number, Arc::downgrade(&admission));
-        admission.check()?;
-        Ok(Some(admission))
+            noted: AtomicBool::new(false),
+        })
+    }
+
+    /// A request of a user that writes into a file without a handle begins.
+    pub(super) fn writing(
+        self: &Arc<Self>,
+        file: (u64, Arc<SubjectCell>),
+        caller: Caller,
+    ) -> Option<Writing> {
+        self.keystore()?;
+        let uses = Uses { makes: true, reads: false };
+        Some(self.admission(file, uses, caller).writing())
     }
 
     /// Asks for one use of a key that leaves no handle behind.
@@ -233,28 +260,12 @@ impl Gate {
             // A file that is about to be made is written down when it has an id.
             None if about.file.is_none() => Ok(()),
             None => keystore.record_open(&open),
-            Some(_) if self.was_refused_a_moment_ago(user, action, about) => Ok(()),
             Some(words) => {
                 let why = KeystoreError::AccessDenied(words.to_string());
                 keystore.record_refused_open(&open, &why)
             }
         };
         written.map_err(unreadable)
-    }
-
-    /// A loop of refused opens must not fill the log.
-    fn was_refused_a_moment_ago(&self, user: &User, action: Action, about: About) -> bool {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if refusals.len() >= MOST_REFUSALS {
-            refusals.retain(|_, at| at.elapsed() < REFUSED_AGAIN);
-        }
-        let now = Instant::now();
-        let before = refusals.get(&(user.uid(), action, about));
-        if before.is_some_and(|at| now.duration_since(*at) < REFUSED_AGAIN) {
-            return true;
-        }
-        refusals.insert((user.uid(), action, about), now);
-        false
     }
 
     fn keystore(&self) -> Option<&Keystore> {
@@ -280,19 +291,37 @@ impl Admission {
         }
         let Some(keystore) = gate.keystore() else { return Ok(()) };
         // A file without contents has no key, and nothing to be kept from anybody.
-        let subject = *self.subject.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(about) = subject.map(About::from) else { return Ok(()) };
+        let Some(about) = self.subject.get().map(About::from) else { return Ok(()) };
         let (action, answer) = self.ask(keystore, about)?;
         let denied = answer.denied.is_some();
         let was_refused = self.refused.swap(denied, Ordering::Relaxed);
         // An open is written down once, and so is the end of its permission.
-        if (denied && !was_refused) || (!denied && good == 0) {
+        if denied && !was_refused {
             gate.note(keystore, &self.user, action, about, &answer)?;
+        } else if !denied && !self.noted.load(Ordering::Relaxed) {
+            gate.note(keystore, &self.user, action, about, &answer)?;
+            self.noted.store(true, Ordering::Relaxed);
         }
         if denied {
             return Err(VolumeError::Denied(about.key));
         }
         self.good.store(changes, Ordering::Release);
+        Ok(())
+    }
+
+    /// A request of this user that writes into the file begins.
+    pub(super) fn writing(self: &Arc<Self>) -> Writing {
+        self.subject.writers().push(self.clone());
+        Writing { writer: self.clone() }
+    }
+
+    /// Writes down that the user's write makes a key for the file.
+    fn note_made(&self, subject: Subject) -> Result<()> {
+        let Some(keystore) = self.gate.keystore() else { return Ok(()) };
+        let allowed = Answer { denied: None };
+        let action = Action::GenerateDataKey;
+        self.gate.note(keystore, &self.user, action, subject.into(), &allowed)?;
+        self.noted.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -321,6 +350,41 @@ impl Uses {
         let make = self.makes.then_some(Action::GenerateDataKey);
         let read = (self.reads || !self.makes).then_some(Action::Decrypt);
         make.into_iter().chain(read)
+    }
+}
+
+impl SubjectCell {
+    /// What permissions on the file are about now.
+    pub(super) fn get(&self) -> Option<Subject> {
+        *self.subject.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets that, and returns what it was.
+    pub(super) fn replace(&self, subject: Subject) -> Option<Subject> {
+        self.subject.lock().unwrap_or_else(PoisonError::into_inner).replace(subject)
+    }
+
+    /// Writes down, for those who are writing, that the file gets a key. No byte is stored under it
+    /// yet.
+    ///
+    /// # Errors
+    /// `Keystore` when the audit log is required and cannot be written.
+    pub(super) fn note_made(&self, subject: Subject) -> Result<()> {
+        let writers = self.writers().clone();
+        writers.iter().try_for_each(|writer| writer.note_made(subject))
+    }
+
+    fn writers(&self) -> MutexGuard<'_, Vec<Arc<Admission>>> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let mut writers = self.writer.subject.writers();
+        if let Some(at) = writers.iter().position(|writer| Arc::ptr_eq(writer, &self.writer)) {
+            writers.swap_remove(at);
+        }
     }
 }
 

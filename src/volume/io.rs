@@ -46,6 +46,7 @@ impl Volume {
         length: u64,
     ) -> Result<()> {
         let content = handle.file.for_caller()?;
+        let _writing = handle.writing();
         match how {
             Allocate::Reserve(size) => content.reserve(offset, length, size),
             Allocate::Zero(size) => content.zero(offset, length, size),
@@ -79,7 +80,7 @@ impl Volume {
             let copied =
                 from.file.read(from_offset + done, &mut buffer[..wanted]).and_then(|read| {
                     let read = buffer.get(..read).unwrap_or_default();
-                    to.file.write(to_offset + done, read, Origin::Caller)
+                    to.write(to_offset + done, read, Origin::Caller)
                 });
             match copied {
                 Ok(0) => break,

@@ -14,10 +14,10 @@ use super::content::Access;
 use super::create::NewNode;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
-use super::gate::{About, Admission, Uses};
+use super::gate::{About, Admission, Uses, Writing};
 use super::inode::ROOT;
 use super::names::EntryName;
-use super::open_file::{File, FilePolicy, quietly};
+use super::open_file::{File, FilePolicy, Origin, quietly};
 use super::tree::Caller;
 use crate::keystore::Action;
 
@@ -37,6 +37,21 @@ pub struct FileHandle {
 impl FileHandle {
     fn new(ino: u64, file: Arc<File>) -> Self {
         Self { ino, file, unprivileged: AtomicU64::new(0), admission: None }
+    }
+
+    /// Writes `data`; returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// As [`File::write`]; `Keystore` when a required audit log cannot be written.
+    pub fn write(&self, offset: u64, data: &[u8], origin: Origin) -> Result<usize> {
+        let _writing = self.writing();
+        self.file.write(offset, data, origin)
+    }
+
+    /// A request that may give the file its first contents: held while that is under way, so that
+    /// it is written down for whom a key is made.
+    pub(super) fn writing(&self) -> Option<Writing> {
+        self.admission.as_ref().map(|admission| admission.writing())
     }
 
     /// Refuses a user who may not use the file any more. Costs next to nothing while nothing
@@ -223,6 +238,7 @@ impl Volume {
         match self.open_briefly(ino) {
             Ok(opened) => {
                 self.allow_truncate(opened.file(), size, caller)?;
+                let _writing = self.writing(opened.file(), caller);
                 opened.file().truncate(size)
             }
             Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) if size == 0 => {
@@ -256,6 +272,11 @@ impl Volume {
             }
             None => Ok(()),
         }
+    }
+
+    /// As [`FileHandle::writing`], for a request without a handle.
+    pub(super) fn writing(&self, file: &File, caller: Caller) -> Option<Writing> {
+        self.gate.writing((file.ino(), file.subject_cell().clone()), caller)
     }
 
     fn admit(

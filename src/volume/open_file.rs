@@ -450,7 +450,7 @@ impl File {
 
     /// What they are about now; `None` before the file has contents.
     pub(super) fn subject(&self) -> Option<Subject> {
-        *self.source.subject.lock().unwrap_or_else(PoisonError::into_inner)
+        self.source.subject.get()
     }
 
     /// True if the file has attributes under its key, which it keeps when it is cut to nothing.
@@ -494,9 +494,8 @@ impl FileKeySource {
     /// Notes what permissions on the file are about. Who has it open is asked again if that changes.
     fn note(&self, recipient: &Recipient, file: FileId) {
         let (key, material) = (recipient.key, recipient.material);
-        let mut subject = self.subject.lock().unwrap_or_else(PoisonError::into_inner);
         // A new file id under the same key is the same user's file, cut to nothing and written anew.
-        match subject.replace(Subject { key, material, file }) {
+        match self.subject.replace(Subject { key, material, file }) {
             Some(before) if before.key != key => self.keyring.permissions_changed(),
             Some(_) => {}
             None => self.keyring.note_first_contents(),
@@ -509,6 +508,8 @@ impl KeySource for FileKeySource {
         let key = self.first_key();
         let file = FileId::from_bytes(random::id16()?);
         let (dek, recipient) = self.keyring.generate(key, Purpose::File(file))?;
+        let (key, material) = (recipient.key, recipient.material);
+        self.subject.note_made(Subject { key, material, file })?;
         self.note(&recipient, file);
         // Revoked while the KMS answered: whoever wiped the open files did not see this key yet.
         self.keyring.check(key)?;

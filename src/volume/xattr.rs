@@ -216,6 +216,8 @@ impl Volume {
             Some(FileKind::Regular) => {
                 let opened = self.open_briefly(ino)?;
                 self.allow_use(opened.file(), access, caller)?;
+                let changes = access == Access::ReadWrite;
+                let _writing = changes.then(|| self.writing(opened.file(), caller));
                 let keys = opened.file().xattr_keys(access)?.ok_or(Errno::NODATA)?;
                 Ok(Owner::File(Box::new(keys), opened))
             }

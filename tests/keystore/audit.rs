@@ -11,7 +11,10 @@ use kmsfs::id::{FileId, KeyId};
 use kmsfs::keystore::audit::{
     AuditFilter, AuditMode, AuditRecord, AuditReport, EventTime, FileOpen, verify_export,
 };
-use kmsfs::keystore::{Action, Caller, EncryptionContext, Keystore, Principal, Source, Unlock};
+use kmsfs::keystore::{
+    Action, Caller, ClockTrust, CreateGrant, CreateKey, EncryptionContext, GrantOperation,
+    Keystore, Origin, Principal, Source, Unlock, WrappingAlgorithm, WrappingKeySpec,
+};
 
 use crate::fixture::{Fixture, by_id, day};
 
@@ -260,7 +263,7 @@ fn pruned_records_are_gone_and_the_rest_is_still_whole() {
 }
 
 #[test]
-fn opens_of_a_file_are_counted_together_and_refusals_are_not() {
+fn opens_of_a_file_are_counted_together_and_so_are_refusals_after_the_first() {
     let f = Fixture::new();
     let key = f.key();
     let open = |file| FileOpen {
@@ -276,14 +279,16 @@ fn opens_of_a_file_are_counted_together_and_refusals_are_not() {
     user.record_open(&open(2)).unwrap();
     f.keystore.acting_for(Caller::on_mount(1001, vec![])).record_open(&open(1)).unwrap();
     let refused = kmsfs::keystore::KeystoreError::Disabled(key);
-    for _ in 0..3 {
+    for _ in 0..500 {
         user.record_refused_open(&open(1), &refused).unwrap();
     }
     let found = records(&f.keystore, &of("Decrypt"));
     let counts: BTreeSet<(u64, &str)> =
         found.iter().map(|record| (record.event.count, record.event.result.as_ref())).collect();
-    assert_eq!(counts, [(1, "DisabledException"), (1, "Success"), (50, "Success")].into());
-    assert_eq!(found.len(), 6);
+    let refusals = [(1, "DisabledException"), (499, "DisabledException")];
+    let opens = [(1, "Success"), (50, "Success")];
+    assert_eq!(counts, refusals.into_iter().chain(opens).collect());
+    assert_eq!(found.len(), 5);
     let of_user = AuditFilter { principal: Some("unix/1001".into()), ..of("Decrypt") };
     assert_eq!(records(&f.keystore, &of_user).len(), 1);
     let event = &found.iter().find(|record| record.event.count == 50).unwrap().event;
@@ -386,13 +391,58 @@ fn changes_are_announced_in_a_required_log() {
     let f = Fixture::new();
     f.keystore.set_audit_mode(AuditMode::Required).unwrap();
     let key = f.key();
-    let results: Vec<String> = records(&f.keystore, &of("CreateKey"))
-        .into_iter()
-        .map(|record| record.event.result.into_owned())
-        .collect();
-    assert_eq!(results, ["Attempt", "Success"]);
+    assert_eq!(results(&f.keystore, "CreateKey"), ["Attempt", "Success"]);
     f.keystore.describe_key(&by_id(key)).unwrap();
     assert_eq!(records(&f.keystore, &of("DescribeKey")).len(), 1);
+    // It is named like an operation that reads, and stores a key.
+    let request = CreateKey { origin: Some(Origin::External), ..CreateKey::default() };
+    let imported = f.keystore.create_key(request, day(0)).unwrap().key_id;
+    let (algorithm, spec) = (WrappingAlgorithm::RsaesOaepSha256, WrappingKeySpec::Rsa2048);
+    f.keystore.get_parameters_for_import(&by_id(imported), algorithm, spec, day(0)).unwrap();
+    assert_eq!(results(&f.keystore, "GetParametersForImport"), ["Attempt", "Success"]);
+    f.keystore.create_transfer_key(day(0)).unwrap();
+    assert_eq!(results(&f.keystore, "kmsfs:CreateTransferKey"), ["Attempt", "Success"]);
+}
+
+fn results(keystore: &Keystore, operation: &str) -> Vec<String> {
+    let found = records(keystore, &of(operation)).into_iter();
+    found.map(|record| record.event.result.into_owned()).collect()
+}
+
+/// What the keystore does by date was done first, and then it was tried to write that down.
+#[test]
+fn what_is_done_by_date_is_announced_in_a_required_log_too() {
+    let f = Fixture::new();
+    let (rotates, goes) = (f.key(), f.key());
+    f.keystore.enable_key_rotation(&by_id(rotates), Some(90), day(0)).unwrap();
+    f.keystore.schedule_key_deletion(goes, Some(7), day(0)).unwrap();
+    let grant = CreateGrant {
+        grantee: "arn:aws:iam::000000000000:user/unix/1000".into(),
+        operations: vec![GrantOperation::Decrypt],
+        expires: Some(day(1)),
+        ..CreateGrant::default()
+    };
+    f.keystore.create_grant(&by_id(rotates), &grant, day(0)).unwrap();
+    f.keystore.set_audit_mode(AuditMode::Required).unwrap();
+    let (log, aside) = (f.dir.join("store.db.audit"), f.dir.join("aside"));
+    std::fs::rename(&log, &aside).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    let now = day(100);
+    f.keystore.run_due_rotations(now).unwrap_err();
+    f.keystore.drop_expired_grants(now).unwrap_err();
+    f.keystore.delete_expired(now, ClockTrust::Confirmed).unwrap_err();
+    std::fs::remove_dir(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    assert_eq!(f.keystore.list_key_rotations(&by_id(rotates)).unwrap().len(), 1);
+    assert_eq!(f.keystore.list_keys().unwrap().len(), 2);
+    assert_eq!(f.keystore.run_due_rotations(now).unwrap().len(), 1);
+    assert_eq!(f.keystore.drop_expired_grants(now).unwrap(), 1);
+    assert_eq!(f.keystore.delete_expired(now, ClockTrust::Confirmed).unwrap().deleted, [goes]);
+    for operation in ["RotateKey", "kmsfs:DropExpiredGrants", "DeleteKey"] {
+        assert_eq!(results(&f.keystore, operation), ["Attempt", "Success"], "{operation}");
+    }
+    assert_eq!(f.keystore.drop_expired_grants(now).unwrap(), 0);
+    assert_eq!(results(&f.keystore, "kmsfs:DropExpiredGrants").len(), 2, "nothing was there to do");
 }
 
 #[test]

@@ -62,8 +62,8 @@ impl Drop for SmallDisk {
     }
 }
 
-fn open_of(key: KeyId, file: u8) -> FileOpen {
-    let file = Some(FileId::from_bytes([file; 16]));
+fn open_of(key: KeyId, file: u64) -> FileOpen {
+    let file = Some(FileId::from_bytes(u128::from(file).to_be_bytes()));
     FileOpen { action: Action::Decrypt, key, material: None, file }
 }
 
@@ -142,8 +142,8 @@ fn on_a_full_disk_operations_go_on_and_what_was_lost_is_written_down() {
     let error = keystore.flush_audit().unwrap_err().to_string();
     assert!(error.contains("full") && error.contains("make room"), "{error}");
     let user = keystore.acting_for(Caller::on_mount(1000, vec![]));
-    for _ in 0..MANY {
-        user.record_refused_open(&open_of(key, 1), &KeystoreError::Disabled(key)).unwrap();
+    for file in 0..MANY {
+        user.record_refused_open(&open_of(key, file), &KeystoreError::Disabled(key)).unwrap();
     }
     keystore.flush_audit().unwrap_err();
     assert!(log_bytes(disk.0.path()) < size + 65_536, "nothing got through");

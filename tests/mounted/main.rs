@@ -12,6 +12,7 @@
 
 mod access;
 mod apps;
+mod audited;
 mod backup;
 mod crash;
 mod data;

@@ -169,7 +169,7 @@ impl Keystore {
         })
     }
 
-    /// Removes the grants that have ended, and returns how many there were.
+    /// Removes the grants that have ended, writes that down, and returns how many there were.
     pub fn drop_expired_grants(&self, now: SystemTime) -> Result<usize, KeystoreError> {
         let ended = |reader: &Reader<'_>| {
             let mut all = reader.all::<GrantRecord>()?;
@@ -179,12 +179,16 @@ impl Keystore {
         if self.read(ended)?.is_empty() {
             return Ok(0);
         }
-        self.write(|writer| {
-            let ended = ended(writer)?;
-            for grant in &ended {
-                writer.delete(Table::Grant, &grant.id)?;
-            }
-            Ok(ended.len())
+        self.operate_own("kmsfs:DropExpiredGrants", |touched| {
+            let dropped = self.write(|writer| {
+                let ended = ended(writer)?;
+                for grant in &ended {
+                    writer.delete(Table::Grant, &grant.id)?;
+                }
+                Ok(ended.len())
+            })?;
+            touched.detail = Some(format!("{dropped} grants"));
+            Ok(dropped)
         })
     }
 

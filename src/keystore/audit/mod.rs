@@ -142,11 +142,26 @@ impl Audit {
         time: EventTime,
         describe: impl FnOnce() -> Result<Event, KeystoreError>,
     ) -> Result<(), KeystoreError> {
-        let first = match self.mode() {
+        self.writer.count_open(key, time, self.first(), describe)
+    }
+
+    /// Counts a refused open. The first in a minute is written like every event, the others with
+    /// their number when the minute is over.
+    /// Errors: as [`Audit::count_open`].
+    pub(super) fn count_refusal(
+        &self,
+        key: OpenKey,
+        time: EventTime,
+        describe: impl FnOnce() -> Result<Event, KeystoreError>,
+    ) -> Result<(), KeystoreError> {
+        self.writer.count_refusal(key, time, self.first(), describe)
+    }
+
+    fn first(&self) -> First {
+        match self.mode() {
             AuditMode::BestEffort => First::Counted,
             AuditMode::Required => First::Written,
-        };
-        self.writer.count_open(key, time, first, describe)
+        }
     }
 
     /// Notes that a key was used by an operation that is written down elsewhere, or nowhere.

@@ -1,4 +1,5 @@
-//! File opens, counted in memory: one record for each user, file and key in a minute.
+//! File opens and their refusals, counted in memory: one record for each user, file and key in a
+//! minute, and one more for the first refusal.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,6 +18,8 @@ pub(in crate::keystore) struct OpenKey {
     pub(in crate::keystore) file: [u8; 16],
     /// The key.
     pub(in crate::keystore) key: [u8; 16],
+    /// Why it was refused.
+    pub(in crate::keystore) refused: Option<String>,
 }
 
 /// The opens that are not written down yet.
@@ -109,7 +112,13 @@ mod tests {
     use crate::keystore::Caller;
 
     fn key(file: u8) -> OpenKey {
-        OpenKey { principal: "p".into(), operation: "Decrypt", file: [file; 16], key: [1; 16] }
+        OpenKey {
+            principal: "p".into(),
+            operation: "Decrypt",
+            file: [file; 16],
+            key: [1; 16],
+            refused: None,
+        }
     }
 
     fn event() -> Result<Event, CryptoError> {

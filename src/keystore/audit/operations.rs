@@ -196,17 +196,13 @@ impl Keystore {
     /// Errors: `AuditUnwritable`, only if the log is required: the open must be refused then.
     pub fn record_open(&self, open: &FileOpen) -> Result<(), KeystoreError> {
         self.inner.metrics.opens[0].fetch_add(1, Ordering::Relaxed);
-        let key = OpenKey {
-            principal: self.caller.principal.arn().into(),
-            operation: open.action.as_str(),
-            file: open.file.map_or([0; 16], |file| *file.as_bytes()),
-            key: *open.key.as_bytes(),
-        };
+        let key = self.open_key(open, None);
         let time = self.caller.time().into();
         self.inner.audit.count_open(key, time, || self.open_event(open))
     }
 
-    /// Writes down that an open was refused, every time.
+    /// Writes down that an open was refused: the first time in a minute at once, and then how often
+    /// more, so that a loop of refused opens does not fill the log.
     /// Errors: `AuditUnwritable`, only if the log is required.
     pub fn record_refused_open(
         &self,
@@ -214,10 +210,23 @@ impl Keystore {
         why: &KeystoreError,
     ) -> Result<(), KeystoreError> {
         self.inner.metrics.opens[1].fetch_add(1, Ordering::Relaxed);
-        let mut event = self.open_event(open)?;
-        event.result = why.aws_name().into();
-        event.detail = Some(why.to_string());
-        self.inner.audit.record(event)
+        let key = self.open_key(open, Some(why.to_string()));
+        self.inner.audit.count_refusal(key, self.caller.time().into(), || {
+            let mut event = self.open_event(open)?;
+            event.result = why.aws_name().into();
+            event.detail = Some(why.to_string());
+            Ok(event)
+        })
+    }
+
+    fn open_key(&self, open: &FileOpen, refused: Option<String>) -> OpenKey {
+        OpenKey {
+            principal: self.caller.principal.arn().into(),
+            operation: open.action.as_str(),
+            file: open.file.map_or([0; 16], |file| *file.as_bytes()),
+            key: *open.key.as_bytes(),
+            refused,
+        }
     }
 
     fn open_event(&self, open: &FileOpen) -> Result<Event, KeystoreError> {

@@ -122,9 +122,42 @@ impl Writer {
         first: First,
         describe: impl FnOnce() -> Result<Event, KeystoreError>,
     ) -> Result<(), KeystoreError> {
+        let Some(event) = self.counted(&key, time, first, describe)? else { return Ok(()) };
+        // The next open is the first again, and is refused as well while it cannot be written.
+        self.write(event).inspect_err(|_| self.shared.lock().opens.forget(&key))
+    }
+
+    /// Counts a refusal. The first in a minute is queued at once, or with [`First::Written`]
+    /// durable when this returns; it is refused in any case.
+    /// Errors: `AuditUnwritable`, `Crypto`.
+    pub(super) fn count_refusal(
+        &self,
+        key: OpenKey,
+        time: EventTime,
+        first: First,
+        describe: impl FnOnce() -> Result<Event, KeystoreError>,
+    ) -> Result<(), KeystoreError> {
+        match (self.counted(&key, time, First::Written, describe)?, first) {
+            (None, _) => {}
+            (Some(event), First::Counted) => self.push(event),
+            (Some(event), First::Written) => {
+                return self.write(event).inspect_err(|_| self.shared.lock().opens.forget(&key));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts one more of its kind. Returns the event of the first if it is to be written.
+    fn counted(
+        &self,
+        key: &OpenKey,
+        time: EventTime,
+        first: First,
+        describe: impl FnOnce() -> Result<Event, KeystoreError>,
+    ) -> Result<Option<Event>, KeystoreError> {
         let mut queue = self.shared.lock();
         let idle = queue.opens.len() == 0;
-        let written = queue.opens.count(&key, time, first, describe)?;
+        let written = queue.opens.count(key, time, first, describe)?;
         let full = queue.opens.len() > OPENS_LIMIT;
         if full {
             self.shared.spill_opens(&mut queue);
@@ -132,10 +165,7 @@ impl Writer {
         if idle || full {
             self.wake(&mut queue);
         }
-        drop(queue);
-        let Some(event) = written else { return Ok(()) };
-        // The next open is the first again, and is refused as well while it cannot be written.
-        self.write(event).inspect_err(|_| self.shared.lock().opens.forget(&key))
+        Ok(written)
     }
 
     /// Notes the use of a key that no event tells of: stored with the next events, or at the end.

@@ -26,9 +26,13 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<Vec<(KeyId, MaterialId)>, KeystoreError> {
         let now = now.into();
-        if !self.read(|reader| Ok(ended_keys(reader, now)? || !over(reader, now)?.is_empty()))? {
+        let (keys, any) =
+            self.read(|reader| Ok((ended_keys(reader, now)?, !over(reader, now)?.is_empty())))?;
+        if keys.is_empty() && !any {
             return Ok(Vec::new());
         }
+        let name = "DeleteExpiredKeyMaterial";
+        keys.iter().try_for_each(|key| self.announce_own(name, Some(*key)))?;
         let expired = self.write(|writer| {
             for id in over(writer, now)? {
                 writer.delete(Table::ImportKey, &id)?;
@@ -44,7 +48,7 @@ impl Keystore {
         self.scrub_if_due()?;
         for (key, material) in &expired {
             log::info!("imported material {material} of key {key} has expired and is deleted");
-            self.record_own("DeleteExpiredKeyMaterial", *key, Some(*material))?;
+            self.record_own(name, *key, Some(*material))?;
         }
         Ok(expired)
     }
@@ -118,8 +122,9 @@ fn expire(
     Ok(expired)
 }
 
-fn ended_keys(reader: &Reader<'_>, now: UnixTime) -> Result<bool, KeystoreError> {
-    Ok(reader.all::<KeyRecord>()?.iter().any(|key| ended(&key.record, now)))
+fn ended_keys(reader: &Reader<'_>, now: UnixTime) -> Result<Vec<KeyId>, KeystoreError> {
+    let keys = reader.all::<KeyRecord>()?;
+    keys.iter().filter(|key| ended(&key.record, now)).map(|key| key_id(&key.id)).collect()
 }
 
 fn ended(record: &KeyRecord, now: UnixTime) -> bool {

@@ -75,19 +75,22 @@ impl Keystore {
     /// A key that another keystore can seal one KMS key for, within a day.
     pub fn create_transfer_key(&self, now: SystemTime) -> Result<TransferKey, KeystoreError> {
         let now = UnixTime::from(now);
-        let Draft { public, private } = self.draft_transfer_key()?;
-        let id = public.transfer_id;
-        self.write(|writer| {
-            for old in writer.all::<TransferRecord>()? {
-                if now.since(old.record.created) > DAY {
-                    writer.delete(Table::TransferKey, &old.id)?;
+        self.operate_own("kmsfs:CreateTransferKey", |touched| {
+            let Draft { public, private } = self.draft_transfer_key()?;
+            let id = public.transfer_id;
+            touched.detail = Some(format!("transfer {id}"));
+            self.write(|writer| {
+                for old in writer.all::<TransferRecord>()? {
+                    if now.since(old.record.created) > DAY {
+                        writer.delete(Table::TransferKey, &old.id)?;
+                    }
                 }
-            }
-            let sealed = writer.root().seal_row(&private_place(id), private.expose())?;
-            let record = TransferRecord { created: now, private: sealed };
-            writer.put(id.as_bytes(), None, &record)
-        })?;
-        Ok(public)
+                let sealed = writer.root().seal_row(&private_place(id), private.expose())?;
+                let record = TransferRecord { created: now, private: sealed };
+                writer.put(id.as_bytes(), None, &record)
+            })?;
+            Ok(public)
+        })
     }
 
     /// A transfer key that is not stored.

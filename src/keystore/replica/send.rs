@@ -116,6 +116,7 @@ impl Keystore {
         region: &str,
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
+        self.announce_own("ForgetReplica", Some(key))?;
         self.write(|writer| {
             let mut record = KeyRecord::find(writer, key)?;
             let (action, about) = (Action::ReplicateKey, Some((key, &record)));

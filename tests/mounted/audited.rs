@@ -1,0 +1,60 @@
+//! What a mount writes into the audit log, and what its daemon does by date.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::Vault;
+
+/// The attack: of 400 files that a shell made by redirection, the log had none.
+#[test]
+fn each_file_that_a_shell_makes_by_redirection_is_in_the_log() {
+    for required in [false, true] {
+        let vault = Vault::new("redirection");
+        let mount = vault.mount_with(&["--create"]);
+        if required {
+            vault.kmsfs(["audit", "require", "on"]);
+        }
+        let script = "for i in $(seq 40); do echo contents > $i; done";
+        let made = Command::new("sh").args(["-c", script]).current_dir(mount.root()).status();
+        assert!(made.unwrap().success());
+        if !required {
+            // They are counted in memory for a minute.
+            mount.unmount();
+        }
+        let made = events(&vault, "GenerateDataKey");
+        let files: BTreeSet<_> =
+            made.iter().filter_map(|event| event["file"].as_str()).map(str::to_owned).collect();
+        assert_eq!(files.len(), 40, "required: {required}, {made:?}");
+    }
+}
+
+#[test]
+fn a_daemon_removes_grants_that_have_ended() {
+    let vault = Vault::new("ended");
+    vault.mount_with(&["--create"]).unmount();
+    let to = "arn:aws:iam::000000000000:user/unix/61001";
+    let words = ["--operations", "Decrypt", "--expires", "1s"];
+    let [operations, decrypt, expires, second] = words;
+    let key = "alias/kmsfs/default";
+    vault.kmsfs(["grant", "create", key, "--to", to, operations, decrypt, expires, second]);
+    thread::sleep(Duration::from_secs(2));
+    let mount = vault.mount();
+    let began = Instant::now();
+    while events(&vault, "kmsfs:DropExpiredGrants").is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it stays");
+        thread::sleep(Duration::from_millis(100));
+    }
+    mount.unmount();
+}
+
+/// The events of an operation that are in the log's file by now.
+fn events(vault: &Vault, operation: &str) -> Vec<Value> {
+    let text = vault.kmsfs(["audit", "export"]);
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let events = lines.map(|mut line| line["record"]["event"].take());
+    events.filter(|event| event["operation"] == operation).collect()
+}
