@@ -40,6 +40,68 @@ fn the_sample_of_format_1_passes_the_check() {
     assert_eq!(report.files, SIZES.len() as u64 + 4);
 }
 
+/// The first writable session brings an old volume up to date. It may be killed after each step:
+/// record, anchor, descriptor, and at last the removal of the old file.
+#[test]
+fn an_upgrade_can_be_interrupted_after_every_step() {
+    let old = copy("format-1");
+    let done = copy("format-1");
+    drop(open_writable(&done));
+    for (record, anchor, descriptor) in
+        [(false, false, false), (true, false, false), (true, true, false), (true, true, true)]
+    {
+        let here = tempdir();
+        copy_tree(&old, &here);
+        if record {
+            fs::copy(done.join("vault/.kmsfs/state"), here.join("vault/.kmsfs/state")).unwrap();
+        }
+        if anchor {
+            fs::copy(done.join("keystore.db"), here.join("keystore.db")).unwrap();
+        }
+        if descriptor {
+            for name in ["volume", "volume.bak"] {
+                let name = format!("vault/.kmsfs/{name}");
+                fs::copy(done.join(&name), here.join(&name)).unwrap();
+            }
+        }
+        let volume = open_writable(&here);
+        assert!(read(&volume, ROOT, "size-200000") == pattern(200_000));
+        let report = volume.check(Repair::No, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        volume.end().unwrap();
+        drop(volume);
+        assert!(!here.join("vault/.kmsfs/session").exists());
+        // What builds from before this take for a later format.
+        assert_ne!(fs::read(here.join("vault/.kmsfs/volume")).unwrap()[12..16], [0; 4]);
+        let again = open_writable(&here);
+        assert_eq!(again.unrecovered().iter().filter(|crash| crash.counted).count(), 0);
+    }
+}
+
+#[test]
+fn a_crash_of_an_old_volume_is_believed_once() {
+    let here = copy("format-1");
+    let session = here.join("vault/.kmsfs/session");
+    let crashed = r#"{"number":7,"crashed":0,"open_since":5,"crashes":[]}"#;
+    fs::write(&session, crashed).unwrap();
+    let volume = open_writable(&here);
+    assert_eq!(volume.unrecovered().len(), 1);
+    assert!(volume.recover(&mut |_| ControlFlow::Continue(())).unwrap().complete);
+    volume.end().unwrap();
+    drop(volume);
+    fs::write(&session, crashed).unwrap();
+    assert!(open_writable(&here).unrecovered().is_empty(), "the keystore knows the volume now");
+}
+
+#[test]
+fn a_read_only_volume_is_not_brought_up_to_date() {
+    let here = copy("format-1");
+    let before = fs::read(here.join("vault/.kmsfs/session")).unwrap();
+    drop(open(&here, Options { read_only: true, ..Options::default() }));
+    assert!(fs::read(here.join("vault/.kmsfs/session")).unwrap() == before);
+    assert!(!here.join("vault/.kmsfs/state").exists());
+}
+
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| u8::try_from((i * 7 + (i >> 8)) & 255).unwrap()).collect()
 }
@@ -56,14 +118,25 @@ fn read(volume: &Volume, parent: u64, name: &str) -> Vec<u8> {
 /// A sample is opened as a copy, which has lost its attributes and holes like one that any tool
 /// made: nothing depends on them.
 fn open_copy(format: &str) -> Volume {
+    open(&copy(format), Options { read_only: true, ..Options::default() })
+}
+
+fn open_writable(here: &Path) -> Volume {
+    open(here, Options { open_vault: true, ..Options::default() })
+}
+
+fn copy(format: &str) -> PathBuf {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/volumes").join(format);
     let copy = tempdir();
     copy_tree(&sample, &copy);
     fs::set_permissions(copy.join("key"), fs::Permissions::from_mode(0o600)).unwrap();
-    let keystore =
-        Keystore::open(&copy.join("keystore.db"), &Unlock::KeyFile(copy.join("key"))).unwrap();
-    let options = Options { read_only: true, ..Options::default() };
-    Volume::open_vault(&copy.join("vault"), Arc::new(keystore), options).unwrap()
+    copy
+}
+
+fn open(here: &Path, options: Options) -> Volume {
+    let unlock = Unlock::KeyFile(here.join("key"));
+    let keystore = Keystore::open(&here.join("keystore.db"), &unlock).unwrap();
+    Volume::open_vault(&here.join("vault"), Arc::new(keystore), options).unwrap()
 }
 
 fn tempdir() -> PathBuf {

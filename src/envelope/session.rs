@@ -1,4 +1,4 @@
-//! Sessions by name, and what a session announces that it will change (FORMAT section 10).
+//! Sessions by name, and what a session announces that it will change (FORMAT section 12).
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::id::FileId;
 /// The name of one session of a volume: a number that counts up, and random bits, so that two
 /// copies of a vault that go separate ways do not take each other's sessions for their own.
 ///
-/// *Source*: FORMAT section 10.1. As an integer it is never negative.
+/// *Source*: FORMAT section 12.1. As an integer it is never negative.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionWord(i64);
 

@@ -1,5 +1,5 @@
 //! The state record: which session a volume is in, and which crashes are not mended yet (FORMAT
-//! section 10).
+//! section 12).
 //!
 //! It relaxes checks after a crash, so it is authenticated, and held against an anchor that
 //! whoever writes to the vault cannot reach.
@@ -153,7 +153,7 @@ impl Unrecovered {
     /// True if this crash may explain what is odd in a file with this seal and these keys, judged
     /// by what it announced.
     ///
-    /// *Source*: FORMAT section 10.3.
+    /// *Source*: FORMAT section 12.3.
     pub fn announced(&self, file: FileId, sealed_in: SessionWord) -> bool {
         let not_after = if self.counted {
             sealed_in.bits() <= self.word.bits()

@@ -30,7 +30,7 @@ pub struct VolumeDescriptor {
 pub struct VolumeFeatures(u32);
 
 impl VolumeFeatures {
-    /// Sessions are kept in an authenticated record, and seals hold their words (section 10).
+    /// Sessions are kept in an authenticated record, and seals hold their words (section 12).
     pub const STATE_RECORD: Self = Self(1);
     /// Everything that this code knows.
     pub const ALL: Self = Self(Self::STATE_RECORD.0);

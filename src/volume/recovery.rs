@@ -1,5 +1,5 @@
 //! Recovery after a crash: what the crashed sessions were changing is looked through, mended and
-//! sealed, and then the crash excuses nothing any more (R22; FORMAT section 10.4).
+//! sealed, and then the crash excuses nothing any more (R22; FORMAT section 12.4).
 //!
 //! It runs beside everything else, in steps, and can be interrupted at any point: what is mended
 //! is durable and sealed, so the next run passes over it, and a long file goes on where it stopped.

@@ -42,7 +42,7 @@ impl History<'_> {
             Ok(content) => content,
             Err(VolumeError::Lost(_)) if self.may_lose_all() => return Ok(()),
             // The first page of a file that was never synced is all there is of it: half a header
-            // excuses nothing (FORMAT section 10.3).
+            // excuses nothing (FORMAT section 12.3).
             Err(VolumeError::Tampered(_)) if self.may_lose_all() && self.torn == Some(0) => {
                 return Ok(());
             }

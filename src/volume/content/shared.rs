@@ -1,5 +1,5 @@
 //! What all files of a volume share: the session they are written in, the crashes that may explain
-//! what is odd in them, and the announcements of changes (FORMAT section 10).
+//! what is odd in them, and the announcements of changes (FORMAT section 12).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -124,7 +124,7 @@ impl Shared {
     /// The crashes that may explain what is odd in a file, and from which offset on.
     ///
     /// `both_good`: both slots of its header are authentic. An attacker who can damage the newer
-    /// one must not get the leniency of the older (FORMAT section 10.3).
+    /// one must not get the leniency of the older (FORMAT section 12.3).
     pub(super) fn excuses(&self, header: &FileHeader, both_good: bool) -> (Vec<SessionWord>, u64) {
         let crashes = self.read();
         let words: Vec<_> = crashes
@@ -153,7 +153,7 @@ fn last_end(unrecovered: &[Unrecovered]) -> i64 {
 
 /// True if the crash may explain what is odd in a file that says this of itself.
 ///
-/// *Source*: FORMAT section 10.3.
+/// *Source*: FORMAT section 12.3.
 pub(in crate::volume) fn explains(
     crash: &Unrecovered,
     header: &FileHeader,

@@ -1,5 +1,5 @@
 //! What a volume writes down of its sessions: the record in the vault, and the anchor out of reach
-//! of whoever writes to the vault (FORMAT section 10).
+//! of whoever writes to the vault (FORMAT section 12).
 //!
 //! **Order.** Always the record before the anchor. At a mount: sync of the filesystem, record
 //! "open", anchor "open", first write. At an unmount: everything is synced, record "closed", anchor

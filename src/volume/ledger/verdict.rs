@@ -1,6 +1,6 @@
 //! The vault's own record held against the anchor: what to make of a vault when a session begins.
 //!
-//! Pure decisions, so that their tables can be read and tested (FORMAT section 10.2).
+//! Pure decisions, so that their tables can be read and tested (FORMAT section 12.2).
 
 use crate::envelope::{
     Intents, SessionWord, StateRecord, UNRECOVERED, Unrecovered, VolumeFeatures, WORDS,
@@ -72,7 +72,7 @@ pub(in crate::volume) fn judge(
 }
 
 /// What the JSON file of a volume from before there were records says: believed once, and only if
-/// no anchor knows the volume (FORMAT section 10.5).
+/// no anchor knows the volume (FORMAT section 12.5).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::volume) struct Counted {
     /// The number of the last session.
