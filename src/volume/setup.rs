@@ -245,9 +245,10 @@ fn open_session(
         own_file::replace(session.meta(), SPARE, &bytes)?;
         own_file::replace(session.meta(), DESCRIPTOR, &bytes)?;
         *descriptor = changed;
-        session.forget_counted()?;
         log::info!("volume {} was brought up to date", descriptor.volume);
     }
+    // Also if an upgrade was interrupted just before this.
+    session.forget_counted()?;
     Ok(shared.announcing(ledger))
 }
 
