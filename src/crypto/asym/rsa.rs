@@ -2,7 +2,7 @@
 
 use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use rsa::traits::PublicKeyParts;
-use rsa::{Oaep, Pkcs1v15Sign, Pss, RsaPrivateKey, RsaPublicKey};
+use rsa::{Oaep, Pkcs1v15Sign, PrivateKey, Pss, PublicKey};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use zeroize::Zeroizing;
@@ -14,18 +14,18 @@ use crate::crypto::{CryptoError, random};
 /// An RSA private key with two primes; the crate wipes it.
 pub(super) struct RsaPrivate {
     kind: KeyKind,
-    key: RsaPrivateKey,
+    key: PrivateKey,
 }
 
 impl RsaPrivate {
     pub(super) fn generate(kind: KeyKind) -> Result<Self, CryptoError> {
-        let key = RsaPrivateKey::new(&mut random::stream()?, modulus_bits(kind)?)
+        let key = PrivateKey::new(&mut random::stream()?, modulus_bits(kind)?)
             .map_err(|_| CryptoError::Random)?;
         Ok(Self { kind, key })
     }
 
     pub(super) fn from_pkcs8(kind: KeyKind, der: &[u8]) -> Result<Self, CryptoError> {
-        let key = RsaPrivateKey::from_pkcs8_der(der).map_err(|_| CryptoError::MalformedKey)?;
+        let key = PrivateKey::from_pkcs8_der(der).map_err(|_| CryptoError::MalformedKey)?;
         check_size(kind, key.as_public_key())?;
         Ok(Self { kind, key })
     }
@@ -83,11 +83,11 @@ impl RsaPrivate {
 }
 
 /// An RSA public key.
-pub(super) struct RsaPublic(RsaPublicKey);
+pub(super) struct RsaPublic(PublicKey);
 
 impl RsaPublic {
     pub(super) fn from_spki(kind: KeyKind, der: &[u8]) -> Result<Self, CryptoError> {
-        let key = RsaPublicKey::from_public_key_der(der).map_err(|_| CryptoError::MalformedKey)?;
+        let key = PublicKey::from_public_key_der(der).map_err(|_| CryptoError::MalformedKey)?;
         check_size(kind, &key)?;
         Ok(Self(key))
     }
@@ -155,7 +155,7 @@ fn modulus_bits(kind: KeyKind) -> Result<usize, CryptoError> {
 }
 
 /// A key of another size is another kind of key, also where it has as many bytes.
-fn check_size(kind: KeyKind, key: &RsaPublicKey) -> Result<(), CryptoError> {
-    let bits = usize::try_from(key.n().bits()).map_err(|_| CryptoError::MalformedKey)?;
+fn check_size(kind: KeyKind, key: &PublicKey) -> Result<(), CryptoError> {
+    let bits = usize::try_from(key.n().bit_width()).map_err(|_| CryptoError::MalformedKey)?;
     if bits == modulus_bits(kind)? { Ok(()) } else { Err(CryptoError::MalformedKey) }
 }
