@@ -261,13 +261,13 @@ fn tell(volume: VolumeId, found: &Found) {
     let crashes = found.record.unrecovered.len() - withheld;
     if crashes > 0 {
         log::warn!(
-            "volume {volume}: {crashes} sessions did not end cleanly: what they were changing is \
+            "volume {volume}: {crashes} of its sessions did not end cleanly: what was being changed is \
              looked through and mended"
         );
     }
     if withheld > 0 {
         log::warn!(
-            "volume {volume}: what {withheld} crashed sessions of it left half written is refused, \
+            "volume {volume}: what {withheld} of its crashed sessions left half written is refused, \
              not believed: if the vault was restored on purpose, mount it once with --restored"
         );
     }

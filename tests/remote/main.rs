@@ -5,10 +5,11 @@
 mod foreign;
 mod vault;
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use foreign::ForeignKms;
-use kmsfs::volume::{References, RewrapJob, VolumeError};
+use kmsfs::volume::{Options, References, RewrapJob, VolumeError};
 use vault::{Remote, no_news};
 
 #[test]
@@ -23,6 +24,32 @@ fn a_vault_lives_on_ciphertexts_that_only_the_service_can_read() {
     let (_, found) = References::scan(&remote.path()).unwrap();
     assert_eq!((found.of_key(key).files, found.unreadable), (1, 0));
     assert!(kms.count("Decrypt") >= 3, "volume, directory and file");
+}
+
+/// No keystore of this machine knows the volume, so a file does; and nothing in the vault can make
+/// it forget.
+#[test]
+fn a_vault_whose_keys_are_elsewhere_is_remembered_by_a_file() {
+    let kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let mut remote = Remote::new(&kms, key);
+    let old = remote.path().join(".kmsfs/state");
+    let open = fs::read(&old).unwrap();
+    remote.write("file", "contents");
+    remote.end();
+    let anchored = Options { anchors: Some(remote.anchors()), ..Options::default() };
+    fs::write(&old, open).unwrap();
+    let volume = remote.open_vault(anchored.clone()).unwrap();
+    assert_eq!(volume.rollbacks(), 1, "an open record was put back after a clean end");
+    assert!(volume.unrecovered()[0].withheld);
+    volume.end().unwrap();
+    drop(volume);
+    let nowhere = remote.open_vault(Options::default());
+    assert!(matches!(nowhere, Err(VolumeError::Unanchored(_))), "{nowhere:?}");
+    let anyway = remote.open_vault(Options { unanchored: true, ..Options::default() });
+    anyway.unwrap().end().unwrap();
+    let reading = remote.open_vault(Options { read_only: true, ..Options::default() });
+    drop(reading.unwrap());
 }
 
 #[test]

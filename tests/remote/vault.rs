@@ -46,9 +46,25 @@ impl Remote {
     /// Forgets everything in memory, as a new mount does.
     pub(crate) fn reopen(mut self) -> Self {
         self.volume = None;
-        let keys = Arc::new(self.keys());
-        self.volume = Some(Volume::open_vault(&self.path(), keys, Options::default()).unwrap());
+        let options = Options { anchors: Some(self.anchors()), ..Options::default() };
+        self.volume = Some(self.open_vault(options).unwrap());
         self
+    }
+
+    /// Another view of the vault, once nobody has it.
+    pub(crate) fn open_vault(&self, options: Options) -> Result<Volume> {
+        Volume::open_vault(&self.path(), Arc::new(self.keys()), options)
+    }
+
+    /// Ends the session and lets go of the vault.
+    pub(crate) fn end(&mut self) {
+        let volume = self.volume.take().unwrap();
+        volume.end().unwrap();
+    }
+
+    /// Where this machine remembers volumes whose keys are elsewhere.
+    pub(crate) fn anchors(&self) -> PathBuf {
+        self.dir.join("anchors")
     }
 
     pub(crate) fn path(&self) -> PathBuf {
