@@ -1,5 +1,7 @@
 //! Making what was done to names durable.
 
+use std::os::fd::AsFd;
+
 use rustix::fs::{OFlags, fdatasync, fsync, syncfs};
 use rustix::io::Errno;
 
@@ -18,16 +20,27 @@ impl Volume {
     /// Those of the backing filesystem; what was not made durable is tried again next time.
     pub fn sync_dir(&self, ino: u64) -> Result<()> {
         let dir = self.dir(ino)?;
-        let pending = self.tree.unsynced.take(ino);
-        let synced = match &pending {
-            Pending::Names(names) => names.iter().try_for_each(|name| sync_child(&dir, name)),
-            Pending::Everything => Ok(syncfs(&dir)?),
-        };
-        if let Err(error) = synced {
-            self.tree.unsynced.give_back(ino, pending);
-            return Err(error);
+        let (pending, at) = self.tree.unsynced.of(ino);
+        match pending {
+            Pending::Names(names) => {
+                names.iter().try_for_each(|name| sync_child(&dir, name))?;
+                self.tree.unsynced.settled(ino, at);
+            }
+            Pending::Everything => self.sync_everything(&*dir)?,
         }
         Ok(fsync(&*dir)?)
+    }
+
+    /// One sync of the whole backing filesystem, which `on` lies on: it does for all directories.
+    /// An error of the disk is told once to each open file, so everybody asks through their own.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub(super) fn sync_everything(&self, on: impl AsFd) -> Result<()> {
+        let at = self.tree.unsynced.now();
+        syncfs(on)?;
+        self.tree.unsynced.all_settled(at);
+        Ok(())
     }
 
     /// A synced file is of no use under a long name that a crash takes away: syncs the sidecars

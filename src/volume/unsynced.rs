@@ -4,6 +4,10 @@
 //! their *contents* are files of their own, which a sync of the parent alone would leave behind.
 //! Memory is bounded: a directory with many of them, or many such directories, are synced by one
 //! sync of the whole backing filesystem instead.
+//!
+//! Nothing is forgotten before it is durable: whoever syncs the same directory at the same time must
+//! not find an empty list while the first sync is still under way. So a sync only looks, and what
+//! it found is settled when it has succeeded; what came in the meantime stays.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,57 +32,89 @@ pub(super) enum Pending {
     Everything,
 }
 
+/// A moment: what was noted before it is what a sync that began then makes durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Moment(u64);
+
 #[derive(Debug, Default)]
 struct Dirs {
-    pending: HashMap<u64, Pending>,
-    /// Set when the map was full: every directory is then taken to have something.
-    overflow: bool,
+    pending: HashMap<u64, Noted>,
+    /// The map was full, last at this moment: every directory is taken to have something.
+    overflow: Option<Moment>,
+    now: Moment,
+}
+
+/// The names of one directory, each with the moment of its last change.
+#[derive(Debug)]
+enum Noted {
+    Names(Vec<(Moment, BackingName)>),
+    Everything(Moment),
 }
 
 impl Unsynced {
     /// Notes that the sidecar or child directory `name` in `dir` is new.
     pub(super) fn add(&self, dir: u64, name: &BackingName) {
         let mut dirs = self.lock();
+        dirs.now.0 += 1;
+        let now = dirs.now;
         if dirs.pending.len() >= MAX_DIRS && !dirs.pending.contains_key(&dir) {
-            dirs.overflow = true;
+            dirs.overflow = Some(now);
             return;
         }
-        let pending = dirs.pending.entry(dir).or_insert_with(|| Pending::Names(Vec::new()));
-        match pending {
-            Pending::Names(names) if names.len() < MAX_ITEMS => names.push(name.clone()),
-            Pending::Names(_) => *pending = Pending::Everything,
-            Pending::Everything => {}
+        let noted = dirs.pending.entry(dir).or_insert_with(|| Noted::Names(Vec::new()));
+        match noted {
+            Noted::Names(names) => {
+                names.retain(|(_, known)| known != name);
+                names.push((now, name.clone()));
+                if names.len() > MAX_ITEMS {
+                    *noted = Noted::Everything(now);
+                }
+            }
+            Noted::Everything(last) => *last = now,
         }
     }
 
-    /// Takes what `dir` has, to make it durable. If that is everything, it is what all
-    /// directories have: one sync of the backing filesystem does for them all.
-    pub(super) fn take(&self, dir: u64) -> Pending {
+    /// What `dir` has now, to be made durable and then told to [`Self::settled`].
+    pub(super) fn of(&self, dir: u64) -> (Pending, Moment) {
+        let dirs = self.lock();
+        let pending = match dirs.pending.get(&dir) {
+            _ if dirs.overflow.is_some() => Pending::Everything,
+            Some(Noted::Everything(_)) => Pending::Everything,
+            Some(Noted::Names(names)) => {
+                Pending::Names(names.iter().map(|(_, name)| name.clone()).collect())
+            }
+            None => Pending::Names(Vec::new()),
+        };
+        (pending, dirs.now)
+    }
+
+    /// The moment at which a sync of the whole backing filesystem begins.
+    pub(super) fn now(&self) -> Moment {
+        self.lock().now
+    }
+
+    /// What `dir` had at this moment is durable.
+    pub(super) fn settled(&self, dir: u64, at: Moment) {
         let mut dirs = self.lock();
-        match dirs.pending.remove(&dir) {
-            Some(Pending::Everything) => {}
-            _ if dirs.overflow => {}
-            pending => return pending.unwrap_or(Pending::Names(Vec::new())),
+        if dirs.pending.get_mut(&dir).is_some_and(|noted| noted.settle(at)) {
+            dirs.pending.remove(&dir);
         }
-        *dirs = Dirs::default();
-        Pending::Everything
     }
 
-    /// Gives back what [`Self::take`] took: it could not be made durable.
-    pub(super) fn give_back(&self, dir: u64, pending: Pending) {
-        match pending {
-            Pending::Names(names) => names.iter().for_each(|name| self.add(dir, name)),
-            Pending::Everything => self.lock().overflow = true,
-        }
+    /// What all directories had at this moment is durable.
+    pub(super) fn all_settled(&self, at: Moment) {
+        let mut dirs = self.lock();
+        dirs.pending.retain(|_, noted| !noted.settle(at));
+        dirs.overflow = dirs.overflow.filter(|last| *last > at);
     }
 
     /// True if the sidecar `name` in `dir` is not known to be durable.
     pub(super) fn has(&self, dir: u64, name: &BackingName) -> bool {
         let dirs = self.lock();
         match dirs.pending.get(&dir) {
-            Some(Pending::Names(names)) => names.contains(name),
-            Some(Pending::Everything) => true,
-            None => dirs.overflow,
+            Some(Noted::Names(names)) if names.iter().any(|(_, known)| known == name) => true,
+            Some(Noted::Everything(_)) => true,
+            _ => dirs.overflow.is_some(),
         }
     }
 
@@ -92,6 +128,19 @@ impl Unsynced {
     }
 }
 
+impl Noted {
+    /// Drops what was noted up to a moment; true if nothing is left.
+    fn settle(&mut self, at: Moment) -> bool {
+        match self {
+            Self::Names(names) => {
+                names.retain(|(noted, _)| *noted > at);
+                names.is_empty()
+            }
+            Self::Everything(last) => *last <= at,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,15 +149,39 @@ mod tests {
         BackingName::new(text.as_bytes()).unwrap()
     }
 
+    fn names(names: &[&str]) -> Pending {
+        Pending::Names(names.iter().map(|text| name(text)).collect())
+    }
+
     #[test]
-    fn what_is_taken_is_gone_until_given_back() {
+    fn a_sync_under_way_hides_nothing_from_a_second_one() {
         let unsynced = Unsynced::default();
         unsynced.add(5, &name("a"));
-        let taken = unsynced.take(5);
-        assert_eq!(taken, Pending::Names(vec![name("a")]));
-        assert!(!unsynced.has(5, &name("a")));
-        unsynced.give_back(5, taken);
+        let (first, at) = unsynced.of(5);
+        assert_eq!(first, names(&["a"]));
+        assert_eq!(unsynced.of(5).0, first, "the first sync has not come back yet");
         assert!(unsynced.has(5, &name("a")));
+        unsynced.settled(5, at);
+        assert_eq!(unsynced.of(5).0, names(&[]));
+        assert!(!unsynced.has(5, &name("a")));
+    }
+
+    #[test]
+    fn what_came_during_a_sync_stays() {
+        let unsynced = Unsynced::default();
+        for text in ["a", "b"] {
+            unsynced.add(5, &name(text));
+        }
+        let (_, at) = unsynced.of(5);
+        for text in ["b", "c"] {
+            unsynced.add(5, &name(text));
+        }
+        unsynced.settled(5, at);
+        assert_eq!(unsynced.of(5).0, names(&["b", "c"]), "b was made anew");
+        let at = unsynced.now();
+        unsynced.add(6, &name("d"));
+        unsynced.all_settled(at);
+        assert_eq!((unsynced.of(5).0, unsynced.of(6).0), (names(&[]), names(&["d"])));
     }
 
     #[test]
@@ -117,7 +190,11 @@ mod tests {
         for i in 0..=MAX_ITEMS {
             unsynced.add(5, &name(&i.to_string()));
         }
-        assert_eq!(unsynced.take(5), Pending::Everything);
+        let (pending, at) = unsynced.of(5);
+        assert_eq!(pending, Pending::Everything);
+        assert_eq!(unsynced.of(5).0, Pending::Everything, "until that sync has come back");
+        unsynced.all_settled(at);
+        assert_eq!(unsynced.of(5).0, names(&[]));
     }
 
     #[test]
@@ -126,10 +203,12 @@ mod tests {
         for dir in 0..=MAX_DIRS as u64 {
             unsynced.add(dir, &name("a"));
         }
-        let taken = unsynced.take(u64::MAX);
-        assert_eq!(taken, Pending::Everything);
-        assert_eq!(unsynced.take(5), Pending::Names(vec![]), "taken with the rest");
-        unsynced.give_back(u64::MAX, taken);
-        assert_eq!(unsynced.take(5), Pending::Everything);
+        let (pending, at) = unsynced.of(u64::MAX);
+        assert_eq!(pending, Pending::Everything);
+        assert_eq!(unsynced.of(5).0, Pending::Everything);
+        unsynced.all_settled(at);
+        assert_eq!(unsynced.of(5).0, names(&[]), "settled with the rest");
+        unsynced.add(7, &name("a"));
+        assert_eq!(unsynced.of(u64::MAX).0, names(&[]), "there is room again");
     }
 }
