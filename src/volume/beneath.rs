@@ -180,11 +180,15 @@ pub(super) fn rename<'n>(
 }
 
 fn resolve(dir: impl AsFd, name: Name<'_>, flags: OFlags) -> Result<OwnedFd> {
-    let flags = flags | NEVER_FOLLOW;
     if has_openat2() {
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        return openat2(dir, name.0, flags, Mode::empty(), beneath);
+        return openat2(dir, name.0, flags | NEVER_FOLLOW, Mode::empty(), beneath);
     }
+    resolve_by_device(dir, name, flags | NEVER_FOLLOW)
+}
+
+/// The same without `openat2`: a mount of the same filesystem is not told from a directory.
+fn resolve_by_device(dir: impl AsFd, name: Name<'_>, flags: OFlags) -> Result<OwnedFd> {
     let found = openat(&dir, name.0, flags, Mode::empty())?;
     if fstat(&found)?.st_dev == fstat(&dir)?.st_dev { Ok(found) } else { Err(Errno::XDEV) }
 }
@@ -204,6 +208,26 @@ fn has_openat2() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neither_mounts_nor_links_are_followed_with_or_without_openat2() {
+        let root = openat(CWD, "/", READABLE_DIR | NEVER_FOLLOW, Mode::empty()).unwrap();
+        let proc = Name::literal("proc");
+        let flags = OFlags::PATH | NEVER_FOLLOW;
+        assert_eq!(resolve(&root, proc, OFlags::PATH).unwrap_err(), Errno::XDEV);
+        assert_eq!(resolve_by_device(&root, proc, flags).unwrap_err(), Errno::XDEV);
+        let proc = openat(&root, "proc", READABLE_DIR | NEVER_FOLLOW, Mode::empty()).unwrap();
+        let link = Name::literal("self");
+        for opened in [
+            resolve(&proc, link, OFlags::RDONLY),
+            resolve_by_device(&proc, link, OFlags::RDONLY | NEVER_FOLLOW),
+        ] {
+            assert_eq!(opened.unwrap_err(), Errno::LOOP);
+        }
+        assert_eq!(open_file(&proc, link, OFlags::RDONLY).unwrap_err(), Errno::STALE);
+        let held = hold(&proc, link).unwrap();
+        assert_eq!(FileType::from_raw_mode(held.found().st_mode), FileType::Symlink);
+    }
 
     #[test]
     fn a_backing_name_cannot_lead_out_of_its_directory() {

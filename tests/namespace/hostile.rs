@@ -12,7 +12,7 @@ use kmsfs::volume::content::Access;
 use kmsfs::volume::{
     OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume, VolumeError, is_free,
 };
-use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 use rustix::io::Errno;
 
 use crate::fixture::{Fixture, REPLACE, ROOT, caller, new_node};
@@ -142,7 +142,12 @@ fn another_directory_in_the_place_of_one_is_not_emptied() {
 type Plant = fn(&Path);
 
 /// What is planted in the place of the vault's own files.
-const PLANTED: [(&str, Plant); 5] = [
+const PLANTED: [(&str, Plant); 6] = [
+    ("an endless device", |path| {
+        let made = mknodat(CWD, path, FileType::CharacterDevice, Mode::RWXU, makedev(1, 5));
+        // Only root can make one; somebody else's is reached by a link.
+        made.or_else(|_| rustix::fs::symlinkat("/dev/zero", CWD, path)).unwrap();
+    }),
     ("a FIFO", |path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap()),
     ("a directory", |path| fs::create_dir(path).unwrap()),
     ("a link to nowhere", |path| symlink("/nowhere", path).unwrap()),
@@ -159,6 +164,8 @@ fn nothing_planted_in_the_place_of_the_vaults_own_files_hangs_or_is_followed() {
         ".kmsfs/volume.new",
         ".kmsfs/session",
         ".kmsfs/session.new",
+        ".kmsfs/state",
+        ".kmsfs/state.new",
         ".kmsfs/times",
         ".kmsfs/lock",
         ".kmsfs/links",
@@ -226,9 +233,10 @@ fn no_file_with_another_name_is_written_in_the_place_of_the_vaults_own() {
     fixture.close();
     let precious = fixture.vault().parent().unwrap().join("precious");
     fs::write(&precious, "precious").unwrap();
-    for own in [".kmsfs/times", ".kmsfs/session", ".kmsfs/session.new", ".kmsfs/volume.new"] {
-        let _ = fs::remove_file(fixture.vault().join(own));
-        fs::hard_link(&precious, fixture.vault().join(own)).unwrap();
+    for own in ["times", "session", "session.new", "state", "state.new", "volume.new"] {
+        let own = fixture.vault().join(".kmsfs").join(own);
+        let _ = fs::remove_file(&own);
+        fs::hard_link(&precious, &own).unwrap();
     }
     fs::remove_file(entry.join(".kmsfs.dir")).unwrap();
     fs::hard_link(&precious, entry.join(".kmsfs.dir")).unwrap();
