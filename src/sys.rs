@@ -4,6 +4,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, Result};
+use rustix::process::Pid;
 
 /// Writes a range of a file out and waits for it, without forcing metadata.
 ///
@@ -108,6 +109,37 @@ impl Inherited {
     }
 }
 
+/// Which of the two processes this is after [`fork`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forked {
+    /// The new one.
+    Child,
+    /// The old one, and the number of the new one.
+    Parent(Pid),
+}
+
+/// Makes a second process like this one.
+///
+/// # Errors
+/// `EBUSY` if this process has more than one thread; those of `fork(2)`.
+#[allow(unsafe_code, reason = "fork(2) has no safe wrapper")]
+pub(crate) fn fork() -> Result<Forked> {
+    if threads() != 1 {
+        return Err(Errno::BUSY);
+    }
+    // SAFETY: with one thread, the copy lacks none: no lock is held, no data half changed.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_error()),
+        0 => Ok(Forked::Child),
+        child => Pid::from_raw(child).map(Forked::Parent).ok_or(Errno::IO),
+    }
+}
+
+/// How many threads this process has.
+pub(crate) fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(usize::MAX, Iterator::count)
+}
+
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
@@ -152,6 +184,13 @@ mod tests {
         assert!(!found.contains(&file.as_raw_fd()), "{found:?}");
         Inherited(vec![left_open]).close();
         assert_eq!(copy_of(left_open).unwrap_err(), Errno::BADF);
+    }
+
+    /// Tests run in threads of their own.
+    #[test]
+    fn a_process_with_threads_is_not_forked() {
+        assert!(threads() > 1);
+        assert_eq!(fork(), Err(Errno::BUSY));
     }
 
     #[test]

@@ -58,6 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli/"]),
     ("jiff", &["keystore/", "endpoint/", "cli/"]),
     ("k256", &["crypto/"]),
+    ("landlock", &["cli/confine.rs"]),
     ("libc", &["sys.rs", "volume/", "fuse/", "control/", "cli/"]),
     (
         "log",

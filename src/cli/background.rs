@@ -71,10 +71,15 @@ pub(super) fn detach() -> Result<Detached, CliError> {
 pub(super) fn ready(detached: Detached) -> std::io::Result<()> {
     detached.inherited.close();
     rustix::process::set_parent_process_death_signal(None)?;
-    std::env::set_current_dir("/")?;
     let mut stdout = std::io::stdout();
     stdout.write_all(READY)?;
     stdout.flush()?;
+    leave_terminal()
+}
+
+/// Lets go of the terminal, or whatever the standard files are, and of the directory.
+pub(super) fn leave_terminal() -> std::io::Result<()> {
+    std::env::set_current_dir("/")?;
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;

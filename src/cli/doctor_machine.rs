@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use rustix::process::{DumpableBehavior, Resource};
 
+use super::confine;
 use super::doctor::{Findings, Severity};
 use crate::keystore::{Keystore, UnixTime};
 
@@ -14,6 +15,7 @@ use crate::keystore::{Keystore, UnixTime};
 pub(super) fn check(keystore: &Keystore, key_file: Option<&Path>, findings: &mut Findings) {
     files(keystore, key_file, findings);
     swap(findings);
+    confinement(findings);
     core_dumps(findings);
     clock(keystore, findings);
 }
@@ -64,6 +66,17 @@ fn is_encrypted_swap(area: &Path) -> bool {
     let Some(name) = real.file_name().and_then(|name| name.to_str()) else { return false };
     let uuid = fs::read_to_string(format!("/sys/block/{name}/dm/uuid")).unwrap_or_default();
     name.starts_with("zram") || uuid.starts_with("CRYPT-")
+}
+
+fn confinement(findings: &mut Findings) {
+    if !confine::is_possible() {
+        findings.add(
+            Severity::Note,
+            "confinement",
+            "this kernel cannot keep the daemons of mounts to their files",
+            "Linux 5.19 with Landlock can: 'landlock' in the kernel's parameter lsm=",
+        );
+    }
 }
 
 fn core_dumps(findings: &mut Findings) {

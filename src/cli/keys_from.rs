@@ -58,6 +58,11 @@ impl KmsArgs {
         Ok(Some(Arc::new(keys)))
     }
 
+    /// Where the endpoint is, if one is named.
+    pub(super) fn address(&self) -> Result<Option<Address>, CliError> {
+        self.url.as_ref().map(|url| url.parse().map_err(|error| unusable(&error))).transpose()
+    }
+
     /// How long keys stay usable of which nothing can be learned.
     pub(super) fn grace(&self) -> Duration {
         self.grace.map_or(GRACE, Duration::from_secs)
@@ -65,8 +70,7 @@ impl KmsArgs {
 
     /// A client of the endpoint, if one is named: not connected yet.
     pub(super) fn open_client(&self) -> Result<Option<Endpoint>, CliError> {
-        let Some(url) = &self.url else { return Ok(None) };
-        let address: Address = url.parse().map_err(|error| unusable(&error))?;
+        let (Some(url), Some(address)) = (&self.url, self.address()?) else { return Ok(None) };
         let credentials = self.credentials().map_err(|error| unusable(&error))?;
         if credentials.is_none() && !address.is_local() {
             let what = format!("no access key for the KMS at {url}");

@@ -60,6 +60,8 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
         options,
         trust: args.trust,
     };
+    // Before this process knows a secret.
+    let keeper = args.foreground.then(|| serve::keeper(&plan)).transpose()?;
     let unlock = match &source {
         Some(source) => Some(secret(args, source, &plan, output)?),
         None if args.create => {
@@ -68,8 +70,8 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
         }
         None => None,
     };
-    if args.foreground {
-        return serve::run(&plan, unlock, detached);
+    if let Some(keeper) = keeper {
+        return serve::run(&plan, unlock, keeper, detached);
     }
     in_background(args, &global, &plan, unlock)
 }

@@ -34,6 +34,8 @@ pub(super) struct MountOptions {
     pub key_file: Option<PathBuf>,
     /// `kms=URL` and its companions.
     pub kms: KmsArgs,
+    /// `token-paths=PATH[:PATH...]`: where PKCS #11 modules may write.
+    pub token_paths: Vec<PathBuf>,
     /// `threads=N`.
     pub threads: Option<usize>,
 }
@@ -119,6 +121,7 @@ impl MountOptions {
                 let seconds = value.parse().map_err(|_| bad(name, value, "a number of seconds"));
                 self.kms.grace = Some(seconds?);
             }
+            "token-paths" => self.token_paths = std::env::split_paths(value).collect(),
             "threads" => {
                 let threads = value.parse().ok().filter(|count| (1..=256).contains(count));
                 self.threads = Some(threads.ok_or_else(|| bad(name, value, "1 to 256"))?);

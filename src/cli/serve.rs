@@ -1,6 +1,7 @@
 //! The daemon: a volume, its mount, its control socket, and how they end.
 //!
-//! Order: keystore, volume (takes the vault's lock), mount, socket, ready. The end comes from a
+//! Order: keeper (the process that mounts and unmounts), keystore, confinement, volume (takes the
+//! vault's lock), mount, socket, ready. The end comes from a
 //! signal or from an unmount by somebody else; both leave by the same door: the kernel's last
 //! request is answered, everything is synced, the vault is released.
 
@@ -14,32 +15,51 @@ use signal_hook::iterator::Signals;
 
 use super::background::Detached;
 use super::chores::Chores;
+use super::confine::{self, Confined};
 use super::exit::{CliError, Exit};
+use super::keeper::{Charge, Keeper};
 use super::keys_from::KeysFrom;
 use super::maintain::Follower;
 use super::mount::Plan;
 use super::options::{Atime, Sync};
-use super::umount::{self, Detach};
-use super::{background, busy, failure, logging, mountinfo, process, steer};
+use super::reach::{self, Keys, Reach};
+use super::umount::Detach;
+use super::{background, failure, logging, mountinfo, process, steer};
 use crate::control::{RuntimeDir, Server, VaultDir};
 use crate::fuse;
 use crate::keystore::{Keystore, Unlock};
 use crate::volume::{Options, Volume, VolumeError};
+
+/// Starts the process that mounts and unmounts for the daemon.
+pub(super) fn keeper(plan: &Plan) -> Result<Keeper, CliError> {
+    Keeper::start(Charge {
+        vault: plan.vault.clone(),
+        mountpoint: plan.mountpoint.clone(),
+        options: fuse_options(plan),
+    })
+}
 
 /// Mounts, serves until the end, and releases the vault; in the background from when it is ready,
 /// if it is detached.
 pub(super) fn run(
     plan: &Plan,
     unlock: Option<Unlock>,
+    keeper: Keeper,
     detached: Option<Detached>,
 ) -> Result<Exit, CliError> {
     process::raise_open_files();
     process::clear_umask();
-    let keys = open_keys(plan, unlock)?;
+    let options = fuse_options(plan);
+    let runtime = RuntimeDir::open();
+    if !plan.read_only {
+        reach::prepare();
+    }
+    let (keys, confined) = open_keys(plan, unlock, runtime.as_ref().ok())?;
     process::lock_memory();
     let volume = open(plan, &keys)?;
-    let options = fuse_options(plan);
-    let mounted = fuse::mount(Arc::clone(&volume), &plan.vault, &plan.mountpoint, &options);
+    let mounted = keeper.mount().and_then(|connection| {
+        fuse::serve(Arc::clone(&volume), connection, &options).inspect_err(|_| end_mount(&keeper))
+    });
     let mounted = match mounted {
         Ok(mounted) => mounted,
         Err(error) => {
@@ -48,55 +68,98 @@ pub(super) fn run(
             return Err(explain_mount(&plan.mountpoint, &error));
         }
     };
-    let served = serve(plan, &volume, &keys, &mounted, detached);
+    let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper: Arc::new(keeper), confined };
+    let served = daemon.serve(&mounted, &runtime, detached);
     if served.is_err() {
         // Nobody would ever answer at that mountpoint.
-        end_mount(plan);
+        end_mount(&daemon.keeper);
     }
     volume.end().map_err(|error| failure::volume(&plan.vault, &error))?;
     log::info!("volume {} is released", volume.id());
+    daemon.keeper.finish();
     served.map(|()| Exit::Ok)
 }
 
-/// Everything between the mount and its end.
-fn serve(
-    plan: &Plan,
-    volume: &Arc<Volume>,
-    keys: &KeysFrom,
-    mounted: &fuse::Mounted,
-    detached: Option<Detached>,
-) -> Result<(), CliError> {
-    volume.attach_kernel(mounted.kernel_cache());
-    let _upkeep = volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
-    let _chores = keys.keystore().and_then(|keystore| {
-        let follower = Follower::new(keystore, volume, &plan.vault);
-        let follower = (!plan.read_only).then_some(follower);
-        Chores::start(keystore, move || follower.iter().for_each(Follower::follow))
-    });
-    let runtime = RuntimeDir::open();
-    let _server = listen(plan, volume, keys, &runtime);
-    let signals = watch_signals(plan)?;
-    if let Some(detached) = detached {
-        go_to_background(volume, &runtime, detached)?;
-    }
-    log::info!("volume {} is mounted", volume.id());
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
-    mounted.wait();
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    signals.close();
-    Ok(())
+/// A daemon that has everything it needs.
+struct Daemon<'a> {
+    plan: &'a Plan,
+    volume: &'a Arc<Volume>,
+    keys: &'a KeysFrom,
+    keeper: Arc<Keeper>,
+    confined: Confined,
 }
 
-/// The secret goes here: nothing needs it once the keystore is open.
-fn open_keys(plan: &Plan, unlock: Option<Unlock>) -> Result<KeysFrom, CliError> {
-    match unlock {
-        Some(unlock) => Ok(KeysFrom::Keystore(Arc::new(Keystore::open(&plan.keystore, &unlock)?))),
-        None => {
-            let keys = plan.kms.open_endpoint()?;
-            let missing = || CliError::new(Exit::Usage, "neither a keystore nor an endpoint");
-            keys.map(KeysFrom::Endpoint).ok_or_else(missing)
+impl Daemon<'_> {
+    /// Everything between the mount and its end.
+    fn serve(
+        &self,
+        mounted: &fuse::Mounted,
+        runtime: &std::io::Result<RuntimeDir>,
+        detached: Option<Detached>,
+    ) -> Result<(), CliError> {
+        let Self { plan, volume, keys, .. } = self;
+        volume.attach_kernel(mounted.kernel_cache());
+        let _upkeep =
+            volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
+        let _chores = keys.keystore().and_then(|keystore| {
+            let follower = Follower::new(keystore, volume, &plan.vault);
+            let follower = (!plan.read_only).then_some(follower);
+            Chores::start(keystore, move || follower.iter().for_each(Follower::follow))
+        });
+        let _server = self.listen(runtime);
+        let signals = watch_signals(&self.keeper)?;
+        if let Some(detached) = detached {
+            go_to_background(volume, runtime, detached)?;
         }
+        log::info!("volume {} is mounted; confined: {}", volume.id(), self.confined);
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        mounted.wait();
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        signals.close();
+        Ok(())
     }
+
+    /// Opens the control socket. A mount without one works, but cannot be steered.
+    fn listen(&self, runtime: &std::io::Result<RuntimeDir>) -> Option<Server> {
+        let Self { plan, volume, keys, confined, .. } = self;
+        // Readers may share a vault, and have nothing to steer.
+        if plan.read_only {
+            return None;
+        }
+        let started = match runtime {
+            Ok(dir) => VaultDir::of(volume.root()).and_then(|vault| {
+                let keystore = keys.keystore().cloned();
+                let handler = steer::handler(Arc::clone(volume), keystore, plan, confined);
+                Server::start(&dir.socket(vault), handler)
+            }),
+            Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),
+        };
+        started.inspect_err(|error| log::warn!("no control socket: {error}")).ok()
+    }
+}
+
+/// Opens the source of the keys and confines this process, which has no threads yet: the library of
+/// an endpoint starts some, and a keystore when it is first used. The secret goes here: nothing needs
+/// it once the keystore is open.
+fn open_keys(
+    plan: &Plan,
+    unlock: Option<Unlock>,
+    runtime: Option<&RuntimeDir>,
+) -> Result<(KeysFrom, Confined), CliError> {
+    let Some(unlock) = unlock else {
+        let missing = || CliError::new(Exit::Usage, "neither a keystore nor an endpoint");
+        let address = plan.kms.address()?.ok_or_else(missing)?;
+        let confined = confine::confine(&Reach::of(plan, Keys::Endpoint(&address), runtime));
+        let keys = plan.kms.open_endpoint()?.ok_or_else(missing)?;
+        return Ok((KeysFrom::Endpoint(keys), confined));
+    };
+    let by_token = matches!(unlock, Unlock::Token(..));
+    let keystore = Keystore::open(&plan.keystore, &unlock)?;
+    drop(unlock);
+    let tokens = by_token || keystore.has_custom_key_stores()?;
+    let kind = if tokens { Keys::Tokens } else { Keys::Keystore };
+    let confined = confine::confine(&Reach::of(plan, kind, runtime));
+    Ok((KeysFrom::Keystore(Arc::new(keystore)), confined))
 }
 
 fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
@@ -148,58 +211,31 @@ fn fuse_options(plan: &Plan) -> fuse::MountOptions {
     }
 }
 
-/// Opens the control socket. A mount without one works, but cannot be steered.
-fn listen(
-    plan: &Plan,
-    volume: &Arc<Volume>,
-    keys: &KeysFrom,
-    runtime: &std::io::Result<RuntimeDir>,
-) -> Option<Server> {
-    // Readers may share a vault, and have nothing to steer.
-    if plan.read_only {
-        return None;
-    }
-    let started = match runtime {
-        Ok(dir) => VaultDir::of(volume.root()).and_then(|vault| {
-            let handler = steer::handler(Arc::clone(volume), keys.keystore().cloned(), plan);
-            Server::start(&dir.socket(vault), handler)
-        }),
-        Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),
-    };
-    started.inspect_err(|error| log::warn!("no control socket: {error}")).ok()
-}
-
 /// A signal unmounts. A busy mount vanishes from the tree at once and ends with its last user.
-fn watch_signals(plan: &Plan) -> Result<signal_hook::iterator::Handle, CliError> {
+fn watch_signals(keeper: &Arc<Keeper>) -> Result<signal_hook::iterator::Handle, CliError> {
     let failed = |error: &std::io::Error| CliError::io("signals", error);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| failed(&error))?;
     let handle = signals.handle();
-    let plan = plan.clone();
+    let keeper = Arc::clone(keeper);
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
                 log::info!("signal {signal}: unmounting");
                 let _ = sd_notify::notify(&[NotifyState::Stopping]);
-                end_mount(&plan);
+                end_mount(&keeper);
             }
         })
         .map_err(|error| failed(&error))?;
     Ok(handle)
 }
 
-fn end_mount(plan: &Plan) {
-    let mountpoint = &plan.mountpoint;
-    // After an unmount from outside, something else may be mounted there.
-    let Ok(Some(mount)) = mountinfo::at(mountpoint) else { return };
-    if mount.vault != plan.vault {
-        return;
-    }
-    let mut result = umount::detach(mountpoint, Detach::WhenFree);
+fn end_mount(keeper: &Keeper) {
+    let mut result = keeper.unmount(Detach::WhenFree);
     if result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
-        let holders = busy::holders(&mount).len();
+        let holders = keeper.holders();
         log::warn!("the mount is busy ({holders} processes): it ends when they let go of it");
-        result = umount::detach(mountpoint, Detach::Lazily);
+        result = keeper.unmount(Detach::Lazily);
     }
     if let Err(error) = result {
         log::error!("cannot unmount: {error}");

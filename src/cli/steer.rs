@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use super::confine::Confined;
 use super::exit::{CliError, Exit};
 use super::mount::Plan;
 use super::mountinfo::text;
@@ -24,6 +25,7 @@ pub(super) fn handler(
     volume: Arc<Volume>,
     keystore: Option<Arc<Keystore>>,
     plan: &Plan,
+    confined: &Confined,
 ) -> Arc<Handler> {
     let mount = Mount {
         volume,
@@ -31,6 +33,7 @@ pub(super) fn handler(
         mountpoint: plan.mountpoint.clone(),
         keys_from: keys_from::describe(&plan.kms, &plan.keystore),
         keystore,
+        confined: confined.to_string(),
     };
     Arc::new(move |request, send: &mut dyn FnMut(Event) -> bool| {
         mount.answer(request, send).map_err(Failure::from)
@@ -43,6 +46,7 @@ struct Mount {
     mountpoint: PathBuf,
     keys_from: (&'static str, String),
     keystore: Option<Arc<Keystore>>,
+    confined: String,
 }
 
 impl Mount {
@@ -60,6 +64,7 @@ impl Mount {
                 "crashes_to_mend": self.volume.unrecovered().len(),
                 "crashes_not_believed": withheld(&self.volume),
                 "rollbacks_seen": self.volume.rollbacks(),
+                "confined": self.confined,
             })),
             Request::Metrics => self.metrics(),
             Request::Rewrap { key, to, list } => {

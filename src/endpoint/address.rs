@@ -43,6 +43,14 @@ impl Address {
         matches!(self.place, Place::Loopback { .. } | Place::Unix(_))
     }
 
+    /// The port, if it is reached by TCP.
+    pub fn port(&self) -> Option<u16> {
+        match self.place {
+            Place::Loopback { port, .. } | Place::Tls { port, .. } => Some(port),
+            Place::Unix(_) => None,
+        }
+    }
+
     /// What the `Host` header says.
     pub(super) fn authority(&self) -> String {
         let (host, port, usual) = match &self.place {

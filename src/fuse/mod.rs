@@ -4,6 +4,7 @@
 //! packed again. May import `volume`; is the only module that names fuser.
 
 mod adapter;
+mod attach;
 mod convert;
 mod errno;
 mod handles;
@@ -13,7 +14,7 @@ mod request;
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use fuser::{BackgroundSession, INodeNo, Notifier, Session};
@@ -21,6 +22,7 @@ use fuser::{BackgroundSession, INodeNo, Notifier, Session};
 use crate::volume::{KernelCache, Volume};
 use adapter::Adapter;
 
+pub use attach::attach;
 pub use options::MountOptions;
 
 /// A mounted volume. Dropping it does not unmount.
@@ -39,21 +41,20 @@ struct Ended {
     changed: Condvar,
 }
 
-/// Mounts `volume` at `mountpoint`; `source` is what the mount table shows. Requests are answered
-/// from threads of their own until someone unmounts it.
+/// Serves `volume` to the mount at the other end of `connection`, which [`attach`] made with the same
+/// options. Requests are answered from threads of their own until someone unmounts it.
 ///
 /// # Errors
-/// Those of mount(2) or of the mount helper.
-pub fn mount(
+/// Those of the first messages to the kernel: the mount is there then, and nobody answers.
+pub fn serve(
     volume: Arc<Volume>,
-    source: &Path,
-    mountpoint: &Path,
+    connection: OwnedFd,
     options: &MountOptions,
 ) -> io::Result<Mounted> {
     let ended = Arc::new(Ended::default());
     let notifier = Arc::new(OnceLock::new());
     let adapter = Adapter::new(volume, options, Arc::clone(&ended), Arc::clone(&notifier));
-    let session = Session::new(adapter, mountpoint, &options.config(source))?;
+    let session = Session::from_fd(adapter, connection, options.acl(), options.config())?;
     let _ = notifier.set(session.notifier());
     Ok(Mounted { session: ManuallyDrop::new(session.spawn()?), ended })
 }

@@ -1,15 +1,12 @@
 //! What a mount can be asked for, and how fuser is told.
 
-use std::path::Path;
 use std::time::Duration;
 
-use fuser::{Config, MountOption, SessionACL};
+use fuser::{Config, SessionACL};
 
 /// How long the kernel may keep names and attributes: this process is the only one that changes
 /// them, and tells the kernel when it does so by itself.
 const LONG: Duration = Duration::from_secs(3600);
-/// What the mount table shows after `fuse.`.
-const SUBTYPE: &str = "subtype=kmsfs";
 const THREADS: usize = 4;
 
 /// How to mount.
@@ -60,41 +57,17 @@ impl MountOptions {
         if self.shared { Duration::ZERO } else { LONG }
     }
 
-    /// fuser's configuration for the vault `source`.
-    pub(super) fn config(&self, source: &Path) -> Config {
-        let pick = |on: bool, yes: MountOption, no: MountOption| if on { yes } else { no };
-        let mut options = vec![
-            MountOption::FSName(fs_name(source)),
-            MountOption::CUSTOM(SUBTYPE.to_owned()),
-            MountOption::DefaultPermissions,
-            pick(self.read_only, MountOption::RO, MountOption::RW),
-            pick(self.suid, MountOption::Suid, MountOption::NoSuid),
-            pick(self.dev, MountOption::Dev, MountOption::NoDev),
-            pick(self.exec, MountOption::Exec, MountOption::NoExec),
-            pick(self.atime, MountOption::Atime, MountOption::NoAtime),
-        ];
-        if self.sync {
-            options.push(MountOption::Sync);
-        }
-        if self.dirsync {
-            options.push(MountOption::DirSync);
-        }
+    /// fuser's configuration for a connection that is there.
+    pub(super) fn config(&self) -> Config {
         let mut config = Config::default();
-        config.mount_options = options;
-        config.acl = if self.allow_other { SessionACL::All } else { SessionACL::Owner };
+        config.acl = self.acl();
         config.n_threads = Some(self.threads.max(1));
         config.clone_fd = true;
         config
     }
-}
 
-/// The source that the mount table shows. Where it goes through the mount helper, a comma in it
-/// would start another option.
-fn fs_name(source: &Path) -> String {
-    let name = source.to_string_lossy();
-    if rustix::process::geteuid().is_root() {
-        name.into_owned()
-    } else {
-        name.replace('\\', "\\\\").replace(',', "\\,")
+    /// Whose requests are answered.
+    pub(super) fn acl(&self) -> SessionACL {
+        if self.allow_other { SessionACL::All } else { SessionACL::Owner }
     }
 }

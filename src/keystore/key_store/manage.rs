@@ -92,6 +92,13 @@ impl Keystore {
         }
     }
 
+    /// Are there key stores? Asked by a process for itself, so that it knows whether it will load
+    /// modules of others; written down by nobody.
+    /// Errors: `Database`.
+    pub fn has_custom_key_stores(&self) -> Result<bool, KeystoreError> {
+        self.read(|reader| Ok(reader.rows().count(Table::KeyStore)? > 0))
+    }
+
     /// Logs in to the token and lets the keys be used. An attempt that fails leaves the state
     /// `Failed` and the reason.
     /// Errors: `KeyStore`.
