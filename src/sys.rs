@@ -140,6 +140,14 @@ pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(usize::MAX, Iterator::count)
 }
 
+/// Keeps the pages that some bytes lie in out of the swap, for as long as the process lives: `false`
+/// if the limit of locked memory is reached.
+#[allow(unsafe_code, reason = "mlock(2) has no safe wrapper")]
+pub(crate) fn lock_pages(bytes: &[u8]) -> bool {
+    // SAFETY: the call changes no byte; the range is that of a slice, which is there.
+    unsafe { libc::mlock(bytes.as_ptr().cast(), bytes.len()) == 0 }
+}
+
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
@@ -184,6 +192,17 @@ mod tests {
         assert!(!found.contains(&file.as_raw_fd()), "{found:?}");
         Inherited(vec![left_open]).close();
         assert_eq!(copy_of(left_open).unwrap_err(), Errno::BADF);
+    }
+
+    #[test]
+    fn a_page_is_locked_within_the_limit() {
+        let locked = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        let before = locked();
+        assert!(lock_pages(&[7; 32]) && locked() > before);
     }
 
     /// Tests run in threads of their own.

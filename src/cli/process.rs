@@ -17,6 +17,17 @@ pub(super) fn harden() {
     }
 }
 
+/// Keeps keys out of swap from now on: the pages in which secrets lie, as far as the limit of locked
+/// memory lets it. For a process that may lock all its memory, [`lock_memory`] does more.
+pub(super) fn lock_secrets() {
+    let limit = rustix::process::getrlimit(Resource::Memlock);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Memlock, raised) {
+        log::debug!("the limit of locked memory stays at {:?}: {error}", limit.current);
+    }
+    crate::crypto::room::lock_pages_with(crate::sys::lock_pages);
+}
+
 /// Keeps the memory of a daemon out of swap, where the system lets it.
 ///
 /// Only with CAP_IPC_LOCK: under a limit, a later allocation would fail instead.
@@ -24,12 +35,12 @@ pub(super) fn lock_memory() {
     let allowed = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
     if !allowed {
-        log::debug!("memory is not locked: CAP_IPC_LOCK is missing");
+        log::debug!("not all memory is locked: CAP_IPC_LOCK is missing");
         return;
     }
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if let Err(error) = rustix::mm::mlockall(flags) {
-        log::debug!("memory is not locked: {error}");
+        log::debug!("not all memory is locked: {error}");
     }
 }
 

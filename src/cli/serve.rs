@@ -48,6 +48,7 @@ pub(super) fn run(
     detached: Option<Detached>,
 ) -> Result<Exit, CliError> {
     process::raise_open_files();
+    process::lock_secrets();
     process::clear_umask();
     let options = fuse_options(plan);
     let runtime = RuntimeDir::open();

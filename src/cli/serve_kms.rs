@@ -30,6 +30,7 @@ pub(super) fn run(args: &ServeArgs, global: &Global, output: Output) -> Result<E
         args.listen.iter().map(|place| place.parse()).collect();
     let places = places?;
     process::raise_open_files();
+    process::lock_secrets();
     let (service, _chores) = open(args, global)?;
     process::lock_memory();
     let passed = passed_sockets()

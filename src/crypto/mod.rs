@@ -34,6 +34,7 @@ pub mod keywrap;
 pub mod mac;
 pub mod passphrase;
 pub mod random;
+pub mod room;
 pub mod secret;
 pub mod siv;
 pub mod xaes;

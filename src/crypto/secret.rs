@@ -3,15 +3,15 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
 
+use super::room::{ROOM, Room};
 use super::{CryptoError, random};
 
-/// `N` secret bytes on the heap, wiped when dropped.
+/// `N` secret bytes on the heap, wiped when dropped. Shape: `N` is at most 72.
 ///
 /// Not `Clone`, not `Serialize`, not `Display`; `Debug` prints the type only. Boxed, so that a
 /// move copies a pointer and leaves no stray copy; filled in place for the same reason.
-pub struct Secret<const N: usize>(Box<[u8; N]>);
+pub struct Secret<const N: usize>(Room);
 
 impl<const N: usize> Secret<N> {
     /// Fresh kernel randomness.
@@ -23,14 +23,14 @@ impl<const N: usize> Secret<N> {
     /// The secret that `fill` writes over `N` zero bytes.
     pub fn filled(fill: impl FnOnce(&mut [u8; N])) -> Self {
         let mut secret = Self::zero();
-        fill(&mut secret.0);
+        fill(secret.bytes_mut());
         secret
     }
 
     /// Like [`Secret::filled`], for a `fill` that can fail; what it wrote is wiped then.
     pub fn try_filled<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
         let mut secret = Self::zero();
-        fill(&mut secret.0)?;
+        fill(secret.bytes_mut())?;
         Ok(secret)
     }
 
@@ -41,7 +41,7 @@ impl<const N: usize> Secret<N> {
 
     /// The secret bytes. The one way to them: every call is looked at in review.
     pub fn expose(&self) -> &[u8; N] {
-        &self.0
+        self.0.bytes().first_chunk().expect(FITS)
     }
 
     /// A second owner of the same bytes. Explicit, because each copy is one more to wipe.
@@ -49,16 +49,17 @@ impl<const N: usize> Secret<N> {
         Self::filled(|out| out.copy_from_slice(self.expose()))
     }
 
+    fn bytes_mut(&mut self) -> &mut [u8; N] {
+        self.0.bytes_mut().first_chunk_mut().expect(FITS)
+    }
+
     fn zero() -> Self {
-        Self(Box::new([0; N]))
+        const { assert!(N <= ROOM, "no secret is larger than its room") };
+        Self(Room::zero())
     }
 }
 
-impl<const N: usize> Drop for Secret<N> {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
+const FITS: &str = "no secret is larger than its room";
 
 impl<const N: usize> PartialEq for Secret<N> {
     fn eq(&self, other: &Self) -> bool {

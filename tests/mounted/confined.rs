@@ -29,6 +29,8 @@ fn every_thread_of_a_daemon_is_confined_and_its_keeper_bounded() {
         }
         assert_eq!(field(&status, "CapInh"), "0000000000000000");
     }
+    let own = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert_ne!(field(&own, "VmLck"), "0 kB", "no page with keys is locked");
     let root = mount.root();
     let status = vault.kmsfs(["--json", "status", root.to_str().unwrap()]);
     let status: Value = serde_json::from_str(&status).unwrap();
