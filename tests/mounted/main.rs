@@ -25,6 +25,7 @@ mod memory;
 mod metadata;
 mod model;
 mod pjdfstest;
+mod places;
 #[path = "../process_memory/mod.rs"]
 mod process_memory;
 mod random;
