@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kmsfs::keystore::{Keystore, Unlock};
 use kmsfs::volume::content::Access;
-use kmsfs::volume::{Options, ROOT, Repair, Volume};
+use kmsfs::volume::{Misplaced, Options, ROOT, Repair, Volume, VolumeError};
 
 const SIZES: [usize; 10] = [0, 1, 3028, 3029, 4052, 4096, 4097, 147_456, 147_457, 200_000];
 
@@ -100,6 +100,37 @@ fn a_read_only_volume_is_not_brought_up_to_date() {
     drop(open(&here, Options { read_only: true, ..Options::default() }));
     assert!(fs::read(here.join("vault/.kmsfs/session")).unwrap() == before);
     assert!(!here.join("vault/.kmsfs/state").exists());
+}
+
+/// And then an old directory, which anybody could put anywhere, is not taken any more.
+#[test]
+fn the_directories_of_the_sample_get_places_by_the_first_writable_mount() {
+    let here = copy("format-1");
+    let volume = open_writable(&here);
+    volume.place_directories(&mut || ControlFlow::Continue(())).unwrap();
+    let second = volume.lookup(ROOT, b"second").unwrap().unwrap().ino;
+    assert!(volume.policy(second).unwrap().places.unwrap().are_settled());
+    assert!(volume.policy(ROOT).unwrap().places.unwrap().are_settled());
+    volume.end().unwrap();
+    drop(volume);
+    let volume = open_writable(&here);
+    let second = volume.lookup(ROOT, b"second").unwrap().unwrap().ino;
+    assert!(read(&volume, second, "under-another-key") == pattern(5000));
+    volume.end().unwrap();
+    drop(volume);
+    let in_second = |vault: &Path| {
+        let mut dirs = fs::read_dir(vault).unwrap().map(|entry| entry.unwrap().path());
+        dirs.find(|dir| dir.is_dir() && dir.join(".kmsfs.dir").exists()).unwrap()
+    };
+    let old = in_second(&copy("format-1").join("vault"));
+    let new = in_second(&here.join("vault"));
+    fs::remove_dir_all(&new).unwrap();
+    fs::create_dir(&new).unwrap();
+    copy_tree(&old, &new);
+    let volume = open_writable(&here);
+    let second = volume.lookup(ROOT, b"second").unwrap().unwrap().ino;
+    let refused = volume.policy(second);
+    assert!(matches!(refused, Err(VolumeError::Misplaced(Misplaced::Unplaced))), "{refused:?}");
 }
 
 fn pattern(length: usize) -> Vec<u8> {

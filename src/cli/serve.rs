@@ -170,6 +170,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         open_vault: plan.options.allow_open_vault,
         ..plan.trust.options()
     };
+    refuse_exchanged(plan, keys)?;
     let patience = Instant::now() + PATIENCE;
     let volume = loop {
         match Volume::open_vault(&plan.vault, keys.service_with(plan.kms.grace()), options.clone())
@@ -188,6 +189,28 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         log::warn!("the keystore does not learn where volume {} is: {error}", volume.id());
     }
     Ok(Arc::new(volume))
+}
+
+/// Whoever can exchange two vaults would have what is written to the one come into the other. A
+/// vault that was moved to a path of its own, one that the keystore has not seen before, and one that
+/// is restored to where it was are taken as they are: only where another volume is expected at this
+/// path, and this one elsewhere, a person has to say that it is meant.
+fn refuse_exchanged(plan: &Plan, keys: &KeysFrom) -> Result<(), CliError> {
+    let Some(keystore) = keys.keystore().filter(|_| !plan.trust.restored) else { return Ok(()) };
+    let place = plan.vault.display();
+    let found = Volume::peek(&plan.vault).map_err(|error| failure::volume(&plan.vault, &error))?;
+    match keystore.expected_volume(found.volume, &plan.vault)? {
+        None => Ok(()),
+        Some(expected) => Err(CliError::new(
+            Exit::Refused,
+            format!(
+                "{place} holds volume {}, which was last at another place; volume {expected} is \
+                 expected here",
+                found.volume
+            ),
+        )
+        .advise("if the vault was put here on purpose, mount it once with --restored")),
+    }
 }
 
 /// True when the vault is held, but mounted nowhere that can be seen.

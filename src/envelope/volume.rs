@@ -32,8 +32,10 @@ pub struct VolumeFeatures(u32);
 impl VolumeFeatures {
     /// Sessions are kept in an authenticated record, and seals hold their words (section 12).
     pub const STATE_RECORD: Self = Self(1);
+    /// Every directory says where it belongs (section 7.1).
+    pub const PLACED: Self = Self(2);
     /// Everything that this code knows.
-    pub const ALL: Self = Self(Self::STATE_RECORD.0);
+    pub const ALL: Self = Self(Self::STATE_RECORD.0 | Self::PLACED.0);
 
     /// The features with these bits.
     pub const fn from_bits(bits: u32) -> Self {

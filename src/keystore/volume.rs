@@ -98,6 +98,9 @@ pub(super) struct VolumeRecord {
     scan: Option<VolumeScan>,
     #[serde(default)]
     rewrap_after_rotate: bool,
+    /// Another volume has taken its path since.
+    #[serde(default, skip_serializing_if = "is_false")]
+    replaced: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     anchor: Option<VolumeAnchor>,
 }
@@ -107,19 +110,39 @@ impl Record for VolumeRecord {
 }
 
 impl Keystore {
-    /// Remembers that a volume uses keys of this keystore. Writes nothing if it is known at this
-    /// path.
+    /// Remembers that a volume uses keys of this keystore, and where it is; the path is no other
+    /// volume's any more. Writes nothing if that is known.
     pub fn register_volume(&self, volume: VolumeId, path: &Path) -> Result<(), KeystoreError> {
         let path = path.as_os_str().as_bytes();
-        let known = self.read(|reader| reader.get::<VolumeRecord>(volume.as_bytes()))?;
-        if known.is_some_and(|known| known.path == path) {
+        let own = self.read(|reader| reader.get::<VolumeRecord>(volume.as_bytes()))?;
+        let others = self.read(|reader| others_at(reader, volume, path))?;
+        if own.is_some_and(|own| own.path == path && !own.replaced) && others.is_empty() {
             return Ok(());
         }
         self.write(|writer| {
-            let known = writer.get::<VolumeRecord>(volume.as_bytes())?.unwrap_or_default();
-            let record = VolumeRecord { path: path.to_owned(), ..known };
+            let own = writer.get::<VolumeRecord>(volume.as_bytes())?;
+            for (id, other) in others_at(writer, volume, path)? {
+                let other = VolumeRecord { replaced: true, ..other };
+                writer.put(id.as_bytes(), None, &other)?;
+            }
+            let own = own.unwrap_or_default();
+            let record = VolumeRecord { path: path.to_owned(), replaced: false, ..own };
             writer.put(volume.as_bytes(), None, &record)
         })
+    }
+
+    /// The volume that is expected at `path`, if `volume` is found there and both are known, this
+    /// one from elsewhere: somebody may have exchanged their directories.
+    pub fn expected_volume(
+        &self,
+        volume: VolumeId,
+        path: &Path,
+    ) -> Result<Option<VolumeId>, KeystoreError> {
+        let path = path.as_os_str().as_bytes();
+        let own = self.read(|reader| reader.get::<VolumeRecord>(volume.as_bytes()))?;
+        let others = self.read(|reader| others_at(reader, volume, path))?;
+        let from_elsewhere = own.is_some_and(|own| own.path != path || own.replaced);
+        Ok(others.first().map(|(id, _)| *id).filter(|_| from_elsewhere))
     }
 
     /// The anchor of a volume; `None` for one that this keystore has not seen yet.
@@ -222,4 +245,26 @@ impl Keystore {
 /// Errors: `VolumeNotFound`.
 fn volume_record(reader: &Reader<'_>, volume: VolumeId) -> Result<VolumeRecord, KeystoreError> {
     reader.get(volume.as_bytes())?.ok_or(KeystoreError::VolumeNotFound(volume))
+}
+
+/// The volumes but this one that are expected at `path`.
+fn others_at(
+    reader: &Reader<'_>,
+    volume: VolumeId,
+    path: &[u8],
+) -> Result<Vec<(VolumeId, VolumeRecord)>, KeystoreError> {
+    let mut others = Vec::new();
+    for stored in reader.all::<VolumeRecord>()? {
+        let id = stored.id.as_slice().try_into().map(VolumeId::from_bytes);
+        let id = id.map_err(|_| tampered(Table::Volume, &stored.id))?;
+        if id != volume && stored.record.path == path && !stored.record.replaced {
+            others.push((id, stored.record));
+        }
+    }
+    Ok(others)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }

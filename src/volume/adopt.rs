@@ -65,13 +65,15 @@ impl Volume {
         let Some(Candidate { dir, adopted, adoption }) = self.candidate(ino)? else {
             return Ok(None);
         };
-        write_descriptor(dir.as_fd(), &adopted.encode(dir.keys()?))?;
+        let bytes = adopted.encode(dir.keys()?);
+        self.write_to(&dir, |fd| write_descriptor(fd, &bytes))?;
         sync_file(dir.as_fd())?;
         fsync(&dir)?;
         drop(adopting);
         if !adopted.inherited {
             self.tree.anchor.raise(adopted.dir, adopted.policy_sequence);
         }
+        self.save_policies();
         log::warn!("directory {} was taken in where it is (inode {ino})", adopted.dir);
         // What is below it can be used now, under other names than were shown until now.
         self.invalidate(self.tree.dirs.clear());

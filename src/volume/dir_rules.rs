@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::envelope::{CrossMode, DirDescriptor, DirPlace};
+use crate::envelope::{CrossMode, DirDescriptor, DirPlace, VolumeFeatures};
 use crate::id::{DirId, KeyId, VolumeId};
+use crate::keystore::{AnchoredPolicy, VolumeAnchor};
 
 /// Why an authentic directory cannot be used where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub enum Misplaced {
     Keys,
     /// Its key policy has been changed since it was made.
     Older,
+    /// It is from before directories said where they belong, and all others of the volume do.
+    Unplaced,
     /// The directory above cannot be used, so nobody can say what belongs below it.
     Above,
 }
@@ -30,6 +34,7 @@ impl fmt::Display for Misplaced {
             Self::Elsewhere => "it was made for another place: exchanged, moved or copied outside",
             Self::Keys => "it inherits keys that the directory above does not have",
             Self::Older => "its key policy has been changed since: an older one was put back",
+            Self::Unplaced => "it does not say where it belongs: an older one was put back",
             Self::Above => "the directory above it cannot be used",
         })
     }
@@ -38,26 +43,80 @@ impl fmt::Display for Misplaced {
 /// What is known of directories from outside of the vault.
 #[derive(Debug, Default)]
 pub(super) struct DirAnchor {
+    all_placed: AtomicBool,
     policies: Mutex<Policies>,
 }
 
 #[derive(Debug, Default)]
 struct Policies {
     newest: HashMap<DirId, u32>,
+    unsaved: bool,
 }
 
 impl DirAnchor {
+    /// True once every directory of the volume says where it belongs.
+    pub(super) fn all_placed(&self) -> bool {
+        self.all_placed.load(Ordering::Acquire)
+    }
+
+    /// What is remembered of a volume, whose own descriptor has `features`.
+    ///
+    /// A volume that was put back on purpose may be from before its directories had places.
+    pub(super) fn of(
+        anchor: Option<&VolumeAnchor>,
+        features: VolumeFeatures,
+        restored: bool,
+    ) -> Self {
+        let known = Self::default();
+        let remembered = anchor.map_or(0, |anchor| if restored { 0 } else { anchor.features });
+        if features.with(VolumeFeatures::from_bits(remembered)).has(VolumeFeatures::PLACED) {
+            known.set_all_placed();
+        }
+        let policies = anchor.map_or(&[][..], |anchor| &anchor.policies);
+        let newest = policies
+            .iter()
+            .map(|policy| (policy.directory, u32::try_from(policy.sequence).unwrap_or(u32::MAX)));
+        known.policies().newest.extend(newest);
+        known
+    }
+
+    /// From here on directories that do not say where they belong are refused.
+    pub(super) fn set_all_placed(&self) {
+        self.all_placed.store(true, Ordering::Release);
+    }
+
     /// Notes what an authentic descriptor with a policy of its own says.
     pub(super) fn raise(&self, dir: DirId, sequence: u32) {
         let mut policies = self.policies();
         if policies.newest.get(&dir).copied().unwrap_or(0) < sequence {
             policies.newest.insert(dir, sequence);
+            policies.unsaved = true;
         }
     }
 
     /// The newest policy of a directory that had one of its own; 0 for others.
     pub(super) fn newest(&self, dir: DirId) -> u32 {
         self.policies().newest.get(&dir).copied().unwrap_or(0)
+    }
+
+    /// All newest policies, if any has come since the last call.
+    pub(super) fn take_unsaved(&self) -> Option<Vec<AnchoredPolicy>> {
+        let mut policies = self.policies();
+        if !std::mem::take(&mut policies.unsaved) {
+            return None;
+        }
+        let policy = |(dir, sequence): (&DirId, &u32)| AnchoredPolicy {
+            directory: *dir,
+            sequence: u64::from(*sequence),
+        };
+        let mut all: Vec<_> = policies.newest.iter().map(policy).collect();
+        all.sort_by_key(|policy| policy.directory);
+        Some(all)
+    }
+
+    /// What was taken could not be saved.
+    pub(super) fn give_back(&self) {
+        self.policies().unsaved = true;
     }
 
     fn policies(&self) -> MutexGuard<'_, Policies> {
@@ -155,6 +214,9 @@ impl Expected {
             Self::Nothing => return Err(Misplaced::Above),
             Self::Removed => return Ok(stored.clone()),
         };
+        if stored.places.is_none() && anchor.all_placed() {
+            return Err(Misplaced::Unplaced);
+        }
         if !stored.belongs_at(place) {
             return Err(Misplaced::Elsewhere);
         }

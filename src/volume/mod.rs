@@ -38,6 +38,7 @@ mod open;
 mod open_file;
 mod own_file;
 mod place;
+mod placing;
 mod policy;
 mod privilege;
 mod readdir;

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::Volume;
 use super::descent::Descent;
-use super::dir::{Dir, write_descriptor};
+use super::dir::{Dir, as_owner, write_descriptor};
 use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::keyring::Purpose;
@@ -48,6 +48,7 @@ impl Volume {
         }
         self.refresh_policies();
         self.flush(std::time::Duration::ZERO)?;
+        self.save_policies();
         Ok(dirs.len() as u64)
     }
 
@@ -100,6 +101,18 @@ impl Volume {
         Ok(new)
     }
 
+    /// Remembers, outside of the vault, what has changed of policies since the last time. *Crash
+    /// order*: the descriptors are there before; what is not remembered yet is so when the
+    /// directory is opened again.
+    pub(super) fn save_policies(&self) {
+        let Some(ledger) = self.session().ledger().cloned() else { return };
+        let Some(policies) = self.tree.anchor.take_unsaved() else { return };
+        if let Err(error) = ledger.change_anchor(|anchor| anchor.policies = policies) {
+            self.tree.anchor.give_back();
+            log::warn!("key policies of directories are not remembered outside the vault: {error}");
+        }
+    }
+
     /// Writes a directory's descriptor again, if `change` makes another of the one that is there;
     /// for the user the directory has not changed. Returns false if nothing had to be written.
     ///
@@ -119,13 +132,16 @@ impl Volume {
         // Where it was found in its place; by now it may be on its way to another.
         let now = dir.expected().admit(&stored, &self.tree.anchor);
         let now = now.unwrap_or_else(|_| stored.clone());
-        let Some(mut new) = change(&now)?.filter(|new| *new != stored) else { return Ok(false) };
+        let Some(mut new) = change(&now)? else { return Ok(false) };
+        if let (None, Expected::At(place, _)) = (new.places, dir.expected()) {
+            new.places = Some(Places::at(*place));
+        }
+        if new == stored {
+            return Ok(false);
+        }
         let says = |of: &DirDescriptor| (of.policy, of.inherited, of.cross, of.previous.clone());
         if says(&new) != says(&stored) {
             new.policy_sequence = stored.policy_sequence.max(self.tree.anchor.newest(new.dir)) + 1;
-        }
-        if let (None, Expected::At(place, _)) = (new.places, dir.expected()) {
-            new.places = Some(Places::at(*place));
         }
         if !new.fits() {
             return Err(VolumeError::FormerKeys);
@@ -134,7 +150,7 @@ impl Volume {
         let bytes = new.encode(dir.keys()?);
         let mut outcome = Ok(());
         self.times.keep(dir.as_fd(), dir.ino(), || {
-            outcome = write_descriptor(dir.as_fd(), &bytes);
+            outcome = as_owner(dir.as_fd(), || write_descriptor(dir.as_fd(), &bytes));
             Ok(())
         })?;
         self.tree.dirs.remove(dir.ino());

@@ -235,7 +235,10 @@ impl Run<'_> {
                 self.unusable.extend(keys);
             }
             // What is not authentic is excused by nothing.
-            VolumeError::Tampered(_) | VolumeError::Lost(_) | VolumeError::ForeignKey { .. } => {
+            VolumeError::Tampered(_)
+            | VolumeError::Misplaced(_)
+            | VolumeError::Lost(_)
+            | VolumeError::ForeignKey { .. } => {
                 log::error!("recovery: {error}");
                 self.report.spoiled.push((path, error.to_string()));
             }

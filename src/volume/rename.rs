@@ -82,6 +82,7 @@ impl Volume {
             break;
         }
         // The locks are free again: opening a file takes them.
+        self.save_policies();
         if let Some(ino) = there.settles {
             self.settle(ino, (&source.dir, &target.dir));
         }

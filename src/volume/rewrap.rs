@@ -150,6 +150,7 @@ impl Run<'_> {
         if self.report.complete && (self.moves_keys() || self.is_for_all()) {
             self.directories(Mark::Finish)?;
         }
+        self.volume.save_policies();
         Ok(())
     }
 

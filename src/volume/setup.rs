@@ -123,20 +123,23 @@ impl Volume {
         let volume = volume.ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         let keyring = Arc::new(Keyring::new(service, volume));
         let (mut descriptor, keys) = verify(&keyring, &claims)?;
-        refuse_other_root(&root, volume, &keyring)?;
+        let place =
+            AnchorPlace::new(volume, path, keyring.service().clone(), options.anchors.clone());
+        let known = place.load(&keys)?;
+        let anchor = DirAnchor::of(known.as_ref(), descriptor.features, options.restored);
+        refuse_other_root(&root, volume, &keyring, &anchor)?;
         let mut session = Session::begin(&root, !options.read_only)?;
         if claims.len() < 2 && !options.read_only {
             log::warn!("one copy of the volume descriptor is damaged: repaired from the other");
             write_descriptor(session.meta(), &descriptor, &keys)?;
         }
-        let place =
-            AnchorPlace::new(volume, path, keyring.service().clone(), options.anchors.clone());
         let shared = open_session(&mut session, &mut descriptor, keys, place, &options)?;
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let times = Arc::new(load_times(session.meta(), &options)?);
         let files = OpenFiles::new(keyring.clone(), Arc::new(shared), times.clone(), access);
         let meta = rustix::io::fcntl_dupfd_cloexec(session.meta(), 0)?;
-        let tree = Tree::new(rustix::io::fcntl_dupfd_cloexec(&root, 0)?, meta, options.clone())?;
+        let root_again = rustix::io::fcntl_dupfd_cloexec(&root, 0)?;
+        let tree = Tree::new(root_again, meta, options.clone(), anchor)?;
         Ok(Self {
             root,
             tree,
@@ -175,6 +178,25 @@ impl Volume {
         descriptor.recipient = self.keyring.rewrap(old, to, Purpose::Volume)?;
         descriptor.sequence += 1;
         write_descriptor(session.meta(), &descriptor, &keys)
+    }
+
+    /// The volume has these features from here on, for good: the descriptor says so first, then what
+    /// is remembered of it outside of the vault.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem and of the keystore; it can be repeated.
+    pub(super) fn add_features(&self, features: VolumeFeatures) -> Result<()> {
+        let session = self.session();
+        let Some(ledger) = session.ledger().cloned() else { return Ok(()) };
+        let copies = read_descriptors(session.meta(), Path::new("."))?;
+        let (mut descriptor, keys) = verify(&self.keyring, &copies)?;
+        if !descriptor.features.has(features) {
+            descriptor.features = descriptor.features.with(features);
+            descriptor.sequence += 1;
+            write_descriptor(session.meta(), &descriptor, &keys)?;
+        }
+        drop(session);
+        ledger.add_features(features)
     }
 
     /// Appends to the saved list of shown change times what came since the last call.
@@ -292,10 +314,15 @@ fn load_times(meta: &OwnedFd, options: &Options) -> Result<ShownTimes> {
 }
 
 /// Any directory of a volume could stand as its root, with the vault's own directory put into it.
-fn refuse_other_root(root: &OwnedFd, volume: VolumeId, keyring: &Keyring) -> Result<()> {
+fn refuse_other_root(
+    root: &OwnedFd,
+    volume: VolumeId,
+    keyring: &Keyring,
+    anchor: &DirAnchor,
+) -> Result<()> {
     let fd = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
     let copies = Copies::read(root);
-    let opener = Opener { keyring, anchor: &DirAnchor::default(), read_only: true };
+    let opener = Opener { keyring, anchor, read_only: true };
     let dir = dir::Dir::open(ROOT, fd, copies, Expected::root(volume), opener)?;
     dir.misplaced().map_or(Ok(()), |why| Err(VolumeError::Misplaced(why)))
 }

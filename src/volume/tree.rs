@@ -42,6 +42,8 @@ pub(super) struct Tree {
     pub(super) anchor: DirAnchor,
     /// How many files came into a directory under a key of their own.
     pub(super) kept: AtomicU64,
+    /// How often a directory was renamed.
+    pub(super) moved: AtomicU64,
     /// The backing filesystem brings attributes and names to the disk in the order of the calls.
     pub(super) one_journal: bool,
     pub(super) options: Options,
@@ -89,15 +91,21 @@ impl Tree {
     ///
     /// # Errors
     /// Those of the backing filesystem, and `Random`.
-    pub(super) fn new(root: OwnedFd, meta: OwnedFd, options: Options) -> Result<Self> {
+    pub(super) fn new(
+        root: OwnedFd,
+        meta: OwnedFd,
+        options: Options,
+        anchor: DirAnchor,
+    ) -> Result<Self> {
         let stat = fstat(&root)?;
         let mut session = [0; 4];
         random::fill(&mut session)?;
         Ok(Self {
             inodes: InodeTable::new(stat.st_ino),
             descriptors: RwLock::default(),
-            anchor: DirAnchor::default(),
+            anchor,
             kept: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             one_journal: has_one_journal(&root)?,
             dirs: DirCache::new(dir_capacity()),
             locks: DirLocks::new(),

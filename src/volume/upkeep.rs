@@ -53,6 +53,9 @@ impl Volume {
         })?;
         let (volume, stop, mut recovered) = (self.clone(), upkeep.stop.clone(), false);
         upkeep.start("upkeep-recovery", move || {
+            if !recovered {
+                volume.place_beside(&stop);
+            }
             recovered = recovered || volume.recover_beside(&stop);
             volume.mend_unsure(&stop);
         })?;
@@ -72,6 +75,17 @@ impl Volume {
                 log::error!("recovery: {error}: it is tried again at the next mount");
                 true
             }
+        }
+    }
+
+    /// Brings the directories of a volume from before places up to date.
+    fn place_beside(&self, stop: &Stop) {
+        let mut progress = || match is_stopped(stop) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        if let Err(error) = self.place_directories(&mut progress) {
+            log::error!("places of directories: {error}: it is tried again at the next mount");
         }
     }
 
@@ -124,6 +138,7 @@ impl Volume {
             return;
         }
         *flushed = Instant::now();
+        self.save_policies();
         if let Err(error) = self.flush(DIRTY_FOR) {
             log::error!("background sync: {error}");
         }
@@ -204,6 +219,7 @@ impl Volume {
             log::warn!("writing a file failed: the next session looks at it as after a crash");
             return Ok(());
         }
+        self.save_policies();
         self.session().end()
     }
 }

@@ -34,3 +34,4 @@ mod softhsm;
 mod states;
 mod steps;
 mod tamper;
+mod volumes;

@@ -141,7 +141,7 @@ fn a_directory_that_inherits_is_not_put_in_the_place_of_one_with_its_own_key() {
 
 #[test]
 fn an_older_key_policy_is_not_put_back() {
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
     let (old, new) = (fixture.new_key(), fixture.new_key());
     let top = fixture.mkdir(ROOT, "top").unwrap().ino;
     fixture.volume().set_policy(top, old, None).unwrap();
@@ -161,6 +161,13 @@ fn an_older_key_policy_is_not_put_back() {
     fs::remove_dir_all(&top_path).unwrap();
     copy(&saved, &top_path);
     assert_unusable(&fixture, "top", Misplaced::Older);
+    // The next mount knows it from the keystore.
+    fixture.reopen();
+    assert_unusable(&fixture, "top", Misplaced::Older);
+    // A backup that is older on purpose is taken in.
+    fixture.volume().adopt(fixture.find("top").unwrap()).unwrap().unwrap();
+    fixture.reopen();
+    assert_eq!(fixture.contents(fixture.find("top/below/file").unwrap()), "contents");
 }
 
 /// A header from before would open the file for users of the key that was given up.

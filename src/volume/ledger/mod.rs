@@ -20,7 +20,9 @@ pub(super) use verdict::{Begin, Counted, Verdict};
 
 use super::content::Announcements;
 use super::error::{Result, VolumeError};
-use crate::envelope::{Cursor, Intents, SessionWord, StateRecord, Unrecovered, VolumeKeys};
+use crate::envelope::{
+    Cursor, Intents, SessionWord, StateRecord, Unrecovered, VolumeFeatures, VolumeKeys,
+};
 use crate::id::{FileId, KeyId};
 use crate::keystore::VolumeAnchor;
 
@@ -133,7 +135,9 @@ impl Ledger {
     pub(super) fn found(meta: impl AsFd, keys: &VolumeKeys, place: &AnchorPlace) -> Result<()> {
         let record = StateRecord { words: vec![SessionWord::NONE], ..StateRecord::default() };
         StateFile::begin(meta, &record, keys)?;
-        match place.store(&verdict::anchored(&record, None, Verdict::Same), keys) {
+        let anchor = verdict::anchored(&record, None, Verdict::Same);
+        let anchor = VolumeAnchor { features: VolumeFeatures::ALL.bits(), ..anchor };
+        match place.store(&anchor, keys) {
             // Keys from elsewhere: the machine that mounts the volume first remembers it.
             Err(VolumeError::Unanchored(_)) => Ok(()),
             stored => stored,
@@ -235,6 +239,16 @@ impl Ledger {
             inner.anchor = anchor;
         }
         Ok(())
+    }
+
+    /// The volume has these features, for good.
+    ///
+    /// # Errors
+    /// As [`Self::change_anchor`].
+    pub(super) fn add_features(&self, features: VolumeFeatures) -> Result<()> {
+        self.change_anchor(|anchor| {
+            anchor.features = VolumeFeatures::from_bits(anchor.features).with(features).bits();
+        })
     }
 
     /// Ends the session: everything is durable.
