@@ -196,9 +196,11 @@ impl OpenFiles {
         }
     }
 
-    /// The inode is gone from the disk: nothing of it needs a sync any more.
+    /// The last name of the inode is gone: nothing of it needs a sync any more, and a new file may
+    /// get its number.
     pub fn removed(&self, ino: u64) {
         self.lock().parked.remove(&ino);
+        self.times.remove(ino);
     }
 
     /// Cuts a file whose header is damaged to nothing (R5): what `O_TRUNC` may always do.
@@ -242,7 +244,7 @@ impl OpenFiles {
     /// Inodes that are written but not synced, with the point that a sync reaches.
     pub(super) fn parked(&self) -> Vec<(u64, u64, Option<std::time::Instant>)> {
         let table = self.lock();
-        let parked = table.parked.iter();
+        let parked = table.parked.iter().filter(|(_, marks)| marks.waiting_since().is_some());
         parked.map(|(ino, marks)| (*ino, marks.generation(), marks.waiting_since())).collect()
     }
 
@@ -259,12 +261,21 @@ impl OpenFiles {
     pub(super) fn parked_is_synced(&self, ino: u64, generation: u64) -> bool {
         let mut table = self.lock();
         let Some(marks) = table.parked.get_mut(&ino) else { return false };
-        marks.flip(generation);
+        marks.flip(generation, false);
         let clean = !marks.is_dirty();
-        if clean {
+        if marks.is_forgettable() {
             table.parked.remove(&ino);
         }
         clean
+    }
+
+    /// A sync of the whole backing filesystem failed: nobody knows what is on the disk of a closed
+    /// file that was not synced.
+    pub(super) fn parked_sync_failed(&self, ino: u64) {
+        if let Some(marks) = self.lock().parked.get_mut(&ino) {
+            marks.sync_failed();
+            self.shared.doubt();
+        }
     }
 
     fn open_backing(
@@ -339,9 +350,13 @@ impl Table {
         }
         match Arc::try_unwrap(slot.file) {
             Ok(file) => {
-                if let Some(marks) = file.content.into_marks() {
-                    self.parked.insert(ino, marks);
-                }
+                // Of a file without a name nothing is kept: a new one may get its number.
+                let stat = rustix::fs::fstat(file.backing_fd());
+                let nameless = stat.is_ok_and(|stat| stat.st_nlink == 0);
+                match file.content.into_marks().filter(|_| !nameless) {
+                    Some(marks) => self.parked.insert(ino, marks),
+                    None => self.parked.remove(&ino),
+                };
             }
             // Somebody still looks at it: it stays in the table until the next sweep.
             Err(file) => {

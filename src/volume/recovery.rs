@@ -257,12 +257,18 @@ impl Run<'_> {
         let dirty: Vec<_> = self
             .batch
             .iter()
-            .filter_map(|file| file.content().generation().map(|at| (file.clone(), at)))
+            .filter_map(|file| file.content().before_sync().map(|at| (file.clone(), at)))
             .collect();
         let synced = syncfs(&self.volume.root);
-        if synced.is_ok() {
-            for (file, generation) in dirty {
-                file.content().synced_elsewhere(generation);
+        for (file, generation) in dirty {
+            match synced {
+                Ok(()) => file.content().synced_elsewhere(generation),
+                // Which file it was is not said: each is asked by itself.
+                Err(_) => {
+                    if let Err(error) = file.sync() {
+                        log::error!("inode {}: recovery: {error}", file.ino());
+                    }
+                }
             }
         }
         for file in std::mem::take(&mut self.batch) {

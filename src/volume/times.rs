@@ -74,7 +74,10 @@ impl ShownTimes {
             };
             Some((u64::from_le_bytes(*ino), shown))
         });
-        Self::new(Inner { times: times.collect(), unsaved: Vec::new() })
+        let mut times: HashMap<u64, Shown> = times.collect();
+        // The same time as on the disk: nothing is to be shown for it any more.
+        times.retain(|_, known| known.shown != known.backing);
+        Self::new(Inner { times, unsaved: Vec::new() })
     }
 
     /// The records to append to the saved list: a later one counts.
@@ -99,10 +102,15 @@ impl ShownTimes {
             Some(known) if known.backing == backing => known.shown,
             Some(_) => {
                 // The file was really changed since: the entry is of no use any more.
-                inner.times.remove(&ino);
+                inner.remove(ino);
                 backing
             }
         }
+    }
+
+    /// The inode is gone: a record without a time of its own says so in the saved list.
+    pub(super) fn remove(&self, ino: u64) {
+        self.lock().remove(ino);
     }
 
     /// Runs `change` on an inode and keeps the ctime that was shown before it.
@@ -115,9 +123,14 @@ impl ShownTimes {
         let _turn = self.hold(ino);
         let shown = self.shown(ino, ctime(&fstat(fd)?));
         change()?;
-        let backing = ctime(&fstat(fd)?);
-        let entry = Shown { backing, shown };
+        let after = fstat(fd)?;
+        let entry = Shown { backing: ctime(&after), shown };
         let mut inner = self.lock();
+        if after.st_nlink == 0 {
+            // A file without a name is seen by no backup tool, and its number may be used again.
+            inner.remove(ino);
+            return Ok(());
+        }
         inner.times.insert(ino, entry);
         entry.append_to(ino, &mut inner.unsaved);
         Ok(())
@@ -125,6 +138,15 @@ impl ShownTimes {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, ino: u64) {
+        if let Some(known) = self.times.remove(&ino) {
+            let gone = Shown { shown: known.backing, ..known };
+            gone.append_to(ino, &mut self.unsaved);
+        }
     }
 }
 
@@ -230,6 +252,26 @@ mod tests {
         assert_eq!(times.shown(9, 42), 42);
         saved[3] ^= 1;
         assert_eq!(ShownTimes::parse(&saved).all().len(), RECORD);
+        std::fs::remove_file(tempname()).unwrap();
+        times.keep(file.as_fd(), 8, || rustix::fs::ftruncate(&file, 7)).unwrap();
+        assert_eq!(times.all().len(), RECORD, "a file without a name is forgotten");
+    }
+
+    #[test]
+    fn a_removed_file_leaves_nothing_behind() {
+        let times = ShownTimes::default();
+        for ino in [7, 8] {
+            let shown = Shown { backing: 10, shown: 5 };
+            times.lock().times.insert(ino, shown);
+            shown.append_to(ino, &mut times.lock().unsaved);
+        }
+        times.remove(7);
+        times.remove(9);
+        assert_eq!(times.shown(7, 10), 10);
+        assert_eq!(times.all().len(), RECORD);
+        let read_back = ShownTimes::parse(&times.take_unsaved());
+        assert_eq!((read_back.shown(7, 10), read_back.shown(8, 10)), (10, 5));
+        assert_eq!(read_back.all().len(), RECORD);
     }
 
     #[test]
@@ -241,10 +283,11 @@ mod tests {
         assert_eq!(times.shown(1, 10), 10);
     }
 
+    fn tempname() -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("kmsfs-times-{}", std::process::id()))
+    }
+
     fn tempfile() -> std::os::fd::OwnedFd {
-        let name = std::env::temp_dir().join(format!("kmsfs-times-{}", std::process::id()));
-        let file = std::fs::File::create(&name).unwrap();
-        std::fs::remove_file(&name).unwrap();
-        file.into()
+        std::fs::File::create(tempname()).unwrap().into()
     }
 }

@@ -10,6 +10,7 @@ use rustix::fs::syncfs;
 use super::content::{Look, Mended};
 use super::error::Result;
 use super::ledger::Ledger;
+use super::open_file::File;
 use super::{RecoveryReport, Volume};
 
 /// How often the threads look for work. The keystore is asked whether a key was disabled well within
@@ -145,53 +146,76 @@ impl Volume {
     }
 
     /// Makes durable what has been dirty for at least `age`, seals what that settled, and saves
-    /// the list of shown times.
+    /// the list of shown times. A file whose sync fails keeps no other from its turn.
     ///
     /// # Errors
-    /// `Io` when the disk failed.
+    /// `Io` when the disk failed: the first of all failures, after everything was tried.
     pub fn flush(&self, age: Duration) -> Result<()> {
         self.flush_and_seal(age, Look::Briefly)
     }
 
     fn flush_and_seal(&self, age: Duration, look: Look) -> Result<()> {
         let old = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() >= age);
-        let parked = self.files.parked();
-        let open: Vec<_> =
+        let due: Vec<_> =
             self.files.all().into_iter().filter(|file| old(file.content().dirty_since())).collect();
-        let parked_due = parked.iter().any(|(_, _, since)| old(*since));
-        if !parked_due && open.is_empty() {
-            return self.save_times();
-        }
-        if !parked_due && open.len() <= FEW {
-            for file in &open {
-                file.sync()?;
-            }
+        let parked_due = self.files.parked().iter().any(|(_, _, since)| old(*since));
+        let synced = if due.is_empty() && !parked_due {
+            Ok(())
+        } else if !parked_due && due.len() <= FEW {
+            sync_each(&due)
         } else {
-            let open: Vec<_> = self
-                .files
-                .all()
-                .into_iter()
-                .filter_map(|file| file.content().generation().map(|at| (file, at)))
-                .collect();
-            // What is written while this runs stays dirty: its generation is a later one.
-            syncfs(&self.root)?;
-            for (file, generation) in &open {
-                file.content().synced_elsewhere(*generation);
-            }
-            for (ino, generation, _) in parked {
-                if self.files.parked_is_synced(ino, generation) {
-                    self.seal_closed(ino, look);
-                }
-            }
-        }
-        for file in &open {
+            self.sync_all(look)
+        };
+        for file in due {
             if let Err(error) = file.content().seal(look) {
                 log::debug!("inode {}: not sealed: {error}", file.ino());
             }
         }
-        drop(open);
         self.files.sweep();
-        self.save_times()
+        synced.and(self.save_times())
+    }
+
+    /// One sync of the filesystem for all dirty files, open or not.
+    fn sync_all(&self, look: Look) -> Result<()> {
+        let open: Vec<_> = self
+            .files
+            .all()
+            .into_iter()
+            .filter_map(|file| file.content().before_sync().map(|at| (file, at)))
+            .collect();
+        let parked = self.files.parked();
+        // What is written while this runs stays dirty: its generation is a later one.
+        if let Err(error) = self.sync_everything(&self.root) {
+            // Which file it was is not said, and it is said only once: each is asked by itself.
+            log::error!("the backing filesystem could not be synced whole: {error}");
+            let open: Vec<_> = open.into_iter().map(|(file, _)| file).collect();
+            let synced = sync_each(&open);
+            return synced.and(self.sync_parked(parked)).and(Err(error));
+        }
+        for (file, generation) in &open {
+            file.content().synced_elsewhere(*generation);
+        }
+        for (ino, generation, _) in parked {
+            if self.files.parked_is_synced(ino, generation) {
+                self.seal_closed(ino, look);
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs files that nobody has open, one by one, after a sync of them all has failed: what was
+    /// written of them may be gone, so it is written again first.
+    fn sync_parked(&self, parked: Vec<(u64, u64, Option<Instant>)>) -> Result<()> {
+        let mut outcome = Ok(());
+        for (ino, _, _) in parked {
+            self.files.parked_sync_failed(ino);
+            let synced = self.open_briefly(ino).and_then(|opened| opened.file().sync());
+            if let Err(error) = &synced {
+                log::error!("inode {ino}: background sync: {error}");
+            }
+            outcome = outcome.and(synced);
+        }
+        outcome
     }
 
     /// Seals a file that nobody has open. Its old seal is a lower bound too, so a failure is not
@@ -222,6 +246,19 @@ impl Volume {
         self.save_policies();
         self.session().end()
     }
+}
+
+/// Syncs each of the files, whatever becomes of the others; fails with the first error.
+fn sync_each(files: &[Arc<File>]) -> Result<()> {
+    let mut outcome = Ok(());
+    for file in files {
+        let synced = file.sync();
+        if let Err(error) = &synced {
+            log::error!("inode {}: background sync: {error}", file.ino());
+        }
+        outcome = outcome.and(synced);
+    }
+    outcome
 }
 
 impl Upkeep {

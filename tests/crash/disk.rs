@@ -4,6 +4,7 @@
 //! shrinking and punching persist in the order they were asked for, and a page they removed never
 //! comes back (FORMAT section 11.1).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kmsfs::envelope::Intents;
@@ -43,6 +44,9 @@ pub(crate) struct Epoch {
     pub(crate) base: Image,
     /// What was asked for since then, in order.
     pub(crate) log: Vec<Change>,
+    /// Pages that a failed sync may have dropped, as they were before: nothing has written them
+    /// again since.
+    pub(crate) dropped: BTreeMap<usize, Option<Page>>,
     /// The operations before this one were durable then.
     pub(crate) first: usize,
     /// The operation that was under way when the second sync came.
@@ -58,6 +62,12 @@ pub(crate) enum Fault {
     NoSpace,
     /// A write takes only its first pages.
     Short,
+    /// The call does what it should and reports an error all the same.
+    Late,
+    /// From this call on no change and no sync succeeds, until the disk is healed.
+    Dead,
+    /// A call that only looks fails: a read, a length, a search for holes.
+    Read,
 }
 
 #[derive(Default)]
@@ -74,6 +84,7 @@ struct Inner {
     announced: Intents,
     /// The file is from an earlier session: it must not change before that is announced.
     guarded: bool,
+    dropped: BTreeMap<usize, Option<Page>>,
 }
 
 /// The simulated file.
@@ -134,7 +145,8 @@ impl Disk {
         self.lock().operation = number;
     }
 
-    /// Lets the call number `n` from now on fail, counting calls that change something or sync.
+    /// Lets the call number `n` from now on fail, counting calls that change something or sync, or
+    /// for [`Fault::Read`] those that do neither.
     pub(crate) fn fail(&self, n: usize, fault: Fault) {
         let mut inner = self.lock();
         inner.fault = Some((n, fault));
@@ -172,10 +184,11 @@ impl Inner {
     fn close_epoch(&mut self) {
         let log = std::mem::take(&mut self.log);
         let base = std::mem::replace(&mut self.base, self.now.clone());
-        if !log.is_empty() {
-            let announced = self.announced.clone();
+        if !log.is_empty() || !self.dropped.is_empty() {
+            let (dropped, announced) = (self.dropped.clone(), self.announced.clone());
+            self.dropped.retain(|page, _| !log.iter().any(|change| change.replaces(*page)));
             let (first, last) = (self.first, self.operation);
-            self.epochs.push(Epoch { base, log, first, last, announced });
+            self.epochs.push(Epoch { base, log, dropped, first, last, announced });
         }
         self.first = self.operation;
     }
@@ -187,19 +200,58 @@ impl Inner {
         assert!(!silent || pages <= 1, "{what} before the change was announced");
     }
 
+    /// A sync fails: the pages that were on their way may be dropped and stay in memory as clean,
+    /// so that a later sync has nothing to do with them. Sizes and holes are the journal's.
+    fn drop_writes(&mut self) {
+        let old: Vec<_> = self
+            .log
+            .iter()
+            .filter_map(|change| match change {
+                Change::Write(number, _) => Some(*number),
+                _ => None,
+            })
+            .filter(|number| !self.log.iter().any(|change| change.removes(*number)))
+            .map(|number| match self.dropped.get(&number) {
+                Some(older) => (number, older.clone()),
+                None => (number, self.base.page(number).cloned()),
+            })
+            .collect();
+        let first = self.first;
+        self.close_epoch();
+        self.first = first;
+        self.dropped.extend(old);
+    }
+
+    /// The fault of a call that changes something or syncs.
     fn fault(&mut self) -> Option<Fault> {
-        let (left, fault) = self.fault?;
-        self.fault = left.checked_sub(1).map(|left| (left, fault));
+        let (left, fault) = self.fault.filter(|(_, fault)| *fault != Fault::Read)?;
+        if fault != Fault::Dead || left > 0 {
+            self.fault = left.checked_sub(1).map(|left| (left, fault));
+        }
         self.hit |= left == 0;
         (left == 0).then_some(fault)
     }
 
-    fn refuse(&mut self) -> Result<()> {
-        match self.fault() {
+    /// Counts a call that only looks.
+    fn look(&mut self) -> Result<()> {
+        let Some((left, fault)) = self.fault.filter(|(_, fault)| *fault == Fault::Read) else {
+            return Ok(());
+        };
+        self.fault = left.checked_sub(1).map(|left| (left, fault));
+        self.hit |= left == 0;
+        if left == 0 { Err(Errno::IO) } else { Ok(()) }
+    }
+
+    /// Makes a change, unless this is the call that fails.
+    fn change(&mut self, change: impl FnOnce(&mut Self)) -> Result<()> {
+        let outcome = match self.fault() {
             None => Ok(()),
-            Some(Fault::Io) => Err(Errno::IO),
-            Some(Fault::NoSpace | Fault::Short) => Err(Errno::NOSPC),
-        }
+            Some(Fault::NoSpace | Fault::Short) => return Err(Errno::NOSPC),
+            Some(Fault::Late) => Err(Errno::IO),
+            Some(_) => return Err(Errno::IO),
+        };
+        change(self);
+        outcome
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
@@ -232,13 +284,32 @@ impl Announcements for Disk {
     }
 }
 
+impl Change {
+    /// True if a page is not as it was, whatever the sync before this change did to it.
+    fn replaces(&self, page: usize) -> bool {
+        matches!(self, Self::Write(number, _) if *number == page) || self.removes(page)
+    }
+
+    fn removes(&self, page: usize) -> bool {
+        match self {
+            Self::Write(..) => false,
+            Self::Length(length) => page >= usize::try_from(length / PAGE as u64).unwrap(),
+            Self::Punch(first, end) => (*first..*end).contains(&page),
+        }
+    }
+}
+
 impl Backing for Disk {
     fn length(&self) -> Result<u64> {
-        Ok(self.lock().now.length)
+        let mut inner = self.lock();
+        inner.look()?;
+        Ok(inner.now.length)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        Ok(self.lock().read(offset, buf))
+        let mut inner = self.lock();
+        inner.look()?;
+        Ok(inner.read(offset, buf))
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {
@@ -246,12 +317,12 @@ impl Backing for Disk {
         let fault = inner.fault();
         let room = PAGE - usize::try_from(offset).unwrap() % PAGE;
         let taken = match fault {
-            None => buf.len(),
+            None | Some(Fault::Late) => buf.len(),
             Some(Fault::Short) if buf.len() > room => {
                 room + (buf.len() - room - 1) / PAGE / 2 * PAGE
             }
-            Some(Fault::Io) => return Err(Errno::IO),
-            Some(_) => return Err(Errno::NOSPC),
+            Some(Fault::NoSpace | Fault::Short) => return Err(Errno::NOSPC),
+            Some(Fault::Io | Fault::Dead | Fault::Read) => return Err(Errno::IO),
         };
         if offset == 0 && buf.len() > HEADER {
             // A new header: the file was made in this session.
@@ -278,60 +349,66 @@ impl Backing for Disk {
             rest = &rest[take..];
         }
         inner.mtime += 1;
-        Ok(taken)
+        if fault == Some(Fault::Late) { Err(Errno::IO) } else { Ok(taken) }
     }
 
     fn set_length(&self, length: u64) -> Result<()> {
-        let mut inner = self.lock();
-        inner.refuse()?;
-        let hint = usize::try_from(length / PAGE as u64).unwrap();
-        let left_in_hint = !length.is_multiple_of(PAGE as u64) && inner.now.page(hint).is_some();
-        assert!(!left_in_hint, "a cut leaves no ciphertext in the hint (R6)");
-        inner.now.cut(length);
-        inner.log.push(Change::Length(length));
-        inner.mtime += 1;
-        Ok(())
+        self.lock().change(|inner| {
+            let hint = usize::try_from(length / PAGE as u64).unwrap();
+            let whole = length.is_multiple_of(PAGE as u64);
+            let left_in_hint = !whole && inner.now.page(hint).is_some();
+            assert!(!left_in_hint, "a cut leaves no ciphertext in the hint (R6)");
+            inner.now.cut(length);
+            inner.log.push(Change::Length(length));
+            inner.mtime += 1;
+        })
     }
 
     fn sync(&self) -> Result<()> {
         let mut inner = self.lock();
-        inner.refuse()?;
-        inner.close_epoch();
+        match inner.fault() {
+            None => inner.close_epoch(),
+            Some(_) => {
+                inner.drop_writes();
+                return Err(Errno::IO);
+            }
+        }
         Ok(())
     }
 
     fn settle(&self, _offset: u64, _length: u64) -> Result<()> {
-        Ok(())
+        self.lock().change(|_| ())
     }
 
     fn punch(&self, offset: u64, length: u64) -> Result<()> {
-        let mut inner = self.lock();
-        inner.refuse()?;
         let whole = [offset, length].iter().all(|at| at.is_multiple_of(PAGE as u64));
         assert!(whole, "whole pages are punched");
-        let first = usize::try_from(offset).unwrap() / PAGE;
-        let end = first + usize::try_from(length).unwrap() / PAGE;
-        for page in first..end.min(inner.now.pages.len()) {
-            inner.now.set(page, None);
-        }
-        inner.log.push(Change::Punch(first, end));
-        inner.mtime += 1;
-        Ok(())
+        self.lock().change(|inner| {
+            let first = usize::try_from(offset).unwrap() / PAGE;
+            let end = first + usize::try_from(length).unwrap() / PAGE;
+            for page in first..end.min(inner.now.pages.len()) {
+                inner.now.set(page, None);
+            }
+            inner.log.push(Change::Punch(first, end));
+            inner.mtime += 1;
+        })
     }
 
     fn reserve(&self, _offset: u64, _length: u64) -> Result<()> {
-        self.lock().refuse()
+        self.lock().change(|_| ())
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<u64>> {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.look()?;
         let first = usize::try_from(offset).unwrap() / PAGE;
         let found = (first..inner.now.pages.len()).find(|page| inner.now.page(*page).is_some());
         Ok(found.map(|page| ((page * PAGE) as u64).max(offset)))
     }
 
     fn next_hole(&self, offset: u64) -> Result<u64> {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.look()?;
         let first = usize::try_from(offset).unwrap() / PAGE;
         let found = (first..).find(|page| inner.now.page(*page).is_none()).unwrap();
         Ok(((found * PAGE) as u64).max(offset).min(inner.now.length))
@@ -340,12 +417,13 @@ impl Backing for Disk {
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let before = self.lock().mtime;
         change()?;
-        self.lock().mtime = before;
-        Ok(())
+        self.lock().change(|inner| inner.mtime = before)
     }
 
     fn mtime(&self) -> Result<i64> {
-        Ok(self.lock().mtime)
+        let mut inner = self.lock();
+        inner.look()?;
+        Ok(inner.mtime)
     }
 
     fn ctime(&self) -> Result<i64> {

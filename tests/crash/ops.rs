@@ -85,7 +85,47 @@ pub(crate) fn open(disk: &Arc<Disk>, when: When) -> Result<Content, VolumeError>
     Content::over(disk.clone(), Arc::new(OneKey::default()), shared, Access::ReadWrite)
 }
 
+/// Another file of the same volume, in the session that the power cut ends. There is room for one
+/// decrypted spill page in all, so that each use of it sends away what the first file has in memory.
+pub(crate) struct Crowd {
+    shared: Arc<Shared>,
+    bystander: Content,
+}
+
+impl Crowd {
+    /// Beside the file on `first`, where the session announces what it changes.
+    pub(crate) fn new(first: &Arc<Disk>) -> Self {
+        let (disk, keys) = (Arc::new(Disk::default()), Arc::new(OneKey::default()));
+        let shared = Shared::in_session(SessionWord::new(2, 22), Vec::new()).caching(1);
+        let shared = Arc::new(shared.announcing(first.clone()));
+        let bystander = Content::over(disk, keys, shared.clone(), Access::ReadWrite).unwrap();
+        bystander.write(0, &[7; 9000]).unwrap();
+        Self { shared, bystander }
+    }
+
+    pub(crate) fn open(&self, disk: &Arc<Disk>) -> Result<Content, VolumeError> {
+        let keys = Arc::new(OneKey::default());
+        Content::over(disk.clone(), keys, self.shared.clone(), Access::ReadWrite)
+    }
+
+    /// Uses the other file's spill page.
+    pub(crate) fn push(&self) {
+        let mut bytes = [0; 9000];
+        assert_eq!(self.bystander.read(0, &mut bytes).unwrap(), 9000);
+        assert!(bytes == [7; 9000], "the file beside it");
+    }
+}
+
 impl Op {
+    /// True for what only ever makes a file of `size` bytes longer, or leaves its size.
+    pub(crate) fn grows(self, size: usize) -> bool {
+        match self {
+            Self::Truncate(to) => to >= size as u64,
+            Self::Shrink(_) => false,
+            _ => true,
+        }
+    }
+
     /// Does it. `tag` makes the bytes of each write its own.
     pub(crate) fn run(self, content: &mut Option<Content>, tag: usize) -> Outcome {
         let file = content.as_ref().expect("the file is open between operations");
@@ -102,8 +142,8 @@ impl Op {
             Self::Seal => file.seal(Look::Throughout).map(usize::from),
             Self::Xattr => file.xattr_keys(Access::ReadWrite).map(|_| 0),
             Self::Reopen => {
-                let file = content.take().expect("just seen");
-                *content = Some(file.reopen()?);
+                let reopened = file.reopen()?;
+                *content = Some(reopened);
                 Ok(0)
             }
         }

@@ -34,6 +34,8 @@ struct Prefix {
 const ALL_UP_TO: usize = 1024;
 /// Otherwise this many are drawn.
 const DRAWN: usize = 160;
+/// And this many where only some are wanted.
+const SOME: usize = 2;
 
 /// Shows `visit` every file that a cut within the epoch can leave, with the choices that made it.
 pub(crate) fn whole_pages(epoch: &Epoch, dice: &mut Dice, mut visit: impl FnMut(Image, &str)) {
@@ -73,6 +75,25 @@ pub(crate) fn torn_page(epoch: &Epoch, dice: &mut Dice, mut visit: impl FnMut(Im
     }
 }
 
+/// Shows `visit` some of the files that [`whole_pages`] shows: few, for where there are many epochs.
+pub(crate) fn some_pages(epoch: &Epoch, dice: &mut Dice, mut visit: impl FnMut(Image, &str)) {
+    let all = structural(epoch);
+    let mut drawn = vec![0, all, dice.roll(all + 1)];
+    drawn.dedup();
+    for kept in drawn {
+        let prefix = Prefix::new(epoch, kept);
+        let counts: Vec<usize> = prefix.racing.iter().map(|racing| racing.versions.len()).collect();
+        let mut choices = vec![vec![0; counts.len()], counts.iter().map(|c| c - 1).collect()];
+        for _ in 0..SOME {
+            choices.push(counts.iter().map(|count| dice.roll(*count)).collect());
+        }
+        choices.dedup();
+        for choice in choices {
+            visit(prefix.image(&choice), &format!("{kept} size changes, versions {choice:?}"));
+        }
+    }
+}
+
 fn structural(epoch: &Epoch) -> usize {
     epoch.log.iter().filter(|change| !matches!(change, Change::Write(..))).count()
 }
@@ -92,7 +113,11 @@ impl Prefix {
     /// Only the first `kept` changes of length and punches happened.
     fn new(epoch: &Epoch, kept: usize) -> Self {
         let mut base = epoch.base.clone();
-        let mut written: Vec<Racing> = Vec::new();
+        let dropped = epoch.dropped.iter().map(|(number, old)| {
+            let versions = vec![old.clone(), epoch.base.page(*number).cloned()];
+            Racing { number: *number, versions }
+        });
+        let mut written: Vec<Racing> = dropped.collect();
         let (mut happened, mut unborn) = (0, Vec::new());
         for change in &epoch.log {
             match change {

@@ -18,3 +18,4 @@ mod places;
 mod removal;
 mod revocation;
 mod sessions;
+mod upkeep;

@@ -1,40 +1,50 @@
 //! Spill pages: read, cached, and written in pairs (R2; FORMAT sections 6 and 11.3).
 
-use std::sync::atomic::Ordering;
+use rustix::io::Errno;
 
-use super::{Content, GroupMark, GroupState, State};
+use super::cache::{Cached, GroupState, Groups, Roles};
+use super::{Access, Content, State};
 use crate::envelope::layout::{Block, Copy2, DATA_PAYLOAD, Group, PAGE_LEN, last_block};
 use crate::envelope::{EntryState, EnvelopeError, Opened, SpillPage, UnitPlace};
 use crate::volume::error::{Result, VolumeError};
 
 const WHAT: &str = "spill page";
-/// Decrypted spill pages kept in memory over all files: 4 KiB each.
-const CACHED_SPILLS: usize = 4096;
 
 impl Content {
     /// Runs `use_page` on a group's spill page and on whether the group has none.
     ///
     /// # Errors
-    /// `Tampered` when copies exist and none can be read.
+    /// `Tampered` when copies exist and none can be read; `Io`.
     pub(super) fn with_spill<T>(
         &self,
         state: &State,
         group: Group,
         use_page: impl FnOnce(&SpillPage, bool) -> T,
     ) -> Result<T> {
-        let mut spills = state.spills();
-        if let Some(spill @ GroupState { page: Some(page), lost: false, .. }) = spills.get(&group) {
-            return Ok(use_page(page, spill.is_absent()));
+        let mut groups = state.spills.lock();
+        let spill = self.loaded(state, &mut groups, group)?;
+        let page = &spill.page.as_ref().ok_or(VolumeError::Lost(WHAT))?.page;
+        Ok(use_page(page, spill.roles.is_absent()))
+    }
+
+    /// A group whose page is in memory. If the page cannot be read, what is known of the group
+    /// stays as it is: without it the next write might go over the durable copy.
+    fn loaded<'a>(
+        &self,
+        state: &State,
+        groups: &'a mut Groups,
+        group: Group,
+    ) -> Result<&'a mut GroupState> {
+        if groups.get(&group).is_none_or(|spill| spill.page.is_none()) {
+            let known = groups.get(&group).map(|spill| spill.roles);
+            let (page, roles) = self.read_group(state, group, known)?;
+            let seat = self.shared.cache.seat(group, &state.spills, groups);
+            let page = Some(Cached { page, seat });
+            groups.insert(group, GroupState { page, roles, used: true, changing: false });
         }
-        let known = spills.remove(&group).inspect(|spill| self.forget_cached(spill));
-        let loaded = self.read_group(state, group, known)?;
-        self.make_room(&mut spills);
-        self.shared.cached.fetch_add(1, Ordering::Relaxed);
-        let spill = spills.entry(group).insert_entry(loaded).into_mut();
-        match (&spill.page, spill.lost) {
-            (Some(page), false) => Ok(use_page(page, spill.is_absent())),
-            _ => Err(VolumeError::Tampered(WHAT)),
-        }
+        let spill = groups.get_mut(&group).ok_or(VolumeError::Lost(WHAT))?;
+        spill.used = true;
+        Ok(spill)
     }
 
     /// Changes a group's page and writes it; a page that cannot be written stays as it was.
@@ -52,17 +62,19 @@ impl Content {
         written
     }
 
-    /// Gives a group's page to `change` and returns the page as it was.
+    /// Gives a group's page to `change` and returns the page as it was. Until the page was written
+    /// or restored it stays in memory.
     pub(super) fn change_spill(
         &self,
         state: &State,
         group: Group,
         change: impl FnOnce(&mut SpillPage),
     ) -> Result<SpillPage> {
-        let absent = self.with_spill(state, group, |_, absent| absent)?;
-        let mut spills = state.spills();
-        let spill = spills.get_mut(&group).ok_or(VolumeError::Lost(WHAT))?;
-        let page = spill.page.as_mut().ok_or(VolumeError::Lost(WHAT))?;
+        let mut groups = state.spills.lock();
+        let spill = self.loaded(state, &mut groups, group)?;
+        let absent = spill.roles.is_absent();
+        spill.changing = true;
+        let page = &mut spill.page.as_mut().ok_or(VolumeError::Lost(WHAT))?.page;
         if absent && state.sparse() {
             mark_holes(page, group, state.size);
         }
@@ -73,21 +85,22 @@ impl Content {
 
     /// Puts a group's page back to what it was, after its write failed.
     pub(super) fn restore_spill(&self, state: &State, group: Group, before: SpillPage) {
-        if let Some(spill) = state.spills().get_mut(&group)
-            && let Some(page) = spill.page.as_mut()
-        {
-            *page = before;
+        if let Some(spill) = state.spills.lock().get_mut(&group) {
+            spill.changing = false;
+            if let Some(cached) = &mut spill.page {
+                cached.page = before;
+            }
         }
     }
 
     /// True if a copy of the group's page is in the file.
     pub(super) fn has_spill_page(&self, state: &State, group: Group) -> bool {
-        state.spills().get(&group).is_some_and(|spill| !spill.is_absent())
+        state.spills.lock().get(&group).is_some_and(|spill| !spill.roles.is_absent())
     }
 
     /// The copy of a group's page that the next update goes to.
     pub(super) fn spill_target(&self, state: &State, group: Group) -> Copy2 {
-        state.spills().get(&group).map_or(Copy2::First, GroupState::target)
+        state.spills.lock().get(&group).map_or(Copy2::First, |spill| spill.roles.target())
     }
 
     /// Seals a group's page, one number on, for the copy that may be overwritten.
@@ -99,15 +112,18 @@ impl Content {
         out: &mut [u8],
     ) -> Result<()> {
         let ready = state.ready()?;
-        let mut spills = state.spills();
-        let spill = spills.get_mut(&group).ok_or(VolumeError::Lost(WHAT))?;
-        let place = UnitPlace::spill(group.spill_page(spill.target()));
-        let sequence = spill.sequence + 1;
-        let page = spill.page.as_mut().ok_or(VolumeError::Lost(WHAT))?;
-        page.set_sequence(sequence);
-        ready.cipher.seal(place, nonce, page.as_bytes(), out)?;
+        let mut groups = state.spills.lock();
+        let GroupState { page: Some(cached), roles, .. } =
+            groups.get_mut(&group).ok_or(VolumeError::Lost(WHAT))?
+        else {
+            return Err(VolumeError::Lost(WHAT));
+        };
+        let place = UnitPlace::spill(group.spill_page(roles.target()));
+        let sequence = roles.sequence + 1;
+        cached.page.set_sequence(sequence);
+        ready.cipher.seal(place, nonce, cached.page.as_bytes(), out)?;
         // Counted even if the write fails: a number is never used for two contents (R6).
-        spill.sequence = sequence;
+        roles.sequence = sequence;
         Ok(())
     }
 
@@ -115,42 +131,38 @@ impl Content {
     pub(super) fn spill_is_out(&self, state: &mut State, group: Group) {
         let updated = state.marks.touch();
         state.marks.groups.remove(&group);
-        if let Some(spill) = state.spills().get_mut(&group) {
-            spill.written = Some(spill.target());
-            spill.updated = updated;
-            spill.owed = false;
+        if let Some(spill) = state.spills.lock().get_mut(&group) {
+            let roles = &mut spill.roles;
+            roles.written = Some(roles.target());
+            roles.updated = updated;
+            roles.owed = false;
+            spill.changing = false;
         }
     }
 
-    /// Notes that the disk has a page which memory has taken back: the next sync writes it first.
-    pub(super) fn spill_is_owed(&self, state: &State, group: Group) {
-        if let Some(spill) = state.spills().get_mut(&group) {
-            spill.owed = true;
+    /// Notes how a write of the sealed page to its target went: whole, not at all, or so that
+    /// nobody knows what the copy holds.
+    pub(super) fn spill_went(&self, state: &mut State, group: Group, went: Result<usize, Errno>) {
+        match went {
+            Ok(PAGE_LEN..) => self.spill_is_out(state, group),
+            // The system says that there is no room, and has touched nothing.
+            Ok(0) | Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {}
+            _ => self.spill_is_owed(state, group),
         }
     }
 
-    /// Before pages are forgotten: what the disk should have is written, or the file stays unsealed.
-    pub(super) fn leave_nothing_owed(&self, state: &mut State) {
-        if let Err(error) = self.write_owed(state) {
-            log::warn!("a spill page could not be written and is as a crash leaves it: {error}");
-            state.marks.sync_failed = true;
-            self.shared.doubt();
+    /// Notes that the disk may have a page which memory has not: the next sync writes it first.
+    pub(super) fn spill_is_owed(&self, state: &mut State, group: Group) {
+        if let Some(spill) = state.spills.lock().get_mut(&group) {
+            spill.roles.owed = true;
+            spill.changing = false;
         }
+        state.marks.touch();
     }
 
     /// True if the group's page in memory is to replace what the disk has.
     pub(super) fn owes_spill(&self, state: &State, group: Group) -> Result<bool> {
-        self.with_spill(state, group, |_, _| ())?;
-        Ok(state.spills().get(&group).is_some_and(|spill| spill.owed))
-    }
-
-    /// Writes the pages that could not be written when they should have been.
-    pub(super) fn write_owed(&self, state: &mut State) -> Result<()> {
-        let owed: Vec<Group> = {
-            let spills = state.spills();
-            spills.iter().filter(|(_, spill)| spill.owed).map(|(group, _)| *group).collect()
-        };
-        owed.into_iter().try_for_each(|group| self.update_spill(state, group, |_| {}))
+        Ok(self.loaded(state, &mut state.spills.lock(), group)?.roles.owed)
     }
 
     /// Writes a group's page by itself.
@@ -160,37 +172,45 @@ impl Content {
         let mut out = vec![0; PAGE_LEN];
         let page = group.spill_page(self.spill_target(state, group));
         self.seal_spill(state, group, &nonce, &mut out)?;
-        self.write_all(&out, page.offset())?;
-        self.spill_is_out(state, group);
-        Ok(())
+        self.put_spill(state, group, &out, page.offset())
+    }
+
+    /// Writes a sealed page to its target.
+    pub(super) fn put_spill(
+        &self,
+        state: &mut State,
+        group: Group,
+        bytes: &[u8],
+        offset: u64,
+    ) -> Result<()> {
+        let went = self.backing.write_at(bytes, offset);
+        self.spill_went(state, group, went);
+        if went? < bytes.len() { Err(VolumeError::Io(Errno::NOSPC)) } else { Ok(()) }
     }
 
     fn read_group(
         &self,
         state: &State,
         group: Group,
-        known: Option<GroupState>,
-    ) -> Result<GroupState> {
+        known: Option<Roles>,
+    ) -> Result<(SpillPage, Roles)> {
         let ready = state.ready()?;
+        let known = known.or_else(|| state.marks.groups.get(&group).copied());
         let (first, second) = (group.spill_page(Copy2::First), group.spill_page(Copy2::Second));
         let mut pair = [0; 2 * PAGE_LEN];
         if known.is_some() || group.first_block().start() < state.untouched {
             self.backing.read_at(&mut pair, first.min(second).offset())?;
         }
         let (low, high) = pair.split_at(PAGE_LEN);
-        let copies = if first < second { [low, high] } else { [high, low] };
-        let mut best: Option<(Copy2, SpillPage)> = None;
-        let mut bad = 0;
-        for (copy, unit) in [Copy2::First, Copy2::Second].into_iter().zip(copies) {
+        let units = if first < second { [low, high] } else { [high, low] };
+        let (mut copies, mut bad) = ([None, None], 0);
+        for (copy, unit) in [Copy2::First, Copy2::Second].into_iter().zip(units) {
             let mut plain = zeroize::Zeroizing::new([0; DATA_PAYLOAD]);
             let place = UnitPlace::spill(group.spill_page(copy));
             match ready.cipher.open(place, unit, &mut plain[..]) {
                 Ok(Opened::Absent) => {}
                 Ok(Opened::Present { .. }) => {
-                    let page = SpillPage::from_plain(group, &plain[..]);
-                    if best.as_ref().is_none_or(|(_, b)| page.sequence() > b.sequence()) {
-                        best = Some((copy, page));
-                    }
+                    copies[copy as usize] = Some(SpillPage::from_plain(group, &plain[..]));
                 }
                 Err(EnvelopeError::NotAuthentic(_) | EnvelopeError::Malformed(_)) => bad += 1,
                 Err(error) => return Err(error.into()),
@@ -200,80 +220,62 @@ impl Content {
             let file = ready.header.file;
             log::warn!("file {file}: {bad} of 2 spill copies of group {} are unreadable", group.0);
         }
-        let mark = known.map(GroupMark::from).or_else(|| state.marks.groups.get(&group).copied());
-        let mut spill = GroupState::new(group, best, bad, mark);
         let first = group.first_block();
         let had_tails = ready.header.seal.size > first.start() + first.payload() as u64;
-        if spill.lost && !had_tails && self.crash_may_explain(state, first) {
+        let (page, mut roles) = match choose(copies, known) {
+            Choice::Page(page, roles) => (page, roles),
+            Choice::None(roles) if bad == 0 || known.is_some() => (SpillPage::empty(group), roles),
             // Its first version was torn. No tail of the group was ever durable, and the data
             // pages hold what was (R1). A pair with durable tails is never lost whole (R2).
-            spill.lost = false;
-            spill.owed = true;
-        }
-        Ok(spill)
-    }
-
-    /// Keeps the number of decrypted pages over all files bounded.
-    fn make_room(&self, spills: &mut std::collections::HashMap<Group, GroupState>) {
-        while self.shared.cached.load(Ordering::Relaxed) >= CACHED_SPILLS {
-            let mut evictable = spills.iter().filter(|(_, spill)| spill.page.is_some());
-            let Some((&group, _)) = evictable.find(|(_, spill)| !spill.owed) else { return };
-            if let Some(spill) = spills.get_mut(&group) {
-                spill.page = None;
-                self.shared.cached.fetch_sub(1, Ordering::Relaxed);
-                if spill.is_forgettable() {
-                    spills.remove(&group);
-                }
+            Choice::None(roles) if !had_tails && self.crash_may_explain(state, first) => {
+                (SpillPage::empty(group), Roles { owed: true, ..roles })
             }
-        }
-    }
-}
-
-impl GroupState {
-    fn new(
-        group: Group,
-        best: Option<(Copy2, SpillPage)>,
-        bad: u32,
-        mark: Option<GroupMark>,
-    ) -> Self {
-        let lost = best.is_none() && bad > 0;
-        let newest = best.as_ref().map(|(copy, _)| *copy);
-        let page = best.map_or_else(|| SpillPage::empty(group), |(_, page)| page);
-        let sequence = page.sequence().max(mark.map_or(0, |mark| mark.sequence));
-        let (durable, written, updated) = match mark {
-            Some(mark) => (mark.durable, mark.written, mark.updated),
-            // Nothing is in flight: the newest copy is the durable one (R2d).
-            None => (newest, None, 0),
+            Choice::None(_) | Choice::Lost => return Err(VolumeError::Tampered(WHAT)),
         };
-        Self { page: Some(page), sequence, durable, written, updated, lost, owed: false }
-    }
-
-    /// True if the disk says all that is known of the group. A group whose pages were cut off is
-    /// remembered for its number.
-    pub(super) fn is_forgettable(&self) -> bool {
-        self.written.is_none() && (self.durable.is_some() || self.sequence == 0)
-    }
-
-    /// True if neither copy is in the file.
-    fn is_absent(&self) -> bool {
-        self.durable.is_none() && self.written.is_none()
-    }
-
-    /// Where an update goes: where the last one since the sync went, else not to the durable copy.
-    fn target(&self) -> Copy2 {
-        self.written.or(self.durable.map(Copy2::other)).unwrap_or(Copy2::First)
+        roles.owed &= self.access == Access::ReadWrite;
+        Ok((page, roles))
     }
 }
 
-impl From<GroupState> for GroupMark {
-    fn from(spill: GroupState) -> Self {
-        Self {
-            sequence: spill.sequence,
-            durable: spill.durable,
-            written: spill.written,
-            updated: spill.updated,
-        }
+/// Which copy of a group's page counts.
+enum Choice {
+    Page(SpillPage, Roles),
+    /// Nothing of the group was ever durable.
+    None(Roles),
+    /// What was durable cannot be read.
+    Lost,
+}
+
+/// Chooses between the copies that could be read. What is known of their roles decides, and not
+/// their numbers: a page whose write failed may have arrived all the same.
+fn choose(mut copies: [Option<SpillPage>; 2], known: Option<Roles>) -> Choice {
+    let mut take = |copy: Copy2| copies[copy as usize].take().map(|page| (copy, page));
+    let Some(mut roles) = known else {
+        // Nothing is in flight: the newest copy is the durable one (R2d).
+        let pages = [Copy2::First, Copy2::Second].map(&mut take).into_iter().flatten();
+        return match pages.max_by_key(|(_, page)| page.sequence()) {
+            None => Choice::None(Roles::default()),
+            Some((copy, page)) => {
+                let sequence = page.sequence();
+                Choice::Page(page, Roles { sequence, durable: Some(copy), ..Roles::default() })
+            }
+        };
+    };
+    let Some((copy, page)) = [roles.written, roles.durable, roles.durable.map(Copy2::other)]
+        .into_iter()
+        .flatten()
+        .find_map(take)
+    else {
+        roles.owed |= roles.written.is_some();
+        return if roles.durable.is_some() { Choice::Lost } else { Choice::None(roles) };
+    };
+    if roles.current() != Some(copy) {
+        // What should be current cannot be read: it is what the next update goes over.
+        roles.owed |= roles.written.is_some();
+        roles.durable = Some(copy);
     }
+    roles.sequence = roles.sequence.max(page.sequence());
+    Choice::Page(page, roles)
 }
 
 /// In a sparse file a group without a spill page is all holes, but for a last block that fits its

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::write::is_untouched;
 use super::{Access, Content, Ready, Slot, State};
 use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, backing_len};
 use crate::envelope::{
@@ -128,8 +129,10 @@ impl Content {
             return Err(VolumeError::ReadOnly);
         }
         self.load(state)?;
+        // Pages behind the end that could not be cut off must not come back as contents.
+        self.tell_again(state)?;
         if state.ready.is_some() {
-            return Ok(());
+            return self.write_owed_header(state);
         }
         let (file, dek, recipient) = self.keys.create()?;
         let keys = FileKeys::new(file, dek);
@@ -166,11 +169,26 @@ impl Content {
             Some(slot) => slot,
             None => state.marks.header_durable.map_or(Slot::A, Slot::other),
         };
-        self.write_slot(slot, &header.encode(&ready.keys))?;
+        if let Err(error) = self.write_slot(slot, &header.encode(&ready.keys)) {
+            if !is_untouched(&error) {
+                // It may have arrived all the same, and say what is not so: a seal, for one.
+                state.marks.header_written = Some(slot);
+                state.marks.header_updated = state.marks.touch();
+                state.marks.header_owed = true;
+                state.marks.header_unsure = true;
+            }
+            return Err(error);
+        }
         ready.header = header;
         state.marks.header_written = Some(slot);
         state.marks.header_updated = state.marks.touch();
+        state.marks.header_owed = false;
         Ok(())
+    }
+
+    /// Writes the header again after a failure that may have left another one on the disk.
+    pub(super) fn write_owed_header(&self, state: &mut State) -> Result<()> {
+        if state.marks.header_owed { self.update_header(state, |_| {}) } else { Ok(()) }
     }
 
     /// Replaces the wraps of the file key, in the slot that is not durable. Returns false if
@@ -213,7 +231,7 @@ impl Content {
         }
         let mut page = [0; PAGE_LEN];
         self.fresh_slots(state, &mut page)?;
-        self.backing.set_length(backing_len(state.size))?;
+        self.set_length(backing_len(state.size))?;
         if let Err(error) = self.write_all(&page, 0) {
             self.tell_length(state);
             return Err(error);
@@ -222,18 +240,31 @@ impl Content {
         Ok(())
     }
 
-    /// After a failure: lets the backing length say what the size is, as far as that is possible.
-    /// If it is not, the next open after a crash takes the size from the last page.
+    /// After a failure: lets the backing length say what the size is. If that is not possible now,
+    /// it is done before the next change and before a sync counts.
     pub(super) fn tell_length(&self, state: &mut State) {
         // Without its page 0 a file must be empty, or nobody could open it again.
         let fresh = state.ready.as_ref().is_some_and(|ready| ready.fresh);
         let length = if fresh { 0 } else { backing_len(state.size) };
-        // In two steps: one would leave ciphertext in the hint (R6).
-        let cut = self.backing.set_length(length / PAGE * PAGE);
-        match cut.and_then(|()| self.backing.set_length(length)) {
-            Ok(()) => self.forget_groups(state, state.size),
-            Err(error) => log::warn!("the length could not be put back: {error}"),
+        state.marks.untold = Some(length);
+        state.marks.touch();
+        if let Err(error) = self.tell_again(state) {
+            log::warn!("the length could not be put back: {error}");
         }
+    }
+
+    /// Gives the backing file the length that it should have and could not be given.
+    pub(super) fn tell_again(&self, state: &mut State) -> Result<()> {
+        let Some(length) = state.marks.untold else { return Ok(()) };
+        if self.access == Access::ReadOnly {
+            return Ok(());
+        }
+        // In two steps: one would leave ciphertext in the hint (R6).
+        self.set_length(length / PAGE * PAGE)?;
+        self.set_length(length)?;
+        state.marks.untold = None;
+        self.forget_groups(state, state.size);
+        Ok(())
     }
 
     /// Puts both slots of a fresh header into the page that is about to go out.
@@ -256,10 +287,19 @@ impl Content {
         state.marks.header_updated = state.marks.touch();
     }
 
+    /// Sets the backing length. An error that comes after the length has changed is none.
+    pub(super) fn set_length(&self, length: u64) -> Result<()> {
+        match self.backing.set_length(length) {
+            Err(error) if self.backing.length() != Ok(length) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     fn write_slot(&self, slot: Slot, bytes: &[u8; RECORD_LEN]) -> Result<()> {
         self.backing.keep_times(&mut || match self.backing.write_at(bytes, slot.offset())? {
             RECORD_LEN => Ok(()),
-            _ => Err(Errno::NOSPC),
+            0 => Err(Errno::NOSPC),
+            _ => Err(Errno::IO),
         })?;
         Ok(())
     }

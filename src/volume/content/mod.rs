@@ -7,6 +7,7 @@
 //! readers go on. FORMAT section 11 has the crash argument of every step.
 
 mod block;
+mod cache;
 mod groups;
 mod header;
 mod mend;
@@ -19,19 +20,17 @@ mod sync;
 mod write;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use crate::crypto::secret::Secret;
-use crate::envelope::layout::{Block, Copy2, Group, plain_size};
-use crate::envelope::{
-    FileHeader, FileKeys, Recipient, SessionWord, SpillPage, UnitCipher, XattrKeys,
-};
+use crate::envelope::layout::{Block, Group, plain_size};
+use crate::envelope::{FileHeader, FileKeys, Recipient, SessionWord, UnitCipher, XattrKeys};
 use crate::id::FileId;
 
 use super::backing::Backing;
 use super::error::{Result, VolumeError};
+use cache::{Roles, Spills};
 
 pub use mend::{Look, Mended};
 pub use resize::Reserve;
@@ -83,7 +82,7 @@ struct State {
     has_header: bool,
     /// The keys and the header; `None` when there is no header, or when the keys were wiped.
     ready: Option<Ready>,
-    spills: Mutex<HashMap<Group, GroupState>>,
+    spills: Arc<Spills>,
     marks: Marks,
     /// Crashed sessions that may explain what is odd in the file, as they were when its header was
     /// read.
@@ -111,32 +110,18 @@ enum Slot {
     B,
 }
 
-/// A group's spill page: what it says, and which copy of it a crash leaves.
-#[derive(Debug)]
-struct GroupState {
-    /// The decrypted page; dropped under memory pressure, read again when needed.
-    page: Option<SpillPage>,
-    sequence: u64,
-    /// The copy that the last sync made durable: never written before another one is (R2a).
-    durable: Option<Copy2>,
-    /// The copy written since the last sync.
-    written: Option<Copy2>,
-    /// The `Marks::generation` of the last update.
-    updated: u64,
-    /// Neither copy could be read: what they held is lost until the file is truncated to 0.
-    lost: bool,
-    /// The disk has something else than `page`, and `page` is right.
-    owed: bool,
-}
-
 /// What is written but not durable. Outlives the last close, until a sync.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
     header_durable: Option<Slot>,
     header_written: Option<Slot>,
     header_updated: u64,
+    /// The header that was written may not be on the disk: it is written before the next sync counts.
+    header_owed: bool,
+    /// Until a sync, the disk may have a header that memory never had: with a higher seal, for one.
+    header_unsure: bool,
     /// Groups whose roles are not yet back to "the newest copy is durable".
-    groups: HashMap<Group, GroupMark>,
+    groups: HashMap<Group, Roles>,
     /// Blocks that held older durable bytes and were partly rewritten since the last sync (R4).
     rewritten: HashSet<Block>,
     /// Bytes below this may have been durable at the last sync.
@@ -153,14 +138,12 @@ pub(super) struct Marks {
     dirty_since: Option<Instant>,
     /// When the last handle was closed.
     parked_since: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct GroupMark {
-    sequence: u64,
-    durable: Option<Copy2>,
-    written: Option<Copy2>,
-    updated: u64,
+    /// The file that all this is about: another one may have got its inode number.
+    file: Option<FileId>,
+    /// The last page may say another length than the file has.
+    end_owed: bool,
+    /// The length that the backing file should have and could not be given.
+    untold: Option<u64>,
 }
 
 impl Content {
@@ -177,24 +160,7 @@ impl Content {
         access: Access,
         marks: Option<Marks>,
     ) -> Result<Self> {
-        let length = backing.length()?;
-        let fresh = marks.is_none();
-        let (size, valid) = plain_size(length);
-        let mut state = State {
-            size,
-            untouched: if valid { size } else { u64::MAX },
-            has_header: length > 0,
-            ready: None,
-            spills: Mutex::default(),
-            marks: marks.unwrap_or_default(),
-            excuses: Vec::new(),
-            mended: 0,
-            spoiled: false,
-            announced: 0,
-        };
-        if fresh {
-            state.marks.durable_size = size;
-        }
+        let state = State::new(backing.length()?, marks);
         let content = Self {
             backing,
             keys,
@@ -205,7 +171,19 @@ impl Content {
         };
         {
             let mut state = content.write_state();
-            content.load(&mut state)?;
+            match content.load(&mut state) {
+                // It never got its first page, and could not be cut to nothing when that failed.
+                Err(VolumeError::Lost(_)) if state.marks.untold == Some(0) => {}
+                other => other?,
+            }
+            if state.is_another_file() {
+                *state = State::new(content.backing.length()?, None);
+                content.load(&mut state)?;
+            }
+            state.believe_untold();
+            if let Err(error) = content.tell_again(&mut state) {
+                log::warn!("the length of a file could not be put right: {error}");
+            }
             content.check_size(&mut state)?;
         }
         Ok(content)
@@ -227,12 +205,11 @@ impl Content {
     /// The same as a last close and the next open of the inode: what is not durable stays known.
     ///
     /// # Errors
-    /// As `open`.
-    pub fn reopen(self) -> Result<Self> {
+    /// As `open`; nothing is lost then, and it can be tried again.
+    pub fn reopen(&self) -> Result<Self> {
         let (backing, keys) = (self.backing.clone(), self.keys.clone());
         let (shared, access) = (self.shared.clone(), self.access);
-        let marks = self.into_marks();
-        Self::open(backing, keys, shared, access, marks)
+        Self::open(backing, keys, shared, access, self.kept_marks())
     }
 
     /// True if a write or sync failed in a way that only a look after a crash can settle.
@@ -254,6 +231,7 @@ impl Content {
     pub fn wipe(&self) {
         let mut state = self.write_state();
         self.leave_nothing_owed(&mut state);
+        state.note_file();
         if state.ready.take().is_some_and(|ready| ready.fresh) {
             // Nothing of this header is on the disk: the next write makes another.
             state.has_header = false;
@@ -263,11 +241,12 @@ impl Content {
 
     /// Forgets the cached spill pages, but not which copies of them are durable.
     fn forget_spills(&self, state: &mut State) {
-        let State { spills, marks, .. } = state;
-        let spills = spills.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (group, spill) in spills.drain() {
-            self.forget_cached(&spill);
-            spill.keep_mark(group, &mut marks.groups);
+        for (group, spill) in state.spills.lock().drain() {
+            if spill.roles.is_forgettable() {
+                state.marks.groups.remove(&group);
+            } else {
+                state.marks.groups.insert(group, spill.roles);
+            }
         }
     }
 
@@ -296,19 +275,17 @@ impl Content {
 
     /// What must be remembered when the inode is closed before it was synced.
     pub(super) fn into_marks(self) -> Option<Marks> {
-        self.leave_nothing_owed(&mut self.write_state());
-        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let State { spills, marks, .. } = &mut state;
-        let spills = spills.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (group, spill) in spills.drain() {
-            if spill.page.is_some() {
-                self.shared.cached.fetch_sub(1, Ordering::Relaxed);
-            }
-            spill.keep_mark(group, &mut marks.groups);
-        }
+        self.kept_marks()
+    }
+
+    /// Leaves nothing in memory that the disk should have, and says what it does not tell.
+    fn kept_marks(&self) -> Option<Marks> {
+        let mut state = self.write_state();
+        self.leave_nothing_owed(&mut state);
+        state.note_file();
         state.marks.parked_since = Some(Instant::now());
-        let marks = &state.marks;
-        (marks.is_dirty() || marks.unsure || marks.unsealed).then_some(state.marks)
+        self.forget_spills(&mut state);
+        (!state.marks.is_forgettable()).then(|| state.marks.clone())
     }
 
     /// The outcome of a change; after a failure the file is looked through before its next seal.
@@ -345,17 +322,49 @@ impl Content {
     fn write_state(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn forget_cached(&self, spill: &GroupState) {
-        if spill.page.is_some() {
-            self.shared.cached.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
 }
 
 impl State {
-    fn spills(&self) -> MutexGuard<'_, HashMap<Group, GroupState>> {
-        self.spills.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A file of `length` backing bytes, of which `marks` are known.
+    fn new(length: u64, marks: Option<Marks>) -> Self {
+        let (size, valid) = plain_size(length);
+        Self {
+            size,
+            untouched: if valid { size } else { u64::MAX },
+            has_header: length > 0,
+            ready: None,
+            spills: Arc::default(),
+            excuses: Vec::new(),
+            mended: 0,
+            spoiled: false,
+            announced: 0,
+            marks: marks.unwrap_or_else(|| Marks { durable_size: size, ..Marks::default() }),
+        }
+    }
+
+    /// True if what is known is of a file that is no more.
+    fn is_another_file(&self) -> bool {
+        match (self.marks.file, self.ready.as_ref().map(|ready| ready.header.file)) {
+            (None, Some(_)) => self.marks.untold.is_some(),
+            (None, None) => false,
+            (known, found) => known != found,
+        }
+    }
+
+    /// Takes the length that the backing file could not be given for the one that it has.
+    fn believe_untold(&mut self) {
+        let Some(length) = self.marks.untold else { return };
+        (self.size, self.untouched) = (plain_size(length).0, u64::MAX);
+        if length == 0 {
+            (self.has_header, self.ready) = (false, None);
+        }
+    }
+
+    /// Notes which file the marks are of, before its keys go.
+    fn note_file(&mut self) {
+        if let Some(ready) = &self.ready {
+            self.marks.file = (!ready.fresh).then_some(ready.header.file);
+        }
     }
 
     fn ready(&self) -> Result<&Ready> {
@@ -386,26 +395,15 @@ impl Marks {
         self.unsure || self.sync_failed
     }
 
+    /// True if a later open needs none of this.
+    pub(super) fn is_forgettable(&self) -> bool {
+        !self.is_dirty() && !self.is_unsure() && !self.unsealed && self.untold.is_none()
+    }
+
     fn touch(&mut self) -> u64 {
         self.generation += 1;
         self.dirty_since.get_or_insert_with(Instant::now);
         self.generation
-    }
-}
-
-impl GroupState {
-    fn keep_mark(&self, group: Group, marks: &mut HashMap<Group, GroupMark>) {
-        if !self.is_forgettable() {
-            let mark = GroupMark {
-                sequence: self.sequence,
-                durable: self.durable,
-                written: self.written,
-                updated: self.updated,
-            };
-            marks.insert(group, mark);
-        } else {
-            marks.remove(&group);
-        }
     }
 }
 

@@ -141,19 +141,18 @@ impl Content {
             verdict
         })?;
         match verdict {
-            Verdict::Bytes { odd: None, .. } => {
+            Verdict::Bytes { odd, held } => {
+                // A tail of another write may be longer than the file.
                 out.get_mut(facts.expected..).unwrap_or_default().fill(0);
-                Ok(Soundness::Sound)
-            }
-            Verdict::Hole => {
-                out.fill(0);
-                Ok(Soundness::Sound)
-            }
-            Verdict::Bytes { odd: Some(what), held } => {
+                let Some(what) = odd else { return Ok(Soundness::Sound) };
                 // The tail of a block that was about to become a hole is authentic zeros.
                 let made_up =
                     (held < facts.expected && !punched).then_some(block.start() + held as u64);
                 self.residue(state, block, what, made_up, out)
+            }
+            Verdict::Hole => {
+                out.fill(0);
+                Ok(Soundness::Sound)
             }
             Verdict::OddHole { what, was_hole } => {
                 out.fill(0);

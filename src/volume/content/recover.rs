@@ -17,6 +17,10 @@ impl Content {
     /// lowered durably before a cut (R7).
     pub(super) fn check_size(&self, state: &mut State) -> Result<()> {
         let Some(ready) = &state.ready else { return Ok(()) };
+        if state.marks.untold.is_some() {
+            // The size is known; it is the length that could not be given.
+            return Ok(());
+        }
         let sealed = ready.header.seal.size;
         let length = self.backing.length()?;
         if length / PAGE < pages_of(sealed) {

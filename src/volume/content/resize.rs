@@ -66,14 +66,12 @@ impl Content {
         if keeps_key {
             return Ok(false);
         }
-        self.backing.set_length(0)?;
+        self.set_length(0)?;
         state.ready = None;
         state.has_header = false;
         state.size = 0;
         state.untouched = 0;
-        for (_, spill) in state.spills().drain() {
-            self.forget_cached(&spill);
-        }
+        state.spills.lock().clear();
         let generation = state.marks.generation;
         state.marks = super::Marks { generation, ..Default::default() };
         state.marks.touch();
@@ -83,7 +81,7 @@ impl Content {
     }
 
     /// Closes the gap between the end of the file and `offset`, up to the block of `offset`, and
-    /// returns the size that the file has if the write that follows fails.
+    /// returns the size of the file without the hole that may now be its end.
     pub(super) fn fill_gap(&self, state: &mut State, offset: u64) -> Result<u64> {
         let target = Block::of_offset(offset).start();
         let rest = state.size.next_multiple_of(PAGE).min(target).saturating_sub(state.size);
@@ -157,18 +155,20 @@ impl Content {
     /// The last block of a file is always a page of its own, so that its length is authentic.
     fn grow(&self, state: &mut State, size: u64) -> Result<()> {
         let Some((last, length)) = last_block(size) else { return Ok(()) };
-        let mut fallback = state.size;
-        if last.start() > state.size {
-            fallback = self.fill_gap(state, last.start())?;
-        }
-        let from = state.size.max(last.start());
-        let zeros = vec![0; usize::try_from(last.start() + length as u64 - from).unwrap_or(0)];
-        self.write_or_fall_back(state, from, &zeros, fallback).map(|_| ())
+        self.growing(state, |state, solid| {
+            if last.start() > state.size {
+                *solid = Some(self.fill_gap(state, last.start())?);
+            }
+            let from = state.size.max(last.start());
+            let zeros = vec![0; usize::try_from(last.start() + length as u64 - from).unwrap_or(0)];
+            self.write_range(state, from, &zeros).map(|_| ())
+        })
     }
 
-    fn shrink(&self, state: &mut State, size: u64) -> Result<()> {
-        if state.ready()?.header.seal.size > size {
-            self.update_header(state, |header| header.seal.size = size)?;
+    pub(super) fn shrink(&self, state: &mut State, size: u64) -> Result<()> {
+        // A seal whose write failed may be on the disk all the same.
+        if state.ready()?.header.seal.size > size || state.marks.header_unsure {
+            self.update_header(state, |header| header.seal.size = header.seal.size.min(size))?;
             self.sync_locked(state)?;
         }
         if let Some((block, length)) = last_block(size) {
@@ -181,7 +181,7 @@ impl Content {
             self.settle_if_durable(state, block)?;
         }
         // Two steps: a single cut to the final length would leave old ciphertext in its hint (R6).
-        self.backing.set_length(pages_of(size) * PAGE)?;
+        self.set_length(pages_of(size) * PAGE)?;
         state.size = size;
         state.marks.durable_size = state.marks.durable_size.min(size);
         state.marks.touch();
@@ -195,11 +195,31 @@ impl Content {
             None if size == 0 => self.write_empty_first(state),
             None => Ok(()),
         });
-        let ended = ended.and_then(|()| Ok(self.backing.set_length(backing_len(size))?));
+        let ended = ended.and_then(|()| self.set_length(backing_len(size)));
         if ended.is_err() {
+            state.marks.end_owed = true;
             self.tell_length(state);
         }
         ended
+    }
+
+    /// After a failure: the last page says how long the file is, and nothing lies behind it.
+    pub(super) fn write_owed_end(&self, state: &mut State) -> Result<()> {
+        if !state.marks.end_owed || state.ready.as_ref().is_none_or(|ready| ready.fresh) {
+            return Ok(());
+        }
+        self.forget_tails(state, state.size)?;
+        match last_block(state.size) {
+            None => self.write_empty_first(state)?,
+            Some((block, length)) => {
+                let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
+                self.read_block(state, block, &mut bytes[..])?;
+                let kept = bytes.get(..length).unwrap_or_default();
+                self.write_range(state, block.start(), kept)?;
+            }
+        }
+        state.marks.end_owed = false;
+        Ok(())
     }
 
     /// The last block of a file is a page of its own and as long as the file says: a hole there, or
@@ -208,10 +228,14 @@ impl Content {
         let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
         let residue = match self.read_block(state, block, &mut bytes[..]) {
             Ok(found) => found == Soundness::Residue,
-            // A block that is kept whole is not asked for.
-            Err(_) if length == PAGE_LEN => return Ok(()),
+            // A block that is kept whole is not asked for what it holds.
+            Err(VolumeError::Lost(_) | VolumeError::Tampered(_)) if length == PAGE_LEN => {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
+        // After a failed sync nobody knows whether the page is there.
+        let residue = residue || state.marks.sync_failed;
         if residue || (state.sparse() && self.last_length(state, block)?.is_none()) {
             let held = usize::try_from(state.size - block.start()).unwrap_or(PAGE_LEN);
             let held = bytes.get(..held.min(PAGE_LEN)).unwrap_or_default();
@@ -254,18 +278,16 @@ impl Content {
     pub(super) fn forget_groups(&self, state: &mut State, size: u64) {
         let group = last_block(size).map_or(Group(0), |(block, _)| block.group());
         let one_page = pages_of(size) == 1;
-        let gone: Vec<_> = {
-            let spills = state.spills();
-            spills.keys().copied().filter(|g| *g > group || (one_page && *g == group)).collect()
-        };
-        for later in gone {
-            let removed = state.spills().remove(&later);
-            if let Some(spill) = removed {
-                self.forget_cached(&spill);
-                // The pages are cut off, and a number is not used twice for a file id (R6): the
-                // group starts again behind everything that was ever written to it.
-                state.marks.retire(later, spill.sequence);
-            }
+        let gone = |at: &Group| *at > group || (one_page && *at == group);
+        // The pages are cut off, and a number is not used twice for a file id (R6): the group
+        // starts again behind everything that was ever written to it.
+        let State { spills, marks, .. } = state;
+        let mut groups = spills.lock();
+        let parked = marks.groups.iter().filter(|(at, _)| gone(at));
+        let mut retired: Vec<_> = parked.map(|(at, roles)| (*at, roles.sequence)).collect();
+        retired.extend(groups.extract_if(|at, _| gone(at)).map(|(at, s)| (at, s.roles.sequence)));
+        for (group, sequence) in retired {
+            marks.retire(group, sequence);
         }
     }
 
@@ -308,15 +330,23 @@ impl Content {
     fn zero_once(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE);
         let end = end.ok_or(VolumeError::TooLarge)?;
-        {
-            let _gate = self.enter();
-            let mut state = self.write_state();
-            self.ensure_header(&mut state)?;
-            let inside = end.min(state.size);
-            self.announce(&mut state, inside)?;
-            self.zero_part(&mut state, offset, inside)?;
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.ensure_header(&mut state)?;
+        let inside = end.min(state.size);
+        self.announce(&mut state, inside)?;
+        self.zero_part(&mut state, offset, inside)?;
+        self.grow_to(&mut state, end, size)
+    }
+
+    /// Under the same lock as the change before it: whoever made the file longer in between would
+    /// otherwise find it cut.
+    fn grow_to(&self, state: &mut State, end: u64, size: Reserve) -> Result<()> {
+        if size == Reserve::KeepSize || end <= state.size {
+            return Ok(());
         }
-        if size == Reserve::Grow && end > self.size() { self.truncate(end) } else { Ok(()) }
+        self.announce(state, end)?;
+        self.grow(state, end)
     }
 
     /// Overwrites `offset..end`, which lies within the file, with zeros.
@@ -388,19 +418,15 @@ impl Content {
     fn reserve_once(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE && length > 0);
         let end = end.ok_or(VolumeError::TooLarge)?;
-        {
-            let _gate = self.enter();
-            let mut state = self.write_state();
-            self.ensure_header(&mut state)?;
-            self.write_fresh_header(&mut state)?;
-            let (first, last) =
-                (Block::of_offset(offset).group(), Block::of_offset(end - 1).group());
-            let from = first.spill_page(Copy2::First).min(first.spill_page(Copy2::Second));
-            let from = if first.0 == 0 { 0 } else { from.offset() };
-            let to = Block::of_offset(end - 1).data_page().offset() + PAGE;
-            debug_assert!(first <= last);
-            self.backing.reserve(from, to - from)?;
-        }
-        if size == Reserve::Grow && end > self.size() { self.truncate(end) } else { Ok(()) }
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.ensure_header(&mut state)?;
+        self.write_fresh_header(&mut state)?;
+        let first = Block::of_offset(offset).group();
+        let from = first.spill_page(Copy2::First).min(first.spill_page(Copy2::Second));
+        let from = if first.0 == 0 { 0 } else { from.offset() };
+        let to = Block::of_offset(end - 1).data_page().offset() + PAGE;
+        self.backing.reserve(from, to - from)?;
+        self.grow_to(&mut state, end, size)
     }
 }

@@ -1,9 +1,10 @@
 //! What all files of a volume share: the session they are written in, the crashes that may explain
 //! what is odd in them, and the announcements of changes (FORMAT section 12).
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::cache::SpillCache;
 use super::{Content, State};
 use crate::envelope::layout::{Block, pages_of};
 use crate::envelope::{Cursor, FileHeader, SessionWord, Unrecovered};
@@ -31,7 +32,7 @@ pub struct Shared {
     last_crash: AtomicI64,
     announcements: Option<Arc<dyn Announcements>>,
     /// Decrypted spill pages in memory, over all files.
-    pub(super) cached: AtomicUsize,
+    pub(super) cache: Arc<SpillCache>,
     /// Of some file nobody knows what is on the disk: this session cannot end cleanly.
     doubt: AtomicBool,
 }
@@ -63,7 +64,7 @@ impl Shared {
             last_crash: AtomicI64::new(last_end(&unrecovered)),
             crashes: RwLock::new(Crashes { unrecovered, cursor: None }),
             announcements: None,
-            cached: AtomicUsize::new(0),
+            cache: Arc::default(),
             doubt: AtomicBool::new(false),
         }
     }
@@ -72,6 +73,13 @@ impl Shared {
     #[must_use]
     pub fn announcing(mut self, announcements: Arc<dyn Announcements>) -> Self {
         self.announcements = Some(announcements);
+        self
+    }
+
+    /// The same with room for `pages` decrypted spill pages in memory.
+    #[must_use]
+    pub fn caching(mut self, pages: usize) -> Self {
+        self.cache = Arc::new(SpillCache::of(pages));
         self
     }
 
@@ -112,7 +120,7 @@ impl Shared {
     }
 
     /// Notes that the disk may hold something else than was written.
-    pub(super) fn doubt(&self) {
+    pub(in crate::volume) fn doubt(&self) {
         self.doubt.store(true, Ordering::Relaxed);
     }
 

@@ -2,7 +2,8 @@
 
 use std::sync::PoisonError;
 
-use super::{Access, Content, GroupMark, Look, Marks, State};
+use super::cache::Roles;
+use super::{Access, Content, Look, Marks, State};
 use crate::envelope::Seal;
 use crate::envelope::layout::Group;
 use crate::volume::error::Result;
@@ -15,66 +16,111 @@ impl Content {
     /// spill pages again.
     pub fn sync(&self) -> Result<()> {
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        self.write_owed(&mut self.write_state())?;
+        let (owed, generation) = {
+            let mut state = self.write_state();
+            (self.write_owed(&mut state), state.marks.generation)
+        };
         // No writer is inside, so nothing changes while readers go on.
         let synced = self.backing.sync();
-        let mut state = self.write_state();
-        self.after_sync(&mut state, synced.is_ok());
-        Ok(synced?)
+        self.after_sync(&mut self.write_state(), generation, synced.is_ok());
+        owed.and(Ok(synced?))
     }
 
     /// Syncs in the middle of a change: the state lock keeps everyone else out.
     pub(super) fn sync_locked(&self, state: &mut State) -> Result<()> {
-        self.write_owed(state)?;
-        let synced = self.backing.sync();
-        self.after_sync(state, synced.is_ok());
-        Ok(synced?)
+        let owed = self.write_owed(state);
+        let (generation, synced) = (state.marks.generation, self.backing.sync());
+        self.after_sync(state, generation, synced.is_ok());
+        owed.and(Ok(synced?))
     }
 
-    fn after_sync(&self, state: &mut State, good: bool) {
+    fn after_sync(&self, state: &mut State, generation: u64, good: bool) {
         if good {
-            let generation = state.marks.generation;
             self.flip(state, generation);
             state.marks.durable_size = state.size;
             return;
         }
         // The kernel may have dropped the pages it could not write: write them again from memory,
-        // to the same copies; the roles stay (R2c).
-        state.marks.sync_failed = true;
+        // to the same copies; the roles stay until that has succeeded (R2c).
+        self.sync_failed(state);
+        if let Err(error) = self.write_owed(state) {
+            log::error!("after a failed sync, a page could not be rewritten: {error}");
+        }
+    }
+
+    /// Nobody knows what is on the disk of what was written since the last sync.
+    fn sync_failed(&self, state: &mut State) {
+        state.marks.sync_failed();
+        for spill in state.spills.lock().values_mut() {
+            spill.roles.owed |= spill.roles.written.is_some();
+        }
         self.shared.doubt();
-        let written: Vec<Group> = {
-            let spills = state.spills();
-            let written = spills.iter().filter(|(_, spill)| spill.written.is_some());
-            written.map(|(group, _)| *group).collect()
+    }
+
+    /// Writes what could not be written when it should have been, or may have been dropped since.
+    pub(super) fn write_owed(&self, state: &mut State) -> Result<()> {
+        self.tell_again(state)?;
+        let mut owed: Vec<Group> = {
+            let groups = state.spills.lock();
+            let elsewhere =
+                state.marks.groups.iter().filter(|(group, _)| !groups.contains_key(group));
+            let here = groups.iter().map(|(group, spill)| (group, &spill.roles));
+            here.chain(elsewhere).filter(|(_, roles)| roles.owed).map(|(group, _)| *group).collect()
         };
-        for group in written {
-            let loaded = self.with_spill(state, group, |_, _| ());
-            if let Err(error) = loaded.and_then(|()| self.write_spill(state, group)) {
-                log::error!("after a failed sync, a spill page could not be rewritten: {error}");
-            }
+        if owed.is_empty() && !state.marks.header_owed && !state.marks.end_owed {
+            return Ok(());
+        }
+        self.load(state)?;
+        self.write_owed_header(state)?;
+        owed.sort_unstable();
+        owed.into_iter().try_for_each(|group| self.update_spill(state, group, |_| {}))?;
+        self.write_owed_end(state)
+    }
+
+    /// Before pages are forgotten: what the disk should have is written, or the file stays unsealed.
+    pub(super) fn leave_nothing_owed(&self, state: &mut State) {
+        if self.access == Access::ReadOnly {
+            return;
+        }
+        if let Err(error) = self.write_owed(state) {
+            log::warn!("a page could not be written and is as a crash leaves it: {error}");
+            state.marks.sync_failed = true;
+            self.shared.doubt();
         }
     }
 
-    /// What was last updated at or before `generation` is durable now.
+    /// What was last updated at or before `generation` is durable now, but for what is owed.
     fn flip(&self, state: &mut State, generation: u64) {
-        // A hole that a crash left half filled stays one until it is mended.
-        let residue = state.mended < state.size && self.is_excused(state);
-        let spills = state.spills.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (group, spill) in spills.iter_mut().filter(|(_, s)| s.updated <= generation) {
-            let Some(copy) = spill.written.take() else { continue };
-            spill.durable = Some(copy);
-            if let Some(page) = spill.page.as_mut().filter(|_| !residue) {
-                page.settle(usize::try_from(group.blocks()).unwrap_or(0));
+        // A hole that a crash or a failed sync left half filled stays one until it is mended.
+        let residue =
+            state.marks.sync_failed || (state.mended < state.size && self.is_excused(state));
+        let mut groups = state.spills.lock();
+        let due = |roles: &Roles| roles.updated <= generation && !roles.owed;
+        for (group, spill) in groups.iter_mut().filter(|(_, spill)| due(&spill.roles)) {
+            if !spill.roles.flip() {
+                continue;
+            }
+            if let Some(cached) = spill.page.as_mut().filter(|_| !residue) {
+                cached.page.settle(usize::try_from(group.blocks()).unwrap_or(0));
             }
         }
-        spills.retain(|_, spill| spill.page.is_some() || !spill.is_forgettable());
-        state.marks.flip(generation);
+        groups.retain(|_, spill| spill.page.is_some() || !spill.roles.is_forgettable());
+        let owed = groups.values().any(|spill| spill.roles.owed);
+        drop(groups);
+        state.marks.flip(generation, owed);
     }
 
-    /// The point that [`Self::synced_elsewhere`] is told about after a sync of the whole filesystem.
-    pub(in crate::volume) fn generation(&self) -> Option<u64> {
-        let state = self.read_state();
-        state.marks.is_dirty().then_some(state.marks.generation)
+    /// Before a sync of the whole filesystem: the point that [`Self::synced_elsewhere`] is told
+    /// about if it succeeds; `None` for a file that has nothing to sync.
+    pub(in crate::volume) fn before_sync(&self) -> Option<u64> {
+        let mut state = self.write_state();
+        if !state.marks.is_dirty() {
+            return None;
+        }
+        if let Err(error) = self.write_owed(&mut state) {
+            log::error!("a page could not be written again, and waits for the next sync: {error}");
+        }
+        Some(state.marks.generation)
     }
 
     /// A sync of the whole backing filesystem began after `generation` was read, and succeeded.
@@ -131,22 +177,40 @@ impl Content {
 }
 
 impl Marks {
-    /// As [`Content::flip`], for what is known without the pages.
-    pub(in crate::volume) fn flip(&mut self, generation: u64) {
-        for mark in self.groups.values_mut().filter(|mark| mark.updated <= generation) {
-            mark.durable = mark.written.take().or(mark.durable);
+    /// As [`Content::flip`], for what is known without the pages. `owed`: something of the file is.
+    pub(in crate::volume) fn flip(&mut self, generation: u64, owed: bool) {
+        for roles in self.groups.values_mut() {
+            if roles.updated <= generation && !roles.owed {
+                roles.flip();
+            }
         }
         // A retired group is remembered for its number; everything else is on the disk.
-        self.groups.retain(|_, mark| mark.written.is_some() || mark.durable.is_none());
+        self.groups.retain(|_, roles| !roles.is_forgettable());
         if self.header_updated <= generation
+            && !self.header_owed
             && let Some(slot) = self.header_written.take()
         {
             self.header_durable = Some(slot);
+            self.header_unsure = false;
         }
-        if self.generation <= generation {
+        let owed = owed
+            || self.header_owed
+            || self.end_owed
+            || self.untold.is_some()
+            || self.groups.values().any(|roles| roles.owed);
+        if self.generation <= generation && !owed {
             self.rewritten.clear();
             self.contents_dirty = false;
             self.dirty_since = None;
+        }
+    }
+
+    /// A sync failed: everything written since the last one is written again before one counts.
+    pub(in crate::volume) fn sync_failed(&mut self) {
+        self.sync_failed = true;
+        self.header_owed |= self.header_written.is_some();
+        for roles in self.groups.values_mut() {
+            roles.owed |= roles.written.is_some();
         }
     }
 
@@ -157,6 +221,6 @@ impl Marks {
     /// A group's pages were cut off: nothing of it is on the disk, but its numbers go on.
     pub(super) fn retire(&mut self, group: Group, sequence: u64) {
         let updated = self.touch();
-        self.groups.insert(group, GroupMark { sequence, durable: None, written: None, updated });
+        self.groups.insert(group, Roles { sequence, updated, ..Roles::default() });
     }
 }

@@ -110,3 +110,70 @@ fn run(seed: u64, steps: usize) {
         assert!(part[..got] == model[start..start + got], "seed {seed} step {step}");
     }
 }
+
+#[test]
+fn a_large_idle_file_leaves_the_others_their_pages() {
+    const GROUP: u64 = 74 * 4096;
+    let shared = Arc::new(Shared::default().caching(8));
+    let open = || {
+        let file = Arc::new(MemoryFile::default());
+        Content::over(file, Arc::new(FixedKey), shared.clone(), Access::ReadWrite).unwrap()
+    };
+    let (large, small) = (open(), open());
+    large.write(0, &vec![1; 10 << 20]).unwrap();
+    small.write(0, &vec![2; 5 * usize::try_from(GROUP).unwrap()]).unwrap();
+    for content in [&large, &small] {
+        content.sync().unwrap();
+        contents(content);
+    }
+    let mut block = [0; 4096];
+    for group in 0..5 {
+        small.read(group * GROUP, &mut block).unwrap();
+    }
+    let held = |content: &Content| {
+        let state = content.read_state();
+        let groups = state.spills.lock();
+        groups.values().filter(|spill| spill.page.is_some()).count()
+    };
+    assert_eq!(held(&small), 5, "the pages in use");
+    assert!(held(&large) <= 3);
+    assert_eq!(shared.cache.in_use(), held(&large) + held(&small));
+    drop(large);
+    assert_eq!(shared.cache.in_use(), 5, "a closed file gives its seats back");
+}
+
+#[test]
+fn a_write_beside_a_reservation_is_not_cut() {
+    let content = Arc::new(open(&Arc::new(MemoryFile::default())));
+    for round in 0..200_u64 {
+        content.truncate(0).unwrap();
+        let end = 9000 + round;
+        let writer = {
+            let content = content.clone();
+            std::thread::spawn(move || content.write(end, &[3; 5000]).unwrap())
+        };
+        content.zero(0, 9000, Reserve::Grow).unwrap();
+        content.reserve(0, 9000, Reserve::Grow).unwrap();
+        writer.join().unwrap();
+        assert_eq!(content.size(), end + 5000);
+    }
+}
+
+#[test]
+fn marks_of_a_file_are_not_for_the_next_one_with_its_number() {
+    let (old, new) = (Arc::new(MemoryFile::default()), Arc::new(MemoryFile::default()));
+    let content = open(&old);
+    content.write(0, &vec![1; 500_000]).unwrap();
+    let mut marks = content.into_marks();
+    marks.as_mut().unwrap().untold = Some(4096);
+    open(&new).write(0, &vec![2; 500_000]).unwrap();
+    let shared = Arc::new(Shared::default());
+    let keys = Arc::new(FixedKey);
+    let content = Content::open(new.clone(), keys, shared, Access::ReadWrite, marks).unwrap();
+    assert!(!content.is_dirty(), "the new file has nothing that waits for a sync");
+    content.write(1000, &vec![3; 400_000]).unwrap();
+    content.sync().unwrap();
+    let again = contents(&open(&new));
+    assert!(again[1000..401_000].iter().all(|byte| *byte == 3));
+    assert!(again[401_000..].iter().all(|byte| *byte == 2));
+}

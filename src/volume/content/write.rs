@@ -6,6 +6,7 @@
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use super::cache::GroupState;
 use super::read::with_scratch;
 use super::{Content, State};
 use crate::crypto::random;
@@ -64,27 +65,37 @@ impl Content {
         let mut state = self.write_state();
         self.ensure_header(&mut state)?;
         self.announce(&mut state, offset + data.len() as u64)?;
-        let mut fallback = state.size;
-        if offset > state.size {
-            fallback = self.fill_gap(&mut state, offset)?;
-        }
-        self.write_or_fall_back(&mut state, offset, data, fallback)
+        self.growing(&mut state, |state, solid| {
+            if offset > state.size {
+                *solid = Some(self.fill_gap(state, offset)?);
+            }
+            self.write_range(state, offset, data)
+        })
     }
 
-    /// Writes; if nothing was written, a file that was about to get a hole keeps its old end.
-    pub(super) fn write_or_fall_back(
+    /// Runs a change that may make the file longer and notes what [`Self::fill_gap`] returns. If
+    /// it fails the file ends where it did before: neither a hole nor zeros that were to lie before
+    /// the new bytes are left as its end.
+    pub(super) fn growing<T>(
         &self,
         state: &mut State,
-        offset: u64,
-        data: &[u8],
-        fallback: u64,
-    ) -> Result<usize> {
-        let result = self.write_range(state, offset, data);
-        if result.is_err() && fallback < Block::of_offset(offset).start().min(state.size) {
-            state.size = fallback;
+        change: impl FnOnce(&mut State, &mut Option<u64>) -> Result<T>,
+    ) -> Result<T> {
+        let (before, mut solid) = (state.size, None);
+        let outcome = change(state, &mut solid);
+        if outcome.is_ok() {
+            return outcome;
+        }
+        if let Some(solid) = solid.filter(|solid| *solid < state.size) {
+            state.size = solid;
             self.tell_length(state);
         }
-        result
+        if state.size > before
+            && let Err(error) = self.shrink(state, before)
+        {
+            log::warn!("a file stays longer than it was before a write that failed: {error}");
+        }
+        outcome
     }
 
     /// Writes where there is no gap between the end of the file and `offset`.
@@ -98,7 +109,7 @@ impl Content {
             self.write_fresh_header(state)?;
         }
         if end > old {
-            self.backing.set_length(backing_len(end))?;
+            self.set_length(backing_len(end))?;
             state.size = end;
         }
         let mut at = first;
@@ -122,6 +133,15 @@ impl Content {
         Ok(data.len())
     }
 
+    /// A write failed in a way that leaves open what arrived: the end of the file is written again,
+    /// and every block is looked at before the next seal.
+    fn note_uncertain(state: &mut State, error: &VolumeError) {
+        if !is_untouched(error) {
+            state.marks.end_owed = true;
+            state.marks.unsure = true;
+        }
+    }
+
     /// A write ended before `undone`: the file ends where its last good byte is.
     fn cut_short(
         &self,
@@ -133,6 +153,7 @@ impl Content {
     ) -> Result<usize> {
         let reached = undone.start();
         state.untouched = u64::MAX;
+        Self::note_uncertain(state, &error);
         if state.size > old {
             state.size = old.max(reached);
             self.tell_length(state);
@@ -221,7 +242,7 @@ impl Content {
             let written = self.write_data(state, batch, scratch, Some(target));
             let done = *written.as_ref().unwrap_or(&0);
             if done < blocks as u64 {
-                self.take_back(state, batch, done, &before, generation);
+                self.take_back(state, batch, done, before, generation);
             }
             written
         })
@@ -282,12 +303,15 @@ impl Content {
             && batch.first == batch.group.first_block();
         if let Some(copy) = target.filter(|_| !joined_zero && !joined_data) {
             let page = batch.group.spill_page(copy);
-            self.write_all(bytes(spill_at, data_at), page.offset())?;
-            self.spill_is_out(state, batch.group);
+            self.put_spill(state, batch.group, bytes(spill_at, data_at), page.offset())?;
         }
         if zero {
             let end = if joined_zero { data_at } else { spill_at };
-            let taken = self.backing.write_at(bytes(zero_start, end), zero_start as u64)?;
+            let went = self.backing.write_at(bytes(zero_start, end), zero_start as u64);
+            if joined_zero && went.is_err() {
+                self.spill_went(state, batch.group, went);
+            }
+            let taken = went?;
             if taken < spill_at - zero_start {
                 return Err(VolumeError::Io(Errno::NOSPC));
             }
@@ -306,13 +330,18 @@ impl Content {
         if data_blocks > 0 {
             let lead = if joined_data { PAGE_LEN } else { 0 };
             let offset = data_first.data_page().offset() - lead as u64;
-            let taken = match self.backing.write_at(bytes(data_at - lead, data_end), offset) {
-                Err(error) if done == 0 => return Err(error.into()),
-                taken => taken.unwrap_or(0),
-            };
-            if joined_data && taken >= PAGE_LEN {
-                self.spill_is_out(state, batch.group);
+            let went = self.backing.write_at(bytes(data_at - lead, data_end), offset);
+            if joined_data {
+                self.spill_went(state, batch.group, went);
             }
+            let taken = match went {
+                Err(error) if done == 0 => return Err(error.into()),
+                Err(error) => {
+                    Self::note_uncertain(state, &error.into());
+                    0
+                }
+                Ok(taken) => taken,
+            };
             done += (taken.saturating_sub(lead) / PAGE_LEN) as u64;
         }
         Ok(done)
@@ -341,24 +370,30 @@ impl Content {
         state: &mut State,
         batch: &Batch,
         done: u64,
-        before: &SpillPage,
+        before: SpillPage,
         generation: u64,
     ) {
-        let restored = self.change_spill(state, batch.group, |page| {
+        let is_out = |spill: &GroupState| spill.roles.updated > generation;
+        let on_disk = state.spills.lock().get(&batch.group).is_some_and(is_out);
+        if !on_disk && done == 0 {
+            return self.restore_spill(state, batch.group, before);
+        }
+        let written = self.change_spill(state, batch.group, |page| {
             for block in (batch.first.0 + done..batch.end.0).map(Block) {
                 let entry = before.entry(block.index());
                 page.set(block.index(), entry.state, entry.binding, entry.tail);
             }
         });
-        let on_disk = state.spills().get(&batch.group).is_some_and(|s| s.updated > generation);
-        if restored.is_err() || (!on_disk && done == 0) {
-            return;
-        }
-        if let Err(error) = self.write_spill(state, batch.group) {
+        if let Err(error) = written.and_then(|_| self.write_spill(state, batch.group)) {
             log::warn!("a spill page waits for the next sync: {error}");
             self.spill_is_owed(state, batch.group);
         }
     }
+}
+
+/// True for an error by which the system says that there is no room: it has changed nothing.
+pub(super) fn is_untouched(error: &VolumeError) -> bool {
+    matches!(error, VolumeError::Io(Errno::NOSPC | Errno::DQUOT | Errno::FBIG))
 }
 
 impl Batch {
