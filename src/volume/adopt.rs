@@ -14,7 +14,6 @@ use super::beneath::{self, BackingName};
 use super::dir::{Copies, Dir, sync_file, write_descriptor};
 use super::dir_rules::{Above, Expected, Misplaced};
 use super::error::{Result, VolumeError};
-use super::handle::Handle;
 use super::inode::{Link, Whereabouts};
 use super::references::dir_copies;
 use super::walk::Walk;
@@ -115,7 +114,7 @@ impl Volume {
     fn open_anywhere(&self, parent: &Arc<Dir>, entry: &BackingName) -> Result<Dir> {
         let held = beneath::hold(parent, entry)?;
         let ino = self.tree.inodes.shown(held.found().st_ino);
-        let fd = self.as_owner(ino, &held, Handle::open_dir)?;
+        let fd = held.open_dir()?;
         let copies = Copies::read(&fd);
         Dir::open(ino, fd, copies, Expected::Removed, self.opener())
     }

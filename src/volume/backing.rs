@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fdatasync, fstat, ftruncate, seek};
 use rustix::io::{Errno, pread, pwrite};
 
+use super::lender;
 use crate::sys;
 
 pub mod memory;
@@ -37,7 +38,7 @@ pub trait Backing: Send + Sync {
     fn next_data(&self, offset: u64) -> Result<Option<u64>>;
     /// The next offset that is a hole; the end of the file counts as one.
     fn next_hole(&self, offset: u64) -> Result<u64>;
-    /// Runs `change` and puts the modification time back: for changes that are not contents.
+    /// Runs `change` and puts modification time and mode back: for changes that are not contents.
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
     /// The modification time in nanoseconds since 1970.
     fn mtime(&self) -> Result<i64>;
@@ -137,7 +138,14 @@ impl Backing for BackingFile {
         };
         let atime = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
         let times = rustix::fs::Timestamps { last_access: atime, last_modification: mtime };
-        rustix::fs::futimens(&self.0, &times)
+        rustix::fs::futimens(&self.0, &times)?;
+        // The kernel takes setuid and setgid away when anybody but root writes.
+        let mode = lender::settled(&before).0 & 0o7777;
+        if mode & 0o6000 != 0 && fstat(&self.0)?.st_mode & 0o7777 != mode {
+            let set = || rustix::fs::fchmod(&self.0, rustix::fs::Mode::from_raw_mode(mode));
+            lender::change_mode(&before, set)?;
+        }
+        Ok(())
     }
 
     fn mtime(&self) -> Result<i64> {

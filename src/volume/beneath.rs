@@ -7,6 +7,8 @@
 //! (`openat2` with `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS` and `RESOLVE_NO_XDEV`; kernels before 5.6,
 //! and sandboxes that refuse the call, compare the device instead); and whatever is opened for its
 //! contents is looked at first, without opening it: see [`Handle`].
+//!
+//! A directory of ours whose own mode keeps its owner out is in nobody's way: see [`lender`].
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
@@ -18,6 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::handle::Handle;
+use super::lender;
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -90,7 +93,8 @@ pub(super) const fn is_name(name: &[u8]) -> bool {
 /// The attributes of an entry, a link's own if it is one. Enough to look; what is to be changed is
 /// held first ([`hold`]).
 pub(super) fn stat<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Stat> {
-    statat(dir, name.into().0, AtFlags::SYMLINK_NOFOLLOW)
+    let (dir, name) = (dir.as_fd(), name.into().0);
+    lender::with_access(dir, || statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))
 }
 
 /// Takes hold of the inode that an entry leads to now. Nothing is opened: no FIFO is woken, no
@@ -101,12 +105,17 @@ pub(super) fn hold<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Hand
 
 /// Opens a directory for listing.
 pub(super) fn open_dir<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<OwnedFd> {
-    resolve(dir, name.into(), READABLE_DIR)
+    let (dir, name) = (dir.as_fd(), name.into());
+    match resolve(dir, name, READABLE_DIR) {
+        Err(Errno::ACCESS) => hold(dir, name)?.open_dir(),
+        other => other,
+    }
 }
 
 /// Opens the directory `dir` again, with a place in its listing of its own.
 pub(super) fn reopen_dir(dir: impl AsFd) -> Result<OwnedFd> {
-    openat(dir, ".", READABLE_DIR | NEVER_FOLLOW, Mode::empty())
+    let dir = dir.as_fd();
+    lender::with_access(dir, || openat(dir, ".", READABLE_DIR | NEVER_FOLLOW, Mode::empty()))
 }
 
 /// Opens a regular file that is there.
@@ -128,7 +137,8 @@ pub(super) fn create_file<'n>(
     mode: Mode,
 ) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | NEVER_FOLLOW;
-    openat(dir, name.into().0, flags, mode)
+    let (dir, name) = (dir.as_fd(), name.into().0);
+    lender::with_access(dir, || openat(dir, name, flags, mode))
 }
 
 /// Makes a directory.
@@ -162,12 +172,14 @@ pub(super) fn add_name<'n>(
 
 /// Removes an entry that is not a directory.
 pub(super) fn remove<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<()> {
-    unlinkat(dir, name.into().0, AtFlags::empty())
+    let (dir, name) = (dir.as_fd(), name.into().0);
+    lender::with_access(dir, || unlinkat(dir, name, AtFlags::empty()))
 }
 
 /// Removes an empty directory.
 pub(super) fn remove_dir<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<()> {
-    unlinkat(dir, name.into().0, AtFlags::REMOVEDIR)
+    let (dir, name) = (dir.as_fd(), name.into().0);
+    lender::with_access(dir, || unlinkat(dir, name, AtFlags::REMOVEDIR))
 }
 
 /// Renames an entry.
@@ -180,17 +192,19 @@ pub(super) fn rename<'n>(
 }
 
 fn resolve(dir: impl AsFd, name: Name<'_>, flags: OFlags) -> Result<OwnedFd> {
+    let (dir, flags) = (dir.as_fd(), flags | NEVER_FOLLOW);
     if has_openat2() {
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        return openat2(dir, name.0, flags | NEVER_FOLLOW, Mode::empty(), beneath);
+        return lender::with_access(dir, || openat2(dir, name.0, flags, Mode::empty(), beneath));
     }
-    resolve_by_device(dir, name, flags | NEVER_FOLLOW)
+    resolve_by_device(dir, name, flags)
 }
 
 /// The same without `openat2`: a mount of the same filesystem is not told from a directory.
 fn resolve_by_device(dir: impl AsFd, name: Name<'_>, flags: OFlags) -> Result<OwnedFd> {
-    let found = openat(&dir, name.0, flags, Mode::empty())?;
-    if fstat(&found)?.st_dev == fstat(&dir)?.st_dev { Ok(found) } else { Err(Errno::XDEV) }
+    let dir = dir.as_fd();
+    let found = lender::with_access(dir, || openat(dir, name.0, flags, Mode::empty()))?;
+    if fstat(&found)?.st_dev == fstat(dir)?.st_dev { Ok(found) } else { Err(Errno::XDEV) }
 }
 
 fn has_openat2() -> bool {

@@ -131,8 +131,12 @@ impl Volume {
                 true => read_sidecar(&visit.fd, &entry.name),
                 false => Some(entry.name.bytes().to_vec()),
             };
-            if text.is_none_or(|text| keys.decode_name(&text).is_err()) {
-                report.add(path.clone(), "its name was not made by this directory", false);
+            match text {
+                Some(text) if keys.decode_name(&text).is_ok() => {}
+                Some(_) => {
+                    report.add(path.clone(), "its name was not made by this directory", false);
+                }
+                None => report.add(path.clone(), "its long name cannot be read", false),
             }
         }
         match entry.role {
@@ -158,7 +162,14 @@ impl Volume {
         report: &mut CheckReport,
     ) -> Result<()> {
         let path = visit.path_of(entry);
-        let Some(held) = visit.hold(entry)? else { return Ok(()) };
+        let held = match visit.hold(entry) {
+            Ok(Some(held)) => held,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                report.add(path, error, false);
+                return Ok(());
+            }
+        };
         report.files += 1;
         let policy = match policy_of(dir) {
             Ok(policy) => policy,

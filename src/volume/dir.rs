@@ -16,6 +16,7 @@ use super::dir_rules::{Authority, DirAnchor, Expected, KeyRules, Misplaced};
 use super::error::{Result, VolumeError};
 use super::inode::Link;
 use super::keyring::Keyring;
+use super::lender;
 use super::own_file;
 use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, DirKeys, EnvelopeError, RECORD_LEN};
 use crate::id::{DirId, KeyId};
@@ -260,7 +261,8 @@ pub(super) fn restore_descriptor(dir: &OwnedFd) -> Result<()> {
 /// # Errors
 /// Those of the backing filesystem.
 pub(super) fn write_attribute(dir: BorrowedFd<'_>, bytes: &DescriptorBytes) -> Result<bool> {
-    match fsetxattr(dir, DIR_XATTR, bytes, XattrFlags::empty()) {
+    let set = || fsetxattr(dir, DIR_XATTR, bytes, XattrFlags::empty());
+    match lender::with_access(dir, set) {
         Ok(()) => Ok(true),
         Err(Errno::OPNOTSUPP | Errno::NOSPC) => Ok(false),
         Err(error) => Err(error.into()),
@@ -371,5 +373,6 @@ fn read_file(dir: BorrowedFd<'_>) -> Option<DescriptorBytes> {
 
 fn read_attribute(dir: BorrowedFd<'_>) -> Option<DescriptorBytes> {
     let mut bytes = [0; RECORD_LEN];
-    (fgetxattr(dir, DIR_XATTR, &mut bytes) == Ok(RECORD_LEN)).then_some(bytes)
+    let length = lender::with_access(dir, || fgetxattr(dir, DIR_XATTR, &mut bytes));
+    (length == Ok(RECORD_LEN)).then_some(bytes)
 }

@@ -12,6 +12,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::lender;
+
 type Result<T> = std::result::Result<T, Errno>;
 
 /// An inode that is held, and what it was when that began.
@@ -61,12 +63,13 @@ impl Handle {
         // The path is a link of its own kind that leads to the inode itself.
         let flags = flags.difference(OFlags::NOFOLLOW);
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        openat(CWD, self.path(), flags, Mode::empty())
+        lender::with_access(self, || openat(CWD, self.path(), flags, Mode::empty()))
     }
 
     /// Sets the mode.
     pub(super) fn set_mode(&self, mode: u32) -> Result<()> {
-        chmodat(CWD, self.path(), Mode::from_raw_mode(mode), AtFlags::empty())
+        let set = || chmodat(CWD, self.path(), Mode::from_raw_mode(mode), AtFlags::empty());
+        lender::change_mode(&self.found, set)
     }
 
     /// Sets owner and group.
@@ -96,12 +99,13 @@ impl Handle {
 
     /// Sets an attribute.
     pub(super) fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
-        setxattr(self.path(), name, value, flags)
+        // An ACL sets the mode as well.
+        lender::change_mode(&self.found, || setxattr(self.path(), name, value, flags))
     }
 
     /// Removes an attribute.
     pub(super) fn remove_xattr(&self, name: &[u8]) -> Result<()> {
-        removexattr(self.path(), name)
+        lender::change_mode(&self.found, || removexattr(self.path(), name))
     }
 
     /// The path by which this process reaches the inode: a link that leads to it and no further,

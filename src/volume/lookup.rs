@@ -11,9 +11,9 @@ use super::beneath::{self, BackingName};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::inode::Link;
+use super::lender;
 use super::links;
 use super::names::EntryName;
-use super::times;
 
 impl Volume {
     /// The entry `name` of `parent`, or `None` if there is none. The kernel then holds a lookup.
@@ -85,11 +85,13 @@ impl Volume {
     /// What the user sees of a backing inode. Locks: none may be held.
     pub(super) fn shown_attr(&self, ino: u64, stat: &Stat) -> Result<Attr> {
         let mut attr = Attr::from_stat(ino, stat);
-        attr.ctime = Timestamp::from_nanos(self.times.shown(ino, times::ctime(stat)));
+        let (mode, ctime) = lender::settled(stat);
+        attr.perm = u16::try_from(mode & 0o7777).unwrap_or(0);
+        attr.ctime = Timestamp::from_nanos(self.times.shown(ino, ctime));
         match attr.kind {
             FileKind::Regular => {
                 let open = self.open_size(ino);
-                if let Some(size) = open.or_else(|| self.checked_size(ino, times::ctime(stat))) {
+                if let Some(size) = open.or_else(|| self.checked_size(ino, ctime)) {
                     attr.set_size(size);
                 }
             }

@@ -22,7 +22,6 @@ use super::dir::{
 };
 use super::dir_rules::{Above, Expected};
 use super::error::{Result, VolumeError};
-use super::handle::Handle;
 use super::inode::Link;
 use crate::envelope::{DirDescriptor, Places};
 
@@ -102,7 +101,7 @@ impl Volume {
         {
             return Ok(dir);
         }
-        let fd = self.as_owner(ino, &held, Handle::open_dir)?;
+        let fd = held.open_dir()?;
         let copies = Copies::read(&fd);
         let expected = parent.authority().expects(entry.bytes());
         let dir = Dir::open(ino, fd, copies, expected, self.opener())?;

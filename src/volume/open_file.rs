@@ -40,6 +40,8 @@ pub enum Origin {
 pub struct File {
     ino: u64,
     content: Content,
+    /// Why the backing file is open for reading only, if the volume is not.
+    unwritable: Option<Errno>,
     backing: Arc<TimedFile>,
     source: Arc<FileKeySource>,
 }
@@ -129,8 +131,8 @@ impl OpenFiles {
             slot.handles += 1;
             return Ok(slot.file.clone());
         }
-        let fd = self.open_backing(reopen)?;
-        let file = self.open_content(ino, fd, policy)?;
+        let (fd, unwritable) = self.open_backing(reopen)?;
+        let file = self.open_content(ino, fd, unwritable, policy)?;
         self.lock().open.insert(ino, Slot { file: file.clone(), handles: 1 });
         // A key that was revoked while it was on its way here is in no file that was wiped.
         if let Err(error) = file.check(Origin::Caller) {
@@ -219,7 +221,8 @@ impl OpenFiles {
         if self.lock().open.contains_key(&ino) {
             return Err(VolumeError::Io(Errno::BUSY));
         }
-        let fd = self.open_backing(reopen)?;
+        let (fd, unwritable) = self.open_backing(reopen)?;
+        unwritable.map_or(Ok(()), Err)?;
         rustix::fs::ftruncate(&fd, 0)?;
         self.lock().parked.remove(&ino);
         Ok(())
@@ -278,23 +281,33 @@ impl OpenFiles {
         }
     }
 
+    /// The backing file, and why it cannot be written if it cannot: somebody else's, immutable, or
+    /// being run as a program.
     fn open_backing(
         &self,
         mut reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
-    ) -> Result<OwnedFd> {
+    ) -> Result<(OwnedFd, Option<Errno>)> {
         let base = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         if self.access == Access::ReadOnly {
-            return Ok(quietly(base | OFlags::RDONLY, reopen)?);
+            return Ok((quietly(base | OFlags::RDONLY, reopen)?, None));
         }
         match reopen(base | OFlags::RDWR) {
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => {
-                Ok(reopen(base | OFlags::RDONLY)?)
+            Err(why @ (Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY)) => {
+                Ok((reopen(base | OFlags::RDONLY)?, Some(why)))
             }
-            other => Ok(other?),
+            other => Ok((other?, None)),
         }
     }
 
-    fn open_content(&self, ino: u64, fd: OwnedFd, policy: &FilePolicy) -> Result<Arc<File>> {
+    fn open_content(
+        &self,
+        ino: u64,
+        fd: OwnedFd,
+        unwritable: Option<Errno>,
+        policy: &FilePolicy,
+    ) -> Result<Arc<File>> {
+        // Nothing may count on a write that the backing file would refuse: no repair, no seal.
+        let access = if unwritable.is_some() { Access::ReadOnly } else { self.access };
         let backing = Arc::new(TimedFile::new(BackingFile::new(fd), ino, self.times.clone()));
         let source = Arc::new(FileKeySource {
             keyring: self.keyring.clone(),
@@ -304,24 +317,19 @@ impl OpenFiles {
         let marks = self.lock().parked.remove(&ino);
         let shared = self.shared.clone();
         let content = match marks {
-            None => Content::open(backing.clone(), source.clone(), shared, self.access, None)?,
+            None => Content::open(backing.clone(), source.clone(), shared, access, None)?,
             Some(marks) => {
                 // Kept until the open is known to be good: its failure must not lose them.
                 let kept = marks.clone();
-                let opened = Content::open(
-                    backing.clone(),
-                    source.clone(),
-                    shared,
-                    self.access,
-                    Some(marks),
-                );
+                let opened =
+                    Content::open(backing.clone(), source.clone(), shared, access, Some(marks));
                 if opened.is_err() {
                     self.lock().parked.insert(ino, kept);
                 }
                 opened?
             }
         };
-        Ok(Arc::new(File { ino, content, backing, source }))
+        Ok(Arc::new(File { ino, content, unwritable, backing, source }))
     }
 
     fn turn(&self, ino: u64) -> MutexGuard<'_, ()> {
@@ -402,6 +410,7 @@ impl File {
     /// As [`Content::write`].
     pub fn write(&self, offset: u64, data: &[u8], origin: Origin) -> Result<usize> {
         self.check(origin)?;
+        self.must_be_writable()?;
         self.content.write(offset, data)
     }
 
@@ -411,7 +420,16 @@ impl File {
     /// As [`Content::truncate`].
     pub fn truncate(&self, size: u64) -> Result<()> {
         self.check(Origin::Caller)?;
+        self.must_be_writable()?;
         self.content.truncate(size)
+    }
+
+    /// Refuses what would write to a backing file that is open for reading only.
+    ///
+    /// # Errors
+    /// `Io`: why it could not be opened for writing.
+    pub(super) fn must_be_writable(&self) -> Result<()> {
+        self.unwritable.map_or(Ok(()), |why| Err(why.into()))
     }
 
     /// The contents, for the other operations of a caller.

@@ -6,7 +6,7 @@
 //! from whoever else writes to the vault. So nothing is changed at a place: what is there is held
 //! ([`Volume::hold`]), and compared with the inode that was meant.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, RwLockReadGuard};
 
 use rustix::fs::{Stat, fstat};
@@ -22,8 +22,6 @@ use super::inode::{Link, ROOT, Whereabouts};
 
 /// How often an entry that moved away under us is looked for again.
 const ATTEMPTS: usize = 8;
-/// What the owner of a file gets for the moment of opening it.
-const OWNER_ALL: u32 = 0o700;
 
 /// Where an inode is; it stays there while this lives, as far as this process can see to it.
 #[derive(Debug)]
@@ -135,7 +133,7 @@ impl Volume {
             let dir = match self.tree.inodes.whereabouts(ino).ok_or(VolumeError::Stale)? {
                 Whereabouts::Pinned(fd) => {
                     let held = Handle::of(fcntl_dupfd_cloexec(fd, 0)?)?;
-                    let fd = self.as_owner(ino, &held, Handle::open_dir)?;
+                    let fd = held.open_dir()?;
                     let copies = Copies::read(&fd);
                     Some(Dir::open(ino, fd, copies, Expected::Removed, self.opener())?)
                 }
@@ -167,7 +165,7 @@ impl Volume {
             Err(VolumeError::Stale) => return Ok(None),
             Err(error) => return Err(error),
         }
-        let fd = self.as_owner(ino, &held, Handle::open_dir)?;
+        let fd = held.open_dir()?;
         // What it says of its place is read while nobody can rename it.
         let still = self.tree.locks.reading(link.parent);
         if !self.tree.inodes.has_link(ino, &link) {
@@ -217,38 +215,5 @@ impl Volume {
         let held = self.place(ino)?.hold()?;
         self.tree.same_inode(held.found(), ino)?;
         Ok(held)
-    }
-
-    /// Opens what is held, which is `ino`.
-    ///
-    /// If its own mode denies that to us, as its owner and not as root, the owner is given access for
-    /// that moment: the kernel has checked the caller already. A crash within that moment leaves the
-    /// owner with it.
-    ///
-    /// *Locks*: the times of `ino`, so that nobody sets the mode meanwhile, or opens it likewise.
-    pub(super) fn as_owner(
-        &self,
-        ino: u64,
-        held: &Handle,
-        open: impl Fn(&Handle) -> Result<OwnedFd, Errno>,
-    ) -> Result<OwnedFd, Errno> {
-        match open(held) {
-            Err(Errno::ACCESS) => {}
-            other => return other,
-        }
-        let mut opened = Err(Errno::ACCESS);
-        self.times.keep(held.as_fd(), ino, || {
-            let mode = held.stat()?.st_mode & 0o7777;
-            if mode & OWNER_ALL == OWNER_ALL {
-                opened = open(held);
-                return Ok(());
-            }
-            held.set_mode(mode | OWNER_ALL)?;
-            opened = open(held);
-            held.set_mode(mode).inspect_err(|error| {
-                log::error!("inode {ino}: its owner keeps access that it had not: {error}");
-            })
-        })?;
-        opened
     }
 }

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, fchmod, fstat};
 use super::Volume;
 use super::error::Result;
 use super::handle::Handle;
+use super::lender;
 use super::open::FileHandle;
 use super::tree::Caller;
 
@@ -70,10 +71,11 @@ impl Volume {
         if handle.unprivileged.load(Ordering::Acquire) == grants {
             return Ok(Privileges::Unchanged);
         }
-        let mode = fstat(handle.file.backing_fd())?.st_mode;
-        let without = without_privileges(mode);
+        let fd = handle.file.backing_fd();
+        let stat = fstat(fd)?;
+        let without = without_privileges(lender::settled(&stat).0);
         if let Some(without) = without {
-            fchmod(handle.file.backing_fd(), Mode::from_raw_mode(without))?;
+            lender::change_mode(&stat, || fchmod(fd, Mode::from_raw_mode(without)))?;
         }
         handle.unprivileged.store(grants, Ordering::Release);
         Ok(if without.is_some() { Privileges::Dropped } else { Privileges::Unchanged })
@@ -82,7 +84,7 @@ impl Volume {
 
 /// As [`Volume::drop_privileges`], for a file that is not open.
 pub(super) fn drop_at(held: &Handle) -> Result<()> {
-    match without_privileges(held.stat()?.st_mode) {
+    match without_privileges(lender::settled(&held.stat()?).0) {
         Some(without) => Ok(held.set_mode(without)?),
         None => Ok(()),
     }
@@ -92,7 +94,7 @@ pub(super) fn drop_at(held: &Handle) -> Result<()> {
 pub(super) fn drop_setgid(held: &Handle, caller: Caller) -> Result<()> {
     let stat = held.stat()?;
     if stat.st_mode & SETGID != 0 && !caller.is_in_group(stat.st_gid) {
-        held.set_mode(stat.st_mode & 0o7777 & !SETGID)?;
+        held.set_mode(lender::settled(&stat).0 & 0o7777 & !SETGID)?;
     }
     Ok(())
 }

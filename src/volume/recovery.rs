@@ -9,10 +9,11 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, Stat, fstat, syncfs};
+use rustix::fs::{OFlags, Stat, syncfs};
 use serde::Serialize;
 
 use super::Volume;
+use super::clock::ctime;
 use super::content::{Look, Mended, explains};
 use super::descent::Descent;
 use super::dir::Dir;
@@ -21,7 +22,6 @@ use super::key_service::KeyHealth;
 use super::ledger::Ledger;
 use super::open::policy_of;
 use super::open_file::File;
-use super::times::ctime;
 use super::walk::{Entry, Role, Visit};
 use crate::envelope::layout::{PAGE, PAGE_LEN, PageNo, plain_size};
 use crate::envelope::{
@@ -182,6 +182,8 @@ impl Run<'_> {
 
     /// What a file claims to be, if a crashed session may have been changing it.
     fn concerned(&mut self, visit: &Visit, entry: &Entry) -> Result<Option<Claims>> {
+        // Before it is opened: where its mode has to be lent for that, the change time moves.
+        let Some(stat) = visit.stat(entry)? else { return Ok(None) };
         let probe = match visit.open(entry, OFlags::RDONLY) {
             Ok(probe) => probe,
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => return Ok(None),
@@ -190,7 +192,6 @@ impl Run<'_> {
                 return Ok(None);
             }
         };
-        let stat = fstat(&probe)?;
         let mut page = [0; PAGE_LEN];
         if let Err(error) = rustix::io::pread(&probe, &mut page, 0) {
             self.failed(visit.path_of(entry), &[], error.into());

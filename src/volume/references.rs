@@ -11,7 +11,7 @@ use super::error::Result;
 use super::rewrap::read_slots;
 use super::setup::open_root;
 use super::walk::{Role, Walk};
-use super::{Volume, dir, own_file};
+use super::{Volume, dir, lender, own_file};
 use crate::envelope::{DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, may_be_encoded};
 use crate::id::{KeyId, MaterialId, VolumeId};
 
@@ -45,7 +45,11 @@ impl References {
         let mut found = Self::default();
         count(&mut found.directories, [&descriptor.recipient]);
         let mut walk = Walk::new(&open_root(path)?)?;
-        while let Some(visit) = walk.step()? {
+        while let Some(visit) = walk.step().transpose() {
+            let Ok(visit) = visit else {
+                found.unreadable += 1;
+                continue;
+            };
             let copies = dir_copies(&visit.fd);
             // The root has no name. What has one that nobody here made is foreign: no key's business.
             let ours = visit.path.file_name().is_none_or(|name| may_be_encoded(name.as_bytes()));
@@ -102,9 +106,9 @@ fn count<'a>(
 /// The copies of a directory's descriptor that can be read, as claims.
 pub(super) fn dir_copies(fd: &std::os::fd::OwnedFd) -> Vec<DirDescriptor> {
     let mut attribute = [0; RECORD_LEN];
-    let attribute = rustix::fs::fgetxattr(fd, DIR_XATTR, &mut attribute)
-        .is_ok_and(|length| length == RECORD_LEN)
-        .then_some(attribute);
+    let get = || rustix::fs::fgetxattr(fd, DIR_XATTR, &mut attribute);
+    let length = lender::with_access(fd, get);
+    let attribute = (length == Ok(RECORD_LEN)).then_some(attribute);
     let file = own_file::read(fd, dir::FILE, (RECORD_LEN, "directory descriptor"));
     let file = file.ok().flatten().and_then(|bytes| bytes.try_into().ok());
     let copies = [file, attribute].into_iter().flatten();

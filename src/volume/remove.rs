@@ -6,7 +6,6 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, fchmod, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::Volume;
@@ -17,12 +16,6 @@ use super::handle::Handle;
 use super::names::{EntryName, is_hidden};
 use super::readdir::{raw_names, remove_unfinished_dir};
 use crate::envelope::{SIDECAR_SUFFIX, TEMP_PREFIX, is_sidecar};
-
-/// A directory that was emptied to be removed.
-pub(super) struct Emptied {
-    fd: OwnedFd,
-    mode: u32,
-}
 
 impl Volume {
     /// Removes a name that is not a directory's.
@@ -77,37 +70,16 @@ impl Volume {
     ///
     /// # Errors
     /// `NotEmpty`; `Io(NOTDIR)` for what is no directory.
-    pub(super) fn empty_dir(&self, held: &Handle) -> Result<Emptied> {
-        let mode = held.found().st_mode & 0o7777;
-        let fd = match held.open_dir() {
-            // An ordinary user may remove a directory whose mode keeps him out of it.
-            Err(Errno::ACCESS) => {
-                held.set_mode(Mode::RWXU.bits())?;
-                held.open_dir()
-            }
-            other => other,
-        };
-        let emptied = fd.map_err(VolumeError::from).and_then(|fd| {
-            clear_if_empty(&fd)?;
-            Ok(Emptied { fd, mode })
-        });
-        if emptied.is_err() && held.stat().is_ok_and(|now| now.st_mode & 0o7777 != mode) {
-            held.set_mode(mode)?;
-        }
-        emptied
+    pub(super) fn empty_dir(&self, held: &Handle) -> Result<OwnedFd> {
+        let victim = held.open_dir()?;
+        clear_if_empty(&victim)?;
+        Ok(victim)
     }
 
     /// Puts the descriptor back after a removal that failed.
-    pub(super) fn refill(&self, victim: &Emptied) {
-        let restored = restore_descriptor(&victim.fd).and_then(|()| {
-            let now = fstat(&victim.fd)?.st_mode & 0o7777;
-            if now != victim.mode {
-                fchmod(&victim.fd, Mode::from_raw_mode(victim.mode))?;
-            }
-            Ok(())
-        });
-        if let Err(error) = restored {
-            log::error!("a directory that was not removed is not as it was: {error}");
+    pub(super) fn refill(&self, victim: &OwnedFd) {
+        if let Err(error) = restore_descriptor(victim) {
+            log::error!("the descriptor of a directory that was not removed is gone: {error}");
         }
     }
 
@@ -159,14 +131,7 @@ fn clear_if_empty(victim: &OwnedFd) -> Result<()> {
     if names.iter().any(|name| !is_ours(name, &names)) {
         return Err(VolumeError::NotEmpty);
     }
-    match clear(victim, &names) {
-        // Its own mode keeps its owner from changing it, but not from removing it.
-        Err(VolumeError::Io(Errno::ACCESS)) => {
-            fchmod(victim, Mode::RWXU)?;
-            clear(victim, &names)
-        }
-        other => other,
-    }
+    clear(victim, &names)
 }
 
 /// True for what a directory may hold and still be empty: the vault's own, except a sidecar whose

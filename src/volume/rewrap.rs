@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{OFlags, fstat};
-use rustix::io::pread;
+use rustix::fs::OFlags;
+use rustix::io::{Errno, pread};
 use serde::Serialize;
 
 use super::Volume;
@@ -22,7 +22,7 @@ use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::key_service::KeyHealth;
 use super::keyring::Purpose;
-use super::open_file::{File, FilePolicy};
+use super::open_file::{File, FilePolicy, quietly};
 use super::walk::{Entry, Role, Visit, Walk};
 use crate::envelope::{
     DirDescriptor, FileHeader, HEADER_SLOTS, RECORD_LEN, Recipient, Recipients, UnverifiedHeader,
@@ -118,7 +118,9 @@ impl Volume {
 
     fn count_files(&self) -> Result<u64> {
         let (mut walk, mut total) = (Walk::new(&self.root)?, 0);
-        while let Some(visit) = walk.step()? {
+        // What cannot be read is told by the passes.
+        while let Some(visit) = walk.step().transpose() {
+            let Ok(visit) = visit else { continue };
             total += visit.entries.iter().filter(|entry| entry.role == Role::File).count() as u64;
         }
         Ok(total)
@@ -209,17 +211,22 @@ impl Run<'_> {
     }
 
     fn file(&mut self, visit: &Visit, entry: &Entry, descriptor: &DirDescriptor) -> Result<()> {
-        let Ok(probe) = visit.open(entry, OFlags::RDONLY) else { return Ok(()) };
+        // Only what is gone, or has become something else, needs no new wrap.
+        let Some(held) = visit.hold(entry)? else { return Ok(()) };
+        let open = |flags| quietly(flags, |flags| held.open_file(flags));
+        let probe = match open(OFlags::RDONLY) {
+            Err(Errno::STALE) => return Ok(()),
+            other => other?,
+        };
         let slots = read_slots(&probe)?;
         if slots.is_empty() || !slots.iter().any(|slot| self.needs(slot, descriptor)) {
             return Ok(());
         }
-        let stat = fstat(&probe)?;
         drop(probe);
-        let ino = self.volume.tree.inodes.shown(stat.st_ino);
+        let ino = self.volume.tree.inodes.shown(held.found().st_ino);
         let policy = self.policy(descriptor, &slots);
-        let file = self.volume.files.open(ino, &policy, |flags| visit.open(entry, flags))?;
-        let moved = self.rewrap(&file, descriptor);
+        let file = self.volume.files.open(ino, &policy, open)?;
+        let moved = file.must_be_writable().and_then(|()| self.rewrap(&file, descriptor));
         match moved {
             Ok(true) => {
                 (self.changed)(&visit.path_of(entry));

@@ -20,7 +20,7 @@ use super::ledger::{AnchorPlace, Begin, Found, Ledger};
 use super::session::{self, Session};
 use super::times::ShownTimes;
 use super::tree::Tree;
-use super::{OpenFiles, Volume, clock, dir, exposure, own_file, readdir};
+use super::{OpenFiles, Volume, clock, dir, exposure, lender, own_file, readdir};
 use crate::crypto::random;
 use crate::envelope::{
     DIR_XATTR, RECORD_LEN, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys,
@@ -114,6 +114,9 @@ impl Volume {
     /// # Errors
     /// `NotAVolume`, `Newer`, `InUse`, `KeyUnusable`, `Tampered`; those of the backing filesystem.
     pub fn open_vault(path: &Path, service: Arc<dyn KeyService>, options: Options) -> Result<Self> {
+        if options.read_only {
+            lender::refuse();
+        }
         let root = open_root(path).map_err(|error| match error {
             VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
             other => other,

@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Stat, fstat};
+use rustix::fs::fstat;
 use rustix::io::Errno;
 
 use super::backing::{Backing, BackingFile};
+use super::clock::ctime;
+use super::lender::{self, Overlooked};
 
 /// Bytes of a record in the saved list: inode, backing ctime, shown ctime, CRC-32, zeros.
 pub(super) const RECORD: usize = 32;
@@ -82,6 +84,7 @@ impl ShownTimes {
 
     /// The records to append to the saved list: a later one counts.
     pub(super) fn take_unsaved(&self) -> Vec<u8> {
+        self.overlook_loans();
         std::mem::take(&mut self.lock().unsaved)
     }
 
@@ -96,6 +99,7 @@ impl ShownTimes {
 
     /// The ctime to show for an inode whose backing ctime is `backing`; both in nanoseconds.
     pub fn shown(&self, ino: u64, backing: i64) -> i64 {
+        self.overlook_loans();
         let mut inner = self.lock();
         match inner.times.get(&ino) {
             None => backing,
@@ -113,6 +117,21 @@ impl ShownTimes {
         self.lock().remove(ino);
     }
 
+    /// Modes that were lent and put back are no changes of the files.
+    fn overlook_loans(&self) {
+        for Overlooked { ino, before, at, now } in lender::take_overlooked() {
+            let mut inner = self.lock();
+            let shown = match inner.times.get(&ino) {
+                Some(known) if known.backing == now => continue,
+                Some(known) if known.backing == before || known.backing == at => known.shown,
+                _ => before,
+            };
+            let entry = Shown { backing: now, shown };
+            inner.times.insert(ino, entry);
+            entry.append_to(ino, &mut inner.unsaved);
+        }
+    }
+
     /// Runs `change` on an inode and keeps the ctime that was shown before it.
     pub(super) fn keep(
         &self,
@@ -123,6 +142,8 @@ impl ShownTimes {
         let _turn = self.hold(ino);
         let shown = self.shown(ino, ctime(&fstat(fd)?));
         change()?;
+        // What was lent for the change is overtaken by what follows.
+        self.overlook_loans();
         let after = fstat(fd)?;
         let entry = Shown { backing: ctime(&after), shown };
         let mut inner = self.lock();
@@ -160,12 +181,6 @@ impl Shown {
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
     }
-}
-
-/// A stat's change time in nanoseconds since 1970.
-pub fn ctime(stat: &Stat) -> i64 {
-    let nanos = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);
-    stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
 /// A backing file whose header updates leave the shown times as they are.

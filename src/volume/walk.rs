@@ -68,19 +68,25 @@ impl Walk {
 
     /// The next directory; `None` at the end. Left out are those that vanished meanwhile, or became
     /// something else, and what is mounted inside the vault.
-    pub(super) fn step(&mut self) -> Result<Option<Visit>> {
+    ///
+    /// # Errors
+    /// Those of a directory that cannot be read. The walk goes on behind it.
+    pub(super) fn step(&mut self) -> Result<Option<Visit>, Errno> {
         // Depth first: the descriptors that are held are those of one path and its neighbours.
         while let Some((parent, name, path)) = self.waiting.pop_back() {
             let opened = match &name {
                 Some(name) => beneath::open_dir(&parent, name),
                 None => beneath::reopen_dir(&parent),
             };
-            let fd = match opened {
-                Ok(fd) => Arc::new(fd),
+            let read = opened.and_then(|fd| {
+                let entries = read_entries(&fd, path.as_os_str().is_empty())?;
+                Ok((Arc::new(fd), entries))
+            });
+            let (fd, entries) = match read {
+                Ok(read) => read,
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             };
-            let entries = read_entries(&fd, path.as_os_str().is_empty())?;
             for entry in entries.iter().filter(|entry| entry.role == Role::Directory) {
                 let below = path.join(OsStr::from_bytes(entry.name.bytes()));
                 self.waiting.push_back((fd.clone(), Some(entry.name.clone()), below));
@@ -125,9 +131,10 @@ impl Visit {
     }
 }
 
-fn read_entries(fd: &OwnedFd, root: bool) -> Result<Vec<Entry>> {
+fn read_entries(fd: &OwnedFd, root: bool) -> Result<Vec<Entry>, Errno> {
     let mut entries = Vec::new();
-    for entry in Entries::read_from(fd)? {
+    // A copy of the descriptor: opening "." would ask the directory's mode again.
+    for entry in Entries::new(rustix::io::fcntl_dupfd_cloexec(fd, 0)?)? {
         let entry = entry?;
         // The dots, and what no filesystem should give.
         let Some(name) = BackingName::new(entry.file_name().to_bytes()) else { continue };

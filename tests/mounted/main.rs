@@ -24,6 +24,7 @@ mod keys;
 mod memory;
 mod metadata;
 mod model;
+mod modes;
 mod pjdfstest;
 mod places;
 #[path = "../process_memory/mod.rs"]
@@ -36,3 +37,4 @@ mod secrecy;
 mod softhsm;
 mod tamper;
 mod token;
+mod user;
