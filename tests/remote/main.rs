@@ -39,7 +39,7 @@ fn a_vault_whose_keys_are_elsewhere_is_remembered_by_a_file() {
     remote.end();
     let anchored = Options { anchors: Some(remote.anchors()), ..Options::default() };
     fs::write(&old, open).unwrap();
-    let volume = remote.open_vault(anchored.clone()).unwrap();
+    let volume = remote.open_vault(anchored).unwrap();
     assert_eq!(volume.rollbacks(), 1, "an open record was put back after a clean end");
     assert!(volume.unrecovered()[0].withheld);
     volume.end().unwrap();
