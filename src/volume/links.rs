@@ -88,7 +88,7 @@ impl Volume {
         let held = self.hold(ino)?;
         let fresh_sidecar = self.prepare_sidecar(&dir, &name)?;
         let changing = self.tree.locks.changing(&[parent]);
-        let linked = beneath::add_name(&held, &*dir, &name.entry);
+        let linked = self.tree.renaming(|| beneath::add_name(&held, &*dir, &name.entry));
         drop(changing);
         if linked.is_err() && fresh_sidecar {
             self.drop_sidecar(&dir, &name);

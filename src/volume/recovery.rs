@@ -6,10 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use rustix::fs::{OFlags, Stat, syncfs};
+use rustix::fs::{OFlags, Stat};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Volume;
@@ -21,7 +24,7 @@ use super::error::{Result, VolumeError};
 use super::key_service::KeyHealth;
 use super::ledger::Ledger;
 use super::open::policy_of;
-use super::open_file::File;
+use super::open_file::{File, quietly};
 use super::walk::{Entry, Role, Visit};
 use crate::envelope::layout::{PAGE, PAGE_LEN, PageNo, plain_size};
 use crate::envelope::{
@@ -32,6 +35,8 @@ use crate::id::KeyId;
 
 /// Files between two syncs of the filesystem.
 const BATCH: usize = 256;
+/// Passes in one attempt, while entries are renamed under them.
+const PASSES: usize = 8;
 /// Bytes of a file that are looked at while others wait.
 const STEP: u64 = 4 * 1024 * 1024;
 /// Bytes of a file after which the place is noted.
@@ -100,7 +105,7 @@ impl Volume {
             batch: Vec::new(),
             progress,
         };
-        let walked = run.walk();
+        let walked = run.passes();
         let settled = run.settle();
         let stopped = walked?.is_break();
         settled?;
@@ -116,6 +121,27 @@ impl Volume {
 }
 
 impl Run<'_> {
+    /// Passes until nothing got another name during one: what is renamed under a walk may be missed
+    /// by it, and would lose its excuse unseen.
+    fn passes(&mut self) -> Result<ControlFlow<()>> {
+        let renames = &self.volume.tree.renames;
+        for _ in 0..PASSES {
+            let before = renames.load(Ordering::Acquire);
+            self.report = RecoveryReport::default();
+            (self.unfinished, self.unusable) = (false, BTreeSet::new());
+            if self.walk()?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.settle()?;
+            if before == renames.load(Ordering::Acquire) {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
+        log::info!("recovery waits for a time in which nothing is renamed");
+        self.unfinished = true;
+        Ok(ControlFlow::Continue(()))
+    }
+
     fn walk(&mut self) -> Result<ControlFlow<()>> {
         let mut descent = Descent::new(self.volume)?;
         while let Some((visit, dir)) = descent.step()? {
@@ -134,12 +160,28 @@ impl Run<'_> {
     }
 
     fn file(&mut self, visit: &Visit, dir: &Dir, entry: &Entry) -> Result<()> {
-        let Some(claims) = self.concerned(visit, entry)? else { return Ok(()) };
+        // The number, the claims and the contents are those of one inode, whatever its name leads to
+        // meanwhile.
+        let held = match visit.hold(entry) {
+            Ok(Some(held)) => held,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.failed(visit.path_of(entry), &[], error);
+                return Ok(());
+            }
+        };
+        let open = |flags| quietly(flags, |flags| held.open_file(flags));
+        let claims = match self.concerned(held.found(), open) {
+            Ok(Some(claims)) => claims,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.failed(visit.path_of(entry), &[], error);
+                return Ok(());
+            }
+        };
         self.report.examined += 1;
-        let opened = policy_of(dir).and_then(|policy| {
-            let ino = self.volume.tree.inodes.shown(claims.stat.st_ino);
-            self.volume.files.open(ino, &policy, |flags| visit.open(entry, flags))
-        });
+        let ino = self.volume.tree.inodes.shown(held.found().st_ino);
+        let opened = policy_of(dir).and_then(|policy| self.volume.files.open(ino, &policy, open));
         let file = match opened {
             Ok(file) => file,
             Err(error) => {
@@ -162,6 +204,10 @@ impl Run<'_> {
 
     /// Mends a file step by step; true if some of it cannot be read.
     fn look_through(&mut self, file: &File, id: Option<crate::id::FileId>) -> Result<bool> {
+        if file.content().needs_recovery() {
+            // What cannot be mended now keeps its excuse.
+            file.must_be_writable()?;
+        }
         let mut noted = 0;
         loop {
             match file.content().recover(STEP)? {
@@ -180,23 +226,20 @@ impl Run<'_> {
         }
     }
 
-    /// What a file claims to be, if a crashed session may have been changing it.
-    fn concerned(&mut self, visit: &Visit, entry: &Entry) -> Result<Option<Claims>> {
-        // Before it is opened: where its mode has to be lent for that, the change time moves.
-        let Some(stat) = visit.stat(entry)? else { return Ok(None) };
-        let probe = match visit.open(entry, OFlags::RDONLY) {
-            Ok(probe) => probe,
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => return Ok(None),
-            Err(error) => {
-                self.failed(visit.path_of(entry), &[], error.into());
-                return Ok(None);
-            }
+    /// What a file claims to be, if a crashed session may have been changing it. `found`: what it was
+    /// before it is opened, since the change time moves where its mode has to be lent for that.
+    fn concerned(
+        &self,
+        found: &Stat,
+        open: impl Fn(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<Option<Claims>> {
+        let probe = match open(OFlags::RDONLY) {
+            // It has become something else.
+            Err(Errno::STALE) => return Ok(None),
+            other => other?,
         };
         let mut page = [0; PAGE_LEN];
-        if let Err(error) = rustix::io::pread(&probe, &mut page, 0) {
-            self.failed(visit.path_of(entry), &[], error.into());
-            return Ok(None);
-        }
+        rustix::io::pread(&probe, &mut page, 0)?;
         let slots: Vec<_> = page
             .chunks_exact(RECORD_LEN)
             .take(HEADER_SLOTS)
@@ -206,12 +249,12 @@ impl Run<'_> {
         let claimed = slots
             .iter()
             .any(|header| self.crashes.iter().any(|crash| explains(crash, header, true)));
-        if !claimed && !self.has_odd_size(&stat, &page) {
+        if !claimed && !self.has_odd_size(found, &page) {
             return Ok(None);
         }
         let keys = slots.iter().flat_map(|header| header.recipients.iter()).map(|r| r.key);
         let keys = keys.collect();
-        Ok(Some(Claims { stat, keys, header: slots.into_iter().max_by_key(|h| h.sequence) }))
+        Ok(Some(Claims { keys, header: slots.into_iter().max_by_key(|h| h.sequence) }))
     }
 
     /// A file of one page is never announced: only its length can be of another moment. And one
@@ -255,23 +298,7 @@ impl Run<'_> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let dirty: Vec<_> = self
-            .batch
-            .iter()
-            .filter_map(|file| file.content().before_sync().map(|at| (file.clone(), at)))
-            .collect();
-        let synced = syncfs(&self.volume.root);
-        for (file, generation) in dirty {
-            match synced {
-                Ok(()) => file.content().synced_elsewhere(generation),
-                // Which file it was is not said: each is asked by itself.
-                Err(_) => {
-                    if let Err(error) = file.sync() {
-                        log::error!("inode {}: recovery: {error}", file.ino());
-                    }
-                }
-            }
-        }
+        let synced = self.volume.sync_all(Look::Briefly);
         for file in std::mem::take(&mut self.batch) {
             if synced.is_ok()
                 && let Err(error) = file.content().seal(Look::Briefly)
@@ -282,7 +309,7 @@ impl Run<'_> {
             drop(file);
             self.volume.files.release(ino);
         }
-        Ok(synced?)
+        synced
     }
 
     /// The crashes are mended once the last seal is durable.
@@ -291,7 +318,7 @@ impl Run<'_> {
         if stopped || self.unfinished {
             return Ok(self.report);
         }
-        syncfs(&self.volume.root)?;
+        self.volume.sync_all(Look::Briefly)?;
         let words: Vec<SessionWord> = self.crashes.iter().map(|crash| crash.word).collect();
         let unusable: Vec<KeyId> = self.unusable.iter().copied().collect();
         self.ledger.recovered(&words, &unusable)?;
@@ -310,7 +337,6 @@ impl Run<'_> {
 
 /// What an unopened file says of itself.
 struct Claims {
-    stat: Stat,
     keys: Vec<KeyId>,
     header: Option<FileHeader>,
 }

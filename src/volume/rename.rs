@@ -78,7 +78,8 @@ impl Volume {
                 }
             }
             let moves = moves.as_mut();
-            self.rename_locked(&source, &target, (&moved, victim.as_ref()), how, moves)?;
+            let ends = (&moved, victim.as_ref());
+            self.tree.renaming(|| self.rename_locked(&source, &target, ends, how, moves))?;
             break;
         }
         // The locks are free again: opening a file takes them.

@@ -126,12 +126,13 @@ impl Volume {
         let volume = volume.ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         let keyring = Arc::new(Keyring::new(service, volume));
         let (mut descriptor, keys) = verify(&keyring, &claims)?;
+        let mut session = Session::begin(&root, !options.read_only)?;
         let place =
             AnchorPlace::new(volume, path, keyring.service().clone(), options.anchors.clone());
+        // Once the vault is held: another session may have changed it until then.
         let known = place.load(&keys)?;
         let anchor = DirAnchor::of(known.as_ref(), descriptor.features, options.restored);
         refuse_other_root(&root, volume, &keyring, &anchor)?;
-        let mut session = Session::begin(&root, !options.read_only)?;
         if claims.len() < 2 && !options.read_only {
             log::warn!("one copy of the volume descriptor is damaged: repaired from the other");
             write_descriptor(session.meta(), &descriptor, &keys)?;

@@ -44,6 +44,9 @@ pub(super) struct Tree {
     pub(super) kept: AtomicU64,
     /// How often a directory was renamed.
     pub(super) moved: AtomicU64,
+    /// Counts the begin and the end of every change by which an entry gets another name: a walk may
+    /// have missed what was renamed under it.
+    pub(super) renames: AtomicU64,
     /// The backing filesystem brings attributes and names to the disk in the order of the calls.
     pub(super) one_journal: bool,
     pub(super) options: Options,
@@ -106,6 +109,7 @@ impl Tree {
             anchor,
             kept: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            renames: AtomicU64::new(0),
             one_journal: has_one_journal(&root)?,
             dirs: DirCache::new(dir_capacity()),
             locks: DirLocks::new(),
@@ -144,6 +148,14 @@ impl Tree {
             block_size: u32::try_from(stat.f_bsize).unwrap_or(4096),
             fragment: u32::try_from(stat.f_frsize).unwrap_or(4096),
         })
+    }
+
+    /// Runs a change by which an entry gets another name.
+    pub(super) fn renaming<T>(&self, change: impl FnOnce() -> T) -> T {
+        self.renames.fetch_add(1, Ordering::AcqRel);
+        let outcome = change();
+        self.renames.fetch_add(1, Ordering::AcqRel);
+        outcome
     }
 
     /// A name for something that is being made and gets its real name when it is complete.

@@ -5,8 +5,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::fs::syncfs;
-
 use super::content::{Look, Mended};
 use super::error::Result;
 use super::ledger::Ledger;
@@ -22,6 +20,10 @@ const DIRTY_FOR: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(5);
 /// How long a generation of announcements lasts.
 const TURN: Duration = Duration::from_secs(300);
+/// After this time a recovery that could not see everything is tried again, then after twice as
+/// long, and so on.
+const RETRY: Duration = Duration::from_secs(60);
+const LAST_RETRY: Duration = Duration::from_secs(3600);
 /// Bytes of a file that are looked at while others wait.
 const MENDED_AT_ONCE: u64 = 4 * 1024 * 1024;
 /// With this many unsynced files, one sync of the filesystem is cheaper than one of each.
@@ -52,29 +54,30 @@ impl Volume {
             volume.tidy_up(&mut flushed);
             volume.turn_announcements(&mut turned);
         })?;
-        let (volume, stop, mut recovered) = (self.clone(), upkeep.stop.clone(), false);
+        let (volume, stop) = (self.clone(), upkeep.stop.clone());
+        let (mut due, mut pause) = (Some(Instant::now()), RETRY);
         upkeep.start("upkeep-recovery", move || {
-            if !recovered {
+            if due.is_some_and(|due| due <= Instant::now()) {
                 volume.place_beside(&stop);
+                due = (!volume.recover_beside(&stop)).then(|| Instant::now() + pause);
+                pause = (pause * 2).min(LAST_RETRY);
             }
-            recovered = recovered || volume.recover_beside(&stop);
             volume.mend_unsure(&stop);
         })?;
         Ok(upkeep)
     }
 
-    /// Recovers from crashes while the volume is used. True if that is done, or will not get
-    /// further before the next mount.
+    /// Recovers from crashes while the volume is used. False if something was left.
     fn recover_beside(&self, stop: &Stop) -> bool {
         let mut progress = |_: &RecoveryReport| match is_stopped(stop) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         };
         match self.recover(&mut progress) {
-            Ok(_) => true,
+            Ok(report) => report.complete,
             Err(error) => {
-                log::error!("recovery: {error}: it is tried again at the next mount");
-                true
+                log::error!("recovery: {error}: it is tried again later");
+                false
             }
         }
     }
@@ -86,7 +89,7 @@ impl Volume {
             false => ControlFlow::Continue(()),
         };
         if let Err(error) = self.place_directories(&mut progress) {
-            log::error!("places of directories: {error}: it is tried again at the next mount");
+            log::error!("places of directories: {error}: it is tried again later");
         }
     }
 
@@ -126,7 +129,7 @@ impl Volume {
             file.content().wait_for_writers();
         }
         self.files.sweep();
-        syncfs(&self.root)?;
+        self.sync_all(Look::Briefly)?;
         if self.files.in_doubt() || self.files.is_any_unsure() {
             return Ok(());
         }
@@ -176,7 +179,7 @@ impl Volume {
     }
 
     /// One sync of the filesystem for all dirty files, open or not.
-    fn sync_all(&self, look: Look) -> Result<()> {
+    pub(super) fn sync_all(&self, look: Look) -> Result<()> {
         let open: Vec<_> = self
             .files
             .all()

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{CheckReport, Options, Origin, RecoveryReport, Repair, Result, VolumeError};
 
-use crate::fixture::{Fixture, ROOT};
+use crate::fixture::{Fixture, REPLACE, ROOT};
 
 const PAGE: usize = 4096;
 /// Blocks of the file under attack: all tails in one spill page.
@@ -218,6 +218,34 @@ fn below_the_seal_nothing_is_made_up_even_after_a_crash() {
     assert!(report.complete, "a tampered file does not keep the crash alive");
     assert_eq!(report.spoiled.len(), 1);
     is_tampered(read(&fixture, "file"));
+}
+
+#[test]
+fn what_is_renamed_under_a_recovery_is_looked_through_as_well() {
+    let (mut fixture, contents) = sealed();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.reopen();
+    let dir_again = fixture.find("dir").unwrap();
+    assert_eq!(dir_again, dir);
+    fixture.rename((ROOT, "file"), (dir, "file"), REPLACE).unwrap();
+    fixture.file(ROOT, "filler", "small").unwrap();
+    fixture.volume().end().unwrap();
+    fixture.reopen();
+    write(&fixture, "dir/file", 5 * PAGE as u64, &pattern(PAGE, 9)).unwrap();
+    // Killed. While the entries of the root are gone through, the file comes there.
+    fixture.reopen();
+    let dir = fixture.find("dir").unwrap();
+    let mut moved = false;
+    let report = fixture.volume().recover(&mut |_| {
+        if !std::mem::replace(&mut moved, true) {
+            fixture.rename((dir, "file"), (ROOT, "file"), REPLACE).unwrap();
+        }
+        ControlFlow::Continue(())
+    });
+    let report = report.unwrap();
+    assert!(moved && report.complete, "{report:?}");
+    assert_eq!(report.examined, 1, "the file was missed");
+    assert_eq!(read(&fixture, "file").unwrap()[6 * PAGE..], contents[6 * PAGE..]);
 }
 
 #[test]
