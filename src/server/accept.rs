@@ -1,5 +1,6 @@
 //! Connections: how they come, and what each is allowed.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,9 +162,19 @@ where
     let peer = Arc::new(peer);
     let stream = Stall::new(stream, shared.limits.stall_time, Some(Arc::clone(&place)));
     let builder = protocol(&shared.limits);
+    let stopped = core.stopped.clone();
     let service = service_fn(move |request| {
         let (peer, place) = (Arc::clone(&peer), Arc::clone(&place));
-        http::serve(request, peer, place, Arc::clone(&shared))
+        let answer = http::serve(request, peer, place, Arc::clone(&shared));
+        let stopped = stopped.clone();
+        async move {
+            let mut reply = answer.await?;
+            // The task of this connection may hear of the stop only after it has answered.
+            if *stopped.borrow() {
+                http::last_of_its_connection(&mut reply);
+            }
+            Ok::<_, Infallible>(reply)
+        }
     });
     let mut conversation = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {

@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub heavy: Heavy,
 }
 
-type Reply = Response<Full<Bytes>>;
+pub(super) type Reply = Response<Full<Bytes>>;
 
 /// A refusal that HTTP itself words, before anybody knows who asks.
 struct Refusal {
@@ -81,7 +81,7 @@ pub(super) async fn serve(
                 reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
             }
             // What is left of a body that was not read would be taken for the next request.
-            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            last_of_its_connection(&mut reply);
             reply
         }
     };
@@ -89,6 +89,11 @@ pub(super) async fn serve(
         reply.headers_mut().insert(REQUEST_ID_HEADER, id);
     }
     Ok(reply)
+}
+
+/// Tells the client that no other request of this connection is answered.
+pub(super) fn last_of_its_connection(reply: &mut Reply) {
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 async fn handle(
