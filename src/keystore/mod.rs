@@ -278,6 +278,12 @@ impl Keystore {
         Err(file::io_error(path, "go on with", other))
     }
 
+    /// Drops, and wipes, all keys and rules in memory: the next use of one reads the file again.
+    pub fn forget_cached(&self) {
+        let _store = self.lock();
+        self.inner.cache.clear();
+    }
+
     /// A count that goes up whenever something may have changed, by this process or, once it was
     /// noticed, by another: what was derived from keys, policies and grants is stale then.
     pub fn changes(&self) -> u64 {

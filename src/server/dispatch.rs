@@ -79,7 +79,10 @@ pub fn call(
     body: &[u8],
     caller: Caller,
 ) -> Answer {
-    let region = service.region(region);
+    let region = match service.region(region) {
+        Ok(region) => region,
+        Err(fault) => return Answer::of_fault(&fault),
+    };
     match answer(service, &region, operation, body, caller) {
         Ok(body) => Answer { status: 200, body, error: None },
         Err(fault) => Answer::of_fault(&fault.reword(|message| region.outward(&message))),

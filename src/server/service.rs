@@ -1,6 +1,7 @@
 //! What is served: keystores by region, and the names that keys have in a region.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::Fault;
 use crate::id::KeyId;
@@ -9,43 +10,79 @@ use crate::keystore::{KeyArn, KeyRef, Keystore};
 /// The keystores behind an endpoint.
 #[derive(Debug)]
 pub struct Service {
-    first: Keystore,
-    regions: BTreeMap<String, Keystore>,
+    first: Served,
+    regions: BTreeMap<String, Served>,
+}
+
+/// A keystore, and whether it still answers.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) keystore: Keystore,
+    /// It could not be read for so long that nothing which is known of it counts any more.
+    lost: AtomicBool,
 }
 
 impl Service {
     /// One keystore, which answers for every region that clients name.
     pub fn new(keystore: Keystore) -> Self {
-        Self { first: keystore, regions: BTreeMap::new() }
+        Self { first: Served::new(keystore), regions: BTreeMap::new() }
     }
 
     /// A region gets a keystore of its own; multi-Region keys are replicated between those.
     pub fn add_region(&mut self, name: impl Into<String>, keystore: Keystore) {
-        self.regions.insert(name.into(), keystore);
+        self.regions.insert(name.into(), Served::new(keystore));
     }
 
     /// The keystore of the regions that have none of their own.
     pub fn keystore(&self) -> &Keystore {
-        &self.first
+        &self.first.keystore
     }
 
     /// All keystores that are served, each with its region; the first one has none.
     pub fn keystores(&self) -> impl Iterator<Item = (Option<&str>, &Keystore)> {
-        let named = self.regions.iter().map(|(name, keystore)| (Some(name.as_str()), keystore));
+        self.served().map(|(name, served)| (name, &served.keystore))
+    }
+
+    /// As [`Service::keystores`], with what is known of each.
+    pub(super) fn served(&self) -> impl Iterator<Item = (Option<&str>, &Served)> {
+        let named = self.regions.iter().map(|(name, served)| (Some(name.as_str()), served));
         std::iter::once((None, &self.first)).chain(named)
     }
 
     /// The region that a request is for; unsigned ones name none.
-    pub(super) fn region(&self, name: Option<&str>) -> Region<'_> {
+    /// Errors: `KMSInternalException` while its keystore is lost.
+    pub(super) fn region(&self, name: Option<&str>) -> Result<Region<'_>, Fault> {
         let name = name.unwrap_or(LOCAL);
-        let keystore = self.regions.get(name).unwrap_or(&self.first);
-        Region { name: name.to_owned(), keystore }
+        let served = self.regions.get(name).unwrap_or(&self.first);
+        if served.is_lost() {
+            return Err(Fault::internal());
+        }
+        Ok(Region { name: name.to_owned(), keystore: &served.keystore })
     }
 
     /// The keystore that is a region: one that was added for it, or the first if that is its region.
     pub(super) fn keystore_of(&self, name: &str) -> Option<&Keystore> {
         let is_it = |keystore: &&Keystore| keystore.region().is_ok_and(|own| own == name);
-        self.regions.get(name).or_else(|| Some(&self.first).filter(is_it))
+        let added = self.regions.get(name).map(|served| &served.keystore);
+        added.or_else(|| Some(self.keystore()).filter(is_it))
+    }
+}
+
+impl Served {
+    fn new(keystore: Keystore) -> Self {
+        Self { keystore, lost: AtomicBool::new(false) }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// While it is lost, every request is refused; the keys that were in memory are wiped.
+    pub(super) fn set_lost(&self, lost: bool) {
+        let was = self.lost.swap(lost, Ordering::AcqRel);
+        if lost && !was {
+            self.keystore.forget_cached();
+        }
     }
 }
 

@@ -1,11 +1,12 @@
-//! Noticing what other processes change in the keystores.
+//! Noticing what other processes change in the keystores, and when one cannot be read any more.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::service::Service;
+use super::service::{Served, Service};
 
 /// A thread that looks at the keystores many times a second, so that a key or an access key that
 /// is disabled elsewhere is refused here at once. Ends when it is dropped.
@@ -19,8 +20,9 @@ impl Watch {
         let (stop, stopped) = mpsc::channel();
         let service = Arc::clone(service);
         let look = move || {
+            let mut silent = Silent::default();
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-                poll(&service);
+                silent.look(&service, Instant::now());
             }
         };
         std::thread::Builder::new().name("kms-watch".into()).spawn(look)?;
@@ -34,12 +36,76 @@ impl Drop for Watch {
     }
 }
 
-fn poll(service: &Service) {
-    for (region, keystore) in service.keystores() {
-        if let Err(error) = keystore.poll_changes() {
-            log::warn!("keystore of region {}: {error}", region.unwrap_or("local"));
+/// The keystores that cannot be read, by region, and since when.
+///
+/// Somebody who wants to revoke a key may have no other way than to take the keystore away: after
+/// a grace its requests are refused until it is back.
+#[derive(Debug, Default)]
+struct Silent(HashMap<String, Instant>);
+
+impl Silent {
+    fn look(&mut self, service: &Service, now: Instant) {
+        for (region, served) in service.served() {
+            let region = region.unwrap_or("local");
+            let read = served.keystore.check_place().and_then(|()| served.keystore.poll_changes());
+            match read {
+                Ok(_) => self.heard(region, served),
+                Err(error) => self.unheard(region, served, &error.to_string(), now),
+            }
+        }
+    }
+
+    fn heard(&mut self, region: &str, served: &Served) {
+        if self.0.remove(region).is_some() {
+            log::warn!("the keystore of region {region} can be read again");
+            served.set_lost(false);
+        }
+    }
+
+    fn unheard(&mut self, region: &str, served: &Served, why: &str, now: Instant) {
+        let since = *self.0.entry(region.to_owned()).or_insert_with(|| {
+            let grace = GRACE.as_secs();
+            log::error!(
+                "the keystore of region {region} cannot be read: {why}; in {grace} s its requests are refused"
+            );
+            now
+        });
+        if now.duration_since(since) >= GRACE {
+            served.set_lost(true);
         }
     }
 }
 
 const EVERY: Duration = Duration::from_millis(100);
+/// As a mount has it unless it is told otherwise.
+const GRACE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::keystore::{Keystore, Unlock, create_key_file};
+
+    #[test]
+    fn a_keystore_that_is_taken_away_answers_for_a_grace_and_again_when_it_is_back() {
+        let dir = std::env::temp_dir().join(format!("kmsfs-watch-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (path, aside) = (dir.join("keystore.db"), dir.join("aside.db"));
+        create_key_file(&dir.join("key")).unwrap();
+        let unlock = Unlock::KeyFile(dir.join("key"));
+        let service = Service::new(Keystore::create(&path, &unlock, SystemTime::now()).unwrap());
+        let (mut silent, began) = (Silent::default(), Instant::now());
+        silent.look(&service, began);
+        std::fs::rename(&path, &aside).unwrap();
+        silent.look(&service, began);
+        silent.look(&service, began + GRACE - EVERY);
+        assert!(service.region(None).is_ok());
+        silent.look(&service, began + GRACE);
+        assert_eq!(service.region(None).unwrap_err().name(), "KMSInternalException");
+        std::fs::rename(&aside, &path).unwrap();
+        silent.look(&service, began + GRACE);
+        assert!(service.region(None).is_ok());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

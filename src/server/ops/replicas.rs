@@ -47,7 +47,7 @@ struct ReplicateRequest {
 fn replicate_key(call: &Call<'_>) -> Result<Value, Fault> {
     let asked: ReplicateRequest = call.read()?;
     let key = call.key_id()?;
-    let region = call.service.region(Some(&asked.replica_region));
+    let region = call.service.region(Some(&asked.replica_region))?;
     let destination = other(call, &asked.replica_region)?;
     let properties = ReplicaProperties {
         description: Some(asked.description.unwrap_or_default()),
