@@ -14,30 +14,57 @@ use kmsfs::volume::{Misplaced, Options, ROOT, Repair, Volume, VolumeError};
 
 const SIZES: [usize; 10] = [0, 1, 3028, 3029, 4052, 4096, 4097, 147_456, 147_457, 200_000];
 
+/// `format-1` is of the time before places, states and anchors; `format-1-anchored` has them.
+const SAMPLES: [&str; 2] = ["format-1", "format-1-anchored"];
+
 #[test]
-fn the_sample_of_format_1_reads_as_it_was_written() {
-    let volume = open_copy("format-1");
-    for size in SIZES {
-        assert!(read(&volume, ROOT, &format!("size-{size}")) == pattern(size), "size {size}");
+fn samples_read_as_they_were_written() {
+    for sample in SAMPLES {
+        let volume = open_copy(sample);
+        read_all(&volume);
+        drop(volume);
+        let volume = open_writable(&copy(sample));
+        read_all(&volume);
+        volume.end().unwrap();
     }
-    assert!(read(&volume, ROOT, "after-rotation") == pattern(4096));
-    assert!(read(&volume, ROOT, &"long-".repeat(48)) == pattern(10));
+}
+
+fn read_all(volume: &Volume) {
+    for size in SIZES {
+        assert!(read(volume, ROOT, &format!("size-{size}")) == pattern(size), "size {size}");
+    }
+    assert!(read(volume, ROOT, "after-rotation") == pattern(4096));
+    assert!(read(volume, ROOT, &"long-".repeat(48)) == pattern(10));
     let second = volume.lookup(ROOT, b"second").unwrap().unwrap().ino;
-    assert!(read(&volume, second, "under-another-key") == pattern(5000));
+    assert!(read(volume, second, "under-another-key") == pattern(5000));
     let link = volume.lookup(ROOT, b"link").unwrap().unwrap().ino;
     assert_eq!(volume.read_link(link).unwrap(), b"a target that nobody may read");
     let mut sparse = vec![0; 300_003];
     sparse[..5].copy_from_slice(b"start");
     sparse[300_000..].copy_from_slice(b"end");
-    assert!(read(&volume, ROOT, "sparse") == sparse);
+    assert!(read(volume, ROOT, "sparse") == sparse);
 }
 
 #[test]
-fn the_sample_of_format_1_passes_the_check() {
-    let report =
-        open_copy("format-1").check(Repair::No, &mut |_| ControlFlow::Continue(())).unwrap();
-    assert!(report.is_clean(), "{report:?}");
-    assert_eq!(report.files, SIZES.len() as u64 + 4);
+fn samples_pass_the_check() {
+    for sample in SAMPLES {
+        let volume = open_copy(sample);
+        let report = volume.check(Repair::No, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(report.is_clean(), "{sample}: {report:?}");
+        assert_eq!(report.files, SIZES.len() as u64 + 4);
+    }
+}
+
+/// A young sample needs no step of the upgrade: its directories know their places, its session was
+/// closed, and the keystore has both.
+#[test]
+fn the_anchored_sample_is_believed_as_it_is() {
+    let volume = open_copy("format-1-anchored");
+    assert!(volume.unrecovered().is_empty());
+    let second = volume.lookup(ROOT, b"second").unwrap().unwrap().ino;
+    for dir in [ROOT, second] {
+        assert!(volume.policy(dir).unwrap().places.unwrap().are_settled());
+    }
 }
 
 /// The first writable session brings an old volume up to date. It may be killed after each step:
