@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests drive: programs from the distribution (Debian or Ubuntu), two test suites
-# from crates.io and programs from PyPI, which go into target/tools. Does nothing where everything
-# is there.
+# Installs what `.ci/run` and the tests drive: programs from the distribution (Debian or Ubuntu),
+# programs from crates.io and from PyPI, which go into target/tools. Does nothing where everything is
+# there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,13 +31,16 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 tools="${CARGO_TARGET_DIR:-target}/tools"
-install_suite() { # crate version
-    [ -x "$tools/bin/$1" ] && return
-    # A target directory of its own: the two suites share nothing with the project's build.
-    cargo install "$1" --version "$2" --locked --quiet --root "$tools" --target-dir "$tools/build"
+install_crate() { # crate version [option...]
+    grep -qs "^\"$1 $2 " "$tools/.crates.toml" && return
+    # A target directory of its own: they share nothing with the project's build.
+    CARGO_PROFILE_DEV_DEBUG=0 cargo install "$1" --version "$2" --locked --quiet "${@:3}" \
+        --root "$tools" --target-dir "$tools/build"
 }
-install_suite pjdfstest 0.2.2
-install_suite fsx 0.3.2
+install_crate pjdfstest 0.2.2
+install_crate fsx 0.3.2
+# It runs for seconds: optimising it would take longer.
+install_crate cargo-deny 0.20.2 --debug
 rm -rf "$tools/build"
 
 # From PyPI, in an environment of its own. moto stands in for AWS KMS; the others are its clients.
