@@ -15,7 +15,9 @@ use super::errno::errno;
 use super::handles::Handles;
 use super::options::MountOptions;
 use super::received;
-use super::request::{allocate_mode, caller, empty, negotiate, open_flags, sized, taken, wanted};
+use super::request::{
+    allocate_mode, caller, durability, empty, negotiate, open_flags, sized, taken, wanted,
+};
 use crate::volume::attr::AttrChange;
 use crate::volume::content::SeekTo;
 use crate::volume::{
@@ -354,10 +356,11 @@ impl Filesystem for Adapter {
         _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
-        _datasync: bool,
+        datasync: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.known(fh).and_then(|open| self.volume.sync_file(&open)));
+        let what = durability(datasync);
+        empty(reply, self.known(fh).and_then(|open| self.volume.sync_file(&open, what)));
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

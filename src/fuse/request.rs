@@ -6,6 +6,7 @@ use fuser::{
 };
 
 use super::errno::errno;
+use crate::volume::backing::Durability;
 use crate::volume::content::Reserve;
 use crate::volume::{Allocate, Caller, OpenFor, Sink, VolumeError};
 
@@ -68,6 +69,11 @@ pub(super) fn allocate_mode(mode: i32) -> Option<Allocate> {
         ZERO_KEEP => Some(Allocate::Zero(Reserve::KeepSize)),
         _ => None,
     }
+}
+
+/// What fdatasync(2) asks for, or fsync(2).
+pub(super) fn durability(datasync: bool) -> Durability {
+    if datasync { Durability::Contents } else { Durability::Everything }
 }
 
 pub(super) fn taken(full: bool) -> Sink {

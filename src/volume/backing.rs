@@ -1,8 +1,11 @@
 //! What a file's contents lie on: one seam, so that tests can crash it and fill it up.
 
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fdatasync, fstat, ftruncate, seek};
+use rustix::fs::{
+    Advice, FallocateFlags, SeekFrom, fadvise, fallocate, fdatasync, fstat, fsync, ftruncate, seek,
+};
 use rustix::io::{Errno, pread, pwrite};
 
 use super::lender;
@@ -11,6 +14,15 @@ use crate::sys;
 pub mod memory;
 
 type Result<T> = std::result::Result<T, Errno>;
+
+/// What a sync makes durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Contents and length: fdatasync(2).
+    Contents,
+    /// Owner, mode, times and attributes as well: fsync(2).
+    Everything,
+}
 
 /// A backing file: bytes at offsets, a length, and durability on request.
 ///
@@ -26,10 +38,14 @@ pub trait Backing: Send + Sync {
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize>;
     /// Sets the length.
     fn set_length(&self, length: u64) -> Result<()>;
-    /// Makes everything written so far durable.
-    fn sync(&self) -> Result<()>;
+    /// Makes everything written so far durable. An error is told once: the next call may succeed
+    /// though nothing was written again.
+    fn sync(&self, what: Durability) -> Result<()>;
     /// Waits until nothing of this range is on its way to the disk and what was written is there.
+    /// An error may be of anything that was written before, and is told once, here or by a sync.
     fn settle(&self, offset: u64, length: u64) -> Result<()>;
+    /// Drops what the system has of this range in memory, as far as it takes it to be on the disk.
+    fn forget(&self, offset: u64, length: u64) -> Result<()>;
     /// Turns the range into a hole.
     fn punch(&self, offset: u64, length: u64) -> Result<()>;
     /// Reserves space for the range without changing the length.
@@ -98,12 +114,19 @@ impl Backing for BackingFile {
         ftruncate(&self.0, length)
     }
 
-    fn sync(&self) -> Result<()> {
-        fdatasync(&self.0)
+    fn sync(&self, what: Durability) -> Result<()> {
+        match what {
+            Durability::Contents => fdatasync(&self.0),
+            Durability::Everything => fsync(&self.0),
+        }
     }
 
     fn settle(&self, offset: u64, length: u64) -> Result<()> {
         sys::settle(self.0.as_fd(), offset, length)
+    }
+
+    fn forget(&self, offset: u64, length: u64) -> Result<()> {
+        fadvise(&self.0, offset, NonZeroU64::new(length), Advice::DontNeed)
     }
 
     fn punch(&self, offset: u64, length: u64) -> Result<()> {

@@ -14,6 +14,7 @@ use rustix::fs::{OFlags, Stat};
 
 use super::Volume;
 use super::attr::FileKind;
+use super::backing::Durability;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::gate::About;
@@ -121,7 +122,7 @@ impl Volume {
         let mut policy = self.file_policy(ino)?;
         policy.accepted.push(to);
         opened.file().set_policy(policy);
-        if shared { opened.file().sync() } else { Ok(()) }
+        if shared { opened.file().sync(Durability::Contents) } else { Ok(()) }
     }
 
     /// The file keeps its key, and the directory accepts it.
@@ -174,7 +175,7 @@ impl Volume {
             {
                 file.set_recipient(recipient);
             }
-            file.sync()?;
+            file.sync(Durability::Contents)?;
             file.content().scrub()?;
         }
         Ok(())

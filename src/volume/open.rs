@@ -14,6 +14,7 @@ use super::content::Access;
 use super::create::NewNode;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::errseq::Heard;
 use super::gate::{About, Admission, Uses, Writing};
 use super::inode::ROOT;
 use super::names::EntryName;
@@ -32,11 +33,14 @@ pub struct FileHandle {
     pub(super) unprivileged: AtomicU64,
     /// The right of the user who opened it; none for the volume's owner.
     admission: Option<Arc<Admission>>,
+    /// What it was told of failed write-backs.
+    pub(super) heard: Heard,
 }
 
 impl FileHandle {
     fn new(ino: u64, file: Arc<File>) -> Self {
-        Self { ino, file, unprivileged: AtomicU64::new(0), admission: None }
+        let heard = file.content().errors().sample();
+        Self { ino, file, unprivileged: AtomicU64::new(0), admission: None, heard }
     }
 
     /// Writes `data`; returns how many bytes were taken.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::backing::BackingFile;
+use super::backing::{BackingFile, Durability};
 use super::content::{Access, Content, KeySource, Marks, Shared};
 use super::error::{Result, VolumeError};
 use super::gate::{Subject, SubjectCell};
@@ -58,6 +58,17 @@ pub struct OpenFiles {
 }
 
 const TURNS: usize = 64;
+
+/// What a sync of the whole filesystem means for a file that nobody has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parked {
+    /// It has nothing more to be synced.
+    Clean,
+    /// It was written since, or somebody has opened it.
+    Dirty,
+    /// The sync says nothing of it.
+    Doubtful,
+}
 
 #[derive(Default)]
 struct Table {
@@ -260,16 +271,19 @@ impl OpenFiles {
 
     /// A sync of the whole backing filesystem succeeded after [`Self::parked`] was asked.
     ///
-    /// Returns true if the inode has nothing more to be synced.
-    pub(super) fn parked_is_synced(&self, ino: u64, generation: u64) -> bool {
+    /// A failure before may have been of this inode: it then has to be synced by itself.
+    pub(super) fn parked_is_synced(&self, ino: u64, generation: u64) -> Parked {
         let mut table = self.lock();
-        let Some(marks) = table.parked.get_mut(&ino) else { return false };
+        let Some(marks) = table.parked.get_mut(&ino) else { return Parked::Dirty };
+        if marks.were_passed_over(self.shared.failed_syncs()) {
+            return Parked::Doubtful;
+        }
         marks.flip(generation, false);
         let clean = !marks.is_dirty();
         if marks.is_forgettable() {
             table.parked.remove(&ino);
         }
-        clean
+        if clean { Parked::Clean } else { Parked::Dirty }
     }
 
     /// A sync of the whole backing filesystem failed: nobody knows what is on the disk of a closed
@@ -445,8 +459,8 @@ impl File {
     ///
     /// # Errors
     /// `Io` when the disk failed.
-    pub fn sync(&self) -> Result<()> {
-        self.content.sync()
+    pub fn sync(&self, what: Durability) -> Result<()> {
+        self.content.sync(what)
     }
 
     /// The keys of the file's extended attributes; `None` for an empty file without any when

@@ -5,8 +5,6 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::syncfs;
-
 use super::Volume;
 use super::descent::Descent;
 use super::error::{Result, VolumeError};
@@ -31,7 +29,7 @@ impl Volume {
         if !self.tree.anchor.all_placed() && self.place_all(progress)?.is_break() {
             return Ok(());
         }
-        syncfs(&self.root)?;
+        self.sync_everything(&self.root)?;
         self.add_features(VolumeFeatures::PLACED)?;
         self.tree.anchor.set_all_placed();
         self.save_policies();

@@ -35,10 +35,14 @@ impl Volume {
     /// An error of the disk is told once to each open file, so everybody asks through their own.
     ///
     /// # Errors
-    /// Those of the backing filesystem.
+    /// Those of the backing filesystem. It does not say what is lost, and never says it again: from
+    /// then on every file is asked by itself (`Content::synced_elsewhere`).
     pub(super) fn sync_everything(&self, on: impl AsFd) -> Result<()> {
         let at = self.tree.unsynced.now();
-        syncfs(on)?;
+        if let Err(error) = syncfs(on) {
+            self.files.shared().note_failed_sync();
+            return Err(error.into());
+        }
         self.tree.unsynced.all_settled(at);
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 
-use super::backing::{Backing, BackingFile};
+use super::backing::{Backing, BackingFile, Durability};
 use super::clock::ctime;
 use super::lender::{self, Overlooked};
 
@@ -217,11 +217,14 @@ impl Backing for TimedFile {
     fn set_length(&self, length: u64) -> Outcome<()> {
         self.file.set_length(length)
     }
-    fn sync(&self) -> Outcome<()> {
-        self.file.sync()
+    fn sync(&self, what: Durability) -> Outcome<()> {
+        self.file.sync(what)
     }
     fn settle(&self, offset: u64, length: u64) -> Outcome<()> {
         self.file.settle(offset, length)
+    }
+    fn forget(&self, offset: u64, length: u64) -> Outcome<()> {
+        self.file.forget(offset, length)
     }
     fn punch(&self, offset: u64, length: u64) -> Outcome<()> {
         self.file.punch(offset, length)

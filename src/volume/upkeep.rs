@@ -5,10 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::backing::Durability;
 use super::content::{Look, Mended};
 use super::error::Result;
 use super::ledger::Ledger;
-use super::open_file::File;
+use super::open_file::{File, Parked};
 use super::{RecoveryReport, Volume};
 
 /// How often the threads look for work. The keystore is asked whether a key was disabled well within
@@ -188,37 +189,30 @@ impl Volume {
             .collect();
         let parked = self.files.parked();
         // What is written while this runs stays dirty: its generation is a later one.
-        if let Err(error) = self.sync_everything(&self.root) {
+        let mut outcome = self.sync_everything(&self.root);
+        if let Err(error) = &outcome {
             // Which file it was is not said, and it is said only once: each is asked by itself.
             log::error!("the backing filesystem could not be synced whole: {error}");
-            let open: Vec<_> = open.into_iter().map(|(file, _)| file).collect();
-            let synced = sync_each(&open);
-            return synced.and(self.sync_parked(parked)).and(Err(error));
         }
         for (file, generation) in &open {
-            file.content().synced_elsewhere(*generation);
+            let synced = file.content().synced_elsewhere(*generation);
+            outcome = outcome.and(noted(file.ino(), synced));
         }
         for (ino, generation, _) in parked {
-            if self.files.parked_is_synced(ino, generation) {
-                self.seal_closed(ino, look);
+            match self.files.parked_is_synced(ino, generation) {
+                Parked::Clean => self.seal_closed(ino, look),
+                Parked::Doubtful => outcome = outcome.and(noted(ino, self.sync_parked(ino))),
+                Parked::Dirty => {}
             }
-        }
-        Ok(())
-    }
-
-    /// Syncs files that nobody has open, one by one, after a sync of them all has failed: what was
-    /// written of them may be gone, so it is written again first.
-    fn sync_parked(&self, parked: Vec<(u64, u64, Option<Instant>)>) -> Result<()> {
-        let mut outcome = Ok(());
-        for (ino, _, _) in parked {
-            self.files.parked_sync_failed(ino);
-            let synced = self.open_briefly(ino).and_then(|opened| opened.file().sync());
-            if let Err(error) = &synced {
-                log::error!("inode {ino}: background sync: {error}");
-            }
-            outcome = outcome.and(synced);
         }
         outcome
+    }
+
+    /// Syncs a file that nobody has open by itself, after a sync of them all has failed: what was
+    /// written of it may be gone, so it is written again first. A failure is kept for who opens it.
+    fn sync_parked(&self, ino: u64) -> Result<()> {
+        self.files.parked_sync_failed(ino);
+        self.open_briefly(ino)?.file().sync(Durability::Contents)
     }
 
     /// Seals a file that nobody has open. Its old seal is a lower bound too, so a failure is not
@@ -255,13 +249,16 @@ impl Volume {
 fn sync_each(files: &[Arc<File>]) -> Result<()> {
     let mut outcome = Ok(());
     for file in files {
-        let synced = file.sync();
-        if let Err(error) = &synced {
-            log::error!("inode {}: background sync: {error}", file.ino());
-        }
-        outcome = outcome.and(synced);
+        outcome = outcome.and(noted(file.ino(), file.sync(Durability::Contents)));
     }
     outcome
+}
+
+fn noted(ino: u64, synced: Result<()>) -> Result<()> {
+    if let Err(error) = &synced {
+        log::error!("inode {ino}: background sync: {error}");
+    }
+    synced
 }
 
 impl Upkeep {

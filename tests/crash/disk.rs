@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kmsfs::envelope::Intents;
 use kmsfs::id::FileId;
 use kmsfs::volume::VolumeError;
-use kmsfs::volume::backing::Backing;
+use kmsfs::volume::backing::{Backing, Durability};
 use kmsfs::volume::content::Announcements;
 use rustix::io::Errno;
 
@@ -68,6 +68,8 @@ pub(crate) enum Fault {
     Dead,
     /// A call that only looks fails: a read, a length, a search for holes.
     Read,
+    /// A sync fails; only syncs are counted.
+    Sync,
 }
 
 #[derive(Default)]
@@ -153,6 +155,11 @@ impl Disk {
         inner.hit = false;
     }
 
+    /// Lets the sync number `n` from now on fail.
+    pub(crate) fn fail_sync(&self, n: usize) {
+        self.fail(n, Fault::Sync);
+    }
+
     /// No more faults.
     pub(crate) fn heal(&self) {
         self.lock().fault = None;
@@ -161,6 +168,11 @@ impl Disk {
     /// True if the fault came to pass.
     pub(crate) fn failed(&self) -> bool {
         self.lock().hit
+    }
+
+    /// How many pages a failed sync dropped that nothing has brought to the disk since.
+    pub(crate) fn dropped(&self) -> usize {
+        self.lock().dropped.len()
     }
 
     /// What the file holds now.
@@ -224,7 +236,8 @@ impl Inner {
 
     /// The fault of a call that changes something or syncs.
     fn fault(&mut self) -> Option<Fault> {
-        let (left, fault) = self.fault.filter(|(_, fault)| *fault != Fault::Read)?;
+        let calls = |fault: Fault| !matches!(fault, Fault::Read | Fault::Sync);
+        let (left, fault) = self.fault.filter(|(_, fault)| calls(*fault))?;
         if fault != Fault::Dead || left > 0 {
             self.fault = left.checked_sub(1).map(|left| (left, fault));
         }
@@ -234,7 +247,11 @@ impl Inner {
 
     /// Counts a call that only looks.
     fn look(&mut self) -> Result<()> {
-        let Some((left, fault)) = self.fault.filter(|(_, fault)| *fault == Fault::Read) else {
+        self.count(Fault::Read)
+    }
+
+    fn count(&mut self, kind: Fault) -> Result<()> {
+        let Some((left, fault)) = self.fault.filter(|(_, fault)| *fault == kind) else {
             return Ok(());
         };
         self.fault = left.checked_sub(1).map(|left| (left, fault));
@@ -322,7 +339,7 @@ impl Backing for Disk {
                 room + (buf.len() - room - 1) / PAGE / 2 * PAGE
             }
             Some(Fault::NoSpace | Fault::Short) => return Err(Errno::NOSPC),
-            Some(Fault::Io | Fault::Dead | Fault::Read) => return Err(Errno::IO),
+            Some(Fault::Io | Fault::Dead | Fault::Read | Fault::Sync) => return Err(Errno::IO),
         };
         if offset == 0 && buf.len() > HEADER {
             // A new header: the file was made in this session.
@@ -364,11 +381,12 @@ impl Backing for Disk {
         })
     }
 
-    fn sync(&self) -> Result<()> {
+    fn sync(&self, _what: Durability) -> Result<()> {
         let mut inner = self.lock();
-        match inner.fault() {
-            None => inner.close_epoch(),
-            Some(_) => {
+        let failed = inner.count(Fault::Sync).is_err() || inner.fault().is_some();
+        match failed {
+            false => inner.close_epoch(),
+            true => {
                 inner.drop_writes();
                 return Err(Errno::IO);
             }
@@ -378,6 +396,10 @@ impl Backing for Disk {
 
     fn settle(&self, _offset: u64, _length: u64) -> Result<()> {
         self.lock().change(|_| ())
+    }
+
+    fn forget(&self, _offset: u64, _length: u64) -> Result<()> {
+        Ok(())
     }
 
     fn punch(&self, offset: u64, length: u64) -> Result<()> {

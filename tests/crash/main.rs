@@ -12,6 +12,7 @@ mod errors;
 mod ops;
 mod regressions;
 mod states;
+mod told;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use kmsfs::crypto::secret::Secret;
 use kmsfs::envelope::{FileHeader, Recipient, SessionWord, Unrecovered, Wrapped};
 use kmsfs::id::{FileId, KeyId, MaterialId};
 use kmsfs::volume::VolumeError;
+use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::{Access, Content, KeySource, Look, Reserve, Shared};
 
 use crate::disk::Disk;
@@ -138,7 +139,7 @@ impl Op {
             Self::Extend(by) => file.truncate(size + by).map(|()| 0),
             Self::Punch(offset, length) => file.punch(offset, length).map(|()| 0),
             Self::Zero(offset, length) => file.zero(offset, length, Reserve::Grow).map(|()| 0),
-            Self::Sync => file.sync().map(|()| 0),
+            Self::Sync => file.sync(Durability::Contents).map(|()| 0),
             Self::Seal => file.seal(Look::Throughout).map(usize::from),
             Self::Xattr => file.xattr_keys(Access::ReadWrite).map(|_| 0),
             Self::Reopen => {

@@ -17,6 +17,7 @@ mod backup;
 mod confined;
 mod crash;
 mod data;
+mod durable;
 mod escape;
 mod fsx;
 mod harness;

@@ -24,6 +24,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("pjdfstest::", "owners and devices are what most of it is about"),
     ("remote::", "makes network namespaces"),
     ("token::", "the token's tools keep their files in the build directory"),
+    ("durable::", "mounts an ext4"),
     ("fsx::", "reads and writes only: the same for everybody"),
     ("model::", "reads and writes only: the same for everybody"),
     ("apps::cargo_builds", "the toolchain is in the home of whoever installed it"),

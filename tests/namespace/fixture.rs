@@ -20,6 +20,7 @@ pub(crate) const REPLACE: RenameHow =
 
 pub(crate) struct Fixture {
     dir: PathBuf,
+    vault: PathBuf,
     pub(crate) keystore: Arc<Keystore>,
     key: KeyId,
     volume: Option<Arc<Volume>>,
@@ -43,18 +44,24 @@ impl Dropped {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("kmsfs-namespace-{}-{count}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir(&dir).unwrap();
+        let dir = scratch();
+        let vault = dir.join("vault");
+        Self::with_vault(dir, vault)
+    }
+
+    /// The same with the vault at a place of its own.
+    pub(crate) fn at(vault: PathBuf) -> Self {
+        Self::with_vault(scratch(), vault)
+    }
+
+    fn with_vault(dir: PathBuf, vault: PathBuf) -> Self {
         create_key_file(&dir.join("key")).unwrap();
         let unlock = Unlock::KeyFile(dir.join("key"));
         let now = SystemTime::now();
         let keystore = Arc::new(Keystore::create(&dir.join("store"), &unlock, now).unwrap());
         let key = keystore.create_key(CreateKey::default(), now).unwrap();
-        Volume::init_vault(&dir.join("vault"), keystore.clone(), key.key_id).unwrap();
-        let mut fixture = Self { dir, keystore, key: key.key_id, volume: None };
+        Volume::init_vault(&vault, keystore.clone(), key.key_id).unwrap();
+        let mut fixture = Self { dir, vault, keystore, key: key.key_id, volume: None };
         fixture.reopen();
         fixture
     }
@@ -118,7 +125,7 @@ impl Fixture {
     }
 
     pub(crate) fn vault(&self) -> PathBuf {
-        self.dir.join("vault")
+        self.vault.clone()
     }
 
     pub(crate) fn mkdir(&self, parent: u64, name: &str) -> Result<Attr> {
@@ -186,6 +193,16 @@ impl Drop for Fixture {
         self.volume = None;
         fs::remove_dir_all(&self.dir).ok();
     }
+}
+
+/// A new directory.
+pub(crate) fn scratch() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("kmsfs-namespace-{}-{count}", std::process::id());
+    let dir = std::env::temp_dir().join(name);
+    fs::create_dir(&dir).unwrap();
+    dir
 }
 
 fn collect(dir: &std::path::Path, wanted: &impl Fn(&str) -> bool, found: &mut Vec<PathBuf>) {

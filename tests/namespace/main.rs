@@ -18,4 +18,5 @@ mod places;
 mod removal;
 mod revocation;
 mod sessions;
+mod sick;
 mod upkeep;

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{Backing, Result};
+use super::{Backing, Durability, Result};
 
 const PAGE: usize = 4096;
 
@@ -73,11 +73,15 @@ impl Backing for MemoryFile {
         Ok(())
     }
 
-    fn sync(&self) -> Result<()> {
+    fn sync(&self, _what: Durability) -> Result<()> {
         Ok(())
     }
 
     fn settle(&self, _offset: u64, _length: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn forget(&self, _offset: u64, _length: u64) -> Result<()> {
         Ok(())
     }
 

@@ -18,10 +18,13 @@ mod seek;
 mod shared;
 mod sync;
 mod write;
+mod written;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
+
+use rustix::io::Errno;
 
 use crate::crypto::secret::Secret;
 use crate::envelope::layout::{Block, Group, plain_size};
@@ -30,7 +33,9 @@ use crate::id::FileId;
 
 use super::backing::Backing;
 use super::error::{Result, VolumeError};
+use super::errseq::WriteErrors;
 use cache::{Roles, Spills};
+use written::Written;
 
 pub use mend::{Look, Mended};
 pub use resize::Reserve;
@@ -69,6 +74,7 @@ pub struct Content {
     keys: Arc<dyn KeySource>,
     shared: Arc<Shared>,
     access: Access,
+    errors: WriteErrors,
     gate: RwLock<()>,
     state: RwLock<State>,
 }
@@ -134,6 +140,14 @@ pub(super) struct Marks {
     unsure: bool,
     /// A sync failed: nobody knows what is on the disk, so nothing of it is sealed.
     sync_failed: bool,
+    /// Pages of contents written since the last sync.
+    written: Written,
+    /// The disk may have dropped them: they are written again before the next sync counts.
+    written_owed: bool,
+    /// A write-back that failed, of which no handle was told.
+    unreported: Option<Errno>,
+    /// As many failed syncs of the whole filesystem as were followed by a sync of this file alone.
+    failures: u64,
     generation: u64,
     dirty_since: Option<Instant>,
     /// When the last handle was closed.
@@ -160,12 +174,15 @@ impl Content {
         access: Access,
         marks: Option<Marks>,
     ) -> Result<Self> {
-        let state = State::new(backing.length()?, marks);
+        let errors = WriteErrors::resumed(marks.as_ref().and_then(|marks| marks.unreported));
+        let failures = shared.failed_syncs();
+        let state = State::new(backing.length()?, marks, failures);
         let content = Self {
             backing,
             keys,
             shared,
             access,
+            errors,
             gate: RwLock::new(()),
             state: RwLock::new(state),
         };
@@ -177,7 +194,8 @@ impl Content {
                 other => other?,
             }
             if state.is_another_file() {
-                *state = State::new(content.backing.length()?, None);
+                *state = State::new(content.backing.length()?, None, failures);
+                content.errors.forget();
                 content.load(&mut state)?;
             }
             state.believe_untold();
@@ -215,6 +233,11 @@ impl Content {
     /// True if a write or sync failed in a way that only a look after a crash can settle.
     pub fn in_doubt(&self) -> bool {
         self.shared.in_doubt()
+    }
+
+    /// The write-backs that failed, for the handles to be told of.
+    pub fn errors(&self) -> &WriteErrors {
+        &self.errors
     }
 
     /// The plaintext size in bytes.
@@ -284,6 +307,7 @@ impl Content {
         self.leave_nothing_owed(&mut state);
         state.note_file();
         state.marks.parked_since = Some(Instant::now());
+        state.marks.unreported = self.errors.unreported();
         self.forget_spills(&mut state);
         (!state.marks.is_forgettable()).then(|| state.marks.clone())
     }
@@ -325,8 +349,9 @@ impl Content {
 }
 
 impl State {
-    /// A file of `length` backing bytes, of which `marks` are known.
-    fn new(length: u64, marks: Option<Marks>) -> Self {
+    /// A file of `length` backing bytes, of which `marks` are known; `failures` of the filesystem
+    /// do not concern one of which nothing was written yet.
+    fn new(length: u64, marks: Option<Marks>, failures: u64) -> Self {
         let (size, valid) = plain_size(length);
         Self {
             size,
@@ -338,7 +363,11 @@ impl State {
             mended: 0,
             spoiled: false,
             announced: 0,
-            marks: marks.unwrap_or_else(|| Marks { durable_size: size, ..Marks::default() }),
+            marks: marks.unwrap_or_else(|| Marks {
+                durable_size: size,
+                failures,
+                ..Marks::default()
+            }),
         }
     }
 
@@ -397,7 +426,11 @@ impl Marks {
 
     /// True if a later open needs none of this.
     pub(super) fn is_forgettable(&self) -> bool {
-        !self.is_dirty() && !self.is_unsure() && !self.unsealed && self.untold.is_none()
+        !self.is_dirty()
+            && !self.is_unsure()
+            && !self.unsealed
+            && self.untold.is_none()
+            && self.unreported.is_none()
     }
 
     fn touch(&mut self) -> u64 {

@@ -4,7 +4,7 @@ use super::read::Soundness;
 use super::{Access, Content, State};
 use crate::envelope::EntryState;
 use crate::envelope::layout::{
-    Block, Copy2, Group, MAX_SIZE, PAGE, PAGE_LEN, backing_len, last_block, pages_of,
+    Block, Copy2, Group, MAX_SIZE, PAGE, PAGE_LEN, PageNo, backing_len, last_block, pages_of,
 };
 use crate::volume::error::{Result, VolumeError};
 
@@ -72,8 +72,8 @@ impl Content {
         state.size = 0;
         state.untouched = 0;
         state.spills.lock().clear();
-        let generation = state.marks.generation;
-        state.marks = super::Marks { generation, ..Default::default() };
+        let super::Marks { generation, failures, .. } = state.marks;
+        state.marks = super::Marks { generation, failures, ..Default::default() };
         state.marks.touch();
         state.marks.contents_dirty = true;
         state.marks.unsealed = true;
@@ -178,7 +178,7 @@ impl Content {
         let mut kept = zeroize::Zeroizing::new([0; PAGE_LEN]);
         if let Some((block, _)) = cut {
             self.read_block(state, block, &mut kept[..])?;
-            self.settle_if_durable(state, block)?;
+            self.settle_if_durable(state, block);
         }
         // Two steps: a single cut to the final length would leave old ciphertext in its hint (R6).
         self.set_length(pages_of(size) * PAGE)?;
@@ -250,6 +250,7 @@ impl Content {
     /// Page 0 of a file that keeps its header but has no contents: the unit is erased.
     fn write_empty_first(&self, state: &mut State) -> Result<()> {
         let start = Block(0).data_page().unit_start();
+        state.marks.written.add(PageNo(0), PageNo(0));
         self.write_all(&vec![0; PAGE_LEN - start], start as u64)?;
         state.marks.touch();
         Ok(())
@@ -385,6 +386,9 @@ impl Content {
                 self.zero_part(state, at.start(), stop.start())?;
             }
             at = stop;
+        }
+        if first.0 == 0 {
+            state.marks.written.add(PageNo(0), PageNo(0));
         }
         state.marks.touch();
         state.marks.contents_dirty = true;

@@ -1,7 +1,7 @@
 //! What all files of a volume share: the session they are written in, the crashes that may explain
 //! what is odd in them, and the announcements of changes (FORMAT section 12).
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::cache::SpillCache;
@@ -35,6 +35,8 @@ pub struct Shared {
     pub(super) cache: Arc<SpillCache>,
     /// Of some file nobody knows what is on the disk: this session cannot end cleanly.
     doubt: AtomicBool,
+    /// How often a sync of the whole backing filesystem failed.
+    failed_syncs: AtomicU64,
 }
 
 #[derive(Default)]
@@ -66,6 +68,7 @@ impl Shared {
             announcements: None,
             cache: Arc::default(),
             doubt: AtomicBool::new(false),
+            failed_syncs: AtomicU64::new(0),
         }
     }
 
@@ -122,6 +125,15 @@ impl Shared {
     /// Notes that the disk may hold something else than was written.
     pub(in crate::volume) fn doubt(&self) {
         self.doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// A sync of the whole backing filesystem failed, and does not say of which file.
+    pub(in crate::volume) fn note_failed_sync(&self) {
+        self.failed_syncs.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(in crate::volume) fn failed_syncs(&self) -> u64 {
+        self.failed_syncs.load(Ordering::Acquire)
     }
 
     /// True if a file may be as a crash leaves it, because writing or syncing it failed.

@@ -2,54 +2,71 @@
 
 use std::sync::PoisonError;
 
+use rustix::io::Errno;
+
 use super::cache::Roles;
 use super::{Access, Content, Look, Marks, State};
 use crate::envelope::Seal;
-use crate::envelope::layout::Group;
-use crate::volume::error::Result;
+use crate::envelope::layout::{Group, PAGE, PAGE_LEN, PageNo};
+use crate::volume::backing::Durability;
+use crate::volume::error::{Result, VolumeError};
+
+/// Pages that are written again at a time.
+const AT_ONCE: usize = 64;
 
 impl Content {
     /// Makes everything that was written durable.
     ///
     /// # Errors
-    /// `Io` when the disk failed; what was durable before still is, and the next sync writes the
-    /// spill pages again.
-    pub fn sync(&self) -> Result<()> {
+    /// `Io` when the disk failed; what was durable before still is, and the next sync writes again
+    /// what may be lost. Handles are told by [`Self::errors`].
+    pub fn sync(&self, what: Durability) -> Result<()> {
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let (owed, generation) = {
             let mut state = self.write_state();
             (self.write_owed(&mut state), state.marks.generation)
         };
         // No writer is inside, so nothing changes while readers go on.
-        let synced = self.backing.sync();
-        self.after_sync(&mut self.write_state(), generation, synced.is_ok());
+        let (failures, synced) = (self.shared.failed_syncs(), self.backing.sync(what));
+        let mut state = self.write_state();
+        state.marks.failures = failures;
+        self.after_sync(&mut state, generation, synced);
         owed.and(Ok(synced?))
     }
 
     /// Syncs in the middle of a change: the state lock keeps everyone else out.
+    ///
+    /// The disk may say here that it could not keep what somebody wrote long before. That is theirs
+    /// to hear; what the change needs is that a sync succeeds from here.
     pub(super) fn sync_locked(&self, state: &mut State) -> Result<()> {
+        self.sync_once(state).or_else(|_| self.sync_once(state))
+    }
+
+    fn sync_once(&self, state: &mut State) -> Result<()> {
         let owed = self.write_owed(state);
-        let (generation, synced) = (state.marks.generation, self.backing.sync());
-        self.after_sync(state, generation, synced.is_ok());
+        let generation = state.marks.generation;
+        let synced = self.backing.sync(Durability::Contents);
+        self.after_sync(state, generation, synced);
         owed.and(Ok(synced?))
     }
 
-    fn after_sync(&self, state: &mut State, generation: u64, good: bool) {
-        if good {
+    fn after_sync(&self, state: &mut State, generation: u64, synced: Result<(), Errno>) {
+        let Err(error) = synced else {
             self.flip(state, generation);
             state.marks.durable_size = state.size;
             return;
-        }
+        };
         // The kernel may have dropped the pages it could not write: write them again from memory,
         // to the same copies; the roles stay until that has succeeded (R2c).
-        self.sync_failed(state);
+        self.sync_failed(state, error);
         if let Err(error) = self.write_owed(state) {
             log::error!("after a failed sync, a page could not be rewritten: {error}");
         }
     }
 
     /// Nobody knows what is on the disk of what was written since the last sync.
-    fn sync_failed(&self, state: &mut State) {
+    pub(super) fn sync_failed(&self, state: &mut State, error: Errno) {
+        self.errors.record(error);
         state.marks.sync_failed();
         for spill in state.spills.lock().values_mut() {
             spill.roles.owed |= spill.roles.written.is_some();
@@ -60,6 +77,7 @@ impl Content {
     /// Writes what could not be written when it should have been, or may have been dropped since.
     pub(super) fn write_owed(&self, state: &mut State) -> Result<()> {
         self.tell_again(state)?;
+        self.write_again(state)?;
         let mut owed: Vec<Group> = {
             let groups = state.spills.lock();
             let elsewhere =
@@ -77,6 +95,45 @@ impl Content {
         self.write_owed_end(state)
     }
 
+    /// Writes once more what a failed sync may have dropped, from what the kernel has in memory:
+    /// the next sync would pass over pages that were not changed since. The same bytes go to the
+    /// same pages, so that a crash finds each as it was or as it is. What is all zeros is a hole, or
+    /// lost.
+    fn write_again(&self, state: &mut State) -> Result<()> {
+        if !state.marks.written_owed {
+            return Ok(());
+        }
+        let pages = self.backing.length()? / PAGE;
+        let mut buffer = vec![0; AT_ONCE * PAGE_LEN];
+        self.backing.keep_times(&mut || {
+            for (from, to) in state.marks.written.ranges() {
+                for at in (*from..pages.min(*to)).step_by(AT_ONCE) {
+                    let count = usize::try_from(to - at).unwrap_or(AT_ONCE).min(AT_ONCE);
+                    let room = buffer.get_mut(..count * PAGE_LEN).unwrap_or_default();
+                    self.renew(PageNo(at), room)?;
+                }
+            }
+            Ok(())
+        })?;
+        state.marks.written_owed = false;
+        Ok(())
+    }
+
+    fn renew(&self, first: PageNo, buffer: &mut [u8]) -> Result<(), Errno> {
+        let got = self.backing.read_at(buffer, first.offset())?;
+        // ext4 takes a page that it once found a place for to be there, though the write failed and
+        // the place still counts as never written: pages that come anew find theirs again.
+        self.backing.forget(first.offset(), got as u64)?;
+        let whole = buffer.get(..got).unwrap_or_default().chunks_exact(PAGE_LEN);
+        for (page, bytes) in (first.0..).map(PageNo).zip(whole) {
+            let hole = bytes.iter().all(|byte| *byte == 0);
+            if !hole && self.backing.write_at(bytes, page.offset())? < PAGE_LEN {
+                return Err(Errno::NOSPC);
+            }
+        }
+        Ok(())
+    }
+
     /// Before pages are forgotten: what the disk should have is written, or the file stays unsealed.
     pub(super) fn leave_nothing_owed(&self, state: &mut State) {
         if self.access == Access::ReadOnly {
@@ -84,6 +141,10 @@ impl Content {
         }
         if let Err(error) = self.write_owed(state) {
             log::warn!("a page could not be written and is as a crash leaves it: {error}");
+            self.errors.record(match error {
+                VolumeError::Io(errno) => errno,
+                _ => Errno::IO,
+            });
             state.marks.sync_failed = true;
             self.shared.doubt();
         }
@@ -123,13 +184,23 @@ impl Content {
         Some(state.marks.generation)
     }
 
-    /// A sync of the whole backing filesystem began after `generation` was read, and succeeded.
-    pub(in crate::volume) fn synced_elsewhere(&self, generation: u64) {
+    /// A sync of the whole backing filesystem began after `generation` was read. It counts only if
+    /// none has failed since the file was last synced by itself: that failure may have been of this
+    /// file, and nobody says it a second time, except the file's own descriptor.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub(in crate::volume) fn synced_elsewhere(&self, generation: u64) -> Result<()> {
         let mut state = self.write_state();
+        if state.marks.failures != self.shared.failed_syncs() {
+            drop(state);
+            return self.sync(Durability::Contents);
+        }
         self.flip(&mut state, generation);
         if state.marks.generation == generation {
             state.marks.durable_size = state.size;
         }
+        Ok(())
     }
 
     /// True if something was written and not synced since.
@@ -196,10 +267,12 @@ impl Marks {
         let owed = owed
             || self.header_owed
             || self.end_owed
+            || self.written_owed
             || self.untold.is_some()
             || self.groups.values().any(|roles| roles.owed);
         if self.generation <= generation && !owed {
             self.rewritten.clear();
+            self.written.clear();
             self.contents_dirty = false;
             self.dirty_since = None;
         }
@@ -208,10 +281,16 @@ impl Marks {
     /// A sync failed: everything written since the last one is written again before one counts.
     pub(in crate::volume) fn sync_failed(&mut self) {
         self.sync_failed = true;
+        self.written_owed = !self.written.is_empty();
         self.header_owed |= self.header_written.is_some();
         for roles in self.groups.values_mut() {
             roles.owed |= roles.written.is_some();
         }
+    }
+
+    /// True if a sync of the whole filesystem has failed since the file was last synced by itself.
+    pub(in crate::volume) fn were_passed_over(&self, failures: u64) -> bool {
+        self.failures != failures
     }
 
     pub(in crate::volume) fn generation(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! Contents over memory: what the other tests build on, and a first look at every operation.
 
 use super::*;
+use crate::volume::backing::Durability;
 use crate::volume::backing::memory::MemoryFile;
 
 struct FixedKey;
@@ -93,7 +94,7 @@ fn run(seed: u64, steps: usize) {
                 model.resize(model.len().max(end), 0);
                 model[at..end].fill(0);
             }
-            8 => content.sync().unwrap(),
+            8 => content.sync(Durability::Contents).unwrap(),
             9 => {
                 content.wipe();
             }
@@ -123,7 +124,7 @@ fn a_large_idle_file_leaves_the_others_their_pages() {
     large.write(0, &vec![1; 10 << 20]).unwrap();
     small.write(0, &vec![2; 5 * usize::try_from(GROUP).unwrap()]).unwrap();
     for content in [&large, &small] {
-        content.sync().unwrap();
+        content.sync(Durability::Contents).unwrap();
         contents(content);
     }
     let mut block = [0; 4096];
@@ -174,7 +175,7 @@ fn marks_of_a_file_are_not_for_the_next_one_with_its_number() {
     let content = Content::open(new.clone(), keys, shared, Access::ReadWrite, marks).unwrap();
     assert!(!content.is_dirty(), "the new file has nothing that waits for a sync");
     content.write(1000, &vec![3; 400_000]).unwrap();
-    content.sync().unwrap();
+    content.sync(Durability::Contents).unwrap();
     let again = contents(&open(&new));
     assert!(again[1000..401_000].iter().all(|byte| *byte == 3));
     assert!(again[401_000..].iter().all(|byte| *byte == 2));

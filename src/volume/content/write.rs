@@ -116,6 +116,7 @@ impl Content {
         while at < past {
             let group = at.group();
             let batch = Batch { group, first: at, end: past.min(group.end_block()) };
+            state.marks.written.add(at.data_page(), Block(batch.end.0 - 1).data_page());
             let written = self.write_batch(state, &batch, &pieces);
             state.marks.touch();
             state.marks.contents_dirty = true;
@@ -186,7 +187,7 @@ impl Content {
             let mut bytes = Zeroizing::new(vec![0; PAGE_LEN]);
             if held > 0 {
                 self.read_block(state, block, &mut bytes)?;
-                self.settle_if_durable(state, block)?;
+                self.settle_if_durable(state, block);
             }
             let start = usize::try_from((block.start() + from as u64) - offset).unwrap_or(0);
             if let (Some(to), Some(from)) =
@@ -201,11 +202,16 @@ impl Content {
 
     /// R4: a page that holds older durable bytes is not rewritten while it may be on its way to the
     /// disk, or a mixture of the two versions could reach it.
-    pub(super) fn settle_if_durable(&self, state: &mut State, block: Block) -> Result<()> {
+    pub(super) fn settle_if_durable(&self, state: &mut State, block: Block) {
         if block.start() < state.marks.durable_size && !state.marks.rewritten.insert(block) {
-            self.backing.settle(block.data_page().offset(), PAGE_LEN as u64)?;
+            let settle = || self.backing.settle(block.data_page().offset(), PAGE_LEN as u64);
+            // It may be told here that something which was written before is not on the disk. That
+            // is for a sync to say, and nothing of the page is on its way any more.
+            for _ in 0..2 {
+                let Err(error) = settle() else { break };
+                self.sync_failed(state, error);
+            }
         }
-        Ok(())
     }
 
     /// Seals and writes the blocks of one group; returns how many of them are written whole.

@@ -1,0 +1,101 @@
+//! What fsync(2) keeps on a real ext4, and what a disk that is gone answers.
+//!
+//! ext4 can be told to stop as at a power cut: what its journal has not committed is lost. It
+//! commits by itself once an hour here, so what is there afterwards is there because of a sync.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::harness::{Sandbox, Shell, Vault, is_root, program};
+
+/// An ext4 of its own.
+struct Disk {
+    sandbox: Sandbox,
+}
+
+impl Disk {
+    fn new(name: &str) -> Self {
+        assert!(is_root(), "this test mounts ext4: run it as root, or skip it by name");
+        program("mkfs.ext4");
+        let disk = Self { sandbox: Sandbox::new(name) };
+        disk.sandbox.dir("disk");
+        disk.shell().run("truncate -s 64M image; mkfs.ext4 -q -F image");
+        disk.attach();
+        disk
+    }
+
+    fn shell(&self) -> Shell {
+        Shell::new(self.sandbox.path(""))
+    }
+
+    fn vault(&self) -> PathBuf {
+        self.sandbox.path("disk/vault")
+    }
+
+    fn attach(&self) {
+        self.shell().run("mount -o loop,commit=3600 image disk");
+    }
+
+    /// What was there before stays, whatever comes.
+    fn settle(&self) {
+        self.shell().run("sync -f disk");
+    }
+
+    /// From here on nothing reaches the disk, the journal included.
+    fn cut(&self) {
+        let going_down = "import fcntl, os, struct\n\
+             fcntl.ioctl(os.open('disk', os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+        self.shell().run(&format!("python3 -c \"{going_down}\""));
+    }
+
+    /// The power is back.
+    fn restart(&self) {
+        self.shell().run("umount disk");
+        self.attach();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = self.shell().output("umount disk || umount -l disk");
+    }
+}
+
+/// A change of `file`, which is in a directory with `other`, and what must be there after a cut.
+const CHANGES: &[(&str, &str, &str)] = &[
+    ("mode", "chmod 0640 file", "test $(stat -c %a file) = 640"),
+    ("owner", "chown 12:34 file", "test $(stat -c %u:%g file) = 12:34"),
+    ("times", "touch -d @1000 file", "test $(stat -c %Y file) = 1000"),
+    (
+        "an attribute",
+        "setfattr -n user.note -v kept file",
+        "test $(getfattr --only-values -n user.note file) = kept",
+    ),
+    ("an ACL", "setfacl -m u:77:r file", "getfacl -n file | grep -q user:77:r"),
+    ("a rename", "mv file moved", "test $(cat moved) = contents && test ! -e file"),
+    ("a move", "mv file other/", "test $(cat other/file) = contents && test ! -e file"),
+];
+
+/// Every sync was one of contents and length alone: ext4 then has no reason to commit anything else.
+#[test]
+fn regression_fsync_keeps_attributes_and_names() {
+    let disk = Disk::new("durable");
+    let vault = Vault::at("durable-mnt", disk.vault());
+    for (what, change, check) in CHANGES {
+        let mount = vault.mount();
+        let dir = mount.path(what);
+        fs::create_dir(&dir).unwrap();
+        let shell = Shell::new(&dir);
+        shell.run("mkdir other; printf contents > file; setfattr -n user.first -v set file");
+        disk.settle();
+        shell.run(change);
+        shell.run("python3 -c 'import glob, os; [os.fsync(os.open(f, 0)) for f in glob.glob(\"**/*\", recursive=True) if os.path.isfile(f)]'");
+        disk.cut();
+        mount.kill();
+        disk.restart();
+        let mount = vault.mount();
+        let kept = Shell::new(&dir).output(check);
+        assert!(kept.status.success(), "{what} was lost");
+        mount.unmount();
+    }
+}
