@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 # program:package
 wanted=(
     fusermount3:fuse3 setfacl:acl setfattr:attr sqlite3:sqlite3 rsync:rsync git:git tar:tar
-    python3:python3 mkfs.ext4:e2fsprogs setpriv:util-linux mount:mount restic:restic
+    python3:python3 mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs
+    mkfs.btrfs:btrfs-progs losetup:mount setpriv:util-linux mount:mount restic:restic
     borg:borgbackup fio:fio openssl:openssl strace:strace softhsm2-util:softhsm2 pkcs11-tool:opensc
     ip:iproute2 nsenter:util-linux curl:curl
 )

@@ -1,0 +1,78 @@
+//! Each workload, cut right after its last acknowledgement: the vault did the last thing on the
+//! disk, so nothing else made its work durable.
+
+use crate::attempt::attempt;
+use crate::backing::{BTRFS, JOURNAL, ORDERED, SMALL, WRITEBACK, XFS};
+use crate::cut::{Kept, Unit};
+use crate::random::Random;
+use crate::record::record;
+use crate::scenarios as s;
+use crate::tools::need_root;
+
+/// One test: a filesystem, a scenario, what is kept of the writes after the last flush.
+macro_rules! cuts {
+    ($($name:ident: $backing:ident, $scenario:ident, $kept:ident, $unit:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            need_root();
+            let recording = record(&$backing, &s::$scenario, SEED)
+                .unwrap_or_else(|error| panic!("{} {}: {error}", $backing.name, s::$scenario.name));
+            let mut random = Random::new(SEED);
+            let at = recording.last_word();
+            let (found, what) = attempt(
+                &$backing, &s::$scenario, &recording, (at, Kept::$kept, Unit::$unit), &mut random,
+            );
+            assert!(found.losses.is_empty(), "{what}\n  {}", found.losses.join("\n  "));
+            assert!(found.claims > 0, "{what}: nothing was claimed");
+        }
+    )*};
+}
+
+const SEED: u64 = 8;
+
+cuts! {
+    ext4_cells_fsync: ORDERED, CELLS_FSYNC, None, Piece;
+    ext4_cells_fdatasync: ORDERED, CELLS_FDATASYNC, None, Piece;
+    ext4_cells_in_noise: ORDERED, CELLS_NOISE, Some, Piece;
+    ext4_cells_torn: ORDERED, CELLS_NOISE, Some, Sector;
+    ext4_cells_keystore_apart: ORDERED, CELLS_APART, AllButOne, Piece;
+    ext4_appends: ORDERED, APPENDS, None, Piece;
+    ext4_holes: ORDERED, HOLES, None, Piece;
+    ext4_replace: ORDERED, REPLACE, None, Piece;
+    ext4_maildir: ORDERED, MAILDIR, Metadata, Piece;
+    ext4_tree: ORDERED, TREE, None, Piece;
+    ext4_tree_all_but_one: ORDERED, TREE, AllButOne, Piece;
+    ext4_never_synced_without_data: ORDERED, NEVER_SYNCED, Metadata, Piece;
+    ext4_never_synced: ORDERED, NEVER_SYNCED, All, Piece;
+    ext4_hard_links: ORDERED, HARD_LINKS, None, Piece;
+    ext4_long_names: ORDERED, LONG_NAMES, None, Piece;
+    ext4_sqlite_delete: ORDERED, SQLITE_DELETE, None, Piece;
+    ext4_sqlite_delete_extra: ORDERED, SQLITE_EXTRA, None, Piece;
+    ext4_sqlite_truncate: ORDERED, SQLITE_TRUNCATE, None, Piece;
+    ext4_sqlite_persist: ORDERED, SQLITE_PERSIST, Some, Piece;
+    ext4_sqlite_wal: ORDERED, SQLITE_WAL, None, Piece;
+    ext4_git: ORDERED, GIT, None, Piece;
+    ext4_rsync: ORDERED, RSYNC, None, Piece;
+    ext4_killed: ORDERED, KILLED, Some, Piece;
+    ext4_keys_change: ORDERED, KEYS_CHANGE, None, Piece;
+    writeback_never_synced: WRITEBACK, NEVER_SYNCED, Metadata, Piece;
+    writeback_sqlite_delete: WRITEBACK, SQLITE_DELETE, Data, Piece;
+    writeback_replace: WRITEBACK, REPLACE, None, Piece;
+    journal_cells_fdatasync: JOURNAL, CELLS_FDATASYNC, None, Piece;
+    small_blocks_never_synced: SMALL, NEVER_SYNCED, Metadata, Piece;
+    small_blocks_holes: SMALL, HOLES, None, Piece;
+    small_blocks_torn: SMALL, CELLS_NOISE, Some, Sector;
+    xfs_cells_fdatasync: XFS, CELLS_FDATASYNC, None, Piece;
+    xfs_holes: XFS, HOLES, None, Piece;
+    xfs_replace_and_fsync_the_file: XFS, REPLACE_FILE, None, Piece;
+    xfs_metadata: XFS, METADATA, None, Piece;
+    xfs_tree: XFS, TREE, AllButOne, Piece;
+    xfs_sqlite_wal: XFS, SQLITE_WAL, None, Piece;
+    btrfs_cells_fdatasync: BTRFS, CELLS_FDATASYNC, None, Piece;
+    btrfs_replace_and_fsync_the_file: BTRFS, REPLACE_FILE, None, Piece;
+    btrfs_metadata: BTRFS, METADATA, None, Piece;
+    btrfs_symlinks: BTRFS, SYMLINKS, None, Piece;
+    btrfs_long_names: BTRFS, LONG_NAMES, None, Piece;
+    btrfs_sqlite_truncate: BTRFS, SQLITE_TRUNCATE, None, Piece;
+    btrfs_rsync: BTRFS, RSYNC, None, Piece;
+}

@@ -1,0 +1,82 @@
+//! The workloads, each with what happens around it.
+
+use crate::machine::Keys;
+use crate::record::{Act, Scenario, Workload};
+use crate::workloads::{
+    Appends, Cells, Git, HardLinks, Holes, LongNames, Maildir, Metadata, NeverSynced, Replace,
+    Rsync, Sqlite, Symlinks, Sync, Then, Tree,
+};
+
+const fn plain(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
+    Scenario { name, workload, steps: 6, keys: Keys::SameDisk, acts: &[], noise: false }
+}
+
+const fn noisy(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
+    Scenario { steps: 8, noise: true, ..plain(name, workload) }
+}
+
+pub(crate) const CELLS_FSYNC: Scenario = plain("cells-fsync", || Box::new(Cells::new(Sync::Full)));
+pub(crate) const CELLS_FDATASYNC: Scenario =
+    plain("cells-fdatasync", || Box::new(Cells::new(Sync::Data)));
+pub(crate) const CELLS_NOISE: Scenario = noisy("cells-noise", || Box::new(Cells::new(Sync::Data)));
+pub(crate) const CELLS_APART: Scenario =
+    Scenario { keys: Keys::Apart, name: "cells-apart", ..CELLS_NOISE };
+pub(crate) const APPENDS: Scenario = noisy("appends", || Box::new(Appends::new()));
+pub(crate) const HOLES: Scenario = plain("holes", || Box::new(Holes::new()));
+pub(crate) const REPLACE: Scenario =
+    plain("replace", || Box::new(Replace::new(Then::SyncDirectory)));
+pub(crate) const REPLACE_FILE: Scenario =
+    plain("replace-fsync-file", || Box::new(Replace::new(Then::SyncFile)));
+pub(crate) const MAILDIR: Scenario = noisy("maildir", || Box::new(Maildir::new()));
+pub(crate) const TREE: Scenario = plain("tree", || Box::new(Tree));
+pub(crate) const NEVER_SYNCED: Scenario = noisy("never-synced", || Box::new(NeverSynced));
+pub(crate) const METADATA: Scenario = plain("metadata", || Box::new(Metadata::new()));
+pub(crate) const HARD_LINKS: Scenario = plain("hard-links", || Box::new(HardLinks));
+pub(crate) const SYMLINKS: Scenario = plain("symlinks", || Box::new(Symlinks));
+pub(crate) const LONG_NAMES: Scenario =
+    Scenario { steps: 8, ..plain("long-names", || Box::new(LongNames::new())) };
+pub(crate) const SQLITE_DELETE: Scenario =
+    plain("sqlite-delete", || Box::new(Sqlite::new("DELETE", "FULL")));
+pub(crate) const SQLITE_EXTRA: Scenario =
+    plain("sqlite-delete-extra", || Box::new(Sqlite::new("DELETE", "EXTRA")));
+pub(crate) const SQLITE_TRUNCATE: Scenario =
+    plain("sqlite-truncate", || Box::new(Sqlite::new("TRUNCATE", "FULL")));
+pub(crate) const SQLITE_PERSIST: Scenario =
+    noisy("sqlite-persist", || Box::new(Sqlite::new("PERSIST", "FULL")));
+pub(crate) const SQLITE_WAL: Scenario =
+    plain("sqlite-wal", || Box::new(Sqlite::new("WAL", "FULL")));
+pub(crate) const GIT: Scenario = Scenario { steps: 3, ..plain("git", || Box::new(Git::new())) };
+pub(crate) const RSYNC: Scenario =
+    Scenario { steps: 3, ..plain("rsync", || Box::new(Rsync::new())) };
+pub(crate) const KILLED: Scenario = Scenario {
+    name: "killed",
+    steps: 9,
+    acts: &[(2, Act::Kill), (4, Act::Remount), (5, Act::Syncfs), (6, Act::Kill)],
+    ..CELLS_NOISE
+};
+pub(crate) const KEYS_CHANGE: Scenario = Scenario {
+    name: "keys-change",
+    steps: 9,
+    acts: &[
+        (1, Act::Rotate),
+        (3, Act::Rewrap),
+        (4, Act::Retire),
+        (5, Act::Policy),
+        (6, Act::Rotate),
+        (7, Act::Rewrap),
+    ],
+    ..MAILDIR
+};
+
+/// The scenarios of random cuts.
+pub(crate) static ALL: &[&Scenario] = &[
+    &CELLS_FSYNC,
+    &CELLS_FDATASYNC,
+    &CELLS_NOISE,
+    &CELLS_APART,
+    &APPENDS,
+    &HOLES,
+    &SQLITE_WAL,
+    &RSYNC,
+    &KILLED,
+];

@@ -1,0 +1,11 @@
+//! What programs do on a filesystem, and what they know to be safe when.
+
+mod apps;
+mod contents;
+mod files;
+mod names;
+
+pub(crate) use apps::{Git, Rsync, Sqlite};
+pub(crate) use contents::{Appends, Cells, Holes, Sync};
+pub(crate) use files::{Maildir, NeverSynced, Replace, Then, Tree};
+pub(crate) use names::{HardLinks, LongNames, Metadata, Symlinks};
