@@ -49,7 +49,8 @@ pub struct StateRecord {
     pub previous: Intents,
     /// Sessions that ended in a crash and are not mended yet, oldest first.
     pub unrecovered: Vec<Unrecovered>,
-    /// How far the recovery of one large file is.
+    /// How far the recovery of one large file is. It stands for nothing where this session announced
+    /// the file: [`Self::valid_cursor`].
     pub cursor: Option<Cursor>,
 }
 
@@ -81,7 +82,15 @@ pub struct Cursor {
 }
 
 impl StateRecord {
-    /// The record's bytes.
+    /// The cursor, unless an announcement of this session covers its file, by whatever name: what is
+    /// changed below it would be refused after a crash.
+    pub fn valid_cursor(&self) -> Option<Cursor> {
+        let announced =
+            |file| [&self.current, &self.previous].iter().any(|intents| intents.covers(file));
+        self.cursor.filter(|cursor| !announced(cursor.file))
+    }
+
+    /// The record's bytes. A cursor that is not valid is not written.
     ///
     /// *Shape*: at most [`STATE_SLOT`] bytes.
     pub fn encode(&self, keys: &VolumeKeys) -> Vec<u8> {
@@ -94,10 +103,11 @@ impl StateRecord {
         out.extend(self.sequence.to_le_bytes());
         out.extend(self.word.bits().to_le_bytes());
         out.extend(self.since.to_le_bytes());
-        let cursor = if self.cursor.is_some() { FLAG_CURSOR } else { 0 };
+        let kept = self.valid_cursor();
+        let cursor = if kept.is_some() { FLAG_CURSOR } else { 0 };
         let open = if self.open { FLAG_OPEN } else { 0 };
         out.extend([open | cursor, count(&self.words, WORDS), 0, 0]);
-        let (file, bytes) = self.cursor.map_or(([0; 16], 0), |c| (*c.file.as_bytes(), c.bytes));
+        let (file, bytes) = kept.map_or(([0; 16], 0), |c| (*c.file.as_bytes(), c.bytes));
         out.extend(file);
         out.extend(bytes.to_le_bytes());
         for word in self.words.iter().take(WORDS) {
@@ -258,8 +268,10 @@ fn parse(signed: &[u8]) -> Result<(VolumeId, StateRecord), EnvelopeError> {
     }
     let cursor = (flags & FLAG_CURSOR != 0).then_some(cursor);
     let open = flags & FLAG_OPEN != 0;
-    let record =
+    let mut record =
         StateRecord { sequence, word, open, since, words, current, previous, unrecovered, cursor };
+    // Earlier builds kept some that were not valid.
+    record.cursor = record.valid_cursor();
     Ok((volume, record))
 }
 
@@ -355,9 +367,43 @@ mod tests {
             since: 77,
             words: (0..16).map(|number| SessionWord::new(number, 3)).collect(),
             current: intents.clone(),
-            previous: Intents::all(),
+            previous: intents.clone(),
             unrecovered: (0..16).map(crash).collect(),
-            cursor: Some(Cursor { file: FileId::from_bytes([4; 16]), bytes: 1 << 40 }),
+            cursor: Some(Cursor { file: FileId::from_bytes([90; 16]), bytes: 1 << 40 }),
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_void_once_an_announcement_covers_its_file() {
+        let cursor = Cursor { file: FileId::from_bytes([200; 16]), bytes: 1 << 30 };
+        let announcing = |count: u8| {
+            let mut intents = Intents::default();
+            (0..count).for_each(|number| intents.add(FileId::from_bytes([number; 16])));
+            intents
+        };
+        let mut named = Intents::default();
+        named.add(cursor.file);
+        // 200 is in the part of 8, which the 73rd file is the first to fall into once ids are full.
+        let cases = [
+            (Intents::default(), false),
+            (announcing(64), false),
+            (announcing(73), true),
+            (announcing(81), true),
+            (Intents::all(), true),
+            (named, true),
+        ];
+        for (intents, void) in cases {
+            let none = Intents::default();
+            for (current, previous) in [(intents.clone(), none.clone()), (none, intents)] {
+                let record = StateRecord {
+                    current,
+                    previous,
+                    cursor: Some(cursor),
+                    ..StateRecord::default()
+                };
+                let read = StateRecord::open(&record.encode(&keys(1)), &keys(1)).unwrap();
+                assert_eq!(read.cursor.is_none(), void, "{record:?}");
+            }
         }
     }
 

@@ -406,6 +406,64 @@ fn a_disabled_key_keeps_a_crash_alive_for_its_own_files_only() {
     assert!(fixture.volume().unrecovered().is_empty());
 }
 
+/// As many small files as make a session announce every file.
+const MANY: usize = 130;
+
+/// Files of a few pages, sealed by a session that ended cleanly.
+fn many(fixture: &Fixture) {
+    for number in 0..MANY {
+        fixture.file(ROOT, &format!("small {number}"), "").unwrap();
+        write(fixture, &format!("small {number}"), 0, &pattern(9000, number)).unwrap();
+    }
+}
+
+/// Changes all of [`many`], so that this session has announced every file.
+fn change_many(fixture: &Fixture) {
+    for number in 0..MANY {
+        write(fixture, &format!("small {number}"), 0, b"changed").unwrap();
+    }
+}
+
+#[test]
+fn what_is_changed_below_the_place_of_an_interrupted_recovery_is_excused_again() {
+    const AT: u64 = 40 * PAGE as u64;
+    let mut fixture = Fixture::new();
+    many(&fixture);
+    fixture.file(ROOT, "large", "").unwrap();
+    let ino = fixture.find("large").unwrap();
+    let handle = fixture.volume().open_handle(ino, Access::ReadWrite).unwrap().handle;
+    handle.file.truncate(300 << 20).unwrap();
+    handle.file.write(0, &pattern(60 * PAGE, 1), Origin::Caller).unwrap();
+    fixture.volume().close(handle);
+    fixture.volume().end().unwrap();
+    fixture.reopen();
+    write(&fixture, "large", 0, &pattern(PAGE, 2)).unwrap();
+    // Killed. Its recovery has come so far that the place was noted, and is stopped.
+    fixture.reopen();
+    let before = fs::read(state(&fixture)).unwrap();
+    let noted = fixture.volume().recover(&mut |_| {
+        if fs::read(state(&fixture)).unwrap() == before {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    assert!(!noted.unwrap().complete, "the place was not noted");
+    // Every file is announced, the large one is changed, and the daemon is killed between two pages.
+    change_many(&fixture);
+    let file = ciphertext(&fixture);
+    let number = AT / PAGE as u64 + 4;
+    let old = page(&file, number);
+    write(&fixture, "large", AT, &pattern(PAGE, 3)).unwrap();
+    assert!(page(&file, number) != old);
+    put_page(&file, number, &old);
+    fixture.reopen();
+    let ino = fixture.find("large").unwrap();
+    let handle = fixture.volume().open_handle(ino, Access::ReadOnly).unwrap().handle;
+    handle.file.read(AT, &mut [0; PAGE]).unwrap();
+    fixture.volume().close(handle);
+}
+
 fn copy(from: &Path, to: &Path) {
     let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(status.success());

@@ -159,12 +159,7 @@ impl Ledger {
     /// # Errors
     /// Those of the backing filesystem.
     pub(super) fn set_cursor(&self, cursor: Cursor) -> Result<()> {
-        self.change(|record| {
-            // A file that this session has announced may be odd again after its own crash.
-            let announced =
-                record.current.covers(cursor.file) || record.previous.covers(cursor.file);
-            record.cursor = Some(cursor).filter(|_| !announced);
-        })
+        self.change(|record| record.cursor = Some(cursor))
     }
 
     /// These crashes are mended, and everything is durable; or, if there are keys that could not be
@@ -290,9 +285,9 @@ impl Ledger {
         let mut record = inner.record.clone();
         for file in std::mem::take(&mut inner.wanted) {
             record.current.add(file);
-            record.cursor = record.cursor.filter(|cursor| cursor.file != file);
         }
         change(&mut record);
+        record.cursor = record.valid_cursor();
         record.sequence += 1;
         drop(inner);
         let written = self.file.write(&record, &self.keys);

@@ -124,6 +124,7 @@ pub(in crate::volume) fn next(
     let verdict = judge(record.as_ref(), anchor);
     let known = anchor.map_or(SessionWord::NONE, |anchor| SessionWord::from_bits(anchor.word));
     let record = record.unwrap_or_default();
+    let mut cursor = record.valid_cursor();
     let number = record.word.number().max(known.number()) + 1;
     // A volume would have to be mounted every second for 136 years to get here.
     let word = SessionWord::new(u32::try_from(number).unwrap_or(u32::MAX), begin.random);
@@ -142,6 +143,11 @@ pub(in crate::volume) fn next(
             intents,
             waiting: None,
         });
+    }
+    let believed_now = begin.consent && unrecovered.iter().any(|crash| crash.withheld);
+    if verdict.needs_consent() || believed_now || begin.all_excused {
+        // It may be of another history, or of a recovery that did not believe all of these.
+        cursor = None;
     }
     for crash in &mut unrecovered {
         crash.withheld = !begin.consent && (crash.withheld || verdict.needs_consent());
@@ -169,8 +175,7 @@ pub(in crate::volume) fn next(
         current: Intents::default(),
         previous: Intents::default(),
         unrecovered,
-        // It may be of another history.
-        cursor: record.cursor.filter(|_| !verdict.needs_consent()),
+        cursor,
     }
 }
 
