@@ -464,6 +464,76 @@ fn what_is_changed_below_the_place_of_an_interrupted_recovery_is_excused_again()
     fixture.volume().close(handle);
 }
 
+/// What is left of the last block if the daemon is killed between the two page writes of a change.
+fn half_changed(fixture: &Fixture, name: &str, offset: u64, salt: usize) {
+    let file = ciphertext(fixture);
+    let number = offset / PAGE as u64 + 2;
+    let old = page(&file, number);
+    write(fixture, name, offset, &pattern(PAGE, salt)).unwrap();
+    assert!(page(&file, number) != old);
+    put_page(&file, number, &old);
+}
+
+/// A vault that its keystore does not know, whose record is gone or from before the file was sealed.
+fn without_a_history(fixture: &mut Fixture, older: Option<&[u8]>) {
+    fixture.volume().end().unwrap();
+    fixture.keystore.forget_volume(fixture.volume().id()).unwrap();
+    match older {
+        Some(older) => fs::write(state(fixture), older).unwrap(),
+        None => fs::remove_file(state(fixture)).unwrap(),
+    }
+    fixture.reopen();
+}
+
+#[test]
+fn a_crash_is_excused_where_sessions_are_counted_anew() {
+    for lost in ["record", "newer record"] {
+        let (mut fixture, mut contents) = sealed();
+        let older = fs::read(state(&fixture)).unwrap();
+        for salt in 2..6 {
+            fixture.reopen();
+            write(&fixture, "file", 0, &pattern(PAGE, salt)).unwrap();
+            contents[..PAGE].copy_from_slice(&pattern(PAGE, salt));
+            fixture.volume().end().unwrap();
+        }
+        without_a_history(&mut fixture, (lost == "newer record").then_some(&older[..]));
+        assert_eq!(read(&fixture, "file").unwrap(), contents);
+        half_changed(&fixture, "file", 5 * PAGE as u64, 9);
+        // Killed between the two pages of the change.
+        fixture.reopen();
+        let found = read(&fixture, "file").unwrap_or_else(|error| panic!("{lost}: {error}"));
+        assert!(found[..5 * PAGE] == contents[..5 * PAGE], "{lost}");
+        assert!(found[6 * PAGE..] == contents[6 * PAGE..], "{lost}");
+        let report = recover(&fixture);
+        assert!(report.complete && report.spoiled.is_empty(), "{lost}: {report:?}");
+        fixture.volume().end().unwrap();
+        fixture.reopen();
+        assert_eq!(read(&fixture, "file").unwrap(), found, "{lost}");
+    }
+}
+
+#[test]
+fn residue_is_accepted_by_consent_where_nothing_tells_of_the_crash() {
+    let (mut fixture, _) = sealed();
+    for salt in 2..6 {
+        fixture.reopen();
+        write(&fixture, "file", 0, &pattern(PAGE, salt)).unwrap();
+        fixture.volume().end().unwrap();
+    }
+    fixture.reopen();
+    half_changed(&fixture, "file", 5 * PAGE as u64, 9);
+    fixture.keystore.forget_volume(fixture.volume().id()).unwrap();
+    fs::remove_file(state(&fixture)).unwrap();
+    fixture.reopen();
+    is_tampered(read(&fixture, "file"));
+    assert!(!check(&fixture).is_clean());
+    fixture.reopen_with(Options { accept_residue: true, ..Options::default() });
+    assert!(recover(&fixture).complete);
+    fixture.volume().end().unwrap();
+    fixture.reopen();
+    read(&fixture, "file").unwrap();
+}
+
 fn copy(from: &Path, to: &Path) {
     let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(status.success());

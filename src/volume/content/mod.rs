@@ -11,6 +11,7 @@ mod cache;
 mod groups;
 mod header;
 mod mend;
+mod present;
 mod read;
 mod recover;
 mod resize;
@@ -99,6 +100,8 @@ struct State {
     spoiled: bool,
     /// The generation of announcements that the file is in; 0 for none.
     announced: u64,
+    /// The header took this session's word, and that may not be durable yet.
+    following: bool,
 }
 
 struct Ready {
@@ -363,6 +366,7 @@ impl State {
             mended: 0,
             spoiled: false,
             announced: 0,
+            following: false,
             marks: marks.unwrap_or_else(|| Marks {
                 durable_size: size,
                 failures,

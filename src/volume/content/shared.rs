@@ -199,8 +199,10 @@ impl Content {
             return Ok(());
         }
         let Some(announcements) = &self.shared.announcements else { return Ok(()) };
+        let file = header.file;
+        self.follow(state)?;
         if state.announced != announcements.generation() {
-            state.announced = announcements.announce(header.file)?;
+            state.announced = announcements.announce(file)?;
         }
         Ok(())
     }

@@ -123,9 +123,10 @@ pub(in crate::volume) fn next(
 ) -> StateRecord {
     let verdict = judge(record.as_ref(), anchor);
     let known = anchor.map_or(SessionWord::NONE, |anchor| SessionWord::from_bits(anchor.word));
+    let first = if record.is_none() { first_number(begin.now) } else { 0 };
     let record = record.unwrap_or_default();
     let mut cursor = record.valid_cursor();
-    let number = record.word.number().max(known.number()) + 1;
+    let number = (record.word.number().max(known.number()) + 1).max(first);
     // A volume would have to be mounted every second for 136 years to get here.
     let word = SessionWord::new(u32::try_from(number).unwrap_or(u32::MAX), begin.random);
     let mut words = record.words;
@@ -179,6 +180,14 @@ pub(in crate::volume) fn next(
     }
 }
 
+/// The number of a session of which no record tells what came before it, though seals in the vault
+/// may: above every count of mounts that began at 1, and above that of the last time this happened,
+/// if the clock is right. Where it is not, a session brings the files up to date that it changes.
+fn first_number(now: i64) -> i64 {
+    const QUARTER: i64 = 4_000_000_000;
+    FIRST_UNKNOWN + (now / QUARTER).clamp(0, FIRST_UNKNOWN / 2)
+}
+
 /// Makes room: the two oldest crashes become one that may have changed every file.
 fn merge_oldest(crashes: &mut Vec<Unrecovered>) {
     if crashes.len() < 2 {
@@ -211,6 +220,9 @@ pub(in crate::volume) fn anchored(
         ..before
     }
 }
+
+/// Numbers from here on are of volumes that lost their record.
+const FIRST_UNKNOWN: i64 = 1 << 31;
 
 #[cfg(test)]
 mod tests {
@@ -286,7 +298,27 @@ mod tests {
         assert_eq!(agreed.unrecovered.len(), 2);
         assert_eq!(excused(&agreed)[0], word(5), "by consent");
         let lost = next(None, Some(&anchor(9, false)), NOW);
-        assert!(lost.unrecovered.is_empty() && lost.word.number() == 10);
+        assert!(lost.unrecovered.is_empty() && lost.word.number() >= FIRST_UNKNOWN);
+    }
+
+    #[test]
+    fn without_a_record_sessions_are_counted_from_above_all_that_came_before() {
+        let at = |now: i64, record: Option<StateRecord>| {
+            next(record, None, Begin { now, ..NOW }).word.number()
+        };
+        let day = 86_400_000_000_000;
+        let lost = at(20_000 * day, None);
+        assert!(lost > i64::from(u32::MAX / 2), "above every count from 1");
+        assert!(at(20_001 * day, None) > lost + 10_000, "above what followed the last loss");
+        let (wrong, far) = (at(-day, None), at(i64::MAX, None));
+        assert!(
+            wrong >= FIRST_UNKNOWN && far < i64::from(u32::MAX / 16 * 15),
+            "whatever the clock"
+        );
+        assert_eq!(at(0, Some(record(5, false))), 6, "a record tells");
+        let ahead = VolumeAnchor { word: SessionWord::new(3 << 30, 1).bits(), ..anchor(1, true) };
+        let lost = next(None, Some(&ahead), NOW);
+        assert_eq!(lost.word.number(), (3 << 30) + 1, "and so does the keystore");
     }
 
     #[test]
