@@ -3,6 +3,7 @@
 use base64ct::{Base64UrlUnpadded, Encoding};
 
 use super::EnvelopeError;
+use super::name::{EncodedName, LONG_PREFIX, NAME_MAX, SIDECAR_SUFFIX, is_name};
 use super::places::{DirPlace, Places};
 use super::recipient::Recipient;
 use super::record::{RECORD_LEN, RecordReader, RecordWriter, verify_mac};
@@ -20,16 +21,11 @@ pub const DIR_XATTR: &str = "user.kmsfs.dir";
 pub const META_DIR: &str = ".kmsfs";
 /// What temporary names start with; a mount removes what a crash left of them.
 pub const TEMP_PREFIX: &str = ".kmsfs.tmp.";
-/// What the backing names of long names start with.
-pub const LONG_PREFIX: &str = "kn.";
-/// What is added to them for the file that holds the encrypted name.
-pub const SIDECAR_SUFFIX: &str = ".name";
 
 const MAGIC: &[u8; 8] = b"KMSFSd1\0";
 const WHAT: &str = "directory descriptor";
 const LINK: &str = "symbolic link";
 const NAME: &str = "name";
-const NAME_MAX: usize = 255;
 const FLAG_INHERITED: u8 = 1;
 const MAX_PREVIOUS: usize = 3;
 /// The format of a descriptor that says where its directory belongs; those before it have format 1.
@@ -191,36 +187,6 @@ impl DirDescriptor {
     }
 }
 
-/// The backing form of a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EncodedName {
-    /// The encrypted name itself.
-    Inline(String),
-    /// The encrypted name is too long for one: it is kept in a file beside.
-    Long {
-        /// The backing name of the entry.
-        entry: String,
-        /// The backing name of the file that holds the encrypted name.
-        sidecar: String,
-        /// That file's contents.
-        contents: String,
-    },
-}
-
-impl EncodedName {
-    /// The backing name of the entry.
-    pub fn entry(&self) -> &str {
-        match self {
-            Self::Inline(entry) | Self::Long { entry, .. } => entry,
-        }
-    }
-}
-
-/// True for the backing name of a file that holds a long name.
-pub fn is_sidecar(name: &[u8]) -> bool {
-    name.starts_with(LONG_PREFIX.as_bytes()) && name.ends_with(SIDECAR_SUFFIX.as_bytes())
-}
-
 /// True for a backing name that some directory may have made: what is not, is foreign for sure.
 pub fn may_be_encoded(name: &[u8]) -> bool {
     const SYNTHETIC_IV: usize = 16;
@@ -288,6 +254,23 @@ impl DirKeys {
     /// `NotAuthentic` for text that this directory did not make.
     pub fn decode_name(&self, text: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
         self.decode(&self.names, b"name", NAME, text)
+    }
+
+    /// The name that an entry of the directory stands for; `sidecar` reads the text of a long one.
+    /// `None` for a foreign entry.
+    pub fn name_of(
+        &self,
+        entry: &[u8],
+        sidecar: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<Vec<u8>> {
+        let name = if entry.starts_with(LONG_PREFIX.as_bytes()) {
+            self.decode_name(&sidecar()?).ok()?
+        } else {
+            self.decode_name(entry).ok()?
+        };
+        // The sidecar must be this entry's own, and nobody can have made a name like these.
+        let made = is_name(&name) && self.encode_name(&name).entry().as_bytes() == entry;
+        made.then_some(name)
     }
 
     /// The backing form of a symbolic link's target.

@@ -3,34 +3,44 @@
 //! Nothing here opens a file, asks a KMS or reads a clock. `docs/FORMAT.md` holds every byte table;
 //! the code cites its sections.
 
+mod counted;
 mod directory;
 mod error;
 mod file_keys;
 mod header;
 pub mod layout;
+mod link;
+mod name;
 mod places;
 mod recipient;
 mod record;
 mod session;
 mod spill;
 mod state;
+mod times;
 mod unit;
 mod volume;
 mod xattr;
 
+pub use counted::Counted;
 pub use directory::{
-    CrossMode, DIR_FILE, DIR_XATTR, DirDescriptor, DirKeys, EncodedName, LONG_PREFIX, META_DIR,
-    SIDECAR_SUFFIX, TEMP_PREFIX, is_sidecar, may_be_encoded,
+    CrossMode, DIR_FILE, DIR_XATTR, DirDescriptor, DirKeys, META_DIR, TEMP_PREFIX, may_be_encoded,
 };
 pub use error::EnvelopeError;
 pub use file_keys::FileKeys;
 pub use header::{FileHeader, HeaderFlags, Seal, UnverifiedHeader};
+pub use link::{LINK_TEXT_MAX, LongLink, TARGET_MAX, link_target_len};
+pub use name::{
+    EncodedName, FOREIGN_PREFIX, ForeignName, LONG_PREFIX, NAME_MAX, SIDECAR_SUFFIX, foreign_name,
+    is_hidden, is_name, is_sidecar,
+};
 pub use places::{DirPlace, Places};
 pub use recipient::{OPAQUE_MAX, Opaque, Recipient, Recipients, WRAPPED_LEN, Wrapped};
 pub use record::RECORD_LEN;
 pub use session::{Intents, SessionWord};
 pub use spill::{Entry, EntryState, SpillPage};
 pub use state::{Cursor, STATE_SLOT, StateRecord, UNRECOVERED, Unrecovered, WAITING, WORDS};
+pub use times::ShownTime;
 pub use unit::{Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace, claimed_length};
 pub use volume::{UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys};
 pub use xattr::{XATTR_PREFIX, XattrKeys};

@@ -21,16 +21,14 @@ use rustix::io::Errno;
 
 use super::handle::Handle;
 use super::lender;
+use crate::envelope::is_name;
 
 type Result<T> = std::result::Result<T, Errno>;
 
-/// The longest name of an entry, in bytes.
-const NAME_MAX: usize = 255;
 const READABLE_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 const NEVER_FOLLOW: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 
-/// The name of one entry of a backing directory: 1 to 255 bytes without `/` and NUL, and neither
-/// `.` nor `..`.
+/// The name of one entry of a backing directory, as [`is_name`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Name<'a>(&'a [u8]);
 
@@ -73,21 +71,6 @@ impl<'a> From<&'a BackingName> for Name<'a> {
     fn from(name: &'a BackingName) -> Self {
         Self(&name.0)
     }
-}
-
-/// True for the name of one entry, whatever directory it is used in.
-pub(super) const fn is_name(name: &[u8]) -> bool {
-    if matches!(name, b"" | b"." | b"..") || name.len() > NAME_MAX {
-        return false;
-    }
-    let mut rest = name;
-    while let [first, tail @ ..] = rest {
-        if matches!(first, b'/' | 0) {
-            return false;
-        }
-        rest = tail;
-    }
-    true
 }
 
 /// The attributes of an entry, a link's own if it is one. Enough to look; what is to be changed is

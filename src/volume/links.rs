@@ -1,11 +1,8 @@
 //! Symbolic links and hard links.
 //!
 //! A link's target is encrypted under the keys of the volume's *root* directory, so that a link
-//! may be renamed and hard linked anywhere. The text of a backing link holds 4095 bytes and the
-//! encrypted form is a third longer than the target, so a target over 3055 bytes is kept in a file
-//! of the volume's own directory, and the backing link names that file. The two forms are told
-//! apart by their length alone: base64 text never has a length of 1 modulo 4, and the text of a
-//! long link always has.
+//! may be renamed and hard linked anywhere. One that is too long for a backing link is kept in a
+//! file of the volume's own directory: see [`LongLink`].
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -23,17 +20,10 @@ use super::names::{self, EntryName};
 use super::tree::Caller;
 use super::{Volume, own_file};
 use crate::crypto::random;
+use crate::envelope::{LINK_TEXT_MAX, LongLink, TARGET_MAX, link_target_len};
 
-/// The longest target, in bytes.
-const TARGET_MAX: usize = 4095;
-/// The longest text of a backing link.
-const TEXT_MAX: usize = 4095;
-/// Bytes by which AES-SIV makes a target longer.
-const SEAL: u64 = 16;
 /// In the volume's own directory: the files of long targets.
 const LONG_LINKS: Name<'static> = Name::literal("links");
-/// Starts the text of a long link: this, its target's length, a dot, its id, padding.
-const LONG_MARK: &str = "long.";
 
 impl Volume {
     /// Makes a symbolic link. The kernel then holds a lookup.
@@ -46,14 +36,16 @@ impl Volume {
             return Err(VolumeError::NameTooLong);
         }
         let encoded = self.dir(ROOT)?.keys()?.encode_link(target);
-        let long = if encoded.len() > TEXT_MAX { Some(LongLink::new(target.len())?) } else { None };
+        let is_long = encoded.len() > LINK_TEXT_MAX;
+        let id = is_long.then(random::id16).transpose()?;
+        let long = id.map(|id| LongLink::new(target.len(), id));
         if let Some(long) = &long {
             self.write_long_link(long, &encoded)?;
         }
         let text = long.as_ref().map_or(encoded, LongLink::text);
         let made = self.make(parent, name, &Node::Link(&text), caller);
         if let (Err(_), Some(long)) = (&made, &long) {
-            self.remove_long_link(&long.id);
+            self.remove_long_link(long.id());
         }
         made
     }
@@ -101,7 +93,7 @@ impl Volume {
     pub(super) fn long_link_length(&self, ino: u64, stat: &Stat) -> Result<u64> {
         let text = self.hold(ino)?.read_link()?;
         let backing = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok(LongLink::parse(&text).map_or(backing, |long| long.length as u64))
+        Ok(LongLink::parse(&text).map_or(backing, |long| long.length() as u64))
     }
 
     /// Before the last name of a link goes: the file of its target goes after it.
@@ -109,10 +101,10 @@ impl Volume {
         let stat = held.found();
         let is_link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
         let backing = u64::try_from(stat.st_size).ok()?;
-        if !is_link || stat.st_nlink > 1 || plain_length(backing).is_some() {
+        if !is_link || stat.st_nlink > 1 || link_target_len(backing).is_some() {
             return None;
         }
-        LongLink::parse(&held.read_link().ok()?).map(|long| long.id)
+        LongLink::parse(&held.read_link().ok()?).map(|long| long.id().to_owned())
     }
 
     /// Removes the file of a long target. What cannot be removed now, `fsck` collects.
@@ -128,20 +120,20 @@ impl Volume {
     /// collects. Such targets are rare enough for three syncs each.
     fn write_long_link(&self, long: &LongLink, encoded: &str) -> Result<()> {
         let (dir, mode) = (self.long_links()?, Mode::RUSR | Mode::WUSR);
-        let file = beneath::create_file(&dir, &file_of(&long.id)?, mode)?;
+        let file = beneath::create_file(&dir, &file_of(long.id())?, mode)?;
         let written = own_file::write_all(file.as_fd(), encoded.as_bytes())
             .and_then(|()| fdatasync(&file))
             .and_then(|()| fsync(&dir))
             .and_then(|()| fsync(self.tree.meta()));
         written.map_err(|error| {
-            self.remove_long_link(&long.id);
+            self.remove_long_link(long.id());
             error.into()
         })
     }
 
     fn read_long_link(&self, long: &LongLink) -> Result<Vec<u8>> {
         let limit = (2 * TARGET_MAX, "symbolic link");
-        let encoded = own_file::read(self.long_links()?, &file_of(&long.id)?, limit)?;
+        let encoded = own_file::read(self.long_links()?, &file_of(long.id())?, limit)?;
         encoded.ok_or(VolumeError::Io(Errno::NOENT))
     }
 
@@ -178,73 +170,7 @@ impl Volume {
     }
 }
 
-/// The length of the target whose encrypted form has `backing` bytes; `None` for the long form.
-pub(super) fn plain_length(backing: u64) -> Option<u64> {
-    (backing % 4 != 1).then(|| (backing * 3 / 4).saturating_sub(SEAL))
-}
-
 /// The name of the file of a long target, which the text of a link gives.
 fn file_of(id: &str) -> Result<BackingName> {
     BackingName::new(id.as_bytes()).ok_or(VolumeError::Tampered("symbolic link"))
-}
-
-/// The text of a backing link whose target is in a file.
-#[derive(Debug, PartialEq, Eq)]
-struct LongLink {
-    length: usize,
-    id: String,
-}
-
-impl LongLink {
-    fn new(length: usize) -> Result<Self> {
-        let id = random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { length, id })
-    }
-
-    fn text(&self) -> String {
-        let mut text = format!("{LONG_MARK}{}.{}", self.length, self.id);
-        while text.len() % 4 != 1 {
-            text.push('.');
-        }
-        text
-    }
-
-    fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok().filter(|text| text.len() % 4 == 1)?;
-        let (length, id) = text.strip_prefix(LONG_MARK)?.split_once('.')?;
-        let (length, id) = (length.parse().ok()?, id.trim_end_matches('.'));
-        let plain = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-        plain.then(|| Self { length, id: id.to_owned() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_long_form_reads_back_and_is_told_by_its_length() {
-        for length in [3056, 4000, 4095] {
-            let long = LongLink::new(length).unwrap();
-            assert_eq!(plain_length(long.text().len() as u64), None);
-            assert_eq!(LongLink::parse(long.text().as_bytes()), Some(long));
-        }
-    }
-
-    #[test]
-    fn a_base64_length_gives_the_length_of_the_target() {
-        for target in 1..3056_u64 {
-            let sealed = target + SEAL;
-            let base64 = sealed / 3 * 4 + [0, 2, 3][usize::try_from(sealed % 3).unwrap()];
-            assert_eq!(plain_length(base64), Some(target));
-            assert!(base64 <= TEXT_MAX as u64, "{target}");
-        }
-    }
-
-    #[test]
-    fn other_texts_are_no_long_links() {
-        for text in ["", "long.1.x", "long.10.../../../../etc/passwd0000000000", "abcde"] {
-            assert_eq!(LongLink::parse(text.as_bytes()), None, "{text}");
-        }
-    }
 }

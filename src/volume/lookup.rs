@@ -12,8 +12,8 @@ use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::inode::Link;
 use super::lender;
-use super::links;
 use super::names::EntryName;
+use crate::envelope::link_target_len;
 
 impl Volume {
     /// The entry `name` of `parent`, or `None` if there is none. The kernel then holds a lookup.
@@ -96,7 +96,7 @@ impl Volume {
                 }
             }
             FileKind::Symlink => {
-                attr.size = match links::plain_length(attr.size) {
+                attr.size = match link_target_len(attr.size) {
                     Some(length) => length,
                     None => self.long_link_length(ino, stat)?,
                 };

@@ -9,22 +9,15 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::beneath::{BackingName, is_name};
+use super::beneath::BackingName;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::own_file;
-use crate::crypto::hash::sha256;
-use crate::envelope::{EncodedName, LONG_PREFIX, SIDECAR_SUFFIX, is_sidecar};
+use crate::envelope::{
+    EncodedName, FOREIGN_PREFIX, ForeignName, NAME_MAX, SIDECAR_SUFFIX, foreign_name, is_hidden,
+    is_name,
+};
 
-/// What the names of foreign entries start with. Nothing can be created under such a name.
-pub(super) const FOREIGN_PREFIX: &[u8] = b"kmsfs.foreign.";
-/// The longest name that a user can give, in bytes.
-pub(super) const NAME_MAX: usize = 255;
-
-/// What the names that belong to the vault itself start with.
-const HIDDEN_PREFIX: &[u8] = b".kmsfs";
-/// Starts the shown form of a foreign name that would be too long with the prefix before it.
-const HASHED: &[u8] = b"~";
 /// The longest text of a sidecar: 255 bytes of name with 16 of authentication, as base64.
 const SIDECAR_MAX: usize = 362;
 
@@ -52,8 +45,8 @@ impl EntryName {
     /// # Errors
     /// `NameTooLong`; `NotFound` for a foreign name that is none; what [`Dir::keys`] gives.
     pub(super) fn existing(dir: &Dir, name: &[u8]) -> Result<Self> {
-        match name.strip_prefix(FOREIGN_PREFIX) {
-            Some(raw) => Self::foreign(dir, raw),
+        match ForeignName::parse(name) {
+            Some(foreign) => Self::foreign(dir, name, foreign),
             None => Self::own(dir, name),
         }
     }
@@ -88,10 +81,12 @@ impl EntryName {
     }
 
     /// What follows the prefix comes from a user: `..` after it would be the directory above.
-    fn foreign(dir: &Dir, raw: &[u8]) -> Result<Self> {
-        let entry = match raw.strip_prefix(HASHED) {
-            Some(_) => super::readdir::find_raw(dir, |entry| hashed(entry.bytes()) == raw)?,
-            None => BackingName::new(raw),
+    fn foreign(dir: &Dir, name: &[u8], foreign: ForeignName<'_>) -> Result<Self> {
+        let entry = match foreign {
+            ForeignName::Hashed => {
+                super::readdir::find_raw(dir, |entry| foreign_name(entry.bytes()) == name)?
+            }
+            ForeignName::Entry(raw) => BackingName::new(raw),
         };
         // A name that the key does read is shown under that name only.
         let entry = entry.filter(|e| !is_hidden(e.bytes()) && decode(dir, e).is_none());
@@ -99,31 +94,13 @@ impl EntryName {
     }
 }
 
-/// True for names that belong to the vault itself and are never shown.
-pub(super) fn is_hidden(entry: &[u8]) -> bool {
-    entry.starts_with(HIDDEN_PREFIX) || is_sidecar(entry)
-}
-
 /// The name under which a backing entry is shown.
 pub(super) fn shown_name(dir: &Dir, entry: &BackingName) -> Vec<u8> {
-    if let Some(name) = decode(dir, entry) {
-        return name;
-    }
-    let raw = entry.bytes();
-    let raw = if FOREIGN_PREFIX.len() + raw.len() > NAME_MAX { hashed(raw) } else { raw.into() };
-    [FOREIGN_PREFIX, &raw].concat()
+    decode(dir, entry).unwrap_or_else(|| foreign_name(entry.bytes()))
 }
 
 fn decode(dir: &Dir, entry: &BackingName) -> Option<Vec<u8>> {
-    let keys = dir.keys().ok()?;
-    let name = if entry.bytes().starts_with(LONG_PREFIX.as_bytes()) {
-        keys.decode_name(&read_sidecar(dir, entry)?).ok()?
-    } else {
-        keys.decode_name(entry.bytes()).ok()?
-    };
-    // The sidecar must be this entry's own, and nobody can have made a name like these.
-    let made = is_name(&name) && keys.encode_name(&name).entry().as_bytes() == entry.bytes();
-    made.then_some(name)
+    dir.keys().ok()?.name_of(entry.bytes(), || read_sidecar(dir, entry))
 }
 
 /// The text of the sidecar of a long name, as far as there is one.
@@ -141,11 +118,4 @@ pub(super) fn read_sidecar(dir: impl AsFd, entry: &BackingName) -> Option<Vec<u8
 pub(super) fn write_sidecar(dir: &Dir, sidecar: &Sidecar) -> Result<()> {
     let file = own_file::fresh(dir, &sidecar.name)?;
     Ok(own_file::write_all(file.as_fd(), sidecar.contents.as_bytes())?)
-}
-
-fn hashed(entry: &[u8]) -> Vec<u8> {
-    let digest = sha256(&[entry]);
-    let mut text = HASHED.to_vec();
-    text.extend(digest.iter().take(16).flat_map(|byte| format!("{byte:02x}").into_bytes()));
-    text
 }

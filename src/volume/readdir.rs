@@ -19,6 +19,7 @@ use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::inode::ROOT;
 use super::names;
+use crate::envelope::is_hidden;
 
 /// Read at once from the backing directory.
 const CHUNK: usize = 32 * 1024;
@@ -154,7 +155,7 @@ impl Volume {
             RawName::Entry(entry) => entry,
             RawName::Odd => return None,
         };
-        if names::is_hidden(entry.bytes()) {
+        if is_hidden(entry.bytes()) {
             if self.tree.is_stale_temp(entry) && !self.tree.options.read_only {
                 self.remove_leftover(dir, entry);
             }

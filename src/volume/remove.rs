@@ -13,9 +13,9 @@ use super::beneath::{self, BackingName, Name};
 use super::dir::{self, Dir, restore_descriptor};
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
-use super::names::{EntryName, is_hidden};
+use super::names::EntryName;
 use super::readdir::{raw_names, remove_unfinished_dir};
-use crate::envelope::{SIDECAR_SUFFIX, TEMP_PREFIX, is_sidecar};
+use crate::envelope::{SIDECAR_SUFFIX, TEMP_PREFIX, is_hidden, is_sidecar};
 
 impl Volume {
     /// Removes a name that is not a directory's.

@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, ftruncate};
 use rustix::io::Errno;
-use serde::Deserialize;
 
 use super::beneath::{self, Name};
 use super::error::{Result, VolumeError};
-use super::ledger::{Counted, Ledger};
+use super::ledger::Ledger;
 use super::{clock, own_file};
-use crate::envelope::META_DIR;
+use crate::envelope::{Counted, META_DIR};
 
 /// The directory of what belongs to the volume as a whole.
 pub(super) const META: Name<'static> = Name::literal(META_DIR);
@@ -24,18 +23,6 @@ const SESSION: Name<'static> = Name::literal("session");
 /// Bytes that the record of an old volume has at most: it names the last crashes one by one.
 const RECORD_MAX: usize = 16 * 1024;
 const NOT_A_LOCK: VolumeError = VolumeError::Tampered("the vault's lock");
-
-/// What volumes from before the state record kept in `.kmsfs/session`, as plain JSON.
-#[derive(Debug, Clone, Default, Deserialize)]
-struct CountedRecord {
-    #[serde(default)]
-    number: i64,
-    #[serde(default)]
-    crashed: i64,
-    open_since: Option<i64>,
-    #[serde(default)]
-    crashes: Vec<(i64, i64)>,
-}
 
 /// The right to use a vault, and to change it if that was asked for.
 #[derive(Debug)]
@@ -87,13 +74,7 @@ impl Session {
     /// Those of the backing filesystem.
     pub(super) fn counted(&self) -> Result<Option<Counted>> {
         let read = own_file::read(&self.meta, SESSION, (RECORD_MAX, "record of sessions"));
-        let Some(bytes) = read? else { return Ok(None) };
-        let record: CountedRecord = serde_json::from_slice(&bytes).unwrap_or_default();
-        let spans = record.crashes.iter().copied();
-        let spans = spans.chain(record.open_since.map(|since| (since, clock::now_nanos())));
-        let span = spans.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
-        let crashed = if record.open_since.is_some() { record.number } else { record.crashed };
-        Ok(Some(Counted { number: record.number, crashed, span: span.unwrap_or((0, 0)) }))
+        Ok(read?.map(|bytes| Counted::parse(&bytes, clock::now_nanos())))
     }
 
     /// Removes what [`Self::counted`] read: the state record has it now.

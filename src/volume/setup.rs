@@ -23,7 +23,8 @@ use super::tree::Tree;
 use super::{OpenFiles, Volume, clock, dir, exposure, lender, own_file, readdir};
 use crate::crypto::random;
 use crate::envelope::{
-    DIR_XATTR, RECORD_LEN, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys,
+    DIR_XATTR, RECORD_LEN, ShownTime, UnverifiedVolume, VolumeDescriptor, VolumeFeatures,
+    VolumeKeys,
 };
 use crate::id::{KeyId, VolumeId};
 
@@ -216,7 +217,7 @@ impl Volume {
         };
         // Over the rest of a record that a full disk cut short, so that records stay in step.
         let length = u64::try_from(rustix::fs::fstat(&list)?.st_size).unwrap_or(0);
-        let end = length - length % super::times::RECORD as u64;
+        let end = length - length % ShownTime::LEN as u64;
         rustix::io::pwrite(&list, &unsaved, end)?;
         Ok(())
     }

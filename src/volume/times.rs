@@ -14,9 +14,7 @@ use rustix::io::Errno;
 use super::backing::{Backing, BackingFile, Durability};
 use super::clock::ctime;
 use super::lender::{self, Overlooked};
-
-/// Bytes of a record in the saved list: inode, backing ctime, shown ctime, CRC-32, zeros.
-pub(super) const RECORD: usize = 32;
+use crate::envelope::ShownTime;
 
 /// Which ctime to show for which inode.
 #[derive(Debug)]
@@ -62,21 +60,9 @@ impl ShownTimes {
 
     /// The list that these saved bytes hold; damaged records are left out.
     pub(super) fn parse(bytes: &[u8]) -> Self {
-        let times = bytes.chunks_exact(RECORD).filter_map(|record| {
-            let (body, rest) = record.split_first_chunk::<24>()?;
-            let (crc, _) = rest.split_first_chunk::<4>()?;
-            if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-                return None;
-            }
-            let (ino, rest) = body.split_first_chunk::<8>()?;
-            let (backing, shown) = rest.split_first_chunk::<8>()?;
-            let shown = Shown {
-                backing: i64::from_le_bytes(*backing),
-                shown: i64::from_le_bytes(shown.try_into().ok()?),
-            };
-            Some((u64::from_le_bytes(*ino), shown))
-        });
-        let mut times: HashMap<u64, Shown> = times.collect();
+        let known = ShownTime::parse_all(bytes)
+            .map(|ShownTime { ino, backing, shown }| (ino, Shown { backing, shown }));
+        let mut times: HashMap<u64, Shown> = known.collect();
         // The same time as on the disk: nothing is to be shown for it any more.
         times.retain(|_, known| known.shown != known.backing);
         Self::new(Inner { times, unsaved: Vec::new() })
@@ -173,13 +159,8 @@ impl Inner {
 
 impl Shown {
     fn append_to(self, ino: u64, bytes: &mut Vec<u8>) {
-        let start = bytes.len();
-        for word in [ino.to_le_bytes(), self.backing.to_le_bytes(), self.shown.to_le_bytes()] {
-            bytes.extend_from_slice(&word);
-        }
-        let crc = crc32fast::hash(bytes.get(start..).unwrap_or_default());
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        let Self { backing, shown } = self;
+        bytes.extend(ShownTime { ino, backing, shown }.encode());
     }
 }
 
@@ -254,6 +235,8 @@ impl Backing for TimedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const RECORD: usize = ShownTime::LEN;
 
     #[test]
     fn the_saved_list_reads_back_and_damage_costs_one_record() {

@@ -16,12 +16,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 pub(super) use anchor::AnchorPlace;
 pub(super) use state_file::StateFile;
-pub(super) use verdict::{Begin, Counted, Verdict};
+pub(super) use verdict::{Begin, Verdict};
 
 use super::content::Announcements;
 use super::error::{Result, VolumeError};
 use crate::envelope::{
-    Cursor, Intents, SessionWord, StateRecord, Unrecovered, VolumeFeatures, VolumeKeys,
+    Counted, Cursor, Intents, SessionWord, StateRecord, Unrecovered, VolumeFeatures, VolumeKeys,
 };
 use crate::id::{FileId, KeyId};
 use crate::keystore::VolumeAnchor;

@@ -71,37 +71,6 @@ pub(in crate::volume) fn judge(
     }
 }
 
-/// What the JSON file of a volume from before there were records says: believed once, and only if
-/// no anchor knows the volume (FORMAT section 12.5).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::volume) struct Counted {
-    /// The number of the last session.
-    pub(in crate::volume) number: i64,
-    /// The number of the last one that ended in a crash; 0 for none.
-    pub(in crate::volume) crashed: i64,
-    /// Begin of that session and end of its crash, in nanoseconds since 1970.
-    pub(in crate::volume) span: (i64, i64),
-}
-
-impl Counted {
-    /// The record that stands for it.
-    pub(in crate::volume) fn record(self) -> StateRecord {
-        let crash = Unrecovered {
-            word: SessionWord::from_bits(self.crashed),
-            counted: true,
-            withheld: false,
-            span: self.span,
-            intents: Intents::all(),
-            waiting: None,
-        };
-        StateRecord {
-            word: SessionWord::from_bits(self.number),
-            unrecovered: if self.crashed > 0 { vec![crash] } else { Vec::new() },
-            ..StateRecord::default()
-        }
-    }
-}
-
 /// What a new session is begun with.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::volume) struct Begin {
@@ -227,6 +196,7 @@ const FIRST_UNKNOWN: i64 = 1 << 31;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::Counted;
     use crate::id::FileId;
 
     const NOW: Begin = Begin { now: 100, random: 3, consent: false, all_excused: false };
