@@ -435,12 +435,14 @@ impl Filesystem for Adapter {
     fn fsyncdir(
         &self,
         _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _datasync: bool,
+        _ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.volume.sync_dir(ino.0));
+        let what = durability(datasync);
+        let synced = self.stream(fh).and_then(|stream| self.volume.sync_stream(&stream, what));
+        empty(reply, synced);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {

@@ -109,6 +109,7 @@ impl Volume {
             self.gate.allow(caller, Action::ReEncryptFrom, subject.into())?;
             self.gate.allow(caller, Action::ReEncryptTo, About { key: to, ..subject.into() })?;
         }
+        opened.file().must_be_writable()?;
         let shared = opened.file().content().rewrap(|header| {
             if header.recipients.iter().any(|recipient| recipient.key == to) {
                 return Ok(None);

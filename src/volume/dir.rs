@@ -46,6 +46,8 @@ pub(super) struct Dir {
 pub(super) struct Copies {
     file: Option<DescriptorBytes>,
     attribute: Option<DescriptorBytes>,
+    /// A copy could not be read, which says nothing of it.
+    failed: Option<Errno>,
 }
 
 /// What opening a directory takes.
@@ -81,7 +83,8 @@ impl Dir {
     /// expected of them.
     ///
     /// # Errors
-    /// Only those of the keystore that are not about this one key; a bad descriptor is no error.
+    /// Those of the keystore that are not about this one key, and of a disk that cannot be read; a
+    /// bad descriptor is no error.
     pub(super) fn open(
         ino: u64,
         fd: OwnedFd,
@@ -175,7 +178,9 @@ impl Dir {
         let copies = Copies::read(&self.fd);
         let authentic = copies.all().filter_map(|bytes| DirDescriptor::verify(&bytes, keys).ok());
         let newest = authentic.max_by_key(|copy| copy.sequence);
-        newest.filter(|copy| copy.sequence >= old.sequence).ok_or(VolumeError::Tampered(WHAT))
+        newest
+            .filter(|copy| copy.sequence >= old.sequence)
+            .ok_or(copies.fault(VolumeError::Tampered(WHAT)))
     }
 
     /// What it decides about the files made in it.
@@ -213,7 +218,19 @@ impl Copies {
     /// Reads both copies of the descriptor of the open directory `dir`.
     pub(super) fn read(dir: impl AsFd) -> Self {
         let dir = dir.as_fd();
-        Self { file: read_file(dir), attribute: read_attribute(dir) }
+        let mut failed = None;
+        let mut note = |error| {
+            failed = Some(error);
+            None
+        };
+        let file = read_file(dir).unwrap_or_else(&mut note);
+        let attribute = read_attribute(dir).unwrap_or_else(&mut note);
+        Self { file, attribute, failed }
+    }
+
+    /// Why there is no good copy: the disk could not be read, else `otherwise`.
+    fn fault(&self, otherwise: VolumeError) -> VolumeError {
+        self.failed.map_or(otherwise, VolumeError::Io)
     }
 
     fn all(&self) -> impl Iterator<Item = DescriptorBytes> {
@@ -252,7 +269,7 @@ pub(super) fn write_first_descriptor(dir: impl AsFd, bytes: &[u8; RECORD_LEN]) -
 /// # Errors
 /// Those of the backing filesystem.
 pub(super) fn restore_descriptor(dir: &OwnedFd) -> Result<()> {
-    let bytes = read_attribute(dir.as_fd()).ok_or(VolumeError::Lost(WHAT))?;
+    let bytes = read_attribute(dir.as_fd())?.ok_or(VolumeError::Lost(WHAT))?;
     write_file(dir, &bytes)
 }
 
@@ -339,7 +356,7 @@ fn open_names(
             Err(error) => return Err(error),
         }
     }
-    Ok(Names::Broken)
+    copies.failed.map_or(Ok(Names::Broken), |error| Err(error.into()))
 }
 
 fn open_copy(
@@ -367,12 +384,22 @@ fn repair(fd: &OwnedFd, good: &DescriptorBytes, copies: Copies) {
     }
 }
 
-fn read_file(dir: BorrowedFd<'_>) -> Option<DescriptorBytes> {
-    own_file::read(dir, FILE, (RECORD_LEN, WHAT)).ok().flatten()?.try_into().ok()
+fn read_file(dir: BorrowedFd<'_>) -> Result<Option<DescriptorBytes>, Errno> {
+    match own_file::read(dir, FILE, (RECORD_LEN, WHAT)) {
+        Err(VolumeError::Io(error)) if is_of_the_moment(error) => Err(error),
+        read => Ok(read.ok().flatten().and_then(|bytes| bytes.try_into().ok())),
+    }
 }
 
-fn read_attribute(dir: BorrowedFd<'_>) -> Option<DescriptorBytes> {
+fn read_attribute(dir: BorrowedFd<'_>) -> Result<Option<DescriptorBytes>, Errno> {
     let mut bytes = [0; RECORD_LEN];
-    let length = lender::with_access(dir, || fgetxattr(dir, DIR_XATTR, &mut bytes));
-    (length == Ok(RECORD_LEN)).then_some(bytes)
+    match lender::with_access(dir, || fgetxattr(dir, DIR_XATTR, &mut bytes)) {
+        Err(error) if is_of_the_moment(error) => Err(error),
+        length => Ok((length == Ok(RECORD_LEN)).then_some(bytes)),
+    }
+}
+
+/// True for what says nothing of the vault: its disk fails, or the process has no means left.
+fn is_of_the_moment(error: Errno) -> bool {
+    matches!(error, Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE)
 }

@@ -5,6 +5,7 @@
 //! sync: it is told once, and no other is passed over for it. A handle that is opened later is told
 //! only of what nobody has heard of yet.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +18,10 @@ pub struct WriteErrors(Mutex<Errors>);
 /// How much of it a handle knows.
 #[derive(Debug, Default)]
 pub struct Heard(AtomicU64);
+
+/// Those of the directories that had any, by inode number.
+#[derive(Debug, Default)]
+pub(super) struct DirErrors(Mutex<HashMap<u64, WriteErrors>>);
 
 #[derive(Debug, Default)]
 struct Errors {
@@ -77,6 +82,29 @@ impl WriteErrors {
     }
 }
 
+impl DirErrors {
+    pub(super) fn record(&self, dir: u64, error: Errno) {
+        self.lock().entry(dir).or_default().record(error);
+    }
+
+    pub(super) fn sample(&self, dir: u64) -> Heard {
+        self.lock().get(&dir).map_or_else(Heard::default, WriteErrors::sample)
+    }
+
+    pub(super) fn tell(&self, dir: u64, heard: &Heard) -> Result<(), Errno> {
+        self.lock().get(&dir).map_or(Ok(()), |errors| errors.tell(heard))
+    }
+
+    /// The directory is gone.
+    pub(super) fn remove(&self, dir: u64) {
+        self.lock().remove(&dir);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, WriteErrors>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +133,18 @@ mod tests {
         let late = errors.sample();
         assert_eq!((errors.tell(&late), errors.tell(&early)), (IO, IO));
         assert_eq!(errors.tell(&errors.sample()), Ok(()));
+    }
+
+    #[test]
+    fn handles_of_a_directory_are_told_as_well() {
+        let errors = DirErrors::default();
+        let (one, other) = (errors.sample(7), errors.sample(7));
+        errors.record(7, Errno::IO);
+        assert_eq!((errors.tell(7, &one), errors.tell(7, &one)), (IO, Ok(())));
+        assert_eq!((errors.tell(7, &other), errors.tell(8, &errors.sample(8))), (IO, Ok(())));
+        assert_eq!(errors.tell(7, &errors.sample(7)), Ok(()));
+        errors.remove(7);
+        assert_eq!(errors.tell(7, &one), Ok(()));
     }
 
     #[test]

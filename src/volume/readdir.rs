@@ -17,6 +17,7 @@ use super::beneath::{self, BackingName, Name};
 use super::dir::{self, Copies, Dir};
 use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
+use super::errseq::Heard;
 use super::inode::ROOT;
 use super::names;
 use crate::envelope::is_hidden;
@@ -28,9 +29,11 @@ const CHUNK: usize = 32 * 1024;
 /// stays open.
 #[derive(Debug)]
 pub struct DirStream {
-    ino: u64,
+    pub(super) ino: u64,
     fd: OwnedFd,
     position: Mutex<Position>,
+    /// What it was told of failed syncs.
+    pub(super) heard: Heard,
 }
 
 /// One entry of a listing.
@@ -98,7 +101,8 @@ impl Volume {
     /// Those of the backing filesystem.
     pub fn open_dir_stream(&self, ino: u64) -> Result<DirStream> {
         let fd = beneath::reopen_dir(&*self.dir(ino)?)?;
-        Ok(DirStream { ino, fd, position: Mutex::default() })
+        let heard = self.tree.errors.sample(ino);
+        Ok(DirStream { ino, fd, position: Mutex::default(), heard })
     }
 
     /// Lists from `offset` (0 is the start) until `sink` is full or the directory ends.

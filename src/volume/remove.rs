@@ -87,6 +87,7 @@ impl Volume {
     pub(super) fn removed_dir(&self, ino: u64) {
         self.tree.dirs.remove(ino);
         self.tree.unsynced.remove(ino);
+        self.tree.errors.remove(ino);
     }
 
     /// After a name went that led to `held`: if that was its last, what belongs to it goes too.

@@ -6,9 +6,11 @@ use rustix::fs::{OFlags, fdatasync, fsync, syncfs};
 use rustix::io::Errno;
 
 use super::Volume;
-use super::beneath::{self, BackingName};
+use super::backing::{Backing, BackingFile, Durability};
+use super::beneath::{self, BackingName, Name};
 use super::dir::{self, Dir};
 use super::error::Result;
+use super::readdir::{DirStream, raw_names};
 use super::unsynced::Pending;
 use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX, is_sidecar};
 
@@ -18,17 +20,35 @@ impl Volume {
     ///
     /// # Errors
     /// Those of the backing filesystem; what was not made durable is tried again next time.
-    pub fn sync_dir(&self, ino: u64) -> Result<()> {
+    pub fn sync_dir(&self, ino: u64, what: Durability) -> Result<()> {
         let dir = self.dir(ino)?;
         let (pending, at) = self.tree.unsynced.of(ino);
         match pending {
             Pending::Names(names) => {
-                names.iter().try_for_each(|name| sync_child(&dir, name))?;
+                names.iter().try_for_each(|name| self.sync_child(&dir, name))?;
+                self.tree.unsynced.settled(ino, at);
+            }
+            Pending::Everything if self.is_any_lost() => {
+                raw_names(&*dir)?.iter().try_for_each(|name| self.sync_child(&dir, name))?;
                 self.tree.unsynced.settled(ino, at);
             }
             Pending::Everything => self.sync_everything(&*dir)?,
         }
-        Ok(fsync(&*dir)?)
+        let synced = match what {
+            Durability::Contents => fdatasync(&*dir),
+            Durability::Everything => fsync(&*dir),
+        };
+        Ok(synced.inspect_err(|error| self.tree.errors.record(ino, *error))?)
+    }
+
+    /// The same for a handle, which is told once of what was lost since it was opened.
+    ///
+    /// # Errors
+    /// As [`Self::sync_dir`].
+    pub fn sync_stream(&self, stream: &DirStream, what: Durability) -> Result<()> {
+        let synced = self.sync_dir(stream.ino, what);
+        let told = self.tree.errors.tell(stream.ino, &stream.heard);
+        synced.and(Ok(told?))
     }
 
     /// One sync of the whole backing filesystem, which `on` lies on: it does for all directories.
@@ -36,14 +56,17 @@ impl Volume {
     ///
     /// # Errors
     /// Those of the backing filesystem. It does not say what is lost, and never says it again: from
-    /// then on every file is asked by itself (`Content::synced_elsewhere`).
+    /// then on every file is asked by itself (`Content::synced_elsewhere`), and no directory is taken
+    /// to be settled by such a sync any more.
     pub(super) fn sync_everything(&self, on: impl AsFd) -> Result<()> {
         let at = self.tree.unsynced.now();
         if let Err(error) = syncfs(on) {
             self.files.shared().note_failed_sync();
             return Err(error.into());
         }
-        self.tree.unsynced.all_settled(at);
+        if !self.is_any_lost() {
+            self.tree.unsynced.all_settled(at);
+        }
         Ok(())
     }
 
@@ -59,31 +82,53 @@ impl Volume {
             }
             let Some(sidecar) = link.name.with(SIDECAR_SUFFIX) else { continue };
             if self.tree.unsynced.has(link.parent, &sidecar) {
-                sync_child(&*self.dir(link.parent)?, &sidecar)?;
+                self.sync_child(&*self.dir(link.parent)?, &sidecar)?;
             }
         }
         Ok(())
     }
+
+    /// True if a sync failed in this session: what was not synced by then may be in memory only,
+    /// where the system takes it to be on the disk.
+    fn is_any_lost(&self) -> bool {
+        self.files.shared().failed_syncs() > 0
+    }
+
+    fn sync_child(&self, dir: &Dir, name: &BackingName) -> Result<()> {
+        let synced = sync_child(dir, name, self.is_any_lost());
+        synced.inspect_err(|_| self.files.shared().note_failed_sync())
+    }
 }
 
-fn sync_child(dir: &Dir, name: &BackingName) -> Result<()> {
-    let opened = if is_sidecar(name.bytes()) {
-        beneath::open_file(dir, name, OFlags::RDONLY)
-    } else {
-        beneath::open_dir(dir, name)
-    };
-    let opened = match opened {
+/// Syncs a sidecar, or a child directory with its descriptor. `renew`: it may be lost already.
+fn sync_child(dir: &Dir, name: &BackingName, renew: bool) -> Result<()> {
+    if is_sidecar(name.bytes()) {
+        return sync_own_file(dir, name.into(), renew);
+    }
+    let child = match beneath::open_dir(dir, name) {
         // It was removed since, or is another: nothing is left to make durable.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => return Ok(()),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::XDEV) => return Ok(()),
         other => other?,
     };
-    if is_sidecar(name.bytes()) {
-        return Ok(fdatasync(opened)?);
-    }
-    match beneath::open_file(&opened, dir::FILE, OFlags::RDONLY) {
-        Ok(file) => fdatasync(file)?,
-        Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(fsync(opened)?)
+    sync_own_file(&child, dir::FILE, renew)?;
+    Ok(fsync(child)?)
 }
+
+fn sync_own_file(dir: impl AsFd, name: Name<'_>, renew: bool) -> Result<()> {
+    let flags = if renew { OFlags::RDWR } else { OFlags::RDONLY };
+    let file = match beneath::open_file(dir, name, flags) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => return Ok(()),
+        other => BackingFile::new(other?),
+    };
+    if renew {
+        // As `Content::write_again` does: what the system has in memory is given to it once more.
+        let mut bytes = vec![0; usize::try_from(file.length()?.min(OWN_MAX)).unwrap_or(0)];
+        let length = file.read_at(&mut bytes, 0)?;
+        file.forget(0, length as u64)?;
+        file.write_at(bytes.get(..length).unwrap_or_default(), 0)?;
+    }
+    Ok(file.sync(Durability::Contents)?)
+}
+
+/// More than any sidecar or descriptor has.
+const OWN_MAX: u64 = 4096;

@@ -12,6 +12,7 @@ use super::dir_cache::DirCache;
 use super::dir_locks::DirLocks;
 use super::dir_rules::DirAnchor;
 use super::error::{Result, VolumeError};
+use super::errseq::DirErrors;
 use super::inode::InodeTable;
 use super::open::Fingerprints;
 use super::privilege::Grants;
@@ -34,6 +35,7 @@ pub(super) struct Tree {
     pub(super) dirs: DirCache,
     pub(super) locks: DirLocks,
     pub(super) unsynced: Unsynced,
+    pub(super) errors: DirErrors,
     pub(super) grants: Grants,
     /// Held for writing by whoever changes what a directory says of keys or of its place, for
     /// reading by whoever makes one that inherits. Taken before the locks of directories, never
@@ -114,6 +116,7 @@ impl Tree {
             dirs: DirCache::new(dir_capacity()),
             locks: DirLocks::new(),
             unsynced: Unsynced::default(),
+            errors: DirErrors::default(),
             grants: Grants::default(),
             options,
             hasher: Fingerprints::new(),

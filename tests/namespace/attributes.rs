@@ -95,6 +95,25 @@ fn an_empty_file_can_have_attributes_and_stays_empty() {
     assert_eq!(volume.attr(ino).unwrap().size, 0);
 }
 
+/// A crash brought the attribute to the disk and not the header with its key: listing it failed.
+#[test]
+fn regression_an_attribute_without_its_header_is_not_listed() {
+    let mut fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "f", "").unwrap().ino;
+    fixture.volume().set_xattr(ino, b"user.a", b"1", SetMode::Any, caller()).unwrap();
+    fixture.close();
+    let backing = fixture.backing(|name| !name.starts_with(".kmsfs"));
+    let file = backing.iter().find(|path| path.metadata().unwrap().len() == 4096).unwrap();
+    std::fs::File::options().write(true).open(file).unwrap().set_len(0).unwrap();
+    fixture.reopen();
+    let (volume, ino) = (fixture.volume(), fixture.find("f").unwrap());
+    assert_eq!(volume.xattr_names(ino, caller()).unwrap(), b"");
+    let lost = volume.xattr(ino, b"user.a", caller());
+    assert!(matches!(lost, Err(VolumeError::Io(Errno::NODATA))));
+    volume.set_xattr(ino, b"user.b", b"2", SetMode::Create, caller()).unwrap();
+    assert_eq!(volume.xattr_names(ino, caller()).unwrap(), b"user.b\0");
+}
+
 #[test]
 fn the_vaults_own_attributes_are_not_shown() {
     let fixture = Fixture::new();

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use kmsfs::volume::VolumeError;
+use kmsfs::volume::backing::Durability;
 
 use crate::fixture::{Fixture, ROOT};
 
@@ -101,7 +102,7 @@ fn syncing_a_directory_after_many_changes_succeeds() {
         fixture.file(ROOT, &format!("{i}{}", "n".repeat(200)), "").unwrap();
     }
     fixture.volume().rmdir(ROOT, b"d5").unwrap();
-    fixture.volume().sync_dir(ROOT).unwrap();
+    fixture.volume().sync_dir(ROOT, Durability::Everything).unwrap();
     fixture.mkdir(ROOT, "last").unwrap();
-    fixture.volume().sync_dir(ROOT).unwrap();
+    fixture.volume().sync_dir(ROOT, Durability::Everything).unwrap();
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use kmsfs::volume::attr::{AttrChange, NewTime, Timestamp};
+use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{
     OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume, VolumeError, is_free,
@@ -299,7 +300,7 @@ fn use_everything(volume: &Volume) {
         let _ = volume.read_link(ino);
         let _ = volume.xattr_names(ino, caller());
         let _ = volume.open_dir_stream(ino);
-        let _ = volume.sync_dir(ino);
+        let _ = volume.sync_dir(ino, Durability::Everything);
         if let Ok(opened) = volume.open_handle(ino, Access::ReadOnly) {
             volume.close(opened.handle);
         }

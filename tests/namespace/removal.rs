@@ -1,6 +1,7 @@
 //! Removing and replacing what is in use, and what is not empty.
 
 use kmsfs::volume::attr::AttrChange;
+use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{Origin, RenameHow, SetMode, VolumeError};
 use rustix::io::Errno;
@@ -32,7 +33,7 @@ fn a_removed_directory_that_is_known_has_attributes_and_no_entries() {
     let ino = fixture.mkdir(ROOT, "d").unwrap().ino;
     fixture.volume().rmdir(ROOT, b"d").unwrap();
     fixture.volume().attr(ino).unwrap();
-    fixture.volume().sync_dir(ino).unwrap();
+    fixture.volume().sync_dir(ino, Durability::Everything).unwrap();
     let made = fixture.file(ino, "f", "");
     assert!(made.is_err(), "{made:?}");
 }

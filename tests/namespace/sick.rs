@@ -12,8 +12,9 @@ use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{FileHandle, Origin, Volume, VolumeError};
 use rustix::fs::{Advice, fadvise};
+use rustix::io::Errno;
 
-use crate::fixture::{Fixture, ROOT, scratch};
+use crate::fixture::{Fixture, REPLACE, ROOT, scratch};
 
 /// Few enough that the filesystem needs no new block to find them by.
 const MUCH: usize = 100_000;
@@ -54,6 +55,18 @@ impl SickDisk {
     /// The kernel writes back what it has, and meets the failure.
     fn write_back(&self) {
         self.run("sync -f disk 2>/dev/null || true");
+    }
+
+    /// From here on it is read-only, as after an error of its journal.
+    fn abort(&self) {
+        self.run("mount -o remount,abort disk");
+    }
+
+    /// From here on it answers nothing but EIO.
+    fn vanish(&self) {
+        let going_down = "import fcntl, os, struct\n\
+             fcntl.ioctl(os.open('disk', os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+        self.run(&format!("python3 -c \"{going_down}\""));
     }
 
     fn run(&self, script: &str) {
@@ -148,5 +161,50 @@ fn regression_a_failure_while_nobody_has_the_file_open_waits_for_who_opens_it() 
     assert!(on_disk(&late) == bytes, "written again after the failure");
     for handle in handles.into_iter().chain([late]) {
         volume.close(handle);
+    }
+}
+
+/// What a file owes cannot be written through a descriptor for reading: the answer was EBADF.
+#[test]
+fn regression_a_file_that_owes_something_to_a_disk_gone_read_only_says_so() {
+    let disk = SickDisk::new();
+    let fixture = Fixture::at(disk.vault());
+    let volume = fixture.volume();
+    let ino = fixture.file(ROOT, "file", "").unwrap().ino;
+    volume.flush(Duration::ZERO).unwrap();
+    disk.fall_ill();
+    let handle = open(volume, ino);
+    assert_eq!(handle.file.write(0, &vec![7; MUCH], Origin::Caller).unwrap(), MUCH);
+    volume.close(handle);
+    disk.write_back();
+    volume.flush(Duration::ZERO).unwrap_err();
+    disk.abort();
+    let handle = open(volume, ino);
+    for _ in 0..3 {
+        match volume.sync_file(&handle, Durability::Contents) {
+            Err(VolumeError::ReadOnly | VolumeError::Io(Errno::ROFS | Errno::NOSPC)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    volume.close(handle);
+}
+
+/// A descriptor that cannot be read now is not one that is damaged (EBADMSG).
+#[test]
+fn regression_a_disk_that_is_gone_is_no_damage_of_a_directory() {
+    let disk = SickDisk::new();
+    let mut fixture = Fixture::at(disk.vault());
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.file(dir, "file", "contents").unwrap();
+    fixture.reopen();
+    let dir = fixture.find("dir").unwrap();
+    disk.vanish();
+    let answers = [
+        fixture.rename((ROOT, "dir"), (ROOT, "other"), REPLACE),
+        fixture.file(dir, "new", "").map(drop),
+        fixture.volume().sync_dir(dir, Durability::Everything),
+    ];
+    for answer in answers {
+        assert!(matches!(answer, Err(VolumeError::Io(Errno::IO))), "{answer:?}");
     }
 }

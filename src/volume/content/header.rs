@@ -202,6 +202,9 @@ impl Content {
     ) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();
+        if self.access == Access::ReadOnly {
+            return Err(VolumeError::ReadOnly);
+        }
         self.load(&mut state)?;
         let Some(ready) = &state.ready else { return Ok(false) };
         let Some(recipients) = change(&ready.header)? else { return Ok(false) };
@@ -217,6 +220,9 @@ impl Content {
     pub(in crate::volume) fn scrub(&self) -> Result<()> {
         let _gate = self.enter();
         let mut state = self.write_state();
+        if self.access == Access::ReadOnly {
+            return Err(VolumeError::ReadOnly);
+        }
         self.load(&mut state)?;
         if state.ready.is_none() {
             return Ok(());

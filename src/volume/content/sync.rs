@@ -76,6 +76,10 @@ impl Content {
 
     /// Writes what could not be written when it should have been, or may have been dropped since.
     pub(super) fn write_owed(&self, state: &mut State) -> Result<()> {
+        if self.access == Access::ReadOnly {
+            // It cannot be opened for writing any more: of what it owes, no sync is true.
+            return if state.owes_anything() { Err(VolumeError::ReadOnly) } else { Ok(()) };
+        }
         self.tell_again(state)?;
         self.write_again(state)?;
         let mut owed: Vec<Group> = {
@@ -247,7 +251,21 @@ impl Content {
     }
 }
 
+impl State {
+    fn owes_anything(&self) -> bool {
+        self.marks.owes_anything() || self.spills.lock().values().any(|spill| spill.roles.owed)
+    }
+}
+
 impl Marks {
+    fn owes_anything(&self) -> bool {
+        self.header_owed
+            || self.end_owed
+            || self.written_owed
+            || self.untold.is_some()
+            || self.groups.values().any(|roles| roles.owed)
+    }
+
     /// As [`Content::flip`], for what is known without the pages. `owed`: something of the file is.
     pub(in crate::volume) fn flip(&mut self, generation: u64, owed: bool) {
         for roles in self.groups.values_mut() {
@@ -264,13 +282,7 @@ impl Marks {
             self.header_durable = Some(slot);
             self.header_unsure = false;
         }
-        let owed = owed
-            || self.header_owed
-            || self.end_owed
-            || self.written_owed
-            || self.untold.is_some()
-            || self.groups.values().any(|roles| roles.owed);
-        if self.generation <= generation && !owed {
+        if self.generation <= generation && !owed && !self.owes_anything() {
             self.rewritten.clear();
             self.written.clear();
             self.contents_dirty = false;
