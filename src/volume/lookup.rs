@@ -109,7 +109,10 @@ impl Volume {
     /// The size that a file has by its last page, where a crash may have left another one (R5).
     fn checked_size(&self, ino: u64, backing_ctime: i64) -> Option<u64> {
         if !self.size_is_suspect(backing_ctime) {
-            return None;
+            // What was found before the recovery of the file must not be shown after it.
+            let outdated = self.files.shared().is_outdated(backing_ctime);
+            let now = outdated.then(|| self.stat(ino).ok()).flatten()?;
+            return Some(Attr::from_stat(ino, &now).size);
         }
         self.open_briefly(ino).ok().map(|opened| opened.file().size())
     }

@@ -43,6 +43,8 @@ pub struct Shared {
 struct Crashes {
     unrecovered: Vec<Unrecovered>,
     cursor: Option<Cursor>,
+    /// Spans of those that were mended in this session.
+    mended: Vec<(i64, i64)>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -64,7 +66,7 @@ impl Shared {
         Self {
             session,
             last_crash: AtomicI64::new(last_end(&unrecovered)),
-            crashes: RwLock::new(Crashes { unrecovered, cursor: None }),
+            crashes: RwLock::new(Crashes { unrecovered, cursor: None, mended: Vec::new() }),
             announcements: None,
             cache: Arc::default(),
             doubt: AtomicBool::new(false),
@@ -93,9 +95,12 @@ impl Shared {
 
     /// Replaces what is known of crashes: some are mended.
     pub fn set_crashes(&self, unrecovered: Vec<Unrecovered>, cursor: Option<Cursor>) {
-        self.last_crash.store(last_end(&unrecovered), Ordering::Relaxed);
-        *self.crashes.write().unwrap_or_else(PoisonError::into_inner) =
-            Crashes { unrecovered, cursor };
+        let mut crashes = self.crashes.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = |crash: &&Unrecovered| !unrecovered.iter().any(|left| left.word == crash.word);
+        let mended: Vec<_> = crashes.unrecovered.iter().filter(gone).map(|c| c.span).collect();
+        crashes.mended.extend(mended);
+        self.last_crash.fetch_max(last_end(&unrecovered), Ordering::Relaxed);
+        (crashes.unrecovered, crashes.cursor) = (unrecovered, cursor);
     }
 
     /// True if a crash may have left a wrong size for a file with this backing ctime, in nanoseconds
@@ -107,6 +112,13 @@ impl Shared {
                 let (from, to) = crash.span;
                 !crash.withheld && (from..=to).contains(&ctime)
             })
+    }
+
+    /// True if the size that was found with this backing ctime may have been put right since: the
+    /// crash that made it a hint is mended.
+    pub fn is_outdated(&self, ctime: i64) -> bool {
+        ctime <= self.last_crash.load(Ordering::Relaxed)
+            && self.read().mended.iter().any(|(from, to)| (*from..=*to).contains(&ctime))
     }
 
     /// How many crashed sessions are not mended yet, and how many of these nobody has agreed to
@@ -219,5 +231,30 @@ impl Content {
     /// True if a crash that is not mended yet may have left the file odd.
     pub(super) fn is_excused(&self, state: &State) -> bool {
         !state.excuses.is_empty() && self.shared.still_unrecovered(&state.excuses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::Intents;
+
+    /// An lstat that came before the end of recovery, and was looked at after it, showed a size that
+    /// the file had not any more.
+    #[test]
+    fn regression_a_size_from_before_a_recovery_is_known_to_be_old() {
+        let crash = Unrecovered {
+            word: SessionWord::new(1, 11),
+            counted: false,
+            withheld: false,
+            span: (100, 200),
+            intents: Intents::default(),
+            waiting: None,
+        };
+        let shared = Shared::in_session(SessionWord::new(2, 22), vec![crash]);
+        assert!(shared.is_suspect(150) && !shared.is_outdated(150));
+        shared.set_crashes(Vec::new(), None);
+        assert!(!shared.is_suspect(150) && shared.is_outdated(150));
+        assert!(!shared.is_outdated(50) && !shared.is_outdated(250));
     }
 }

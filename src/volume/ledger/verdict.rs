@@ -71,6 +71,10 @@ pub(in crate::volume) fn judge(
     }
 }
 
+/// By how much the times of files lag behind the clock, in nanoseconds: the first change of a session
+/// may seem to be older than the session.
+const TICK: i64 = 20_000_000;
+
 /// What a new session is begun with.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::volume) struct Begin {
@@ -109,7 +113,7 @@ pub(in crate::volume) fn next(
             word: record.word,
             counted: false,
             withheld: false,
-            span: (record.since, begin.now),
+            span: (record.since.saturating_sub(TICK), begin.now),
             intents,
             waiting: None,
         });
