@@ -29,7 +29,7 @@ impl Volume {
         if !self.tree.anchor.all_placed() && self.place_all(progress)?.is_break() {
             return Ok(());
         }
-        self.sync_everything(&self.root)?;
+        self.sync_everything()?;
         self.add_features(VolumeFeatures::PLACED)?;
         self.tree.anchor.set_all_placed();
         self.save_policies();

@@ -32,7 +32,7 @@ impl Volume {
                 raw_names(&*dir)?.iter().try_for_each(|name| self.sync_child(&dir, name))?;
                 self.tree.unsynced.settled(ino, at);
             }
-            Pending::Everything => self.sync_everything(&*dir)?,
+            Pending::Everything => self.sync_everything()?,
         }
         let synced = match what {
             Durability::Contents => fdatasync(&*dir),
@@ -51,19 +51,17 @@ impl Volume {
         synced.and(Ok(told?))
     }
 
-    /// One sync of the whole backing filesystem, which `on` lies on: it does for all directories.
-    /// An error of the disk is told once to each open file, so everybody asks through their own.
+    /// One sync of the whole backing filesystem: it does for all directories. Always by way of the
+    /// same descriptor, which is as old as the volume: a younger one is not told of what somebody
+    /// else has been told of before, another process for one.
     ///
     /// # Errors
     /// Those of the backing filesystem. It does not say what is lost, and never says it again: from
     /// then on every file is asked by itself (`Content::synced_elsewhere`), and no directory is taken
     /// to be settled by such a sync any more.
-    pub(super) fn sync_everything(&self, on: impl AsFd) -> Result<()> {
+    pub(super) fn sync_everything(&self) -> Result<()> {
         let at = self.tree.unsynced.now();
-        if let Err(error) = syncfs(on) {
-            self.files.shared().note_failed_sync();
-            return Err(error.into());
-        }
+        self.files.shared().sync_whole(|| syncfs(&self.root))?;
         if !self.is_any_lost() {
             self.tree.unsynced.all_settled(at);
         }

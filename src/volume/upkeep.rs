@@ -189,7 +189,7 @@ impl Volume {
             .collect();
         let parked = self.files.parked();
         // What is written while this runs stays dirty: its generation is a later one.
-        let mut outcome = self.sync_everything(&self.root);
+        let mut outcome = self.sync_everything();
         if let Err(error) = &outcome {
             // Which file it was is not said, and it is said only once: each is asked by itself.
             log::error!("the backing filesystem could not be synced whole: {error}");

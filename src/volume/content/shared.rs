@@ -2,7 +2,9 @@
 //! what is odd in them, and the announcements of changes (FORMAT section 12).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use rustix::io::Errno;
 
 use super::cache::SpillCache;
 use super::{Content, State};
@@ -37,6 +39,8 @@ pub struct Shared {
     doubt: AtomicBool,
     /// How often a sync of the whole backing filesystem failed.
     failed_syncs: AtomicU64,
+    /// Held while one is under way: who comes next must know how it ended.
+    whole_sync: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -71,6 +75,7 @@ impl Shared {
             cache: Arc::default(),
             doubt: AtomicBool::new(false),
             failed_syncs: AtomicU64::new(0),
+            whole_sync: Mutex::new(()),
         }
     }
 
@@ -137,6 +142,19 @@ impl Shared {
     /// Notes that the disk may hold something else than was written.
     pub(in crate::volume) fn doubt(&self) {
         self.doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// Syncs the whole backing filesystem, one caller after the other: the kernel tells a failure to
+    /// the first alone.
+    ///
+    /// # Errors
+    /// Those of `sync`.
+    pub(in crate::volume) fn sync_whole(
+        &self,
+        sync: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let _turn = self.whole_sync.lock().unwrap_or_else(PoisonError::into_inner);
+        sync().inspect_err(|_| self.note_failed_sync())
     }
 
     /// A sync of the whole backing filesystem failed, and does not say of which file.
