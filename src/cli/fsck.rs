@@ -28,12 +28,13 @@ pub(super) fn run(args: &FsckArgs, global: &Global, output: Output) -> Result<Ex
     let stop = interrupt::watch()?;
     let progress = Progress::new("fsck");
     let repair = if args.repair { Repair::Yes } else { Repair::No };
+    let mut emptied = Vec::new();
     if args.repair {
         let recovered = volume.recover(&mut |report| {
             progress.set(report.scanned, None);
             if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        recovered.map_err(failed)?;
+        emptied = recovered.map_err(failed)?.emptied;
     }
     let report = volume.check(repair, &mut |report| {
         progress.set(report.files, None);
@@ -41,7 +42,8 @@ pub(super) fn run(args: &FsckArgs, global: &Global, output: Output) -> Result<Ex
     });
     progress.finish();
     let ended = volume.end().map_err(failed);
-    let report = report.map_err(failed)?;
+    let mut report = report.map_err(failed)?;
+    report.emptied.append(&mut emptied);
     ended?;
     output.result(&key::value(&report)?, || summary(&report, &vault, repair));
     Ok(match (report.is_clean(), report.complete) {
@@ -60,6 +62,10 @@ fn summary(report: &CheckReport, vault: &Path, repair: Repair) -> String {
             format!("{}: {}{repaired}", printable(&text(&problem.path)), problem.what)
         })
         .collect();
+    lines.extend(report.emptied.iter().map(|path| {
+        let nothing = "nothing of it was on the disk when a crash came: it is empty";
+        format!("{}: {nothing}", printable(&text(path)))
+    }));
     let left = report.problems.iter().filter(|problem| !problem.repaired).count();
     lines.push(format!(
         "{}: {}, {} and {} read, {}",

@@ -242,8 +242,10 @@ impl Filesystem for Adapter {
         match self.volume.open_as(ino.0, wanted(flags), caller(req)) {
             Ok(opened) => {
                 let keep = opened.keep_cache && !self.shared;
+                let direct =
+                    if opened.damaged { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::empty() };
                 let handle = self.files.add(opened.handle);
-                reply.opened(FileHandle(handle), open_flags(keep));
+                reply.opened(FileHandle(handle), open_flags(keep) | direct);
             }
             Err(error) => reply.error(errno(&error)),
         }

@@ -62,6 +62,36 @@ pub trait Backing: Send + Sync {
     fn ctime(&self) -> Result<i64>;
 }
 
+/// True if every byte of the file is zero.
+///
+/// It is the bytes that are looked at. Where space was allocated and nothing written, as a crash
+/// leaves it, the system calls pages data that somebody has read; only what it calls a hole is one.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(super) fn is_blank(backing: &dyn Backing) -> Result<bool> {
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while let Some(data) = backing.next_data(at)? {
+        let end = backing.next_hole(data)?;
+        at = data;
+        while at < end {
+            let room = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
+            let chunk = buffer.get_mut(..room).unwrap_or_default();
+            let got = backing.read_at(chunk, at)?;
+            if chunk.iter().take(got).any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            if got < room {
+                return Ok(true);
+            }
+            at += got as u64;
+        }
+        at = at.max(data + 1);
+    }
+    Ok(true)
+}
+
 /// A file of the backing filesystem.
 #[derive(Debug)]
 pub struct BackingFile(OwnedFd);
@@ -183,3 +213,6 @@ impl Backing for BackingFile {
         Ok(stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(nanos))
     }
 }
+
+/// Bytes that are looked at in one call.
+const CHUNK: usize = 256 * 1024;

@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Volume;
+use super::backing::{BackingFile, is_blank};
 use super::beneath;
 use super::content::Content;
 use super::descent::Descent;
@@ -53,6 +56,9 @@ pub struct CheckReport {
     pub bytes: u64,
     /// What is wrong.
     pub problems: Vec<Problem>,
+    /// Backing paths of files of which nothing was synced before a crash: they are empty, and that is
+    /// no problem.
+    pub emptied: Vec<PathBuf>,
     /// Sessions that ended in a crash whose traces are not mended yet: what is odd because of them
     /// is served, and no problem.
     pub pending: u64,
@@ -101,7 +107,7 @@ impl Volume {
             }
             self.check_leftovers(&visit, repair, &mut report)?;
             for entry in &visit.entries {
-                self.check_entry(&visit, &dir, entry, &mut report)?;
+                self.check_entry((&visit, &dir, entry), repair, &mut report)?;
                 if progress(&report).is_break() {
                     return Ok(report);
                 }
@@ -116,9 +122,8 @@ impl Volume {
 
     fn check_entry(
         &self,
-        visit: &Visit,
-        dir: &Dir,
-        entry: &Entry,
+        (visit, dir, entry): (&Visit, &Dir, &Entry),
+        repair: Repair,
         report: &mut CheckReport,
     ) -> Result<()> {
         let path = visit.path_of(entry);
@@ -140,7 +145,7 @@ impl Volume {
             }
         }
         match entry.role {
-            Role::File => self.check_file(visit, dir, entry, report),
+            Role::File => self.check_file((visit, dir, entry), repair, report),
             Role::Other => {
                 if let Ok(text) =
                     beneath::hold(&visit.fd, &entry.name).and_then(|link| link.read_link())
@@ -156,9 +161,8 @@ impl Volume {
 
     fn check_file(
         &self,
-        visit: &Visit,
-        dir: &Dir,
-        entry: &Entry,
+        (visit, dir, entry): (&Visit, &Dir, &Entry),
+        repair: Repair,
         report: &mut CheckReport,
     ) -> Result<()> {
         let path = visit.path_of(entry);
@@ -186,10 +190,15 @@ impl Volume {
         let file = match self.files.open(ino, &policy, open) {
             Ok(file) => file,
             Err(error) => {
-                report.add(path, error, false);
+                let lost = matches!(error, VolumeError::Lost(_)) && repair == Repair::Yes;
+                let emptied = lost && self.empty_if_blank(ino, open).unwrap_or(false);
+                report.add(path, error, emptied);
                 return Ok(());
             }
         };
+        if file.content().was_emptied() {
+            report.emptied.push(path.clone());
+        }
         let (bytes, bad) = read_all(file.content());
         report.bytes += bytes;
         for (block, error) in bad {
@@ -198,6 +207,20 @@ impl Volume {
         drop(file);
         self.files.release(ino);
         Ok(())
+    }
+
+    /// Cuts a file to nothing in which there is nothing, not even a header; true if it was one. No
+    /// crash needs to explain that: nothing is given up.
+    fn empty_if_blank(
+        &self,
+        ino: u64,
+        open: impl Fn(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<bool> {
+        if !is_blank(&BackingFile::new(open(OFlags::RDONLY)?))? {
+            return Ok(false);
+        }
+        self.files.erase(ino, open)?;
+        Ok(true)
     }
 
     /// Temporary names, and long names whose entry is gone.

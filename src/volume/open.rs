@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::Volume;
 use super::attr::Attr;
-use super::content::Access;
+use super::content::{Access, Damaged};
 use super::create::NewNode;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
@@ -99,6 +99,9 @@ pub struct Opened {
     pub handle: FileHandle,
     /// True if the kernel may keep what it has cached.
     pub keep_cache: bool,
+    /// The file is damaged: its size is not what the kernel takes it for, so reads must come here to
+    /// be refused.
+    pub damaged: bool,
 }
 
 /// A handle for the length of one call.
@@ -130,10 +133,18 @@ impl Briefly<'_> {
 impl Volume {
     /// Opens a regular file for a user of the mount.
     ///
+    /// A damaged file opens for writing, and can then be cut to nothing and nothing else.
+    ///
     /// # Errors
     /// `Denied`; as [`Volume::open_handle`].
     pub fn open_as(&self, ino: u64, wanted: OpenFor, caller: Caller) -> Result<Opened> {
-        let mut opened = self.open_handle(ino, wanted.access())?;
+        // The kernel cuts with a request of its own what a program opens with O_TRUNC, and does not
+        // say so before: who may write opens what is damaged as well, for that alone.
+        let damaged = match wanted.access() {
+            Access::ReadOnly => Damaged::Refused,
+            Access::ReadWrite => Damaged::Opened,
+        };
+        let mut opened = self.open_for(ino, wanted.access(), damaged)?;
         match self.admit(ino, &opened.handle.file, wanted, caller) {
             Ok(admission) => opened.handle.admission = admission,
             Err(error) => {
@@ -149,14 +160,19 @@ impl Volume {
     /// # Errors
     /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; `ReadOnly` for writing; `Stale`.
     pub fn open_handle(&self, ino: u64, access: Access) -> Result<Opened> {
+        self.open_for(ino, access, Damaged::Refused)
+    }
+
+    fn open_for(&self, ino: u64, access: Access, damaged: Damaged) -> Result<Opened> {
         if access == Access::ReadWrite {
             self.tree.writable()?;
         }
         let mut found = None;
-        let file = self.open_file(ino, |stat| found = Some(self.fingerprint(stat)))?;
+        let file = self.open_file(ino, damaged, |stat| found = Some(self.fingerprint(stat)))?;
         // Nothing was opened: it is open already, and what is cached of it is watched over.
         let keep_cache = found.is_none_or(|found| self.tree.inodes.was_seen(ino, found));
-        Ok(Opened { handle: FileHandle::new(ino, file), keep_cache })
+        let damaged = damaged == Damaged::Opened && file.content().is_damaged();
+        Ok(Opened { handle: FileHandle::new(ino, file), keep_cache, damaged })
     }
 
     /// Gives a handle back. Contents that the kernel has cached stay good if nothing changes them.
@@ -321,9 +337,14 @@ impl Volume {
     }
 
     /// Opens `ino` and tells `found` the state of its backing file, if that had to be opened.
-    fn open_file(&self, ino: u64, mut found: impl FnMut(&Stat)) -> Result<Arc<File>> {
+    fn open_file(
+        &self,
+        ino: u64,
+        damaged: Damaged,
+        mut found: impl FnMut(&Stat),
+    ) -> Result<Arc<File>> {
         let policy = self.file_policy(ino)?;
-        self.files.open(ino, &policy, |flags| {
+        self.files.open_or_refuse(ino, (&policy, damaged), |flags| {
             let (fd, stat) = self.reopen(ino, flags)?;
             found(&stat);
             Ok(fd)

@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::backing::{BackingFile, Durability};
-use super::content::{Access, Content, KeySource, Marks, Shared};
+use super::content::{Access, Content, Damaged, KeySource, Marks, Shared};
 use super::error::{Result, VolumeError};
 use super::gate::{Subject, SubjectCell};
 use super::keyring::{Keyring, Purpose};
@@ -136,6 +136,19 @@ impl OpenFiles {
         policy: &FilePolicy,
         reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
     ) -> Result<Arc<File>> {
+        self.open_or_refuse(ino, (policy, Damaged::Refused), reopen)
+    }
+
+    /// The same; says what to do with a file that is damaged.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_or_refuse(
+        &self,
+        ino: u64,
+        (policy, damaged): (&FilePolicy, Damaged),
+        reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<Arc<File>> {
         let _turn = self.turn(ino);
         if let Some(slot) = self.lock().open.get_mut(&ino) {
             slot.file.check(Origin::Caller)?;
@@ -143,7 +156,7 @@ impl OpenFiles {
             return Ok(slot.file.clone());
         }
         let (fd, unwritable) = self.open_backing(reopen)?;
-        let file = self.open_content(ino, fd, unwritable, policy)?;
+        let file = self.open_content(ino, (fd, unwritable), policy, damaged)?;
         self.lock().open.insert(ino, Slot { file: file.clone(), handles: 1 });
         // A key that was revoked while it was on its way here is in no file that was wiped.
         if let Err(error) = file.check(Origin::Caller) {
@@ -316,9 +329,9 @@ impl OpenFiles {
     fn open_content(
         &self,
         ino: u64,
-        fd: OwnedFd,
-        unwritable: Option<Errno>,
+        (fd, unwritable): (OwnedFd, Option<Errno>),
         policy: &FilePolicy,
+        damaged: Damaged,
     ) -> Result<Arc<File>> {
         // Nothing may count on a write that the backing file would refuse: no repair, no seal.
         let access = if unwritable.is_some() { Access::ReadOnly } else { self.access };
@@ -330,19 +343,14 @@ impl OpenFiles {
         });
         let marks = self.lock().parked.remove(&ino);
         let shared = self.shared.clone();
-        let content = match marks {
-            None => Content::open(backing.clone(), source.clone(), shared, access, None)?,
-            Some(marks) => {
-                // Kept until the open is known to be good: its failure must not lose them.
-                let kept = marks.clone();
-                let opened =
-                    Content::open(backing.clone(), source.clone(), shared, access, Some(marks));
-                if opened.is_err() {
-                    self.lock().parked.insert(ino, kept);
-                }
-                opened?
-            }
-        };
+        // Kept until the open is known to be good: its failure must not lose them.
+        let kept = marks.clone();
+        let opened =
+            Content::open(backing.clone(), source.clone(), shared, access, (marks, damaged));
+        if let (Err(_), Some(kept)) = (&opened, kept) {
+            self.lock().parked.insert(ino, kept);
+        }
+        let content = opened?;
         Ok(Arc::new(File { ino, content, unwritable, backing, source }))
     }
 

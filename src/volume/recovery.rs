@@ -26,7 +26,7 @@ use super::ledger::Ledger;
 use super::open::policy_of;
 use super::open_file::{File, quietly};
 use super::walk::{Entry, Role, Visit};
-use crate::envelope::layout::{PAGE, PAGE_LEN, PageNo, plain_size};
+use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, PageNo, plain_size};
 use crate::envelope::{
     Cursor, FileHeader, HEADER_SLOTS, RECORD_LEN, SessionWord, Unrecovered, UnverifiedHeader,
     claimed_length,
@@ -51,6 +51,8 @@ pub struct RecoveryReport {
     pub examined: u64,
     /// Backing paths of files that have bytes which cannot be read, with the reason.
     pub spoiled: Vec<(PathBuf, String)>,
+    /// Backing paths of files of which nothing was synced before a crash: they are empty now.
+    pub emptied: Vec<PathBuf>,
     /// Keys that could not be used: files under them are looked through when they can.
     pub waiting: Vec<String>,
     /// True if nothing is excused by a crash any more, but for what waits.
@@ -189,6 +191,9 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        if claims.header.is_none() && file.content().header().is_none() && file.size() == 0 {
+            self.report.emptied.push(visit.path_of(entry));
+        }
         let looked = self.look_through(&file, claims.header.map(|header| header.file));
         self.batch.push(file);
         match looked {
@@ -226,7 +231,8 @@ impl Run<'_> {
         }
     }
 
-    /// What a file claims to be, if a crashed session may have been changing it. `found`: what it was
+    /// What a file claims to be, if a crashed session may have been changing it; one without any
+    /// header claims nothing, and is looked at as well. `found`: what it was
     /// before it is opened, since the change time moves where its mode has to be lent for that.
     fn concerned(
         &self,
@@ -249,7 +255,8 @@ impl Run<'_> {
         let claimed = slots
             .iter()
             .any(|header| self.crashes.iter().any(|crash| explains(crash, header, true)));
-        if !claimed && !self.has_odd_size(found, &page) {
+        let bare = found.st_size > 0 && page.iter().take(HEADER_AREA).all(|byte| *byte == 0);
+        if !claimed && !bare && !self.has_odd_size(found, &page) {
             return Ok(None);
         }
         let keys = slots.iter().flat_map(|header| header.recipients.iter()).map(|r| r.key);
@@ -257,19 +264,14 @@ impl Run<'_> {
         Ok(Some(Claims { keys, header: slots.into_iter().max_by_key(|h| h.sequence) }))
     }
 
-    /// A file of one page is never announced: only its length can be of another moment. And one
-    /// that never got its first page has nothing but a length.
+    /// A file of one page is never announced: only its length can be of another moment.
     fn has_odd_size(&self, stat: &Stat, page: &[u8; PAGE_LEN]) -> bool {
         let Ok(length) = u64::try_from(stat.st_size) else { return false };
         let changed = ctime(stat);
         let suspect =
             self.crashes.iter().any(|crash| (crash.span.0..=crash.span.1).contains(&changed));
-        let one_page = length / PAGE == 1;
         let (size, _) = plain_size(length);
-        let empty = page.iter().all(|byte| *byte == 0);
-        suspect
-            && length > 0
-            && (empty || (one_page && claimed_length(PageNo(0), page) as u64 != size))
+        suspect && length / PAGE == 1 && claimed_length(PageNo(0), page) as u64 != size
     }
 
     fn failed(&mut self, path: PathBuf, keys: &[KeyId], error: VolumeError) {

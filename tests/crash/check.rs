@@ -40,7 +40,6 @@ impl History<'_> {
         let disk = Arc::new(Disk::left_by(image, self.announced.clone()));
         let content = match open(&disk, When::After) {
             Ok(content) => content,
-            Err(VolumeError::Lost(_)) if self.may_lose_all() => return Ok(()),
             // The first page of a file that was never synced is all there is of it: half a header
             // excuses nothing (FORMAT section 12.3).
             Err(VolumeError::Tampered(_)) if self.may_lose_all() && self.torn == Some(0) => {

@@ -4,13 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::harness::{Vault, check_headers};
+use crate::harness::{Vault, check_headers, program};
 use crate::random::{Random, seed};
 
 /// The unit of change that the overwriting writer works in.
@@ -104,6 +104,36 @@ fn a_killed_rewrap_goes_on_where_it_stopped() {
     vault.kmsfs(["key", "retire", "alias/kmsfs/default", "--yes"]);
     let mount = vault.mount();
     assert!(fs::read(mount.path("d7/7")).unwrap() == contents(7));
+}
+
+/// A journal of which nothing was synced: its length reached the disk, and nothing else of it.
+#[test]
+fn regression_a_journal_that_was_never_synced_keeps_no_database_from_opening() {
+    program("sqlite3");
+    let vault = Vault::new("journal");
+    let mount = vault.mount();
+    let sqlite = |path: &Path, sql: &str| {
+        let output = Command::new("sqlite3").arg(path).arg(sql).output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let database = mount.path("db");
+    sqlite(&database, "create table t(v); insert into t values('synced');");
+    let before = entries(vault.store());
+    fs::write(mount.path("db-journal"), pattern(1, 0, 20_000)).unwrap();
+    let journal = entries(vault.store()).into_iter().find(|path| !before.contains(path)).unwrap();
+    mount.kill();
+    let length = fs::metadata(&journal).unwrap().len();
+    fs::write(&journal, vec![0; usize::try_from(length).unwrap()]).unwrap();
+    let mount = vault.mount();
+    let database = mount.path("db");
+    assert_eq!(sqlite(&database, "select v from t"), "synced");
+    sqlite(&database, "insert into t values('more')");
+    assert_eq!(sqlite(&database, "select count(*) from t"), "2");
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
 /// Appends to files and overwrites blocks of one until the mount is gone.

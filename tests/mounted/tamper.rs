@@ -115,6 +115,43 @@ fn regression_no_single_page_can_be_zeroed_or_flipped_unnoticed() {
     }
 }
 
+/// Once, the file had to be opened before the kernel could say that it should be cut.
+#[test]
+fn regression_a_damaged_file_is_cut_to_nothing_by_an_open_that_says_so() {
+    let vault = Vault::new("cutdamaged");
+    let mount = vault.mount();
+    for (number, size) in SIZES.into_iter().enumerate() {
+        fs::write(mount.path(format!("file {number}")), vec![7; size]).unwrap();
+    }
+    mount.unmount();
+    for (number, file) in ciphertexts(vault.store()).into_iter().enumerate() {
+        let file = OpenOptions::new().write(true).open(file).unwrap();
+        match number % 3 {
+            0 => file.write_all_at(&[0; 4096], 0).unwrap(),
+            1 => file.write_all_at(&[9; 4096], 0).unwrap(),
+            _ => file.set_len(file.metadata().unwrap().len() / 2).unwrap(),
+        }
+    }
+    let mount = vault.mount();
+    for number in 0..SIZES.len() {
+        let path = mount.path(format!("file {number}"));
+        assert!(fs::read(&path).is_err(), "file {number}");
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        if let Ok(file) = opened {
+            assert!(file.read_at(&mut [0; 10], 0).is_err(), "file {number}");
+            assert!(file.write_at(&[1; 10], 0).is_err(), "file {number}");
+        }
+        fs::write(&path, format!("new {number}")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("new {number}"));
+    }
+    mount.unmount();
+    let mount = vault.mount();
+    for number in 0..SIZES.len() {
+        let path = mount.path(format!("file {number}"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("new {number}"));
+    }
+}
+
 #[test]
 fn a_file_with_damaged_headers_can_be_removed_and_the_rest_works() {
     let vault = Vault::new("badheader");

@@ -19,4 +19,5 @@ mod removal;
 mod revocation;
 mod sessions;
 mod sick;
+mod unsynced;
 mod upkeep;

@@ -9,6 +9,7 @@ use crate::envelope::{
     EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipients, Seal,
     UnverifiedHeader,
 };
+use crate::volume::backing::is_blank;
 use crate::volume::error::{Result, VolumeError};
 
 const WHAT: &str = "file header";
@@ -16,6 +17,9 @@ const WHAT: &str = "file header";
 impl Content {
     /// Loads keys and header of a file that has one and whose keys are not here.
     pub(super) fn load(&self, state: &mut State) -> Result<()> {
+        if state.cut_short {
+            return Err(VolumeError::Tampered("file length"));
+        }
         if state.ready.is_some() || !state.has_header {
             return Ok(());
         }
@@ -71,19 +75,37 @@ impl Content {
         }
     }
 
-    /// Page 0 was never written, or erased (R5). If a crash can have come between the length and the
-    /// first page, and nothing else is in the file either, there is nothing in it to be lost.
+    /// The header never reached the disk, or was erased (R5). After a crash that is a file of which
+    /// nothing was ever synced, since a sync takes page 0 along: what else of it is there cannot be
+    /// read by anybody, and it is an empty file, as one that was cut to nothing is.
+    ///
+    /// Somebody's bytes under a header that was lost in another way are left alone: only a file that
+    /// holds nothing at all, or that was changed since the crashed session began, is taken for such
+    /// a one. *Crash*: the cut is one step, and can be repeated.
     fn without_header(&self, state: &mut State) -> Result<()> {
-        if !self.shared.has_crashed() || self.backing.next_data(0)?.is_some() {
+        if !self.shared.has_crashed() || !self.was_never_synced()? {
             return Err(VolumeError::Lost(WHAT));
         }
-        log::warn!("a file that a crash left without any contents is empty");
-        if self.access == Access::ReadWrite {
-            self.backing.keep_times(&mut || self.backing.set_length(0))?;
+        log::warn!("a file of which nothing was synced before a crash is empty");
+        if self.access == Access::ReadWrite
+            && let Err(error) = self.backing.keep_times(&mut || self.backing.set_length(0))
+        {
+            log::warn!("its length could not be put right: {error}");
+            state.marks.untold = Some(0);
         }
         state.has_header = false;
         (state.size, state.untouched, state.marks.durable_size) = (0, 0, 0);
         Ok(())
+    }
+
+    fn was_never_synced(&self) -> Result<bool> {
+        Ok(is_blank(&*self.backing)? || self.shared.changed_in_crash(self.backing.ctime()?))
+    }
+
+    /// True if the file is empty only because nothing of it was synced before a crash, and its length
+    /// does not say so yet.
+    pub(in crate::volume) fn was_emptied(&self) -> bool {
+        !self.read_state().has_header && self.backing.length().is_ok_and(|length| length > 0)
     }
 
     /// The newest slot that its own key vouches for.

@@ -69,6 +69,15 @@ pub enum Access {
     ReadWrite,
 }
 
+/// What to do with a file whose header or length is lost or not authentic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damaged {
+    /// It is not opened.
+    Refused,
+    /// It is opened all the same, so that it can be cut to nothing: everything else is refused later.
+    Opened,
+}
+
 /// The contents of one inode.
 pub struct Content {
     backing: Arc<dyn Backing>,
@@ -102,6 +111,8 @@ struct State {
     announced: u64,
     /// The header took this session's word, and that may not be durable yet.
     following: bool,
+    /// The file is cut below its seal, and is open only to be cut to nothing.
+    cut_short: bool,
 }
 
 struct Ready {
@@ -175,7 +186,7 @@ impl Content {
         keys: Arc<dyn KeySource>,
         shared: Arc<Shared>,
         access: Access,
-        marks: Option<Marks>,
+        (marks, damaged): (Option<Marks>, Damaged),
     ) -> Result<Self> {
         let errors = WriteErrors::resumed(marks.as_ref().and_then(|marks| marks.unreported));
         let failures = shared.failed_syncs();
@@ -191,23 +202,33 @@ impl Content {
         };
         {
             let mut state = content.write_state();
-            match content.load(&mut state) {
-                // It never got its first page, and could not be cut to nothing when that failed.
-                Err(VolumeError::Lost(_)) if state.marks.untold == Some(0) => {}
-                other => other?,
+            match (content.look(&mut state), damaged) {
+                (Err(VolumeError::Lost(_) | VolumeError::Tampered(_)), Damaged::Opened) => {
+                    state.cut_short = state.ready.take().is_some();
+                }
+                (looked, _) => looked?,
             }
-            if state.is_another_file() {
-                *state = State::new(content.backing.length()?, None, failures);
-                content.errors.forget();
-                content.load(&mut state)?;
-            }
-            state.believe_untold();
-            if let Err(error) = content.tell_again(&mut state) {
-                log::warn!("the length of a file could not be put right: {error}");
-            }
-            content.check_size(&mut state)?;
         }
         Ok(content)
+    }
+
+    /// Reads and authenticates what tells that the file is whole.
+    fn look(&self, state: &mut State) -> Result<()> {
+        match self.load(state) {
+            // It never got its first page, and could not be cut to nothing when that failed.
+            Err(VolumeError::Lost(_)) if state.marks.untold == Some(0) => {}
+            other => other?,
+        }
+        if state.is_another_file() {
+            *state = State::new(self.backing.length()?, None, self.shared.failed_syncs());
+            self.errors.forget();
+            self.load(state)?;
+        }
+        state.believe_untold();
+        if let Err(error) = self.tell_again(state) {
+            log::warn!("the length of a file could not be put right: {error}");
+        }
+        self.check_size(state)
     }
 
     /// Contents of a volume without a history, over any backing: what tests and benches open.
@@ -220,7 +241,7 @@ impl Content {
         shared: Arc<Shared>,
         access: Access,
     ) -> Result<Self> {
-        Self::open(backing, keys, shared, access, None)
+        Self::open(backing, keys, shared, access, (None, Damaged::Refused))
     }
 
     /// The same as a last close and the next open of the inode: what is not durable stays known.
@@ -230,7 +251,7 @@ impl Content {
     pub fn reopen(&self) -> Result<Self> {
         let (backing, keys) = (self.backing.clone(), self.keys.clone());
         let (shared, access) = (self.shared.clone(), self.access);
-        Self::open(backing, keys, shared, access, self.kept_marks())
+        Self::open(backing, keys, shared, access, (self.kept_marks(), Damaged::Refused))
     }
 
     /// True if a write or sync failed in a way that only a look after a crash can settle.
@@ -241,6 +262,15 @@ impl Content {
     /// The write-backs that failed, for the handles to be told of.
     pub fn errors(&self) -> &WriteErrors {
         &self.errors
+    }
+
+    /// True if nothing can be done with the file but to cut it to nothing.
+    pub(super) fn is_damaged(&self) -> bool {
+        if self.read_state().ready.is_some() {
+            return false;
+        }
+        let looked = self.load(&mut self.write_state());
+        matches!(looked, Err(VolumeError::Lost(_) | VolumeError::Tampered(_)))
     }
 
     /// The plaintext size in bytes.
@@ -367,6 +397,7 @@ impl State {
             spoiled: false,
             announced: 0,
             following: false,
+            cut_short: false,
             marks: marks.unwrap_or_else(|| Marks {
                 durable_size: size,
                 failures,

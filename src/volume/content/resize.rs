@@ -68,9 +68,8 @@ impl Content {
         }
         self.set_length(0)?;
         state.ready = None;
-        state.has_header = false;
-        state.size = 0;
-        state.untouched = 0;
+        (state.has_header, state.cut_short) = (false, false);
+        (state.size, state.untouched) = (0, 0);
         state.spills.lock().clear();
         let super::Marks { generation, failures, .. } = state.marks;
         state.marks = super::Marks { generation, failures, ..Default::default() };

@@ -43,6 +43,9 @@ pub struct Shared {
     whole_sync: Mutex<()>,
 }
 
+/// A filesystem takes its times from a clock that ticks only this often, at most: nanoseconds.
+const CLOCK_STEP: i64 = 10_000_000;
+
 #[derive(Default)]
 struct Crashes {
     unrecovered: Vec<Unrecovered>,
@@ -137,6 +140,13 @@ impl Shared {
     /// True if any crash that may excuse something is not mended yet.
     pub fn has_crashed(&self) -> bool {
         self.read().unrecovered.iter().any(|crash| !crash.withheld)
+    }
+
+    /// True if a file with this backing ctime was changed in a crashed session that is not mended
+    /// yet, or since. The clock may have been put back at the crash, so there is no end.
+    pub(super) fn changed_in_crash(&self, ctime: i64) -> bool {
+        let began = |crash: &Unrecovered| ctime >= crash.span.0.saturating_sub(CLOCK_STEP);
+        self.read().unrecovered.iter().any(|crash| !crash.withheld && began(crash))
     }
 
     /// Notes that the disk may hold something else than was written.

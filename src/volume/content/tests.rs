@@ -1,6 +1,8 @@
 //! Contents over memory: what the other tests build on, and a first look at every operation.
 
 use super::*;
+use crate::envelope::layout::{PAGE, PAGE_LEN, backing_len};
+use crate::envelope::{Intents, Unrecovered};
 use crate::volume::backing::Durability;
 use crate::volume::backing::memory::MemoryFile;
 
@@ -172,11 +174,47 @@ fn marks_of_a_file_are_not_for_the_next_one_with_its_number() {
     open(&new).write(0, &vec![2; 500_000]).unwrap();
     let shared = Arc::new(Shared::default());
     let keys = Arc::new(FixedKey);
-    let content = Content::open(new.clone(), keys, shared, Access::ReadWrite, marks).unwrap();
+    let content =
+        Content::open(new.clone(), keys, shared, Access::ReadWrite, (marks, Damaged::Refused))
+            .unwrap();
     assert!(!content.is_dirty(), "the new file has nothing that waits for a sync");
     content.write(1000, &vec![3; 400_000]).unwrap();
     content.sync(Durability::Contents).unwrap();
     let again = contents(&open(&new));
     assert!(again[1000..401_000].iter().all(|byte| *byte == 3));
     assert!(again[401_000..].iter().all(|byte| *byte == 2));
+}
+
+#[test]
+fn a_header_that_was_lost_before_the_crash_is_not_taken_for_one_that_never_was() {
+    let zeroed = |rest: bool| {
+        let file = MemoryFile::default();
+        file.write_at(&[0; PAGE_LEN], 0).unwrap();
+        file.set_length(backing_len(20_000)).unwrap();
+        let byte = u8::from(rest);
+        file.write_at(&[byte; PAGE_LEN], 3 * PAGE).unwrap();
+        Arc::new(file)
+    };
+    let after = |file: &Arc<MemoryFile>, began: i64| {
+        let crash = Unrecovered {
+            word: SessionWord::new(1, 1),
+            counted: false,
+            withheld: false,
+            span: (began, i64::MAX),
+            intents: Intents::default(),
+            waiting: None,
+        };
+        let shared = Arc::new(Shared::in_session(SessionWord::new(2, 2), vec![crash]));
+        Content::over(file.clone(), Arc::new(FixedKey), shared, Access::ReadWrite)
+    };
+    // The change time of a file in memory is 0.
+    for (rest, began, opens) in [(false, 1 << 40, true), (true, 0, true), (true, 1 << 40, false)] {
+        let file = zeroed(rest);
+        let before = file.bytes();
+        match after(&file, began) {
+            Ok(content) => assert!(opens && content.size() == 0 && file.bytes().is_empty()),
+            Err(VolumeError::Lost(_)) => assert!(!opens && file.bytes() == before),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
 }
