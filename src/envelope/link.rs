@@ -1,7 +1,8 @@
 //! The text of a backing symbolic link (FORMAT section 7.2).
 //!
 //! The encrypted form of a target is a third longer than the target, and a backing link holds 4095
-//! bytes: a target over 3055 bytes is kept in a file, and the link names that file. The two forms
+//! bytes, on some filesystems less: a target over 3055 bytes, or one that was not taken, is kept in a
+//! file, and the link names that file. The two forms
 //! are told apart by their length alone: base64 text never has a length of 1 modulo 4, and the text
 //! of a long link always has.
 
@@ -10,8 +11,6 @@ pub const TARGET_MAX: usize = 4095;
 /// The longest text of a backing link.
 pub const LINK_TEXT_MAX: usize = 4095;
 
-/// The longest target whose encrypted form fits a backing link.
-const SHORT_MAX: usize = 3055;
 /// Bytes by which AES-SIV makes a target longer.
 const SEAL: u64 = 16;
 /// Starts the text of a long link: this, its target's length, a dot, its id, padding.
@@ -33,7 +32,7 @@ impl LongLink {
 
     /// The length of the target: a claim.
     ///
-    /// *Shape*: 3056 to [`TARGET_MAX`].
+    /// *Shape*: 1 to [`TARGET_MAX`].
     pub fn length(&self) -> usize {
         self.length
     }
@@ -52,14 +51,14 @@ impl LongLink {
         text
     }
 
-    /// `None` for what [`Self::text`] does not make of a target too long for the short form.
+    /// `None` for what [`Self::text`] does not make.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let (length, id) = text.strip_prefix(LONG_MARK)?.split_once('.')?;
         let (length, id) = (length.parse().ok()?, id.trim_end_matches('.'));
         let plain = id.len() == ID_LEN && id.bytes().all(|b| b.is_ascii_hexdigit());
         // The length is shown as the link's size before anything vouches for it.
-        if !plain || !(SHORT_MAX + 1..=TARGET_MAX).contains(&length) {
+        if !plain || !(1..=TARGET_MAX).contains(&length) {
             return None;
         }
         Some(Self { length, id: id.to_owned() }).filter(|link| link.text() == text)
@@ -81,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_long_form_reads_back_and_is_told_by_its_length() {
-        for length in [3056, 4000, 4095] {
+        for length in [1, 700, 3056, 4000, 4095] {
             let long = LongLink::new(length, ID);
             assert_eq!(link_target_len(long.text().len() as u64), None);
             assert_eq!(LongLink::parse(long.text().as_bytes()), Some(long));
@@ -90,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_base64_length_gives_the_length_of_the_target() {
-        for target in 1..=SHORT_MAX as u64 {
+        for target in 1..=3055 {
             let sealed = target + SEAL;
             let base64 = sealed / 3 * 4 + [0, 2, 3][usize::try_from(sealed % 3).unwrap()];
             assert_eq!(link_target_len(base64), Some(target));
@@ -109,7 +108,7 @@ mod tests {
     /// A planted link was shown with a size of 2^64 - 1, and who reads a link makes room for that.
     #[test]
     fn regression_a_long_link_claims_no_more_than_a_target_can_have() {
-        for length in ["18446744073709551615", "4096", "3055", "0", "+3056", "03056"] {
+        for length in ["18446744073709551615", "4096", "0", "+3056", "03056"] {
             let mut text = format!("long.{length}.{}", "a5".repeat(16));
             while text.len() % 4 != 1 {
                 text.push('.');

@@ -16,6 +16,7 @@ use super::content::Content;
 use super::descent::Descent;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::links::target_file;
 use super::names::read_sidecar;
 use super::open::policy_of;
 use super::open_file::quietly;
@@ -91,6 +92,7 @@ impl Volume {
     ) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         (report.pending, report.withheld) = self.files.shared().crashes();
+        let mut targets = HashSet::new();
         let mut descent = Descent::new(self)?;
         while let Some((visit, dir)) = descent.step()? {
             report.directories += 1;
@@ -108,11 +110,13 @@ impl Volume {
             self.check_leftovers(&visit, repair, &mut report)?;
             for entry in &visit.entries {
                 self.check_entry((&visit, &dir, entry), repair, &mut report)?;
+                targets.extend(long_target(&visit, entry));
                 if progress(&report).is_break() {
                     return Ok(report);
                 }
             }
         }
+        self.check_targets(&targets, repair, &mut report)?;
         report.complete = true;
         if repair == Repair::Yes && report.is_clean() {
             self.flush(std::time::Duration::ZERO)?;
@@ -209,6 +213,23 @@ impl Volume {
         Ok(())
     }
 
+    /// Files of long link targets whose link is gone.
+    fn check_targets(
+        &self,
+        used: &HashSet<String>,
+        repair: Repair,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        for name in self.unused_targets(used)? {
+            let id = String::from_utf8_lossy(name.bytes()).into_owned();
+            if repair == Repair::Yes {
+                self.remove_long_link(&id);
+            }
+            report.add(PathBuf::from(".kmsfs/links").join(id), LEFT_OVER, repair == Repair::Yes);
+        }
+        Ok(())
+    }
+
     /// Cuts a file to nothing in which there is nothing, not even a header; true if it was one. No
     /// crash needs to explain that: nothing is given up.
     fn empty_if_blank(
@@ -242,14 +263,18 @@ impl Volume {
                 continue;
             }
             let repaired = repair == Repair::Yes && remove(visit, entry).is_ok();
-            report.add(
-                visit.path_of(entry),
-                "left over from something that was never finished",
-                repaired,
-            );
+            report.add(visit.path_of(entry), LEFT_OVER, repaired);
         }
         Ok(())
     }
+}
+
+/// The file that holds the target of the link that an entry is, if one does.
+fn long_target(visit: &Visit, entry: &Entry) -> Option<String> {
+    if entry.role != Role::Other {
+        return None;
+    }
+    target_file(&beneath::hold(&visit.fd, &entry.name).ok()?.read_link().ok()?)
 }
 
 fn remove(visit: &Visit, entry: &Entry) -> Result<()> {
@@ -289,3 +314,5 @@ fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
     buf.zeroize();
     (good, bad)
 }
+
+const LEFT_OVER: &str = "left over from something that was never finished";

@@ -76,10 +76,14 @@ impl Volume {
         let dir = self.dir(parent)?;
         let name = EntryName::new(&dir, name)?;
         let temp = self.tree.temp_name();
-        let made = self
-            .build_dir(&dir, &temp, &name, &new)
-            .and_then(|()| self.prepare_sidecar(&dir, &name))
-            .and_then(|_| self.settle_dir(&dir, &temp, &name));
+        let made = self.build_dir(&dir, &temp, &name, &new).and_then(|()| {
+            let fresh_sidecar = self.prepare_sidecar(&dir, &name)?;
+            self.settle_dir(&dir, &temp, &name).inspect_err(|_| {
+                if fresh_sidecar {
+                    self.drop_sidecar(&dir, &name);
+                }
+            })
+        });
         if made.is_err() {
             self.remove_leftover(&dir, &temp);
         }
@@ -230,6 +234,8 @@ impl Volume {
 
     fn settle_dir(&self, dir: &Dir, temp: &BackingName, name: &EntryName) -> Result<()> {
         let _changing = self.tree.locks.changing(&[dir.ino()]);
+        // Before the rename as well, so that no sync of the directory can miss it.
+        self.tree.unsynced.add(dir.ino(), &name.entry);
         beneath::rename((dir, temp), (dir, &name.entry), RenameFlags::NOREPLACE)?;
         self.tree.unsynced.add(dir.ino(), &name.entry);
         Ok(())

@@ -4,6 +4,7 @@
 //! may be renamed and hard linked anywhere. One that is too long for a backing link is kept in a
 //! file of the volume's own directory: see [`LongLink`].
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, Stat, fdatasync, fsync};
@@ -16,12 +17,15 @@ use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
 use super::inode::ROOT;
-use super::names::{self, EntryName};
+use super::names::EntryName;
+use super::readdir::raw_names;
 use super::tree::Caller;
 use super::{Volume, own_file};
 use crate::crypto::random;
 use crate::envelope::{LINK_TEXT_MAX, LongLink, TARGET_MAX, link_target_len};
 
+/// What every filesystem takes for the text of a link: if it refuses that, it is for another reason.
+const TEXT_EVERYWHERE: usize = 255;
 /// In the volume's own directory: the files of long targets.
 const LONG_LINKS: Name<'static> = Name::literal("links");
 
@@ -36,18 +40,17 @@ impl Volume {
             return Err(VolumeError::NameTooLong);
         }
         let encoded = self.dir(ROOT)?.keys()?.encode_link(target);
-        let is_long = encoded.len() > LINK_TEXT_MAX;
-        let id = is_long.then(random::id16).transpose()?;
-        let long = id.map(|id| LongLink::new(target.len(), id));
-        if let Some(long) = &long {
-            self.write_long_link(long, &encoded)?;
+        if encoded.len() <= LINK_TEXT_MAX {
+            match self.make(parent, name, &Node::Link(&encoded), caller) {
+                // Not every filesystem takes as much: XFS stops at 1023 bytes.
+                Err(VolumeError::Io(Errno::NAMETOOLONG)) if encoded.len() > TEXT_EVERYWHERE => {}
+                made => return made,
+            }
         }
-        let text = long.as_ref().map_or(encoded, LongLink::text);
-        let made = self.make(parent, name, &Node::Link(&text), caller);
-        if let (Err(_), Some(long)) = (&made, &long) {
-            self.remove_long_link(long.id());
-        }
-        made
+        let long = LongLink::new(target.len(), random::id16()?);
+        self.write_long_link(&long, &encoded)?;
+        let made = self.make(parent, name, &Node::Link(&long.text()), caller);
+        made.inspect_err(|_| self.remove_long_link(long.id()))
     }
 
     /// The target of a symbolic link.
@@ -104,12 +107,33 @@ impl Volume {
         if !is_link || stat.st_nlink > 1 || link_target_len(backing).is_some() {
             return None;
         }
-        LongLink::parse(&held.read_link().ok()?).map(|long| long.id().to_owned())
+        target_file(&held.read_link().ok()?)
+    }
+
+    /// Removes the file of a long target after the last name of its link, which was in `dir`, durably:
+    /// a filesystem may commit the two removals apart, and a link that comes back needs its target.
+    pub(super) fn remove_target_of(&self, dir: &Dir, id: &str) {
+        match fsync(dir) {
+            Ok(()) => self.remove_long_link(id),
+            Err(error) => log::warn!("the target file of a removed link stays behind: {error}"),
+        }
+    }
+
+    /// The files of long targets that no link names, given those that links do name.
+    pub(super) fn unused_targets(&self, used: &HashSet<String>) -> Result<Vec<BackingName>> {
+        let dir = match beneath::open_dir(self.tree.meta(), LONG_LINKS) {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut names = raw_names(dir)?;
+        names.retain(|name| std::str::from_utf8(name.bytes()).is_ok_and(|id| !used.contains(id)));
+        Ok(names)
     }
 
     /// Removes the file of a long target. What cannot be removed now, `fsck` collects.
     pub(super) fn remove_long_link(&self, id: &str) {
-        let removed = self.long_links().and_then(|dir| Ok(beneath::remove(dir, &file_of(id)?)?));
+        let dir = beneath::open_dir(self.tree.meta(), LONG_LINKS).map_err(VolumeError::from);
+        let removed = dir.and_then(|dir| Ok(beneath::remove(dir, &file_of(id)?)?));
         if let Err(error) = removed {
             log::warn!("the target file of a removed symbolic link stays behind: {error}");
         }
@@ -119,7 +143,7 @@ impl Volume {
     /// then needs to cover the link alone. Until the link is made a crash leaves a file that `fsck`
     /// collects. Such targets are rare enough for three syncs each.
     fn write_long_link(&self, long: &LongLink, encoded: &str) -> Result<()> {
-        let (dir, mode) = (self.long_links()?, Mode::RUSR | Mode::WUSR);
+        let (dir, mode) = (self.make_long_links()?, Mode::RUSR | Mode::WUSR);
         let file = beneath::create_file(&dir, &file_of(long.id())?, mode)?;
         let written = own_file::write_all(file.as_fd(), encoded.as_bytes())
             .and_then(|()| fdatasync(&file))
@@ -133,11 +157,13 @@ impl Volume {
 
     fn read_long_link(&self, long: &LongLink) -> Result<Vec<u8>> {
         let limit = (2 * TARGET_MAX, "symbolic link");
-        let encoded = own_file::read(self.long_links()?, &file_of(long.id())?, limit)?;
+        let dir = beneath::open_dir(self.tree.meta(), LONG_LINKS)?;
+        let encoded = own_file::read(dir, &file_of(long.id())?, limit)?;
         encoded.ok_or(VolumeError::Io(Errno::NOENT))
     }
 
-    fn long_links(&self) -> Result<OwnedFd> {
+    /// The directory of long targets. The first one makes it.
+    fn make_long_links(&self) -> Result<OwnedFd> {
         let meta = self.tree.meta();
         match beneath::open_dir(meta, LONG_LINKS) {
             Err(Errno::NOENT) => {}
@@ -149,25 +175,11 @@ impl Volume {
         }
         Ok(beneath::open_dir(meta, LONG_LINKS)?)
     }
+}
 
-    /// Writes the sidecar that `name` needs; true if it was not there before.
-    pub(super) fn prepare_sidecar(&self, dir: &Dir, name: &EntryName) -> Result<bool> {
-        let Some(sidecar) = &name.sidecar else { return Ok(false) };
-        if self.entry_exists(dir, &name.entry)? {
-            return Ok(false);
-        }
-        names::write_sidecar(dir, sidecar)?;
-        self.tree.unsynced.add(dir.ino(), &sidecar.name);
-        Ok(true)
-    }
-
-    /// Removes the sidecar of a name that is gone.
-    pub(super) fn drop_sidecar(&self, dir: &Dir, name: &EntryName) {
-        let Some(sidecar) = &name.sidecar else { return };
-        if let Err(error) = beneath::remove(dir, &sidecar.name) {
-            log::warn!("the sidecar of a removed long name stays behind: {error}");
-        }
-    }
+/// The name of the file that holds the target of a link with this text, if one does.
+pub(super) fn target_file(text: &[u8]) -> Option<String> {
+    LongLink::parse(text).map(|long| long.id().to_owned())
 }
 
 /// The name of the file of a long target, which the text of a link gives.

@@ -23,7 +23,13 @@ impl Volume {
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>> {
         let dir = self.dir(parent)?;
         match EntryName::existing(&dir, name) {
-            Ok(name) => self.enter(&dir, &name.entry),
+            Ok(name) => {
+                let found = self.enter(&dir, &name.entry)?;
+                if found.is_some() {
+                    self.heal_sidecar(&dir, &name);
+                }
+                Ok(found)
+            }
             Err(VolumeError::NotFound) => Ok(None),
             Err(error) => Err(error),
         }

@@ -54,6 +54,7 @@ mod rewrap;
 mod session;
 mod setattr;
 mod setup;
+mod sidecars;
 mod sync;
 mod times;
 mod tree;

@@ -7,6 +7,7 @@
 
 use std::os::fd::AsFd;
 
+use rustix::fs::fdatasync;
 use rustix::io::Errno;
 
 use super::beneath::BackingName;
@@ -108,7 +109,7 @@ pub(super) fn read_sidecar(dir: impl AsFd, entry: &BackingName) -> Option<Vec<u8
     own_file::read(dir, &entry.with(SIDECAR_SUFFIX)?, (SIDECAR_MAX, "long name")).ok()?
 }
 
-/// Writes the sidecar of a long name, before the entry itself is made.
+/// Writes the sidecar of a long name, durably.
 ///
 /// What stands there is removed first: a sidecar that a crash left behind, or what somebody put
 /// there, which may be a further name of any file.
@@ -117,5 +118,6 @@ pub(super) fn read_sidecar(dir: impl AsFd, entry: &BackingName) -> Option<Vec<u8
 /// Those of the backing filesystem.
 pub(super) fn write_sidecar(dir: &Dir, sidecar: &Sidecar) -> Result<()> {
     let file = own_file::fresh(dir, &sidecar.name)?;
-    Ok(own_file::write_all(file.as_fd(), sidecar.contents.as_bytes())?)
+    own_file::write_all(file.as_fd(), sidecar.contents.as_bytes())?;
+    Ok(fdatasync(&file)?)
 }

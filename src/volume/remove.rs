@@ -37,7 +37,7 @@ impl Volume {
         }
         self.tree.inodes.drop_link(ino, parent, &name.entry);
         self.drop_sidecar(&dir, &name);
-        self.gone(&held, ino, long_link.as_deref());
+        self.gone(&dir, &held, ino, long_link.as_deref());
         Ok(())
     }
 
@@ -90,15 +90,15 @@ impl Volume {
         self.tree.errors.remove(ino);
     }
 
-    /// After a name went that led to `held`: if that was its last, what belongs to it goes too.
-    pub(super) fn gone(&self, held: &Handle, ino: u64, long_link: Option<&str>) {
+    /// After a name in `dir` went that led to `held`: if that was its last, what belongs to it goes too.
+    pub(super) fn gone(&self, dir: &Dir, held: &Handle, ino: u64, long_link: Option<&str>) {
         // It may have been another that went, if somebody exchanged the names.
         if !held.stat().is_ok_and(|now| now.st_nlink == 0) {
             return;
         }
         self.files.removed(ino);
         if let Some(id) = long_link {
-            self.remove_long_link(id);
+            self.remove_target_of(dir, id);
         }
     }
 

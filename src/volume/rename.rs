@@ -157,7 +157,7 @@ impl Volume {
         if let Some(victim) = victim {
             let ino = self.number(victim);
             self.tree.inodes.drop_link(ino, target.dir.ino(), &target.name.entry);
-            self.gone(victim, ino, long_link.as_deref());
+            self.gone(&target.dir, victim, ino, long_link.as_deref());
         }
         self.note_move(source, target, moved);
         if !how.whiteout {
@@ -175,6 +175,8 @@ impl Volume {
         moves: Option<&mut Moves<'_>>,
     ) -> Result<()> {
         let Some(moves) = moves else { return source.rename_to(target, flags) };
+        // Before the rename as well as after it, so that no sync of the directory can miss it.
+        self.tree.unsynced.add(target.dir.ino(), &target.name.entry);
         moves.announce(self)?;
         let renamed = source.rename_to(target, flags);
         match renamed {

@@ -1,6 +1,9 @@
 //! Symbolic links of every length, and hard links.
 
-use kmsfs::volume::VolumeError;
+use std::fs;
+use std::ops::ControlFlow;
+
+use kmsfs::volume::{Options, Repair, VolumeError};
 
 use crate::fixture::{Fixture, REPLACE, ROOT, caller};
 
@@ -62,4 +65,36 @@ fn a_further_name_counts_and_shares_the_contents() {
     fixture.volume().unlink(ROOT, b"a").unwrap();
     assert_eq!(fixture.contents(ino), "shared");
     assert_eq!(fixture.volume().attr(ino).unwrap().nlink, 1);
+}
+
+#[test]
+fn regression_a_look_at_a_link_whose_target_is_lost_makes_nothing() {
+    let mut fixture = Fixture::new();
+    fixture.volume().symlink(ROOT, b"l", &[b'x'; 4000], caller()).unwrap();
+    let links = fixture.vault().join(".kmsfs/links");
+    fs::remove_dir_all(&links).unwrap();
+    for read_only in [true, false] {
+        fixture.reopen_with(Options { read_only, ..Options::default() });
+        let ino = fixture.find("l").unwrap();
+        assert!(fixture.volume().read_link(ino).is_err());
+        assert!(!links.exists(), "read only: {read_only}");
+    }
+    fixture.volume().unlink(ROOT, b"l").unwrap();
+    assert!(!links.exists());
+}
+
+#[test]
+fn regression_the_file_of_a_target_without_a_link_is_found_and_removed_by_a_check() {
+    let fixture = Fixture::new();
+    fixture.volume().symlink(ROOT, b"kept", &[b'x'; 4000], caller()).unwrap();
+    let links = fixture.vault().join(".kmsfs/links");
+    fs::write(links.join("0".repeat(32)), "left over").unwrap();
+    let check = |repair| {
+        let report = fixture.volume().check(repair, &mut |_| ControlFlow::Continue(())).unwrap();
+        (report.problems.len(), report.is_clean())
+    };
+    assert_eq!(check(Repair::No), (1, false));
+    assert_eq!(check(Repair::Yes), (1, true));
+    assert_eq!(check(Repair::No), (0, true));
+    assert_eq!(fs::read_dir(&links).unwrap().count(), 1);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use kmsfs::volume::VolumeError;
+use kmsfs::volume::{Options, VolumeError};
 
 use crate::fixture::{Fixture, REPLACE, ROOT};
 
@@ -46,6 +46,33 @@ fn a_sidecar_that_a_crash_left_is_no_obstacle() {
     fs::remove_file(&entry[0]).unwrap();
     assert!(fixture.list(dir.ino).is_empty());
     fixture.volume().rmdir(ROOT, b"d").unwrap();
+}
+
+#[test]
+fn regression_a_long_name_that_was_lost_is_written_down_again_when_it_is_used() {
+    type Spoil = fn(&std::path::Path);
+    let spoilers: [Spoil; 4] = [
+        |sidecar| fs::write(sidecar, "").unwrap(),
+        |sidecar| fs::write(sidecar, "another").unwrap(),
+        |sidecar| fs::remove_file(sidecar).unwrap(),
+        |sidecar| {
+            fs::remove_file(sidecar).unwrap();
+            std::os::unix::fs::symlink("/etc/passwd", sidecar).unwrap();
+        },
+    ];
+    let name = "n".repeat(200);
+    for spoil in spoilers {
+        let mut fixture = Fixture::new();
+        fixture.file(ROOT, &name, "x").unwrap();
+        spoil(&fixture.backing(|name| name.ends_with(".name"))[0]);
+        fixture.reopen_with(Options { read_only: true, ..Options::default() });
+        fixture.find(&name).unwrap();
+        assert!(fixture.list(ROOT)[0].starts_with("kmsfs.foreign."), "nothing is written");
+        fixture.reopen();
+        assert!(fixture.list(ROOT)[0].starts_with("kmsfs.foreign."));
+        fixture.find(&name).unwrap();
+        assert_eq!(fixture.list(ROOT), std::slice::from_ref(&name));
+    }
 }
 
 #[test]

@@ -1,0 +1,75 @@
+//! A filesystem of its own for a vault, and what a power cut leaves of it.
+//!
+//! The image of a mounted loop device has what the filesystem has written to its disk, and nothing
+//! that is still in the system's cache. So a copy of it is what a power cut at that moment leaves.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::fixture::{Fixture, scratch};
+
+/// A loop-mounted filesystem with a vault in it, and its keystore elsewhere.
+pub(crate) struct Disk {
+    pub(crate) fixture: Fixture,
+    dir: PathBuf,
+}
+
+impl Disk {
+    /// A disk with a filesystem of this kind. `None`, and a word about it, where that takes more
+    /// rights than we have.
+    pub(crate) fn new(kind: &str) -> Option<Self> {
+        let base = scratch();
+        let dir = base.join("disk");
+        fs::create_dir(&dir).unwrap();
+        let image = base.join("image");
+        File::create(&image).unwrap().set_len(400 << 20).unwrap();
+        let force = if kind == "ext4" { "-F" } else { "-f" };
+        let made = Command::new(format!("mkfs.{kind}")).args(["-q", force]).arg(&image).status();
+        assert!(made.unwrap().success(), "mkfs.{kind}");
+        if !mount(&image, &dir) {
+            eprintln!("no loop device here: nothing is tried on {kind}");
+            fs::remove_dir_all(&base).unwrap();
+            return None;
+        }
+        let vault = dir.join("vault");
+        Some(Self { fixture: Fixture::at(vault), dir })
+    }
+
+    /// The filesystem commits what it knows, as it does every few seconds by itself: names and sizes,
+    /// but no contents that nobody has synced.
+    pub(crate) fn commit(&self) {
+        File::create(self.dir.join("other")).unwrap().sync_all().unwrap();
+    }
+
+    /// The power is cut, and the volume mounted again.
+    pub(crate) fn cut(&mut self) {
+        let image = self.dir.with_file_name("image");
+        let left = self.dir.with_file_name("left");
+        let copied = Command::new("cp").arg("--sparse=always").arg(&image).arg(&left).status();
+        assert!(copied.unwrap().success());
+        self.fixture.close();
+        umount(&self.dir);
+        fs::rename(left, &image).unwrap();
+        assert!(mount(&image, &self.dir));
+        self.fixture.reopen();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.fixture.close();
+        umount(&self.dir);
+        fs::remove_dir_all(self.dir.parent().unwrap()).ok();
+    }
+}
+
+fn mount(image: &Path, dir: &Path) -> bool {
+    let done = Command::new("mount").args(["-o", "loop"]).arg(image).arg(dir).output().unwrap();
+    done.status.success()
+}
+
+fn umount(dir: &Path) {
+    // What another test is just starting holds our files for a moment, between fork and exec.
+    let _ = Command::new("umount").arg("-l").arg(dir).status();
+}

@@ -1,0 +1,79 @@
+//! What a power cut leaves of names and link targets, on filesystems of their own.
+//!
+//! The filesystem has committed what it knows of names just before the cut, as it does now and then
+//! by itself, and has written no contents that nobody synced.
+
+use std::fs;
+
+use kmsfs::volume::VolumeError;
+
+use crate::disks::Disk;
+use crate::fixture::{REPLACE, ROOT, caller};
+
+const KINDS: [&str; 2] = ["ext4", "xfs"];
+
+/// Once, the file that holds a long name was there and empty, and stayed so for ever.
+#[test]
+fn regression_long_names_survive_a_commit_of_the_backing_filesystem() {
+    for kind in KINDS {
+        let Some(mut disk) = Disk::new(kind) else { return };
+        let long = |letter: char| letter.to_string().repeat(200);
+        disk.fixture.file(ROOT, "moved", "old").unwrap();
+        let linked = disk.fixture.file(ROOT, "linked", "old").unwrap().ino;
+        disk.fixture.mkdir(ROOT, "dir").unwrap();
+        disk.commit();
+        disk.fixture.file(ROOT, &long('c'), "").unwrap();
+        disk.fixture.rename((ROOT, "moved"), (ROOT, &long('m')), REPLACE).unwrap();
+        disk.fixture.volume().link(linked, ROOT, long('l').as_bytes()).unwrap();
+        disk.fixture.mkdir(ROOT, &long('d')).unwrap();
+        disk.fixture.rename((ROOT, "dir"), (ROOT, &long('r')), REPLACE).unwrap();
+        disk.fixture.volume().symlink(ROOT, long('s').as_bytes(), b"target", caller()).unwrap();
+        disk.commit();
+        disk.cut();
+        let mut expected = vec!["linked".to_owned()];
+        expected.extend("cmldrs".chars().map(long));
+        expected.sort();
+        assert_eq!(disk.fixture.list(ROOT), expected, "{kind}");
+        let dir = disk.fixture.find(&long('d')).unwrap();
+        disk.fixture.file(dir, "inside", "works").unwrap();
+    }
+}
+
+#[test]
+fn long_link_targets_survive_a_commit_of_the_backing_filesystem() {
+    for kind in KINDS {
+        let Some(mut disk) = Disk::new(kind) else { return };
+        let lengths = [700, 800, 3000, 3055, 3056, 4095];
+        for length in lengths {
+            let (name, target) = (length.to_string(), vec![b'x'; length]);
+            disk.fixture.volume().symlink(ROOT, name.as_bytes(), &target, caller()).unwrap();
+        }
+        disk.commit();
+        disk.cut();
+        for length in lengths {
+            let ino = disk.fixture.find(&length.to_string()).unwrap();
+            let target = disk.fixture.volume().read_link(ino).unwrap();
+            assert_eq!(target, vec![b'x'; length], "{kind}");
+            assert_eq!(disk.fixture.volume().attr(ino).unwrap().size, length as u64, "{kind}");
+        }
+    }
+}
+
+/// The file of a target is gone only once the last name of its link is gone for good.
+#[test]
+fn a_link_that_comes_back_after_a_cut_has_its_target() {
+    for kind in KINDS {
+        let Some(mut disk) = Disk::new(kind) else { return };
+        disk.fixture.volume().symlink(ROOT, b"l", &[b'x'; 4000], caller()).unwrap();
+        disk.commit();
+        disk.fixture.volume().unlink(ROOT, b"l").unwrap();
+        disk.cut();
+        let found = disk.fixture.find("l");
+        match found {
+            Ok(ino) => assert_eq!(disk.fixture.volume().read_link(ino).unwrap().len(), 4000),
+            Err(error) => assert!(matches!(error, VolumeError::NotFound), "{kind}: {error:?}"),
+        }
+        let links = fs::read_dir(disk.fixture.vault().join(".kmsfs/links")).unwrap();
+        assert!(links.count() <= 1);
+    }
+}
