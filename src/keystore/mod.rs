@@ -403,8 +403,7 @@ impl Keystore {
     }
 
     fn assemble(path: &Path, root: RootKey) -> Result<Self, KeystoreError> {
-        let sharing = file::sharing(path)?;
-        let store = Store::open(path, sharing)?;
+        let (store, sharing) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
         let version = store.version()?;
         let rows = RowSet::Unchecked;
         let store = Mutex::new(Opened { store, version, generation: 0, rows, noted: None });
@@ -466,7 +465,7 @@ impl Keystore {
 
 fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
     file::inspect(path)?;
-    let mut store = Store::open(path, file::sharing(path)?)?;
+    let (mut store, _) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
     file::make_private(path)?;
     store.read(|rows| Ok((rows.meta()?.id, rows.slots()?)))
 }

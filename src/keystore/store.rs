@@ -142,6 +142,25 @@ impl Store {
         Ok(Self(database))
     }
 
+    /// The same, also on a filesystem that is full: the index of the WAL, which processes share, has no
+    /// room there, and whoever is alone needs none. Says who may use the file now.
+    pub(super) fn open_with_or_without_room(
+        path: &Path,
+        sharing: Sharing,
+    ) -> Result<(Self, Sharing), KeystoreError> {
+        match Self::open(path, sharing) {
+            Err(KeystoreError::NoRoom { .. }) if sharing == Sharing::Processes => {
+                let store = Self::open(path, Sharing::Alone)?;
+                log::warn!(
+                    "the filesystem of the keystore is full: it is read, by this process alone, and \
+                     others can use it when this one has ended"
+                );
+                Ok((store, Sharing::Alone))
+            }
+            opened => Ok((opened?, sharing)),
+        }
+    }
+
     /// Runs `work` on one consistent state of the file.
     pub(super) fn read<T>(
         &mut self,

@@ -8,7 +8,8 @@ use std::process::Command;
 use kmsfs::id::{FileId, KeyId};
 use kmsfs::keystore::audit::{AuditMode, FileOpen};
 use kmsfs::keystore::{
-    Action, Caller, EncryptionContext, KeyState, Keystore, KeystoreError, Unlock, create_key_file,
+    Action, Caller, CreateKey, EncryptionContext, KeyState, Keystore, KeystoreError, Unlock,
+    create_key_file,
 };
 
 use crate::audit::{all, of, records};
@@ -60,6 +61,26 @@ impl Drop for SmallDisk {
         // Lazily: a test that failed may have files open in it.
         Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
     }
+}
+
+/// Its WAL has an index that processes share, for which a full disk has no room.
+#[test]
+fn regression_a_keystore_on_a_full_disk_can_be_read() {
+    let disk = SmallDisk::new("4m");
+    let key = disk.open().create_key(CreateKey::default(), day(1)).unwrap().key_id;
+    disk.fill();
+    let keystore = disk.open();
+    assert_eq!(keystore.describe_key(&by_id(key)).unwrap().key_state, KeyState::Enabled);
+    let refused = keystore.disable_key(&by_id(key)).unwrap_err();
+    assert!(matches!(refused, KeystoreError::NoRoom { .. }), "{refused:?}");
+    let unlock = Unlock::KeyFile(disk.0.join("key"));
+    let second = Keystore::open(&disk.0.join("store.db"), &unlock).map(drop).unwrap_err();
+    assert!(matches!(second, KeystoreError::Locked(_)), "one process at a time: {second:?}");
+    drop(keystore);
+    disk.make_room();
+    let (one, other) = (disk.open(), disk.open());
+    one.disable_key(&by_id(key)).unwrap();
+    assert_eq!(other.describe_key(&by_id(key)).unwrap().key_state, KeyState::Disabled);
 }
 
 fn open_of(key: KeyId, file: u64) -> FileOpen {

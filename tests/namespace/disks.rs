@@ -7,6 +7,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
 use crate::fixture::{Fixture, scratch};
 
 /// A loop-mounted filesystem with a vault in it, and its keystore elsewhere.
@@ -40,6 +43,22 @@ impl Disk {
     /// but no contents that nobody has synced.
     pub(crate) fn commit(&self) {
         File::create(self.dir.join("other")).unwrap().sync_all().unwrap();
+    }
+
+    /// Leaves no room for anything.
+    pub(crate) fn fill(&self) {
+        let file = File::create(self.dir.join("filler")).unwrap();
+        let (mut at, mut length) = (0, 64 << 20);
+        while length >= 4096 {
+            match fallocate(&file, FallocateFlags::empty(), at, length) {
+                Ok(()) => at += length,
+                Err(error) => {
+                    assert_eq!(error, Errno::NOSPC);
+                    length /= 2;
+                }
+            }
+        }
+        file.sync_all().unwrap();
     }
 
     /// The power is cut, and the volume mounted again.

@@ -9,6 +9,7 @@ mod crossing;
 mod directories;
 mod disks;
 mod fixture;
+mod full;
 mod hostile;
 mod links;
 mod listing;

@@ -2,11 +2,14 @@
 //!
 //! **Crash order.** A write goes to the copy that is older, and is durable when it returns. A crash
 //! on the way leaves the newer copy as it was; a torn copy is not authentic and does not count.
-//! The file has its full length from the start, so a full disk cannot refuse a write.
+//! The file has its full length from the start, and is written over where it lies, so a full disk
+//! cannot refuse a write.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{OFlags, RenameFlags, fdatasync, fstat, fsync};
+use rustix::fs::{
+    IFlags, OFlags, RenameFlags, fdatasync, fstat, fsync, ioctl_getflags, ioctl_setflags,
+};
 use rustix::io::{Errno, IoSlice, ReadWriteFlags, pread, pwrite, pwritev2};
 
 use crate::envelope::{EnvelopeError, STATE_SLOT, StateRecord, VolumeKeys};
@@ -92,12 +95,23 @@ impl StateFile {
     fn make(meta: impl AsFd, record: &StateRecord, keys: &VolumeKeys) -> Result<Self> {
         let meta = meta.as_fd();
         let file = Self(own_file::fresh(meta, NEW)?);
+        write_in_place(&file.0);
         write_all(&file.0, &vec![0; 2 * STATE_SLOT], 0)?;
         file.write(record, keys)?;
         fdatasync(&file.0)?;
         beneath::rename((meta, NEW), (meta, STATE), RenameFlags::empty())?;
         fsync(meta)?;
         Ok(file)
+    }
+}
+
+/// Asks a filesystem that copies on write, as btrfs does, to write over this file where it lies: a
+/// full disk would refuse a copy. Both records have a MAC, so the checksums that it leaves out then
+/// are not missed. Only for a file that is empty.
+fn write_in_place(file: &OwnedFd) {
+    if let Ok(flags) = ioctl_getflags(file) {
+        // Other filesystems do not know the flag, and need none.
+        let _ = ioctl_setflags(file, flags | IFlags::NOCOW);
     }
 }
 
