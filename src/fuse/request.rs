@@ -17,13 +17,15 @@ const MAX_WRITE: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
 
 /// Capabilities of the kernel that are used where it has them.
-const WANTED: [InitFlags; 10] = [
+///
+/// Not FUSE_ASYNC_DIO: when such a write is done, the kernel does not drop what it has cached of the
+/// range, so who read it meanwhile goes on reading old bytes.
+const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DONT_MASK,

@@ -48,6 +48,16 @@ assert again[4090:4100] == b'0123456789' and again[size - 3:size] == b'end' and 
     assert!(fs::read(mount.path("m")).unwrap() == before, "the mapping's writes are lost");
 }
 
+/// The kernel does not drop the pages that it has cached of the range when such a write is done.
+#[test]
+fn regression_asynchronous_direct_writes_leave_no_old_bytes_in_the_cache() {
+    let vault = Vault::new("direct");
+    let mount = vault.mount();
+    fs::write(vault.outside("direct.py"), include_str!("direct.py")).unwrap();
+    let script = vault.outside("direct.py");
+    Shell::new(mount.root()).var("SCRIPT", script).run("python3 \"$SCRIPT\" file 3000");
+}
+
 #[test]
 fn direct_io_reads_and_writes_what_cached_io_sees() {
     let vault = Vault::new("direct");
