@@ -156,7 +156,7 @@ impl Volume {
     ) -> Result<OwnedFd> {
         let fresh_sidecar = self.prepare_sidecar(dir, name)?;
         let _changing = self.tree.locks.changing(&[dir.ino()]);
-        let mode = Mode::from_raw_mode(self.masked(dir, new)? & 0o777);
+        let mode = Mode::from_raw_mode(self.masked(dir, new)? & !SPECIAL);
         let made = beneath::create_file(dir, &name.entry, mode);
         let given = made.map_err(VolumeError::from).and_then(|fd| {
             self.give(dir, &fd, new).map(|()| fd).inspect_err(|_| {

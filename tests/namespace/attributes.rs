@@ -2,7 +2,7 @@
 
 use kmsfs::volume::attr::{AttrChange, FileKind, NewTime, Timestamp};
 use kmsfs::volume::content::Access;
-use kmsfs::volume::{Options, SetMode, VolumeError};
+use kmsfs::volume::{OpenFor, Options, SetMode, VolumeError};
 use rustix::io::Errno;
 
 use crate::fixture::{Fixture, ROOT, caller, new_node};
@@ -21,6 +21,19 @@ fn sizes_are_those_of_the_plaintext() {
         let attr = fixture.volume().attr(ino).unwrap();
         assert_eq!(attr.size, length);
         assert_eq!(attr.blocks, length.div_ceil(4096) * 8, "blocks of {length}");
+    }
+}
+
+#[test]
+fn regression_a_file_is_made_with_its_sticky_bit() {
+    let fixture = Fixture::new();
+    for mode in [0o1444, 0o1600, 0o7755] {
+        let (name, new) = (mode.to_string(), new_node(mode));
+        let made = fixture.volume().create_file(ROOT, name.as_bytes(), &new, OpenFor::Writing);
+        let (attr, handle) = made.unwrap();
+        fixture.volume().close(handle);
+        assert_eq!(u32::from(attr.perm), mode);
+        assert_eq!(u32::from(fixture.volume().attr(attr.ino).unwrap().perm), mode);
     }
 }
 
