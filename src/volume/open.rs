@@ -15,10 +15,11 @@ use super::create::NewNode;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::errseq::Heard;
+use super::file_key::{FilePolicy, Prepared};
 use super::gate::{About, Admission, Uses, Writing};
 use super::inode::ROOT;
 use super::names::EntryName;
-use super::open_file::{File, FilePolicy, Origin, quietly};
+use super::open_file::{File, Origin, quietly};
 use super::tree::Caller;
 use crate::keystore::Action;
 
@@ -209,12 +210,19 @@ impl Volume {
         let name = EntryName::new(&dir, name)?;
         let uses = Uses { makes: true, reads: wanted.reads() };
         self.gate.allow_new(new.caller, uses, dir.descriptor()?.policy)?;
+        let policy = policy_of(&dir)?;
+        // A silent KMS refuses the open, before there is a file, and not its first write.
+        let prepared = match wanted.access() {
+            Access::ReadWrite => Prepared::make(&self.keyring, policy.create)?,
+            Access::ReadOnly => None,
+        };
         let fd = self.make_file(&dir, &name, new)?;
         let stat = fstat(&fd)?;
         let ino = self.tree.inodes.shown(stat.st_ino);
         self.tree.inodes.enter(ino, parent, &name.entry);
-        match self.files.adopt(ino, fd, &policy_of(&dir)?) {
+        match self.files.adopt(ino, fd, &policy) {
             Ok(file) => {
+                file.source().set_prepared(prepared);
                 let admission =
                     self.gate.admit((ino, file.subject_cell().clone()), uses, new.caller)?;
                 let handle = FileHandle { admission, ..FileHandle::new(ino, file) };
@@ -276,7 +284,9 @@ impl Volume {
         if size > 0 || file.keeps_its_key() {
             return Ok(());
         }
-        self.gate.allow(caller, Action::GenerateDataKey, About::new_file(file.first_key()))
+        self.gate.allow(caller, Action::GenerateDataKey, About::new_file(file.first_key()))?;
+        // What it holds is not given up while a KMS elsewhere has no key for what comes after.
+        file.source().prepare()
     }
 
     /// Asks whether a user may use an open file without a handle of their own.
@@ -314,6 +324,9 @@ impl Volume {
         // first contents to every reader who has the file open.
         if empty {
             self.gate.allow_new(caller, uses, file.first_key())?;
+        }
+        if makes {
+            file.source().prepare()?;
         }
         self.gate.admit((ino, file.subject_cell().clone()), uses, caller)
     }

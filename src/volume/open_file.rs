@@ -8,24 +8,14 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::backing::{BackingFile, Durability};
-use super::content::{Access, Content, Damaged, KeySource, Marks, Shared};
+use super::content::{Access, Content, Damaged, Marks, Shared};
 use super::error::{Result, VolumeError};
+use super::file_key::{FileKeySource, FilePolicy};
 use super::gate::{Subject, SubjectCell};
-use super::keyring::{Keyring, Purpose};
+use super::keyring::Keyring;
 use super::times::{ShownTimes, TimedFile};
-use crate::crypto::random;
-use crate::crypto::secret::Secret;
-use crate::envelope::{FileHeader, Recipient};
-use crate::id::{FileId, KeyId};
-
-/// Which KMS keys a file may be under: those of the directory that it was found in (R9).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilePolicy {
-    /// The key for a file that gets its first contents.
-    pub create: KeyId,
-    /// The keys that its header may name.
-    pub accepted: Vec<KeyId>,
-}
+use crate::envelope::Recipient;
+use crate::id::KeyId;
 
 /// Where bytes to write come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +73,6 @@ struct Table {
 struct Slot {
     file: Arc<File>,
     handles: usize,
-}
-
-struct FileKeySource {
-    keyring: Arc<Keyring>,
-    policy: Mutex<FilePolicy>,
-    subject: Arc<SubjectCell>,
 }
 
 impl std::fmt::Debug for OpenFiles {
@@ -336,11 +320,7 @@ impl OpenFiles {
         // Nothing may count on a write that the backing file would refuse: no repair, no seal.
         let access = if unwritable.is_some() { Access::ReadOnly } else { self.access };
         let backing = Arc::new(TimedFile::new(BackingFile::new(fd), ino, self.times.clone()));
-        let source = Arc::new(FileKeySource {
-            keyring: self.keyring.clone(),
-            policy: Mutex::new(policy.clone()),
-            subject: Arc::default(),
-        });
+        let source = Arc::new(FileKeySource::new(self.keyring.clone(), policy.clone()));
         let marks = self.lock().parked.remove(&ino);
         let shared = self.shared.clone();
         // Kept until the open is known to be good: its failure must not lose them.
@@ -483,7 +463,7 @@ impl File {
 
     /// The directory of the file has changed, by a rename, a link or a new policy.
     pub(super) fn set_policy(&self, policy: FilePolicy) {
-        *self.source.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+        self.source.set_policy(policy);
     }
 
     /// The KMS key that the header names, once there is a header.
@@ -500,12 +480,12 @@ impl File {
 
     /// What permissions on the file are about, kept up to date.
     pub(super) fn subject_cell(&self) -> &Arc<SubjectCell> {
-        &self.source.subject
+        self.source.subject()
     }
 
     /// What they are about now; `None` before the file has contents.
     pub(super) fn subject(&self) -> Option<Subject> {
-        self.source.subject.get()
+        self.source.subject().get()
     }
 
     /// True if the file has attributes under its key, which it keeps when it is cut to nothing.
@@ -518,10 +498,15 @@ impl File {
         self.source.first_key()
     }
 
+    /// The source of the file's keys.
+    pub(super) fn source(&self) -> &FileKeySource {
+        &self.source
+    }
+
     /// R12: from the instant of revocation only pages that were dirty before get through.
     fn check(&self, origin: Origin) -> Result<()> {
         match self.key() {
-            Some(key) if origin == Origin::Caller && self.source.keyring.is_revoked(key) => {
+            Some(key) if origin == Origin::Caller && self.source.is_revoked(key) => {
                 Err(VolumeError::KeyUnusable(key))
             }
             _ => Ok(()),
@@ -538,53 +523,5 @@ pub(super) fn quietly(
     match open(flags | OFlags::NOATIME) {
         Err(Errno::PERM) => open(flags),
         other => other,
-    }
-}
-
-impl FileKeySource {
-    fn first_key(&self) -> KeyId {
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner).create
-    }
-
-    /// Notes what permissions on the file are about. Who has it open is asked again if that changes.
-    fn note(&self, recipient: &Recipient, file: FileId) {
-        let (key, material) = (recipient.key, recipient.material);
-        // A new file id under the same key is the same user's file, cut to nothing and written anew.
-        match self.subject.replace(Subject { key, material, file }) {
-            Some(before) if before.key != key => self.keyring.permissions_changed(),
-            Some(_) => {}
-            None => self.keyring.note_first_contents(),
-        }
-    }
-}
-
-impl KeySource for FileKeySource {
-    fn create(&self) -> Result<(FileId, Secret<32>, Recipient)> {
-        let key = self.first_key();
-        let file = FileId::from_bytes(random::id16()?);
-        let (dek, recipient) = self.keyring.generate(key, Purpose::File(file))?;
-        let (key, material) = (recipient.key, recipient.material);
-        self.subject.note_made(Subject { key, material, file })?;
-        self.note(&recipient, file);
-        // Revoked while the KMS answered: whoever wiped the open files did not see this key yet.
-        self.keyring.check(key)?;
-        Ok((file, dek, recipient))
-    }
-
-    fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>> {
-        let accepted = {
-            let policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-            claims.recipients.iter().find(|r| policy.accepted.contains(&r.key))
-        };
-        let Some(recipient) = accepted else {
-            let found = claims.recipients.first().map_or(KeyId::from_bytes([0; 16]), |r| r.key);
-            log::error!(
-                "file {}: its header names KMS key {found}, not one that its directory accepts",
-                claims.file
-            );
-            return Err(VolumeError::ForeignKey { found });
-        };
-        self.note(recipient, claims.file);
-        self.keyring.unwrap(recipient, Purpose::File(claims.file))
     }
 }

@@ -50,6 +50,7 @@ impl Volume {
         for _round in 0..2 {
             self.invalidate(self.files.cached_under(keys));
             for file in self.files.all() {
+                file.source().set_prepared(None);
                 if file.key().is_some_and(|key| keys.contains(&key)) {
                     file.content().wipe();
                 }

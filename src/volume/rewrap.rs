@@ -20,9 +20,10 @@ use super::Volume;
 use super::descent::Descent;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::file_key::FilePolicy;
 use super::key_service::KeyHealth;
 use super::keyring::Purpose;
-use super::open_file::{File, FilePolicy, quietly};
+use super::open_file::{File, quietly};
 use super::walk::{Entry, Role, Visit, Walk};
 use crate::envelope::{
     DirDescriptor, FileHeader, HEADER_SLOTS, RECORD_LEN, Recipient, Recipients, UnverifiedHeader,

@@ -9,7 +9,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use foreign::ForeignKms;
-use kmsfs::volume::{Options, References, RewrapJob, VolumeError};
+use kmsfs::volume::{Options, Origin, ROOT, References, RewrapJob, VolumeError};
 use vault::{Remote, no_news};
 
 #[test]
@@ -143,6 +143,29 @@ fn open_files_outlive_a_restart_of_the_service() {
     kms.restart();
     remote.eventually(|| remote.read("other").ok());
     assert_eq!(handle.file.read(0, &mut [0; 8]).unwrap(), 8);
+}
+
+/// Once, the file was made, its first write was refused, and it stayed, empty.
+#[test]
+fn regression_a_silent_service_refuses_the_opening_of_a_new_file_and_not_its_first_write() {
+    let mut kms = ForeignKms::start();
+    let key = kms.create_key("11111111-2222-4333-8444-555555555555");
+    let remote = Remote::new(&kms, key);
+    remote.write("empty", "");
+    remote.write("file", "contents");
+    let ready = remote.create("ready").unwrap();
+    let kept = remote.open("file").unwrap();
+    kms.stop();
+    assert_eq!(ready.write(0, b"first", Origin::Caller).unwrap(), 5, "it was open before");
+    assert!(matches!(remote.create("new"), Err(VolumeError::KmsUnreachable(_))));
+    assert!(remote.volume().lookup(ROOT, b"new").unwrap().is_none(), "nothing is left of it");
+    assert!(matches!(remote.open_for_writing("empty"), Err(VolumeError::KmsUnreachable(_))));
+    let cut = remote.cut("file");
+    assert!(matches!(cut, Err(VolumeError::KmsUnreachable(_))), "{cut:?}");
+    assert_eq!(kept.file.read(0, &mut [0; 8]).unwrap(), 8, "its contents are not given up");
+    kms.restart();
+    remote.eventually(|| remote.cut("file").ok());
+    assert_eq!(remote.read("file").unwrap(), "");
 }
 
 #[test]

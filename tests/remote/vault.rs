@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use kmsfs::endpoint::{Credentials, Endpoint, Options as Patience};
 use kmsfs::id::KeyId;
+use kmsfs::volume::attr::AttrChange;
 use kmsfs::volume::remote::RemoteKeys;
 use kmsfs::volume::{
     Caller, FileHandle, NewNode, OpenFor, Options, Origin, ROOT, RenameHow, Result, RewrapReport,
@@ -86,9 +87,30 @@ impl Remote {
         self.volume().close(made.1);
     }
 
+    /// Makes a file and leaves it open.
+    pub(crate) fn create(&self, name: &str) -> Result<FileHandle> {
+        let made =
+            self.volume().create_file(ROOT, name.as_bytes(), &new_node(0o644), OpenFor::Both);
+        Ok(made?.1)
+    }
+
     pub(crate) fn open(&self, name: &str) -> Result<FileHandle> {
-        let attr = self.volume().lookup(ROOT, name.as_bytes())?.ok_or(VolumeError::NotFound)?;
-        Ok(self.volume().open_as(attr.ino, OpenFor::Reading, caller())?.handle)
+        Ok(self.volume().open_as(self.find(name)?, OpenFor::Reading, caller())?.handle)
+    }
+
+    pub(crate) fn open_for_writing(&self, name: &str) -> Result<FileHandle> {
+        Ok(self.volume().open_as(self.find(name)?, OpenFor::Writing, caller())?.handle)
+    }
+
+    /// Cuts a file to nothing by its path.
+    pub(crate) fn cut(&self, name: &str) -> Result<()> {
+        let change = AttrChange { size: Some(0), ..AttrChange::default() };
+        self.volume().set_attr(self.find(name)?, &change, caller()).map(|_| ())
+    }
+
+    fn find(&self, name: &str) -> Result<u64> {
+        let found = self.volume().lookup(ROOT, name.as_bytes())?;
+        Ok(found.ok_or(VolumeError::NotFound)?.ino)
     }
 
     pub(crate) fn read(&self, name: &str) -> Result<String> {
