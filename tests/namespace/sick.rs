@@ -110,27 +110,42 @@ fn on_disk(handle: &FileHandle) -> Vec<u8> {
 
 #[test]
 fn regression_what_the_background_sync_meets_every_open_handle_learns_once() {
+    // One by one, and by a sync of the whole filesystem.
+    for dirty in [1, 12] {
+        met_in_the_background(dirty);
+    }
+}
+
+/// `dirty` files beside the one that is hit have changes that the disk can keep.
+fn met_in_the_background(dirty: usize) {
     let disk = SickDisk::new();
     let fixture = Fixture::at(disk.vault());
     let volume = fixture.volume();
     let ino = fixture.file(ROOT, "file", "").unwrap().ino;
-    let neighbour = fixture.file(ROOT, "neighbour", "small").unwrap().ino;
     let handles = [open(volume, ino), open(volume, ino)];
-    let neighbour = open(volume, neighbour);
+    let neighbours: Vec<_> = (0..dirty)
+        .map(|number| fixture.file(ROOT, &format!("neighbour {number}"), "small").unwrap().ino)
+        .map(|ino| open(volume, ino))
+        .collect();
     volume.flush(Duration::ZERO).unwrap();
     disk.fall_ill();
     let bytes = vec![7; MUCH];
     assert_eq!(handles[0].file.write(0, &bytes, Origin::Caller).unwrap(), MUCH);
+    for neighbour in &neighbours {
+        neighbour.file.write(0, b"other", Origin::Caller).unwrap();
+    }
     disk.write_back();
     volume.flush(Duration::ZERO).unwrap_err();
     disk.recover();
     assert_eq!(fsync_twice(volume, &handles[0]), TOLD_ONCE);
-    assert_eq!(fsync_twice(volume, &neighbour), WELL, "it has nothing to do with it");
+    for neighbour in &neighbours {
+        assert_eq!(fsync_twice(volume, neighbour), WELL, "it has nothing to do with it");
+    }
     let late = open(volume, ino);
     assert_eq!(fsync_twice(volume, &handles[1]), TOLD_ONCE);
     assert_eq!(fsync_twice(volume, &late), WELL, "somebody was told before it was opened");
     assert!(on_disk(&late) == bytes, "written again after the failure");
-    for handle in handles.into_iter().chain([late, neighbour]) {
+    for handle in handles.into_iter().chain([late]).chain(neighbours) {
         volume.close(handle);
     }
 }
