@@ -1,0 +1,171 @@
+//! Pages, the lengths that they claim, and the arithmetic of sizes.
+
+#![no_main]
+
+use arbitrary::{Arbitrary, Unstructured};
+use kmsfs::crypto::Label;
+use kmsfs::crypto::bulk::BulkKey;
+use kmsfs::crypto::hash::derive;
+use kmsfs::crypto::xaes;
+use kmsfs::envelope::layout::{
+    Block, MAX_SIZE, PAGE, PAGE_LEN, PageNo, PageRole, UNIT_HEADER, backing_len, last_block,
+    pages_of, plain_size,
+};
+use kmsfs::envelope::{FileKeys, Opened, UnitCipher, UnitKind, UnitPlace, claimed_length};
+use kmsfs::id::FileId;
+use kmsfs_fuzz::{key, other_key, within};
+use libfuzzer_sys::fuzz_target;
+
+const FILE: FileId = FileId::from_bytes([7; 16]);
+/// A derived key of each kind is kept.
+const MEMORY: usize = 16 * 1024;
+
+struct Input<'a> {
+    page: u64,
+    spill: bool,
+    /// What the unit says of itself, which need not be so.
+    length: u16,
+    kind: u8,
+    flags: u8,
+    flip: u16,
+    size: u64,
+    backing: u64,
+    bytes: &'a [u8],
+}
+
+impl<'a> Arbitrary<'a> for Input<'a> {
+    fn arbitrary(input: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(Self {
+            page: input.arbitrary()?,
+            spill: input.arbitrary()?,
+            length: input.arbitrary()?,
+            kind: input.arbitrary()?,
+            flags: input.arbitrary()?,
+            flip: input.arbitrary()?,
+            size: input.arbitrary()?,
+            backing: input.arbitrary()?,
+            bytes: input.bytes(input.len())?,
+        })
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Ok(input) = Input::arbitrary(&mut Unstructured::new(input)) else { return };
+    sizes(input.backing, input.size);
+    let cipher = FileKeys::new(FILE, key()).unit_cipher();
+    let page = PageNo(input.page);
+    let kind = if input.spill { UnitKind::Spill } else { UnitKind::Data };
+    let place = UnitPlace { page, kind };
+    raw(&cipher, place, &input);
+    forged_lengths(&cipher, place, &input);
+    round_trip(&cipher, place, &input);
+});
+
+/// The unit of a page with the fuzzer's bytes at its start.
+fn unit_of(place: UnitPlace, bytes: &[u8]) -> Vec<u8> {
+    let mut unit = vec![0; PAGE_LEN - place.page.unit_start()];
+    unit.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    unit
+}
+
+fn raw(cipher: &UnitCipher, place: UnitPlace, input: &Input<'_>) {
+    let unit = unit_of(place, input.bytes);
+    let mut out = vec![0; PAGE_LEN];
+    let opened = within(MEMORY, || cipher.open(place, &unit, &mut out));
+    let zeros = unit.iter().all(|byte| *byte == 0);
+    assert_eq!(opened.ok(), zeros.then_some(Opened::Absent), "nobody sealed it");
+    assert!(out.iter().all(|byte| *byte == 0), "nothing is left behind");
+    let mut page = vec![0; place.page.unit_start()];
+    page.extend(unit);
+    let most = PAGE_LEN - place.page.unit_start() - UNIT_HEADER;
+    assert!(claimed_length(place.page, &page) <= most);
+    assert!(claimed_length(place.page, input.bytes) <= most, "a short page");
+    // A page that is cut off anywhere is damage, or nothing.
+    let cut = usize::from(input.flip) % (page.len() + 1);
+    let _ = cipher.open(place, page.get(..cut).unwrap_or_default(), &mut out);
+}
+
+/// A unit that is authentic and lies about its length, kind or flags.
+fn forged_lengths(cipher: &UnitCipher, place: UnitPlace, input: &Input<'_>) {
+    let mut unit = unit_of(place, &[]);
+    let room = unit.len() - UNIT_HEADER;
+    let payload = input.bytes.get(..input.bytes.len().min(room)).unwrap_or_default();
+    let (prefix, nonce) = ([0xa; 12], [0xb; 12]);
+    let root = derive(&key(), FILE.as_bytes(), Label::FileUnit);
+    let bulk = BulkKey::new(&xaes::derive_key(&root, &prefix));
+    let mut aad = b"unit".to_vec();
+    aad.extend([1, 0, 1, 0, input.kind, input.flags]);
+    aad.extend(input.length.to_le_bytes());
+    aad.extend(FILE.as_bytes());
+    aad.extend(place.page.0.to_le_bytes());
+    let (head, body) = unit.split_at_mut(UNIT_HEADER);
+    let ciphertext = body.get_mut(..payload.len()).expect("it was cut to the room");
+    let tag = bulk.seal_to(&nonce, &aad, payload, ciphertext).expect("a page is short");
+    let length = input.length.to_le_bytes();
+    let fields = [&prefix[..], &nonce, &tag, &length, &[input.kind, input.flags]].concat();
+    head.copy_from_slice(&fields);
+    let code = if input.spill { 2 } else { 1 };
+    let honest =
+        (input.kind, input.flags) == (code, 0) && usize::from(input.length) == payload.len();
+    let mut out = vec![0; PAGE_LEN];
+    match within(MEMORY, || cipher.open(place, &unit, &mut out)) {
+        Ok(Opened::Present { length, tag: short }) => {
+            assert!(honest && length == payload.len() && short == tag[..8]);
+            assert_eq!(&out[..length], payload);
+        }
+        Ok(Opened::Absent) => panic!("it has a nonce"),
+        Err(_) => assert!(!honest),
+    }
+    // No room for the payload: refused, not cut.
+    let mut small = vec![0; payload.len().saturating_sub(1)];
+    assert!(payload.is_empty() || cipher.open(place, &unit, &mut small).is_err());
+}
+
+fn round_trip(cipher: &UnitCipher, place: UnitPlace, input: &Input<'_>) {
+    let mut unit = unit_of(place, &[]);
+    let room = unit.len() - UNIT_HEADER;
+    let sealed = cipher.seal(place, &[1; 12], input.bytes, &mut unit);
+    if input.bytes.len() > room {
+        assert!(sealed.is_err());
+        return;
+    }
+    let tag = sealed.expect("there is room");
+    let mut out = vec![0; PAGE_LEN];
+    let length = input.bytes.len();
+    assert_eq!(cipher.open(place, &unit, &mut out), Ok(Opened::Present { length, tag }));
+    assert_eq!(&out[..length], input.bytes);
+    out.fill(0);
+    let other = match place.kind {
+        UnitKind::Data => UnitPlace::spill(place.page),
+        UnitKind::Spill => UnitPlace::data(place.page),
+    };
+    let next = UnitPlace { page: PageNo(place.page.0 ^ 1), ..place };
+    assert!(cipher.open(other, &unit, &mut out).is_err());
+    assert!(cipher.open(next, &unit, &mut out).is_err());
+    let stranger = FileKeys::new(FILE, other_key()).unit_cipher();
+    assert!(stranger.open(place, &unit, &mut out).is_err());
+    let bit = usize::from(input.flip) % (8 * (UNIT_HEADER + length));
+    unit[bit / 8] ^= 1 << (bit % 8);
+    assert!(cipher.open(place, &unit, &mut out).is_err());
+    assert!(out.iter().all(|byte| *byte == 0), "nothing is left behind");
+}
+
+fn sizes(backing: u64, size: u64) {
+    // No filesystem has a longer file.
+    let backing = backing.min(i64::MAX as u64);
+    let (plain, exact) = plain_size(backing);
+    assert_eq!(exact, backing == 0 || backing_len(plain) == backing);
+    if let Some((block, length)) = last_block(plain) {
+        assert!(block.data_page().0 < (backing / PAGE).max(1), "a page that is not there");
+        assert!((1..=PAGE_LEN).contains(&length));
+    }
+    let size = size % (MAX_SIZE + 1);
+    let backing = backing_len(size);
+    assert_eq!(plain_size(backing), (size, true));
+    assert_eq!(pages_of(size), backing / PAGE);
+    let block = Block::of_offset(size);
+    assert_eq!(block.data_page().role(), PageRole::Data(block));
+    let group = block.group();
+    assert!((group.first_block()..group.end_block()).contains(&block));
+    assert!((block.index() as u64) < group.blocks());
+}
