@@ -347,7 +347,9 @@ impl Content {
 
     /// The outcome of a change; after a failure the file is looked through before its next seal.
     fn noting<T>(&self, outcome: Result<T>) -> Result<T> {
-        if outcome.is_err() {
+        // It was refused before anything was touched: a look through a long file is not owed.
+        let refused = matches!(outcome, Err(VolumeError::TooLarge));
+        if outcome.is_err() && !refused {
             let mut state = self.write_state();
             state.marks.unsure = true;
             state.mended = 0;

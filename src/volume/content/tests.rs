@@ -218,3 +218,21 @@ fn a_header_that_was_lost_before_the_crash_is_not_taken_for_one_that_never_was()
         }
     }
 }
+
+/// The next seal looked through all of a file that a call past the largest size had left alone: hours
+/// for a long one.
+#[test]
+fn regression_a_call_that_is_refused_for_its_size_leaves_no_doubt() {
+    use crate::envelope::layout::MAX_SIZE;
+    let content = open(&Arc::default());
+    content.write(0, b"contents").unwrap();
+    let refused = [
+        content.write(MAX_SIZE, b"x").map(drop),
+        content.truncate(MAX_SIZE + 1),
+        content.zero(0, MAX_SIZE + 1, Reserve::Grow),
+        content.reserve(1, MAX_SIZE, Reserve::Grow),
+    ];
+    assert!(refused.iter().all(|done| matches!(done, Err(VolumeError::TooLarge))), "{refused:?}");
+    assert!(!content.needs_recovery() && !content.is_unsure());
+    assert_eq!(contents(&content), b"contents");
+}
