@@ -26,17 +26,15 @@ const CHUNK: usize = 1 << 20;
 const COPY_MAX: u64 = 64 << 20;
 
 impl Volume {
-    /// Makes a file durable as fsync(2) and fdatasync(2) do, and the sidecars of its names first: a
-    /// backing filesystem that brings the file to the disk brings its last rename along.
+    /// Makes a file durable as fsync(2) and fdatasync(2) do.
     ///
     /// # Errors
     /// Those of the backing filesystem. What was written before and lost since is told to each
     /// handle once, whoever met the failure.
     pub fn sync_file(&self, handle: &FileHandle, what: Durability) -> Result<()> {
-        let named = self.sync_names(handle.ino);
         let synced = handle.file.sync(what);
         let told = handle.file.content().errors().tell(&handle.heard);
-        named.and(synced).and(Ok(told?))
+        synced.and(Ok(told?))
     }
 
     /// Reserves, clears or cuts out a range of a file.

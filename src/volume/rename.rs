@@ -220,7 +220,7 @@ impl Volume {
         self.tree.inodes.add_link(ino, target.dir.ino(), &target.name.entry);
         self.tree.inodes.drop_link(ino, source.dir.ino(), &source.name.entry);
         // The new name of a directory is of no use without the descriptor that is for it.
-        if is_dir(moved) || self.tree.unsynced.has(source.dir.ino(), &source.name.entry) {
+        if is_dir(moved) {
             self.tree.unsynced.add(target.dir.ino(), &target.name.entry);
         }
     }

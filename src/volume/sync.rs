@@ -7,16 +7,15 @@ use rustix::io::Errno;
 
 use super::Volume;
 use super::backing::{Backing, BackingFile, Durability};
-use super::beneath::{self, BackingName, Name};
+use super::beneath::{self, BackingName};
 use super::dir::{self, Dir};
 use super::error::Result;
 use super::readdir::{DirStream, raw_names};
 use super::unsynced::Pending;
-use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX, is_sidecar};
 
 impl Volume {
-    /// Makes the entries of a directory durable, with the sidecars of its long names and the
-    /// descriptors of its new child directories, without which they would be of no use.
+    /// Makes the entries of a directory durable, with the descriptors of its new child directories,
+    /// without which they would be of no use. The sidecars of long names are durable already.
     ///
     /// # Errors
     /// Those of the backing filesystem; what was not made durable is tried again next time.
@@ -68,24 +67,6 @@ impl Volume {
         Ok(())
     }
 
-    /// A synced file is of no use under a long name that a crash takes away: syncs the sidecars
-    /// of the names of `ino`.
-    ///
-    /// # Errors
-    /// Those of the backing filesystem.
-    pub fn sync_names(&self, ino: u64) -> Result<()> {
-        for link in self.tree.inodes.links(ino) {
-            if !link.name.bytes().starts_with(LONG_PREFIX.as_bytes()) {
-                continue;
-            }
-            let Some(sidecar) = link.name.with(SIDECAR_SUFFIX) else { continue };
-            if self.tree.unsynced.has(link.parent, &sidecar) {
-                self.sync_child(&*self.dir(link.parent)?, &sidecar)?;
-            }
-        }
-        Ok(())
-    }
-
     /// True if a sync failed in this session: what was not synced by then may be in memory only,
     /// where the system takes it to be on the disk.
     fn is_any_lost(&self) -> bool {
@@ -98,23 +79,20 @@ impl Volume {
     }
 }
 
-/// Syncs a sidecar, or a child directory with its descriptor. `renew`: it may be lost already.
+/// Syncs a child directory with its descriptor. `renew`: that may be lost already.
 fn sync_child(dir: &Dir, name: &BackingName, renew: bool) -> Result<()> {
-    if is_sidecar(name.bytes()) {
-        return sync_own_file(dir, name.into(), renew);
-    }
     let child = match beneath::open_dir(dir, name) {
-        // It was removed since, or is another: nothing is left to make durable.
+        // It was removed since, or is none: nothing is left to make durable.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::XDEV) => return Ok(()),
         other => other?,
     };
-    sync_own_file(&child, dir::FILE, renew)?;
+    sync_descriptor(&child, renew)?;
     Ok(fsync(child)?)
 }
 
-fn sync_own_file(dir: impl AsFd, name: Name<'_>, renew: bool) -> Result<()> {
+fn sync_descriptor(dir: impl AsFd, renew: bool) -> Result<()> {
     let flags = if renew { OFlags::RDWR } else { OFlags::RDONLY };
-    let file = match beneath::open_file(dir, name, flags) {
+    let file = match beneath::open_file(dir, dir::FILE, flags) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => return Ok(()),
         other => BackingFile::new(other?),
     };
@@ -128,5 +106,5 @@ fn sync_own_file(dir: impl AsFd, name: Name<'_>, renew: bool) -> Result<()> {
     Ok(file.sync(Durability::Contents)?)
 }
 
-/// More than any sidecar or descriptor has.
+/// More than any descriptor has.
 const OWN_MAX: u64 = 4096;

@@ -1,7 +1,7 @@
 //! What a sync of a directory has to make durable besides the directory itself.
 //!
-//! A child directory is of no use without its descriptor, nor a long name without its sidecar:
-//! their *contents* are files of their own, which a sync of the parent alone would leave behind.
+//! A child directory is of no use without its descriptor, whose *contents* are a file of their own,
+//! which a sync of the parent alone would leave behind.
 //! Memory is bounded: a directory with many of them, or many such directories, are synced by one
 //! sync of the whole backing filesystem instead.
 //!
@@ -26,7 +26,7 @@ pub(super) struct Unsynced {
 /// What one directory has that is not durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pending {
-    /// These backing names: sidecars and child directories.
+    /// These backing names, of child directories.
     Names(Vec<BackingName>),
     /// More than is worth a list.
     Everything,
@@ -52,7 +52,7 @@ enum Noted {
 }
 
 impl Unsynced {
-    /// Notes that the sidecar or child directory `name` in `dir` is new.
+    /// Notes that the child directory `name` in `dir` is new.
     pub(super) fn add(&self, dir: u64, name: &BackingName) {
         let mut dirs = self.lock();
         dirs.now.0 += 1;
@@ -108,16 +108,6 @@ impl Unsynced {
         dirs.overflow = dirs.overflow.filter(|last| *last > at);
     }
 
-    /// True if the sidecar `name` in `dir` is not known to be durable.
-    pub(super) fn has(&self, dir: u64, name: &BackingName) -> bool {
-        let dirs = self.lock();
-        match dirs.pending.get(&dir) {
-            Some(Noted::Names(names)) if names.iter().any(|(_, known)| known == name) => true,
-            Some(Noted::Everything(_)) => true,
-            _ => dirs.overflow.is_some(),
-        }
-    }
-
     /// The directory is gone.
     pub(super) fn remove(&self, dir: u64) {
         self.lock().pending.remove(&dir);
@@ -160,10 +150,8 @@ mod tests {
         let (first, at) = unsynced.of(5);
         assert_eq!(first, names(&["a"]));
         assert_eq!(unsynced.of(5).0, first, "the first sync has not come back yet");
-        assert!(unsynced.has(5, &name("a")));
         unsynced.settled(5, at);
         assert_eq!(unsynced.of(5).0, names(&[]));
-        assert!(!unsynced.has(5, &name("a")));
     }
 
     #[test]
