@@ -16,6 +16,11 @@ impl Written {
     /// Notes the pages from `first` to `last`.
     pub(super) fn add(&mut self, first: PageNo, last: PageNo) {
         let (mut from, mut to) = (first.0, last.0 + 1);
+        // What is appended, or written again, costs next to nothing.
+        if let Some((_, end)) = self.0.last_mut().filter(|(b, e)| (*b..=*e).contains(&from)) {
+            *end = to.max(*end);
+            return;
+        }
         let start = self.0.partition_point(|(_, end)| *end < from);
         let end = self.0.partition_point(|(begin, _)| *begin <= to);
         if let Some(met) = self.0.get(start..end)
