@@ -106,10 +106,7 @@ impl State {
                 let found = read_at(path, *at, bytes.len())?;
                 same(&found, bytes, &format!("at {at}"))
             }
-            Self::Exactly(bytes) => {
-                let found = fs::read(path).map_err(|error| said("read", &error))?;
-                same(&found, bytes, "the whole")
-            }
+            Self::Exactly(bytes) => whole(path, bytes),
             Self::Opens => File::open(path).map(drop).map_err(|error| said("open", &error)),
             Self::Dir => fs::read_dir(path)
                 .and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop)))
@@ -203,6 +200,11 @@ fn blend(path: &Path, states: &[(u64, &[u8])], torn: bool) -> Result<bool, Strin
 /// EIO, or EBADMSG.
 fn unreadable(error: &str) -> bool {
     ["(os error 5)", "(os error 74)"].iter().any(|number| error.contains(number))
+}
+
+fn whole(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let found = fs::read(path).map_err(|error| said("read", &error))?;
+    same(&found, bytes, "the whole")
 }
 
 fn read_at(path: &Path, at: u64, len: usize) -> Result<Vec<u8>, String> {

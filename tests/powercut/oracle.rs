@@ -92,10 +92,7 @@ fn look(
     written.map_err(|error| format!("a new file: {error}"))?;
     machine.unmount_vault()?;
     let vault = machine.vault();
-    match machine.kmsfs(&["fsck", vault.to_str().unwrap()]) {
-        Err(said) if !(torn && found.unreadable > 0 && only_torn_pages(&said)) => return Err(said),
-        _ => {}
-    }
+    check(machine, &vault, torn && found.unreadable > 0)?;
     machine.kmsfs(&["audit", "verify"])?;
     machine.kmsfs(&["keystore", "verify"])?;
     machine.mount_vault(&[])?;
@@ -112,11 +109,19 @@ fn look(
     machine.unmount_vault()
 }
 
-/// fsck tells of every page that tore, and of nothing else.
-fn only_torn_pages(said: &str) -> bool {
-    let problems = said.lines().filter(|line| line.contains(": bytes ")).count();
-    let torn = said.matches("page is not authentic").count();
-    problems == torn && said.contains(&format!("{torn} problem"))
+/// fsck finds nothing, or what a crash explains: half of something that was never finished, which
+/// a repair removes, and pages that tore.
+fn check(machine: &Machine, vault: &Path, torn: bool) -> Result<(), String> {
+    let vault = vault.to_str().unwrap();
+    let Err(said) = machine.kmsfs(&["fsck", vault]) else { return Ok(()) };
+    let unfinished = said.matches(": left over from something that was never finished").count();
+    let pages = said.matches("page is not authentic: changed or cut from outside").count();
+    let all = unfinished + if torn { pages } else { 0 };
+    if all == 0 || !said.contains(&format!(", {all} problem")) {
+        return Err(said);
+    }
+    let repaired = machine.kmsfs(&["fsck", "--repair", vault]);
+    if torn && pages > 0 { Ok(()) } else { repaired.map(drop) }
 }
 
 /// Every claim on both sides: what fails on the mount and holds on the backing filesystem is lost.

@@ -77,6 +77,7 @@ impl Recording {
 pub(crate) struct At<'r> {
     pub(crate) side: Side,
     root: PathBuf,
+    back: PathBuf,
     seed: u64,
     disk: &'r Disk,
     claims: &'r Mutex<Vec<Claim>>,
@@ -102,6 +103,12 @@ impl At<'_> {
             states,
         });
         self.disk.mark(claims.len() - 1);
+    }
+
+    /// Somebody else syncs a file of the backing filesystem, whose journal commits with it
+    /// whatever names were changed, and leaves the data of other files where they are.
+    pub(crate) fn commit(&self) {
+        commit(&self.back);
     }
 
     /// Syncs a file or a directory.
@@ -207,7 +214,8 @@ fn perform(machine: &mut Machine, act: Act) -> Result<(), String> {
 }
 
 fn at<'r>(machine: &'r Machine, side: Side, seed: u64, claims: &'r Mutex<Vec<Claim>>) -> At<'r> {
-    At { side, root: root(machine, side).join(WORK), seed, disk: machine.disk(), claims }
+    let root = root(machine, side).join(WORK);
+    At { side, root, back: machine.back(), seed, disk: machine.disk(), claims }
 }
 
 /// The root of a side.
@@ -227,12 +235,21 @@ fn disturb(back: &Path, seed: u64, stop: &AtomicBool) {
     let mut random = Random::new(seed ^ 0x00d1_5742);
     let root = File::open(back).unwrap();
     while !stop.load(Ordering::Relaxed) {
-        match random.below(3) {
+        match random.below(8) {
             0 => rustix::fs::syncfs(&root).unwrap(),
-            _ => write_back(back, &mut random),
+            1..4 => write_back(back, &mut random),
+            _ => commit(back),
         }
         thread::sleep(Duration::from_micros(200 + random.below(3000)));
     }
+}
+
+fn commit(back: &Path) {
+    let path = back.join("somebody else's");
+    fs::write(&path, "a file with a new size")
+        .and_then(|()| File::open(&path)?.sync_all())
+        .unwrap();
+    fs::remove_file(&path).unwrap_or_default();
 }
 
 /// Starts the write-back of some files: nobody waits for it, and nothing is flushed.

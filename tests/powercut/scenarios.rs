@@ -35,6 +35,9 @@ pub(crate) const HARD_LINKS: Scenario = plain("hard-links", || Box::new(HardLink
 pub(crate) const SYMLINKS: Scenario = plain("symlinks", || Box::new(Symlinks));
 pub(crate) const LONG_NAMES: Scenario =
     Scenario { steps: 8, ..plain("long-names", || Box::new(LongNames::new())) };
+pub(crate) const SYMLINKS_NOISE: Scenario = noisy("symlinks-noise", || Box::new(Symlinks));
+pub(crate) const LONG_NAMES_NOISE: Scenario =
+    noisy("long-names-noise", || Box::new(LongNames::new()));
 pub(crate) const SQLITE_DELETE: Scenario =
     plain("sqlite-delete", || Box::new(Sqlite::new("DELETE", "FULL")));
 pub(crate) const SQLITE_EXTRA: Scenario =
@@ -76,6 +79,7 @@ pub(crate) static ALL: &[&Scenario] = &[
     &CELLS_APART,
     &APPENDS,
     &HOLES,
+    &METADATA,
     &SQLITE_WAL,
     &RSYNC,
     &KILLED,

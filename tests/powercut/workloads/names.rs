@@ -116,13 +116,13 @@ impl Workload for HardLinks {
     }
 }
 
-/// Symbolic links, short and as long as Linux takes them.
+/// Symbolic links, short and as long as Linux takes them; some are removed again, unsynced.
 pub(crate) struct Symlinks;
 
 impl Workload for Symlinks {
     fn step(&mut self, at: &At, step: u32) -> io::Result<()> {
-        const SHORT: [usize; 6] = [12, 300, 900, 1000, 1023, 3000];
-        const LONG: [usize; 5] = [3055, 3056, 3500, 4000, 4095];
+        const SHORT: [usize; 7] = [12, 300, 900, 1000, 1023, 3000, 3055];
+        const LONG: [usize; 4] = [3056, 3500, 4000, 4095];
         let mut random = at.random();
         for (number, lengths) in [&SHORT[..], &LONG[..]].into_iter().enumerate() {
             let len = lengths[random.index(lengths.len())];
@@ -138,8 +138,15 @@ impl Workload for Symlinks {
                 }
                 done => done?,
             }
+            if random.one_in(2) {
+                at.commit();
+            }
             at.fsync(".")?;
             at.claim(&path, &path, vec![state()]);
+            if step % 3 == 1 {
+                at.claim(&path, &path, vec![State::Absent, state()]);
+                fs::remove_file(at.path(&path))?;
+            }
         }
         Ok(())
     }
