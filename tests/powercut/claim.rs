@@ -42,6 +42,8 @@ pub(crate) enum State {
     Bytes { at: u64, bytes: Arc<[u8]> },
     /// A regular file with these contents and no others.
     Exactly(Arc<[u8]>),
+    /// The same under another name: a rename was under way.
+    ExactlyAt(PathBuf, Arc<[u8]>),
     /// A file that opens, whatever it holds.
     Opens,
     /// A directory.
@@ -107,6 +109,7 @@ impl State {
                 same(&found, bytes, &format!("at {at}"))
             }
             Self::Exactly(bytes) => whole(path, bytes),
+            Self::ExactlyAt(other, bytes) => whole(&root.join(other), bytes),
             Self::Opens => File::open(path).map(drop).map_err(|error| said("open", &error)),
             Self::Dir => fs::read_dir(path)
                 .and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop)))

@@ -55,7 +55,10 @@ cuts! {
     ext4_symlinks: ORDERED, SYMLINKS, None, Piece;
     ext4_symlinks_in_noise: ORDERED, SYMLINKS_NOISE, Some, Piece;
     ext4_long_names_in_noise: ORDERED, LONG_NAMES_NOISE, Some, Piece;
+    ext4_long_names_in_between: ORDERED, LONG_NAMES_BETWEEN, None, Piece;
+    xfs_long_names_in_between: XFS, LONG_NAMES_BETWEEN, None, Piece;
     journal_long_names_in_noise: JOURNAL, LONG_NAMES_NOISE, Some, Piece;
+    xfs_symlinks: XFS, SYMLINKS, None, Piece;
     ext4_hard_links: ORDERED, HARD_LINKS, None, Piece;
     ext4_long_names: ORDERED, LONG_NAMES, None, Piece;
     ext4_sqlite_delete: ORDERED, SQLITE_DELETE, None, Piece;
@@ -84,6 +87,7 @@ cuts! {
     btrfs_replace_and_fsync_the_file: BTRFS, REPLACE_FILE, None, Piece;
     btrfs_metadata: BTRFS, METADATA, None, Piece;
     btrfs_symlinks: BTRFS, SYMLINKS, None, Piece;
+    btrfs_long_names_in_between: BTRFS, LONG_NAMES_BETWEEN, None, Piece;
     btrfs_long_names: BTRFS, LONG_NAMES, None, Piece;
     btrfs_sqlite_truncate: BTRFS, SQLITE_TRUNCATE, None, Piece;
     btrfs_rsync: BTRFS, RSYNC, None, Piece;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -147,9 +147,9 @@ pub(crate) fn record(
         if scenario.noise {
             scope.spawn(|| disturb(&back, seed, &stop));
         }
-        let done = run(&mut machine, scenario, seed, &mut sides, &claims);
-        stop.store(true, Ordering::Relaxed);
-        done
+        // Stopped by a panic too: else it is waited for without end.
+        let _stopped = Stop(&stop);
+        run(&mut machine, scenario, seed, &mut sides, &claims)
     })?;
     let events = machine.disk().events();
     // Kept as it is: killing writes nothing, and a keystore in good order would be another story.
@@ -157,6 +157,15 @@ pub(crate) fn record(
     let apart = machine.apart();
     let claims = claims.into_inner().unwrap();
     Ok(Recording { seed, base, events, claims, apart })
+}
+
+/// Stops the noise when it goes.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn run(
@@ -245,7 +254,8 @@ fn disturb(back: &Path, seed: u64, stop: &AtomicBool) {
 }
 
 fn commit(back: &Path) {
-    let path = back.join("somebody else's");
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let path = back.join(format!("somebody else's {}", COUNT.fetch_add(1, Ordering::Relaxed)));
     fs::write(&path, "a file with a new size")
         .and_then(|()| File::open(&path)?.sync_all())
         .unwrap();

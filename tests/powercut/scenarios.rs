@@ -3,8 +3,8 @@
 use crate::machine::Keys;
 use crate::record::{Act, Scenario, Workload};
 use crate::workloads::{
-    Appends, Cells, Git, HardLinks, Holes, LongNames, Maildir, Metadata, NeverSynced, Replace,
-    Rsync, Sqlite, Symlinks, Sync, Then, Tree,
+    Appends, Cells, Git, HardLinks, Holes, LongNames, LongNamesInBetween, Maildir, Metadata,
+    NeverSynced, Replace, Rsync, Sqlite, Symlinks, Sync, Then, Tree,
 };
 
 const fn plain(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
@@ -38,6 +38,8 @@ pub(crate) const LONG_NAMES: Scenario =
 pub(crate) const SYMLINKS_NOISE: Scenario = noisy("symlinks-noise", || Box::new(Symlinks));
 pub(crate) const LONG_NAMES_NOISE: Scenario =
     noisy("long-names-noise", || Box::new(LongNames::new()));
+pub(crate) const LONG_NAMES_BETWEEN: Scenario =
+    plain("long-names-in-between", || Box::new(LongNamesInBetween));
 pub(crate) const SQLITE_DELETE: Scenario =
     plain("sqlite-delete", || Box::new(Sqlite::new("DELETE", "FULL")));
 pub(crate) const SQLITE_EXTRA: Scenario =
@@ -79,8 +81,20 @@ pub(crate) static ALL: &[&Scenario] = &[
     &CELLS_APART,
     &APPENDS,
     &HOLES,
+    &REPLACE,
+    &REPLACE_FILE,
+    &MAILDIR,
+    &TREE,
+    &NEVER_SYNCED,
     &METADATA,
+    &HARD_LINKS,
+    &SYMLINKS,
+    &SYMLINKS_NOISE,
+    &LONG_NAMES,
+    &LONG_NAMES_NOISE,
+    &LONG_NAMES_BETWEEN,
     &SQLITE_WAL,
+    &GIT,
     &RSYNC,
     &KILLED,
 ];

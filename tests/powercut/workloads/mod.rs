@@ -8,4 +8,4 @@ mod names;
 pub(crate) use apps::{Git, Rsync, Sqlite};
 pub(crate) use contents::{Appends, Cells, Holes, Sync};
 pub(crate) use files::{Maildir, NeverSynced, Replace, Then, Tree};
-pub(crate) use names::{HardLinks, LongNames, Metadata, Symlinks};
+pub(crate) use names::{HardLinks, LongNames, LongNamesInBetween, Metadata, Symlinks};

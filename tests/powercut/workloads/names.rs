@@ -152,6 +152,36 @@ impl Workload for Symlinks {
     }
 }
 
+/// Names that need a sidecar in a vault, made and changed while somebody else commits the journal:
+/// nothing was synced, but a file that had been is under its old name or its new one.
+pub(crate) struct LongNamesInBetween;
+
+impl Workload for LongNamesInBetween {
+    fn step(&mut self, at: &At, step: u32) -> io::Result<()> {
+        let mut random = at.random();
+        let bytes: std::sync::Arc<[u8]> = random.bytes(3000).into();
+        let (first, second) = (format!("short {step}"), word(&mut random, 176));
+        let (third, link, dir) =
+            (word(&mut random, 255), word(&mut random, 200), word(&mut random, 190));
+        fs::write(at.path(&first), &bytes)?;
+        at.fsync(&first)?;
+        let key = format!("file {step}");
+        let at_one_of = |names: &[&String]| {
+            names.iter().map(|name| State::ExactlyAt(name.into(), bytes.clone())).collect()
+        };
+        at.claim(&key, &first, at_one_of(&[&first, &second]));
+        fs::rename(at.path(&first), at.path(&second))?;
+        at.commit();
+        at.claim(&key, &first, at_one_of(&[&first, &second, &third]));
+        fs::rename(at.path(&second), at.path(&third))?;
+        fs::hard_link(at.path(&third), at.path(&link))?;
+        fs::create_dir(at.path(&dir))?;
+        at.commit();
+        at.claim(&key, &first, at_one_of(&[&first, &second, &third]));
+        Ok(())
+    }
+}
+
 /// Files and directories whose names need a sidecar in a vault.
 pub(crate) struct LongNames {
     /// The key of its claim, its name and its contents.
