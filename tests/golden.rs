@@ -180,7 +180,7 @@ fn open_copy(format: &str) -> Volume {
 }
 
 fn open_writable(here: &Path) -> Volume {
-    open(here, Options { open_vault: true, ..Options::default() })
+    open(here, Options::default())
 }
 
 fn copy(format: &str) -> PathBuf {
@@ -194,6 +194,7 @@ fn copy(format: &str) -> PathBuf {
 fn open(here: &Path, options: Options) -> Volume {
     let unlock = Unlock::KeyFile(here.join("key"));
     let keystore = Keystore::open(&here.join("keystore.db"), &unlock).unwrap();
+    let options = Options { open_vault: true, ..options };
     Volume::open_vault(&here.join("vault"), Arc::new(keystore), options).unwrap()
 }
 

@@ -132,7 +132,7 @@ const MAX_LINES: usize = 600;
 const UNSAFE_HOMES: [&str; 2] = ["sys.rs", "fuse/received.rs"];
 
 /// System calls that name an entry of a directory.
-const NAMING: [&str; 14] = [
+const NAMING: [&str; 15] = [
     "accessat",
     "chmodat",
     "chownat",
@@ -144,6 +144,7 @@ const NAMING: [&str; 14] = [
     "renameat",
     "renameat_with",
     "statat",
+    "statx",
     "symlinkat",
     "unlinkat",
     "utimensat",
@@ -151,9 +152,10 @@ const NAMING: [&str; 14] = [
 
 /// The files of the volume that may make them: the names there cannot lead out of their directory.
 /// The last two open what a person named, and look at what is above it.
-const NAMING_HOMES: [&str; 5] = [
+const NAMING_HOMES: [&str; 6] = [
     "volume/beneath.rs",
     "volume/handle.rs",
+    "volume/identity.rs",
     "volume/lender.rs",
     "volume/setup.rs",
     "volume/exposure.rs",

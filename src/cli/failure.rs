@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::exit::{CliError, Exit};
 use super::keys_from::NEEDS_ACCESS_KEY;
-use super::mountinfo;
+use super::{mountinfo, place};
 use crate::keystore::{
     AccessError, ExportProblem, KeyFileProblem, KeyState, KeyStoreError, Keystore, KeystoreError,
     ReplicaError, TokenError,
@@ -193,6 +193,9 @@ pub(super) fn volume(what: &Path, error: &VolumeError) -> CliError {
             "if it was exchanged or put there, remove it or move it back; if it is there on \
              purpose, 'kmsfs adopt DIR' takes it in",
         ),
+        VolumeError::OpenVault(how) => {
+            failure.advise(format!("{}; --allow-open-vault mounts it as it is", place::closing(what, *how)))
+        }
         VolumeError::Twin(_) => failure.advise(
             "remove one of the two; to have a copy, copy the files inside the mount",
         ),
@@ -256,9 +259,12 @@ fn volume_exit(error: &VolumeError) -> Exit {
         E::NotAVolume(_) => Exit::NotAVault,
         E::InUse => Exit::VaultInUse,
         E::ReadOnly => Exit::NoSpace,
-        E::LinkedElsewhere | E::FormerKeys | E::Twin(_) | E::WouldOpenVault | E::Unanchored(_) => {
-            Exit::Refused
-        }
+        E::LinkedElsewhere
+        | E::FormerKeys
+        | E::Twin(_)
+        | E::WouldOpenVault
+        | E::OpenVault(_)
+        | E::Unanchored(_) => Exit::Refused,
         E::NameTooLong
         | E::ReservedName
         | E::CrossPolicy

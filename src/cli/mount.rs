@@ -44,7 +44,7 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
     let vault = paths::real(&args.vault)?;
     place::apart(&vault, &paths::real(&args.mountpoint)?)?;
     let read_only = args.read_only || options.read_only == Some(true);
-    if !read_only && !options.allow_open_vault {
+    if !options.allow_open_vault {
         place::closed(&vault)?;
     }
     let kms = chosen(&args.kms, &options.kms)?;

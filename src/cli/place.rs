@@ -8,7 +8,7 @@ use rustix::fs::Access;
 
 use super::exit::{CliError, Exit};
 use super::{failure, mountinfo, paths, process};
-use crate::volume::{Exposure, Volume, exposure};
+use crate::volume::{Exposure, Volume, VolumeError, exposure};
 
 /// What to do about a mountpoint that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,18 +19,18 @@ pub(super) enum Missing {
     Refuse,
 }
 
-/// Refuses a vault that other users may enter. What is no vault yet is made as one that they may not.
+/// Refuses a vault that other users may enter, before anything is asked or made. What is no vault yet is
+/// made as one that they may not. What counts is [`Volume::open_vault`]: it looks at what it opens.
 ///
 /// Errors: `Refused`.
 pub(super) fn closed(vault: &Path) -> Result<(), CliError> {
     if Volume::peek(vault).is_err() {
         return Ok(());
     }
-    let exposed = exposure(vault).map_err(|error| failure::volume(vault, &error))?;
-    let Some(exposed) = exposed else { return Ok(()) };
-    let place = vault.display();
-    Err(CliError::new(Exit::Refused, format!("other users may enter the vault {place}: {exposed}"))
-        .advise(format!("{}; --allow-open-vault mounts it as it is", closing(vault, exposed))))
+    match exposure(vault).map_err(|error| failure::volume(vault, &error))? {
+        Some(exposed) => Err(failure::volume(vault, &VolumeError::OpenVault(exposed))),
+        None => Ok(()),
+    }
 }
 
 /// How to keep other users out of a vault.

@@ -27,6 +27,7 @@ use super::umount::Detach;
 use super::{background, failure, logging, mountinfo, process, steer};
 use crate::control::{RuntimeDir, Server, VaultDir};
 use crate::fuse;
+use crate::id::VolumeId;
 use crate::keystore::{Keystore, Unlock};
 use crate::volume::{Options, Volume, VolumeError};
 
@@ -170,7 +171,8 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         open_vault: plan.options.allow_open_vault,
         ..plan.trust.options()
     };
-    refuse_exchanged(plan, keys)?;
+    let found = Volume::peek(&plan.vault).map_err(|error| failure::volume(&plan.vault, &error))?;
+    refuse_exchanged(plan, keys, found.volume)?;
     let patience = Instant::now() + PATIENCE;
     let volume = loop {
         match Volume::open_vault(&plan.vault, keys.service_with(plan.kms.grace()), options.clone())
@@ -182,6 +184,8 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
             opened => break opened.map_err(|error| keys.failed(&plan.vault, &error))?,
         }
     };
+    // The path may lead to another one by now.
+    refuse_exchanged(plan, keys, volume.id())?;
     // The vault may have moved. A keystore that cannot be written is no reason not to read files.
     if let Some(keystore) = keys.keystore()
         && let Err(error) = keystore.register_volume(volume.id(), &plan.vault)
@@ -195,18 +199,16 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
 /// vault that was moved to a path of its own, one that the keystore has not seen before, and one that
 /// is restored to where it was are taken as they are: only where another volume is expected at this
 /// path, and this one elsewhere, a person has to say that it is meant.
-fn refuse_exchanged(plan: &Plan, keys: &KeysFrom) -> Result<(), CliError> {
+fn refuse_exchanged(plan: &Plan, keys: &KeysFrom, found: VolumeId) -> Result<(), CliError> {
     let Some(keystore) = keys.keystore().filter(|_| !plan.trust.restored) else { return Ok(()) };
     let place = plan.vault.display();
-    let found = Volume::peek(&plan.vault).map_err(|error| failure::volume(&plan.vault, &error))?;
-    match keystore.expected_volume(found.volume, &plan.vault)? {
+    match keystore.expected_volume(found, &plan.vault)? {
         None => Ok(()),
         Some(expected) => Err(CliError::new(
             Exit::Refused,
             format!(
-                "{place} holds volume {}, which was last at another place; volume {expected} is \
-                 expected here",
-                found.volume
+                "{place} holds volume {found}, which was last at another place; volume {expected} is \
+                 expected here"
             ),
         )
         .advise("if the vault was put here on purpose, mount it once with --restored")),
@@ -231,6 +233,7 @@ fn fuse_options(plan: &Plan) -> fuse::MountOptions {
         sync: asked.sync == Some(Sync::All),
         dirsync: asked.sync == Some(Sync::Directories),
         shared: asked.shared,
+        open_vault: asked.allow_open_vault,
         threads: asked.threads.unwrap_or(usual.threads),
     }
 }

@@ -39,7 +39,9 @@ pub(super) fn options() -> Options {
     } else {
         user_state(state, home.as_deref())
     };
-    Options { anchors: anchors.map(|dir| dir.join("anchors")), ..Options::default() }
+    let anchors = anchors.map(|dir| dir.join("anchors"));
+    // A command serves nobody but its user. A mount says itself whom it serves.
+    Options { anchors, open_vault: true, ..Options::default() }
 }
 
 fn user_state(state: Option<PathBuf>, home: Option<&Path>) -> Option<PathBuf> {

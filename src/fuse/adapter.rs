@@ -33,8 +33,6 @@ use fuser::{
 };
 
 const NAME_MAX: u32 = 255;
-/// Inode numbers are not used again while the kernel knows them, so one generation is enough.
-const GENERATION: Generation = Generation(0);
 /// The kernel named a handle that is not open.
 const BAD_HANDLE: VolumeError = VolumeError::Io(rustix::io::Errno::BADF);
 
@@ -274,8 +272,8 @@ impl Filesystem for Adapter {
         match made {
             Ok((attr, handle)) => {
                 let handle = FileHandle(self.files.add(handle));
-                let attr = file_attr(&attr);
-                reply.created(&self.ttl, &attr, GENERATION, handle, open_flags(!self.shared));
+                let (generation, attr) = (Generation(attr.generation), file_attr(&attr));
+                reply.created(&self.ttl, &attr, generation, handle, open_flags(!self.shared));
             }
             Err(error) => reply.error(errno(&error)),
         }
@@ -413,7 +411,8 @@ impl Filesystem for Adapter {
                     }
                 };
                 let name = OsStr::from_bytes(&entry.name);
-                taken(reply.add(attr.ino, entry.next, name, &self.ttl, &attr, GENERATION))
+                let generation = Generation(entry.attr.map_or(0, |attr| attr.generation));
+                taken(reply.add(attr.ino, entry.next, name, &self.ttl, &attr, generation))
             })
         });
         match listed {

@@ -34,6 +34,7 @@ pub(super) fn no_attr() -> FileAttr {
     let zero = Timestamp::default();
     file_attr(&Attr {
         ino: 0,
+        generation: 0,
         size: 0,
         blocks: 0,
         atime: zero,

@@ -28,7 +28,7 @@ pub(super) fn errno(error: &VolumeError) -> Errno {
         VolumeError::CrossPolicy | VolumeError::LinkedElsewhere | VolumeError::FormerKeys => {
             Errno::from_i32(libc::EXDEV)
         }
-        VolumeError::WouldOpenVault => logged(error, libc::EPERM),
+        VolumeError::WouldOpenVault | VolumeError::OpenVault(_) => logged(error, libc::EPERM),
         VolumeError::ReadOnly => Errno::from_i32(libc::EROFS),
         VolumeError::TooLarge => Errno::from_i32(libc::EFBIG),
         VolumeError::NotFound => Errno::from_i32(libc::ENOENT),

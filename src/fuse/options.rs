@@ -7,6 +7,8 @@ use fuser::{Config, SessionACL};
 /// How long the kernel may keep names and attributes: this process is the only one that changes
 /// them, and tells the kernel when it does so by itself.
 const LONG: Duration = Duration::from_secs(3600);
+/// The same in a vault that others may enter: what they do there behind our back is seen soon.
+const SHORT: Duration = Duration::from_secs(1);
 const THREADS: usize = 4;
 
 /// How to mount.
@@ -30,6 +32,8 @@ pub struct MountOptions {
     pub dirsync: bool,
     /// Someone else may change the vault while it is mounted: the kernel keeps nothing.
     pub shared: bool,
+    /// Other users may enter the vault's own directory.
+    pub open_vault: bool,
     /// Requests worked on at the same time.
     pub threads: usize,
 }
@@ -46,6 +50,7 @@ impl Default for MountOptions {
             sync: false,
             dirsync: false,
             shared: false,
+            open_vault: false,
             threads: THREADS,
         }
     }
@@ -54,7 +59,11 @@ impl Default for MountOptions {
 impl MountOptions {
     /// How long the kernel may keep what it was told.
     pub(super) fn time_to_live(&self) -> Duration {
-        if self.shared { Duration::ZERO } else { LONG }
+        match self {
+            Self { shared: true, .. } => Duration::ZERO,
+            Self { open_vault: true, .. } => SHORT,
+            _ => LONG,
+        }
     }
 
     /// fuser's configuration for a connection that is there.

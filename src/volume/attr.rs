@@ -45,6 +45,8 @@ pub struct Timestamp {
 pub struct Attr {
     /// Inode number; 1 is the root.
     pub ino: u64,
+    /// Tells it from other inodes that had this number, where it was looked up; 0 if unknown.
+    pub generation: u64,
     /// Plaintext size in bytes.
     pub size: u64,
     /// Space in units of 512 bytes.
@@ -138,6 +140,7 @@ impl Attr {
         };
         let mut attr = Self {
             ino,
+            generation: 0,
             size,
             blocks: stat.st_blocks.try_into().unwrap_or(0),
             atime: timestamp(stat.st_atime, stat.st_atime_nsec),

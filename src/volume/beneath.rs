@@ -20,6 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::handle::Handle;
+use super::identity::Seen;
 use super::lender;
 use crate::envelope::is_name;
 
@@ -78,6 +79,12 @@ impl<'a> From<&'a BackingName> for Name<'a> {
 pub(super) fn stat<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Stat> {
     let (dir, name) = (dir.as_fd(), name.into().0);
     lender::with_access(dir, || statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))
+}
+
+/// As [`stat`], and which of the inodes it is that may have had its number.
+pub(super) fn look<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Seen> {
+    let (dir, name) = (dir.as_fd(), name.into().0);
+    lender::with_access(dir, || Seen::at(dir, name))
 }
 
 /// Takes hold of the inode that an entry leads to now. Nothing is opened: no FIFO is woken, no

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::dir_rules::Misplaced;
+use super::exposure::Exposure;
 use crate::crypto::CryptoError;
 use crate::envelope::EnvelopeError;
 use crate::id::KeyId;
@@ -66,6 +67,8 @@ pub enum VolumeError {
     FormerKeys,
     /// Other users could then enter the vault's directory.
     WouldOpenVault,
+    /// Other users may enter the vault's directory.
+    OpenVault(Exposure),
     /// The volume is mounted read-only.
     ReadOnly,
     /// The file would be longer than the format allows.
@@ -132,6 +135,7 @@ impl fmt::Display for VolumeError {
                  move the vault below a directory that only its owner may enter, or mount it with \
                  -o allow_open_vault",
             ),
+            Self::OpenVault(how) => write!(f, "other users may enter the vault: {how}"),
             Self::ReadOnly => f.write_str("the volume is mounted read-only"),
             Self::TooLarge => f.write_str("the file would be too large"),
             Self::NotFound => f.write_str("no such file or directory"),

@@ -46,8 +46,12 @@ impl fmt::Display for Exposure {
 /// # Errors
 /// Those of the backing filesystem.
 pub fn exposure(path: &Path) -> Result<Option<Exposure>> {
-    let root = open_root(path)?;
-    let stat = fstat(&root)?;
+    exposure_of(open_root(path)?.as_fd())
+}
+
+/// The same of the open directory.
+pub(super) fn exposure_of(root: BorrowedFd<'_>) -> Result<Option<Exposure>> {
+    let stat = fstat(root)?;
     let exposed = if is_strangers(&stat) {
         Exposure::Owner(stat.st_uid)
     } else if stat.st_mode & OTHERS != 0 {
@@ -55,7 +59,7 @@ pub fn exposure(path: &Path) -> Result<Option<Exposure>> {
     } else {
         return Ok(None);
     };
-    Ok((!is_sheltered(root.as_fd())?).then_some(exposed))
+    Ok((!is_sheltered(root)?).then_some(exposed))
 }
 
 impl Volume {

@@ -12,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::identity::Seen;
 use super::lender;
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -20,19 +21,24 @@ type Result<T> = std::result::Result<T, Errno>;
 #[derive(Debug)]
 pub(super) struct Handle {
     fd: OwnedFd,
-    found: Stat,
+    seen: Seen,
 }
 
 impl Handle {
     /// Takes over an `O_PATH` descriptor.
     pub(super) fn of(fd: OwnedFd) -> Result<Self> {
-        let found = fstat(&fd)?;
-        Ok(Self { fd, found })
+        let seen = Seen::of(&fd)?;
+        Ok(Self { fd, seen })
     }
 
     /// The attributes when it was taken hold of. Number, device and type never change.
     pub(super) fn found(&self) -> &Stat {
-        &self.found
+        &self.seen.stat
+    }
+
+    /// The same, and which of the inodes it is that may have had its number.
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// The attributes now.
@@ -45,7 +51,7 @@ impl Handle {
     /// # Errors
     /// `STALE` for what is no regular file: nothing of the vault that is read or written is.
     pub(super) fn open_file(&self, flags: OFlags) -> Result<OwnedFd> {
-        match FileType::from_raw_mode(self.found.st_mode) {
+        match FileType::from_raw_mode(self.found().st_mode) {
             FileType::RegularFile => self.open(flags),
             _ => Err(Errno::STALE),
         }
@@ -69,7 +75,7 @@ impl Handle {
     /// Sets the mode.
     pub(super) fn set_mode(&self, mode: u32) -> Result<()> {
         let set = || chmodat(CWD, self.path(), Mode::from_raw_mode(mode), AtFlags::empty());
-        lender::change_mode(&self.found, set)
+        lender::change_mode(self.found(), set)
     }
 
     /// Sets owner and group.
@@ -100,12 +106,12 @@ impl Handle {
     /// Sets an attribute.
     pub(super) fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
         // An ACL sets the mode as well.
-        lender::change_mode(&self.found, || setxattr(self.path(), name, value, flags))
+        lender::change_mode(self.found(), || setxattr(self.path(), name, value, flags))
     }
 
     /// Removes an attribute.
     pub(super) fn remove_xattr(&self, name: &[u8]) -> Result<()> {
-        lender::change_mode(&self.found, || removexattr(self.path(), name))
+        lender::change_mode(self.found(), || removexattr(self.path(), name))
     }
 
     /// The path by which this process reaches the inode: a link that leads to it and no further,

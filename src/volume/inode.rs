@@ -22,6 +22,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::beneath::BackingName;
+use super::identity::Told;
 
 /// The number by which FUSE names the root of the volume.
 pub const ROOT: u64 = 1;
@@ -58,11 +59,14 @@ pub(super) struct InodeTable {
 
 #[derive(Debug, Default)]
 struct Node {
-    lookups: u64,
+    /// The kernel counts no further than memory has inodes to look up; at the end of this count a
+    /// node stays.
+    lookups: u32,
+    /// Fingerprint of the contents that the kernel may have cached; 0 = none.
+    seen: u32,
+    told: Told,
     links: Links,
     pinned: Option<Arc<OwnedFd>>,
-    /// Fingerprint of the contents that the kernel may have cached; 0 = none.
-    seen: u64,
 }
 
 #[derive(Debug, Default)]
@@ -93,15 +97,47 @@ impl InodeTable {
         }
     }
 
-    /// Notes that the kernel was told of `ino` under this link: one lookup more.
-    pub(super) fn enter(&self, ino: u64, parent: u64, name: &BackingName) {
+    /// Notes that the kernel is told of `ino` under this link: one lookup more. Gives back what it
+    /// was told of this number before. Of another inode that had it nothing is kept.
+    pub(super) fn enter(
+        &self,
+        ino: u64,
+        parent: u64,
+        name: &BackingName,
+        told: Told,
+    ) -> Option<Told> {
         if ino == ROOT {
-            return;
+            return None;
         }
         let mut shard = self.shard(ino);
         let node = shard.entry(ino).or_default();
-        node.lookups += 1;
+        let before = (node.lookups > 0).then_some(node.told);
+        if before.is_some_and(|before| !before.is_born_with(told)) {
+            *node = Node { lookups: node.lookups, ..Node::default() };
+        }
+        node.lookups = node.lookups.saturating_add(1);
+        node.told = told;
         node.links.add(parent, name);
+        before
+    }
+
+    /// The kernel is not told after all, and believes what it was told before.
+    pub(super) fn untell(&self, ino: u64, before: Option<Told>) {
+        if let (Some(node), Some(before)) = (self.shard(ino).get_mut(&ino), before) {
+            node.told = before;
+        }
+    }
+
+    /// What the kernel was told of `ino`; `None` if it does not know it.
+    pub(super) fn told(&self, ino: u64) -> Option<Told> {
+        self.shard(ino).get(&ino).map(|node| node.told)
+    }
+
+    /// The kernel is told that `ino` has this owner.
+    pub(super) fn tell(&self, ino: u64, told: Told) {
+        if let Some(node) = self.shard(ino).get_mut(&ino) {
+            node.told.owner = told.owner;
+        }
     }
 
     /// Takes back `count` lookups; true if none is left and the inode was dropped.
@@ -109,7 +145,9 @@ impl InodeTable {
         let mut shard = self.shard(ino);
         let Entry::Occupied(mut entry) = shard.entry(ino) else { return false };
         let node = entry.get_mut();
-        node.lookups = node.lookups.saturating_sub(count);
+        if node.lookups < u32::MAX {
+            node.lookups = node.lookups.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        }
         if node.lookups > 0 {
             return false;
         }
@@ -195,14 +233,14 @@ impl InodeTable {
     }
 
     /// Remembers the fingerprint of the contents that the kernel has in its cache.
-    pub(super) fn set_seen(&self, ino: u64, fingerprint: u64) {
+    pub(super) fn set_seen(&self, ino: u64, fingerprint: u32) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {
             node.seen = fingerprint;
         }
     }
 
     /// True if the kernel's cache holds the contents with this fingerprint.
-    pub(super) fn was_seen(&self, ino: u64, fingerprint: u64) -> bool {
+    pub(super) fn was_seen(&self, ino: u64, fingerprint: u32) -> bool {
         self.shard(ino).get(&ino).is_some_and(|node| node.seen == fingerprint && fingerprint != 0)
     }
 
@@ -288,8 +326,8 @@ mod tests {
     #[test]
     fn an_inode_is_known_until_each_lookup_is_forgotten() {
         let table = InodeTable::new(100);
-        table.enter(7, 100, &name("a"));
-        table.enter(7, 100, &name("a"));
+        table.enter(7, 100, &name("a"), Told::default());
+        table.enter(7, 100, &name("a"), Told::default());
         table.forget(7, 1);
         assert_eq!(table.count(), 1);
         table.forget(7, 1);
@@ -308,7 +346,7 @@ mod tests {
     #[test]
     fn the_last_known_link_needs_a_pin() {
         let table = InodeTable::new(100);
-        table.enter(7, 1, &name("a"));
+        table.enter(7, 1, &name("a"), Told::default());
         assert!(table.needs_pin(7, 1, &name("a")));
         table.add_link(7, 2, &name("b"));
         assert!(!table.needs_pin(7, 1, &name("a")));
@@ -321,7 +359,7 @@ mod tests {
     #[test]
     fn a_pinned_inode_is_reached_through_its_descriptor() {
         let table = InodeTable::new(100);
-        table.enter(7, 1, &name("a"));
+        table.enter(7, 1, &name("a"), Told::default());
         table.pin(7, std::fs::File::open("/dev/null").unwrap().into());
         table.drop_link(7, 1, &name("a"));
         assert!(matches!(table.whereabouts(7), Some(Whereabouts::Pinned(_))));
@@ -333,10 +371,27 @@ mod tests {
     fn the_number_of_links_kept_is_bounded() {
         let table = InodeTable::new(100);
         for i in 0..1000_u32 {
-            table.enter(7, 1, &name(&i.to_string()));
+            table.enter(7, 1, &name(&i.to_string()), Told::default());
         }
         assert_eq!(table.shard(7)[&7].links.iter().count(), MAX_LINKS);
         assert_eq!(entry(&table, 7).unwrap().name, name("999"));
+    }
+
+    #[test]
+    fn of_another_inode_with_the_number_nothing_is_kept() {
+        let table = InodeTable::new(100);
+        let (old, new) = (Told { birth: 1, owner: 1 }, Told { birth: 2, owner: 1 });
+        assert_eq!(table.enter(7, 1, &name("a"), old), None);
+        table.set_seen(7, 5);
+        assert_eq!(table.enter(7, 1, &name("b"), Told { owner: 2, ..old }), Some(old));
+        assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));
+        let before = table.enter(7, 1, &name("c"), new);
+        assert_eq!(table.links(7).len(), 1);
+        assert!(!table.was_seen(7, 5));
+        table.untell(7, before);
+        assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));
+        assert!(!table.forget(7, 2), "three lookups were counted");
+        assert!(table.forget(7, 1));
     }
 
     #[test]

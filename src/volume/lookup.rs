@@ -10,10 +10,18 @@ use super::attr::{Attr, FileKind, Timestamp};
 use super::beneath::{self, BackingName};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::identity::{Seen, Told};
 use super::inode::Link;
 use super::lender;
 use super::names::EntryName;
 use crate::envelope::link_target_len;
+
+/// What the kernel is about to be told of.
+pub(super) struct Entered {
+    pub(super) attr: Attr,
+    /// What it was told of the number before.
+    pub(super) before: Option<Told>,
+}
 
 impl Volume {
     /// The entry `name` of `parent`, or `None` if there is none. The kernel then holds a lookup.
@@ -21,10 +29,14 @@ impl Volume {
     /// # Errors
     /// `NameTooLong`, `KeyUnusable`, `Tampered` (the directory's descriptor), `Stale`.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>> {
+        Ok(self.look_up(parent, name)?.map(|entered| entered.attr))
+    }
+
+    pub(super) fn look_up(&self, parent: u64, name: &[u8]) -> Result<Option<Entered>> {
         let dir = self.dir(parent)?;
         match EntryName::existing(&dir, name) {
             Ok(name) => {
-                let found = self.enter(&dir, &name.entry)?;
+                let found = self.enter_entry(&dir, &name.entry)?;
                 if found.is_some() {
                     self.heal_sidecar(&dir, &name);
                 }
@@ -47,35 +59,82 @@ impl Volume {
         self.tree.inodes.count()
     }
 
-    /// The attributes of `ino`.
+    /// The attributes of `ino`, for the kernel, which judges by them from then on.
     ///
     /// # Errors
     /// `Stale` if it is gone; those of the backing filesystem.
     pub fn attr(&self, ino: u64) -> Result<Attr> {
-        self.shown_attr(ino, &self.stat(ino)?)
+        let stat = {
+            let _telling = self.tree.telling();
+            let seen = self.look(ino)?;
+            self.tree.inodes.tell(ino, self.tree.told(&seen));
+            seen.stat
+        };
+        self.shown_attr(ino, &stat)
     }
 
     /// Tells the kernel of the backing entry `entry`. Locks: the directory's, for reading, so that
     /// nobody removes the entry before it is in the inode table.
     pub(super) fn enter(&self, dir: &Arc<Dir>, entry: &BackingName) -> Result<Option<Attr>> {
+        Ok(self.enter_entry(dir, entry)?.map(|entered| entered.attr))
+    }
+
+    pub(super) fn enter_entry(
+        &self,
+        dir: &Arc<Dir>,
+        entry: &BackingName,
+    ) -> Result<Option<Entered>> {
         let held = self.tree.locks.reading(dir.ino());
-        let stat = match beneath::stat(dir, entry) {
-            Ok(stat) => stat,
+        let telling = self.tree.telling();
+        let seen = match beneath::look(dir, entry) {
+            Ok(seen) => seen,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        self.tree.same_device(&stat)?;
-        let ino = self.tree.inodes.shown(stat.st_ino);
-        if FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory) {
+        self.tree.same_device(&seen.stat)?;
+        let ino = self.tree.inodes.shown(seen.stat.st_ino);
+        if FileKind::from_mode(seen.stat.st_mode) == Some(FileKind::Directory) {
             self.enter_dir(ino, dir, entry);
         }
-        self.tree.inodes.enter(ino, dir.ino(), entry);
-        drop(held);
-        let attr = self.shown_attr(ino, &stat);
-        if attr.is_err() {
-            self.forget(ino, 1);
+        let before = self.tell(&seen, dir.ino(), entry);
+        drop((telling, held));
+        let shown = self.shown_attr(ino, &seen.stat);
+        // Another may have come under this number meanwhile: the kernel hears of that one alone.
+        let told = self.tree.told(&seen);
+        let still = self.tree.inodes.told(ino).is_none_or(|now| now.is_born_with(told));
+        match shown {
+            Ok(attr) if still => {
+                let attr = Attr { generation: self.generation(&seen), ..attr };
+                Ok(Some(Entered { attr, before }))
+            }
+            shown => {
+                self.take_back(ino, before);
+                Err(shown.err().unwrap_or(VolumeError::Stale))
+            }
         }
-        attr.map(Some)
+    }
+
+    /// The kernel is told of this inode, by this name: one lookup more. Gives back what it was told
+    /// of the number before.
+    pub(super) fn tell(&self, seen: &Seen, parent: u64, entry: &BackingName) -> Option<Told> {
+        let (ino, told) = (self.tree.inodes.shown(seen.stat.st_ino), self.tree.told(seen));
+        let before = self.tree.inodes.enter(ino, parent, entry, told);
+        if before.is_some_and(|before| !before.is_born_with(told)) {
+            log::warn!("inode {ino} is another than it was: somebody replaced it in the vault");
+            self.files.removed(ino);
+        }
+        before
+    }
+
+    /// The kernel does not hear of it after all.
+    pub(super) fn take_back(&self, ino: u64, before: Option<Told>) {
+        self.tree.inodes.untell(ino, before);
+        self.forget(ino, 1);
+    }
+
+    /// Tells an inode from others that had its number.
+    pub(super) fn generation(&self, seen: &Seen) -> u64 {
+        self.tree.told(seen).birth.into()
     }
 
     /// A directory has one name. One that is found under another than before was moved outside of

@@ -27,6 +27,7 @@ mod exposure;
 mod file_key;
 mod gate;
 mod handle;
+mod identity;
 mod inode;
 mod io;
 mod key_service;

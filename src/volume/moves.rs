@@ -121,7 +121,7 @@ impl Volume {
         let Ok(_alone) = self.tree.descriptors.try_write() else { return };
         let _held = self.tree.locks.reading(parent.ino());
         let here = beneath::stat(parent, entry);
-        if !here.is_ok_and(|stat| self.tree.same_inode(&stat, dir.ino()).is_ok()) {
+        if !here.is_ok_and(|stat| self.tree.same_number(&stat, dir.ino()).is_ok()) {
             return;
         }
         let settled = dir.read_again().and_then(|stored| {

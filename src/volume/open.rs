@@ -1,6 +1,5 @@
 //! Opening, creating and truncating regular files.
 
-use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -17,7 +16,9 @@ use super::error::{Result, VolumeError};
 use super::errseq::Heard;
 use super::file_key::{FilePolicy, Prepared};
 use super::gate::{About, Admission, Uses, Writing};
+use super::identity::{Seen, short};
 use super::inode::ROOT;
+use super::lookup::Entered;
 use super::names::EntryName;
 use super::open_file::{File, Origin, quietly};
 use super::tree::Caller;
@@ -217,19 +218,36 @@ impl Volume {
             Access::ReadOnly => None,
         };
         let fd = self.make_file(&dir, &name, new)?;
-        let stat = fstat(&fd)?;
-        let ino = self.tree.inodes.shown(stat.st_ino);
-        self.tree.inodes.enter(ino, parent, &name.entry);
-        match self.files.adopt(ino, fd, &policy) {
-            Ok(file) => {
-                file.source().set_prepared(prepared);
-                let admission =
-                    self.gate.admit((ino, file.subject_cell().clone()), uses, new.caller)?;
-                let handle = FileHandle { admission, ..FileHandle::new(ino, file) };
-                Ok((self.shown_attr(ino, &stat)?, handle))
-            }
+        let seen = Seen::of(&fd)?;
+        let ino = self.tree.inodes.shown(seen.stat.st_ino);
+        let before = self.tell(&seen, parent, &name.entry);
+        let adopted = self.files.adopt(ino, fd, &policy);
+        let made = adopted.and_then(|file| {
+            file.source().set_prepared(prepared);
+            self.open_made(FileHandle::new(ino, file), &seen, uses, new.caller)
+        });
+        if made.is_err() {
+            self.take_back(ino, before);
+        }
+        made
+    }
+
+    fn open_made(
+        &self,
+        handle: FileHandle,
+        seen: &Seen,
+        uses: Uses,
+        caller: Caller,
+    ) -> Result<(Attr, FileHandle)> {
+        let subject = (handle.ino, handle.file.subject_cell().clone());
+        let admitted = self.gate.admit(subject, uses, caller).and_then(|admission| {
+            let attr = self.shown_attr(handle.ino, &seen.stat)?;
+            Ok((admission, Attr { generation: self.generation(seen), ..attr }))
+        });
+        match admitted {
+            Ok((admission, attr)) => Ok((attr, FileHandle { admission, ..handle })),
             Err(error) => {
-                self.forget(ino, 1);
+                self.close(handle);
                 Err(error)
             }
         }
@@ -246,11 +264,11 @@ impl Volume {
         wanted: OpenFor,
         caller: Caller,
     ) -> Result<(Attr, FileHandle)> {
-        let attr = self.lookup(parent, name)?.ok_or(VolumeError::NotFound)?;
+        let Entered { attr, before } = self.look_up(parent, name)?.ok_or(VolumeError::NotFound)?;
         match self.open_as(attr.ino, wanted, caller) {
             Ok(opened) => Ok((attr, opened.handle)),
             Err(error) => {
-                self.forget(attr.ino, 1);
+                self.take_back(attr.ino, before);
                 Err(error)
             }
         }
@@ -415,10 +433,9 @@ impl Volume {
     }
 
     /// Tells two states of a file apart without reading it. Only this process can make use of it.
-    fn fingerprint(&self, stat: &Stat) -> u64 {
+    fn fingerprint(&self, stat: &Stat) -> u32 {
         let state = (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime);
-        let hash = self.tree.hasher.hash_one((state, stat.st_ctime_nsec));
-        hash.max(1)
+        short(&self.tree.hasher, (state, stat.st_ctime_nsec)).max(1)
     }
 }
 
@@ -429,6 +446,3 @@ pub(super) fn policy_of(dir: &Dir) -> Result<FilePolicy> {
     accepted.extend(&descriptor.previous);
     Ok(FilePolicy { create: descriptor.policy, accepted })
 }
-
-/// The hasher of the fingerprints.
-pub(super) type Fingerprints = RandomState;

@@ -9,7 +9,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, RwLockReadGuard};
 
-use rustix::fs::{Stat, fstat};
+use rustix::fs::Stat;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::Volume;
@@ -18,6 +18,7 @@ use super::dir::{Copies, Dir, Opener};
 use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
+use super::identity::Seen;
 use super::inode::{Link, ROOT, Whereabouts};
 
 /// How often an entry that moved away under us is looked for again.
@@ -38,11 +39,11 @@ enum At<'a> {
 }
 
 impl Place<'_> {
-    fn stat(&self) -> Result<Stat, Errno> {
+    fn look(&self) -> Result<Seen, Errno> {
         match &self.at {
-            At::Entry(dir, name) => beneath::stat(dir, name),
-            At::Pinned(fd) => fstat(fd),
-            At::Root(fd) => fstat(fd),
+            At::Entry(dir, name) => beneath::look(dir, name),
+            At::Pinned(fd) => Seen::of(fd),
+            At::Root(fd) => Seen::of(fd),
         }
     }
 
@@ -160,7 +161,7 @@ impl Volume {
         }
         let held = beneath::hold(parent, &link.name)?;
         drop(still);
-        match self.tree.same_inode(held.found(), ino) {
+        match self.tree.as_told(&held, ino) {
             Ok(()) => {}
             Err(VolumeError::Stale) => return Ok(None),
             Err(error) => return Err(error),
@@ -202,18 +203,23 @@ impl Volume {
     /// # Errors
     /// `Stale` if what is there is not `ino`; those of the backing filesystem.
     pub(super) fn stat(&self, ino: u64) -> Result<Stat> {
-        let stat = self.place(ino)?.stat()?;
-        self.tree.same_inode(&stat, ino)?;
-        Ok(stat)
+        Ok(self.look(ino)?.stat)
+    }
+
+    pub(super) fn look(&self, ino: u64) -> Result<Seen> {
+        let seen = self.place(ino)?.look()?;
+        self.tree.same_inode(&seen, ino)?;
+        Ok(seen)
     }
 
     /// Takes hold of `ino`, to act on it whatever becomes of its names.
     ///
     /// # Errors
-    /// `Stale` if what is there is not `ino`; those of the backing filesystem.
+    /// `Stale` if what is there is not `ino`, or belongs to somebody else than the kernel was told;
+    /// those of the backing filesystem.
     pub(super) fn hold(&self, ino: u64) -> Result<Handle> {
         let held = self.place(ino)?.hold()?;
-        self.tree.same_inode(held.found(), ino)?;
+        self.tree.as_told(&held, ino)?;
         Ok(held)
     }
 }

@@ -18,7 +18,9 @@ use super::dir::{self, Copies, Dir};
 use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::errseq::Heard;
+use super::identity::Told;
 use super::inode::ROOT;
+use super::lookup::Entered;
 use super::names;
 use crate::envelope::is_hidden;
 
@@ -124,14 +126,18 @@ impl Volume {
         }
         loop {
             if position.ahead.is_empty() {
-                position.ahead = read_chunk(&stream.fd)?;
+                position.ahead = match read_chunk(&stream.fd) {
+                    // The kernel hears of what was taken; of the error the next time.
+                    Err(_) if position.offset != offset => return Ok(()),
+                    read => read?,
+                };
             }
             let Some(raw) = position.ahead.front() else { return Ok(()) };
-            if let Some(entry) = self.show(&dir, raw, detail)
+            if let Some((entry, before)) = self.show(&dir, raw, detail)
                 && sink(&entry) == Sink::Full
             {
                 if entry.attr.is_some() {
-                    self.forget(entry.ino, 1);
+                    self.take_back(entry.ino, before);
                 }
                 return Ok(());
             }
@@ -153,9 +159,15 @@ impl Volume {
         }
     }
 
-    fn show(&self, dir: &Arc<Dir>, raw: &RawEntry, detail: Detail) -> Option<DirEntry> {
+    /// An entry of the listing; with attributes, and what the kernel was told before of its number.
+    fn show(
+        &self,
+        dir: &Arc<Dir>,
+        raw: &RawEntry,
+        detail: Detail,
+    ) -> Option<(DirEntry, Option<Told>)> {
         let entry = match &raw.name {
-            RawName::Dots(dots) => return self.show_dots(dir, raw, dots),
+            RawName::Dots(dots) => return Some((self.show_dots(dir, raw, dots), None)),
             RawName::Entry(entry) => entry,
             RawName::Odd => return None,
         };
@@ -169,17 +181,18 @@ impl Volume {
         if detail == Detail::Names {
             let ino = self.tree.inodes.shown(raw.ino);
             let kind = FileKind::from_type(raw.kind).or_else(|| kind(dir, entry))?;
-            return Some(DirEntry { name, ino, kind, next, attr: None });
+            return Some((DirEntry { name, ino, kind, next, attr: None }, None));
         }
-        let attr = self.enter(dir, entry).ok()??;
-        Some(DirEntry { name, ino: attr.ino, kind: attr.kind, next, attr: Some(attr) })
+        let Entered { attr, before } = self.enter_entry(dir, entry).ok()??;
+        let entry = DirEntry { name, ino: attr.ino, kind: attr.kind, next, attr: Some(attr) };
+        Some((entry, before))
     }
 
-    fn show_dots(&self, dir: &Dir, raw: &RawEntry, dots: &str) -> Option<DirEntry> {
+    fn show_dots(&self, dir: &Dir, raw: &RawEntry, dots: &str) -> DirEntry {
         let ino = if dir.ino() == ROOT { ROOT } else { self.tree.inodes.shown(raw.ino) };
         let name = dots.as_bytes().to_vec();
         let (kind, next) = (FileKind::Directory, raw.next);
-        Some(DirEntry { name, ino, kind, next, attr: None })
+        DirEntry { name, ino, kind, next, attr: None }
     }
 
     /// Removes something unfinished that an earlier run left behind.

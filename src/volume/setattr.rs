@@ -1,11 +1,14 @@
 //! Changing attributes.
 
+use std::sync::PoisonError;
+
 use rustix::fs::{Gid, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 
 use super::Volume;
 use super::attr::{Attr, AttrChange, NewTime};
 use super::error::Result;
 use super::handle::Handle;
+use super::identity::Seen;
 use super::privilege::drop_at;
 use super::tree::Caller;
 
@@ -23,7 +26,7 @@ impl Volume {
         let mut change = *change;
         if let Some(size) = change.size {
             // Also a truncation to the size that the file has is a modification.
-            if self.attr(ino)?.size == size {
+            if self.shown_attr(ino, &self.stat(ino)?)?.size == size {
                 change.mtime = change.mtime.or(Some(NewTime::Now));
             }
             self.truncate(ino, size, caller)?;
@@ -34,7 +37,7 @@ impl Volume {
         if change.size.is_some() && !caller.keeps_privileges() {
             drop_at(&held)?;
         }
-        change_inode(&held, &change)?;
+        self.change_inode(ino, &held, &change)?;
         // Not over what follows: showing a size may open the file, which takes it too.
         drop(times);
         if (change.mode.is_some() || change.gid.is_some())
@@ -44,22 +47,24 @@ impl Volume {
         }
         self.shown_attr(ino, &held.stat()?)
     }
-}
 
-fn change_inode(held: &Handle, change: &AttrChange) -> Result<()> {
-    if change.uid.is_some() || change.gid.is_some() {
-        held.set_owner(change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw))?;
+    fn change_inode(&self, ino: u64, held: &Handle, change: &AttrChange) -> Result<()> {
+        if change.uid.is_some() || change.gid.is_some() {
+            let _telling = self.tree.owners.write().unwrap_or_else(PoisonError::into_inner);
+            held.set_owner(change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw))?;
+            self.tree.inodes.tell(ino, self.tree.told(&Seen::of(held)?));
+        }
+        if let Some(mode) = change.mode {
+            held.set_mode(mode & 0o7777)?;
+        }
+        if change.atime.is_some() || change.mtime.is_some() {
+            held.set_times(&Timestamps {
+                last_access: timespec(change.atime),
+                last_modification: timespec(change.mtime),
+            })?;
+        }
+        Ok(())
     }
-    if let Some(mode) = change.mode {
-        held.set_mode(mode & 0o7777)?;
-    }
-    if change.atime.is_some() || change.mtime.is_some() {
-        held.set_times(&Timestamps {
-            last_access: timespec(change.atime),
-            last_modification: timespec(change.mtime),
-        })?;
-    }
-    Ok(())
 }
 
 fn timespec(time: Option<NewTime>) -> Timespec {

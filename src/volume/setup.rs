@@ -1,6 +1,6 @@
 //! Making a vault and opening one.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +12,7 @@ use super::content::{Access, Shared};
 use super::dir::{Copies, Opener};
 use super::dir_rules::{DirAnchor, Expected};
 use super::error::{Result, VolumeError};
+use super::exposure::exposure_of;
 use super::gate::Gate;
 use super::inode::ROOT;
 use super::key_service::KeyService;
@@ -44,7 +45,8 @@ pub struct Options {
     pub read_only: bool,
     /// Set-user-id programs and file capabilities are honoured by the mount.
     pub suid: bool,
-    /// The root of the mount, and so the vault, may be opened to other users.
+    /// Other users may enter the vault, and its root may be opened to them. For a mount a person has
+    /// to say so; whoever serves nobody else need not care.
     pub open_vault: bool,
     /// A directory of this machine's, out of reach of whoever writes to the vault: what must be
     /// remembered of the volume goes there when no keystore takes it.
@@ -113,7 +115,8 @@ impl Volume {
     /// Opens the vault in `path` and takes hold of it.
     ///
     /// # Errors
-    /// `NotAVolume`, `Newer`, `InUse`, `KeyUnusable`, `Tampered`; those of the backing filesystem.
+    /// `NotAVolume`, `Newer`, `InUse`, `KeyUnusable`, `Tampered`; `OpenVault` for one that other users
+    /// may enter; those of the backing filesystem.
     pub fn open_vault(path: &Path, service: Arc<dyn KeyService>, options: Options) -> Result<Self> {
         if options.read_only {
             lender::refuse();
@@ -122,7 +125,12 @@ impl Volume {
             VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
             other => other,
         })?;
+        // What is open, whatever the path led to before.
+        let exposed = if options.open_vault { None } else { exposure_of(root.as_fd())? };
         let claims = read_descriptors(&open_meta(&root, path)?, path)?;
+        if let Some(exposed) = exposed {
+            return Err(VolumeError::OpenVault(exposed));
+        }
         let volume = claims.first().map(|copy| copy.claims().volume);
         let volume = volume.ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         let keyring = Arc::new(Keyring::new(service, volume));

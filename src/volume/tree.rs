@@ -1,8 +1,8 @@
 //! The state of the namespace: what the kernel knows, what is held open, what is locked.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::fs::{Stat, fstat, fstatfs, fstatvfs};
 use rustix::process::{Gid, Resource, Uid, getegid, geteuid, getrlimit};
@@ -13,8 +13,9 @@ use super::dir_locks::DirLocks;
 use super::dir_rules::DirAnchor;
 use super::error::{Result, VolumeError};
 use super::errseq::DirErrors;
+use super::handle::Handle;
+use super::identity::{Fingerprints, Seen, Told};
 use super::inode::InodeTable;
-use super::open::Fingerprints;
 use super::privilege::Grants;
 use super::setup::Options;
 use super::unsynced::Unsynced;
@@ -27,6 +28,10 @@ const MAX_DIRS: u64 = 4096;
 const EXT4: u64 = 0xef53;
 const XFS: u64 = 0x5846_5342;
 const TMPFS: u64 = 0x0102_1994;
+const BTRFS: u64 = 0x9123_683e;
+const F2FS: u64 = 0xf2f5_2010;
+const BCACHEFS: u64 = 0xca45_1a4e;
+const ZFS: u64 = 0x2fc1_2fc1;
 
 /// The namespace half of a volume.
 #[derive(Debug)]
@@ -49,8 +54,14 @@ pub(super) struct Tree {
     /// Counts the begin and the end of every change by which an entry gets another name: a walk may
     /// have missed what was renamed under it.
     pub(super) renames: AtomicU64,
-    /// The backing filesystem brings attributes and names to the disk in the order of the calls.
+    /// The backing filesystem brings attributes and names to the disk in the order of the calls: its
+    /// journal keeps the order of all changes of metadata, or it loses everything in a crash.
     pub(super) one_journal: bool,
+    /// The backing filesystem never changes when an inode was born.
+    births: bool,
+    /// Held for writing while an owner is changed and the kernel told of it, for reading while it is
+    /// told what was found.
+    pub(super) owners: RwLock<()>,
     pub(super) options: Options,
     pub(super) hasher: Fingerprints,
     root: OwnedFd,
@@ -112,7 +123,9 @@ impl Tree {
             kept: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             renames: AtomicU64::new(0),
-            one_journal: has_one_journal(&root)?,
+            one_journal: is_one_of(&root, &[EXT4, XFS, TMPFS])?,
+            births: is_one_of(&root, &[EXT4, XFS, TMPFS, BTRFS, F2FS, BCACHEFS, ZFS])?,
+            owners: RwLock::default(),
             dirs: DirCache::new(dir_capacity()),
             locks: DirLocks::new(),
             unsynced: Unsynced::default(),
@@ -180,10 +193,47 @@ impl Tree {
         if stat.st_dev == self.device { Ok(()) } else { Err(rustix::io::Errno::XDEV.into()) }
     }
 
-    /// Refuses what is not the inode shown as `ino`: somebody put another in its place.
-    pub(super) fn same_inode(&self, stat: &Stat, ino: u64) -> Result<()> {
+    /// Refuses what has not the number shown as `ino`: somebody put another in its place.
+    pub(super) fn same_number(&self, stat: &Stat, ino: u64) -> Result<()> {
         self.same_device(stat)?;
         if self.inodes.shown(stat.st_ino) == ino { Ok(()) } else { Err(VolumeError::Stale) }
+    }
+
+    /// Refuses what is not the inode that the kernel was told of as `ino`: also one that got the
+    /// number after it.
+    pub(super) fn same_inode(&self, seen: &Seen, ino: u64) -> Result<()> {
+        self.same_number(&seen.stat, ino)?;
+        match self.inodes.told(ino) {
+            Some(told) if !told.is_born_with(self.told(seen)) => Err(VolumeError::Stale),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses also what belongs to somebody else than the kernel was told: it judged a request by
+    /// that. Only root's rights reach further than those of the owner that we have in common.
+    pub(super) fn as_told(&self, held: &Handle, ino: u64) -> Result<()> {
+        self.same_inode(held.seen(), ino)?;
+        if !self.is_root() || self.has_told_owner(held.seen(), ino) {
+            return Ok(());
+        }
+        // A change of the owner that is under way is told at its end.
+        let _settled = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        if self.has_told_owner(&Seen::of(held)?, ino) { Ok(()) } else { Err(VolumeError::Stale) }
+    }
+
+    fn has_told_owner(&self, seen: &Seen, ino: u64) -> bool {
+        self.inodes.told(ino).is_none_or(|told| told.owner == self.told(seen).owner)
+    }
+
+    /// What the kernel is told of an inode by telling it this.
+    pub(super) fn told(&self, seen: &Seen) -> Told {
+        seen.told(self.births, &self.hasher)
+    }
+
+    /// Held while the kernel is told whose an inode is.
+    pub(super) fn telling(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let lock = || self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        self.is_root().then(lock)
     }
 
     /// Refuses changes on a read-only volume.
@@ -220,11 +270,9 @@ impl super::Volume {
     }
 }
 
-/// True for filesystems whose journal keeps the order of all changes of metadata, and for those
-/// that lose everything in a crash.
-fn has_one_journal(root: &OwnedFd) -> Result<bool> {
+fn is_one_of(root: &OwnedFd, kinds: &[u64]) -> Result<bool> {
     let kind = u64::try_from(fstatfs(root)?.f_type).unwrap_or(0);
-    Ok([EXT4, XFS, TMPFS].contains(&kind))
+    Ok(kinds.contains(&kind))
 }
 
 /// A quarter of the descriptors that this process may have is for directories.

@@ -140,6 +140,90 @@ fn names_that_are_exchanged_all_the_time_lead_to_no_other_inode() {
     assert_eq!(before, (state(&secret), fs::read(&secret).unwrap()));
 }
 
+/// The kernel keeps for a while that number n is Bob's. He removes the entry behind the mount, lets
+/// the daemon make something of its own that gets the number, puts that in the place of his file, and
+/// made it setuid by way of the mount.
+#[test]
+fn regression_a_number_that_is_used_again_leads_to_nothing_of_the_daemons() {
+    if !is_root() {
+        return;
+    }
+    let Some(disk) = SmallDisk::new() else { return };
+    let vault = Vault::at("reuse", disk.0.path("disk/vault"));
+    let mount = vault.mount_with(&["--create", "--allow-open-vault", "-o", "allow_other"]);
+    for open in [&disk.0.path("disk"), vault.store(), &mount.root()] {
+        fs::set_permissions(open, Permissions::from_mode(0o755)).unwrap();
+    }
+    let dir = mount.path("bob");
+    fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::chown(&dir, Some(BOB), Some(BOB)).unwrap();
+    let backing = vault.store().join(entry_of(vault.store(), fs::metadata(&dir).unwrap().ino()));
+    for call in ["os.chmod(name, 0o4777)", "os.utime(name, (1, 1))", "os.truncate(name, 0)"] {
+        let output = as_bob(REUSE).args([&dir, &backing]).arg(call).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("was used again"), "{said}{errors}");
+        assert!(said.contains("unchanged"), "{call}: {said}{errors}");
+    }
+}
+
+/// A filesystem that uses numbers again at once.
+struct SmallDisk(crate::harness::Sandbox);
+
+impl SmallDisk {
+    fn new() -> Option<Self> {
+        let disk = Self(crate::harness::Sandbox::new("small"));
+        disk.0.dir("disk");
+        program("mkfs.ext4");
+        let made = crate::harness::Shell::new(disk.0.path("")).output(
+            "truncate -s 32M small.img && mkfs.ext4 -q -F -O ^has_journal small.img \
+             && mount -o loop small.img disk",
+        );
+        if !made.status.success() {
+            eprintln!("no loop device here");
+            return None;
+        }
+        Some(disk)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        use rustix::mount::{UnmountFlags, unmount};
+        let _ = unmount(self.0.path("disk"), UnmountFlags::DETACH);
+    }
+}
+
+/// Its arguments: a directory on the mount, its backing directory, and what to do with a file there.
+const REUSE: &str = r"
+import os, sys
+shown, backing, call = sys.argv[1:4]
+def entries(): return {os.lstat(f'{backing}/{e}').st_ino: f'{backing}/{e}' for e in os.listdir(backing)}
+mine = {}
+for i in range(60):
+    open(f'{shown}/{os.getpid()}-{i}', 'w').close()
+    number = os.stat(f'{shown}/{os.getpid()}-{i}').st_ino
+    mine[number] = (f'{shown}/{os.getpid()}-{i}', entries()[number])
+for name, entry in mine.values(): os.unlink(entry)
+found = None
+for i in range(100):
+    os.symlink('x', f'{shown}/{os.getpid()}-{i}-' + 'long' * 50)
+    for number, entry in entries().items():
+        if entry.endswith('.name') and number in mine: found = (number, entry)
+    if found: break
+name, entry = mine[found[0]]
+print(found[0], 'was used again')
+os.rename(found[1], entry)
+def state():
+    now = os.lstat(entry)
+    return (now.st_uid, now.st_mode, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+before = state()
+assert before[0] == 0, before
+try: eval(call)
+except OSError as error: print(error)
+print('unchanged' if state() == before else f'changed: {before} {state()}')
+";
+
 /// Its mode and owner are those of the vault's own directory.
 #[test]
 fn the_root_of_a_mount_opens_the_vault_to_nobody() {
@@ -167,7 +251,10 @@ fn the_root_of_a_mount_opens_the_vault_to_nobody() {
     assert!(said.contains("--allow-open-vault") && said.contains("chmod 700"), "{said}");
     let doctor = vault.command().arg("doctor").output().unwrap();
     assert!(String::from_utf8_lossy(&doctor.stdout).contains("may enter the vault"));
-    vault.mount_with(&["--read-only"]).unmount();
+    let mut reading = vault.command();
+    let reading = reading.args(["mount", "--read-only"]).arg(vault.store()).arg(vault.mountpoint());
+    assert_eq!(reading.output().unwrap().status.code(), Some(14));
+    vault.mount_with(&["--read-only", "--allow-open-vault"]).unmount();
     vault.mount_with(&["-o", "allow_open_vault"]).unmount();
     chmod(private, 0o700).unwrap();
     vault.mount_with(&[]).unmount();

@@ -11,7 +11,8 @@ use kmsfs::volume::attr::{AttrChange, NewTime, Timestamp};
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{
-    OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume, VolumeError, is_free,
+    Caller, NewNode, OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume, VolumeError,
+    is_free,
 };
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 use rustix::io::Errno;
@@ -100,6 +101,77 @@ fn no_inode_but_the_one_that_was_meant_is_changed() {
     assert_eq!(state(&before), state(&after), "another inode was changed");
     exchange(&by_inode(&fixture, mine), &by_inode(&fixture, other));
     assert_eq!((fixture.contents(mine), fixture.contents(other)), ("mine".into(), "other".into()));
+}
+
+/// The kernel lets a user change what it was told is his, for as long as it keeps that. What he has
+/// put there in the meantime, and belongs to root, was changed for him.
+#[test]
+fn regression_what_is_not_its_owners_any_more_is_not_changed() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let volume = fixture.volume();
+    let bob = Caller { uid: 61_002, gid: 61_002, pid: 0 };
+    let new = NewNode { caller: bob, ..new_node(0o644) };
+    let (attr, handle) = volume.create_file(ROOT, b"bobs", &new, OpenFor::Both).unwrap();
+    handle.file.write(0, b"x", kmsfs::volume::Origin::Caller).unwrap();
+    volume.close(handle);
+    let ino = attr.ino;
+    assert_eq!((attr.uid, volume.attr(ino).unwrap().uid), (bob.uid, bob.uid));
+    let entry = by_inode(&fixture, ino);
+    std::os::unix::fs::chown(&entry, Some(0), Some(0)).unwrap();
+    let before = fs::metadata(&entry).unwrap();
+    let attr = |change: AttrChange| volume.set_attr(ino, &change, bob).map(drop);
+    let (time, none) = (NewTime::At(Timestamp { secs: 1, nanos: 0 }), AttrChange::default());
+    let acl = acl_for_everybody();
+    let attempts: [(&str, kmsfs::volume::Result<()>); 9] = [
+        ("chmod", attr(AttrChange { mode: Some(0o4777), ..none })),
+        ("chown", attr(AttrChange { uid: Some(bob.uid), ..none })),
+        ("utimes", attr(AttrChange { mtime: Some(time), ..none })),
+        ("truncate", attr(AttrChange { size: Some(0), ..none })),
+        ("setxattr", volume.set_xattr(ino, b"user.a", b"1", SetMode::Any, bob)),
+        ("setfacl", volume.set_xattr(ino, b"system.posix_acl_access", &acl, SetMode::Any, bob)),
+        ("link", volume.link(ino, ROOT, b"second").map(drop)),
+        ("open", volume.open_as(ino, OpenFor::Both, bob).map(drop)),
+        ("read", volume.open_as(ino, OpenFor::Reading, bob).map(drop)),
+    ];
+    for (what, result) in attempts {
+        let refused = matches!(result, Err(VolumeError::Stale | VolumeError::Io(Errno::STALE)));
+        assert!(refused, "{what}: {result:?}");
+    }
+    let after = fs::metadata(&entry).unwrap();
+    let state = |meta: &fs::Metadata| (meta.mode(), meta.nlink(), meta.ctime(), meta.ctime_nsec());
+    assert_eq!(state(&before), state(&after));
+    // Once the kernel knows whose it is, it is for the kernel to decide.
+    assert_eq!(volume.attr(ino).unwrap().uid, 0);
+    attr(AttrChange { mode: Some(0o600), ..none }).unwrap();
+    attr(AttrChange { uid: Some(bob.uid), gid: Some(bob.gid), ..none }).unwrap();
+    attr(AttrChange { mode: Some(0o644), ..none }).unwrap();
+}
+
+/// The command looked at the path first, and let everything pass that was no vault at that moment:
+/// its owner moved `.kmsfs` away and back.
+#[test]
+fn regression_a_vault_that_others_may_enter_is_refused_where_it_is_opened() {
+    let mut fixture = Fixture::new();
+    fixture.close();
+    let vault = fixture.vault();
+    let open = |options| Volume::open_vault(&vault, fixture.keystore.clone(), options).map(drop);
+    let read_only = Options { read_only: true, ..Options::default() };
+    fs::set_permissions(&vault, fs::Permissions::from_mode(0o710)).unwrap();
+    for options in [Options::default(), read_only] {
+        let refused = open(options);
+        assert!(matches!(refused, Err(VolumeError::OpenVault(_))), "{refused:?}");
+    }
+    open(Options { open_vault: true, ..Options::default() }).unwrap();
+    fs::set_permissions(&vault, fs::Permissions::from_mode(0o700)).unwrap();
+    open(Options::default()).unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&vault, Some(61_002), None).unwrap();
+        let refused = open(Options::default());
+        assert!(matches!(refused, Err(VolumeError::OpenVault(_))), "{refused:?}");
+    }
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use fuser::{Errno, FileHandle, ReplyAttr, ReplyData, ReplyEntry};
+use fuser::{Errno, FileHandle, Generation, ReplyAttr, ReplyData, ReplyEntry};
 use zeroize::Zeroize;
 
-use super::{Adapter, GENERATION, Reply};
+use super::{Adapter, Reply};
 use crate::fuse::convert::{file_attr, no_attr};
 use crate::fuse::errno::errno;
 use crate::volume::attr::Attr;
@@ -41,7 +41,7 @@ impl Adapter {
 
     pub(super) fn entry(&self, reply: ReplyEntry, made: Reply<Attr>) {
         match made {
-            Ok(attr) => reply.entry(&self.ttl, &file_attr(&attr), GENERATION),
+            Ok(attr) => reply.entry(&self.ttl, &file_attr(&attr), Generation(attr.generation)),
             Err(error) => reply.error(errno(&error)),
         }
     }
@@ -51,7 +51,7 @@ impl Adapter {
         if self.shared {
             reply.error(Errno::ENOENT);
         } else {
-            reply.entry(&self.ttl, &no_attr(), GENERATION);
+            reply.entry(&self.ttl, &no_attr(), Generation(0));
         }
     }
 
