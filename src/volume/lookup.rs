@@ -64,13 +64,7 @@ impl Volume {
     /// # Errors
     /// `Stale` if it is gone; those of the backing filesystem.
     pub fn attr(&self, ino: u64) -> Result<Attr> {
-        let stat = {
-            let _telling = self.tree.telling();
-            let seen = self.look(ino)?;
-            self.tree.inodes.tell(ino, self.tree.told(&seen));
-            seen.stat
-        };
-        self.shown_attr(ino, &stat)
+        self.shown_attr(ino, &self.stat_to_tell(ino)?)
     }
 
     /// Tells the kernel of the backing entry `entry`. Locks: the directory's, for reading, so that

@@ -203,13 +203,20 @@ impl Volume {
     /// # Errors
     /// `Stale` if what is there is not `ino`; those of the backing filesystem.
     pub(super) fn stat(&self, ino: u64) -> Result<Stat> {
-        Ok(self.look(ino)?.stat)
-    }
-
-    pub(super) fn look(&self, ino: u64) -> Result<Seen> {
         let seen = self.place(ino)?.look()?;
         self.tree.same_inode(&seen, ino)?;
-        Ok(seen)
+        Ok(seen.stat)
+    }
+
+    /// The same, which the kernel is told. Locks: that of the place before that of owners, as in a
+    /// lookup.
+    pub(super) fn stat_to_tell(&self, ino: u64) -> Result<Stat> {
+        let place = self.place(ino)?;
+        let _telling = self.tree.telling();
+        let seen = place.look()?;
+        self.tree.same_inode(&seen, ino)?;
+        self.tree.inodes.tell(ino, self.tree.told(&seen));
+        Ok(seen.stat)
     }
 
     /// Takes hold of `ino`, to act on it whatever becomes of its names.
