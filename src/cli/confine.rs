@@ -37,7 +37,8 @@ pub(super) fn confine(reach: &Reach) -> Confined {
     if sys::threads() > 1 {
         log::warn!("a library has started threads already, which are not confined");
     }
-    let privileges = bound_privileges(DAEMON).err().map(|error| error.to_string());
+    let kept = if reach.devices { DAEMON } else { DAEMON.difference(CapabilitySet::MKNOD) };
+    let privileges = bound_privileges(kept).err().map(|error| error.to_string());
     let files = match bound_files(reach) {
         Ok(RulesetStatus::FullyEnforced) => None,
         Ok(RulesetStatus::PartiallyEnforced) => Some("this kernel knows not all of it".to_owned()),
@@ -122,7 +123,13 @@ fn rights(how: Use, is_dir: bool) -> BitFlags<AccessFs> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = AccessFs::WriteFile | AccessFs::Truncate;
     let wanted = match how {
-        Use::Tree => AccessFs::from_all(NEWEST) & !(AccessFs::Execute | AccessFs::IoctlDev),
+        Use::Tree => {
+            let never = AccessFs::Execute | AccessFs::IoctlDev | AccessFs::MakeBlock;
+            AccessFs::from_all(NEWEST) & !never
+        }
+        Use::TreeWithDevices => {
+            AccessFs::from_all(NEWEST) & !(AccessFs::Execute | AccessFs::IoctlDev)
+        }
         Use::Files => {
             let entries = AccessFs::MakeReg | AccessFs::MakeSock | AccessFs::RemoveFile;
             read | write | entries
@@ -134,7 +141,8 @@ fn rights(how: Use, is_dir: bool) -> BitFlags<AccessFs> {
 }
 
 /// What a daemon of root needs of root: to act on files as their owners would (a mount with
-/// `allow_other`), `trusted.*` attributes, locked memory, more open files.
+/// `allow_other`), `trusted.*` attributes, locked memory, more open files; with `-o dev`, to make
+/// device nodes.
 pub(super) const DAEMON: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::DAC_OVERRIDE)
@@ -187,7 +195,7 @@ mod tests {
         ];
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let reach = Reach { paths, ports: Ports::Only(Vec::new()) };
+        let reach = Reach { paths, ports: Ports::Only(Vec::new()), devices: false };
         in_a_confined_thread(&reach, || {
             fs::write(dir.join("vault/d/file"), "x").unwrap();
             fs::rename(dir.join("vault/d/file"), dir.join("vault/moved")).unwrap();
@@ -227,5 +235,7 @@ mod tests {
         assert!(!rights(Use::Read, false).contains(AccessFs::ReadDir));
         assert!(rights(Use::Tree, true).contains(AccessFs::Refer));
         assert!(!rights(Use::Tree, true).contains(AccessFs::Execute));
+        assert!(!rights(Use::Tree, true).contains(AccessFs::MakeBlock));
+        assert!(rights(Use::TreeWithDevices, true).contains(AccessFs::MakeBlock));
     }
 }

@@ -15,8 +15,10 @@ use crate::endpoint::Address;
 /// What may be done at a path, and below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
-    /// Everything but running programs: entries of every type come and go.
+    /// Everything but running programs: entries of every type come and go, but block devices.
     Tree,
+    /// Block devices as well.
+    TreeWithDevices,
     /// Files and sockets come and go.
     Files,
     /// Reading and listing.
@@ -50,6 +52,8 @@ pub(super) struct Reach {
     pub paths: Vec<(PathBuf, Use)>,
     /// Connections.
     pub ports: Ports,
+    /// Device nodes are made: whoever makes one of any device can open that. Whiteouts are none.
+    pub devices: bool,
 }
 
 /// Who answers for the keys: it decides about most of the list.
@@ -66,8 +70,9 @@ pub(super) enum Keys<'a> {
 impl Reach {
     /// The list for this mount.
     pub(super) fn of(plan: &Plan, keys: Keys<'_>, runtime: Option<&RuntimeDir>) -> Self {
-        let mut reach = Self { paths: always(), ports: Ports::Only(Vec::new()) };
-        reach.add(&plan.vault, Use::Tree);
+        let devices = plan.options.dev == Some(true);
+        let mut reach = Self { paths: always(), ports: Ports::Only(Vec::new()), devices };
+        reach.add(&plan.vault, if devices { Use::TreeWithDevices } else { Use::Tree });
         if let Some(dir) = trust::options().anchors {
             reach.add(&dir, Use::Files);
         }

@@ -257,7 +257,11 @@ impl Node<'_> {
         match self {
             Self::Special(kind, mode, device) => {
                 let mode = Mode::from_raw_mode(mode & !SPECIAL);
-                beneath::make_node(dir, entry, (*kind, mode), *device)
+                match beneath::make_node(dir, entry, (*kind, mode), *device) {
+                    // The rules of a confined daemon say so, where the missing capability is meant.
+                    Err(Errno::ACCESS) if kind.is_block_device() => Err(Errno::PERM),
+                    made => made,
+                }
             }
             Self::Link(text) => beneath::make_link(dir, entry, text),
         }

@@ -1,6 +1,6 @@
 //! Programs that people run on a filesystem, run on a mount.
 
-use crate::harness::{Shell, Vault, assert_same, program, snapshot};
+use crate::harness::{Mount, Shell, Vault, assert_same, is_root, program, snapshot};
 
 #[test]
 fn git_clones_commits_checks_and_packs() {
@@ -118,11 +118,16 @@ const TREE: &str = r#"
     [ "$(id -u)" != 0 ] || { chmod 0 dir/f5; chown daemon:daemon dir/f10; mknod dir/null c 1 3; }
 "#;
 
+/// Root makes device nodes where the mount has them.
+fn mount_for_devices(vault: &Vault) -> Mount<'_> {
+    if is_root() { vault.mount_with(&["--create", "-o", "dev"]) } else { vault.mount() }
+}
+
 #[test]
 fn tar_keeps_everything_both_ways() {
     program("tar");
     let vault = Vault::new("tar");
-    let mount = vault.mount();
+    let mount = mount_for_devices(&vault);
     let shell = Shell::new(vault.outside("")).var("MNT", mount.root());
     shell.run(TREE);
     shell.run(
@@ -142,7 +147,7 @@ fn tar_keeps_everything_both_ways() {
 fn rsync_transfers_nothing_the_second_time() {
     program("rsync");
     let vault = Vault::new("rsync");
-    let mount = vault.mount();
+    let mount = mount_for_devices(&vault);
     let shell = Shell::new(vault.outside("")).var("MNT", mount.root());
     shell.run(TREE);
     shell.run(r#"rsync -aHAX tree/ "$MNT/copy/""#);

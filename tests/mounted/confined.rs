@@ -11,6 +11,8 @@ use crate::harness::{Vault, is_root};
 
 /// The capabilities of `systemd/kmsfs@.service`, as `/proc/PID/status` shows them.
 const BOUNDED: u64 = 0x9920_42df;
+/// Of these, the one that makes device nodes.
+const MKNOD: u64 = 1 << 27;
 
 #[test]
 fn every_thread_of_a_daemon_is_confined_and_its_keeper_bounded() {
@@ -39,6 +41,35 @@ fn every_thread_of_a_daemon_is_confined_and_its_keeper_bounded() {
     let has = u64::from_str_radix(&field(&keeper, "CapEff"), 16).unwrap();
     // Root's mounts, unmounts and looks at processes; that of a user is nobody special.
     assert_eq!(has.count_ones(), if is_root() { 4 } else { 0 }, "{has:x}");
+}
+
+/// A daemon that was taken over made a node of a disk in the vault and opened it.
+#[test]
+fn regression_a_daemon_makes_device_nodes_only_where_they_work() {
+    if !is_root() {
+        return;
+    }
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let vault = Vault::new("devices");
+    for (options, may) in [("", false), ("nodev", false), ("dev", true)] {
+        let options = if options.is_empty() { vec!["--create"] } else { vec!["-o", options] };
+        let mount = vault.mount_with(&options);
+        let make = |name: &str, kind, device| {
+            let made = mknodat(CWD, mount.path(name), kind, Mode::RUSR, device);
+            made.map(|()| fs::remove_file(mount.path(name)).unwrap())
+        };
+        let refused = Err(rustix::io::Errno::PERM);
+        let expected = if may { Ok(()) } else { refused };
+        assert_eq!(make("disk", FileType::BlockDevice, makedev(7, 0)), expected, "{options:?}");
+        assert_eq!(make("null", FileType::CharacterDevice, makedev(1, 3)), expected);
+        make("whiteout", FileType::CharacterDevice, 0).unwrap();
+        make("fifo", FileType::Fifo, 0).unwrap();
+        let pid = mount.pid().as_raw_nonzero().get();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let has = u64::from_str_radix(&field(&status, "CapBnd"), 16).unwrap();
+        assert_eq!(has & MKNOD != 0, may, "{has:x}");
+        mount.unmount();
+    }
 }
 
 /// The directory of the keystore itself is reached, not that of a link to it.
