@@ -294,6 +294,12 @@ pub(super) struct RewrapArgs {
     /// Move to this key: what is under --key, or everything
     #[arg(long, value_name = "KEY")]
     pub to: Option<String>,
+    /// Also files under a key that their directory does not accept
+    ///
+    /// Somebody put such a file there behind the back of the mount, and the re-wrap reports it. With
+    /// this it comes under the key of the directory, whose users can read it then.
+    #[arg(long)]
+    pub take_in: bool,
     /// Write the ciphertext path of each changed file to FILE
     #[arg(long, value_name = "FILE")]
     pub changed_list: Option<PathBuf>,

@@ -13,6 +13,7 @@ use super::args_audit::{MaintainArgs, Switch};
 use super::exit::{CliError, Exit};
 use super::live::Target;
 use super::output::{Output, count};
+use super::rewrap::What;
 use super::survey::Scan;
 use super::{failure, interrupt, key, keystore, rewrap, trust};
 use crate::control::Request;
@@ -113,7 +114,7 @@ fn is_behind(keystore: &Keystore, found: &References) -> bool {
 
 /// Through the daemon if the vault is mounted, else by itself.
 fn rewrap_vault(keystore: &Arc<Keystore>, vault: &Path) -> Result<(), CliError> {
-    let request = Request::Rewrap { key: None, to: None, list: false };
+    let request = Request::Rewrap { key: None, to: None, list: false, take_in: false };
     let report = match Target::find(vault)?.call(&request, |_| {}) {
         Some(answer) => answer?,
         None => {
@@ -121,7 +122,8 @@ fn rewrap_vault(keystore: &Arc<Keystore>, vault: &Path) -> Result<(), CliError> 
             let volume = Volume::open_vault(vault, service, trust::options());
             let volume = volume.map_err(|error| failure::volume(vault, &error))?;
             let stop = interrupt::watch()?;
-            let report = rewrap::carry_out(&volume, vault, (None, None), &mut |_| !stop.is_set());
+            let report =
+                rewrap::carry_out(&volume, vault, &What::default(), &mut |_| !stop.is_set());
             volume.end().map_err(|error| failure::volume(vault, &error))?;
             report?
         }
@@ -176,7 +178,7 @@ impl Follower {
         if behind(&known).is_none() {
             return;
         }
-        match rewrap::carry_out(&self.volume, &self.vault, (None, None), &mut |_| true) {
+        match rewrap::carry_out(&self.volume, &self.vault, &What::default(), &mut |_| true) {
             Ok(report) if report["complete"] == true => {
                 log::info!("volume {} was re-wrapped after a rotation", self.volume.id());
             }

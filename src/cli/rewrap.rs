@@ -18,7 +18,7 @@ use super::printable::printable;
 use super::progress::Progress;
 use super::{failure, interrupt, key, trust};
 use crate::control::{Event, Request};
-use crate::volume::{RewrapJob, Volume};
+use crate::volume::{RewrapJob, Strangers, Volume};
 
 /// Re-wraps, shows the progress, and tells what was done.
 pub(super) fn run(args: &RewrapArgs, global: &Global, output: Output) -> Result<Exit, CliError> {
@@ -33,6 +33,7 @@ pub(super) fn run(args: &RewrapArgs, global: &Global, output: Output) -> Result<
         key: args.key.clone(),
         to: args.to.clone(),
         list: args.changed_list.is_some(),
+        take_in: args.take_in,
     };
     let report = match target.call(&request, &mut event) {
         Some(answer) => answer?,
@@ -44,19 +45,33 @@ pub(super) fn run(args: &RewrapArgs, global: &Global, output: Output) -> Result<
     Ok(if report["complete"] == true { Exit::Ok } else { Exit::General })
 }
 
+/// What is asked of a re-wrap: keys by their names. What runs by itself asks for the default.
+#[derive(Debug, Default)]
+pub(super) struct What {
+    pub(super) key: Option<String>,
+    pub(super) to: Option<String>,
+    pub(super) strangers: Strangers,
+}
+
+/// What `--take-in` says.
+pub(super) fn strangers(take_in: bool) -> Strangers {
+    if take_in { Strangers::TakenIn } else { Strangers::Refused }
+}
+
 /// The job itself, in the daemon or offline. `event` gives `false` to stop it between two files.
 pub(super) fn carry_out(
     volume: &Volume,
     vault: &Path,
-    (from, to): (Option<&str>, Option<&str>),
+    what: &What,
     event: &mut dyn FnMut(Event) -> bool,
 ) -> Result<Value, CliError> {
     let service = volume.keyring().service();
     let find = |name: &str| service.find_key(name).map_err(|error| failure::volume(vault, &error));
     // Another process may have rotated a key a moment ago.
     service.refresh().map_err(|error| failure::volume(vault, &error))?;
-    let named = |name: Option<&str>| name.map(find).transpose();
-    let job = RewrapJob { from: named(from)?, to: named(to)? };
+    let named = |name: &Option<String>| name.as_deref().map(find).transpose();
+    let job =
+        RewrapJob { from: named(&what.key)?, to: named(&what.to)?, strangers: what.strangers };
     let wanted = Cell::new(true);
     let event = RefCell::new(event);
     let tell = |news| wanted.set((*event.borrow_mut())(news) && wanted.get());
@@ -82,8 +97,9 @@ fn offline(
     let volume = Volume::open_vault(vault, keys.service(), trust::options());
     let volume = volume.map_err(failed)?;
     let stop = interrupt::watch()?;
-    let named = (args.key.as_deref(), args.to.as_deref());
-    let report = carry_out(&volume, vault, named, &mut |news| {
+    let (key, to) = (args.key.clone(), args.to.clone());
+    let what = What { key, to, strangers: strangers(args.take_in) };
+    let report = carry_out(&volume, vault, &what, &mut |news| {
         event(news);
         !stop.is_set()
     });

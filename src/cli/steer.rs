@@ -67,9 +67,9 @@ impl Mount {
                 "confined": self.confined,
             })),
             Request::Metrics => self.metrics(),
-            Request::Rewrap { key, to, list } => {
-                let keys = (key.as_deref(), to.as_deref());
-                rewrap::carry_out(&self.volume, &self.vault, keys, &mut |event| {
+            Request::Rewrap { key, to, list, take_in } => {
+                let what = rewrap::What { key, to, strangers: rewrap::strangers(take_in) };
+                rewrap::carry_out(&self.volume, &self.vault, &what, &mut |event| {
                     let wanted = list || !matches!(event, Event::Changed(_));
                     !wanted || send(event)
                 })

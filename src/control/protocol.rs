@@ -19,6 +19,9 @@ pub enum Request {
         to: Option<String>,
         /// Send an event for each changed file.
         list: bool,
+        /// Also files under a key that their directory does not accept.
+        #[serde(default)]
+        take_in: bool,
     },
     /// The key policy of a directory.
     PolicyShow {

@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn rewrap() -> Request {
-        Request::Rewrap { key: None, to: None, list: true }
+        Request::Rewrap { key: None, to: None, list: true, take_in: false }
     }
 
     #[test]

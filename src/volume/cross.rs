@@ -148,7 +148,7 @@ impl Volume {
         if let Err(error) = settled {
             log::warn!(
                 "inode {ino} is still under the key of the directory that it was moved from: \
-                 {error}; 'kmsfs rewrap' brings it under the one of its directory"
+                 {error}; 'kmsfs rewrap --take-in' brings it under the one of its directory"
             );
         }
     }
@@ -156,6 +156,9 @@ impl Volume {
     /// Only the directory's key opens the file, also if its first contents came during the move.
     fn settle_key(&self, ino: u64, also: Vec<KeyId>) -> Result<()> {
         let policy = self.accepting(ino, also)?;
+        if policy.divided {
+            return Err(VolumeError::LinkedElsewhere);
+        }
         let (to, keyring) = (policy.create, &self.keyring);
         let opened = self.open_under(ino, &policy)?;
         let file = opened.file();
@@ -187,6 +190,14 @@ impl Volume {
         let mut policy = self.file_policy(ino)?;
         policy.accepted.extend(also);
         Ok(policy)
+    }
+
+    /// The kernel found a file by a name, perhaps another than before: if it is open, what it was
+    /// opened with is not all that counts.
+    pub(super) fn hear_of_name(&self, ino: u64) {
+        if let Err(error) = self.refresh_policy(ino) {
+            log::debug!("inode {ino}: what its directories say of keys: {error}");
+        }
     }
 
     /// An open file hears what its directories say now.

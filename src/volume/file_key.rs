@@ -19,6 +19,8 @@ pub struct FilePolicy {
     pub create: KeyId,
     /// The keys that its header may name.
     pub accepted: Vec<KeyId>,
+    /// It has names in directories whose new files get different keys: it gets none.
+    pub divided: bool,
 }
 
 /// A key that was made before it is needed: the KMS is elsewhere and may fall silent, and who was
@@ -125,6 +127,11 @@ impl FileKeySource {
 
 impl KeySource for FileKeySource {
     fn create(&self) -> Result<(FileId, Secret<32>, Recipient)> {
+        let divided = self.policy.lock().unwrap_or_else(PoisonError::into_inner).divided;
+        if divided {
+            log::error!("a file has names in directories of two KMS keys: it gets neither");
+            return Err(VolumeError::LinkedElsewhere);
+        }
         let key = self.first_key();
         let prepared = self.prepared().take().filter(|prepared| prepared.is_good(key));
         let made = prepared.map_or_else(|| Prepared::generate(&self.keyring, key), Ok)?;

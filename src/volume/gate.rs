@@ -315,12 +315,16 @@ impl Admission {
         Writing { writer: self.clone() }
     }
 
-    /// Writes down that the user's write makes a key for the file.
+    /// Asks whether the user's write may make this key for the file, and writes it down. The file may
+    /// have come into a directory of another key since it was opened.
     fn note_made(&self, subject: Subject) -> Result<()> {
         let Some(keystore) = self.gate.keystore() else { return Ok(()) };
-        let allowed = Answer { denied: None };
-        let action = Action::GenerateDataKey;
-        self.gate.note(keystore, &self.user, action, subject.into(), &allowed)?;
+        let (action, about) = (Action::GenerateDataKey, About::from(subject));
+        let answer = self.gate.ask(keystore, &self.user, action, about)?;
+        self.gate.note(keystore, &self.user, action, about, &answer)?;
+        if answer.denied.is_some() {
+            return Err(VolumeError::Denied(subject.key));
+        }
         self.noted.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -364,11 +368,11 @@ impl SubjectCell {
         self.subject.lock().unwrap_or_else(PoisonError::into_inner).replace(subject)
     }
 
-    /// Writes down, for those who are writing, that the file gets a key. No byte is stored under it
-    /// yet.
+    /// Asks, for those who are writing, whether they may make the key that the file gets, and writes
+    /// it down. No byte is stored under it yet.
     ///
     /// # Errors
-    /// `Keystore` when the audit log is required and cannot be written.
+    /// `Denied`; `Keystore` when the audit log is required and cannot be written.
     pub(super) fn note_made(&self, subject: Subject) -> Result<()> {
         let writers = self.writers().clone();
         writers.iter().try_for_each(|writer| writer.note_made(subject))

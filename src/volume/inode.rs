@@ -28,7 +28,8 @@ use super::identity::Told;
 pub const ROOT: u64 = 1;
 
 const SHARDS: usize = 64;
-/// Known links kept for one inode; a file with more is still reached by those it keeps.
+/// Known links kept for one inode, and one for each directory beyond that; a file with more is still
+/// reached by those it keeps.
 const MAX_LINKS: usize = 32;
 
 /// One name of an inode: the directory's inode number and the encoded name in it.
@@ -225,10 +226,17 @@ impl InodeTable {
         drop(pinned);
     }
 
-    /// Notes a new name of an inode that the kernel knows.
-    pub(super) fn add_link(&self, ino: u64, parent: u64, name: &BackingName) {
+    /// Notes that an inode that the kernel knows has one name in place of another. At no time it
+    /// counts as in both directories.
+    pub(super) fn move_link(
+        &self,
+        ino: u64,
+        (parent, name): (u64, &BackingName),
+        (new_parent, new_name): (u64, &BackingName),
+    ) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {
-            node.links.add(parent, name);
+            node.links.remove(parent, name);
+            node.links.add(new_parent, new_name);
         }
     }
 
@@ -278,8 +286,8 @@ impl Links {
             Self::None | Self::Gone(_) => Self::One(link),
             Self::One(first) => Self::Many(Box::new(vec![first, link])),
             Self::Many(mut links) => {
-                if links.len() == MAX_LINKS {
-                    links.remove(0);
+                if links.len() >= MAX_LINKS {
+                    spare(&links, parent).map(|at| links.remove(at));
                 }
                 links.push(link);
                 Self::Many(links)
@@ -301,6 +309,12 @@ impl Links {
             other => other,
         };
     }
+}
+
+/// The oldest of the links that may go: not the last of a directory, whose policy counts.
+fn spare(links: &[Link], parent: u64) -> Option<usize> {
+    let count = |of: u64| links.iter().filter(|link| link.parent == of).count();
+    links.iter().position(|link| link.parent == parent || count(link.parent) > 1)
 }
 
 /// A poisoned map is still a map: each change to it is complete before anything can panic.
@@ -348,7 +362,7 @@ mod tests {
         let table = InodeTable::new(100);
         table.enter(7, 1, &name("a"), Told::default());
         assert!(table.needs_pin(7, 1, &name("a")));
-        table.add_link(7, 2, &name("b"));
+        table.enter(7, 2, &name("b"), Told::default());
         assert!(!table.needs_pin(7, 1, &name("a")));
         table.drop_link(7, 1, &name("a"));
         assert_eq!(entry(&table, 7), Some(Link { parent: 2, name: name("b") }));
@@ -375,6 +389,23 @@ mod tests {
         }
         assert_eq!(table.shard(7)[&7].links.iter().count(), MAX_LINKS);
         assert_eq!(entry(&table, 7).unwrap().name, name("999"));
+    }
+
+    #[test]
+    fn no_number_of_links_hides_a_directory() {
+        let table = InodeTable::new(100);
+        table.enter(7, 1, &name("strict"), Told::default());
+        for i in 0..100_u32 {
+            table.enter(7, 2, &name(&i.to_string()), Told::default());
+        }
+        assert!(table.parents(7).contains(&1));
+        assert_eq!(table.links(7).len(), MAX_LINKS);
+        for i in 3..100 {
+            table.enter(7, i, &name("lax"), Told::default());
+        }
+        assert!(table.parents(7).contains(&1));
+        table.move_link(7, (1, &name("strict")), (2, &name("moved")));
+        assert!(!table.parents(7).contains(&1));
     }
 
     #[test]

@@ -92,6 +92,9 @@ impl Volume {
         }
         let before = self.tell(&seen, dir.ino(), entry);
         drop((telling, held));
+        if before.is_some() {
+            self.hear_of_name(ino);
+        }
         let shown = self.shown_attr(ino, &seen.stat);
         // Another may have come under this number meanwhile: the kernel hears of that one alone.
         let told = self.tree.told(&seen);

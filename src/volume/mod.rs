@@ -89,7 +89,7 @@ pub use readdir::{Detail, DirEntry, DirStream, Sink};
 pub use recovery::RecoveryReport;
 pub use references::{Needed, References};
 pub use rename::RenameHow;
-pub use rewrap::{RewrapJob, RewrapReport};
+pub use rewrap::{RewrapJob, RewrapReport, Strangers};
 pub use session::{Session, is_free};
 pub use setup::{Options, open_root};
 pub use times::ShownTimes;

@@ -50,7 +50,8 @@ impl FileHandle {
     /// # Errors
     /// As [`File::write`]; `Keystore` when a required audit log cannot be written.
     pub fn write(&self, offset: u64, data: &[u8], origin: Origin) -> Result<usize> {
-        let _writing = self.writing();
+        // Pages of the kernel's cache come back without a user: they must not be lost.
+        let _writing = if origin == Origin::Caller { self.writing() } else { None };
         self.file.write(offset, data, origin)
     }
 
@@ -404,7 +405,7 @@ impl Volume {
         Ok((fd, *held.found()))
     }
 
-    /// The KMS keys that `ino` may be under: those of all directories that it is in (R9).
+    /// The KMS keys that `ino` may be under: those that all directories accept that it is in (R9).
     pub(super) fn file_policy(&self, ino: u64) -> Result<FilePolicy> {
         let mut policy: Option<FilePolicy> = None;
         let mut misplaced = None;
@@ -420,7 +421,7 @@ impl Volume {
                 Err(error) => return Err(error),
             };
             match &mut policy {
-                Some(policy) => policy.accepted.extend(found.accepted),
+                Some(policy) => policy.narrow(&found),
                 None => policy = Some(found),
             }
         }
@@ -444,5 +445,14 @@ pub(super) fn policy_of(dir: &Dir) -> Result<FilePolicy> {
     let descriptor = dir.descriptor()?;
     let mut accepted = vec![descriptor.policy];
     accepted.extend(&descriptor.previous);
-    Ok(FilePolicy { create: descriptor.policy, accepted })
+    Ok(FilePolicy { create: descriptor.policy, accepted, divided: false })
+}
+
+impl FilePolicy {
+    /// What counts for a file that is in another directory too. Made on the mount its names are all
+    /// under one key; whoever writes to the vault can make others.
+    fn narrow(&mut self, other: &Self) {
+        self.divided |= self.create != other.create;
+        self.accepted.retain(|key| other.accepted.contains(key));
+    }
 }

@@ -217,8 +217,9 @@ impl Volume {
 
     fn note_move(&self, source: &End, target: &End, moved: &Handle) {
         let ino = self.number(moved);
-        self.tree.inodes.add_link(ino, target.dir.ino(), &target.name.entry);
-        self.tree.inodes.drop_link(ino, source.dir.ino(), &source.name.entry);
+        let (from, to) =
+            ((source.dir.ino(), &source.name.entry), (target.dir.ino(), &target.name.entry));
+        self.tree.inodes.move_link(ino, from, to);
         // The new name of a directory is of no use without the descriptor that is for it.
         if is_dir(moved) {
             self.tree.unsynced.add(target.dir.ino(), &target.name.entry);

@@ -32,6 +32,9 @@ use crate::id::KeyId;
 
 /// Files between two syncs of the filesystem.
 const BATCH: usize = 1000;
+/// What to do about a file that a re-wrap does not take in.
+const TAKE_IN: &str = ": it was put there; if on purpose, 'kmsfs rewrap --take-in' brings it under \
+                       the key of the directory, and lets the users of that read it";
 /// Passes after which files that keep failing are given up.
 const PASSES: u32 = 4;
 
@@ -43,6 +46,19 @@ pub struct RewrapJob {
     /// The key that takes over, from all others if there is no `from`. If `None`, the current
     /// material of the same key; without `from`, that of the directory's.
     pub to: Option<KeyId>,
+    /// What becomes of files under a key that their directory does not accept.
+    pub strangers: Strangers,
+}
+
+/// What a re-wrap does with a file under a key that its directory does not accept: somebody put it
+/// there, behind the back of the mount. Under the directory's key, its users can read it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strangers {
+    /// It stays as it is, and is reported.
+    #[default]
+    Refused,
+    /// Somebody has looked and wants it: it is brought under the key that the others get.
+    TakenIn,
 }
 
 /// How far a re-wrap is, and at the end what it did.
@@ -72,6 +88,8 @@ struct Run<'a> {
     job: RewrapJob,
     report: RewrapReport,
     batch: Batch,
+    /// How many of the failed are under a key that their directory does not accept.
+    strangers: usize,
     /// Files that had come into a directory under a key of their own when the last pass began.
     kept: u64,
     progress: &'a mut dyn FnMut(&RewrapReport) -> ControlFlow<()>,
@@ -97,8 +115,8 @@ impl Volume {
             self.must_be_usable(key)?;
         }
         let report = RewrapReport { total: self.count_files()?, ..Default::default() };
-        let mut run =
-            Run { volume: self, job, report, batch: Vec::new(), kept: 0, progress, changed };
+        let (batch, strangers, kept) = (Vec::new(), 0, 0);
+        let mut run = Run { volume: self, job, report, batch, strangers, kept, progress, changed };
         let finished = run.all();
         // Whatever happened, handles are given back and what was written is made durable.
         let settled = run.settle_batch();
@@ -133,11 +151,13 @@ impl Run<'_> {
         if self.moves_keys() {
             self.directories(Mark::Accept)?;
         }
+        let mut finished = false;
         while self.report.passes < PASSES {
             let before = (self.report.rewrapped, self.report.directories);
             self.report.passes += 1;
             self.report.scanned = 0;
             self.report.failed.clear();
+            self.strangers = 0;
             // What is open and empty must not come under a key that its directory leaves.
             self.volume.refresh_policies();
             self.kept = self.volume.tree.kept.load(Ordering::Acquire);
@@ -147,10 +167,13 @@ impl Run<'_> {
             self.settle_batch()?;
             if before == (self.report.rewrapped, self.report.directories) {
                 self.report.complete = self.report.failed.is_empty();
+                finished = true;
                 break;
             }
         }
-        if self.report.complete && (self.moves_keys() || self.is_for_all()) {
+        // What no former key opens waits for none.
+        let rest_is_done = finished && self.report.failed.len() == self.strangers;
+        if rest_is_done && (self.moves_keys() || self.is_for_all()) {
             self.directories(Mark::Finish)?;
         }
         self.volume.save_policies();
@@ -183,7 +206,7 @@ impl Run<'_> {
             }
         }
         self.volume.rewrap_descriptor(|key| match self.job {
-            RewrapJob { from: None, to: None } => root_key,
+            RewrapJob { from: None, to: None, .. } => root_key,
             _ => self.applies(key).then(|| self.target(key)),
         })?;
         Ok(ControlFlow::Continue(()))
@@ -271,7 +294,9 @@ impl Run<'_> {
         {
             file.set_recipient(recipient);
             let accepted = vec![recipient.key, descriptor.policy];
-            file.set_policy(FilePolicy { create: descriptor.policy, accepted });
+            let known = self.volume.file_policy(file.ino());
+            let divided = known.is_ok_and(|known| known.divided);
+            file.set_policy(FilePolicy { create: descriptor.policy, accepted, divided });
         }
         Ok(moved)
     }
@@ -354,7 +379,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let to = match self.job {
-            RewrapJob { from: None, to: None } => descriptor.policy,
+            RewrapJob { from: None, to: None, .. } => descriptor.policy,
             _ => self.target(old.key),
         };
         let current = old.key == to && old.material == self.volume.keyring.current_material(to)?;
@@ -369,19 +394,24 @@ impl Run<'_> {
         self.job.to.unwrap_or(key)
     }
 
+    /// The keys that a file may be under. A directory that is to give up its key accepts both by now.
     fn policy(&self, descriptor: &DirDescriptor, slots: &[FileHeader]) -> FilePolicy {
         let mut accepted = vec![descriptor.policy];
         accepted.extend(&descriptor.previous);
-        accepted.extend([self.job.from, self.job.to].into_iter().flatten());
-        if self.job.from.is_none() {
-            // The job brings every file under its directory's key, wherever it comes from.
-            accepted.extend(slots.iter().flat_map(|slot| slot.recipients.iter()).map(|r| r.key));
+        // Material of the same key lets nobody in who was kept out.
+        accepted.extend(self.job.from.filter(|_| !self.moves_keys()));
+        if self.job.strangers == Strangers::TakenIn {
+            let named = slots.iter().flat_map(|slot| slot.recipients.iter()).map(|r| r.key);
+            accepted.extend(named.filter(|key| self.applies(*key)));
         }
-        FilePolicy { create: descriptor.policy, accepted }
+        FilePolicy { create: descriptor.policy, accepted, divided: false }
     }
 
     fn failed(&mut self, path: PathBuf, error: &VolumeError) {
-        self.report.failed.push((path, error.to_string()));
+        let stranger = matches!(error, VolumeError::ForeignKey { .. });
+        self.strangers += usize::from(stranger);
+        let advice = if stranger { TAKE_IN } else { "" };
+        self.report.failed.push((path, format!("{error}{advice}")));
     }
 }
 

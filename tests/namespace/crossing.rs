@@ -1,10 +1,15 @@
 //! Files that move between directories of different keys: whatever happens, what was written can be
 //! read after a remount.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
 use kmsfs::envelope::CrossMode;
 use kmsfs::id::KeyId;
 use kmsfs::keystore::KeyRef;
-use kmsfs::volume::{OpenFor, Origin, ROOT, RewrapJob, VolumeError};
+use kmsfs::volume::content::Access;
+use kmsfs::volume::{OpenFor, Origin, ROOT, RewrapJob, RewrapReport, Strangers, VolumeError};
 
 use crate::fixture::{Fixture, REPLACE, new_node};
 
@@ -20,10 +25,19 @@ fn read_again(fixture: &mut Fixture, path: &str) -> String {
     fixture.contents(fixture.find(path).unwrap())
 }
 
-fn rewrap(fixture: &Fixture, from: Option<KeyId>, to: Option<KeyId>) {
-    let job = RewrapJob { from, to };
+fn run(fixture: &Fixture, job: RewrapJob) -> RewrapReport {
     let go_on = &mut |_: &_| std::ops::ControlFlow::Continue(());
-    let report = fixture.volume().rewrap(job, go_on, &mut |_| {}).unwrap();
+    fixture.volume().rewrap(job, go_on, &mut |_| {}).unwrap()
+}
+
+/// The backing path of an inode.
+fn by_inode(fixture: &Fixture, ino: u64) -> PathBuf {
+    let all = fixture.backing(|_| true);
+    all.into_iter().find(|path| path.symlink_metadata().unwrap().ino() == ino).unwrap()
+}
+
+fn rewrap(fixture: &Fixture, from: Option<KeyId>, to: Option<KeyId>) {
+    let report = run(fixture, RewrapJob { from, to, ..RewrapJob::default() });
     assert!(report.complete && report.failed.is_empty(), "{report:?}");
 }
 
@@ -109,6 +123,88 @@ fn regression_the_names_of_a_file_are_never_under_different_keys() {
     }
 }
 
+/// A re-wrap took whatever key a header named: who writes the vault copied a file into a directory of
+/// a key that he may use, and waited for the next rotation.
+#[test]
+fn regression_a_rewrap_takes_no_file_in_that_its_directory_does_not_accept() {
+    let mut fixture = Fixture::new();
+    let strict = fixture.new_key();
+    let there = dir(&fixture, "strict", strict, CrossMode::Rewrap);
+    let lax = fixture.mkdir(ROOT, "lax").unwrap().ino;
+    let secret = fixture.file(there, "secret", "strict secret").unwrap().ino;
+    fixture.reopen();
+    fs::copy(by_inode(&fixture, secret), by_inode(&fixture, lax).join("planted")).unwrap();
+    let lax = fixture.find("lax").unwrap();
+    let open = |fixture: &Fixture| {
+        let found = fixture.find("lax/kmsfs.foreign.planted").unwrap();
+        let opened = fixture.volume().open_handle(found, Access::ReadOnly)?;
+        let mut contents = vec![0; 13];
+        opened.handle.file.read(0, &mut contents)?;
+        fixture.volume().close(opened.handle);
+        kmsfs::volume::Result::Ok(contents)
+    };
+    let own = fixture.key();
+    fixture.volume().set_policy(lax, own, None).unwrap();
+    let (none, to) = (RewrapJob::default(), fixture.new_key());
+    for job in [
+        none,
+        RewrapJob { to: Some(to), ..none },
+        RewrapJob { from: Some(strict), ..none },
+        RewrapJob { from: Some(strict), to: Some(own), ..none },
+    ] {
+        let report = run(&fixture, job);
+        let refused = open(&fixture);
+        assert!(matches!(refused, Err(VolumeError::ForeignKey { .. })), "{job:?}: {refused:?}");
+        if job.from.is_none() || job.to.is_some() {
+            assert!(!report.complete);
+            let [(path, why)] = &report.failed[..] else { panic!("{job:?}: {:?}", report.failed) };
+            assert!(path.ends_with("planted") && why.contains("--take-in"), "{why}");
+        }
+        if job.to.is_some() && job.from.is_none() {
+            // Nothing else waits: the former keys are given up.
+            assert_eq!(fixture.volume().policy(lax).unwrap().previous, []);
+        }
+        fixture.volume().set_policy(lax, own, None).unwrap();
+        fixture.volume().set_policy(fixture.find("strict").unwrap(), strict, None).unwrap();
+    }
+    let report = run(&fixture, RewrapJob { strangers: Strangers::TakenIn, ..none });
+    assert!(report.complete, "{:?}", report.failed);
+    assert_eq!(open(&fixture).unwrap(), b"strict secret");
+}
+
+/// The directory of the name that was looked up first decided about the key of new contents: a link
+/// that the vault's writer made elsewhere brought them under a key that others may use.
+#[test]
+fn regression_a_file_with_names_under_two_keys_gets_neither() {
+    let mut fixture = Fixture::new();
+    let strict = fixture.new_key();
+    let there = dir(&fixture, "strict", strict, CrossMode::Rewrap);
+    let lax = fixture.mkdir(ROOT, "lax").unwrap().ino;
+    let linked = |name: &str, contents: &str| {
+        let ino = fixture.file(there, name, contents).unwrap().ino;
+        let link = by_inode(&fixture, lax).join(name);
+        fs::hard_link(by_inode(&fixture, ino), link).unwrap();
+        ino
+    };
+    let (full, empty) = (linked("full", "first"), linked("empty", ""));
+    fixture.reopen();
+    fixture.find("lax/kmsfs.foreign.full").unwrap();
+    fixture.find("strict/full").unwrap();
+    let volume = fixture.volume();
+    let opened = volume.open_handle(full, Access::ReadWrite);
+    assert!(matches!(opened, Err(VolumeError::ForeignKey { .. })), "{opened:?}");
+
+    let lax_name = fixture.find("lax/kmsfs.foreign.empty").unwrap();
+    assert_eq!(lax_name, empty);
+    let waits = volume.open_handle(empty, Access::ReadWrite).unwrap().handle;
+    fixture.find("strict/empty").unwrap();
+    let opened = volume.open_handle(empty, Access::ReadWrite).unwrap().handle;
+    let written = opened.write(0, b"secret", Origin::Caller);
+    assert!(matches!(written, Err(VolumeError::LinkedElsewhere)), "{written:?}");
+    volume.close(opened);
+    volume.close(waits);
+}
+
 /// Only the keys for new files were compared, not those that the files really have.
 #[test]
 fn regression_what_is_still_under_a_former_key_is_rewrapped_when_it_moves() {
@@ -162,7 +258,7 @@ fn regression_a_directory_never_forgets_a_key_that_files_have() {
     fixture.file(there, "3", "contents").unwrap();
     let full = fixture.volume().set_policy(there, keys[3], None);
     assert!(matches!(full, Err(VolumeError::FormerKeys)), "{full:?}");
-    let job = RewrapJob { from: Some(keys[2]), to: Some(keys[3]) };
+    let job = RewrapJob { from: Some(keys[2]), to: Some(keys[3]), ..RewrapJob::default() };
     let go_on = &mut |_: &_| std::ops::ControlFlow::Continue(());
     let full = fixture.volume().rewrap(job, go_on, &mut |_| {});
     assert!(matches!(full, Err(VolumeError::FormerKeys)), "{full:?}");

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use kmsfs::id::KeyId;
 use kmsfs::keystore::{CreateGrant, GrantOperation, KeyRef, LockoutCheck};
-use kmsfs::volume::{Caller, OpenFor, ROOT, RenameHow, Result, SetMode, VolumeError};
+use kmsfs::volume::{Caller, OpenFor, Origin, ROOT, RenameHow, Result, SetMode, VolumeError};
 
 use crate::fixture::{Fixture, caller, new_node};
 
@@ -100,6 +100,29 @@ fn a_move_to_another_key_takes_the_permissions_of_reencrypt() {
     open(&fixture, ino, BOB).unwrap();
 }
 
+/// The first write made a key of the directory that the empty file had come into, for a user who is
+/// denied it: he was asked about the key of the one that it was opened in.
+#[test]
+fn regression_first_contents_take_the_permission_for_the_key_that_they_get() {
+    let fixture = Fixture::new();
+    let strict = fixture.new_key();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.volume().set_policy(dir, strict, None).unwrap();
+    allow(&fixture, strict, &[ANN]);
+    let volume = fixture.volume();
+    for (uid, name, may) in [(BOB, "bobs", false), (ANN, "anns", true)] {
+        let new = kmsfs::volume::NewNode { caller: user(uid), ..new_node(0o644) };
+        let made = volume.create_file(ROOT, name.as_bytes(), &new, OpenFor::Both).unwrap();
+        let ends = ((ROOT, name.as_bytes()), (dir, name.as_bytes()));
+        volume.rename(ends.0, ends.1, RenameHow::default(), user(uid)).unwrap();
+        let written = made.1.write(0, b"contents", Origin::Caller);
+        assert_eq!(written.is_ok(), may, "{name}: {written:?}");
+        assert!(may || matches!(written, Err(VolumeError::Denied(key)) if key == strict));
+        volume.close(made.1);
+        assert_eq!(fixture.contents(made.0.ino), if may { "contents" } else { "" });
+    }
+}
+
 /// The handle was asked for GenerateDataKey only, for its whole life, and read what others wrote.
 #[test]
 fn regression_a_handle_on_an_empty_file_reads_only_with_decrypt() {
@@ -114,7 +137,7 @@ fn regression_a_handle_on_an_empty_file_reads_only_with_decrypt() {
     let opened = |wanted| volume.open_as(empty, wanted, user(BOB)).map(|opened| opened.handle);
     assert!(matches!(opened(OpenFor::Both), Err(VolumeError::Denied(_))));
     let handle = opened(OpenFor::Writing).unwrap();
-    handle.file.write(0, b"contents", kmsfs::volume::Origin::Caller).unwrap();
+    handle.file.write(0, b"contents", Origin::Caller).unwrap();
     handle.check().unwrap();
     volume.close(handle);
     let new = kmsfs::volume::NewNode { caller: user(BOB), ..new_node(0o644) };
@@ -140,7 +163,7 @@ fn regression_first_contents_are_kept_from_who_opened_the_file_when_it_was_empty
     volume.watch_keys();
     assert_eq!(kernel.take(), [0_u64; 0], "there is nothing to be kept from anybody");
     let ann = volume.open_as(empty, OpenFor::Writing, user(ANN)).unwrap().handle;
-    ann.file.write(0, b"secret", kmsfs::volume::Origin::Caller).unwrap();
+    ann.file.write(0, b"secret", Origin::Caller).unwrap();
     volume.watch_keys();
     assert_eq!(kernel.take(), [empty]);
     assert!(matches!(bob.check(), Err(VolumeError::Denied(_))));

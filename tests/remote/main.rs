@@ -73,7 +73,7 @@ fn a_rewrap_moves_opaque_wraps_to_another_key() {
     let other = kms.create_key("66666666-7777-4888-9999-aaaaaaaaaaaa");
     let remote = Remote::new(&kms, key);
     remote.write("file", "contents");
-    let job = RewrapJob { from: Some(key), to: Some(other) };
+    let job = RewrapJob { from: Some(key), to: Some(other), ..RewrapJob::default() };
     let report = remote.volume().rewrap(job, &mut no_news, &mut |_| {});
     let report = report.unwrap();
     assert!(report.complete && report.failed.is_empty(), "{report:?}");
