@@ -261,13 +261,11 @@ impl Filesystem for Adapter {
     ) {
         let new = NewNode { mode, umask, caller: caller(req) };
         let (name, wanted) = (name.as_bytes(), wanted(OpenFlags(flags)));
-        let made = self.volume.create_file(parent.0, name, &new, wanted).or_else(|error| {
-            // Someone else was faster, which the kernel cannot know on shared storage.
+        let made = self.volume.create_file(parent.0, name, &new, wanted).map_err(|error| {
+            // Someone else was faster. The kernel takes what it is given here for made by the caller,
+            // and looks at no owner and no mode: it has to look the name up again, and open that.
             let exists = matches!(error, VolumeError::Io(rustix::io::Errno::EXIST));
-            if !exists || flags & libc::O_EXCL != 0 {
-                return Err(error);
-            }
-            self.volume.open_existing(parent.0, name, wanted, new.caller)
+            if exists && flags & libc::O_EXCL == 0 { VolumeError::Stale } else { error }
         });
         match made {
             Ok((attr, handle)) => {

@@ -45,14 +45,42 @@ impl Volume {
         if to.cross == CrossMode::Exdev || (is_regular(stat) && stat.st_nlink > 1) {
             return Err(VolumeError::CrossPolicy);
         }
+        let ino = self.tree.inodes.shown(stat.st_ino);
+        if is_regular(stat) {
+            self.allow_empty(ino, source.descriptor().ok(), to, caller)?;
+        }
         if stat.st_size > 0 {
-            let ino = self.tree.inodes.shown(stat.st_ino);
             match to.cross {
                 CrossMode::Keep => self.keep_key(ino, target, Vec::new())?,
                 CrossMode::Rewrap | CrossMode::Exdev => self.share_key(ino, to, caller)?,
             }
         }
         Ok(true)
+    }
+
+    /// A file without contents gets its key where it is by then. So moving it takes what moving the
+    /// contents would take that somebody is about to write, and nobody who has it open may lack the
+    /// permission for the key that it then gets: the kernel's cache shows its first contents to them.
+    fn allow_empty(
+        &self,
+        ino: u64,
+        from: Option<&DirDescriptor>,
+        to: &DirDescriptor,
+        caller: Caller,
+    ) -> Result<()> {
+        let opened = self.files.find(ino);
+        let Some(from) = from.filter(|from| from.policy != to.policy) else { return Ok(()) };
+        if opened.is_none_or(|file| file.subject().is_some()) {
+            return Ok(());
+        }
+        if to.cross != CrossMode::Keep {
+            self.gate.allow(caller, Action::ReEncryptFrom, About::new_file(from.policy))?;
+            self.gate.allow(caller, Action::ReEncryptTo, About::new_file(to.policy))?;
+        }
+        match self.gate.may_all_take(ino, to.policy)? {
+            true => Ok(()),
+            false => Err(VolumeError::CrossPolicy),
+        }
     }
 
     /// Before `ino` gets a further name in `dir`.

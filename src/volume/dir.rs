@@ -318,9 +318,21 @@ pub(super) fn sync_file(dir: BorrowedFd<'_>) -> Result<()> {
 pub(super) fn write_file(dir: impl AsFd, bytes: &DescriptorBytes) -> Result<()> {
     let dir = dir.as_fd();
     match own_file::to_write(dir, FILE)? {
-        Some(file) => Ok(own_file::write_all(file.as_fd(), bytes)?),
-        None => Ok(own_file::replace(dir, FILE, bytes)?),
+        Some(file) if holds_id_of(file.as_fd(), bytes) => {
+            Ok(own_file::write_all(file.as_fd(), bytes)?)
+        }
+        _ => Ok(own_file::replace(dir, FILE, bytes)?),
     }
+}
+
+/// True for the descriptor of the same directory, whatever it says. Anything else that lies in its
+/// place may be somebody's file, and is not written to.
+fn holds_id_of(file: BorrowedFd<'_>, bytes: &DescriptorBytes) -> bool {
+    let mut found = [0; RECORD_LEN + 1];
+    let whole = rustix::io::pread(file, &mut found, 0) == Ok(RECORD_LEN);
+    let id = |bytes: &[u8; RECORD_LEN]| DirDescriptor::parse(bytes).ok().map(|claims| claims.dir);
+    let there = found.first_chunk::<RECORD_LEN>().and_then(id);
+    whole && there.is_some() && there == id(bytes)
 }
 
 fn open_names(

@@ -178,6 +178,24 @@ impl Gate {
         uses.actions().try_for_each(|action| self.allow(caller, action, About::new_file(key)))
     }
 
+    /// True if everybody who has a file open may do the same with one under `key`.
+    ///
+    /// # Errors
+    /// `Keystore`, `KeyUnusable`.
+    pub(super) fn may_all_take(&self, ino: u64, key: KeyId) -> Result<bool> {
+        let Some(keystore) = self.keystore() else { return Ok(true) };
+        let handles: Vec<_> = self.handles().values().filter_map(Weak::upgrade).collect();
+        for handle in handles.iter().filter(|handle| handle.ino == ino) {
+            for action in handle.uses.actions() {
+                if self.ask(keystore, &handle.user, action, About::new_file(key))?.denied.is_some()
+                {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Looks whether answers may have changed, and asks again for every open handle then. Returns
     /// the inodes of handles that are refused.
     pub(super) fn review(&self) -> Vec<u64> {

@@ -399,7 +399,7 @@ mod tests {
             table.enter(7, 2, &name(&i.to_string()), Told::default());
         }
         assert!(table.parents(7).contains(&1));
-        assert_eq!(table.links(7).len(), MAX_LINKS);
+        assert_eq!(table.parents(7).len(), MAX_LINKS);
         for i in 3..100 {
             table.enter(7, i, &name("lax"), Told::default());
         }
@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(table.enter(7, 1, &name("b"), Told { owner: 2, ..old }), Some(old));
         assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));
         let before = table.enter(7, 1, &name("c"), new);
-        assert_eq!(table.links(7).len(), 1);
+        assert_eq!(table.parents(7).len(), 1);
         assert!(!table.was_seen(7, 5));
         table.untell(7, before);
         assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));

@@ -167,6 +167,39 @@ fn regression_a_number_that_is_used_again_leads_to_nothing_of_the_daemons() {
     }
 }
 
+/// An open that would make a file opened the one that lay under the name by then, and the kernel asked
+/// neither owner nor mode: it took it for made.
+#[test]
+fn regression_an_open_that_would_make_a_file_opens_nobodys() {
+    assert!(is_root(), "only root can turn into another user");
+    let vault = Vault::new("create");
+    let mount = vault.mount_with(&["--create", "--allow-open-vault", "-o", "allow_other"]);
+    for private in [vault.store().parent().unwrap(), vault.store(), &mount.root()] {
+        fs::set_permissions(private, Permissions::from_mode(0o755)).unwrap();
+    }
+    let dir = mount.path("bob");
+    fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::chown(&dir, Some(BOB), Some(BOB)).unwrap();
+    fs::write(dir.join("secret"), "a secret of root's").unwrap();
+    fs::set_permissions(dir.join("secret"), Permissions::from_mode(0o600)).unwrap();
+    fs::write(dir.join("name"), "").unwrap();
+    let numbers = ["secret", "name"].map(|name| fs::metadata(dir.join(name)).unwrap().ino());
+    let backing = vault.store().join(entry_of(vault.store(), fs::metadata(&dir).unwrap().ino()));
+    let [secret, name] = numbers.map(|ino| backing.join(entry_of(&backing, ino)));
+    fs::remove_file(dir.join("name")).unwrap();
+    assert!(!dir.join("name").exists(), "the kernel keeps that");
+    fs::rename(&secret, &name).unwrap();
+    let open = "import os; os.write(os.open('name', os.O_RDWR | os.O_CREAT), b'bob')";
+    let output = as_bob(open).current_dir(&dir).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("Permission denied"), "{said}");
+    // A name that is free is still made.
+    let mut file = fs::File::options();
+    assert!(fs::metadata(dir.join("free")).is_err());
+    assert!(file.write(true).create(true).truncate(false).open(dir.join("free")).is_ok());
+    assert_eq!(fs::read(dir.join("name")).unwrap(), b"a secret of root's");
+}
+
 /// A filesystem that uses numbers again at once.
 struct SmallDisk(crate::harness::Sandbox);
 

@@ -150,6 +150,25 @@ fn regression_what_is_not_its_owners_any_more_is_not_changed() {
     attr(AttrChange { mode: Some(0o644), ..none }).unwrap();
 }
 
+/// A descriptor was written into whatever regular file lay in its place.
+#[test]
+fn regression_a_file_of_somebodys_in_the_place_of_a_descriptor_is_not_written_to() {
+    let fixture = Fixture::new();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    let log = fixture.vault().with_file_name("somebodys.log");
+    for contents in [vec![b'x'; 512], b"short".to_vec(), vec![0; 10_000]] {
+        fs::write(&log, &contents).unwrap();
+        let held = fs::File::open(&log).unwrap();
+        fs::rename(&log, by_inode(&fixture, dir).join(".kmsfs.dir")).unwrap();
+        fixture.rename((ROOT, "dir"), (ROOT, "other"), REPLACE).unwrap();
+        fixture.rename((ROOT, "other"), (ROOT, "dir"), REPLACE).unwrap();
+        let mut now = Vec::new();
+        std::io::Read::read_to_end(&mut &held, &mut now).unwrap();
+        assert!(now == contents, "somebody's file was changed");
+        assert_eq!(fs::metadata(by_inode(&fixture, dir).join(".kmsfs.dir")).unwrap().len(), 512);
+    }
+}
+
 /// The command looked at the path first, and let everything pass that was no vault at that moment:
 /// its owner moved `.kmsfs` away and back.
 #[test]

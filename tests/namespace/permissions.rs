@@ -108,19 +108,51 @@ fn regression_first_contents_take_the_permission_for_the_key_that_they_get() {
     let strict = fixture.new_key();
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
     fixture.volume().set_policy(dir, strict, None).unwrap();
-    allow(&fixture, strict, &[ANN]);
     let volume = fixture.volume();
-    for (uid, name, may) in [(BOB, "bobs", false), (ANN, "anns", true)] {
+    let made = |uid, name: &str| {
         let new = kmsfs::volume::NewNode { caller: user(uid), ..new_node(0o644) };
         let made = volume.create_file(ROOT, name.as_bytes(), &new, OpenFor::Both).unwrap();
         let ends = ((ROOT, name.as_bytes()), (dir, name.as_bytes()));
         volume.rename(ends.0, ends.1, RenameHow::default(), user(uid)).unwrap();
-        let written = made.1.write(0, b"contents", Origin::Caller);
-        assert_eq!(written.is_ok(), may, "{name}: {written:?}");
+        made
+    };
+    let handles = [(made(BOB, "bobs"), false), (made(ANN, "anns"), true)];
+    allow(&fixture, strict, &[ANN]);
+    for ((attr, handle), may) in handles {
+        let written = handle.write(0, b"contents", Origin::Caller);
+        assert_eq!(written.is_ok(), may, "{written:?}");
         assert!(may || matches!(written, Err(VolumeError::Denied(key)) if key == strict));
-        volume.close(made.1);
-        assert_eq!(fixture.contents(made.0.ino), if may { "contents" } else { "" });
+        volume.close(handle);
+        assert_eq!(fixture.contents(attr.ino), if may { "contents" } else { "" });
     }
+}
+
+/// Moving an empty file took nothing: who is denied a key moved one away from under it that somebody
+/// was about to write, or had one open that was moved there, and read what was written.
+#[test]
+fn regression_an_open_empty_file_moves_to_no_key_behind_its_policy() {
+    let fixture = Fixture::new();
+    let strict = fixture.new_key();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.volume().set_policy(dir, strict, None).unwrap();
+    allow(&fixture, strict, &[ANN]);
+    let volume = fixture.volume();
+    let move_as = |uid, from: (u64, &[u8]), to: (u64, &[u8])| {
+        volume.rename(from, to, RenameHow::default(), user(uid))
+    };
+    let new = kmsfs::volume::NewNode { caller: user(ANN), ..new_node(0o644) };
+    let (_, anns) = volume.create_file(dir, b"anns", &new, OpenFor::Writing).unwrap();
+    let moved = move_as(BOB, (dir, b"anns"), (ROOT, b"anns"));
+    assert!(matches!(moved, Err(VolumeError::Denied(_))), "{moved:?}");
+    move_as(ANN, (dir, b"anns"), (ROOT, b"anns")).unwrap();
+    volume.close(anns);
+
+    let ino = fixture.file(ROOT, "empty", "").unwrap().ino;
+    let bobs = volume.open_as(ino, OpenFor::Reading, user(BOB)).unwrap().handle;
+    let moved = move_as(ANN, (ROOT, b"empty"), (dir, b"empty"));
+    assert!(matches!(moved, Err(VolumeError::CrossPolicy)), "{moved:?}");
+    volume.close(bobs);
+    move_as(ANN, (ROOT, b"empty"), (dir, b"empty")).unwrap();
 }
 
 /// The handle was asked for GenerateDataKey only, for its whole life, and read what others wrote.
