@@ -96,6 +96,8 @@ fn sealed(keys: &VolumeKeys, input: &[u8]) {
 fn round_trip(keys: &VolumeKeys, record: &StateRecord) {
     let mut bytes = record.encode(keys);
     assert!(bytes.len() <= STATE_SLOT);
+    // A cursor in a file that was announced since is not kept.
+    let record = &StateRecord { cursor: record.valid_cursor(), ..record.clone() };
     assert_eq!(StateRecord::open(&bytes, keys).as_ref(), Ok(record));
     // The rest of the copy holds what an older, longer record left.
     bytes.resize(STATE_SLOT, 0xaa);
