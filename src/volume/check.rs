@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::Volume;
 use super::backing::{BackingFile, is_blank};
 use super::beneath;
+use super::check_copies::read_slots;
 use super::content::Content;
 use super::descent::Descent;
 use super::dir::Dir;
@@ -75,7 +76,7 @@ impl CheckReport {
         self.complete && self.problems.iter().all(|problem| problem.repaired)
     }
 
-    fn add(&mut self, path: PathBuf, what: impl ToString, repaired: bool) {
+    pub(super) fn add(&mut self, path: PathBuf, what: impl ToString, repaired: bool) {
         self.problems.push(Problem { path, what: what.to_string(), repaired });
     }
 }
@@ -93,6 +94,7 @@ impl Volume {
         let mut report = CheckReport::default();
         (report.pending, report.withheld) = self.files.shared().crashes();
         let mut targets = HashSet::new();
+        self.check_own_files(repair, &mut report);
         let mut descent = Descent::new(self)?;
         while let Some((visit, dir)) = descent.step()? {
             report.directories += 1;
@@ -107,6 +109,7 @@ impl Volume {
                 }
                 Ok(_) => {}
             }
+            self.check_directory(&visit, &dir, repair, &mut report)?;
             self.check_leftovers(&visit, repair, &mut report)?;
             for entry in &visit.entries {
                 self.check_entry((&visit, &dir, entry), repair, &mut report)?;
@@ -190,6 +193,8 @@ impl Volume {
         };
         // The number and the contents are those of one inode, whatever its name leads to meanwhile.
         let ino = self.tree.inodes.shown(held.found().st_ino);
+        // As they are before the file is opened, which may repair one.
+        let slots = read_slots(&held).ok().flatten();
         let open = |flags| quietly(flags, |flags| held.open_file(flags));
         let file = match self.files.open(ino, &policy, open) {
             Ok(file) => file,
@@ -207,6 +212,9 @@ impl Volume {
         report.bytes += bytes;
         for (block, error) in bad {
             report.add(path.clone(), format!("bytes {} on: {error}", block * PAGE), false);
+        }
+        if let Err(error) = self.check_parts((&held, &file), slots, &path, report) {
+            report.add(path, error, false);
         }
         drop(file);
         self.files.release(ino);

@@ -39,6 +39,18 @@ pub(super) struct Dir {
     expected: Expected,
     link: Option<Link>,
     rules: Mutex<Option<CreateRules>>,
+    copies: Copies,
+}
+
+/// What is wrong with the copies of a descriptor of which one is good. An older one is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Flaws {
+    /// The file is missing, or not authentic.
+    pub(super) file: bool,
+    /// The attribute is not authentic.
+    pub(super) attribute: bool,
+    /// There is no attribute, or one of another length.
+    pub(super) no_attribute: bool,
 }
 
 /// Both copies of a descriptor, as they were found.
@@ -100,7 +112,7 @@ impl Dir {
             }
             Names::Readable { .. } | Names::KeyUnusable(..) => {}
         }
-        Ok(Self { ino, fd, names, expected, link: None, rules: Mutex::new(None) })
+        Ok(Self { ino, fd, names, expected, link: None, rules: Mutex::new(None), copies })
     }
 
     /// The same, found by way of `link`.
@@ -149,6 +161,22 @@ impl Dir {
         match self.names {
             Names::Misplaced(why) => Some(why),
             _ => None,
+        }
+    }
+
+    /// What was wrong with its descriptor when it was opened.
+    pub(super) fn flaws(&self) -> Flaws {
+        self.flaws_of(self.copies)
+    }
+
+    /// The same of these copies.
+    pub(super) fn flaws_of(&self, copies: Copies) -> Flaws {
+        let Ok(keys) = self.keys() else { return Flaws::default() };
+        let good = |bytes: DescriptorBytes| DirDescriptor::verify(&bytes, keys).is_ok();
+        Flaws {
+            file: !copies.file.is_some_and(good),
+            attribute: copies.attribute.is_some_and(|bytes| !good(bytes)),
+            no_attribute: copies.attribute.is_none(),
         }
     }
 
@@ -382,6 +410,11 @@ fn open_copy(
         _ => VolumeError::Tampered(WHAT),
     })?;
     Ok((descriptor, keys))
+}
+
+/// True if a directory has a copy of its descriptor in an attribute.
+pub(super) fn has_attribute(dir: BorrowedFd<'_>) -> bool {
+    read_attribute(dir).is_ok_and(|found| found.is_some())
 }
 
 /// Brings the copy that is missing, damaged or older in line with `good`, if the vault lets us.

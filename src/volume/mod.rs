@@ -11,6 +11,7 @@ pub mod attr;
 pub mod backing;
 mod beneath;
 mod check;
+mod check_copies;
 mod clock;
 pub mod content;
 mod create;
@@ -122,6 +123,8 @@ pub struct Volume {
     times: Arc<ShownTimes>,
     session: Mutex<Session>,
     kernel: Mutex<Option<Arc<dyn KernelCache>>>,
+    /// What was wrong with the vault's own files when it was opened: their names, and what.
+    found: Vec<(&'static str, &'static str)>,
 }
 
 impl std::fmt::Debug for Volume {

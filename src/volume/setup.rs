@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::inode::ROOT;
 use super::key_service::KeyService;
 use super::keyring::{Keyring, Purpose};
-use super::ledger::{AnchorPlace, Begin, Found, Ledger};
+use super::ledger::{AnchorPlace, Begin, Found, Ledger, Verdict};
 use super::session::{self, Session};
 use super::times::ShownTimes;
 use super::tree::Tree;
@@ -142,11 +142,13 @@ impl Volume {
         let known = place.load(&keys)?;
         let anchor = DirAnchor::of(known.as_ref(), descriptor.features, options.restored);
         refuse_other_root(&root, volume, &keyring, &anchor)?;
-        if claims.len() < 2 && !options.read_only {
+        let mut found = damaged_copies(session.meta(), &keys)?;
+        if !found.is_empty() && !options.read_only {
             log::warn!("one copy of the volume descriptor is damaged: repaired from the other");
             write_descriptor(session.meta(), &descriptor, &keys)?;
         }
-        let shared = open_session(&mut session, &mut descriptor, keys, place, &options)?;
+        let (shared, record) = open_session(&mut session, &mut descriptor, keys, place, &options)?;
+        found.extend(record);
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let times = Arc::new(load_times(session.meta(), &options)?);
         let files = OpenFiles::new(keyring.clone(), Arc::new(shared), times.clone(), access);
@@ -164,6 +166,7 @@ impl Volume {
             times,
             session: Mutex::new(session),
             kernel: Mutex::new(None),
+            found,
         })
     }
 
@@ -243,7 +246,7 @@ fn open_session(
     keys: VolumeKeys,
     place: AnchorPlace,
     options: &Options,
-) -> Result<Shared> {
+) -> Result<(Shared, Option<(&'static str, &'static str)>)> {
     let upgrade = !descriptor.features.has(VolumeFeatures::STATE_RECORD);
     let mut random = [0; 4];
     random::fill(&mut random)?;
@@ -259,10 +262,12 @@ fn open_session(
     let counted = if upgrade { session.counted()? } else { None };
     let found = Found::look(session.meta(), &keys, &place, counted, begin)?;
     tell(descriptor.volume, &found);
+    let is_lost = !upgrade && found.verdict == Verdict::Lost;
+    let lost = is_lost.then_some(("state", "the record of sessions is missing or not authentic"));
     let shared = Shared::in_session(found.record.word, found.record.unrecovered.clone());
     shared.set_crashes(found.record.unrecovered.clone(), found.record.cursor);
     if options.read_only {
-        return Ok(shared);
+        return Ok((shared, lost));
     }
     let again = if upgrade {
         let changed = VolumeDescriptor {
@@ -284,7 +289,7 @@ fn open_session(
     }
     // Also if an upgrade was interrupted just before this.
     session.forget_counted()?;
-    Ok(shared.announcing(ledger))
+    Ok((shared.announcing(ledger), lost))
 }
 
 /// Says what a person should know of what was found.
@@ -399,6 +404,24 @@ fn read_descriptors(meta: &OwnedFd, path: &Path) -> Result<Vec<UnverifiedVolume>
     }
     copies.sort_by_key(|copy| std::cmp::Reverse(copy.claims().sequence));
     Ok(copies)
+}
+
+/// Which copies of the volume descriptor are missing or not authentic. An older one is neither.
+fn damaged_copies(meta: &OwnedFd, keys: &VolumeKeys) -> Result<Vec<(&'static str, &'static str)>> {
+    let mut found = Vec::new();
+    for (name, text) in [(DESCRIPTOR, "volume"), (SPARE, "volume.bak")] {
+        let good = match own_file::read(meta, name, (RECORD_LEN, "volume descriptor")) {
+            Ok(Some(bytes)) => {
+                UnverifiedVolume::parse(&bytes).is_ok_and(|copy| copy.verify(keys).is_ok())
+            }
+            Ok(None) | Err(VolumeError::Tampered(_)) => false,
+            Err(error) => return Err(error),
+        };
+        if !good {
+            found.push((text, "a copy of the volume descriptor is missing or damaged"));
+        }
+    }
+    Ok(found)
 }
 
 fn verify(

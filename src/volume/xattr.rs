@@ -227,6 +227,25 @@ impl Volume {
     }
 }
 
+/// How many of an inode's attributes are not those that were set under these keys.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(super) fn damaged_attributes(held: &Handle, keys: &XattrKeys) -> Result<usize> {
+    let names = list(held)?;
+    let encoded = names.split(|byte| *byte == 0).filter_map(encrypted);
+    let mut damaged = 0;
+    for name in encoded {
+        let sealed = match get(held, name.as_bytes()) {
+            Err(VolumeError::Io(Errno::NODATA)) => continue,
+            other => other?,
+        };
+        let opened = keys.decode_name(name).and_then(|plain| keys.open_value(&plain, &sealed));
+        damaged += usize::from(opened.is_err());
+    }
+    Ok(damaged)
+}
+
 fn encrypted(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name).ok().filter(|name| name.starts_with(XATTR_PREFIX))
 }

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod audited;
+mod checks;
 mod crossing;
 mod directories;
 mod disks;

@@ -188,19 +188,74 @@ impl Content {
         if went? < bytes.len() { Err(VolumeError::Io(Errno::NOSPC)) } else { Ok(()) }
     }
 
+    /// The groups of which one copy of the spill page is not authentic; true for those where it was
+    /// written anew, which a volume that may be changed does. What a crash explains is none of them.
+    ///
+    /// # Errors
+    /// As a read.
+    pub(in crate::volume) fn damaged_spills(&self) -> Result<Vec<(u64, bool)>> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.load(&mut state)?;
+        let (mut found, size) = (Vec::new(), state.size);
+        let Some((last, _)) = last_block(size).filter(|_| state.ready.is_some()) else {
+            return Ok(found);
+        };
+        for group in (0..=last.group().0).map(Group) {
+            let excused = self.crash_may_explain(&state, group.first_block());
+            let (copies, bad) = self.read_copies(&state, group)?;
+            // Without a good one the contents cannot be read, and say so themselves.
+            if bad == 0 || copies.iter().all(Option::is_none) || excused {
+                continue;
+            }
+            let changes = self.access == Access::ReadWrite;
+            let mended = changes
+                && self.announce(&mut state, size).is_ok()
+                && self.update_spill(&mut state, group, |_| {}).is_ok()
+                && self.read_copies(&state, group)?.1 == 0;
+            found.push((group.0, mended));
+        }
+        Ok(found)
+    }
+
     fn read_group(
         &self,
         state: &State,
         group: Group,
         known: Option<Roles>,
     ) -> Result<(SpillPage, Roles)> {
-        let ready = state.ready()?;
         let known = known.or_else(|| state.marks.groups.get(&group).copied());
+        let (copies, bad) = match known.is_some() || group.first_block().start() < state.untouched {
+            true => self.read_copies(state, group)?,
+            false => ([None, None], 0),
+        };
+        if bad > 0 {
+            let file = state.ready()?.header.file;
+            log::warn!("file {file}: {bad} of 2 spill copies of group {} are unreadable", group.0);
+        }
+        let first = group.first_block();
+        let had_tails = state.ready()?.header.seal.size > first.start() + first.payload() as u64;
+        let (page, mut roles) = match choose(copies, known) {
+            Choice::Page(page, roles) => (page, roles),
+            Choice::None(roles) if bad == 0 || known.is_some() => (SpillPage::empty(group), roles),
+            // Its first version was torn. No tail of the group was ever durable, and the data
+            // pages hold what was (R1). A pair with durable tails is never lost whole (R2).
+            Choice::None(roles) if !had_tails && self.crash_may_explain(state, first) => {
+                (SpillPage::empty(group), Roles { owed: true, ..roles })
+            }
+            Choice::None(_) | Choice::Lost => return Err(VolumeError::Tampered(WHAT)),
+        };
+        roles.owed &= self.access == Access::ReadWrite;
+        Ok((page, roles))
+    }
+
+    /// Both copies of a group's page, as far as they are there and authentic, and how many are not
+    /// authentic.
+    fn read_copies(&self, state: &State, group: Group) -> Result<([Option<SpillPage>; 2], usize)> {
+        let ready = state.ready()?;
         let (first, second) = (group.spill_page(Copy2::First), group.spill_page(Copy2::Second));
         let mut pair = [0; 2 * PAGE_LEN];
-        if known.is_some() || group.first_block().start() < state.untouched {
-            self.backing.read_at(&mut pair, first.min(second).offset())?;
-        }
+        self.backing.read_at(&mut pair, first.min(second).offset())?;
         let (low, high) = pair.split_at(PAGE_LEN);
         let units = if first < second { [low, high] } else { [high, low] };
         let (mut copies, mut bad) = ([None, None], 0);
@@ -216,24 +271,7 @@ impl Content {
                 Err(error) => return Err(error.into()),
             }
         }
-        if bad > 0 {
-            let file = ready.header.file;
-            log::warn!("file {file}: {bad} of 2 spill copies of group {} are unreadable", group.0);
-        }
-        let first = group.first_block();
-        let had_tails = ready.header.seal.size > first.start() + first.payload() as u64;
-        let (page, mut roles) = match choose(copies, known) {
-            Choice::Page(page, roles) => (page, roles),
-            Choice::None(roles) if bad == 0 || known.is_some() => (SpillPage::empty(group), roles),
-            // Its first version was torn. No tail of the group was ever durable, and the data
-            // pages hold what was (R1). A pair with durable tails is never lost whole (R2).
-            Choice::None(roles) if !had_tails && self.crash_may_explain(state, first) => {
-                (SpillPage::empty(group), Roles { owed: true, ..roles })
-            }
-            Choice::None(_) | Choice::Lost => return Err(VolumeError::Tampered(WHAT)),
-        };
-        roles.owed &= self.access == Access::ReadWrite;
-        Ok((page, roles))
+        Ok((copies, bad))
     }
 }
 

@@ -75,6 +75,22 @@ impl Content {
         }
     }
 
+    /// Which of the two header slots in these bytes are authentic; `None` for a file without one.
+    ///
+    /// # Errors
+    /// As a read.
+    pub(in crate::volume) fn vouches_for(
+        &self,
+        area: &[u8; HEADER_AREA],
+    ) -> Result<Option<[bool; 2]>> {
+        let state = self.ready_state()?;
+        let good = |slot: UnverifiedHeader, keys| slot.verify(keys).is_ok();
+        Ok(state.ready.as_ref().map(|ready| {
+            [Slot::A, Slot::B]
+                .map(|slot| parse_slot(area, slot).is_ok_and(|parsed| good(parsed, &ready.keys)))
+        }))
+    }
+
     /// The header never reached the disk, or was erased (R5). After a crash that is a file of which
     /// nothing was ever synced, since a sync takes page 0 along: what else of it is there cannot be
     /// read by anybody, and it is an empty file, as one that was cut to nothing is.

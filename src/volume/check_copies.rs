@@ -1,0 +1,119 @@
+//! What a check looks at beside names and contents: the second copies of everything, of which the
+//! first is enough until it is damaged as well, and attributes.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::io::{fcntl_dupfd_cloexec, pread};
+
+use super::Volume;
+use super::check::{CheckReport, Repair};
+use super::dir::{Copies, Dir, has_attribute};
+use super::error::Result;
+use super::handle::Handle;
+use super::open_file::{File, quietly};
+use super::walk::Visit;
+use super::xattr::damaged_attributes;
+use crate::envelope::layout::HEADER_AREA;
+use crate::envelope::{DIR_FILE, XattrKeys};
+
+/// The bytes of both header slots of a file.
+pub(super) type HeaderArea = [u8; HEADER_AREA];
+
+impl Volume {
+    /// What was found wrong with the volume's own files when it was opened. A volume that may be
+    /// changed has written them anew.
+    pub(super) fn check_own_files(&self, repair: Repair, report: &mut CheckReport) {
+        for (file, what) in &self.found {
+            report.add(Path::new(".kmsfs").join(file), what, repair == Repair::Yes);
+        }
+    }
+
+    /// The copies of a directory's descriptor, and the directory's attributes.
+    pub(super) fn check_directory(
+        &self,
+        visit: &Visit,
+        dir: &Dir,
+        repair: Repair,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let Ok(keys) = dir.keys() else { return Ok(()) };
+        let (found, now) = (dir.flaws(), dir.flaws_of(Copies::read(dir)));
+        let changes = repair == Repair::Yes;
+        if found.file {
+            let what = "the directory's descriptor is missing or damaged";
+            report.add(visit.path.join(DIR_FILE), what, changes && !now.file);
+        }
+        if found.attribute {
+            let what = "the copy of the directory's descriptor in its attribute is damaged";
+            report.add(visit.path.clone(), what, changes && !now.attribute);
+        }
+        // Where the filesystem keeps none, a repair has made none.
+        let expected = if changes { !now.no_attribute } else { has_attribute(self.tree.root()) };
+        if found.no_attribute && expected {
+            let what = "the copy of the directory's descriptor in its attribute is missing";
+            report.add(visit.path.clone(), what, changes);
+        }
+        let held = Handle::of(fcntl_dupfd_cloexec(&*visit.fd, 0)?)?;
+        check_attributes(&held, keys.xattrs(), &visit.path, report);
+        Ok(())
+    }
+
+    /// The header slots of a file, which opening it may have repaired, its spill pages and its
+    /// attributes.
+    pub(super) fn check_parts(
+        &self,
+        (held, file): (&Handle, &File),
+        slots: Option<HeaderArea>,
+        path: &Path,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let content = file.content();
+        let vouches = |area: &HeaderArea| content.vouches_for(area);
+        if let Some(found) = slots.map(|area| vouches(&area)).transpose()?.flatten() {
+            let now = read_slots(held)?.map(|area| vouches(&area)).transpose()?.flatten();
+            for (slot, name) in ["first", "second"].into_iter().enumerate() {
+                if found.get(slot) == Some(&false) {
+                    let repaired = now.is_some_and(|now| now.get(slot) == Some(&true));
+                    report.add(path.to_owned(), format!("its {name} header is damaged"), repaired);
+                }
+            }
+        }
+        for (group, repaired) in content.damaged_spills()? {
+            let what = format!("a copy of its spill page {group} is damaged");
+            report.add(path.to_owned(), what, repaired);
+        }
+        match file.xattr_keys(super::content::Access::ReadOnly) {
+            Ok(Some(keys)) => check_attributes(held, &keys, path, report),
+            Ok(None) => {}
+            Err(error) => report.add(path.to_owned(), error, false),
+        }
+        Ok(())
+    }
+}
+
+/// Both slots as they are; `None` for what is shorter.
+pub(super) fn read_slots(held: &Handle) -> Result<Option<HeaderArea>> {
+    let file = quietly(OFlags::RDONLY, |flags| held.open_file(flags))?;
+    let mut area = [0; HEADER_AREA];
+    let got = pread(file.as_fd(), &mut area, 0)?;
+    Ok((got == HEADER_AREA).then_some(area))
+}
+
+fn check_attributes(held: &Handle, keys: &XattrKeys, path: &Path, report: &mut CheckReport) {
+    match damaged_attributes(held, keys) {
+        Ok(0) => {}
+        Ok(1) => report.add(path.to_owned(), "an attribute of it is not authentic", false),
+        Ok(many) => {
+            report.add(
+                path.to_owned(),
+                format!("{many} attributes of it are not authentic"),
+                false,
+            );
+        }
+        Err(error) => {
+            report.add(path.to_owned(), format!("its attributes cannot be read: {error}"), false);
+        }
+    }
+}
