@@ -102,12 +102,16 @@ impl Volume {
     }
 
     /// Remembers, outside of the vault, what has changed of policies since the last time. *Crash
-    /// order*: the descriptors are there before; what is not remembered yet is so when the
-    /// directory is opened again.
+    /// order*: the descriptors are durable before, or a cut would leave older ones than those that
+    /// are remembered, and their directories could not be used again; what is not remembered yet is
+    /// so when the directory is opened again.
     pub(super) fn save_policies(&self) {
         let Some(ledger) = self.session().ledger().cloned() else { return };
         let Some(policies) = self.tree.anchor.take_unsaved() else { return };
-        if let Err(error) = ledger.change_anchor(|anchor| anchor.policies = policies) {
+        let saved = self
+            .sync_everything()
+            .and_then(|()| ledger.change_anchor(|anchor| anchor.policies = policies));
+        if let Err(error) = saved {
             self.tree.anchor.give_back();
             log::warn!("key policies of directories are not remembered outside the vault: {error}");
         }

@@ -70,6 +70,10 @@ cuts! {
     ext4_rsync: ORDERED, RSYNC, None, Piece;
     ext4_killed: ORDERED, KILLED, Some, Piece;
     ext4_keys_change: ORDERED, KEYS_CHANGE, None, Piece;
+    ext4_policy_keystore_apart: ORDERED, POLICY_APART, None, Piece;
+    xfs_policy_keystore_apart: XFS, POLICY_APART, None, Piece;
+    btrfs_policy_keystore_apart: BTRFS, POLICY_APART, None, Piece;
+    btrfs_keys_change: BTRFS, KEYS_CHANGE, None, Piece;
     writeback_never_synced: WRITEBACK, NEVER_SYNCED, Metadata, Piece;
     writeback_sqlite_delete: WRITEBACK, SQLITE_DELETE, Data, Piece;
     writeback_replace: WRITEBACK, REPLACE, None, Piece;

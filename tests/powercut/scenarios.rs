@@ -73,6 +73,15 @@ pub(crate) const KEYS_CHANGE: Scenario = Scenario {
     ..MAILDIR
 };
 
+/// The keystore, on another disk, remembers the policy: the directory has to have it.
+pub(crate) const POLICY_APART: Scenario = Scenario {
+    name: "policy-apart",
+    steps: 3,
+    keys: Keys::Apart,
+    acts: &[(0, Act::Policy), (1, Act::Syncfs), (2, Act::Rewrap)],
+    ..TREE
+};
+
 /// The scenarios of random cuts.
 pub(crate) static ALL: &[&Scenario] = &[
     &CELLS_FSYNC,
@@ -97,4 +106,6 @@ pub(crate) static ALL: &[&Scenario] = &[
     &GIT,
     &RSYNC,
     &KILLED,
+    &KEYS_CHANGE,
+    &POLICY_APART,
 ];
