@@ -48,6 +48,7 @@ impl Counted {
             withheld: false,
             span: self.span,
             intents: Intents::all(),
+            listed: false,
             waiting: None,
         };
         StateRecord {

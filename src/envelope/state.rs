@@ -28,6 +28,7 @@ const FLAG_CURSOR: u8 = 2;
 const CRASH_COUNTED: u8 = 1;
 const CRASH_WITHHELD: u8 = 2;
 const CRASH_SOME_KEYS: u8 = 4;
+const CRASH_LISTED: u8 = 8;
 const INTENTS_ALL: u8 = 1;
 
 /// What a volume says of its sessions.
@@ -68,7 +69,10 @@ pub struct Unrecovered {
     pub span: (i64, i64),
     /// What it announced.
     pub intents: Intents,
-    /// Recovery is done but for files under these keys, which could not be used; `None`: it is not.
+    /// Recovery has looked through all files but those that [`Self::intents`] names now: no other is
+    /// excused any more, whatever its header says.
+    pub listed: bool,
+    /// What is left waits for these keys, which could not be used.
     pub waiting: Option<Vec<KeyId>>,
 }
 
@@ -173,10 +177,14 @@ impl Unrecovered {
         not_after && self.intents.covers(file)
     }
 
-    /// True if it explains nothing in files under these keys any more.
-    pub fn is_done_for(&self, keys: impl IntoIterator<Item = KeyId>) -> bool {
-        let Some(waiting) = &self.waiting else { return false };
-        !keys.into_iter().any(|key| waiting.contains(&key))
+    /// True if recovery has looked through this file, which has these keys.
+    pub fn is_done_for(&self, file: FileId, keys: impl IntoIterator<Item = KeyId>) -> bool {
+        match &self.waiting {
+            _ if self.listed => !self.intents.covers(file),
+            // Earlier builds wrote down the keys only.
+            Some(waiting) => !keys.into_iter().any(|key| waiting.contains(&key)),
+            None => false,
+        }
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -186,6 +194,9 @@ impl Unrecovered {
         }
         if self.withheld {
             flags |= CRASH_WITHHELD;
+        }
+        if self.listed {
+            flags |= CRASH_LISTED;
         }
         // More keys than there is room for: recovery begins again.
         let waiting = self.waiting.as_ref().filter(|keys| keys.len() <= WAITING);
@@ -204,7 +215,7 @@ impl Unrecovered {
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, EnvelopeError> {
         let flags = reader.u8()?;
-        if flags & !(CRASH_COUNTED | CRASH_WITHHELD | CRASH_SOME_KEYS) != 0 {
+        if flags & !(CRASH_COUNTED | CRASH_WITHHELD | CRASH_SOME_KEYS | CRASH_LISTED) != 0 {
             return Err(EnvelopeError::Newer(WHAT));
         }
         let word = reader.word()?;
@@ -219,6 +230,7 @@ impl Unrecovered {
             withheld: flags & CRASH_WITHHELD != 0,
             span,
             intents,
+            listed: flags & CRASH_LISTED != 0,
             waiting: (flags & CRASH_SOME_KEYS != 0).then_some(keys),
         })
     }
@@ -358,6 +370,7 @@ mod tests {
             withheld: number == 2,
             span: (5, 6),
             intents: intents.clone(),
+            listed: number == 3,
             waiting: (number == 3).then(|| vec![KeyId::from_bytes([9; 16]); WAITING]),
         };
         StateRecord {
@@ -453,6 +466,7 @@ mod tests {
             withheld: false,
             span: (0, 0),
             intents,
+            listed: false,
             waiting: None,
         };
         assert!(crash.announced(file, SessionWord::new(7, 9)));

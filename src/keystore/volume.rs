@@ -60,6 +60,10 @@ pub struct VolumeNeed {
 pub struct VolumeAnchor {
     /// The word of the last session that was seen.
     pub word: i64,
+    /// How far the record of that session was at least: one with a lower sequence is from before a
+    /// recovery ended. 0 if an earlier build wrote this.
+    #[serde(default)]
+    pub sequence: u64,
     /// That session was closed cleanly.
     pub closed: bool,
     /// What the volume is known to have: an older structure in its place is a replay.

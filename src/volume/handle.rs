@@ -57,6 +57,18 @@ impl Handle {
         }
     }
 
+    /// As [`Self::open_file`], but waits where somebody has a lease on the file: the kernel takes it
+    /// away from whoever does not give it back.
+    ///
+    /// # Errors
+    /// As [`Self::open_file`].
+    pub(super) fn open_file_waiting(&self, flags: OFlags) -> Result<OwnedFd> {
+        match FileType::from_raw_mode(self.found().st_mode) {
+            FileType::RegularFile => self.open_with(flags | OFlags::CLOEXEC | OFlags::NOCTTY),
+            _ => Err(Errno::STALE),
+        }
+    }
+
     /// Opens the directory for listing.
     ///
     /// # Errors
@@ -68,7 +80,10 @@ impl Handle {
     fn open(&self, flags: OFlags) -> Result<OwnedFd> {
         // The path is a link of its own kind that leads to the inode itself.
         let flags = flags.difference(OFlags::NOFOLLOW);
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        self.open_with(flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK)
+    }
+
+    fn open_with(&self, flags: OFlags) -> Result<OwnedFd> {
         lender::with_access(self, || openat(CWD, self.path(), flags, Mode::empty()))
     }
 

@@ -3,10 +3,12 @@
 //!
 //! It runs beside everything else, in steps, and can be interrupted at any point: what is mended
 //! is durable and sealed, so the next run passes over it, and a long file goes on where it stopped.
+//!
+//! A file's excuse ends with the file: both slots of its header say so before the next one's does.
+//! What cannot be looked at keeps its excuse, and nothing else does.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,14 +23,15 @@ use super::content::{Look, Mended, explains};
 use super::descent::Descent;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
+use super::handle::Handle;
 use super::key_service::KeyHealth;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, StillLeft};
 use super::open::policy_of;
 use super::open_file::{File, quietly};
 use super::walk::{Entry, Role, Visit};
 use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, PageNo, plain_size};
 use crate::envelope::{
-    Cursor, FileHeader, HEADER_SLOTS, RECORD_LEN, SessionWord, Unrecovered, UnverifiedHeader,
+    Cursor, FileHeader, HEADER_SLOTS, Intents, RECORD_LEN, Unrecovered, UnverifiedHeader, WAITING,
     claimed_length,
 };
 use crate::id::KeyId;
@@ -64,11 +67,33 @@ struct Run<'a> {
     ledger: &'a Ledger,
     crashes: Vec<Unrecovered>,
     report: RecoveryReport,
-    unusable: BTreeSet<KeyId>,
-    /// Something could not be looked at: the crashes stay as they are.
-    unfinished: bool,
-    batch: Vec<Arc<File>>,
+    left: Left,
+    batch: Vec<Seen>,
     progress: &'a mut dyn FnMut(&RecoveryReport) -> ControlFlow<()>,
+}
+
+/// What could not be looked through.
+#[derive(Default)]
+struct Left {
+    /// The files, as far as they say who they are, for each of the crashes.
+    files: Vec<Intents>,
+    /// Keys that were refused.
+    keys: BTreeSet<KeyId>,
+    /// Something was in the way that is no key: it is tried again.
+    again: bool,
+    /// Of some the size may be wrong, and nothing else.
+    sizes: bool,
+    /// Nobody knows which files they are: the crashes stay as they are.
+    unknown: bool,
+}
+
+/// A file that was looked at and is still open.
+struct Seen {
+    file: Arc<File>,
+    path: PathBuf,
+    claims: Claims,
+    /// To its end.
+    through: bool,
 }
 
 impl Volume {
@@ -102,8 +127,7 @@ impl Volume {
             ledger: &ledger,
             crashes,
             report: RecoveryReport::default(),
-            unusable: BTreeSet::new(),
-            unfinished: false,
+            left: Left::default(),
             batch: Vec::new(),
             progress,
         };
@@ -129,8 +153,11 @@ impl Run<'_> {
         let renames = &self.volume.tree.renames;
         for _ in 0..PASSES {
             let before = renames.load(Ordering::Acquire);
-            self.report = RecoveryReport::default();
-            (self.unfinished, self.unusable) = (false, BTreeSet::new());
+            // What an earlier pass has looked through is not looked at again.
+            let RecoveryReport { spoiled, emptied, .. } = std::mem::take(&mut self.report);
+            self.report = RecoveryReport { spoiled, emptied, ..RecoveryReport::default() };
+            let files = vec![Intents::default(); self.crashes.len()];
+            self.left = Left { files, ..Left::default() };
             if self.walk()?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -140,7 +167,7 @@ impl Run<'_> {
             }
         }
         log::info!("recovery waits for a time in which nothing is renamed");
-        self.unfinished = true;
+        self.left.unknown = true;
         Ok(ControlFlow::Continue(()))
     }
 
@@ -168,63 +195,83 @@ impl Run<'_> {
             Ok(Some(held)) => held,
             Ok(None) => return Ok(()),
             Err(error) => {
-                self.failed(visit.path_of(entry), &[], error);
+                self.failed(visit.path_of(entry), None, error);
                 return Ok(());
             }
         };
-        let open = |flags| quietly(flags, |flags| held.open_file(flags));
-        let claims = match self.concerned(held.found(), open) {
+        let claims = match self.concerned(&held) {
             Ok(Some(claims)) => claims,
             Ok(None) => return Ok(()),
             Err(error) => {
-                self.failed(visit.path_of(entry), &[], error);
+                self.failed(visit.path_of(entry), None, error);
                 return Ok(());
             }
         };
         self.report.examined += 1;
         let ino = self.volume.tree.inodes.shown(held.found().st_ino);
-        let opened = policy_of(dir).and_then(|policy| self.volume.files.open(ino, &policy, open));
+        let open = |flags| quietly(flags, |flags| held.open_file(flags));
+        let open = || policy_of(dir).and_then(|policy| self.volume.files.open(ino, &policy, open));
+        let opened = match open() {
+            // While it is open here, nobody gets a lease on it.
+            Err(VolumeError::Io(Errno::AGAIN)) => {
+                let kept = held.open_file_waiting(OFlags::RDWR);
+                let opened = open();
+                drop(kept);
+                opened
+            }
+            other => other,
+        };
         let file = match opened {
             Ok(file) => file,
             Err(error) => {
-                self.failed(visit.path_of(entry), &claims.keys, error);
+                self.failed(visit.path_of(entry), Some(&claims), error);
                 return Ok(());
             }
         };
-        if claims.header.is_none() && file.content().header().is_none() && file.size() == 0 {
-            self.report.emptied.push(visit.path_of(entry));
+        let path = visit.path_of(entry);
+        if claims.0.is_empty() && file.content().header().is_none() && file.size() == 0 {
+            self.report.emptied.push(path.clone());
         }
-        let looked = self.look_through(&file, claims.header.map(|header| header.file));
-        self.batch.push(file);
-        match looked {
-            Ok(true) => {
-                let what = "bytes were lost in the crash, or are not authentic".to_owned();
-                self.report.spoiled.push((visit.path_of(entry), what));
+        let through = match self.look_through(&file) {
+            Ok(Looked::Through { spoiled }) => {
+                if spoiled {
+                    let what = "bytes were lost in the crash, or are not authentic".to_owned();
+                    self.report.spoil(path.clone(), what);
+                }
+                true
             }
-            Ok(false) => {}
-            Err(error) => self.failed(visit.path_of(entry), &claims.keys, error),
-        }
+            Ok(Looked::Stopped) => {
+                self.left.unknown = true;
+                false
+            }
+            Err(error) => {
+                self.failed(path.clone(), Some(&claims), error);
+                false
+            }
+        };
+        self.batch.push(Seen { file, path, claims, through });
         Ok(())
     }
 
-    /// Mends a file step by step; true if some of it cannot be read.
-    fn look_through(&mut self, file: &File, id: Option<crate::id::FileId>) -> Result<bool> {
+    /// Mends a file step by step.
+    fn look_through(&mut self, file: &File) -> Result<Looked> {
         if file.content().needs_recovery() {
             // What cannot be mended now keeps its excuse.
             file.must_be_writable()?;
         }
+        // Whose place is noted is what the file proves, not what it claims.
+        let id = file.content().header().map(|header| header.file);
         let mut noted = 0;
         loop {
             match file.content().recover(STEP)? {
-                Mended::All { spoiled } => return Ok(spoiled),
+                Mended::All { spoiled } => return Ok(Looked::Through { spoiled }),
                 Mended::UpTo(bytes) => {
                     if let Some(file) = id.filter(|_| bytes - noted >= NOTED) {
                         self.ledger.set_cursor(Cursor { file, bytes })?;
                         noted = bytes;
                     }
                     if (self.progress)(&self.report).is_break() {
-                        self.unfinished = true;
-                        return Ok(false);
+                        return Ok(Looked::Stopped);
                     }
                 }
             }
@@ -232,14 +279,12 @@ impl Run<'_> {
     }
 
     /// What a file claims to be, if a crashed session may have been changing it; one without any
-    /// header claims nothing, and is looked at as well. `found`: what it was
-    /// before it is opened, since the change time moves where its mode has to be lent for that.
-    fn concerned(
-        &self,
-        found: &Stat,
-        open: impl Fn(OFlags) -> std::result::Result<OwnedFd, Errno>,
-    ) -> Result<Option<Claims>> {
-        let probe = match open(OFlags::RDONLY) {
+    /// header claims nothing, and is looked at as well. Its attributes are those from before it is
+    /// opened: the change time moves where its mode has to be lent for that.
+    fn concerned(&self, held: &Handle) -> Result<Option<Claims>> {
+        let opened = quietly(OFlags::RDONLY, |flags| held.open_file(flags));
+        let probe = match opened {
+            Err(Errno::AGAIN) => held.open_file_waiting(OFlags::RDONLY)?,
             // It has become something else.
             Err(Errno::STALE) => return Ok(None),
             other => other?,
@@ -255,13 +300,11 @@ impl Run<'_> {
         let claimed = slots
             .iter()
             .any(|header| self.crashes.iter().any(|crash| explains(crash, header, true)));
-        let bare = found.st_size > 0 && page.iter().take(HEADER_AREA).all(|byte| *byte == 0);
-        if !claimed && !bare && !self.has_odd_size(found, &page) {
+        let bare = held.found().st_size > 0 && page.iter().take(HEADER_AREA).all(|byte| *byte == 0);
+        if !claimed && !bare && !self.has_odd_size(held.found(), &page) {
             return Ok(None);
         }
-        let keys = slots.iter().flat_map(|header| header.recipients.iter()).map(|r| r.key);
-        let keys = keys.collect();
-        Ok(Some(Claims { keys, header: slots.into_iter().max_by_key(|h| h.sequence) }))
+        Ok(Some(Claims(slots)))
     }
 
     /// A file of one page is never announced: only its length can be of another moment.
@@ -274,11 +317,12 @@ impl Run<'_> {
         suspect && length / PAGE == 1 && claimed_length(PageNo(0), page) as u64 != size
     }
 
-    fn failed(&mut self, path: PathBuf, keys: &[KeyId], error: VolumeError) {
+    /// Something keeps its excuse, if it can be looked at later; `claims`: what it says it is.
+    fn failed(&mut self, path: PathBuf, claims: Option<&Claims>, error: VolumeError) {
         match error {
+            // The key that was refused, whatever else the file names.
             VolumeError::KeyUnusable(key) | VolumeError::WrappedElsewhere(key) => {
-                self.unusable.insert(key);
-                self.unusable.extend(keys);
+                self.left.keys.insert(key);
             }
             // What is not authentic is excused by nothing.
             VolumeError::Tampered(_)
@@ -286,47 +330,74 @@ impl Run<'_> {
             | VolumeError::Lost(_)
             | VolumeError::ForeignKey { .. } => {
                 log::error!("recovery: {error}");
-                self.report.spoiled.push((path, error.to_string()));
+                self.report.spoil(path, error.to_string());
+                return;
             }
             other => {
                 log::error!("recovery: a file could not be looked through: {other}");
-                self.unfinished = true;
+                self.left.again = true;
             }
+        }
+        match claims {
+            Some(claims) => self.left.keep(&self.crashes, claims),
+            None => self.left.unknown = true,
         }
     }
 
-    /// What was mended is made durable, then sealed.
+    /// What was mended is made durable, then sealed, in one slot of the header and then in the other.
     fn settle(&mut self) -> Result<()> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let synced = self.volume.sync_all(Look::Briefly);
-        for file in std::mem::take(&mut self.batch) {
-            if synced.is_ok()
-                && let Err(error) = file.content().seal(Look::Briefly)
-            {
-                log::debug!("inode {}: not sealed: {error}", file.ino());
+        let mut synced = Ok(());
+        // The last of these writes is durable with the next sync: that of the next batch, or the one
+        // before the crashes are dropped.
+        for _ in 0..2 {
+            synced = synced.and_then(|()| self.volume.sync_all(Look::Briefly));
+            if synced.is_ok() {
+                self.confirm();
             }
-            let ino = file.ino();
-            drop(file);
+        }
+        for seen in std::mem::take(&mut self.batch) {
+            let ino = seen.file.ino();
+            drop(seen);
             self.volume.files.release(ino);
         }
         synced
     }
 
+    fn confirm(&mut self) {
+        for at in 0..self.batch.len() {
+            let Some(seen) = self.batch.get_mut(at).filter(|seen| seen.through) else { continue };
+            let error = match seen.file.content().confirm() {
+                Ok(true) => continue,
+                Ok(false) => VolumeError::Io(Errno::AGAIN),
+                Err(error) => error,
+            };
+            seen.through = false;
+            let (path, claims) = (seen.path.clone(), seen.claims.clone());
+            self.failed(path, Some(&claims), error);
+        }
+    }
+
     /// The crashes are mended once the last seal is durable.
     fn finish(mut self, stopped: bool) -> Result<RecoveryReport> {
-        self.report.waiting = self.unusable.iter().map(KeyId::to_string).collect();
-        if stopped || self.unfinished {
+        self.report.waiting = self.left.keys.iter().map(KeyId::to_string).collect();
+        if stopped || self.left.unknown {
             return Ok(self.report);
         }
         self.volume.sync_all(Look::Briefly)?;
-        let words: Vec<SessionWord> = self.crashes.iter().map(|crash| crash.word).collect();
-        let unusable: Vec<KeyId> = self.unusable.iter().copied().collect();
-        self.ledger.recovered(&words, &unusable)?;
+        let words = self.crashes.iter().map(|crash| crash.word);
+        let files = std::mem::take(&mut self.left.files).into_iter();
+        let sizes = self.left.sizes;
+        let left = words.zip(files).map(|(word, files)| StillLeft { word, files, sizes });
+        let left: Vec<_> = left.collect();
+        let keys: Vec<KeyId> = self.left.keys.iter().copied().collect();
+        let known = !self.left.again && keys.len() <= WAITING;
+        self.ledger.recovered(&left, known.then_some(&keys[..]))?;
         let shared = self.volume.files.shared();
         shared.set_crashes(self.ledger.unrecovered(), self.ledger.cursor());
-        self.report.complete = true;
+        self.report.complete = !self.left.again;
         log::info!(
             "volume {}: recovery looked through {} of {} files",
             self.volume.id(),
@@ -337,8 +408,35 @@ impl Run<'_> {
     }
 }
 
-/// What an unopened file says of itself.
-struct Claims {
-    keys: Vec<KeyId>,
-    header: Option<FileHeader>,
+impl Left {
+    /// Keeps what excuses a file that says this of itself. A lie is excused by nothing: it is not
+    /// authentic, and the file that it names, if it was looked through, says so itself.
+    fn keep(&mut self, crashes: &[Unrecovered], claims: &Claims) {
+        let excused =
+            |header: &FileHeader| crashes.iter().any(|crash| explains(crash, header, true));
+        self.sizes |= !claims.0.iter().any(excused);
+        for (crash, files) in crashes.iter().zip(&mut self.files) {
+            for header in claims.0.iter().filter(|header| explains(crash, header, true)) {
+                files.add(header.file);
+            }
+        }
+    }
 }
+
+impl RecoveryReport {
+    fn spoil(&mut self, path: PathBuf, why: String) {
+        if !self.spoiled.iter().any(|(known, _)| *known == path) {
+            self.spoiled.push((path, why));
+        }
+    }
+}
+
+/// What became of a look through a file.
+enum Looked {
+    Through { spoiled: bool },
+    Stopped,
+}
+
+/// What an unopened file says of itself, in each slot of its header.
+#[derive(Clone)]
+struct Claims(Vec<FileHeader>);

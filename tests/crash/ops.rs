@@ -74,6 +74,7 @@ pub(crate) fn open(disk: &Arc<Disk>, when: When) -> Result<Content, VolumeError>
         withheld: false,
         span: (0, 0),
         intents: disk.announced(),
+        listed: false,
         waiting: None,
     };
     let shared = match when {

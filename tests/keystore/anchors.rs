@@ -16,6 +16,7 @@ fn an_anchor_is_kept_and_leaves_the_rest_of_the_volume_alone() {
     assert_eq!(f.keystore.volume_anchor(volume).unwrap(), None, "registered, but never opened");
     let anchor = VolumeAnchor {
         word: 5,
+        sequence: 12,
         closed: true,
         features: 3,
         policies: vec![AnchoredPolicy { directory: DirId::from_bytes([1; 16]), sequence: 9 }],

@@ -19,6 +19,7 @@ mod names;
 mod permissions;
 mod places;
 mod power;
+mod recovery;
 mod removal;
 mod revocation;
 mod sessions;

@@ -12,16 +12,16 @@ use kmsfs::volume::{CheckReport, Options, Origin, RecoveryReport, Repair, Result
 
 use crate::fixture::{Fixture, REPLACE, ROOT};
 
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 /// Blocks of the file under attack: all tails in one spill page.
 const BLOCKS: usize = 30;
 
-fn pattern(length: usize, salt: usize) -> Vec<u8> {
+pub(crate) fn pattern(length: usize, salt: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from((at * 7 + at / 251 + salt * 13) % 255 + 1).unwrap()).collect()
 }
 
 /// A file of many blocks, sealed by a session that ended cleanly.
-fn sealed() -> (Fixture, Vec<u8>) {
+pub(crate) fn sealed() -> (Fixture, Vec<u8>) {
     let fixture = Fixture::new();
     let contents = pattern(BLOCKS * PAGE, 1);
     fixture.file(ROOT, "file", "").unwrap();
@@ -30,7 +30,7 @@ fn sealed() -> (Fixture, Vec<u8>) {
     (fixture, contents)
 }
 
-fn write(fixture: &Fixture, name: &str, offset: u64, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write(fixture: &Fixture, name: &str, offset: u64, bytes: &[u8]) -> Result<()> {
     let ino = fixture.find(name)?;
     let handle = fixture.volume().open_handle(ino, Access::ReadWrite)?.handle;
     let written = handle.file.write(offset, bytes, Origin::Caller);
@@ -39,7 +39,7 @@ fn write(fixture: &Fixture, name: &str, offset: u64, bytes: &[u8]) -> Result<()>
     Ok(())
 }
 
-fn read(fixture: &Fixture, name: &str) -> Result<Vec<u8>> {
+pub(crate) fn read(fixture: &Fixture, name: &str) -> Result<Vec<u8>> {
     let ino = fixture.find(name)?;
     let handle = fixture.volume().open_handle(ino, Access::ReadOnly)?.handle;
     let mut bytes = vec![0xee; usize::try_from(handle.file.size()).unwrap()];
@@ -49,23 +49,23 @@ fn read(fixture: &Fixture, name: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn state(fixture: &Fixture) -> PathBuf {
+pub(crate) fn state(fixture: &Fixture) -> PathBuf {
     fixture.vault().join(".kmsfs/state")
 }
 
 /// The ciphertext of the only large file.
-fn ciphertext(fixture: &Fixture) -> PathBuf {
+pub(crate) fn ciphertext(fixture: &Fixture) -> PathBuf {
     let files = fixture.backing(|name| !name.starts_with(".kmsfs"));
     files.into_iter().max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap()
 }
 
-fn page(file: &Path, number: u64) -> Vec<u8> {
+pub(crate) fn page(file: &Path, number: u64) -> Vec<u8> {
     let mut page = vec![0; PAGE];
     File::open(file).unwrap().read_exact_at(&mut page, number * PAGE as u64).unwrap();
     page
 }
 
-fn put_page(file: &Path, number: u64, page: &[u8]) {
+pub(crate) fn put_page(file: &Path, number: u64, page: &[u8]) {
     let file = OpenOptions::new().write(true).open(file).unwrap();
     file.write_all_at(page, number * PAGE as u64).unwrap();
 }
@@ -79,15 +79,15 @@ fn spoil_tails(file: &Path) {
     }
 }
 
-fn recover(fixture: &Fixture) -> RecoveryReport {
+pub(crate) fn recover(fixture: &Fixture) -> RecoveryReport {
     fixture.volume().recover(&mut |_| ControlFlow::Continue(())).unwrap()
 }
 
-fn check(fixture: &Fixture) -> CheckReport {
+pub(crate) fn check(fixture: &Fixture) -> CheckReport {
     fixture.volume().check(Repair::No, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
-fn is_tampered<T: std::fmt::Debug>(outcome: Result<T>) {
+pub(crate) fn is_tampered<T: std::fmt::Debug>(outcome: Result<T>) {
     assert!(matches!(outcome, Err(VolumeError::Tampered(_))), "{outcome:?}");
 }
 
@@ -404,134 +404,6 @@ fn a_disabled_key_keeps_a_crash_alive_for_its_own_files_only() {
     let report = recover(&fixture);
     assert_eq!((report.complete, report.examined), (true, 1), "{report:?}");
     assert!(fixture.volume().unrecovered().is_empty());
-}
-
-/// As many small files as make a session announce every file.
-const MANY: usize = 130;
-
-/// Files of a few pages, sealed by a session that ended cleanly.
-fn many(fixture: &Fixture) {
-    for number in 0..MANY {
-        fixture.file(ROOT, &format!("small {number}"), "").unwrap();
-        write(fixture, &format!("small {number}"), 0, &pattern(9000, number)).unwrap();
-    }
-}
-
-/// Changes all of [`many`], so that this session has announced every file.
-fn change_many(fixture: &Fixture) {
-    for number in 0..MANY {
-        write(fixture, &format!("small {number}"), 0, b"changed").unwrap();
-    }
-}
-
-#[test]
-fn what_is_changed_below_the_place_of_an_interrupted_recovery_is_excused_again() {
-    const AT: u64 = 40 * PAGE as u64;
-    let mut fixture = Fixture::new();
-    many(&fixture);
-    fixture.file(ROOT, "large", "").unwrap();
-    let ino = fixture.find("large").unwrap();
-    let handle = fixture.volume().open_handle(ino, Access::ReadWrite).unwrap().handle;
-    handle.file.truncate(300 << 20).unwrap();
-    handle.file.write(0, &pattern(60 * PAGE, 1), Origin::Caller).unwrap();
-    fixture.volume().close(handle);
-    fixture.volume().end().unwrap();
-    fixture.reopen();
-    write(&fixture, "large", 0, &pattern(PAGE, 2)).unwrap();
-    // Killed. Its recovery has come so far that the place was noted, and is stopped.
-    fixture.reopen();
-    let before = fs::read(state(&fixture)).unwrap();
-    let noted = fixture.volume().recover(&mut |_| {
-        if fs::read(state(&fixture)).unwrap() == before {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
-    });
-    assert!(!noted.unwrap().complete, "the place was not noted");
-    // Every file is announced, the large one is changed, and the daemon is killed between two pages.
-    change_many(&fixture);
-    let file = ciphertext(&fixture);
-    let number = AT / PAGE as u64 + 4;
-    let old = page(&file, number);
-    write(&fixture, "large", AT, &pattern(PAGE, 3)).unwrap();
-    assert!(page(&file, number) != old);
-    put_page(&file, number, &old);
-    fixture.reopen();
-    let ino = fixture.find("large").unwrap();
-    let handle = fixture.volume().open_handle(ino, Access::ReadOnly).unwrap().handle;
-    handle.file.read(AT, &mut [0; PAGE]).unwrap();
-    fixture.volume().close(handle);
-}
-
-/// What is left of the last block if the daemon is killed between the two page writes of a change.
-fn half_changed(fixture: &Fixture, name: &str, offset: u64, salt: usize) {
-    let file = ciphertext(fixture);
-    let number = offset / PAGE as u64 + 2;
-    let old = page(&file, number);
-    write(fixture, name, offset, &pattern(PAGE, salt)).unwrap();
-    assert!(page(&file, number) != old);
-    put_page(&file, number, &old);
-}
-
-/// A vault that its keystore does not know, whose record is gone or from before the file was sealed.
-fn without_a_history(fixture: &mut Fixture, older: Option<&[u8]>) {
-    fixture.volume().end().unwrap();
-    fixture.keystore.forget_volume(fixture.volume().id()).unwrap();
-    match older {
-        Some(older) => fs::write(state(fixture), older).unwrap(),
-        None => fs::remove_file(state(fixture)).unwrap(),
-    }
-    fixture.reopen();
-}
-
-#[test]
-fn a_crash_is_excused_where_sessions_are_counted_anew() {
-    for lost in ["record", "newer record"] {
-        let (mut fixture, mut contents) = sealed();
-        let older = fs::read(state(&fixture)).unwrap();
-        for salt in 2..6 {
-            fixture.reopen();
-            write(&fixture, "file", 0, &pattern(PAGE, salt)).unwrap();
-            contents[..PAGE].copy_from_slice(&pattern(PAGE, salt));
-            fixture.volume().end().unwrap();
-        }
-        without_a_history(&mut fixture, (lost == "newer record").then_some(&older[..]));
-        assert_eq!(read(&fixture, "file").unwrap(), contents);
-        half_changed(&fixture, "file", 5 * PAGE as u64, 9);
-        // Killed between the two pages of the change.
-        fixture.reopen();
-        let found = read(&fixture, "file").unwrap_or_else(|error| panic!("{lost}: {error}"));
-        assert!(found[..5 * PAGE] == contents[..5 * PAGE], "{lost}");
-        assert!(found[6 * PAGE..] == contents[6 * PAGE..], "{lost}");
-        let report = recover(&fixture);
-        assert!(report.complete && report.spoiled.is_empty(), "{lost}: {report:?}");
-        fixture.volume().end().unwrap();
-        fixture.reopen();
-        assert_eq!(read(&fixture, "file").unwrap(), found, "{lost}");
-    }
-}
-
-#[test]
-fn residue_is_accepted_by_consent_where_nothing_tells_of_the_crash() {
-    let (mut fixture, _) = sealed();
-    for salt in 2..6 {
-        fixture.reopen();
-        write(&fixture, "file", 0, &pattern(PAGE, salt)).unwrap();
-        fixture.volume().end().unwrap();
-    }
-    fixture.reopen();
-    half_changed(&fixture, "file", 5 * PAGE as u64, 9);
-    fixture.keystore.forget_volume(fixture.volume().id()).unwrap();
-    fs::remove_file(state(&fixture)).unwrap();
-    fixture.reopen();
-    is_tampered(read(&fixture, "file"));
-    assert!(!check(&fixture).is_clean());
-    fixture.reopen_with(Options { accept_residue: true, ..Options::default() });
-    assert!(recover(&fixture).complete);
-    fixture.volume().end().unwrap();
-    fixture.reopen();
-    read(&fixture, "file").unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {

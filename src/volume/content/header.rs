@@ -41,7 +41,10 @@ impl Content {
         }
         if !spare_ok {
             log::warn!("file {}: a header slot is damaged; the other one is good", header.file);
-            self.replace_slot(state, slot.other(), &mut header, &keys);
+            // While something excuses the file all the same, recovery is what ends that.
+            if state.excuses.is_empty() {
+                self.replace_slot(state, slot.other(), &mut header, &keys);
+            }
         }
         let cipher = keys.unit_cipher();
         state.ready = Some(Ready { header, keys, cipher, fresh: false });
@@ -49,7 +52,8 @@ impl Content {
     }
 
     /// Writes the slot that is damaged again. What it said is not known: it may have been that the
-    /// file is sealed, so the header that replaces it does not claim to be open.
+    /// file is sealed and mended, so the header that replaces it says that. A crash leaves the slot
+    /// as it was or whole.
     fn replace_slot(
         &self,
         state: &mut State,
@@ -62,6 +66,7 @@ impl Content {
         }
         let mut sealed = header.clone();
         sealed.flags.open = false;
+        sealed.seal.session = self.shared.session();
         sealed.sequence += 1;
         match self.write_slot(slot, &sealed.encode(keys)) {
             Ok(()) => {

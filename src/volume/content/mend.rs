@@ -109,7 +109,12 @@ impl Content {
         if end < state.size {
             return Ok(Mended::UpTo(end));
         }
+        // The header does not say yet that nothing excuses the file any more.
+        state.outdated |= !state.excuses.is_empty();
         state.excuses.clear();
+        if state.spoiled {
+            self.shared.note_spoiled(state.ready()?.header.file);
+        }
         state.marks.unsure = false;
         // What was mended is durable, and what was not needs no excuse: a seal may follow.
         state.marks.unsealed = true;

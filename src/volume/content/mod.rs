@@ -109,6 +109,8 @@ struct State {
     spoiled: bool,
     /// The generation of announcements that the file is in; 0 for none.
     announced: u64,
+    /// Everything was mended, and the header does not say so yet.
+    outdated: bool,
     /// The header took this session's word, and that may not be durable yet.
     following: bool,
     /// The file is cut below its seal, and is open only to be cut to nothing.
@@ -398,6 +400,7 @@ impl State {
             mended: 0,
             spoiled: false,
             announced: 0,
+            outdated: false,
             following: false,
             cut_short: false,
             marks: marks.unwrap_or_else(|| Marks {

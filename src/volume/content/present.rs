@@ -1,7 +1,8 @@
 //! Headers that name the present session: no crash from before it excuses anything in such a file
 //! (FORMAT section 12.3).
 
-use super::{Content, State};
+use super::{Access, Content, State};
+use crate::envelope::Seal;
 use crate::volume::error::Result;
 
 impl Content {
@@ -30,5 +31,58 @@ impl Content {
         self.sync_locked(state)?;
         state.following = false;
         Ok(())
+    }
+
+    /// Recovery has looked through the file, and that is durable: a header that says so goes into
+    /// the slot that is not durable. Called again after a sync, it goes into the other one too, so
+    /// that no damage brings back what an older header excused. False if the file is not mended: it
+    /// keeps its excuse.
+    ///
+    /// A crash before the first sync leaves the old header, and the file is looked through again,
+    /// or the new one beside it, which counts (R3). From the first sync on the new one is there, and
+    /// a crash leaves the other slot as it was or new.
+    ///
+    /// # Errors
+    /// As a write and a sync.
+    pub(in crate::volume) fn confirm(&self) -> Result<bool> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.load(&mut state)?;
+        let Some(ready) = &state.ready else { return Ok(true) };
+        let born_now =
+            ready.header.flags.open && ready.header.seal.session == self.shared.session();
+        if ready.fresh || born_now {
+            // No crash that is over has to do with it.
+            return Ok(true);
+        }
+        if self.is_excused(&state) || state.marks.sync_failed {
+            return Ok(false);
+        }
+        if self.access == Access::ReadOnly {
+            // It was mended before it could not be written any more.
+            return Ok(true);
+        }
+        if state.marks.header_written.is_some() {
+            // Somebody changed it since the sync: the slots would not take turns.
+            self.sync_locked(&mut state)?;
+        }
+        let seal = self.present_seal(&state)?;
+        self.update_header(&mut state, |header| {
+            header.flags.open = false;
+            header.seal = seal;
+        })?;
+        state.outdated = false;
+        Ok(true)
+    }
+
+    /// A seal of this session. Where contents are on their way, or some cannot be read, what was
+    /// durable when the old one was made is durable now.
+    fn present_seal(&self, state: &State) -> Result<Seal> {
+        let (old, session) = (state.ready()?.header.seal, self.shared.session());
+        let marks = &state.marks;
+        if marks.contents_dirty || marks.is_unsure() || state.spoiled {
+            return Ok(Seal { session, ..old });
+        }
+        Ok(Seal { size: state.size, session, mtime: self.backing.mtime()? })
     }
 }

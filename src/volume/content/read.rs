@@ -212,7 +212,8 @@ impl Content {
         let seal = ready.header.seal;
         // A file that is longer than what an earlier session sealed of it is one whose recovery
         // found a page lost.
-        let unsealed = seal.session != self.shared.session();
+        let unsealed =
+            seal.session != self.shared.session() || self.shared.is_spoiled(ready.header.file);
         let lost = self.crash_may_explain(state, block) || unsealed;
         match lost && block.start() >= seal.size {
             true => VolumeError::Lost(what),

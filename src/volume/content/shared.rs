@@ -1,6 +1,7 @@
 //! What all files of a volume share: the session they are written in, the crashes that may explain
 //! what is odd in them, and the announcements of changes (FORMAT section 12).
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -35,6 +36,8 @@ pub struct Shared {
     announcements: Option<Arc<dyn Announcements>>,
     /// Decrypted spill pages in memory, over all files.
     pub(super) cache: Arc<SpillCache>,
+    /// Files in which recovery found bytes that cannot be read.
+    spoiled: Mutex<HashSet<FileId>>,
     /// Of some file nobody knows what is on the disk: this session cannot end cleanly.
     doubt: AtomicBool,
     /// How often a sync of the whole backing filesystem failed.
@@ -76,6 +79,7 @@ impl Shared {
             crashes: RwLock::new(Crashes { unrecovered, cursor: None, mended: Vec::new() }),
             announcements: None,
             cache: Arc::default(),
+            spoiled: Mutex::default(),
             doubt: AtomicBool::new(false),
             failed_syncs: AtomicU64::new(0),
             whole_sync: Mutex::new(()),
@@ -181,6 +185,16 @@ impl Shared {
         self.doubt.load(Ordering::Relaxed)
     }
 
+    /// Notes that recovery found bytes in a file that cannot be read.
+    pub(super) fn note_spoiled(&self, file: FileId) {
+        self.spoiled.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+    }
+
+    /// True if recovery has found that in this session.
+    pub(super) fn is_spoiled(&self, file: FileId) -> bool {
+        self.spoiled.lock().unwrap_or_else(PoisonError::into_inner).contains(&file)
+    }
+
     /// The crashes that may explain what is odd in a file, and from which offset on.
     ///
     /// `both_good`: both slots of its header are authentic. An attacker who can damage the newer
@@ -219,11 +233,15 @@ pub(in crate::volume) fn explains(
     header: &FileHeader,
     both_good: bool,
 ) -> bool {
-    let born = both_good && header.flags.open && header.seal.session == crash.word;
+    // A damaged slot may have said that the file is mended. Not so where somebody said that
+    // everything is to be believed, and in volumes from before such headers.
+    let proven = both_good || crash.counted;
+    let born = header.flags.open && header.seal.session == crash.word;
     let keys = header.recipients.iter().map(|recipient| recipient.key);
     !crash.withheld
+        && proven
         && (born || crash.announced(header.file, header.seal.session))
-        && !crash.is_done_for(keys)
+        && !crash.is_done_for(header.file, keys)
 }
 
 impl Content {
@@ -277,6 +295,7 @@ mod tests {
             withheld: false,
             span: (100, 200),
             intents: Intents::default(),
+            listed: false,
             waiting: None,
         };
         let shared = Shared::in_session(SessionWord::new(2, 22), vec![crash]);

@@ -235,7 +235,7 @@ impl Content {
         let seal = state.ready()?.header.seal;
         let mtime = self.backing.mtime()?;
         let current = seal.size == state.size && (seal.mtime == mtime || seal.mtime == i64::MIN);
-        if state.ready()?.fresh || current {
+        if state.ready()?.fresh || (current && !state.outdated) {
             state.marks.unsealed = false;
             state.marks.unsure = false;
             return Ok(false);
@@ -245,6 +245,7 @@ impl Content {
             header.flags.open = false;
             header.seal = Seal { size, session: self.shared.session(), mtime };
         })?;
+        state.outdated = false;
         state.marks.unsealed = false;
         state.marks.unsure = false;
         Ok(true)

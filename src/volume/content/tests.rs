@@ -202,6 +202,7 @@ fn a_header_that_was_lost_before_the_crash_is_not_taken_for_one_that_never_was()
             withheld: false,
             span: (began, i64::MAX),
             intents: Intents::default(),
+            listed: false,
             waiting: None,
         };
         let shared = Arc::new(Shared::in_session(SessionWord::new(2, 2), vec![crash]));

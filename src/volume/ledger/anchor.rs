@@ -114,7 +114,8 @@ fn later(one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
     if one.word == other.word {
         // A session is closed after it was open.
         let closed = one.closed || other.closed;
-        return VolumeAnchor { closed, features: one.features | other.features, ..one };
+        let sequence = one.sequence.max(other.sequence);
+        return VolumeAnchor { closed, sequence, features: one.features | other.features, ..one };
     }
     if number(&other) > number(&one) { other } else { one }
 }

@@ -70,6 +70,16 @@ impl Found {
     }
 }
 
+/// What recovery leaves of a crash.
+pub(super) struct StillLeft {
+    /// The session.
+    pub(super) word: SessionWord,
+    /// The files that could not be looked at.
+    pub(super) files: Intents,
+    /// There are others, of which the size may be wrong.
+    pub(super) sizes: bool,
+}
+
 /// The open session, written down.
 pub(super) struct Ledger {
     file: StateFile,
@@ -162,23 +172,31 @@ impl Ledger {
         self.change(|record| record.cursor = Some(cursor))
     }
 
-    /// These crashes are mended, and everything is durable; or, if there are keys that could not be
-    /// used, all files but those under them.
+    /// All files were looked through for these crashes, and that is durable, but for what is left of
+    /// each: `waiting` is for these keys, if it is known what that waits for.
+    ///
+    /// Record, then anchor: from here on a record from before it is an older one. A crash between the
+    /// two leaves a record that is one step ahead.
     ///
     /// # Errors
     /// Those of the backing filesystem.
-    pub(super) fn recovered(&self, words: &[SessionWord], unusable: &[KeyId]) -> Result<()> {
+    pub(super) fn recovered(&self, left: &[StillLeft], waiting: Option<&[KeyId]>) -> Result<()> {
         self.change(|record| {
             record.cursor = None;
-            let done = |crash: &Unrecovered| words.contains(&crash.word);
-            if unusable.is_empty() {
-                record.unrecovered.retain(|crash| !done(crash));
-            } else if unusable.len() <= crate::envelope::WAITING {
-                for crash in record.unrecovered.iter_mut().filter(|crash| done(crash)) {
-                    crash.waiting = Some(unusable.to_vec());
-                }
-            }
-        })
+            record.unrecovered.retain_mut(|crash| {
+                let found = left.iter().find(|left| left.word == crash.word);
+                let Some(left) = found else { return true };
+                crash.intents.clone_from(&left.files);
+                crash.listed = true;
+                crash.waiting = waiting.map(<[KeyId]>::to_vec);
+                left.sizes || !left.files.is_empty()
+            });
+        })?;
+        let reached = self.lock().record.sequence;
+        if let Err(error) = self.change_anchor(|anchor| anchor.sequence = reached) {
+            log::warn!("the end of the recovery is not remembered outside the vault: {error}");
+        }
+        Ok(())
     }
 
     /// Begins a new generation of announcements, if the one before was dropped.
@@ -221,7 +239,7 @@ impl Ledger {
         self.lock().anchor.clone()
     }
 
-    /// Changes what is remembered of the volume, durably.
+    /// Changes what is remembered of the volume, durably, and how far its record is.
     ///
     /// # Errors
     /// `Unanchored` when nothing takes it.
@@ -230,6 +248,7 @@ impl Ledger {
         let mut anchor = inner.anchor.clone();
         change(&mut anchor);
         if anchor != inner.anchor {
+            anchor.sequence = inner.record.sequence;
             self.place.store(&anchor, &self.keys)?;
             inner.anchor = anchor;
         }

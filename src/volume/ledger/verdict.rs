@@ -61,12 +61,15 @@ pub(in crate::volume) fn judge(
     let Some(record) = record else { return Verdict::Lost };
     let Some(anchor) = anchor else { return Verdict::FirstUse };
     let known = SessionWord::from_bits(anchor.word);
+    // Within a session, too, a record from before a recovery would bring back what that has ended.
+    let earlier = record.sequence < anchor.sequence;
     if record.word == known {
-        return if record.open && anchor.closed { Verdict::Older } else { Verdict::Same };
+        let reopened = record.open && anchor.closed;
+        return if reopened || earlier { Verdict::Older } else { Verdict::Same };
     }
     match record.word.number().cmp(&known.number()) {
         std::cmp::Ordering::Less => Verdict::Older,
-        std::cmp::Ordering::Greater if record.words.contains(&known) => Verdict::Newer,
+        std::cmp::Ordering::Greater if record.words.contains(&known) && !earlier => Verdict::Newer,
         _ => Verdict::Forked,
     }
 }
@@ -115,6 +118,7 @@ pub(in crate::volume) fn next(
             withheld: false,
             span: (record.since.saturating_sub(TICK), begin.now),
             intents,
+            listed: false,
             waiting: None,
         });
     }
@@ -134,6 +138,7 @@ pub(in crate::volume) fn next(
             withheld: false,
             span: (i64::MIN, begin.now),
             intents: Intents::all(),
+            listed: false,
             waiting: None,
         });
     }
@@ -169,6 +174,7 @@ fn merge_oldest(crashes: &mut Vec<Unrecovered>) {
     let oldest = crashes.remove(0);
     if let Some(next) = crashes.first_mut() {
         next.intents = Intents::all();
+        next.listed = false;
         next.withheld |= oldest.withheld;
         next.counted &= oldest.counted;
         next.span.0 = next.span.0.min(oldest.span.0);
@@ -185,6 +191,7 @@ pub(in crate::volume) fn anchored(
     let before = before.cloned().unwrap_or_default();
     VolumeAnchor {
         word: record.word.bits(),
+        sequence: record.sequence,
         closed: !record.open,
         features: VolumeFeatures::from_bits(before.features)
             .with(VolumeFeatures::STATE_RECORD)
@@ -246,6 +253,14 @@ mod tests {
         ] {
             assert_eq!(judge(record, anchor.as_ref()), expected, "{record:?} {anchor:?}");
         }
+        let mended = VolumeAnchor { sequence: 1, ..anchor(5, false) };
+        assert_eq!(judge(Some(&open), Some(&mended)), Older, "from before a recovery ended");
+        let same = StateRecord { sequence: 1, ..open.clone() };
+        assert_eq!(judge(Some(&same), Some(&mended)), Same);
+        let later = StateRecord { sequence: 2, ..open.clone() };
+        assert_eq!(judge(Some(&later), Some(&mended)), Same, "killed before the anchor was told");
+        let before = VolumeAnchor { sequence: 1, ..anchor(4, false) };
+        assert_eq!(judge(Some(&open), Some(&before)), Forked, "went on from before it");
         let fork = VolumeAnchor { word: SessionWord::new(5, 1).bits(), ..anchor(5, true) };
         assert_eq!(judge(Some(&open), Some(&fork)), Forked, "one number, two words");
         let fork = VolumeAnchor { word: SessionWord::new(4, 1).bits(), ..anchor(4, true) };
