@@ -164,13 +164,24 @@ impl Keystore {
         path: &Path,
         anchor: &VolumeAnchor,
     ) -> Result<(), KeystoreError> {
+        self.change_volume_anchor(volume, path, |_| anchor.clone())
+    }
+
+    /// As [`Self::set_volume_anchor`], with a look at what is stored in the same step: another
+    /// process may have written since.
+    pub fn change_volume_anchor(
+        &self,
+        volume: VolumeId,
+        path: &Path,
+        change: impl FnOnce(Option<VolumeAnchor>) -> VolumeAnchor,
+    ) -> Result<(), KeystoreError> {
         self.write(|writer| {
             let known = writer.get::<VolumeRecord>(volume.as_bytes())?;
             let mut record = known.unwrap_or_else(|| VolumeRecord {
                 path: path.as_os_str().as_bytes().to_owned(),
                 ..VolumeRecord::default()
             });
-            record.anchor = Some(anchor.clone());
+            record.anchor = Some(change(record.anchor.take()));
             writer.put(volume.as_bytes(), None, &record)
         })
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::crypto::hash::{hmac_sha256, hmac_verify};
-use crate::envelope::VolumeKeys;
+use crate::envelope::{SessionWord, VolumeKeys};
 use crate::id::VolumeId;
 use crate::keystore::VolumeAnchor;
 use crate::volume::beneath::BackingName;
@@ -56,16 +56,26 @@ impl AnchorPlace {
         })
     }
 
-    /// Remembers this, durably.
+    /// Remembers this, durably, together with what another copy of the vault has brought there
+    /// since. Returns what is remembered, as far as it is this session's.
     ///
     /// # Errors
     /// `Unanchored` when no place takes it.
-    pub(in crate::volume) fn store(&self, anchor: &VolumeAnchor, keys: &VolumeKeys) -> Result<()> {
+    pub(in crate::volume) fn store(
+        &self,
+        anchor: &VolumeAnchor,
+        keys: &VolumeKeys,
+        standing: Standing<'_>,
+    ) -> Result<VolumeAnchor> {
+        let mut ours = anchor.clone();
+        let mut join = |stored: Option<VolumeAnchor>| joined(stored, &mut ours, standing);
         let refused = match self.service.keystore() {
-            Some(keystore) => match keystore.set_volume_anchor(self.volume, &self.vault, anchor) {
-                Ok(()) => return Ok(()),
-                Err(error) => error.to_string(),
-            },
+            Some(keystore) => {
+                match keystore.change_volume_anchor(self.volume, &self.vault, &mut join) {
+                    Ok(()) => return Ok(ours),
+                    Err(error) => error.to_string(),
+                }
+            }
             None => "the keys are from another machine".to_owned(),
         };
         let Some(directory) = &self.directory else {
@@ -75,12 +85,13 @@ impl AnchorPlace {
             log::warn!("the keystore does not remember this session, a file does: {refused}");
         }
         let mut bytes = vec![0; MAC_LEN];
-        bytes.extend(serde_json::to_vec(anchor).unwrap_or_default());
+        let both = join(self.read_file(keys)?);
+        bytes.extend(serde_json::to_vec(&both).unwrap_or_default());
         let (mac, text) = bytes.split_at_mut(MAC_LEN);
         mac.copy_from_slice(&hmac_sha256(keys.anchor_mac(), &[text]));
         let written = open_or_make(directory)
             .and_then(|directory| Ok(own_file::replace(&directory, &self.file_name()?, &bytes)?));
-        written.map_err(|error| {
+        written.map(|()| ours).map_err(|error| {
             VolumeError::Unanchored(format!("{refused}; {}: {error}", directory.display()))
         })
     }
@@ -108,6 +119,44 @@ impl AnchorPlace {
     }
 }
 
+/// How a session stands to what is remembered.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::volume) enum Standing<'a> {
+    /// It begins: from here on its word is the last one.
+    Begins,
+    /// It has begun, after those with these words.
+    Follows(&'a [SessionWord]),
+}
+
+/// What is remembered once `ours` is added to what is `stored`; `ours` learns what it did not know.
+///
+/// The newest of each stays: a session of another copy may have begun since, and its word, and what
+/// it told of key policies, must not go back to what this one knew.
+fn joined(
+    stored: Option<VolumeAnchor>,
+    ours: &mut VolumeAnchor,
+    standing: Standing<'_>,
+) -> VolumeAnchor {
+    let Some(stored) = stored else { return ours.clone() };
+    for policy in stored.policies {
+        match ours.policies.iter_mut().find(|own| own.directory == policy.directory) {
+            Some(own) => own.sequence = own.sequence.max(policy.sequence),
+            None => ours.policies.push(policy),
+        }
+    }
+    ours.features |= stored.features;
+    ours.rollbacks = ours.rollbacks.max(stored.rollbacks);
+    let word = SessionWord::from_bits(stored.word);
+    match standing {
+        Standing::Follows(words) if stored.word != ours.word && !words.contains(&word) => {
+            log::warn!("another copy of the vault was used since: its session is remembered");
+            let (word, sequence, closed) = (stored.word, stored.sequence, stored.closed);
+            VolumeAnchor { word, sequence, closed, ..ours.clone() }
+        }
+        _ => ours.clone(),
+    }
+}
+
 /// Of what two places remember, what was written later.
 fn later(one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
     let number = |anchor: &VolumeAnchor| anchor.word >> 31;
@@ -131,4 +180,48 @@ fn open_or_make(directory: &Path) -> Result<File> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     Ok(File::open(directory)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::DirId;
+    use crate::keystore::AnchoredPolicy;
+
+    fn policy(directory: u8, sequence: u64) -> AnchoredPolicy {
+        AnchoredPolicy { directory: DirId::from_bytes([directory; 16]), sequence }
+    }
+
+    fn anchor(number: u32, policies: Vec<AnchoredPolicy>) -> VolumeAnchor {
+        let word = SessionWord::new(number, 7).bits();
+        VolumeAnchor { word, sequence: 20, policies, ..VolumeAnchor::default() }
+    }
+
+    #[test]
+    fn what_another_copy_has_told_since_does_not_go_back() {
+        let mut ours = anchor(5, vec![policy(1, 3), policy(2, 8)]);
+        ours.closed = true;
+        let theirs = anchor(6, vec![policy(1, 4), policy(2, 6), policy(3, 1)]);
+        let words = [SessionWord::new(4, 7), SessionWord::new(5, 7)];
+        let both = joined(Some(theirs.clone()), &mut ours, Standing::Follows(&words));
+        let newest = vec![policy(1, 4), policy(2, 8), policy(3, 1)];
+        assert_eq!((both.word, both.closed, &both.policies), (theirs.word, false, &newest));
+        assert_eq!(ours.policies, newest, "and is known here from now on");
+        assert_eq!(ours.word, SessionWord::new(5, 7).bits());
+    }
+
+    #[test]
+    fn an_earlier_session_is_followed_and_none_stands_in_the_way_of_a_new_one() {
+        let words = [SessionWord::new(4, 7), SessionWord::new(5, 7)];
+        for (stored, standing) in [
+            (None, Standing::Follows(&words)),
+            (Some(anchor(5, Vec::new())), Standing::Follows(&words)),
+            (Some(anchor(4, Vec::new())), Standing::Follows(&words)),
+            (Some(anchor(9, Vec::new())), Standing::Begins),
+        ] {
+            let mut ours = VolumeAnchor { closed: true, ..anchor(5, Vec::new()) };
+            let expected = ours.clone();
+            assert_eq!(joined(stored, &mut ours, standing), expected);
+        }
+    }
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 pub(super) use anchor::AnchorPlace;
+use anchor::Standing;
 pub(super) use state_file::StateFile;
 pub(super) use verdict::{Begin, Verdict};
 
@@ -121,12 +122,13 @@ impl Ledger {
     ) -> Result<Self> {
         let file = StateFile::begin(meta, &found.record, &keys)?;
         let anchor = verdict::anchored(&found.record, found.anchor.as_ref(), found.verdict);
-        match place.store(&anchor, &keys) {
+        let anchor = match place.store(&anchor, &keys, Standing::Begins) {
             Err(VolumeError::Unanchored(why)) if unanchored => {
                 log::warn!("nothing outside the vault remembers this session: {why}");
+                anchor
             }
             stored => stored?,
-        }
+        };
         let inner = Inner { record: found.record, anchor, wanted: Vec::new(), writing: false };
         Ok(Self {
             file,
@@ -147,10 +149,10 @@ impl Ledger {
         StateFile::begin(meta, &record, keys)?;
         let anchor = verdict::anchored(&record, None, Verdict::Same);
         let anchor = VolumeAnchor { features: VolumeFeatures::ALL.bits(), ..anchor };
-        match place.store(&anchor, keys) {
+        match place.store(&anchor, keys, Standing::Begins) {
             // Keys from elsewhere: the machine that mounts the volume first remembers it.
             Err(VolumeError::Unanchored(_)) => Ok(()),
-            stored => stored,
+            stored => stored.map(drop),
         }
     }
 
@@ -249,8 +251,8 @@ impl Ledger {
         change(&mut anchor);
         if anchor != inner.anchor {
             anchor.sequence = inner.record.sequence;
-            self.place.store(&anchor, &self.keys)?;
-            inner.anchor = anchor;
+            let standing = Standing::Follows(&inner.record.words);
+            inner.anchor = self.place.store(&anchor, &self.keys, standing)?;
         }
         Ok(())
     }
