@@ -120,6 +120,39 @@ fn a_crash_of_an_old_volume_is_believed_once() {
     assert!(open_writable(&here).unrecovered().is_empty(), "the keystore knows the volume now");
 }
 
+/// Neither where no keystore knows the volume, nor with the descriptor from before.
+#[test]
+fn a_volume_that_was_brought_up_to_date_is_not_made_old_again() {
+    let (here, old) = (copy("format-1"), copy("format-1"));
+    open_writable(&here).end().unwrap();
+    open_writable(&here).end().unwrap();
+    for name in ["keystore.db", "vault/.kmsfs/volume", "vault/.kmsfs/volume.bak"] {
+        fs::copy(old.join(name), here.join(name)).unwrap();
+    }
+    let crashed = r#"{"number":9,"crashed":9,"crashes":[[0,5]]}"#;
+    fs::write(here.join("vault/.kmsfs/session"), crashed).unwrap();
+    let volume = open_writable(&here);
+    assert!(volume.unrecovered().is_empty(), "an authentic record says that nothing crashed");
+    volume.end().unwrap();
+}
+
+/// Anybody can write a number there.
+#[test]
+fn a_huge_count_of_an_old_volume_leaves_numbers_for_its_sessions() {
+    let here = copy("format-1");
+    let huge = r#"{"number":9223372036854775807,"crashed":9223372036854775807,"crashes":[]}"#;
+    fs::write(here.join("vault/.kmsfs/session"), huge).unwrap();
+    open_writable(&here).end().unwrap();
+    let crashed = open_writable(&here);
+    assert!(crashed.unrecovered().is_empty());
+    drop(crashed);
+    let volume = open_writable(&here);
+    let crash = volume.unrecovered()[0].word;
+    drop(volume);
+    let next = open_writable(&here).unrecovered().last().map(|crash| crash.word);
+    assert!(next.is_some_and(|next| crash.is_not_after(next)), "{crash} and {next:?}");
+}
+
 #[test]
 fn a_read_only_volume_is_not_brought_up_to_date() {
     let here = copy("format-1");

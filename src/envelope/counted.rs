@@ -37,7 +37,12 @@ impl Counted {
         let spans = spans.chain(json.open_since.map(|since| (since, now)));
         let span = spans.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
         let crashed = if json.open_since.is_some() { json.number } else { json.crashed };
-        Self { number: json.number, crashed, span: span.unwrap_or((0, 0)) }
+        // Anybody can write a number: one that is no count must not use up those that follow, nor
+        // excuse what was sealed by a word.
+        let number = json.number.clamp(0, LAST_COUNT);
+        let crashed = if (0..=LAST_COUNT).contains(&crashed) { crashed } else { 0 };
+        let span = span.map_or((0, 0), |(from, to)| (from.min(now), to.min(now)));
+        Self { number, crashed, span }
     }
 
     /// The record that stands for it.
@@ -59,9 +64,23 @@ impl Counted {
     }
 }
 
+/// Counts are below every word.
+const LAST_COUNT: i64 = SessionWord::new(1, 0).bits() - 1;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_count_is_not_taken_for_one() {
+        let huge =
+            br#"{"number":9223372036854775807,"crashed":9000000000000000000,"crashes":[[1,99]]}"#;
+        let counted = Counted::parse(huge, 90);
+        assert_eq!(counted, Counted { number: LAST_COUNT, crashed: 0, span: (1, 90) });
+        assert_eq!(counted.record().word.number(), 0, "and all numbers are left");
+        let less = br#"{"number":-5,"crashed":-1,"open_since":50}"#;
+        assert_eq!(Counted::parse(less, 90), Counted { number: 0, crashed: 0, span: (50, 90) });
+    }
 
     #[test]
     fn an_open_session_is_one_that_crashed() {

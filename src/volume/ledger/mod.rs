@@ -56,14 +56,15 @@ impl Found {
         let anchor = place.load(keys)?;
         if let Some(counted) = counted.filter(|_| anchor.is_none()) {
             let old = counted.record();
-            record = Some(match record {
+            match &mut record {
                 // An upgrade was interrupted, and an older build may have run since.
-                Some(mut record) => {
+                Some(record) if record.open && record.words.len() <= 1 => {
                     record.unrecovered.splice(0..0, old.unrecovered);
-                    record
                 }
-                None => old,
-            });
+                // What is authentic is not made old again by a file that anybody can write.
+                Some(_) => {}
+                None => record = Some(old),
+            }
         }
         let verdict = verdict::judge(record.as_ref(), anchor.as_ref());
         let record = verdict::next(record, anchor.as_ref(), begin);
