@@ -403,3 +403,58 @@ fn an_old_header_is_not_excused_by_what_recovery_left() {
     assert!(fixture.volume().unrecovered().is_empty());
     assert_eq!(read(&fixture, "dir/inside").unwrap(), pattern(9 * PAGE, 4));
 }
+
+#[test]
+fn a_file_that_moves_to_another_key_keeps_its_excuse() {
+    let (mut fixture, _) = sealed();
+    let other = fixture.new_key();
+    fixture.reopen();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.volume().set_policy(dir, other, None).unwrap();
+    fixture.file(dir, "inside", "").unwrap();
+    let contents = pattern(50 * PAGE, 4);
+    write(&fixture, "dir/inside", 0, &contents).unwrap();
+    fixture.volume().end().unwrap();
+    fixture.reopen();
+    half_changed(&fixture, "dir/inside", 5 * PAGE as u64, 9);
+    // Killed, and recovery waits for the key. It comes back, and the file goes before recovery does.
+    fixture.disable(other);
+    fixture.reopen();
+    assert_eq!(recover(&fixture).waiting, [other.to_string()]);
+    fixture.enable(other);
+    fixture.reopen();
+    let dir = fixture.find("dir").unwrap();
+    let found = read(&fixture, "dir/inside").unwrap();
+    fixture.rename((dir, "inside"), (ROOT, "inside"), REPLACE).unwrap();
+    fixture.volume().end().unwrap();
+    fixture.reopen();
+    assert!(read(&fixture, "inside").unwrap() == found);
+    let report = recover(&fixture);
+    assert!(report.complete && report.spoiled.is_empty(), "{report:?}");
+    assert!(read(&fixture, "inside").unwrap() == found);
+}
+
+#[test]
+fn working_before_a_restored_vault_is_believed_spoils_nothing() {
+    let (mut fixture, contents) = sealed();
+    fixture.reopen();
+    half_changed(&fixture, "file", 5 * PAGE as u64, 9);
+    // Killed. The vault goes on, and is then put back to this moment.
+    let backup = fs::read(state(&fixture)).unwrap();
+    fixture.reopen();
+    fixture.volume().end().unwrap();
+    fs::write(state(&fixture), backup).unwrap();
+    fixture.reopen();
+    is_tampered(read(&fixture, "file"));
+    write(&fixture, "file", 20 * PAGE as u64, &pattern(PAGE, 3)).unwrap();
+    fixture.volume().end().unwrap();
+    fixture.reopen_with(Options { restored: true, ..Options::default() });
+    let found = read(&fixture, "file").unwrap();
+    assert!(found[..5 * PAGE] == contents[..5 * PAGE]);
+    assert!(found[20 * PAGE..21 * PAGE] == pattern(PAGE, 3));
+    let report = recover(&fixture);
+    assert!(report.complete && report.spoiled.is_empty(), "{report:?}");
+    fixture.volume().end().unwrap();
+    fixture.reopen();
+    assert!(read(&fixture, "file").unwrap() == found);
+}

@@ -211,6 +211,14 @@ impl Shared {
         (words, cursor.map_or(0, |cursor| cursor.bytes))
     }
 
+    /// True if a crash that nobody has agreed to believe yet would explain what is odd in the file: a
+    /// new seal would make that impossible for ever.
+    pub(super) fn awaits_consent(&self, header: &FileHeader) -> bool {
+        let crashes = self.read();
+        let mut withheld = crashes.unrecovered.iter().filter(|crash| crash.withheld);
+        withheld.any(|crash| would_explain(crash, header, true))
+    }
+
     fn still_unrecovered(&self, words: &[SessionWord]) -> bool {
         let crashes = self.read();
         crashes.unrecovered.iter().any(|crash| words.contains(&crash.word))
@@ -233,13 +241,17 @@ pub(in crate::volume) fn explains(
     header: &FileHeader,
     both_good: bool,
 ) -> bool {
+    !crash.withheld && would_explain(crash, header, both_good)
+}
+
+/// The same whether or not anybody has agreed to believe the crash.
+fn would_explain(crash: &Unrecovered, header: &FileHeader, both_good: bool) -> bool {
     // A damaged slot may have said that the file is mended. Not so where somebody said that
     // everything is to be believed, and in volumes from before such headers.
     let proven = both_good || crash.counted;
     let born = header.flags.open && header.seal.session == crash.word;
     let keys = header.recipients.iter().map(|recipient| recipient.key);
-    !crash.withheld
-        && proven
+    proven
         && (born || crash.announced(header.file, header.seal.session))
         && !crash.is_done_for(header.file, keys)
 }

@@ -232,7 +232,13 @@ impl Content {
         if state.marks.contents_dirty || !self.mend(&mut state, look)? {
             return Ok(false);
         }
-        let seal = state.ready()?.header.seal;
+        let header = &state.ready()?.header;
+        // Unless recovery has looked through it: that was all there is to excuse.
+        if !state.outdated && self.shared.awaits_consent(header) {
+            state.marks.unsealed = false;
+            return Ok(false);
+        }
+        let seal = header.seal;
         let mtime = self.backing.mtime()?;
         let current = seal.size == state.size && (seal.mtime == mtime || seal.mtime == i64::MIN);
         if state.ready()?.fresh || (current && !state.outdated) {
