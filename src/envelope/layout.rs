@@ -141,7 +141,8 @@ impl Group {
         Block(self.first_block().0 + self.blocks())
     }
 
-    fn first_page(self) -> PageNo {
+    /// The first page of the group: a spill copy, or page 0.
+    pub fn first_page(self) -> PageNo {
         match self.0.checked_sub(1) {
             None => PageNo(0),
             Some(before) => PageNo(FIRST_GROUP_PAGES + before * GROUP_PAGES),

@@ -6,6 +6,7 @@
 mod attributes;
 mod audited;
 mod checks;
+mod contents;
 mod crossing;
 mod directories;
 mod disks;

@@ -14,7 +14,7 @@ use crate::fixture::{Fixture, REPLACE, ROOT};
 
 pub(crate) const PAGE: usize = 4096;
 /// Blocks of the file under attack: all tails in one spill page.
-const BLOCKS: usize = 30;
+pub(crate) const BLOCKS: usize = 30;
 
 pub(crate) fn pattern(length: usize, salt: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from((at * 7 + at / 251 + salt * 13) % 255 + 1).unwrap()).collect()

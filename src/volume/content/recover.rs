@@ -34,8 +34,23 @@ impl Content {
         let crashed = self.is_excused(state) && !state.marks.is_dirty();
         if crashed || one_page || length != backing_len(state.size) {
             self.recover_size(state, length)?;
+        } else if state.sparse() && state.size > sealed && !self.ends_in_a_page(state)? {
+            // Made longer by whoever writes to the vault, with holes that nobody made.
+            log::error!(
+                "file {}: the page of its end is not there: tampering",
+                state.ready()?.header.file
+            );
+            return Err(VolumeError::Tampered("file length"));
         }
         if state.size < sealed { Err(self.cut_below_seal(state)) } else { Ok(()) }
+    }
+
+    /// True if the last block has the page that says how long the file is. One that cannot be read
+    /// counts: its reads fail.
+    fn ends_in_a_page(&self, state: &State) -> Result<bool> {
+        let Some((block, length)) = last_block(state.size) else { return Ok(true) };
+        let unsure = state.marks.end_owed || state.marks.is_unsure();
+        Ok(unsure || self.last_length(state, block)? == Some(length))
     }
 
     fn cut_below_seal(&self, state: &State) -> VolumeError {
