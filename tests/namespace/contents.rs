@@ -29,6 +29,57 @@ fn read_block(fixture: &Fixture, block: u64) -> Result<usize> {
     got
 }
 
+/// A sealed file of a volume that never crashed, with one page of an earlier version.
+fn with_a_page_put_back(block: u64) -> Fixture {
+    let (mut fixture, _) = sealed();
+    let old = page(&ciphertext(&fixture), page_of(block));
+    fixture.reopen();
+    write(&fixture, "file", 0, &pattern(BLOCKS * PAGE, 2)).unwrap();
+    fixture.volume().end().unwrap();
+    put_page(&ciphertext(&fixture), page_of(block), &old);
+    fixture.reopen();
+    fixture
+}
+
+#[test]
+fn no_call_that_fails_makes_tampering_an_accident() {
+    type Call = fn(&Fixture) -> Result<()>;
+    let calls: [(&str, Call); 5] = [
+        ("a write that meets the page", |fixture| {
+            write(fixture, "file", at(5) + 100, b"ten bytes.")
+        }),
+        ("a size that no file can have", |fixture| {
+            let ino = fixture.find("file")?;
+            let handle = fixture.volume().open_handle(ino, Access::ReadWrite)?.handle;
+            let cut = handle.file.truncate(u64::MAX / 2);
+            fixture.volume().close(handle);
+            cut
+        }),
+        ("a hole that meets the page", |fixture| allocate(fixture, Allocate::Punch, at(5), 100)),
+        ("zeros that meet the page", |fixture| {
+            allocate(fixture, Allocate::Zero(Reserve::KeepSize), at(5) + 1, 100)
+        }),
+        ("a cut in the middle of the block", |fixture| {
+            let ino = fixture.find("file")?;
+            let handle = fixture.volume().open_handle(ino, Access::ReadWrite)?.handle;
+            let cut = handle.file.truncate(at(5) + 100);
+            fixture.volume().close(handle);
+            cut
+        }),
+    ];
+    for (what, call) in calls {
+        let mut fixture = with_a_page_put_back(5);
+        is_tampered(read_block(&fixture, 5));
+        assert!(call(&fixture).is_err(), "{what}");
+        is_tampered(read_block(&fixture, 5));
+        assert!(read_block(&fixture, 4).is_ok(), "{what}: the other blocks are good");
+        fixture.volume().recover(&mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+        fixture.volume().end().unwrap();
+        fixture.reopen();
+        is_tampered(read_block(&fixture, 5));
+    }
+}
+
 fn allocate(fixture: &Fixture, how: Allocate, offset: u64, length: u64) -> Result<()> {
     let ino = fixture.find("file")?;
     let handle = fixture.volume().open_handle(ino, Access::ReadWrite)?.handle;

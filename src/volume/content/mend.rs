@@ -5,7 +5,7 @@
 //! crash, in steps, since files are long and others want to use them meanwhile.
 
 use super::read::Soundness;
-use super::{Access, Content, State};
+use super::{Access, Content, State, Unsure};
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, last_block};
 use crate::volume::error::{Result, VolumeError};
 
@@ -74,7 +74,7 @@ impl Content {
         }
         let brief = match look {
             Look::Briefly => true,
-            Look::ForFailures => !state.marks.unsure,
+            Look::ForFailures => state.marks.unsure.is_none(),
             Look::Throughout => false,
         };
         if brief && state.size.saturating_sub(state.mended) > BRIEFLY {
@@ -85,17 +85,20 @@ impl Content {
     }
 
     fn doubtful(&self, state: &State) -> bool {
-        state.ready.is_some() && (state.marks.unsure || self.is_excused(state))
+        state.ready.is_some() && (state.marks.unsure.is_some() || self.is_excused(state))
     }
 
     fn mend_some(&self, state: &mut State, budget: u64) -> Result<Mended> {
         if !self.doubtful(state) {
             return Ok(Mended::All { spoiled: state.spoiled });
         }
-        if state.marks.unsure && state.mended == 0 {
-            // What counts is what the disk holds, not what memory remembers of it.
-            self.leave_nothing_owed(state);
-            self.forget_spills(state);
+        if let Some(Unsure { first, end }) = state.marks.unsure {
+            self.mend_unsure(state, first, end, budget)?;
+            let left = state.marks.unsure.map(|run| run.first.start().min(state.mended));
+            if left.is_some() || !self.is_excused(state) {
+                let all = Mended::All { spoiled: state.spoiled };
+                return Ok(left.map_or(all, Mended::UpTo));
+            }
         }
         let end = state.mended.saturating_add(budget.max(PAGE)).min(state.size);
         let mut changed = false;
@@ -115,10 +118,31 @@ impl Content {
         if state.spoiled {
             self.shared.note_spoiled(state.ready()?.header.file);
         }
-        state.marks.unsure = false;
         // What was mended is durable, and what was not needs no excuse: a seal may follow.
         state.marks.unsealed = true;
         Ok(Mended::All { spoiled: state.spoiled })
+    }
+
+    /// Looks at the next `budget` bytes of what a failed change may have left odd.
+    fn mend_unsure(&self, state: &mut State, first: Block, end: Block, budget: u64) -> Result<()> {
+        // What counts is what the disk holds, not what memory remembers of it.
+        self.leave_nothing_owed(state);
+        self.forget_spills(state);
+        let end = end.min(Block(state.size.div_ceil(PAGE)));
+        let stop = end.min(Block(first.0.saturating_add(budget.div_ceil(PAGE).max(1))));
+        let mut changed = false;
+        for block in first.0..stop.0 {
+            changed |= self.mend_block(state, Block(block))?;
+        }
+        if changed {
+            self.sync_locked(state)?;
+        }
+        // A change meanwhile that failed as well may have made the run longer.
+        let run = state.marks.unsure.take().filter(|run| run.end > stop && stop < end);
+        state.marks.unsure = run.map(|run| Unsure { first: stop, ..run });
+        // What was mended is durable, and what was not needs no excuse: a seal may follow.
+        state.marks.unsealed = true;
+        Ok(())
     }
 
     /// Writes a block anew if it is odd; true if anything was written.

@@ -107,8 +107,9 @@ struct State {
     mended: u64,
     /// Recovery found blocks that cannot be read: what is behind the seal stays unsealed.
     spoiled: bool,
-    /// The generation of announcements that the file is in; 0 for none.
-    announced: u64,
+    /// The generation of announcements that the file is in, and the id under which it is there: cut
+    /// to nothing, a file gets another.
+    announced: Option<(u64, FileId)>,
     /// Everything was mended, and the header does not say so yet.
     outdated: bool,
     /// The header took this session's word, and that may not be durable yet.
@@ -132,6 +133,14 @@ enum Slot {
     B,
 }
 
+/// A run of blocks. Whatever failed, no block outside has anything to be excused for: least of all
+/// because a call met tampering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unsure {
+    first: Block,
+    end: Block,
+}
+
 /// What is written but not durable. Outlives the last close, until a sync.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
@@ -152,8 +161,8 @@ pub(super) struct Marks {
     contents_dirty: bool,
     /// Contents or size changed since the last seal, by this daemon.
     unsealed: bool,
-    /// A change failed, perhaps half way: blocks may need a look before the next seal.
-    unsure: bool,
+    /// What a change of ours that failed half way may have left odd.
+    unsure: Option<Unsure>,
     /// A sync failed: nobody knows what is on the disk, so nothing of it is sealed.
     sync_failed: bool,
     /// Pages of contents written since the last sync.
@@ -347,18 +356,6 @@ impl Content {
         (!state.marks.is_forgettable()).then(|| state.marks.clone())
     }
 
-    /// The outcome of a change; after a failure the file is looked through before its next seal.
-    fn noting<T>(&self, outcome: Result<T>) -> Result<T> {
-        // It was refused before anything was touched: a look through a long file is not owed.
-        let refused = matches!(outcome, Err(VolumeError::TooLarge));
-        if outcome.is_err() && !refused {
-            let mut state = self.write_state();
-            state.marks.unsure = true;
-            state.mended = 0;
-        }
-        outcome
-    }
-
     /// A shared view of a state whose keys are loaded (or that has no header).
     fn ready_state(&self) -> Result<RwLockReadGuard<'_, State>> {
         loop {
@@ -399,7 +396,7 @@ impl State {
             excuses: Vec::new(),
             mended: 0,
             spoiled: false,
-            announced: 0,
+            announced: None,
             outdated: false,
             following: false,
             cut_short: false,
@@ -461,7 +458,7 @@ impl Marks {
 
     /// True if a call failed, and only a look at the blocks tells what they hold.
     pub(super) fn is_unsure(&self) -> bool {
-        self.unsure || self.sync_failed
+        self.unsure.is_some() || self.sync_failed
     }
 
     /// True if a later open needs none of this.
@@ -471,6 +468,12 @@ impl Marks {
             && !self.unsealed
             && self.untold.is_none()
             && self.unreported.is_none()
+    }
+
+    /// Notes that nobody knows what a failed change has left of these blocks.
+    fn doubt(&mut self, first: Block, end: Block) {
+        let known = self.unsure.unwrap_or(Unsure { first, end });
+        self.unsure = Some(Unsure { first: known.first.min(first), end: known.end.max(end) });
     }
 
     fn touch(&mut self) -> u64 {

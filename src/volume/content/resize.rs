@@ -28,10 +28,6 @@ impl Content {
     /// # Errors
     /// As a write; `TooLarge`.
     pub fn truncate(&self, size: u64) -> Result<()> {
-        self.noting(self.truncate_once(size))
-    }
-
-    fn truncate_once(&self, size: u64) -> Result<()> {
         if size > MAX_SIZE {
             return Err(VolumeError::TooLarge);
         }
@@ -73,6 +69,9 @@ impl Content {
         state.spills.lock().clear();
         let super::Marks { generation, failures, .. } = state.marks;
         state.marks = super::Marks { generation, failures, ..Default::default() };
+        // What gets the next header is another file: nothing that explained the old one explains it.
+        (state.excuses, state.mended, state.spoiled) = (Vec::new(), 0, false);
+        (state.announced, state.following, state.outdated) = (None, false, false);
         state.marks.touch();
         state.marks.contents_dirty = true;
         state.marks.unsealed = true;
@@ -296,10 +295,6 @@ impl Content {
     /// # Errors
     /// As a write.
     pub fn punch(&self, offset: u64, length: u64) -> Result<()> {
-        self.noting(self.punch_once(offset, length))
-    }
-
-    fn punch_once(&self, offset: u64, length: u64) -> Result<()> {
         let _gate = self.enter();
         let mut state = self.write_state();
         self.ensure_header(&mut state)?;
@@ -324,10 +319,6 @@ impl Content {
     /// # Errors
     /// As a write.
     pub fn zero(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
-        self.noting(self.zero_once(offset, length, size))
-    }
-
-    fn zero_once(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE);
         let end = end.ok_or(VolumeError::TooLarge)?;
         let _gate = self.enter();
@@ -369,11 +360,27 @@ impl Content {
             self.sync_locked(state)?;
         }
         let mut at = first;
-        while at < end {
-            let group = at.group();
+        let made = self.make_holes(state, &mut at, first, end);
+        if made.is_err() && at > first {
+            // Entries say "hole", and pages are there.
+            state.marks.doubt(first, at);
+        }
+        made
+    }
+
+    /// `marked`: up to there entries say "hole".
+    fn make_holes(
+        &self,
+        state: &mut State,
+        marked: &mut Block,
+        first: Block,
+        end: Block,
+    ) -> Result<()> {
+        while *marked < end {
+            let group = marked.group();
             let stop = end.min(group.end_block());
-            self.mark(state, group, at, stop, EntryState::Hole)?;
-            at = stop;
+            self.mark(state, group, *marked, stop, EntryState::Hole)?;
+            *marked = stop;
         }
         self.sync_locked(state)?;
         let mut at = first;
@@ -415,10 +422,6 @@ impl Content {
     /// # Errors
     /// `Io` (no space, or a backing filesystem that cannot reserve).
     pub fn reserve(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
-        self.noting(self.reserve_once(offset, length, size))
-    }
-
-    fn reserve_once(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE && length > 0);
         let end = end.ok_or(VolumeError::TooLarge)?;
         let _gate = self.enter();

@@ -271,19 +271,23 @@ impl Content {
         let Some(announcements) = &self.shared.announcements else { return Ok(()) };
         let file = header.file;
         self.follow(state)?;
-        if state.announced != announcements.generation() {
-            state.announced = announcements.announce(file)?;
+        if state.announced != Some((announcements.generation(), file)) {
+            state.announced = Some((announcements.announce(file)?, file));
         }
         Ok(())
     }
 
-    /// True if a crash, or a call that failed, may have left `block` odd.
+    /// True if a crash, a sync that failed, or a change of `block` that failed half way may have left
+    /// it odd.
     ///
     /// Without one of these nothing may: what is odd was changed from outside. The backing mtime
     /// says nothing here, since whoever tampers moves it too.
     pub(super) fn crash_may_explain(&self, state: &State, block: Block) -> bool {
-        let failed = state.marks.unsure || state.marks.sync_failed;
-        failed || (block.start() >= state.mended && self.is_excused(state))
+        let unsure = state.marks.unsure;
+        let failed = unsure.is_some_and(|run| (run.first..run.end).contains(&block));
+        failed
+            || state.marks.sync_failed
+            || (block.start() >= state.mended && self.is_excused(state))
     }
 
     /// True if a crash that is not mended yet may have left the file odd.

@@ -243,7 +243,6 @@ impl Content {
         let current = seal.size == state.size && (seal.mtime == mtime || seal.mtime == i64::MIN);
         if state.ready()?.fresh || (current && !state.outdated) {
             state.marks.unsealed = false;
-            state.marks.unsure = false;
             return Ok(false);
         }
         let size = state.size;
@@ -253,7 +252,6 @@ impl Content {
         })?;
         state.outdated = false;
         state.marks.unsealed = false;
-        state.marks.unsure = false;
         Ok(true)
     }
 }

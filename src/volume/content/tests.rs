@@ -237,3 +237,37 @@ fn regression_a_call_that_is_refused_for_its_size_leaves_no_doubt() {
     assert!(!content.needs_recovery() && !content.is_unsure());
     assert_eq!(contents(&content), b"contents");
 }
+
+#[derive(Default)]
+struct Announced(std::sync::Mutex<Vec<FileId>>);
+
+impl Announcements for Announced {
+    fn announce(&self, file: FileId) -> Result<u64> {
+        self.0.lock().unwrap().push(file);
+        Ok(1)
+    }
+
+    fn generation(&self) -> u64 {
+        1
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_to_nothing_is_announced_by_its_new_id() {
+    let file = Arc::new(MemoryFile::default());
+    open(&file).write(0, &vec![1; 40_000]).unwrap();
+    let announced = Arc::new(Announced::default());
+    let shared = Shared::in_session(SessionWord::new(2, 7), Vec::new());
+    let shared = Arc::new(shared.announcing(announced.clone()));
+    let content = Content::over(file, Arc::new(FixedKey), shared, Access::ReadWrite).unwrap();
+    let old = content.header().unwrap().file;
+    content.write(20_000, &[2; 4096]).unwrap();
+    content.truncate(0).unwrap();
+    content.write(0, &vec![3; 40_000]).unwrap();
+    content.sync(Durability::Contents).unwrap();
+    assert!(content.seal(Look::Throughout).unwrap());
+    let new = content.header().unwrap().file;
+    assert_eq!(*announced.0.lock().unwrap(), [old], "a new file says of itself that it is open");
+    content.write(20_000, &[4; 4096]).unwrap();
+    assert_eq!(*announced.0.lock().unwrap(), [old, new]);
+}

@@ -50,10 +50,6 @@ impl Content {
     /// `Io` (no space, a failing disk) when nothing was written; `TooLarge`; as [`Self::read`] when
     /// a block must be read first; `KeyUnusable` when an empty file needs its key.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<usize> {
-        self.noting(self.write_once(offset, data))
-    }
-
-    fn write_once(&self, offset: u64, data: &[u8]) -> Result<usize> {
         if data.is_empty() {
             return Ok(0);
         }
@@ -126,6 +122,7 @@ impl Content {
                 other => {
                     let undone = Block(at.0 + *other.as_ref().unwrap_or(&0));
                     let error = other.err().unwrap_or(VolumeError::Io(Errno::NOSPC));
+                    Self::note_uncertain(state, group, &error);
                     return self.cut_short(state, offset, old, undone, error);
                 }
             }
@@ -135,11 +132,11 @@ impl Content {
     }
 
     /// A write failed in a way that leaves open what arrived: the end of the file is written again,
-    /// and every block is looked at before the next seal.
-    fn note_uncertain(state: &mut State, error: &VolumeError) {
-        if !is_untouched(error) {
+    /// and the blocks that have their tails in the same page are looked at before the next seal.
+    fn note_uncertain(state: &mut State, group: Group, error: &VolumeError) {
+        if matches!(error, VolumeError::Io(_)) && !is_untouched(error) {
             state.marks.end_owed = true;
-            state.marks.unsure = true;
+            state.marks.doubt(group.first_block(), group.end_block());
         }
     }
 
@@ -154,7 +151,6 @@ impl Content {
     ) -> Result<usize> {
         let reached = undone.start();
         state.untouched = u64::MAX;
-        Self::note_uncertain(state, &error);
         if state.size > old {
             state.size = old.max(reached);
             self.tell_length(state);
@@ -343,7 +339,7 @@ impl Content {
             let taken = match went {
                 Err(error) if done == 0 => return Err(error.into()),
                 Err(error) => {
-                    Self::note_uncertain(state, &error.into());
+                    Self::note_uncertain(state, batch.group, &error.into());
                     0
                 }
                 Ok(taken) => taken,
@@ -393,6 +389,7 @@ impl Content {
         if let Err(error) = written.and_then(|_| self.write_spill(state, batch.group)) {
             log::warn!("a spill page waits for the next sync: {error}");
             self.spill_is_owed(state, batch.group);
+            state.marks.doubt(batch.group.first_block(), batch.group.end_block());
         }
     }
 }
