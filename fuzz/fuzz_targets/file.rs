@@ -460,6 +460,7 @@ fn after_a_crash() -> Shared {
         withheld: false,
         span: (0, 1),
         intents: Intents::all(),
+        listed: false,
         waiting: None,
     };
     Shared::in_session(SessionWord::new(2, 0), vec![crash])

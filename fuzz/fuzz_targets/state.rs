@@ -126,6 +126,7 @@ fn announcements(fields: &Fields) {
         withheld: false,
         span: (0, 0),
         intents: merged,
+        listed: false,
         waiting: None,
     };
     for id in &ids {
@@ -161,7 +162,7 @@ impl<'a> Arbitrary<'a> for Fields {
 
 struct Crash {
     word: i64,
-    flags: [bool; 3],
+    flags: [bool; 4],
     span: (i64, i64),
     files: Vec<u8>,
     waiting: Option<Vec<[u8; 16]>>,
@@ -187,7 +188,7 @@ impl Fields {
             intents
         };
         let crash = |crash: &Crash| {
-            let [counted, withheld, all] = crash.flags;
+            let [counted, withheld, listed, all] = crash.flags;
             let mut named = crash.files.iter().map(|file| [*file; 16]);
             let waiting = crash
                 .waiting
@@ -199,6 +200,7 @@ impl Fields {
                 withheld,
                 span: crash.span,
                 intents: if all { Intents::all() } else { intents(&mut named) },
+                listed,
                 waiting,
             }
         };
