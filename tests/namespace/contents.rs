@@ -1,6 +1,7 @@
 //! What whoever writes to the vault does to the pages of a file, without any crash.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 
 use kmsfs::volume::content::{Access, Reserve, SeekTo};
 use kmsfs::volume::{Allocate, Options, Origin, Result, VolumeError};
@@ -169,4 +170,38 @@ fn write_if(fixture: &Fixture, wanted: bool) -> Result<()> {
     let written = handle.file.write(0, b"x", Origin::Caller);
     fixture.volume().close(handle);
     written.map(drop)
+}
+
+/// The older header of the two would be one with a lower seal, or none.
+#[test]
+fn a_damaged_header_slot_brings_no_older_seal_back() {
+    for slot in 0..2 {
+        let (mut fixture, _) = sealed();
+        let path = ciphertext(&fixture);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&[0; 512], slot * 512).unwrap();
+        file.set_len(12 * PAGE as u64).unwrap();
+        fixture.reopen();
+        is_tampered(read(&fixture, "file"));
+    }
+}
+
+/// The spill page says for a while that a block was a hole: a crash may leave it one until the next
+/// sync, and not after the seal.
+#[test]
+fn a_hole_that_was_filled_and_sealed_is_none_after_a_crash() {
+    let (mut fixture, _) = sealed();
+    fixture.reopen();
+    allocate(&fixture, Allocate::Punch, at(10), at(2)).unwrap();
+    fixture.volume().end().unwrap();
+    fixture.reopen();
+    write(&fixture, "file", at(10), &pattern(PAGE, 7)).unwrap();
+    fixture.volume().end().unwrap();
+    fixture.reopen();
+    // Killed while it changes another block.
+    write(&fixture, "file", at(20), &pattern(PAGE, 8)).unwrap();
+    put_page(&ciphertext(&fixture), page_of(10), &[0; PAGE]);
+    fixture.reopen();
+    assert!(read_block(&fixture, 11).is_ok(), "that one is a hole still");
+    is_tampered(read_block(&fixture, 10));
 }

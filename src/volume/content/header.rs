@@ -14,6 +14,14 @@ use crate::volume::error::{Result, VolumeError};
 
 const WHAT: &str = "file header";
 
+/// Where a changed header goes.
+#[derive(Debug, Clone, Copy)]
+enum Slots {
+    /// Into the slot that is not durable.
+    Spare,
+    Both,
+}
+
 impl Content {
     /// Loads keys and header of a file that has one and whose keys are not here.
     pub(super) fn load(&self, state: &mut State) -> Result<()> {
@@ -200,6 +208,25 @@ impl Content {
         state: &mut State,
         change: impl FnOnce(&mut FileHeader),
     ) -> Result<()> {
+        self.update_slots(state, Slots::Spare, change)
+    }
+
+    /// Changes the header in both slots, so that no damage of one brings an older one back. Each is
+    /// the old header or the new one after a crash, and both are good; a page is written whole.
+    pub(super) fn update_both_slots(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&mut FileHeader),
+    ) -> Result<()> {
+        self.update_slots(state, Slots::Both, change)
+    }
+
+    fn update_slots(
+        &self,
+        state: &mut State,
+        slots: Slots,
+        change: impl FnOnce(&mut FileHeader),
+    ) -> Result<()> {
         let ready = state.ready.as_mut().ok_or(VolumeError::Lost(WHAT))?;
         if ready.fresh {
             change(&mut ready.header);
@@ -212,8 +239,18 @@ impl Content {
             Some(slot) => slot,
             None => state.marks.header_durable.map_or(Slot::A, Slot::other),
         };
-        if let Err(error) = self.write_slot(slot, &header.encode(&ready.keys)) {
-            if !is_untouched(&error) {
+        let bytes = header.encode(&ready.keys);
+        let written = match slots {
+            Slots::Spare => self.write_slot(slot, &bytes),
+            Slots::Both => self.write_area(&[bytes, bytes].concat(), 0),
+        };
+        if let Err(error) = written {
+            let both = matches!(slots, Slots::Both);
+            if both {
+                // Whatever arrived has this number: the next header must count before it.
+                ready.header.sequence = header.sequence;
+            }
+            if both || !is_untouched(&error) {
                 // It may have arrived all the same, and say what is not so: a seal, for one.
                 state.marks.header_written = Some(slot);
                 state.marks.header_updated = state.marks.touch();
@@ -345,9 +382,13 @@ impl Content {
     }
 
     fn write_slot(&self, slot: Slot, bytes: &[u8; RECORD_LEN]) -> Result<()> {
-        self.backing.keep_times(&mut || match self.backing.write_at(bytes, slot.offset())? {
-            RECORD_LEN => Ok(()),
+        self.write_area(bytes, slot.offset())
+    }
+
+    fn write_area(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.backing.keep_times(&mut || match self.backing.write_at(bytes, offset)? {
             0 => Err(Errno::NOSPC),
+            written if written == bytes.len() => Ok(()),
             _ => Err(Errno::IO),
         })?;
         Ok(())

@@ -6,7 +6,8 @@
 
 use super::read::Soundness;
 use super::{Access, Content, State, Unsure};
-use crate::envelope::layout::{Block, PAGE, PAGE_LEN, last_block};
+use crate::envelope::EntryState;
+use crate::envelope::layout::{Block, Group, PAGE, PAGE_LEN, last_block};
 use crate::volume::error::{Result, VolumeError};
 
 /// How much may be looked at before a seal.
@@ -145,6 +146,17 @@ impl Content {
         Ok(())
     }
 
+    /// What an earlier session filled may not be settled on the disk.
+    fn note_filled(&self, state: &mut State, group: Group) {
+        let blocks = usize::try_from(group.blocks()).unwrap_or(0);
+        let found = self.with_spill(state, group, |page, _| {
+            (0..blocks).any(|index| page.entry(index).state == EntryState::Filled)
+        });
+        if found.unwrap_or(false) {
+            state.marks.filled.insert(group);
+        }
+    }
+
     /// Writes a block anew if it is odd; true if anything was written.
     fn mend_block(&self, state: &mut State, block: Block) -> Result<bool> {
         let Some((last, last_length)) = last_block(state.size) else { return Ok(false) };
@@ -154,6 +166,7 @@ impl Content {
                 Err(VolumeError::Lost(_) | VolumeError::Tampered(_)) => false,
                 other => other?,
             };
+            self.note_filled(state, block.group());
         }
         let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
         match self.read_block(state, block, &mut bytes[..]) {

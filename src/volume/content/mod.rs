@@ -21,7 +21,7 @@ mod sync;
 mod write;
 mod written;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -163,6 +163,8 @@ pub(super) struct Marks {
     unsealed: bool,
     /// What a change of ours that failed half way may have left odd.
     unsure: Option<Unsure>,
+    /// Groups whose spill page on the disk says of blocks that they were holes a moment ago.
+    filled: BTreeSet<Group>,
     /// A sync failed: nobody knows what is on the disk, so nothing of it is sealed.
     sync_failed: bool,
     /// Pages of contents written since the last sync.

@@ -66,6 +66,10 @@ impl Content {
             // Somebody changed it since the sync: the slots would not take turns.
             self.sync_locked(&mut state)?;
         }
+        self.settle_filled(&mut state)?;
+        if state.marks.sync_failed {
+            return Ok(false);
+        }
         let seal = self.present_seal(&state)?;
         self.update_header(&mut state, |header| {
             header.flags.open = false;

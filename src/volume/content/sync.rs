@@ -239,6 +239,11 @@ impl Content {
             return Ok(false);
         }
         let seal = header.seal;
+        self.settle_filled(&mut state)?;
+        if state.marks.sync_failed {
+            // One of the syncs until here has failed first.
+            return Ok(false);
+        }
         let mtime = self.backing.mtime()?;
         let current = seal.size == state.size && (seal.mtime == mtime || seal.mtime == i64::MIN);
         if state.ready()?.fresh || (current && !state.outdated) {
@@ -246,13 +251,43 @@ impl Content {
             return Ok(false);
         }
         let size = state.size;
-        self.update_header(&mut state, |header| {
+        self.update_both_slots(&mut state, |header| {
             header.flags.open = false;
             header.seal = Seal { size, session: self.shared.session(), mtime };
         })?;
         state.outdated = false;
         state.marks.unsealed = false;
         Ok(true)
+    }
+
+    /// Before a seal: entries that let a crash leave a block the hole that it was say on the disk,
+    /// too, that its contents are durable. Else whoever writes to the vault could take the page away
+    /// after the next crash of the file.
+    ///
+    /// A crash before the sync leaves the old copy of each page or the new one, and both are right.
+    pub(super) fn settle_filled(&self, state: &mut State) -> Result<()> {
+        if state.marks.filled.is_empty() || state.marks.contents_dirty || state.marks.is_unsure() {
+            return Ok(());
+        }
+        let groups: Vec<_> = state.marks.filled.iter().copied().collect();
+        let mut written = Ok(());
+        self.backing.keep_times(&mut || {
+            written = groups.iter().try_for_each(|group| self.write_settled(state, *group));
+            Ok(())
+        })?;
+        written?;
+        self.sync_locked(state)?;
+        state.marks.filled.clear();
+        Ok(())
+    }
+
+    fn write_settled(&self, state: &mut State, group: Group) -> Result<()> {
+        let blocks = usize::try_from(group.blocks()).unwrap_or(0);
+        match self.with_spill(state, group, |_, absent| absent) {
+            Ok(true) | Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) => Ok(()),
+            Ok(false) => self.update_spill(state, group, |page| page.settle(blocks)),
+            Err(error) => Err(error),
+        }
     }
 }
 

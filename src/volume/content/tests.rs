@@ -133,7 +133,7 @@ fn a_large_idle_file_leaves_the_others_their_pages() {
     for group in 0..5 {
         small.read(group * GROUP, &mut block).unwrap();
     }
-    let held = |content: &Content| -> std::collections::BTreeSet<u64> {
+    let held = |content: &Content| -> BTreeSet<u64> {
         let state = content.read_state();
         let groups = state.spills.lock();
         let cached = groups.iter().filter(|(_, spill)| spill.page.is_some());

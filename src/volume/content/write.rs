@@ -222,6 +222,7 @@ impl Content {
             if !with_spill {
                 return self.write_data(state, batch, scratch, None);
             }
+            let mut filled = false;
             let before = self.change_spill(state, batch.group, |page| {
                 for (block, tag) in (batch.first.0..).map(Block).zip(&tags) {
                     let tail = pieces.of(block).get(block.payload()..).unwrap_or_default();
@@ -230,9 +231,13 @@ impl Content {
                         EntryState::Hole | EntryState::Filled => EntryState::Filled,
                         _ => EntryState::Present,
                     };
+                    filled |= entry == EntryState::Filled;
                     page.set(block.index(), entry, *tag, tail);
                 }
             })?;
+            if filled {
+                state.marks.filled.insert(batch.group);
+            }
             let nonce = nonces.last().copied().unwrap_or_default();
             let spill = slot(scratch, SLOT_SPILL);
             let target = self.spill_target(state, batch.group);
