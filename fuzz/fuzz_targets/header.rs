@@ -116,6 +116,9 @@ impl KeySource for Fixed {
     }
 }
 
+/// Key, material, and an opaque wrap or none.
+type Named<'a> = ([u8; 16], [u8; 16], Option<&'a [u8]>);
+
 struct Fields<'a> {
     file: [u8; 16],
     sequence: u64,
@@ -123,7 +126,7 @@ struct Fields<'a> {
     size: u64,
     session: i64,
     mtime: i64,
-    recipients: Vec<([u8; 16], [u8; 16], Option<&'a [u8]>)>,
+    recipients: Vec<Named<'a>>,
 }
 
 impl<'a> Arbitrary<'a> for Fields<'a> {
