@@ -4,6 +4,7 @@ use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
+use super::secret::wipe_stack;
 use super::{CryptoError, Secret};
 
 /// The SHA-256 of the parts, one after the other.
@@ -38,9 +39,12 @@ pub fn derive<const N: usize>(ikm: &Secret<32>, salt: &[u8], label: Label) -> Se
 /// Like [`derive()`], from input of any length, such as the contents of a key file.
 pub fn derive_from<const N: usize>(ikm: &[u8], salt: &[u8], label: Label) -> Secret<N> {
     const { assert!(N <= 64, "no key in this crate is longer than 64 bytes") };
-    Secret::filled(|out| hkdf(ikm, salt, label.as_str().as_bytes(), out))
+    let derived = Secret::filled(|out| hkdf(ikm, salt, label.as_str().as_bytes(), out));
+    wipe_stack();
+    derived
 }
 
+#[inline(never)]
 fn hkdf(ikm: &[u8], salt: &[u8], info: &[u8], out: &mut [u8]) {
     let kdf = Hkdf::<Sha256>::new(Some(salt), ikm);
     kdf.expand(info, out).expect("callers ask for less than HKDF's limit of 8160 bytes");

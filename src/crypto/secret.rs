@@ -3,6 +3,7 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
 
 use super::room::{ROOM, Room};
 use super::{CryptoError, random};
@@ -59,6 +60,19 @@ impl<const N: usize> Secret<N> {
     }
 }
 
+/// Overwrites what calls that have returned left on this thread's stack. Key schedules begin with the
+/// key, and ciphers move them: none of these copies has an owner who could wipe it.
+///
+/// Whatever is to be gone must have been done in a function of its own that is not inlined.
+#[inline(never)]
+pub(super) fn wipe_stack() {
+    let mut left = [0_u8; STACK];
+    left.zeroize();
+    std::hint::black_box(&left);
+}
+
+/// Deeper than the frames of any key derivation.
+const STACK: usize = 12 * 1024;
 const FITS: &str = "no secret is larger than its room";
 
 impl<const N: usize> PartialEq for Secret<N> {

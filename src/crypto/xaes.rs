@@ -8,6 +8,7 @@ use cmac::{Cmac, KeyInit, Mac};
 use zeroize::Zeroizing;
 
 use super::aead::AeadKey;
+use super::secret::wipe_stack;
 use super::{CryptoError, Nonce, Secret, Tag, random};
 
 /// Bytes of a nonce.
@@ -18,7 +19,14 @@ pub const OVERHEAD: usize = NONCE_LEN + size_of::<Tag>();
 
 /// The AES-256-GCM key for every nonce that starts with `nonce_prefix`.
 pub fn derive_key(key: &Secret<32>, nonce_prefix: &Nonce) -> Secret<32> {
-    XaesKey::new(key).derive_key(nonce_prefix)
+    let derived = schedule_and_derive(key, nonce_prefix);
+    wipe_stack();
+    derived
+}
+
+#[inline(never)]
+fn schedule_and_derive(key: &Secret<32>, nonce_prefix: &Nonce) -> Secret<32> {
+    XaesKey::new(key).derive(nonce_prefix)
 }
 
 /// Encrypts under a fresh random nonce.
@@ -50,6 +58,13 @@ impl XaesKey {
 
     /// The AES-256-GCM key for every nonce that starts with `nonce_prefix`.
     pub fn derive_key(&self, nonce_prefix: &Nonce) -> Secret<32> {
+        let derived = self.derive(nonce_prefix);
+        wipe_stack();
+        derived
+    }
+
+    #[inline(never)]
+    fn derive(&self, nonce_prefix: &Nonce) -> Secret<32> {
         let mut block = [0; 16];
         block[2] = b'X';
         block[4..].copy_from_slice(nonce_prefix);
