@@ -41,12 +41,11 @@ impl Drop for Watch {
 /// Somebody who wants to revoke a key may have no other way than to take the keystore away: after
 /// a grace its requests are refused until it is back.
 #[derive(Debug, Default)]
-struct Silent(HashMap<String, Instant>);
+struct Silent(HashMap<Option<String>, Instant>);
 
 impl Silent {
     fn look(&mut self, service: &Service, now: Instant) {
         for (region, served) in service.served() {
-            let region = region.unwrap_or("local");
             let read = served.keystore.check_place().and_then(|()| served.keystore.poll_changes());
             match read {
                 Ok(_) => self.heard(region, served),
@@ -55,18 +54,18 @@ impl Silent {
         }
     }
 
-    fn heard(&mut self, region: &str, served: &Served) {
-        if self.0.remove(region).is_some() {
-            log::warn!("the keystore of region {region} can be read again");
+    fn heard(&mut self, region: Option<&str>, served: &Served) {
+        if self.0.remove(&region.map(str::to_owned)).is_some() {
+            log::warn!("{} can be read again", named(region));
             served.set_lost(false);
         }
     }
 
-    fn unheard(&mut self, region: &str, served: &Served, why: &str, now: Instant) {
-        let since = *self.0.entry(region.to_owned()).or_insert_with(|| {
-            let grace = GRACE.as_secs();
+    fn unheard(&mut self, region: Option<&str>, served: &Served, why: &str, now: Instant) {
+        let since = *self.0.entry(region.map(str::to_owned)).or_insert_with(|| {
+            let (which, grace) = (named(region), GRACE.as_secs());
             log::error!(
-                "the keystore of region {region} cannot be read: {why}; in {grace} s its requests are refused"
+                "{which} cannot be read: {why}; put it back, or in {grace} s its requests are refused"
             );
             now
         });
@@ -74,6 +73,10 @@ impl Silent {
             served.set_lost(true);
         }
     }
+}
+
+fn named(region: Option<&str>) -> String {
+    region.map_or("the keystore".into(), |region| format!("the keystore of region {region}"))
 }
 
 const EVERY: Duration = Duration::from_millis(100);
