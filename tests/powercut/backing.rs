@@ -64,6 +64,11 @@ impl Backing {
         self.megabytes << 20
     }
 
+    /// Whether a page of 4096 bytes is one block.
+    pub(crate) fn whole_pages(&self) -> bool {
+        self.name != SMALL.name
+    }
+
     /// Held while the filesystem is there: btrfs may take two images of one filesystem for one.
     pub(crate) fn alone(&self) -> Option<MutexGuard<'static, ()>> {
         static ALONE: Mutex<()> = Mutex::new(());

@@ -44,6 +44,9 @@ pub(crate) enum State {
     Exactly(Arc<[u8]>),
     /// The same under another name: a rename was under way.
     ExactlyAt(PathBuf, Arc<[u8]>),
+    /// A regular file that is on its way through these contents: as long as one of them or between,
+    /// and each byte that of one of them. A block that one of them does not have may be unreadable.
+    Between(Vec<Arc<[u8]>>),
     /// A file that opens, whatever it holds.
     Opens,
     /// A directory.
@@ -110,6 +113,7 @@ impl State {
             }
             Self::Exactly(bytes) => whole(path, bytes),
             Self::ExactlyAt(other, bytes) => whole(&root.join(other), bytes),
+            Self::Between(ways) => between(path, ways),
             Self::Opens => File::open(path).map(drop).map_err(|error| said("open", &error)),
             Self::Dir => fs::read_dir(path)
                 .and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop)))
@@ -137,6 +141,8 @@ impl State {
         }
     }
 }
+
+const BLOCK: usize = 4096;
 
 /// The table of the databases: a row for each transaction.
 const ROWS: &str = "SELECT count(*), coalesce(max(n), 0), \
@@ -178,7 +184,6 @@ fn repository(path: &Path, commits: u32) -> Result<(), String> {
 /// True when each byte is that of one of the states. In a torn image a block that was being
 /// written may be unreadable, and no other.
 fn blend(path: &Path, states: &[(u64, &[u8])], torn: bool) -> Result<bool, String> {
-    const BLOCK: usize = 4096;
     let (at, len) = (states[0].0, states[0].1.len());
     if states.iter().any(|state| (state.0, state.1.len()) != (at, len)) {
         return Ok(false);
@@ -198,6 +203,33 @@ fn blend(path: &Path, states: &[(u64, &[u8])], torn: bool) -> Result<bool, Strin
         }
     }
     Ok(true)
+}
+
+/// Holds a file that is changing its length against what it was and is to be.
+fn between(path: &Path, ways: &[Arc<[u8]>]) -> Result<(), String> {
+    let size = usize::try_from(stat(path)?.size()).unwrap();
+    let lengths = || ways.iter().map(|bytes| bytes.len());
+    let (least, most) = (lengths().min().unwrap(), lengths().max().unwrap());
+    if !(least..=most).contains(&size) {
+        return Err(format!("size {size}, between {least} and {most} were expected"));
+    }
+    for start in (0..size).step_by(BLOCK) {
+        let end = size.min(start + BLOCK);
+        let found = match read_at(path, start as u64, end - start) {
+            Err(error) if end > least && unreadable(&error) => continue,
+            found => found?,
+        };
+        let known = |at: usize, byte: u8| {
+            ways.iter().any(|bytes| bytes.get(at).map_or(byte == 0, |known| *known == byte))
+        };
+        if found.len() != end - start {
+            return Err(format!("{} bytes at {start} of {size}", found.len()));
+        }
+        if let Some(at) = (start..end).find(|at| !known(*at, found[at - start])) {
+            return Err(format!("byte {at} of {size} was never there"));
+        }
+    }
+    Ok(())
 }
 
 /// EIO, or EBADMSG.

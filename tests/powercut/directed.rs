@@ -43,6 +43,11 @@ cuts! {
     ext4_cells_keystore_apart: ORDERED, CELLS_APART, AllButOne, Piece;
     ext4_appends: ORDERED, APPENDS, None, Piece;
     ext4_holes: ORDERED, HOLES, None, Piece;
+    ext4_sizes: ORDERED, SIZES, None, Piece;
+    ext4_sizes_in_noise: ORDERED, SIZES_NOISE, Some, Piece;
+    writeback_sizes: WRITEBACK, SIZES, Metadata, Piece;
+    xfs_sizes: XFS, SIZES, None, Piece;
+    btrfs_sizes: BTRFS, SIZES, None, Piece;
     ext4_replace: ORDERED, REPLACE, None, Piece;
     ext4_maildir: ORDERED, MAILDIR, Metadata, Piece;
     ext4_tree: ORDERED, TREE, None, Piece;
@@ -86,6 +91,8 @@ cuts! {
     xfs_replace_and_fsync_the_file: XFS, REPLACE_FILE, None, Piece;
     xfs_metadata: XFS, METADATA, None, Piece;
     xfs_tree: XFS, TREE, AllButOne, Piece;
+    xfs_sqlite_delete: XFS, SQLITE_DELETE, None, Piece;
+    xfs_sqlite_persist: XFS, SQLITE_PERSIST, Some, Piece;
     xfs_sqlite_wal: XFS, SQLITE_WAL, None, Piece;
     btrfs_cells_fdatasync: BTRFS, CELLS_FDATASYNC, None, Piece;
     btrfs_replace_and_fsync_the_file: BTRFS, REPLACE_FILE, None, Piece;

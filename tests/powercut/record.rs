@@ -55,6 +55,16 @@ pub(crate) struct Scenario {
     pub(crate) acts: &'static [(u32, Act)],
     /// Others write back and sync the backing filesystem all the time.
     pub(crate) noise: bool,
+    pub(crate) needs: Needs,
+}
+
+/// What a scenario needs of a disk, so that nothing acknowledged is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// A page of 4096 bytes is written whole, although others than its file's owner wait for it: a
+    /// rollback journal is overwritten while a database depends on it (FORMAT section 11).
+    WholePages,
 }
 
 /// Everything that a cut needs.

@@ -1,14 +1,15 @@
 //! The workloads, each with what happens around it.
 
 use crate::machine::Keys;
-use crate::record::{Act, Scenario, Workload};
+use crate::record::{Act, Needs, Scenario, Workload};
 use crate::workloads::{
     Appends, Cells, Git, HardLinks, Holes, LongNames, LongNamesInBetween, Maildir, Metadata,
-    NeverSynced, Replace, Rsync, Sqlite, Symlinks, Sync, Then, Tree,
+    NeverSynced, Replace, Rsync, Sizes, Sqlite, Symlinks, Sync, Then, Tree,
 };
 
 const fn plain(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
-    Scenario { name, workload, steps: 6, keys: Keys::SameDisk, acts: &[], noise: false }
+    let (keys, needs) = (Keys::SameDisk, Needs::Nothing);
+    Scenario { name, workload, steps: 6, keys, acts: &[], noise: false, needs }
 }
 
 const fn noisy(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
@@ -23,6 +24,8 @@ pub(crate) const CELLS_APART: Scenario =
     Scenario { keys: Keys::Apart, name: "cells-apart", ..CELLS_NOISE };
 pub(crate) const APPENDS: Scenario = noisy("appends", || Box::new(Appends::new()));
 pub(crate) const HOLES: Scenario = plain("holes", || Box::new(Holes::new()));
+pub(crate) const SIZES: Scenario = plain("sizes", || Box::new(Sizes::new()));
+pub(crate) const SIZES_NOISE: Scenario = noisy("sizes-noise", || Box::new(Sizes::new()));
 pub(crate) const REPLACE: Scenario =
     plain("replace", || Box::new(Replace::new(Then::SyncDirectory)));
 pub(crate) const REPLACE_FILE: Scenario =
@@ -40,14 +43,18 @@ pub(crate) const LONG_NAMES_NOISE: Scenario =
     noisy("long-names-noise", || Box::new(LongNames::new()));
 pub(crate) const LONG_NAMES_BETWEEN: Scenario =
     plain("long-names-in-between", || Box::new(LongNamesInBetween));
+const fn rollback(scenario: Scenario) -> Scenario {
+    Scenario { needs: Needs::WholePages, ..scenario }
+}
+
 pub(crate) const SQLITE_DELETE: Scenario =
-    plain("sqlite-delete", || Box::new(Sqlite::new("DELETE", "FULL")));
+    rollback(plain("sqlite-delete", || Box::new(Sqlite::new("DELETE", "FULL"))));
 pub(crate) const SQLITE_EXTRA: Scenario =
-    plain("sqlite-delete-extra", || Box::new(Sqlite::new("DELETE", "EXTRA")));
+    rollback(plain("sqlite-delete-extra", || Box::new(Sqlite::new("DELETE", "EXTRA"))));
 pub(crate) const SQLITE_TRUNCATE: Scenario =
-    plain("sqlite-truncate", || Box::new(Sqlite::new("TRUNCATE", "FULL")));
+    rollback(plain("sqlite-truncate", || Box::new(Sqlite::new("TRUNCATE", "FULL"))));
 pub(crate) const SQLITE_PERSIST: Scenario =
-    noisy("sqlite-persist", || Box::new(Sqlite::new("PERSIST", "FULL")));
+    rollback(noisy("sqlite-persist", || Box::new(Sqlite::new("PERSIST", "FULL"))));
 pub(crate) const SQLITE_WAL: Scenario =
     plain("sqlite-wal", || Box::new(Sqlite::new("WAL", "FULL")));
 pub(crate) const GIT: Scenario = Scenario { steps: 3, ..plain("git", || Box::new(Git::new())) };
@@ -90,6 +97,8 @@ pub(crate) static ALL: &[&Scenario] = &[
     &CELLS_APART,
     &APPENDS,
     &HOLES,
+    &SIZES,
+    &SIZES_NOISE,
     &REPLACE,
     &REPLACE_FILE,
     &MAILDIR,
@@ -102,6 +111,10 @@ pub(crate) static ALL: &[&Scenario] = &[
     &LONG_NAMES,
     &LONG_NAMES_NOISE,
     &LONG_NAMES_BETWEEN,
+    &SQLITE_DELETE,
+    &SQLITE_EXTRA,
+    &SQLITE_TRUNCATE,
+    &SQLITE_PERSIST,
     &SQLITE_WAL,
     &GIT,
     &RSYNC,
