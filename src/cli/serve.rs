@@ -1,7 +1,7 @@
 //! The daemon: a volume, its mount, its control socket, and how they end.
 //!
 //! Order: keeper (the process that mounts and unmounts), keystore, confinement, volume (takes the
-//! vault's lock), mount, socket, ready. The end comes from a
+//! vault's lock), socket, mount, ready: whoever sees the mount finds the socket. The end comes from a
 //! signal or from an unmount by somebody else; both leave by the same door: the kernel's last
 //! request is answered, everything is synced, the vault is released.
 
@@ -59,19 +59,22 @@ pub(super) fn run(
     let (keys, confined) = open_keys(plan, unlock, runtime.as_ref().ok())?;
     process::lock_memory();
     let volume = open(plan, &keys)?;
-    let mounted = keeper.mount().and_then(|connection| {
-        fuse::serve(Arc::clone(&volume), connection, &options).inspect_err(|_| end_mount(&keeper))
+    let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper: Arc::new(keeper), confined };
+    let server = daemon.listen(&runtime);
+    let mounted = daemon.keeper.mount().and_then(|connection| {
+        let served = fuse::serve(Arc::clone(&volume), connection, &options);
+        served.inspect_err(|_| end_mount(&daemon.keeper))
     });
     let mounted = match mounted {
         Ok(mounted) => mounted,
         Err(error) => {
+            drop(server);
             // Nothing was changed: the next session must not take this one for a crash.
             let _ = volume.end();
             return Err(explain_mount(&plan.mountpoint, &error));
         }
     };
-    let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper: Arc::new(keeper), confined };
-    let served = daemon.serve(&mounted, &runtime, detached);
+    let served = daemon.serve(&mounted, server, &runtime, detached);
     if served.is_err() {
         // Nobody would ever answer at that mountpoint.
         end_mount(&daemon.keeper);
@@ -92,15 +95,17 @@ struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    /// Everything between the mount and its end.
+    /// Everything between the mount and its end, which the control socket does not outlive.
     fn serve(
         &self,
         mounted: &fuse::Mounted,
+        _server: Option<Server>,
         runtime: &std::io::Result<RuntimeDir>,
         detached: Option<Detached>,
     ) -> Result<(), CliError> {
         let Self { plan, volume, keys, .. } = self;
         volume.attach_kernel(mounted.kernel_cache());
+        let signals = watch_signals(&self.keeper)?;
         let _upkeep =
             volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
         let _chores = keys.keystore().and_then(|keystore| {
@@ -108,8 +113,6 @@ impl Daemon<'_> {
             let follower = (!plan.read_only).then_some(follower);
             Chores::start(keystore, move || follower.iter().for_each(Follower::follow))
         });
-        let _server = self.listen(runtime);
-        let signals = watch_signals(&self.keeper)?;
         if let Some(detached) = detached {
             go_to_background(volume, runtime, detached)?;
         }

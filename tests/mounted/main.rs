@@ -16,6 +16,7 @@ mod audited;
 mod backup;
 mod confined;
 mod crash;
+mod daemon;
 mod data;
 mod durable;
 mod escape;
