@@ -98,6 +98,7 @@ mod tests {
             options: "rw".into(),
             device: (0, 0),
             id: 0,
+            parent: 0,
             user: 0,
         };
         let found = holders(&mount);
@@ -123,6 +124,7 @@ mod tests {
             options: "rw".into(),
             device: (hex(major), hex(minor)),
             id: id.unwrap().unwrap(),
+            parent: 0,
             user: 0,
         };
         assert!(has_open(own, &mount) && has_mapped(own, &mount));

@@ -5,7 +5,7 @@
 //! can end its mount and make it again, and nothing else. It ends with the daemon.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,18 +21,20 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::exit::CliError;
+use super::mountinfo::{self, Mounted};
+use super::mountpoint::Mountpoint;
 use super::umount::{self, Detach};
-use super::{background, busy, confine, mountinfo};
+use super::{background, busy, confine};
 use crate::fuse;
 use crate::sys::{self, Forked};
 
 /// The one mount that it is about.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Charge {
     /// The source that the mount table shows.
     pub vault: PathBuf,
-    /// Where it is mounted.
-    pub mountpoint: PathBuf,
+    /// What it is mounted on.
+    pub mountpoint: Mountpoint,
     /// How.
     pub options: fuse::MountOptions,
 }
@@ -180,20 +182,50 @@ fn work(charge: &Charge, socket: &OwnedFd) -> io::Result<()> {
 }
 
 fn carry_out(charge: &Charge, order: Order) -> io::Result<(Answer, Option<OwnedFd>)> {
-    let Charge { vault, mountpoint, options } = charge;
-    // After an unmount from outside, something else may be mounted there.
-    let ours = || mountinfo::at(mountpoint).ok().flatten().filter(|mount| mount.vault == *vault);
-    let detach = |how| ours().map_or(Ok(()), |_| umount::detach(mountpoint, how));
     match order {
-        Order::Mount => {
-            fuse::attach(vault, mountpoint, options).map(|device| (Answer::Done, Some(device)))
-        }
-        Order::Unmount => detach(Detach::WhenFree).map(|()| (Answer::Done, None)),
-        Order::UnmountLazily => detach(Detach::Lazily).map(|()| (Answer::Done, None)),
+        Order::Mount => charge.mount().map(|device| (Answer::Done, Some(device))),
+        Order::Unmount => charge.unmount(Detach::WhenFree).map(|()| (Answer::Done, None)),
+        Order::UnmountLazily => charge.unmount(Detach::Lazily).map(|()| (Answer::Done, None)),
         Order::CountHolders => {
-            let count = ours().map_or(0, |mount| busy::holders(&mount).len());
+            let count = charge.mounted()?.map_or(0, |mount| busy::holders(&mount).len());
             Ok((Answer::Holders(count), None))
         }
+    }
+}
+
+impl Charge {
+    fn mount(&self) -> io::Result<OwnedFd> {
+        let device = fuse::attach(&self.vault, self.mountpoint.dir(), &self.options)?;
+        // Dropped, the connection ends, and whatever was mounted with it.
+        let Some(mount) = self.mounted()? else {
+            self.remove_astray()?;
+            return Err(io::Error::other("another directory was put in its place"));
+        };
+        if self.options.nosymfollow && !mount.has_option("nosymfollow") {
+            self.unmount(Detach::WhenFree)?;
+            return Err(io::Error::other(
+                "this kernel does not know nosymfollow (Linux 5.10 does)",
+            ));
+        }
+        Ok(device)
+    }
+
+    fn unmount(&self, how: Detach) -> io::Result<()> {
+        match self.mounted()? {
+            Some(mount) => umount::detach_in(self.mountpoint.above()?.as_fd(), &mount, how),
+            // By somebody else: what is mounted there by now is not ours.
+            None => Ok(()),
+        }
+    }
+
+    fn mounted(&self) -> io::Result<Option<Mounted>> {
+        Ok(self.mountpoint.mounted()?.filter(|mount| mount.vault == self.vault))
+    }
+
+    /// Takes away what the mount helper mounted elsewhere.
+    fn remove_astray(&self) -> io::Result<()> {
+        let newest = mountinfo::read()?.into_iter().rfind(|mount| mount.vault == self.vault);
+        newest.map_or(Ok(()), |mount| umount::detach(&mount, Detach::Lazily))
     }
 }
 
@@ -211,7 +243,7 @@ fn send(to: &OwnedFd, message: &impl Serialize, along: Option<&OwnedFd>) -> io::
     let bytes = serde_json::to_vec(message)?;
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = along.map(std::os::fd::AsFd::as_fd);
+    let fds = along.map(AsFd::as_fd);
     if let Some(fd) = &fds {
         control.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(fd)));
     }

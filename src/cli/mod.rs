@@ -49,6 +49,7 @@ mod maintain;
 mod metrics;
 mod mount;
 mod mountinfo;
+mod mountpoint;
 mod options;
 mod output;
 mod paths;

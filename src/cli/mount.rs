@@ -7,12 +7,12 @@ use super::args::{Global, MountArgs};
 use super::background::{self, Started};
 use super::exit::{CliError, Exit};
 use super::keys_from::{KeysFrom, KmsArgs};
+use super::mountpoint::{Missing, Mountpoint};
 use super::options::MountOptions;
 use super::output::Output;
-use super::place::{self, Missing};
 use super::trust::TrustArgs;
 use super::unlock::Source;
-use super::{create, paths, serve};
+use super::{create, paths, place, serve};
 use crate::keystore::Unlock;
 
 /// Everything that is decided before anything is opened.
@@ -20,7 +20,7 @@ use crate::keystore::Unlock;
 pub(super) struct Plan {
     /// The encrypted directory.
     pub vault: PathBuf,
-    /// Where the plaintext view appears.
+    /// Where the plaintext view appears, for people: what is mounted on is held.
     pub mountpoint: PathBuf,
     /// The keystore file: not used if the keys come from an endpoint.
     pub keystore: PathBuf,
@@ -51,9 +51,11 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
     // Without a secret nothing is made, not even the mountpoint.
     let source = if kms.url.is_some() { None } else { Some(Source::choose(&global)?) };
     let missing = if args.create { Missing::Make } else { Missing::Refuse };
+    let mountpoint = Mountpoint::find(&args.mountpoint, missing, options.nonempty)?;
+    place::apart(&vault, mountpoint.path())?;
     let plan = Plan {
         vault,
-        mountpoint: place::mountpoint(&args.mountpoint, missing, options.nonempty)?,
+        mountpoint: mountpoint.path().to_owned(),
         keystore: if kms.url.is_some() { PathBuf::new() } else { paths::keystore(&global)? },
         kms,
         read_only,
@@ -61,7 +63,7 @@ pub(super) fn run(args: &MountArgs, global: &Global, output: Output) -> Result<E
         trust: args.trust,
     };
     // Before this process knows a secret.
-    let keeper = args.foreground.then(|| serve::keeper(&plan)).transpose()?;
+    let keeper = if args.foreground { Some(serve::keeper(&plan, mountpoint)?) } else { None };
     let unlock = match &source {
         Some(source) => Some(secret(args, source, &plan, output)?),
         None if args.create => {

@@ -1,6 +1,7 @@
 //! The system's mounts: which vault is mounted where.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,11 +21,18 @@ pub(super) struct Mounted {
     pub device: (u32, u32),
     /// The number of the mount in this namespace.
     pub id: u64,
+    /// That of the mount which it lies on.
+    pub parent: u64,
     /// The user who mounted it, as the kernel knows him.
     pub user: u32,
 }
 
 impl Mounted {
+    /// True if the mountpoint has this option.
+    pub(super) fn has_option(&self, name: &str) -> bool {
+        self.options.split(',').any(|option| option == name)
+    }
+
     /// True if the source is what it says: any user may mount something that calls itself a kmsfs
     /// mount of a vault that is not theirs.
     pub(super) fn is_believable(&self) -> bool {
@@ -35,7 +43,12 @@ impl Mounted {
 
 /// All mounts of kmsfs that this process can see, oldest first.
 pub(super) fn all() -> Result<Vec<Mounted>, CliError> {
-    let text = std::fs::read(MOUNTINFO).map_err(|error| CliError::io(MOUNTINFO, &error))?;
+    read().map_err(|error| CliError::io(MOUNTINFO, &error))
+}
+
+/// The same.
+pub(super) fn read() -> io::Result<Vec<Mounted>> {
+    let text = std::fs::read(MOUNTINFO)?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
@@ -60,11 +73,13 @@ pub(super) fn of_vault(vault: &Path) -> Result<Option<Mounted>, CliError> {
     Ok(all()?.into_iter().rfind(|mount| mount.vault == vault && mount.is_believable()))
 }
 
-/// True when anything at all is mounted exactly there.
-pub(super) fn is_mountpoint(path: &Path) -> Result<bool, CliError> {
-    let text = std::fs::read(MOUNTINFO).map_err(|error| CliError::io(MOUNTINFO, &error))?;
+/// True when `path` is where the mount `id`, of whatever filesystem, is mounted.
+pub(super) fn is_root(id: u64, path: &Path) -> io::Result<bool> {
+    let text = std::fs::read(MOUNTINFO)?;
     Ok(text.split(|byte| *byte == b'\n').any(|line| {
-        line.split(|byte| *byte == b' ').nth(4).is_some_and(|field| unescape(field) == path)
+        let mut fields = line.split(|byte| *byte == b' ');
+        let is_it = fields.next().and_then(number) == Some(id);
+        is_it && fields.nth(3).is_some_and(|field| unescape(field) == path)
     }))
 }
 
@@ -72,7 +87,8 @@ pub(super) fn is_mountpoint(path: &Path) -> Result<bool, CliError> {
 fn parse(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
-    let device = fields.nth(1)?;
+    let parent = number(fields.next()?)?;
+    let device = fields.next()?;
     let mountpoint = unescape(fields.nth(1)?);
     let options = String::from_utf8_lossy(fields.next()?).into_owned();
     let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
@@ -85,7 +101,7 @@ fn parse(line: &[u8]) -> Option<Mounted> {
     let vault = unescape(tail.next()?);
     let mut of_filesystem = tail.next()?.split(|byte| *byte == b',');
     let user = of_filesystem.find_map(|option| option.strip_prefix(b"user_id="))?;
-    Some(Mounted { vault, mountpoint, options, device, id, user: number(user)? })
+    Some(Mounted { vault, mountpoint, options, device, id, parent, user: number(user)? })
 }
 
 fn number<N: std::str::FromStr>(digits: &[u8]) -> Option<N> {
@@ -135,7 +151,7 @@ mod tests {
         assert_eq!(mount.mountpoint, Path::new("/mnt/my files"));
         assert_eq!(mount.vault, Path::new("/srv/my vault"));
         assert_eq!((mount.options.as_str(), mount.device), ("rw,nosuid", (0, 61)));
-        assert_eq!((mount.id, mount.user), (36, 7));
+        assert_eq!((mount.id, mount.parent, mount.user), (36, 35, 7));
     }
 
     #[test]

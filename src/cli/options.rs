@@ -24,6 +24,8 @@ pub(super) struct MountOptions {
     pub atime: Option<Atime>,
     /// `sync`, `dirsync`.
     pub sync: Option<Sync>,
+    /// `nosymfollow`: links are shown, and not followed.
+    pub nosymfollow: bool,
     /// `shared`: other machines may change the backing directory, so the kernel caches little.
     pub shared: bool,
     /// `nonempty`: the mountpoint may have entries, which are hidden.
@@ -93,6 +95,8 @@ impl MountOptions {
             "sync" => self.sync = Some(Sync::All),
             "dirsync" => self.sync = Some(Sync::Directories),
             "async" => self.sync = None,
+            "nosymfollow" => self.nosymfollow = true,
+            "symfollow" => self.nosymfollow = false,
             "allow_other" => self.allow_other = true,
             "allow_open_vault" => self.allow_open_vault = true,
             "shared" => self.shared = true,

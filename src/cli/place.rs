@@ -1,23 +1,13 @@
-//! Checks before a mount: the mountpoint, the vault beside it, and what FUSE needs.
+//! Checks before a mount: the vault and the mountpoint beside each other, and what FUSE needs.
 
-use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::Access;
 
 use super::exit::{CliError, Exit};
 use super::{failure, mountinfo, paths, process};
 use crate::volume::{Exposure, Volume, VolumeError, exposure};
-
-/// What to do about a mountpoint that is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
-    /// Make the directory.
-    Make,
-    /// Say so.
-    Refuse,
-}
 
 /// Refuses a vault that other users may enter, before anything is asked or made. What is no vault yet is
 /// made as one that they may not. What counts is [`Volume::open_vault`]: it looks at what it opens.
@@ -47,44 +37,6 @@ pub(super) fn closing(vault: &Path, exposed: Exposure) -> String {
                 .into()
         }
     }
-}
-
-/// The real path of a usable mountpoint: an empty directory on which nothing is mounted.
-pub(super) fn mountpoint(
-    named: &Path,
-    missing: Missing,
-    nonempty: bool,
-) -> Result<PathBuf, CliError> {
-    let path = paths::real(named)?;
-    let place = path.display();
-    let refuse = |what: String| CliError::new(Exit::Mountpoint, what);
-    if mountinfo::is_mountpoint(&path)? {
-        return Err(refuse(format!("something is mounted at {place} already"))
-            .advise("'kmsfs umount' ends a mount, also one whose daemon is dead"));
-    }
-    match std::fs::metadata(&path) {
-        Ok(meta) if !meta.is_dir() => {
-            return Err(refuse(format!("the mountpoint {place} is not a directory")));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if missing == Missing::Refuse {
-                return Err(refuse(format!("the mountpoint {place} does not exist"))
-                    .advise("make the directory, or add --create"));
-            }
-            std::fs::create_dir_all(&path)
-                .map_err(|error| refuse_io("cannot make the mountpoint", &path, &error))?;
-            return paths::real(&path);
-        }
-        Err(error) => return Err(refuse_io("cannot use the mountpoint", &path, &error)),
-    }
-    let mut entries = std::fs::read_dir(&path)
-        .map_err(|error| refuse_io("cannot use the mountpoint", &path, &error))?;
-    if !nonempty && entries.next().is_some() {
-        return Err(refuse(format!("the mountpoint {place} is not empty"))
-            .advise("its files would be hidden: use another directory, or -o nonempty"));
-    }
-    Ok(path)
 }
 
 /// Vault and mountpoint must not lie in each other: the daemon would wait for itself.
@@ -143,12 +95,6 @@ fn on_path(program: &str) -> bool {
         .any(|dir| rustix::fs::access(dir.join(program), Access::EXEC_OK).is_ok())
 }
 
-fn refuse_io(doing: &str, path: &Path, error: &io::Error) -> CliError {
-    let mut failure = CliError::io(format!("{doing} {}", path.display()), error);
-    failure.exit = Exit::Mountpoint;
-    failure
-}
-
 /// Source: the kernel's list of devices.
 const FUSE_MAJOR: u32 = 10;
 const FUSE_MINOR: u32 = 229;
@@ -162,19 +108,5 @@ mod tests {
         assert!(apart(Path::new("/a/vault"), Path::new("/a/vault/m")).is_err());
         assert!(apart(Path::new("/a/m/vault"), Path::new("/a/m")).is_err());
         assert!(apart(Path::new("/a/vault"), Path::new("/a/vault2")).is_ok());
-    }
-
-    #[test]
-    fn the_root_directory_is_no_mountpoint() {
-        let error = mountpoint(Path::new("/"), Missing::Refuse, false).unwrap_err();
-        assert_eq!(error.exit, Exit::Mountpoint);
-    }
-
-    #[test]
-    fn a_full_directory_is_no_mountpoint_unless_asked_for() {
-        let here = std::env::current_dir().unwrap();
-        let error = mountpoint(&here, Missing::Refuse, false).unwrap_err();
-        assert!(error.what.ends_with("is not empty"));
-        assert!(mountpoint(&here, Missing::Refuse, true).is_ok());
     }
 }

@@ -21,6 +21,7 @@ use super::keeper::{Charge, Keeper};
 use super::keys_from::KeysFrom;
 use super::maintain::Follower;
 use super::mount::Plan;
+use super::mountpoint::Mountpoint;
 use super::options::{Atime, Sync};
 use super::reach::{self, Keys, Reach};
 use super::umount::Detach;
@@ -32,12 +33,17 @@ use crate::keystore::{Keystore, Unlock};
 use crate::volume::{Options, Volume, VolumeError};
 
 /// Starts the process that mounts and unmounts for the daemon.
-pub(super) fn keeper(plan: &Plan) -> Result<Keeper, CliError> {
-    Keeper::start(Charge {
-        vault: plan.vault.clone(),
-        mountpoint: plan.mountpoint.clone(),
-        options: fuse_options(plan),
-    })
+pub(super) fn keeper(plan: &Plan, mountpoint: Mountpoint) -> Result<Keeper, CliError> {
+    match mountpoint.exchanger() {
+        Ok(Some(exchanger)) => log::warn!(
+            "others can put another directory in the place of {}, and what is written there then \
+             does not come into the vault: {exchanger}",
+            plan.mountpoint.display()
+        ),
+        Ok(None) => {}
+        Err(error) => log::debug!("the directories above the mountpoint: {error}"),
+    }
+    Keeper::start(Charge { vault: plan.vault.clone(), mountpoint, options: fuse_options(plan) })
 }
 
 /// Mounts, serves until the end, and releases the vault; in the background from when it is ready,
@@ -235,6 +241,7 @@ fn fuse_options(plan: &Plan) -> fuse::MountOptions {
         atime: asked.atime != Some(Atime::Never),
         sync: asked.sync == Some(Sync::All),
         dirsync: asked.sync == Some(Sync::Directories),
+        nosymfollow: asked.nosymfollow,
         shared: asked.shared,
         open_vault: asked.allow_open_vault,
         threads: asked.threads.unwrap_or(usual.threads),

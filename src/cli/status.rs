@@ -81,8 +81,7 @@ fn describe(mount: &Mounted) -> Value {
 }
 
 fn mode(mount: &Mounted) -> String {
-    let read_only = mount.options.split(',').any(|option| option == "ro");
-    if read_only { "read-only".into() } else { "read-write".into() }
+    if mount.has_option("ro") { "read-only".into() } else { "read-write".into() }
 }
 
 /// Without its daemon a mount answers nothing. Attributes may still come from the kernel's cache;

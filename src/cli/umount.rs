@@ -1,10 +1,12 @@
 //! `kmsfs umount`, and unmounting as the daemon itself does it.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use serde_json::json;
 
@@ -12,6 +14,7 @@ use super::args::UmountArgs;
 use super::busy;
 use super::exit::{CliError, Exit};
 use super::mountinfo::{self, Mounted};
+use super::mountpoint::{by_number, mount_of};
 use super::output::Output;
 use super::{live, paths, process};
 
@@ -25,7 +28,7 @@ pub(super) fn run(args: &UmountArgs, output: Output) -> Result<Exit, CliError> {
         abort_connection(&mount)?;
     }
     let how = if args.lazy || args.force { Detach::Lazily } else { Detach::WhenFree };
-    if let Err(error) = detach(&mountpoint, how) {
+    if let Err(error) = detach(&mount, how) {
         return Err(explain(&mount, &error));
     }
     let released = args.lazy || wait_for_release(&mount, Duration::from_secs(args.timeout));
@@ -59,14 +62,31 @@ pub(super) enum Detach {
     Lazily,
 }
 
-/// Takes the mountpoint away: umount(2) as root, `fusermount3 -u` for everybody else.
-pub(super) fn detach(mountpoint: &Path, how: Detach) -> io::Result<()> {
+/// Takes a mount away.
+pub(super) fn detach(mount: &Mounted, how: Detach) -> io::Result<()> {
+    let above = mount.mountpoint.parent().unwrap_or(Path::new("/"));
+    let above = rustix::fs::open(above, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    detach_in(above.as_fd(), mount, how)
+}
+
+/// The same where the directory that it is in is held: umount(2) as root, `fusermount3 -u` for
+/// everybody else.
+pub(super) fn detach_in(above: BorrowedFd<'_>, mount: &Mounted, how: Detach) -> io::Result<()> {
+    let mountpoint = &mount.mountpoint;
     if process::is_root() {
+        let name = mountpoint.file_name().ok_or(io::ErrorKind::ResourceBusy)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let there = rustix::fs::openat(above, name, flags, Mode::empty())?;
+        if mount_of(there.as_fd())? != mount.id {
+            return Err(io::Error::other("something else is mounted over it"));
+        }
+        // What holds it would keep it busy. As long as it is there, nothing else takes its name.
+        drop(there);
         let mut flags = UnmountFlags::NOFOLLOW;
         if how == Detach::Lazily {
             flags |= UnmountFlags::DETACH;
         }
-        return Ok(rustix::mount::unmount(mountpoint, flags)?);
+        return Ok(rustix::mount::unmount(by_number(above).join(name), flags)?);
     }
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for program in ["fusermount3", "fusermount"] {
@@ -132,7 +152,7 @@ fn abort_connection(mount: &Mounted) -> Result<(), CliError> {
 /// Waits until no daemon holds the vault; false when the time is over first.
 fn wait_for_release(mount: &Mounted, time: Duration) -> bool {
     // Readers may share a vault, and leave nothing to be written.
-    let read_only = mount.options.split(',').any(|option| option == "ro");
+    let read_only = mount.has_option("ro");
     let end = Instant::now() + if read_only { time.min(READER_WAIT) } else { time };
     while !live::is_free(&mount.vault) {
         if Instant::now() >= end {

@@ -5,9 +5,8 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,13 +18,20 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::MountOptions;
 
-/// Mounts at `mountpoint`; whoever has the connection that is returned answers there. `source` is
-/// what the mount table shows.
+/// Mounts on the directory `mountpoint`, wherever its path leads by now; whoever has the connection
+/// that is returned answers there. `source` is what the mount table shows.
+///
+/// The mount helper finds the directory by its path once more: whoever lets it mount looks at where it
+/// did.
 ///
 /// # Errors
 /// Those of mount(2). Where that is not permitted, those of the mount helper: `PermissionDenied` if
 /// other users may not be let in, `NotFound` if there is no helper, else its words.
-pub fn attach(source: &Path, mountpoint: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
+pub fn attach(
+    source: &Path,
+    mountpoint: BorrowedFd<'_>,
+    options: &MountOptions,
+) -> io::Result<OwnedFd> {
     match by_itself(source, mountpoint, options) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             by_helper(source, mountpoint, options)
@@ -34,13 +40,17 @@ pub fn attach(source: &Path, mountpoint: &Path, options: &MountOptions) -> io::R
     }
 }
 
-fn by_itself(source: &Path, mountpoint: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
+fn by_itself(
+    source: &Path,
+    mountpoint: BorrowedFd<'_>,
+    options: &MountOptions,
+) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::open(DEVICE, flags, Mode::empty())?;
     let mut data = format!(
         "fd={},rootmode={:o},user_id={},group_id={},{SUBTYPE},default_permissions",
         device.as_raw_fd(),
-        std::fs::metadata(mountpoint)?.mode(),
+        rustix::fs::fstat(mountpoint)?.st_mode,
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
     );
@@ -48,7 +58,7 @@ fn by_itself(source: &Path, mountpoint: &Path, options: &MountOptions) -> io::Re
         data.push_str(",allow_other");
     }
     let data = CString::new(data)?;
-    rustix::mount::mount(source, mountpoint, "fuse", flags_of(options), &*data)?;
+    rustix::mount::mount(source, by_number(mountpoint), "fuse", flags_of(options), &*data)?;
     Ok(device)
 }
 
@@ -61,12 +71,17 @@ fn flags_of(options: &MountOptions) -> MountFlags {
         (!options.atime, MountFlags::NOATIME),
         (options.sync, MountFlags::SYNCHRONOUS),
         (options.dirsync, MountFlags::DIRSYNC),
+        (options.nosymfollow, MountFlags::NOSYMFOLLOW),
     ];
     let set = all.into_iter().filter(|(on, _)| *on);
     set.fold(MountFlags::empty(), |flags, (_, flag)| flags | flag)
 }
 
-fn by_helper(source: &Path, mountpoint: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
+fn by_helper(
+    source: &Path,
+    mountpoint: BorrowedFd<'_>,
+    options: &MountOptions,
+) -> io::Result<OwnedFd> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for program in ["fusermount3", "fusermount"] {
         match run_helper(program, &words(source, options), mountpoint) {
@@ -97,6 +112,7 @@ fn words(source: &Path, options: &MountOptions) -> CString {
         pick(options.atime, "atime", "noatime"),
         pick(options.sync, "sync", ""),
         pick(options.dirsync, "dirsync", ""),
+        pick(options.nosymfollow, "nosymfollow", ""),
         pick(options.allow_other, "allow_other", ""),
     ] {
         if !word.is_empty() {
@@ -110,11 +126,12 @@ fn words(source: &Path, options: &MountOptions) -> CString {
 
 /// The helper sends the connection over a socket whose number stands in its environment. Its
 /// standard input can be that socket: what else it inherits is closed.
-fn run_helper(program: &str, words: &CString, mountpoint: &Path) -> io::Result<OwnedFd> {
+fn run_helper(program: &str, words: &CString, mountpoint: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(program);
     command.arg("-o").arg(std::ffi::OsStr::from_bytes(words.as_bytes()));
-    command.arg("--").arg(mountpoint).env(SOCKET_NUMBER, "0").env("LC_ALL", "C");
+    command.arg("--").arg(".").current_dir(by_number(mountpoint));
+    command.env(SOCKET_NUMBER, "0").env("LC_ALL", "C");
     command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
     let child = command.spawn()?;
     // It holds the other end of the socket.
@@ -129,6 +146,11 @@ fn run_helper(program: &str, words: &CString, mountpoint: &Path) -> io::Result<O
         }
         _ => Err(io::Error::other(said.trim().to_owned())),
     }
+}
+
+/// A path that leads to what is open, for this process and one that it starts.
+fn by_number(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 fn receive(socket: &UnixStream) -> Option<OwnedFd> {

@@ -30,6 +30,8 @@ pub struct MountOptions {
     pub sync: bool,
     /// Every change of a directory is written at once.
     pub dirsync: bool,
+    /// Symbolic links are not followed.
+    pub nosymfollow: bool,
     /// Someone else may change the vault while it is mounted: the kernel keeps nothing.
     pub shared: bool,
     /// Other users may enter the vault's own directory.
@@ -49,6 +51,7 @@ impl Default for MountOptions {
             atime: true,
             sync: false,
             dirsync: false,
+            nosymfollow: false,
             shared: false,
             open_vault: false,
             threads: THREADS,

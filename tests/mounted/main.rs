@@ -27,6 +27,7 @@ mod memory;
 mod metadata;
 mod model;
 mod modes;
+mod mountpoint;
 mod pjdfstest;
 mod places;
 #[path = "../process_memory/mod.rs"]

@@ -24,6 +24,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("memory::", "reads the memory of a daemon, which hides it from its own user"),
     ("pjdfstest::", "owners and devices are what most of it is about"),
     ("remote::", "makes network namespaces"),
+    ("mountpoint::with_nosymfollow", "the mount helper of Debian 12 does not know the option"),
     ("token::", "the token's tools keep their files in the build directory"),
     ("durable::", "mounts an ext4"),
     ("fsx::", "reads and writes only: the same for everybody"),
