@@ -159,8 +159,8 @@ SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout -k 10 180 systemd-nspawn --quiet --bo
 grep -E '^(ok|FAIL) ' "$tree/results"
 grep -q '^FAIL ' "$tree/results" && fail "see above"
 # The last stop was the poweroff: the vault must be whole and free.
-chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key cat /srv/vault file \
-    | grep -q "kept over a restart" || fail "the file is lost after poweroff"
-chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key cat /srv/vault2 file \
-    | grep -q "by fstab" || fail "the file of fstab is lost after poweroff"
+read_back() { "$kmsfs" --keystore "$tree/var/lib/kmsfs/keystore.db" \
+    --key-file "$tree/etc/kmsfs/data.key" cat "$tree/srv/$1" file; }
+read_back vault | grep -q "kept over a restart" || fail "the file is lost after poweroff"
+read_back vault2 | grep -q "by fstab" || fail "the file of fstab is lost after poweroff"
 echo "boot test: all well"

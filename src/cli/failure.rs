@@ -273,7 +273,8 @@ fn volume_exit(error: &VolumeError) -> Exit {
         | E::Stale
         | E::NotEmpty
         | E::Oversized(_)
-        | E::Random => Exit::General,
+        | E::Random
+        | E::NoProc => Exit::General,
     }
 }
 

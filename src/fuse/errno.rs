@@ -35,7 +35,9 @@ pub(super) fn errno(error: &VolumeError) -> Errno {
         VolumeError::Stale => Errno::from_i32(libc::ESTALE),
         VolumeError::Oversized(_) => logged(error, libc::EIO),
         VolumeError::NotEmpty => Errno::from_i32(libc::ENOTEMPTY),
-        VolumeError::Random | VolumeError::Unanchored(_) => logged(error, libc::EIO),
+        VolumeError::Random | VolumeError::NoProc | VolumeError::Unanchored(_) => {
+            logged(error, libc::EIO)
+        }
     }
 }
 

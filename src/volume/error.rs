@@ -83,6 +83,8 @@ pub enum VolumeError {
     NotEmpty,
     /// The system gave no randomness.
     Random,
+    /// `/proc` is not there: what is held by a descriptor is reached through it.
+    NoProc,
     /// Nothing outside the vault can remember the session; with the reason.
     Unanchored(String),
 }
@@ -143,6 +145,10 @@ impl fmt::Display for VolumeError {
             Self::Oversized(what) => write!(f, "{what} is larger than the format has room for"),
             Self::NotEmpty => f.write_str("the directory is not empty"),
             Self::Random => f.write_str("the system gave no randomness"),
+            Self::NoProc => f.write_str(
+                "/proc is not mounted here, and nothing in a vault is opened without it: \
+                 'mount -t proc proc /proc' first",
+            ),
             Self::Unanchored(why) => {
                 write!(f, "nothing outside the vault can remember this session: {why}")
             }

@@ -175,7 +175,10 @@ impl Volume {
     /// # Errors
     /// `NotAVolume`, `Newer`; those of the backing filesystem.
     pub fn peek(path: &Path) -> Result<VolumeDescriptor> {
-        let root = open_root(path).map_err(|_| VolumeError::NotAVolume(path.into()))?;
+        let root = open_root(path).map_err(|error| match error {
+            VolumeError::NoProc => error,
+            _ => VolumeError::NotAVolume(path.into()),
+        })?;
         let copies = read_descriptors(&open_meta(&root, path)?, path)?;
         let newest = copies.first().ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         Ok(newest.claims().clone())
@@ -348,9 +351,10 @@ fn refuse_other_root(
 /// Opens a directory that a person named: links in its path are that person's.
 ///
 /// # Errors
-/// Those of the filesystem.
+/// `NoProc`: what is there would look like what is missing; those of the filesystem.
 pub fn open_root(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, "/proc/self/fd", flags, Mode::empty()).map_err(|_| VolumeError::NoProc)?;
     Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 

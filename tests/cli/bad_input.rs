@@ -71,6 +71,21 @@ fn the_key_file_and_the_keystore_are_for_their_owner_only() {
     assert_eq!(mode(&machine.path("data/kmsfs")), 0o700);
 }
 
+/// In a rescue shell without `/proc` a vault "is not a kmsfs vault: make one".
+#[test]
+fn regression_a_vault_is_not_taken_for_none_where_proc_is_missing() {
+    let machine = Machine::with_vault();
+    let program = Path::new("/usr/bin/unshare");
+    let script = format!(
+        "mount -t tmpfs none /proc && exec {} --key-file key cat vault file",
+        env!("CARGO_BIN_EXE_kmsfs")
+    );
+    let output = machine.command_of(program, &["-Urm", "sh", "-c", &script]).output().unwrap();
+    let (_, stderr) = texts(&output);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("/proc is not mounted"), "{stderr}");
+}
+
 #[test]
 fn a_key_file_that_exists_is_not_made_again() {
     let machine = Machine::with_vault();
