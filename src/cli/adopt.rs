@@ -14,13 +14,13 @@ use crate::control::Request;
 /// Says what is wrong with the directory, asks, and takes it in.
 pub(super) fn run(args: &AdoptArgs, output: Output) -> Result<Exit, CliError> {
     let dir = &args.dir;
-    let found = policy::ask(dir, |path| Request::AdoptShow { path })?;
+    let found = policy::ask(dir, |dir| Request::AdoptShow { dir })?;
     if found["misplaced"].is_null() {
         output.result(&found, || format!("{} is in its place", dir.display()));
         return Ok(Exit::Ok);
     }
     prompt::confirm(&warning(dir, &found), args.yes)?;
-    let adopted = policy::ask(dir, |path| Request::Adopt { path })?;
+    let adopted = policy::ask(dir, |dir| Request::Adopt { dir })?;
     output.result(&adopted, || format!("{} belongs where it is", dir.display()));
     Ok(Exit::Ok)
 }

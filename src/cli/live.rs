@@ -16,6 +16,8 @@ use crate::volume;
 pub(super) struct Target {
     /// The vault.
     pub vault: PathBuf,
+    /// What its path led to when it was looked at.
+    dir: Option<VaultDir>,
 }
 
 impl Target {
@@ -23,7 +25,17 @@ impl Target {
     pub(super) fn find(named: &Path) -> Result<Self, CliError> {
         let path = paths::real(named)?;
         let mount = mountinfo::at(&path)?.filter(Mounted::is_believable);
-        Ok(Self { vault: mount.map_or(path, |mount| mount.vault) })
+        Ok(mount.map_or_else(|| Self { dir: dir_of(&path), vault: path }, |mount| Self::of(&mount)))
+    }
+
+    /// The vault of a mount.
+    pub(super) fn of(mount: &Mounted) -> Self {
+        Self { vault: mount.vault.clone(), dir: mount.source() }
+    }
+
+    /// The daemon that has the vault mounted for writing, if one may be believed.
+    pub(super) fn daemon(&self) -> Option<Client> {
+        Client::connect(self.dir?)
     }
 
     /// Asks the daemon; `None` when there is none.
@@ -32,7 +44,7 @@ impl Target {
         request: &Request,
         event: impl FnMut(Event),
     ) -> Option<Result<Value, CliError>> {
-        let client = daemon(&self.vault)?;
+        let client = self.daemon()?;
         Some(client.call(request, event).map_err(|error| self.explain(error)))
     }
 
@@ -46,9 +58,8 @@ impl Target {
     }
 }
 
-/// The daemon that has the vault mounted for writing, if one may be believed.
-pub(super) fn daemon(vault: &Path) -> Option<Client> {
-    Client::connect(VaultDir::of(volume::open_root(vault).ok()?).ok()?)
+fn dir_of(vault: &Path) -> Option<VaultDir> {
+    VaultDir::of(volume::open_root(vault).ok()?).ok()
 }
 
 /// True when nobody holds the vault in any way, or it is out of sight.

@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
 use super::exit::CliError;
+use crate::control::VaultDir;
 
 /// One mount of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +38,21 @@ impl Mounted {
     /// True if the source is what it says: any user may mount something that calls itself a kmsfs
     /// mount of a vault that is not theirs.
     pub(super) fn is_believable(&self) -> bool {
-        let own = self.user == 0 || self.user == rustix::process::geteuid().as_raw();
-        own || std::fs::metadata(&self.vault).is_ok_and(|vault| vault.uid() == self.user)
+        self.is_trusted() || self.source().is_some()
+    }
+
+    /// The vault, if the source may be believed. The path may lead elsewhere in the next moment: who
+    /// asks about the vault uses what this has found.
+    pub(super) fn source(&self) -> Option<VaultDir> {
+        // The path had no link in it when the vault was mounted.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(&self.vault, flags, Mode::empty()).ok()?;
+        let found = VaultDir::of(dir).ok()?;
+        (self.is_trusted() || found.owner() == self.user).then_some(found)
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.user == 0 || self.user == rustix::process::geteuid().as_raw()
     }
 }
 
@@ -56,6 +71,13 @@ pub(super) fn read() -> io::Result<Vec<Mounted>> {
 pub(super) fn at(mountpoint: &Path) -> Result<Option<Mounted>, CliError> {
     let found = all()?.into_iter().rfind(|mount| mount.mountpoint == mountpoint);
     Ok(found)
+}
+
+/// The newest mount of the filesystem with this device number: of all of it, or, as bind mounts are,
+/// of a part.
+pub(super) fn of_device(device: u64) -> Result<Option<Mounted>, CliError> {
+    let device = (rustix::fs::major(device), rustix::fs::minor(device));
+    Ok(all()?.into_iter().rfind(|mount| mount.device == device))
 }
 
 /// The mount of kmsfs that holds this path.
@@ -152,6 +174,29 @@ mod tests {
         assert_eq!(mount.vault, Path::new("/srv/my vault"));
         assert_eq!((mount.options.as_str(), mount.device), ("rw,nosuid", (0, 61)));
         assert_eq!((mount.id, mount.parent, mount.user), (36, 35, 7));
+    }
+
+    /// Root was led from a user's mount to the daemon of root's own vault.
+    #[test]
+    fn regression_a_link_in_the_place_of_a_vault_leads_to_none() {
+        let dir = std::env::temp_dir().join(format!("kmsfs-{}-source", std::process::id()));
+        std::fs::create_dir_all(dir.join("vault")).unwrap();
+        std::os::unix::fs::symlink("vault", dir.join("link")).unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        let of = |name: &str, user| Mounted {
+            vault: dir.join(name),
+            mountpoint: PathBuf::new(),
+            options: String::new(),
+            device: (0, 1),
+            id: 1,
+            parent: 1,
+            user,
+        };
+        assert!(of("vault", user).source().is_some());
+        assert!(of("link", user).source().is_none());
+        assert!(of("vault", user + 1).source().is_none(), "it is not that user's");
+        assert!(!of("vault", user + 1).is_believable());
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

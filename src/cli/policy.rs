@@ -1,23 +1,24 @@
 //! `kmsfs policy`: the key of a directory. Works on a mounted volume, through its daemon.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde_json::Value;
 
 use super::args::PolicyCommand;
 use super::exit::{CliError, Exit};
 use super::live::Target;
+use super::mountinfo;
 use super::output::Output;
-use super::{mountinfo, paths};
-use crate::control::Request;
+use crate::control::{DirRef, Request};
 
 /// Runs one of the commands.
 pub(super) fn run(command: &PolicyCommand, output: Output) -> Result<Exit, CliError> {
     match command {
         PolicyCommand::Set { dir, key, cross } => {
             let (key, cross) = (key.clone(), cross.clone());
-            let value = ask(dir, |path| Request::PolicySet { path, key, cross })?;
+            let value = ask(dir, |dir| Request::PolicySet { dir, key, cross })?;
             output.result(&value, || {
                 format!(
                     "new files in {} get key {}\n\
@@ -28,7 +29,7 @@ pub(super) fn run(command: &PolicyCommand, output: Output) -> Result<Exit, CliEr
             });
         }
         PolicyCommand::Show { dir } => {
-            let value = ask(dir, |path| Request::PolicyShow { path })?;
+            let value = ask(dir, |dir| Request::PolicyShow { dir })?;
             output.result(&value, || {
                 let from = if value["inherited"] == true { "inherited" } else { "its own" };
                 format!("{}: key {} ({from})", dir.display(), text(&value["key"]))
@@ -38,19 +39,20 @@ pub(super) fn run(command: &PolicyCommand, output: Output) -> Result<Exit, CliEr
     Ok(Exit::Ok)
 }
 
-/// Sends a request about a directory to the daemon of the mount that holds it.
-pub(super) fn ask(dir: &Path, request: impl FnOnce(Vec<u8>) -> Request) -> Result<Value, CliError> {
-    let dir = dir.canonicalize().map_err(|error| CliError::io(dir.display(), &error))?;
-    let dir = paths::absolute(&dir)?;
+/// Sends a request about a directory to the daemon of the mount that it is in. What is meant is what
+/// is open here, whatever is mounted where its path leads.
+pub(super) fn ask(dir: &Path, request: impl FnOnce(DirRef) -> Request) -> Result<Value, CliError> {
+    let failed = |errno: Errno| CliError::io(dir.display(), &errno.into());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let held = rustix::fs::open(dir, flags, Mode::empty()).map_err(failed)?;
+    let stat = rustix::fs::fstat(&held).map_err(failed)?;
     let outside = || {
         CliError::new(Exit::NotMounted, format!("{} is not inside a mounted vault", dir.display()))
             .advise("mount the vault, and name a directory below its mountpoint")
     };
-    let mount = mountinfo::holding(&dir)?.ok_or_else(outside)?;
-    let inside = dir.strip_prefix(&mount.mountpoint).map_err(|_| outside())?;
-    let target = Target::find(&mount.mountpoint)?;
-    let request = request(inside.as_os_str().as_bytes().to_vec());
-    target.call(&request, |_| {}).ok_or_else(|| {
+    let mount = mountinfo::of_device(stat.st_dev)?.ok_or_else(outside)?;
+    let request = request(DirRef { inode: stat.st_ino, name: mountinfo::text(dir) });
+    Target::of(&mount).call(&request, |_| {}).ok_or_else(|| {
         CliError::new(
             Exit::General,
             format!("the daemon of {} does not answer", mount.mountpoint.display()),

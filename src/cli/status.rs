@@ -76,7 +76,7 @@ fn describe(mount: &Mounted) -> Value {
         "mountpoint": text(&mount.mountpoint),
         "mode": mode(mount),
         "alive": is_alive(mount),
-        "pid": live::daemon(&mount.vault).map(|daemon| daemon.daemon()),
+        "pid": Target::of(mount).daemon().map(|daemon| daemon.daemon()),
     })
 }
 

@@ -1,7 +1,5 @@
 //! What the control socket does inside the daemon.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,12 +10,11 @@ use super::confine::Confined;
 use super::exit::{CliError, Exit};
 use super::mount::Plan;
 use super::mountinfo::text;
-use super::{cat, failure, keys_from, rewrap};
-use crate::control::{Event, Failure, Handler, Request};
+use super::{failure, keys_from, rewrap};
+use crate::control::{DirRef, Event, Failure, Handler, Request};
 use crate::envelope::{CrossMode, DirDescriptor};
 use crate::id::KeyId;
 use crate::keystore::Keystore;
-use crate::volume::attr::FileKind;
 use crate::volume::{Adoption, KeyHealth, Volume, VolumeError};
 
 /// The function that answers requests for this mount.
@@ -74,15 +71,13 @@ impl Mount {
                     !wanted || send(event)
                 })
             }
-            Request::PolicyShow { path } => {
-                let ino = self.directory(&path)?;
-                Ok(policy(&self.volume.policy(ino).map_err(|error| self.failed(&error))?))
+            Request::PolicyShow { dir } => {
+                let found = self.volume.policy(dir.inode);
+                Ok(policy(&found.map_err(|error| failed(&dir, &error))?))
             }
-            Request::PolicySet { path, key, cross } => {
-                self.set_policy(&path, &key, cross.as_deref())
-            }
-            Request::AdoptShow { path } => self.on_directory(&path, Volume::adoption),
-            Request::Adopt { path } => self.on_directory(&path, Volume::adopt),
+            Request::PolicySet { dir, key, cross } => self.set_policy(&dir, &key, cross.as_deref()),
+            Request::AdoptShow { dir } => self.on_directory(&dir, Volume::adoption),
+            Request::Adopt { dir } => self.on_directory(&dir, Volume::adopt),
             Request::Sync => {
                 self.volume.flush(Duration::ZERO).map_err(|error| self.failed(&error))?;
                 Ok(Value::Null)
@@ -90,10 +85,9 @@ impl Mount {
         }
     }
 
-    fn set_policy(&self, path: &[u8], key: &str, cross: Option<&str>) -> Result<Value, CliError> {
-        let dir = self.mountpoint.join(OsStr::from_bytes(path));
-        let failed = |error: VolumeError| failure::volume(&dir, &error);
-        let ino = self.directory(path)?;
+    fn set_policy(&self, dir: &DirRef, key: &str, cross: Option<&str>) -> Result<Value, CliError> {
+        let failed = |error: VolumeError| failed(dir, &error);
+        let ino = dir.inode;
         let service = self.volume.keyring().service();
         let key = service.find_key(key).map_err(failed)?;
         if service.health(&[key]).iter().any(|(_, health)| *health == KeyHealth::Unusable) {
@@ -106,12 +100,11 @@ impl Mount {
 
     fn on_directory(
         &self,
-        path: &[u8],
+        dir: &DirRef,
         act: impl Fn(&Volume, u64) -> Result<Option<Adoption>, VolumeError>,
     ) -> Result<Value, CliError> {
-        let dir = self.mountpoint.join(OsStr::from_bytes(path));
-        let done = act(&self.volume, self.directory(path)?);
-        Ok(adoption(done.map_err(|error| failure::volume(&dir, &error))?))
+        let done = act(&self.volume, dir.inode);
+        Ok(adoption(done.map_err(|error| failed(dir, &error))?))
     }
 
     fn metrics(&self) -> Result<Value, CliError> {
@@ -122,18 +115,13 @@ impl Mount {
         Ok(keystore.metrics_text(SystemTime::now())?.into())
     }
 
-    /// The inode number of the directory at a plaintext path.
-    fn directory(&self, path: &[u8]) -> Result<u64, CliError> {
-        let found = cat::walk(&self.volume, Path::new(OsStr::from_bytes(path)));
-        match found.map_err(|error| self.failed(&error))? {
-            (ino, FileKind::Directory) => Ok(ino),
-            _ => Err(self.failed(&rustix::io::Errno::NOTDIR.into())),
-        }
-    }
-
     fn failed(&self, error: &VolumeError) -> CliError {
         failure::volume(&self.mountpoint, error)
     }
+}
+
+fn failed(dir: &DirRef, error: &VolumeError) -> CliError {
+    failure::volume(Path::new(&dir.name), error)
 }
 
 /// Crashes whose traces nobody has agreed to believe.

@@ -31,7 +31,10 @@ pub(super) fn run(args: &UmountArgs, output: Output) -> Result<Exit, CliError> {
     if let Err(error) = detach(&mount, how) {
         return Err(explain(&mount, &error));
     }
-    let released = args.lazy || wait_for_release(&mount, Duration::from_secs(args.timeout));
+    // A bind mount of it, or of a part: the filesystem lives on, and what was asked for is done.
+    let elsewhere = mountinfo::all()?.into_iter().any(|other| other.device == mount.device);
+    let waits = !args.lazy && !elsewhere;
+    let released = !waits || wait_for_release(&mount, Duration::from_secs(args.timeout));
     if !released {
         return Err(CliError::new(
             Exit::Busy,
@@ -47,7 +50,7 @@ pub(super) fn run(args: &UmountArgs, output: Output) -> Result<Exit, CliError> {
     let value = json!({
         "mountpoint": mountinfo::text(&mountpoint),
         "vault": mountinfo::text(&mount.vault),
-        "released": !args.lazy,
+        "released": waits,
     });
     output.result(&value, String::new);
     Ok(Exit::Ok)
@@ -73,15 +76,15 @@ pub(super) fn detach(mount: &Mounted, how: Detach) -> io::Result<()> {
 /// everybody else.
 pub(super) fn detach_in(above: BorrowedFd<'_>, mount: &Mounted, how: Detach) -> io::Result<()> {
     let mountpoint = &mount.mountpoint;
+    let name = mountpoint.file_name().ok_or(io::ErrorKind::ResourceBusy)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let there = rustix::fs::openat(above, name, flags, Mode::empty())?;
+    if mount_of(there.as_fd())? != mount.id {
+        return Err(io::Error::other("something else is mounted over it"));
+    }
+    // What holds it would keep it busy. As long as it is there, nothing else takes its name.
+    drop(there);
     if process::is_root() {
-        let name = mountpoint.file_name().ok_or(io::ErrorKind::ResourceBusy)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let there = rustix::fs::openat(above, name, flags, Mode::empty())?;
-        if mount_of(there.as_fd())? != mount.id {
-            return Err(io::Error::other("something else is mounted over it"));
-        }
-        // What holds it would keep it busy. As long as it is there, nothing else takes its name.
-        drop(there);
         let mut flags = UnmountFlags::NOFOLLOW;
         if how == Detach::Lazily {
             flags |= UnmountFlags::DETACH;

@@ -15,5 +15,5 @@ mod server;
 
 pub use client::{Client, ClientError};
 pub use place::{RuntimeDir, VaultDir};
-pub use protocol::{Event, Failure, Reply, Request};
+pub use protocol::{DirRef, Event, Failure, Reply, Request};
 pub use server::{Handler, Server};

@@ -32,6 +32,11 @@ impl VaultDir {
         Ok(Self { device: stat.st_dev, inode: stat.st_ino, owner })
     }
 
+    /// The user whom the directory belongs to.
+    pub fn owner(&self) -> u32 {
+        self.owner.as_raw()
+    }
+
     /// Whose daemons this process asks about the vault: its own user's, and, as root, those of the
     /// user whom the vault belongs to.
     pub(super) fn users(&self) -> Vec<Uid> {

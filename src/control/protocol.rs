@@ -25,13 +25,13 @@ pub enum Request {
     },
     /// The key policy of a directory.
     PolicyShow {
-        /// The bytes of the plaintext path from the root of the volume.
-        path: Vec<u8>,
+        /// The directory.
+        dir: DirRef,
     },
     /// Give a directory its own key.
     PolicySet {
-        /// The bytes of the plaintext path from the root of the volume.
-        path: Vec<u8>,
+        /// The directory.
+        dir: DirRef,
         /// The key.
         key: String,
         /// What happens to files that come from under another key: rewrap, exdev or keep.
@@ -40,16 +40,26 @@ pub enum Request {
     },
     /// Why a directory is not in its place, and what taking it in means.
     AdoptShow {
-        /// The bytes of the plaintext path from the root of the volume.
-        path: Vec<u8>,
+        /// The directory.
+        dir: DirRef,
     },
     /// Take in a directory where it is.
     Adopt {
-        /// The bytes of the plaintext path from the root of the volume.
-        path: Vec<u8>,
+        /// The directory.
+        dir: DirRef,
     },
     /// Write everything to disk.
     Sync,
+}
+
+/// A directory in the mount. A path would not do: bind mounts, and what is mounted inside, give it
+/// another meaning for whoever asks than for the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirRef {
+    /// Its inode number, which stays known as long as whoever asks holds it open.
+    pub inode: u64,
+    /// What messages call it.
+    pub name: String,
 }
 
 /// One line of the answer.
@@ -98,10 +108,10 @@ mod tests {
     fn requests_read_as_they_are_documented() {
         let line = serde_json::to_string(&Request::Status).unwrap();
         assert_eq!(line, r#"{"op":"status"}"#);
-        let line = r#"{"op":"policy-set","path":[97],"key":"alias/x"}"#;
+        let line = r#"{"op":"policy-set","dir":{"inode":7,"name":"a"},"key":"alias/x"}"#;
         let request: Request = serde_json::from_str(line).unwrap();
-        let (path, key) = (b"a".to_vec(), "alias/x".to_owned());
-        let wanted = Request::PolicySet { path, key, cross: None };
+        let (dir, key) = (DirRef { inode: 7, name: "a".into() }, "alias/x".to_owned());
+        let wanted = Request::PolicySet { dir, key, cross: None };
         assert_eq!(request, wanted);
     }
 

@@ -38,6 +38,7 @@ mod replicas;
 mod secrecy;
 #[path = "../softhsm/mod.rs"]
 mod softhsm;
+mod stacked;
 mod tamper;
 mod token;
 mod user;

@@ -27,6 +27,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("mountpoint::with_nosymfollow", "the mount helper of Debian 12 does not know the option"),
     ("token::", "the token's tools keep their files in the build directory"),
     ("durable::", "mounts an ext4"),
+    ("stacked::", "mounts other filesystems"),
     ("fsx::", "reads and writes only: the same for everybody"),
     ("model::", "reads and writes only: the same for everybody"),
     ("apps::cargo_builds", "the toolchain is in the home of whoever installed it"),
