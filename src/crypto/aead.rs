@@ -4,15 +4,19 @@ use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use zeroize::Zeroize;
 
+use super::secret::wipe_stack;
 use super::{CryptoError, Nonce, Secret, Tag};
 
-/// An AES-256-GCM key with its key schedule. Wipes itself when dropped.
-pub struct AeadKey(Aes256Gcm);
+/// An AES-256-GCM key with its key schedule. Wipes itself when dropped. Boxed, so that a move leaves no
+/// copy behind.
+pub struct AeadKey(Box<Aes256Gcm>);
 
 impl AeadKey {
     /// The key schedule of `key`.
     pub fn new(key: &Secret<32>) -> Self {
-        Self(Aes256Gcm::new(key.expose().into()))
+        let schedule = schedule(key);
+        wipe_stack();
+        Self(schedule)
     }
 
     /// Encrypts `buf` in place and returns its tag. A nonce must never repeat under one key.
@@ -44,6 +48,11 @@ impl AeadKey {
             CryptoError::NotAuthentic
         })
     }
+}
+
+#[inline(never)]
+fn schedule(key: &Secret<32>) -> Box<Aes256Gcm> {
+    Box::new(Aes256Gcm::new(key.expose().into()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use zeroize::Zeroize;
 
+use super::secret::wipe_stack;
 use super::{CryptoError, Nonce, Secret, Tag};
 
 #[cfg(feature = "aws-lc")]
@@ -18,7 +19,9 @@ pub struct BulkKey(Backend);
 impl BulkKey {
     /// The key schedule of `key`.
     pub fn new(key: &Secret<32>) -> Self {
-        Self(Backend::new(key))
+        let backend = Backend::new(key);
+        wipe_stack();
+        Self(backend)
     }
 
     /// Encrypts `plain` into `out` and returns the tag. A nonce must never repeat under one key.
@@ -72,12 +75,15 @@ mod fast {
 
     use super::{CryptoError, Nonce, Secret, Tag};
 
-    pub(super) struct Backend(LessSafeKey);
+    /// Boxed, so that a move leaves no copy of the key schedule behind.
+    pub(super) struct Backend(Box<LessSafeKey>);
 
     impl Backend {
+        #[inline(never)]
         pub(super) fn new(key: &Secret<32>) -> Self {
             let unbound = UnboundKey::new(&AES_256_GCM, key.expose());
-            Self(LessSafeKey::new(unbound.expect("AES-256-GCM takes every key of 32 bytes")))
+            let unbound = unbound.expect("AES-256-GCM takes every key of 32 bytes");
+            Self(Box::new(LessSafeKey::new(unbound)))
         }
 
         pub(super) fn seal_to(

@@ -29,6 +29,11 @@ fn schedule_and_derive(key: &Secret<32>, nonce_prefix: &Nonce) -> Secret<32> {
     XaesKey::new(key).derive(nonce_prefix)
 }
 
+#[inline(never)]
+fn schedule(key: &Secret<32>) -> Box<Cmac<Aes256>> {
+    Box::new(Cmac::new(key.expose().into()))
+}
+
 /// Encrypts under a fresh random nonce.
 /// Shape: nonce 24, ciphertext, tag 16.
 /// Errors: `Random`, `TooLong`.
@@ -48,12 +53,16 @@ pub fn open(
 
 /// A key for many messages: the part of the derivation that does not depend on the nonce is done
 /// once. Wipes itself when dropped.
-pub struct XaesKey(Cmac<Aes256>);
+///
+/// Boxed, so that a move leaves no copy behind.
+pub struct XaesKey(Box<Cmac<Aes256>>);
 
 impl XaesKey {
     /// The key schedule of `key`.
     pub fn new(key: &Secret<32>) -> Self {
-        Self(Cmac::new(key.expose().into()))
+        let schedule = schedule(key);
+        wipe_stack();
+        Self(schedule)
     }
 
     /// The AES-256-GCM key for every nonce that starts with `nonce_prefix`.
@@ -71,7 +80,7 @@ impl XaesKey {
         Secret::filled(|out| {
             for (counter, half) in (1..).zip(out.chunks_exact_mut(16)) {
                 block[1] = counter;
-                let mut mac = self.0.clone();
+                let mut mac = (*self.0).clone();
                 mac.update(&block);
                 half.copy_from_slice(&mac.finalize().into_bytes());
             }
