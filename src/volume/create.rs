@@ -77,12 +77,8 @@ impl Volume {
         let name = EntryName::new(&dir, name)?;
         let temp = self.tree.temp_name();
         let made = self.build_dir(&dir, &temp, &name, &new).and_then(|()| {
-            let fresh_sidecar = self.prepare_sidecar(&dir, &name)?;
-            self.settle_dir(&dir, &temp, &name).inspect_err(|_| {
-                if fresh_sidecar {
-                    self.drop_sidecar(&dir, &name);
-                }
-            })
+            self.prepare_sidecar(&dir, &name)?;
+            self.settle_dir(&dir, &temp, &name)
         });
         if made.is_err() {
             self.remove_leftover(&dir, &temp);
@@ -102,10 +98,11 @@ impl Volume {
     ) -> Result<Attr> {
         let dir = self.dir(parent)?;
         let name = EntryName::new(&dir, name)?;
-        let fresh_sidecar = self.prepare_sidecar(&dir, &name)?;
+        self.prepare_sidecar(&dir, &name)?;
         let changing = self.tree.locks.changing(&[parent]);
+        self.keep_sidecar(&dir, &name)?;
         let made = self.make_node(&dir, &name.entry, node, caller);
-        if made.is_err() && fresh_sidecar {
+        if made.is_err() {
             self.drop_sidecar(&dir, &name);
         }
         made?;
@@ -154,8 +151,9 @@ impl Volume {
         name: &EntryName,
         new: &NewNode,
     ) -> Result<OwnedFd> {
-        let fresh_sidecar = self.prepare_sidecar(dir, name)?;
+        self.prepare_sidecar(dir, name)?;
         let _changing = self.tree.locks.changing(&[dir.ino()]);
+        self.keep_sidecar(dir, name)?;
         let mode = Mode::from_raw_mode(self.masked(dir, new)? & !SPECIAL);
         let made = beneath::create_file(dir, &name.entry, mode);
         let given = made.map_err(VolumeError::from).and_then(|fd| {
@@ -163,7 +161,7 @@ impl Volume {
                 let _ = beneath::remove(dir, &name.entry);
             })
         });
-        if given.is_err() && fresh_sidecar {
+        if given.is_err() {
             self.drop_sidecar(dir, name);
         }
         given
@@ -234,9 +232,11 @@ impl Volume {
 
     fn settle_dir(&self, dir: &Dir, temp: &BackingName, name: &EntryName) -> Result<()> {
         let _changing = self.tree.locks.changing(&[dir.ino()]);
+        self.keep_sidecar(dir, name)?;
         // Before the rename as well, so that no sync of the directory can miss it.
         self.tree.unsynced.add(dir.ino(), &name.entry);
-        beneath::rename((dir, temp), (dir, &name.entry), RenameFlags::NOREPLACE)?;
+        let renamed = beneath::rename((dir, temp), (dir, &name.entry), RenameFlags::NOREPLACE);
+        renamed.inspect_err(|_| self.drop_sidecar(dir, name))?;
         self.tree.unsynced.add(dir.ino(), &name.entry);
         Ok(())
     }

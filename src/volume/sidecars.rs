@@ -19,7 +19,8 @@ use super::error::Result;
 use super::names::{self, EntryName, Sidecar};
 
 impl Volume {
-    /// Writes the sidecar that `name` needs, durably; true if its entry is not there yet.
+    /// Writes the sidecar that `name` needs, durably; true if its entry is not there yet. Whoever
+    /// prepares it without a claim to the directory follows with [`Self::keep_sidecar`].
     pub(super) fn prepare_sidecar(&self, dir: &Dir, name: &EntryName) -> Result<bool> {
         let Some(sidecar) = &name.sidecar else { return Ok(false) };
         if self.entry_exists(dir, &name.entry)? {
@@ -29,9 +30,24 @@ impl Volume {
         Ok(true)
     }
 
-    /// Removes the sidecar of a name that is gone.
+    /// Writes it again if a removal of the name took it away after it was prepared. Locks: the caller
+    /// claims the directory, and makes the entry before it gives that back.
+    pub(super) fn keep_sidecar(&self, dir: &Dir, name: &EntryName) -> Result<()> {
+        match &name.sidecar {
+            Some(sidecar) if !is_good(dir, &name.entry, sidecar) => {
+                names::write_sidecar(dir, sidecar)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the sidecar of a name that is gone, or was not made. Where somebody else has made it
+    /// meanwhile, the sidecar is needed. Locks: the caller claims the directory.
     pub(super) fn drop_sidecar(&self, dir: &Dir, name: &EntryName) {
         let Some(sidecar) = &name.sidecar else { return };
+        if self.entry_exists(dir, &name.entry).unwrap_or(true) {
+            return;
+        }
         if let Err(error) = beneath::remove(dir, &sidecar.name) {
             log::warn!("the sidecar of a removed long name stays behind: {error}");
         }

@@ -4,7 +4,7 @@ use std::fs;
 
 use kmsfs::volume::{Options, VolumeError};
 
-use crate::fixture::{Fixture, REPLACE, ROOT};
+use crate::fixture::{Fixture, REPLACE, ROOT, caller};
 
 #[test]
 fn no_plaintext_name_reaches_the_vault() {
@@ -33,6 +33,35 @@ fn a_long_name_leaves_nothing_behind() {
     fixture.rename((ROOT, &one), (ROOT, &other), REPLACE).unwrap();
     assert_eq!(fixture.backing(|name| name.starts_with("kn.")).len(), 2);
     fixture.volume().unlink(ROOT, other.as_bytes()).unwrap();
+    assert!(fixture.backing(|name| name.starts_with("kn.")).is_empty());
+}
+
+/// Whoever found the name taken removed the sidecar of the one who had made it meanwhile.
+#[test]
+fn regression_of_many_who_make_one_long_name_none_takes_it_from_the_other() {
+    let fixture = Fixture::new();
+    let start = std::sync::Barrier::new(8);
+    for round in 0..40 {
+        let name = format!("{round:03}").repeat(70);
+        std::thread::scope(|scope| {
+            let make = |kind: usize| {
+                start.wait();
+                let made = match kind % 3 {
+                    0 => fixture.mkdir(ROOT, &name),
+                    1 => fixture.file(ROOT, &name, ""),
+                    _ => fixture.volume().symlink(ROOT, name.as_bytes(), b"to", caller()),
+                };
+                u32::from(made.is_ok())
+            };
+            let makers: Vec<_> = (0..8).map(|kind| scope.spawn(move || make(kind))).collect();
+            let made: u32 = makers.into_iter().map(|maker| maker.join().unwrap()).sum();
+            assert_eq!(made, 1);
+        });
+        assert_eq!(fixture.list(ROOT), [name.as_str()]);
+        if fixture.volume().unlink(ROOT, name.as_bytes()).is_err() {
+            fixture.volume().rmdir(ROOT, name.as_bytes()).unwrap();
+        }
+    }
     assert!(fixture.backing(|name| name.starts_with("kn.")).is_empty());
 }
 
