@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, Stat, fdatasync, fsync};
+use rustix::fs::{Mode, Stat, fchown, fdatasync, fsync};
 use rustix::io::Errno;
 
 use super::attr::Attr;
@@ -48,7 +48,7 @@ impl Volume {
             }
         }
         let long = LongLink::new(target.len(), random::id16()?);
-        self.write_long_link(&long, &encoded)?;
+        self.write_long_link(&long, &encoded, caller)?;
         let made = self.make(parent, name, &Node::Link(&long.text()), caller);
         made.inspect_err(|_| self.remove_long_link(long.id()))
     }
@@ -81,14 +81,12 @@ impl Volume {
         let name = EntryName::new(&dir, name)?;
         self.cross_link(ino, &dir)?;
         let held = self.hold(ino)?;
-        let fresh_sidecar = self.prepare_sidecar(&dir, &name)?;
+        self.prepare_sidecar(&dir, &name)?;
         let changing = self.tree.locks.changing(&[parent]);
+        self.keep_sidecar(&dir, &name)?;
         let linked = self.tree.renaming(|| beneath::add_name(&held, &*dir, &name.entry));
+        linked.inspect_err(|_| self.drop_sidecar(&dir, &name))?;
         drop(changing);
-        if linked.is_err() && fresh_sidecar {
-            self.drop_sidecar(&dir, &name);
-        }
-        linked?;
         self.enter(&dir, &name.entry)?.ok_or(VolumeError::Stale)
     }
 
@@ -99,7 +97,9 @@ impl Volume {
         Ok(LongLink::parse(&text).map_or(backing, |long| long.length() as u64))
     }
 
-    /// Before the last name of a link goes: the file of its target goes after it.
+    /// Before the last name of a link goes: the file of its target goes after it. In a vault that
+    /// others may enter, anybody can make a link that names the file of somebody else's target: there
+    /// it goes with a link of its own owner only, and `fsck` collects what stays behind.
     pub(super) fn long_link_of(&self, held: &Handle) -> Option<String> {
         let stat = held.found();
         let is_link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
@@ -107,7 +107,14 @@ impl Volume {
         if !is_link || stat.st_nlink > 1 || link_target_len(backing).is_some() {
             return None;
         }
-        target_file(&held.read_link().ok()?)
+        let id = target_file(&held.read_link().ok()?)?;
+        let is_its_own = || self.long_link_owner(&id) == Some(stat.st_uid);
+        (!self.tree.options.open_vault || is_its_own()).then_some(id)
+    }
+
+    fn long_link_owner(&self, id: &str) -> Option<u32> {
+        let dir = beneath::open_dir(self.tree.meta(), LONG_LINKS).ok()?;
+        beneath::stat(&dir, &file_of(id).ok()?).ok().map(|stat| stat.st_uid)
     }
 
     /// Removes the file of a long target after the last name of its link, which was in `dir`, durably:
@@ -140,12 +147,14 @@ impl Volume {
     }
 
     /// Writes the file of a long target, and durably: a sync of whatever directory the link is in
-    /// then needs to cover the link alone. Until the link is made a crash leaves a file that `fsck`
+    /// then needs to cover the link alone. It belongs to whoever the link belongs to. Until the link is made a crash leaves a file that `fsck`
     /// collects. Such targets are rare enough for three syncs each.
-    fn write_long_link(&self, long: &LongLink, encoded: &str) -> Result<()> {
+    fn write_long_link(&self, long: &LongLink, encoded: &str, caller: Caller) -> Result<()> {
         let (dir, mode) = (self.make_long_links()?, Mode::RUSR | Mode::WUSR);
         let file = beneath::create_file(&dir, &file_of(long.id())?, mode)?;
-        let written = own_file::write_all(file.as_fd(), encoded.as_bytes())
+        let (uid, _) = self.tree.new_owner(caller, true);
+        let written = fchown(&file, uid, None)
+            .and_then(|()| own_file::write_all(file.as_fd(), encoded.as_bytes()))
             .and_then(|()| fdatasync(&file))
             .and_then(|()| fsync(&dir))
             .and_then(|()| fsync(self.tree.meta()));

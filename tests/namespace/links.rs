@@ -3,7 +3,7 @@
 use std::fs;
 use std::ops::ControlFlow;
 
-use kmsfs::volume::{Options, Repair, VolumeError};
+use kmsfs::volume::{Caller, Options, Repair, VolumeError};
 
 use crate::fixture::{Fixture, REPLACE, ROOT, caller};
 
@@ -45,6 +45,30 @@ fn the_file_of_a_long_target_goes_with_the_last_link() {
     fixture.file(ROOT, "f", "").unwrap();
     fixture.rename((ROOT, "f"), (ROOT, "m"), REPLACE).unwrap();
     assert_eq!(files(), 0);
+}
+
+/// Where others may enter the vault, whoever unlinked a link of theirs with the text of somebody else's
+/// removed the target of that one.
+#[test]
+fn regression_a_planted_link_takes_nobodys_target_with_it() {
+    let mut fixture = Fixture::new();
+    fixture.reopen_with(Options { open_vault: true, ..Options::default() });
+    let ino = fixture.volume().symlink(ROOT, b"l", &[b'x'; 4000], caller()).unwrap().ino;
+    let files = |fixture: &Fixture| fixture.backing(|name| name.len() == 32).len();
+    let is_link = |path: &std::path::PathBuf| path.is_symlink();
+    let backing = fixture.backing(|_| true).into_iter().find(is_link).unwrap();
+    let planted = fixture.vault().join("planted");
+    std::os::unix::fs::symlink(fs::read_link(backing).unwrap(), &planted).unwrap();
+    std::os::unix::fs::lchown(&planted, Some(65534), None).unwrap();
+    fixture.volume().unlink(ROOT, b"kmsfs.foreign.planted").unwrap();
+    assert_eq!(fixture.volume().read_link(ino).unwrap().len(), 4000);
+    let theirs = Caller { uid: 65534, ..caller() };
+    fixture.volume().symlink(ROOT, b"theirs", &[b'y'; 4000], theirs).unwrap();
+    assert_eq!(files(&fixture), 2);
+    for (name, left) in [("theirs", 1), ("l", 0)] {
+        fixture.volume().unlink(ROOT, name.as_bytes()).unwrap();
+        assert_eq!(files(&fixture), left);
+    }
 }
 
 #[test]
