@@ -84,7 +84,27 @@ pub struct AnchoredPolicy {
     pub directory: DirId,
     /// The sequence of its descriptor: an older one is a replay.
     pub sequence: u64,
+    /// Its turn among the directories that were removed, from 1 on; 0 for one that is there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed: u64,
 }
+
+impl AnchoredPolicy {
+    /// Leaves the directories that are there, and the last ones that were removed: whoever can write
+    /// to the vault may put one of those back where it was.
+    pub fn forget_long_removed(policies: &mut Vec<Self>) {
+        let mut removed: Vec<_> = policies.iter().map(|policy| policy.removed).collect();
+        removed.retain(|turn| *turn > 0);
+        if removed.len() > REMOVED {
+            removed.sort_unstable();
+            let oldest = removed.get(removed.len() - REMOVED).copied().unwrap_or(0);
+            policies.retain(|policy| policy.removed == 0 || policy.removed >= oldest);
+        }
+    }
+}
+
+/// So many removed directories are remembered.
+const REMOVED: usize = 1000;
 
 impl VolumeScan {
     /// Files and directories that needed a key.
@@ -277,6 +297,11 @@ fn others_at(
         }
     }
     Ok(others)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

@@ -69,9 +69,7 @@ impl Volume {
         sync_file(dir.as_fd())?;
         fsync(&dir)?;
         drop(adopting);
-        if !adopted.inherited {
-            self.tree.anchor.raise(adopted.dir, adopted.policy_sequence);
-        }
+        self.tree.anchor.note(&adopted);
         self.save_policies();
         log::warn!("directory {} was taken in where it is (inode {ino})", adopted.dir);
         // What is below it can be used now, under other names than were shown until now.
@@ -94,7 +92,7 @@ impl Volume {
             return Err(VolumeError::Misplaced(Misplaced::Above));
         };
         let inherited =
-            stored.inherited && matches!(&above, Above::Keys(keys) if keys.suit(stored));
+            stored.inherited && matches!(&above, Above::Keys(keys) if keys.suit(stored, stored));
         let newest = self.tree.anchor.newest(stored.dir).max(stored.policy_sequence);
         let adopted = DirDescriptor {
             inherited,

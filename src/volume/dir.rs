@@ -120,6 +120,12 @@ impl Dir {
         Self { link: Some(link), ..self }
     }
 
+    /// The same, which does not count where it is.
+    pub(super) fn refused(self, why: Misplaced) -> Self {
+        log::error!("the directory with inode {}: {why}", self.ino);
+        Self { names: Names::Misplaced(why), ..self }
+    }
+
     /// True if it was verified as the entry `name` of the directory `parent`.
     pub(super) fn was_found_at(&self, parent: u64, name: &BackingName) -> bool {
         self.link.as_ref().is_some_and(|link| link.parent == parent && link.name == *name)
@@ -381,8 +387,8 @@ fn open_names(
                     Ok(descriptor) => descriptor.into(),
                     Err(why) => return Ok(Names::Misplaced(why)),
                 };
-                if !stored.inherited {
-                    opener.anchor.raise(stored.dir, stored.policy_sequence);
+                if matches!(expected, Expected::At(..)) {
+                    opener.anchor.note(&stored);
                 }
                 if !opener.read_only {
                     repair(fd, bytes, copies);

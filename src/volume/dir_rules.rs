@@ -4,7 +4,7 @@
 //! descriptor names the places that it is good for, what it inherits has to be what the directory
 //! above has, and the newest policies are remembered outside of the vault.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,8 @@ pub enum Misplaced {
     Unplaced,
     /// The directory above cannot be used, so nobody can say what belongs below it.
     Above,
+    /// Another directory has its id: one of them is a copy.
+    Twin,
 }
 
 impl fmt::Display for Misplaced {
@@ -36,6 +38,10 @@ impl fmt::Display for Misplaced {
             Self::Older => "its key policy has been changed since: an older one was put back",
             Self::Unplaced => "it does not say where it belongs: an older one was put back",
             Self::Above => "the directory above it cannot be used",
+            Self::Twin => {
+                "another directory of the vault has the same id: it is a copy, or an older one was \
+                 put back where that one was before"
+            }
         })
     }
 }
@@ -49,8 +55,17 @@ pub(super) struct DirAnchor {
 
 #[derive(Debug, Default)]
 struct Policies {
-    newest: HashMap<DirId, u32>,
+    newest: HashMap<DirId, Newest>,
+    /// The turn of the last directory that was removed.
+    last_removed: u64,
     unsaved: bool,
+}
+
+/// The newest policy of a directory, and its turn among the removed ones if it was removed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Newest {
+    sequence: u32,
+    removed: u64,
 }
 
 impl DirAnchor {
@@ -73,10 +88,13 @@ impl DirAnchor {
             known.set_all_placed();
         }
         let policies = anchor.map_or(&[][..], |anchor| &anchor.policies);
-        let newest = policies
-            .iter()
-            .map(|policy| (policy.directory, u32::try_from(policy.sequence).unwrap_or(u32::MAX)));
+        let newest = policies.iter().map(|policy| {
+            let sequence = u32::try_from(policy.sequence).unwrap_or(u32::MAX);
+            (policy.directory, Newest { sequence, removed: policy.removed })
+        });
+        let last_removed = policies.iter().map(|policy| policy.removed).max().unwrap_or(0);
         known.policies().newest.extend(newest);
+        known.policies().last_removed = last_removed;
         known
     }
 
@@ -85,18 +103,48 @@ impl DirAnchor {
         self.all_placed.store(true, Ordering::Release);
     }
 
-    /// Notes what an authentic descriptor with a policy of its own says.
-    pub(super) fn raise(&self, dir: DirId, sequence: u32) {
+    /// Notes what an authentic descriptor says, if an older one of its directory would make files of
+    /// other keys acceptable again: it has a policy of its own, or keeps keys that the directory above
+    /// does not have, or once did.
+    pub(super) fn note(&self, stored: &DirDescriptor) {
+        let own = !stored.inherited || !kept_keys(stored).is_empty();
+        if own || self.newest(stored.dir) > 0 {
+            self.raise(stored.dir, stored.policy_sequence);
+        }
+    }
+
+    /// Notes the newest policy of a directory.
+    fn raise(&self, dir: DirId, sequence: u32) {
         let mut policies = self.policies();
-        if policies.newest.get(&dir).copied().unwrap_or(0) < sequence {
-            policies.newest.insert(dir, sequence);
+        let known = policies.newest.get(&dir).copied().unwrap_or_default();
+        // One that is there was not removed, or its removal did not reach the disk.
+        if known.sequence < sequence || known.removed > 0 {
+            let sequence = known.sequence.max(sequence);
+            policies.newest.insert(dir, Newest { sequence, removed: 0 });
             policies.unsaved = true;
         }
     }
 
-    /// The newest policy of a directory that had one of its own; 0 for others.
+    /// Notes that a directory was removed: what is remembered of it gives way to that of others in
+    /// time, so that a keystore does not grow for ever.
+    pub(super) fn removed(&self, dir: DirId) {
+        let mut policies = self.policies();
+        let turn = policies.last_removed.saturating_add(1);
+        if let Some(newest) = policies.newest.get_mut(&dir) {
+            newest.removed = turn;
+            policies.last_removed = turn;
+            policies.unsaved = true;
+        }
+    }
+
+    /// True if nothing is remembered of any directory.
+    pub(super) fn is_empty(&self) -> bool {
+        self.policies().newest.is_empty()
+    }
+
+    /// The newest policy that was noted of a directory; 0 if none was.
     pub(super) fn newest(&self, dir: DirId) -> u32 {
-        self.policies().newest.get(&dir).copied().unwrap_or(0)
+        self.policies().newest.get(&dir).map_or(0, |newest| newest.sequence)
     }
 
     /// All newest policies, if any has come since the last call.
@@ -105,11 +153,17 @@ impl DirAnchor {
         if !std::mem::take(&mut policies.unsaved) {
             return None;
         }
-        let policy = |(dir, sequence): (&DirId, &u32)| AnchoredPolicy {
+        let policy = |(dir, newest): (&DirId, &Newest)| AnchoredPolicy {
             directory: *dir,
-            sequence: u64::from(*sequence),
+            sequence: u64::from(newest.sequence),
+            removed: newest.removed,
         };
         let mut all: Vec<_> = policies.newest.iter().map(policy).collect();
+        AnchoredPolicy::forget_long_removed(&mut all);
+        if all.len() < policies.newest.len() {
+            let kept: HashSet<_> = all.iter().map(|policy| policy.directory).collect();
+            policies.newest.retain(|dir, _| kept.contains(dir));
+        }
         all.sort_by_key(|policy| policy.directory);
         Some(all)
     }
@@ -129,38 +183,59 @@ impl DirAnchor {
 pub(super) struct KeyRules {
     policy: KeyId,
     previous: Vec<KeyId>,
+    cross: CrossMode,
 }
 
 impl KeyRules {
     pub(super) fn of(descriptor: &DirDescriptor) -> Self {
-        Self { policy: descriptor.policy, previous: descriptor.previous.clone() }
+        let DirDescriptor { policy, previous, cross, .. } = descriptor.clone();
+        Self { policy, previous, cross }
     }
 
     fn accept(&self, key: KeyId) -> bool {
         self.policy == key || self.previous.contains(&key)
     }
 
-    /// True if a directory may inherit from one with these keys, and loses none of its own by that.
-    pub(super) fn suit(&self, descriptor: &DirDescriptor) -> bool {
-        let keeps = descriptor.cross == CrossMode::Keep;
-        self.policy == descriptor.policy
-            && (keeps || descriptor.previous.iter().all(|key| self.accept(*key)))
+    /// True if a directory may inherit from one with these keys, and loses none of its own by that:
+    /// what it says, and what that has come to where it was.
+    pub(super) fn suit(&self, stored: &DirDescriptor, effective: &DirDescriptor) -> bool {
+        let kept = kept_keys(stored);
+        self.policy == effective.policy
+            && effective.previous.iter().all(|key| self.accept(*key) || kept.contains(key))
     }
 
-    /// What an inheriting directory has: the policy of the one above, and those former keys that
-    /// both accept. So a change of policy that was interrupted half way down the tree counts
-    /// everywhere, and a directory from before the end of a re-wrap brings no former key back.
-    /// `None` if it has a policy that the one above never had.
+    /// What an inheriting directory has: the policy, the former keys and the mode of the one above,
+    /// and the keys that it keeps itself. So a change of policy that was interrupted half way down
+    /// the tree counts everywhere, and a directory from before the end of a re-wrap brings no former
+    /// key back. `None` if it has a policy that the one above never had.
     fn inherited_by(&self, stored: &DirDescriptor) -> Option<DirDescriptor> {
         if !self.accept(stored.policy) {
             return None;
         }
-        // It took in files with keys of their own.
-        let keeps = stored.cross == CrossMode::Keep;
-        let mut previous = vec![stored.policy];
-        previous.extend(&stored.previous);
-        previous.retain(|key| *key != self.policy && (keeps || self.accept(*key)));
-        Some(DirDescriptor { policy: self.policy, previous, ..stored.clone() })
+        let mut previous = self.previous.clone();
+        previous.extend(kept_keys(stored).iter().filter(|key| !self.accept(**key)));
+        Some(DirDescriptor { policy: self.policy, previous, cross: self.cross, ..stored.clone() })
+    }
+}
+
+/// The keys that an inheriting directory accepts for files that came with them. Former keys of the
+/// directory above, which others list too, are none of these: they end there.
+fn kept_keys(stored: &DirDescriptor) -> &[KeyId] {
+    match stored.cross {
+        CrossMode::Keep if stored.inherited => &stored.previous,
+        _ => &[],
+    }
+}
+
+/// What a directory that inherits says of its keys: what it keeps itself, and otherwise a copy of
+/// what is above it.
+pub(super) fn inheriting(effective: DirDescriptor, kept: Vec<KeyId>) -> DirDescriptor {
+    match effective.cross {
+        _ if !kept.is_empty() => {
+            DirDescriptor { cross: CrossMode::Keep, previous: kept, ..effective }
+        }
+        CrossMode::Keep => DirDescriptor { previous: kept, ..effective },
+        CrossMode::Rewrap | CrossMode::Exdev => effective,
     }
 }
 
@@ -232,10 +307,25 @@ impl Expected {
             // Before places, a directory that moved took its keys with it and was still said to
             // inherit them.
             Above::Keys(keys) if stored.places.is_none() => {
-                Ok(DirDescriptor { inherited: keys.suit(stored), ..stored.clone() })
+                Ok(DirDescriptor { inherited: keys.suit(stored, stored), ..stored.clone() })
             }
             Above::Keys(keys) => keys.inherited_by(stored).ok_or(Misplaced::Keys),
         }
+    }
+}
+
+impl Expected {
+    /// How a directory writes down that it has become `new`, after it was `now`.
+    pub(super) fn written(&self, new: DirDescriptor, now: [&DirDescriptor; 2]) -> DirDescriptor {
+        let Self::At(_, Above::Keys(above)) = self else { return new };
+        if !new.inherited {
+            return new;
+        }
+        let mut kept = Vec::new();
+        if now.iter().any(|now| now.cross == CrossMode::Keep) {
+            kept.extend(new.previous.iter().filter(|key| !above.accept(**key)));
+        }
+        inheriting(new, kept)
     }
 }
 

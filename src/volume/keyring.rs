@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::dir_rules::inheriting;
 use super::error::{Result, VolumeError};
 use super::key_service::{KeyHealth, KeyService};
 use crate::crypto::random;
@@ -109,11 +110,10 @@ impl Keyring {
         above: &DirDescriptor,
         entry: &[u8],
     ) -> Result<(DirDescriptor, DirKeys)> {
-        let mut made = self.dir_under(above.policy, DirPlace::below(above.dir, entry))?;
-        made.0.inherited = true;
-        made.0.cross = above.cross;
-        made.0.previous.clone_from(&above.previous);
-        Ok(made)
+        let (made, keys) = self.dir_under(above.policy, DirPlace::below(above.dir, entry))?;
+        let previous = above.previous.clone();
+        let made = DirDescriptor { inherited: true, cross: above.cross, previous, ..made };
+        Ok((inheriting(made, Vec::new()), keys))
     }
 
     /// A descriptor and keys for the root of a new volume.

@@ -61,6 +61,7 @@ mod sidecars;
 mod sync;
 mod times;
 mod tree;
+mod twins;
 mod unsynced;
 mod upkeep;
 mod user;

@@ -104,7 +104,7 @@ impl Volume {
         let fd = held.open_dir()?;
         let copies = Copies::read(&fd);
         let expected = parent.authority().expects(entry.bytes());
-        let dir = Dir::open(ino, fd, copies, expected, self.opener())?;
+        let dir = self.only_twin(Dir::open(ino, fd, copies, expected, self.opener())?);
         Ok(Arc::new(dir.found_by(Link { parent: parent.ino(), name: entry.clone() })))
     }
 
@@ -159,6 +159,7 @@ impl Move {
             inherited: false,
             policy: effective.policy,
             previous: effective.previous.clone(),
+            cross: effective.cross,
             policy_sequence: descriptor.policy_sequence + 1,
             ..descriptor
         };
@@ -167,7 +168,7 @@ impl Move {
             false => stored,
         };
         let stays = here_is(stored.clone());
-        let inherits = matches!(&above, Above::Keys(keys) if keys.suit(effective));
+        let inherits = matches!(&above, Above::Keys(keys) if keys.suit(&stored, effective));
         let moves = if stays.inherited && !inherits { own(stays.clone()) } else { stays.clone() };
         if !moves.fits() {
             return Err(VolumeError::FormerKeys);
@@ -226,7 +227,7 @@ impl Moves<'_> {
         for one in &self.moves {
             volume.write_last(one, &one.moved);
             if let Some(own) = &one.own_policy {
-                volume.tree.anchor.raise(own.dir, own.policy_sequence);
+                volume.tree.anchor.note(own);
             }
         }
     }

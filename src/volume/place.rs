@@ -6,6 +6,7 @@
 //! from whoever else writes to the vault. So nothing is changed at a place: what is there is held
 //! ([`Volume::hold`]), and compared with the inode that was meant.
 
+use std::collections::HashSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, RwLockReadGuard};
 
@@ -90,18 +91,31 @@ impl Volume {
             return Ok(dir);
         }
         // The ancestors that are not open, nearest first. Not by recursion: trees can be deep.
-        let mut closed = vec![ino];
+        for _ in 0..ATTEMPTS {
+            match self.open_with_ancestors(ino) {
+                // A directory above it moved meanwhile, or was dropped from the cache.
+                Err(VolumeError::Stale) => {}
+                other => return other,
+            }
+        }
+        Err(VolumeError::Stale)
+    }
+
+    fn open_with_ancestors(&self, ino: u64) -> Result<Arc<Dir>> {
+        let (mut closed, mut seen) = (vec![ino], HashSet::from([ino]));
+        let mut above = None;
         while let Some(parent) = closed.last().and_then(|ino| self.parent(*ino)) {
-            if self.tree.dirs.find(parent).is_some() || closed.contains(&parent) {
+            above = self.tree.dirs.find(parent);
+            if above.is_some() || !seen.insert(parent) {
                 break;
             }
             closed.push(parent);
         }
-        let mut dir = None;
+        // Each is handed to the next: the cache may have lost it by then.
         for ino in closed.into_iter().rev() {
-            dir = Some(self.open_dir(ino)?);
+            above = Some(self.open_dir(ino, above)?);
         }
-        dir.ok_or(VolumeError::Stale)
+        above.ok_or(VolumeError::Stale)
     }
 
     fn parent(&self, ino: u64) -> Option<u64> {
@@ -112,9 +126,9 @@ impl Volume {
     }
 
     /// Opens a directory whose parent is open, or soon will be again.
-    fn open_dir(&self, ino: u64) -> Result<Arc<Dir>> {
+    fn open_dir(&self, ino: u64, above: Option<Arc<Dir>>) -> Result<Arc<Dir>> {
         let begun = self.tree.dirs.era();
-        let dir = if ino == ROOT { self.open_root()? } else { self.open_known_dir(ino)? };
+        let dir = if ino == ROOT { self.open_root()? } else { self.open_known_dir(ino, above)? };
         if dir.misplaced().is_none() {
             return Ok(self.tree.dirs.add(Arc::new(dir), begun));
         }
@@ -129,7 +143,8 @@ impl Volume {
         Dir::open(ROOT, fd, copies, Expected::root(self.id()), self.opener())
     }
 
-    fn open_known_dir(&self, ino: u64) -> Result<Dir> {
+    /// `Stale` also where `above` is not the directory that it is in, and that one is not open.
+    fn open_known_dir(&self, ino: u64, above: Option<Arc<Dir>>) -> Result<Dir> {
         for _ in 0..ATTEMPTS {
             let dir = match self.tree.inodes.whereabouts(ino).ok_or(VolumeError::Stale)? {
                 Whereabouts::Pinned(fd) => {
@@ -139,10 +154,9 @@ impl Volume {
                     Some(Dir::open(ino, fd, copies, Expected::Removed, self.opener())?)
                 }
                 Whereabouts::Entry(link) => {
-                    let parent = match self.tree.dirs.find(link.parent) {
-                        Some(parent) => parent,
-                        None => self.open_dir(link.parent)?,
-                    };
+                    let given = above.clone().filter(|above| above.ino() == link.parent);
+                    let parent = given.or_else(|| self.tree.dirs.find(link.parent));
+                    let parent = parent.ok_or(VolumeError::Stale)?;
                     self.open_entry(ino, &parent, link)?
                 }
             };
@@ -175,7 +189,7 @@ impl Volume {
         let copies = Copies::read(&fd);
         drop(still);
         let expected = parent.authority().expects(link.name.bytes());
-        let dir = Dir::open(ino, fd, copies, expected, self.opener())?;
+        let dir = self.only_twin(Dir::open(ino, fd, copies, expected, self.opener())?);
         self.settle_places(&dir, parent, &link.name);
         Ok(Some(dir.found_by(link)))
     }

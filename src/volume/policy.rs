@@ -136,7 +136,8 @@ impl Volume {
         // Where it was found in its place; by now it may be on its way to another.
         let now = dir.expected().admit(&stored, &self.tree.anchor);
         let now = now.unwrap_or_else(|_| stored.clone());
-        let Some(mut new) = change(&now)? else { return Ok(false) };
+        let Some(new) = change(&now)? else { return Ok(false) };
+        let mut new = dir.expected().written(new, [&stored, &now]);
         if let (None, Expected::At(place, _)) = (new.places, dir.expected()) {
             new.places = Some(Places::at(*place));
         }
@@ -159,9 +160,7 @@ impl Volume {
         })?;
         self.tree.dirs.remove(dir.ino());
         outcome?;
-        if !new.inherited {
-            self.tree.anchor.raise(new.dir, new.policy_sequence);
-        }
+        self.tree.anchor.note(&new);
         Ok(true)
     }
 }

@@ -5,6 +5,7 @@
 //! directory as it was, because the descriptor's mirror in the attribute is still there.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
@@ -16,6 +17,7 @@ use super::handle::Handle;
 use super::names::EntryName;
 use super::readdir::{raw_names, remove_unfinished_dir};
 use crate::envelope::{SIDECAR_SUFFIX, TEMP_PREFIX, is_hidden, is_sidecar};
+use crate::id::DirId;
 
 impl Volume {
     /// Removes a name that is not a directory's.
@@ -52,6 +54,7 @@ impl Volume {
         let held = beneath::hold(&*dir, &name.entry)?;
         let ino = self.tree.inodes.shown(held.found().st_ino);
         let _changing = self.tree.locks.changing(&[parent, ino]);
+        let remembered = self.remembered(&dir, &name.entry, ino);
         let victim = self.empty_dir(&held)?;
         let pinned = self.pin_last(&dir, &name.entry, &held)?;
         if let Err(error) = beneath::remove_dir(&*dir, &name.entry) {
@@ -59,7 +62,7 @@ impl Volume {
             self.refill(&victim);
             return Err(error.into());
         }
-        self.removed_dir(ino);
+        self.removed_dir(ino, remembered);
         self.tree.inodes.drop_link(ino, parent, &name.entry);
         self.drop_sidecar(&dir, &name);
         Ok(())
@@ -83,8 +86,27 @@ impl Volume {
         }
     }
 
-    /// Forgets what was held of a directory that is gone.
-    pub(super) fn removed_dir(&self, ino: u64) {
+    /// The id of a directory that is to be removed, if something is remembered of it outside the vault.
+    /// One that does not count where it is may be a copy of one that stays. Locks: the caller claims
+    /// the directory above.
+    pub(super) fn remembered(
+        &self,
+        parent: &Arc<Dir>,
+        entry: &BackingName,
+        ino: u64,
+    ) -> Option<DirId> {
+        if self.tree.anchor.is_empty() {
+            return None;
+        }
+        let dir = self.entry_dir(parent, entry).ok().filter(|dir| dir.ino() == ino)?;
+        dir.descriptor().ok().map(|found| found.dir)
+    }
+
+    /// Forgets what was held of a directory that is gone, which is `remembered` by this id.
+    pub(super) fn removed_dir(&self, ino: u64, remembered: Option<DirId>) {
+        if let Some(id) = remembered {
+            self.tree.anchor.removed(id);
+        }
         self.tree.dirs.remove(ino);
         self.tree.unsynced.remove(ino);
         self.tree.errors.remove(ino);

@@ -116,13 +116,19 @@ impl Volume {
             _ => {}
         }
         let emptied = match victim {
-            Some(victim) if is_dir(victim) && is_dir(moved) => Some(self.empty_dir(victim)?),
+            Some(victim) if is_dir(victim) && is_dir(moved) => {
+                let ino = self.number(victim);
+                let remembered = self.remembered(&target.dir, &target.name.entry, ino);
+                Some((self.empty_dir(victim)?, remembered))
+            }
             _ => None,
         };
         let done = self.replace(source, target, (moved, victim), how, moves);
         match (&done, victim, &emptied) {
-            (Err(_), _, Some(emptied)) => self.refill(emptied),
-            (Ok(()), Some(victim), Some(_)) => self.removed_dir(self.number(victim)),
+            (Err(_), _, Some((emptied, _))) => self.refill(emptied),
+            (Ok(()), Some(victim), Some((_, remembered))) => {
+                self.removed_dir(self.number(victim), *remembered);
+            }
             _ => {}
         }
         done

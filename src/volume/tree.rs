@@ -18,6 +18,7 @@ use super::identity::{Fingerprints, Seen, Told};
 use super::inode::InodeTable;
 use super::privilege::Grants;
 use super::setup::Options;
+use super::twins::Twins;
 use super::unsynced::Unsynced;
 use crate::crypto::random;
 use crate::envelope::TEMP_PREFIX;
@@ -47,6 +48,7 @@ pub(super) struct Tree {
     /// after.
     pub(super) descriptors: RwLock<()>,
     pub(super) anchor: DirAnchor,
+    pub(super) twins: Twins,
     /// How many files came into a directory under a key of their own.
     pub(super) kept: AtomicU64,
     /// How often a directory was renamed.
@@ -120,6 +122,7 @@ impl Tree {
             inodes: InodeTable::new(stat.st_ino),
             descriptors: RwLock::default(),
             anchor,
+            twins: Twins::default(),
             kept: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             renames: AtomicU64::new(0),

@@ -19,7 +19,11 @@ fn an_anchor_is_kept_and_leaves_the_rest_of_the_volume_alone() {
         sequence: 12,
         closed: true,
         features: 3,
-        policies: vec![AnchoredPolicy { directory: DirId::from_bytes([1; 16]), sequence: 9 }],
+        policies: vec![AnchoredPolicy {
+            directory: DirId::from_bytes([1; 16]),
+            sequence: 9,
+            removed: 0,
+        }],
         rollbacks: 1,
     };
     f.keystore.set_volume_anchor(volume, Path::new("/elsewhere"), &anchor).unwrap();

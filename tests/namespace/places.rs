@@ -6,8 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kmsfs::id::KeyId;
-use kmsfs::keystore::KeyRef;
+use kmsfs::envelope::CrossMode;
+use kmsfs::id::{DirId, KeyId};
+use kmsfs::keystore::{AnchoredPolicy, KeyRef};
+use kmsfs::volume::content::Access;
 use kmsfs::volume::{Misplaced, Options, Repair, RewrapJob, Volume, VolumeError};
 
 use crate::fixture::{Fixture, REPLACE, ROOT};
@@ -170,6 +172,80 @@ fn an_older_key_policy_is_not_put_back() {
     assert_eq!(fixture.contents(fixture.find("top/below/file").unwrap()), "contents");
 }
 
+/// Puts the directory `saved` in the place of the one at `path`.
+fn put_back(saved: &Path, path: &Path) {
+    fs::remove_dir_all(path).unwrap();
+    copy(saved, path);
+}
+
+/// Directories that keep the keys of files took every former key of the directory above for one of
+/// these, so one from before the end of a re-wrap opened files under a key that was given up.
+#[test]
+fn regression_an_older_inheriting_directory_brings_no_former_key_back() {
+    let mut fixture = Fixture::new();
+    let (old, new) = (fixture.new_key(), fixture.new_key());
+    let top = fixture.mkdir(ROOT, "top").unwrap().ino;
+    fixture.volume().set_policy(top, old, Some(CrossMode::Keep)).unwrap();
+    let below = fixture.mkdir(top, "below").unwrap().ino;
+    fixture.file(below, "file", "contents").unwrap();
+    let path = backing(&fixture, "top/below");
+    let (before, between) = (path.with_extension("before"), path.with_extension("between"));
+    let aside = |path: &Path| fixture.vault().with_file_name(path.file_name().unwrap());
+    let (before, between) = (aside(&before), aside(&between));
+    copy(&path, &before);
+    fixture.volume().set_policy(top, new, None).unwrap();
+    copy(&path, &between);
+    let accepts = |fixture: &Fixture| {
+        let policy = fixture.volume().policy(fixture.find("top/below").unwrap()).unwrap();
+        (policy.policy, policy.previous)
+    };
+    assert_eq!(accepts(&fixture), (new, vec![old, fixture.key()]));
+    assert_eq!(fixture.contents(fixture.find("top/below/file").unwrap()), "contents");
+    rewrap(&fixture);
+    put_back(&between, &path);
+    fixture.reopen();
+    assert_eq!(accepts(&fixture), (new, Vec::new()));
+    let file = fixture.find("top/below/file").unwrap();
+    let opened = fixture.volume().open_handle(file, Access::ReadOnly);
+    assert!(matches!(opened, Err(VolumeError::ForeignKey { .. })), "{:?}", opened.err());
+    put_back(&before, &path);
+    fixture.reopen();
+    assert_unusable(&fixture, "top/below", Misplaced::Keys);
+}
+
+/// The same of a key that came with a file: who gave it up is remembered outside the vault.
+#[test]
+fn regression_a_directory_that_kept_a_key_is_not_put_back_from_before_it_gave_it_up() {
+    let mut fixture = Fixture::new();
+    let guest = fixture.new_key();
+    fixture.volume().set_policy(ROOT, fixture.key(), Some(CrossMode::Keep)).unwrap();
+    let other = fixture.mkdir(ROOT, "other").unwrap().ino;
+    fixture.volume().set_policy(other, guest, None).unwrap();
+    fixture.file(other, "file", "contents").unwrap();
+    let below = fixture.mkdir(ROOT, "below").unwrap().ino;
+    fixture.rename((other, "file"), (below, "file"), REPLACE).unwrap();
+    let of_below =
+        |fixture: &Fixture| fixture.volume().policy(fixture.find("below").unwrap()).unwrap();
+    assert_eq!(of_below(&fixture).previous, [guest]);
+    fixture.reopen();
+    assert_eq!(fixture.contents(fixture.find("below/file").unwrap()), "contents");
+    // Another mode above, for files that come from now on, takes it nothing.
+    fixture.volume().set_policy(ROOT, fixture.key(), Some(CrossMode::Rewrap)).unwrap();
+    fixture.reopen();
+    let policy = of_below(&fixture);
+    assert!(policy.previous == [guest] && policy.cross == CrossMode::Rewrap, "{policy:?}");
+    assert_eq!(fixture.contents(fixture.find("below/file").unwrap()), "contents");
+    let path = backing(&fixture, "below");
+    let saved = fixture.vault().with_file_name("saved");
+    copy(&path, &saved);
+    rewrap(&fixture);
+    assert_eq!(of_below(&fixture).previous, []);
+    assert_eq!(fixture.contents(fixture.find("below/file").unwrap()), "contents");
+    put_back(&saved, &path);
+    fixture.reopen();
+    assert_unusable(&fixture, "below", Misplaced::Older);
+}
+
 /// A header from before would open the file for users of the key that was given up.
 #[test]
 fn a_directory_accepts_no_former_key_once_everything_is_rewrapped() {
@@ -260,6 +336,90 @@ fn an_adopted_directory_counts_where_it_is() {
         assert_eq!(fixture.contents(fixture.find("money/below/more").unwrap()), "deep");
         fixture.reopen();
     }
+}
+
+/// An older copy at a place that the directory has left was used beside it, under its id and keys.
+#[test]
+fn regression_of_two_directories_with_one_id_the_newer_counts() {
+    let mut fixture = Fixture::new();
+    let first = fixture.mkdir(ROOT, "first").unwrap().ino;
+    fixture.file(first, "file", "old").unwrap();
+    let place = backing(&fixture, "first");
+    let saved = fixture.vault().with_file_name("saved");
+    copy(&place, &saved);
+    fixture.rename((ROOT, "first"), (ROOT, "second"), REPLACE).unwrap();
+    fixture.file(first, "more", "new").unwrap();
+    copy(&saved, &place);
+    // Whichever is used first, and also if the copy was used before the other was seen.
+    for order in [["second", "first"], ["first", "second"]] {
+        fixture.reopen();
+        for name in order {
+            fixture.list(fixture.find(name).unwrap());
+        }
+        assert_eq!(fixture.contents(fixture.find("second/more").unwrap()), "new");
+        assert_unusable(&fixture, "first", Misplaced::Twin);
+        let twin = fixture.volume().adopt(fixture.find("first").unwrap());
+        assert!(matches!(twin, Err(VolumeError::Twin(_))), "{twin:?}");
+        let go_on = &mut |_: &_| std::ops::ControlFlow::Continue(());
+        let report = fixture.volume().check(Repair::Yes, go_on).unwrap();
+        assert!(report.problems.iter().any(|p| p.what.contains("same id")), "{report:?}");
+    }
+    // It is moved as it is, and what it holds counts as soon as the other has gone.
+    let second = fixture.find("second").unwrap();
+    let kept = fixture.mkdir(ROOT, "kept").unwrap().ino;
+    for name in ["file", "more"] {
+        fixture.rename((second, name), (kept, name), REPLACE).unwrap();
+    }
+    fixture.volume().rmdir(ROOT, b"second").unwrap();
+    fixture.reopen();
+    assert_eq!(fixture.contents(fixture.find("first/file").unwrap()), "old");
+    assert_eq!(fixture.contents(fixture.find("kept/more").unwrap()), "new");
+}
+
+#[test]
+fn regression_a_keystore_does_not_remember_removed_directories_for_ever() {
+    let mut fixture = Fixture::new();
+    let key = fixture.new_key();
+    let anchored = |fixture: &Fixture| {
+        let anchor = fixture.keystore.volume_anchor(fixture.volume().id()).unwrap().unwrap();
+        let removed = anchor.policies.iter().filter(|policy| policy.removed > 0).count();
+        (anchor.policies.len() - removed, removed)
+    };
+    let make = |fixture: &Fixture, name: &str| {
+        let dir = fixture.mkdir(ROOT, name).unwrap().ino;
+        fixture.volume().set_policy(dir, key, None).unwrap();
+    };
+    make(&fixture, "stays");
+    make(&fixture, "goes");
+    let place = backing(&fixture, "goes");
+    let saved = fixture.vault().with_file_name("saved");
+    copy(&place, &saved);
+    fixture.volume().set_policy(fixture.find("goes").unwrap(), fixture.key(), None).unwrap();
+    fixture.find("stays").unwrap();
+    fixture.volume().rmdir(ROOT, b"goes").unwrap();
+    // A copy that is removed is not the directory.
+    copy(&backing(&fixture, "stays"), &fixture.vault().join("copy"));
+    remove_all(&fixture, ROOT, "kmsfs.foreign.copy");
+    make(&fixture, "another");
+    assert_eq!(anchored(&fixture), (2, 1), "two stay");
+    fixture.reopen();
+    // One that comes back is held against what it had.
+    copy(&saved, &place);
+    assert_unusable(&fixture, "goes", Misplaced::Older);
+    // One that is not there at all makes room in time.
+    fs::remove_dir_all(&place).unwrap();
+    let anchor = fixture.keystore.volume_anchor(fixture.volume().id()).unwrap().unwrap();
+    let mut full = anchor;
+    full.policies.extend((0..2000_u64).map(|n| AnchoredPolicy {
+        directory: DirId::from_bytes(u128::from(n + 1).to_le_bytes()),
+        sequence: 1,
+        removed: n + 2,
+    }));
+    let (id, vault) = (fixture.volume().id(), fixture.vault());
+    fixture.close();
+    fixture.keystore.set_volume_anchor(id, &vault, &full).unwrap();
+    fixture.reopen();
+    assert_eq!(anchored(&fixture), (2, 1000));
 }
 
 #[test]

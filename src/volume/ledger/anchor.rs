@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::crypto::hash::{hmac_sha256, hmac_verify};
 use crate::envelope::{SessionWord, VolumeKeys};
 use crate::id::VolumeId;
-use crate::keystore::VolumeAnchor;
+use crate::keystore::{AnchoredPolicy, VolumeAnchor};
 use crate::volume::beneath::BackingName;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::key_service::KeyService;
@@ -144,6 +144,7 @@ fn joined(
             None => ours.policies.push(policy),
         }
     }
+    AnchoredPolicy::forget_long_removed(&mut ours.policies);
     ours.features |= stored.features;
     ours.rollbacks = ours.rollbacks.max(stored.rollbacks);
     let word = SessionWord::from_bits(stored.word);
@@ -186,10 +187,9 @@ fn open_or_make(directory: &Path) -> Result<File> {
 mod tests {
     use super::*;
     use crate::id::DirId;
-    use crate::keystore::AnchoredPolicy;
 
     fn policy(directory: u8, sequence: u64) -> AnchoredPolicy {
-        AnchoredPolicy { directory: DirId::from_bytes([directory; 16]), sequence }
+        AnchoredPolicy { directory: DirId::from_bytes([directory; 16]), sequence, removed: 0 }
     }
 
     fn anchor(number: u32, policies: Vec<AnchoredPolicy>) -> VolumeAnchor {
