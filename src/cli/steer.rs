@@ -61,6 +61,7 @@ impl Mount {
                 "crashes_to_mend": self.volume.unrecovered().len(),
                 "crashes_not_believed": withheld(&self.volume),
                 "rollbacks_seen": self.volume.rollbacks(),
+                "found_at_mount": self.volume.notice(),
                 "confined": self.confined,
             })),
             Request::Metrics => self.metrics(),

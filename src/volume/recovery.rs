@@ -102,6 +102,11 @@ impl Volume {
         self.session().ledger().map_or_else(Vec::new, |ledger| ledger.unrecovered())
     }
 
+    /// What a person should know of the vault as it was found when it was opened.
+    pub fn notice(&self) -> Option<&'static str> {
+        self.session().notice()
+    }
+
     /// How often the vault that was mounted here was older than before, or another copy.
     pub fn rollbacks(&self) -> u64 {
         self.session().ledger().map_or(0, |ledger| ledger.anchor().rollbacks)

@@ -32,6 +32,8 @@ pub struct Session {
     _lock: OwnedFd,
     /// Who changes the vault writes down its sessions.
     ledger: Option<Arc<Ledger>>,
+    /// What a person should know of the vault as it was found.
+    notice: Option<&'static str>,
 }
 
 impl Session {
@@ -60,7 +62,17 @@ impl Session {
                 Err(error) => return Err(error.into()),
             }
         };
-        Ok(Self { meta, _lock: lock, ledger: None })
+        Ok(Self { meta, _lock: lock, ledger: None, notice: None })
+    }
+
+    /// Keeps what a person should know of the vault as it was found.
+    pub(super) fn set_notice(&mut self, notice: Option<&'static str>) {
+        self.notice = notice;
+    }
+
+    /// What a person should know of the vault as it was found.
+    pub(super) fn notice(&self) -> Option<&'static str> {
+        self.notice
     }
 
     /// The session is written down: from here on the vault may change.

@@ -264,6 +264,7 @@ fn open_session(
     }
     let counted = if upgrade { session.counted()? } else { None };
     let found = Found::look(session.meta(), &keys, &place, counted, begin)?;
+    session.set_notice(found.notice());
     tell(descriptor.volume, &found);
     let is_lost = !upgrade && found.verdict == Verdict::Lost;
     let lost = is_lost.then_some(("state", "the record of sessions is missing or not authentic"));
@@ -297,7 +298,7 @@ fn open_session(
 
 /// Says what a person should know of what was found.
 fn tell(volume: VolumeId, found: &Found) {
-    if let Some(message) = found.verdict.message() {
+    if let Some(message) = found.notice() {
         log::warn!("volume {volume}: {message}");
     }
     let withheld = found.record.unrecovered.iter().filter(|crash| crash.withheld).count();

@@ -311,6 +311,8 @@ fn a_record_that_is_ahead_of_its_anchor_is_taken_up() {
     // As if the daemon had been killed before the anchor was written.
     fixture.keystore.set_volume_anchor(volume, &fixture.vault(), &before).unwrap();
     fixture.reopen();
+    let notice = fixture.volume().notice().unwrap();
+    assert!(notice.contains("used elsewhere") && notice.contains("not closed"), "{notice}");
     assert_eq!(read(&fixture, "file").unwrap()[PAGE..], contents[PAGE..]);
     assert!(recover(&fixture).complete);
     let anchor = fixture.keystore.volume_anchor(volume).unwrap().unwrap();

@@ -70,7 +70,22 @@ impl Found {
         let record = verdict::next(record, anchor.as_ref(), begin);
         Ok(Self { verdict, record, anchor })
     }
+
+    /// What a person should know of it.
+    pub(super) fn notice(&self) -> Option<&'static str> {
+        let excuses = self.record.unrecovered.iter().any(|crash| !crash.withheld);
+        match self.verdict {
+            Verdict::Newer if excuses => Some(NEWER_AND_OPEN),
+            other => other.message(),
+        }
+    }
 }
+
+/// Nobody here knows whether that session ended well later: whoever writes to the vault chooses which of
+/// its records is shown.
+const NEWER_AND_OPEN: &str = "the vault was used elsewhere since it was last mounted here, and was not \
+                              closed there: what its record says of that session is believed; if it was \
+                              closed well where it was used, somebody put an older record back";
 
 /// What recovery leaves of a crash.
 pub(super) struct StillLeft {
