@@ -125,7 +125,7 @@ impl Volume {
         while let Some(visit) = walk.step()? {
             let has_id = dir_copies(&visit.fd).iter().any(|copy| copy.dir == id);
             if has_id && fstat(&visit.fd)?.st_ino != own {
-                return Err(VolumeError::Twin(visit.path));
+                return Err(VolumeError::Twin(visit.path()));
             }
         }
         Ok(())

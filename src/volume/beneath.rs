@@ -108,6 +108,13 @@ pub(super) fn reopen_dir(dir: impl AsFd) -> Result<OwnedFd> {
     lender::with_access(dir, || openat(dir, ".", READABLE_DIR | NEVER_FOLLOW, Mode::empty()))
 }
 
+/// Opens the directory above `dir`, wherever that is by now: whoever came from it compares it with
+/// what it was.
+pub(super) fn above(dir: impl AsFd) -> Result<OwnedFd> {
+    let dir = dir.as_fd();
+    lender::with_access(dir, || openat(dir, "..", READABLE_DIR | NEVER_FOLLOW, Mode::empty()))
+}
+
 /// Opens a regular file that is there.
 ///
 /// # Errors

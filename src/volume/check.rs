@@ -1,6 +1,6 @@
 //! `fsck`: reads and authenticates everything, and repairs what can be repaired without a loss.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use super::check_copies::read_slots;
 use super::content::Content;
 use super::descent::Descent;
 use super::dir::Dir;
+use super::dir_rules::Misplaced;
 use super::error::{Result, VolumeError};
 use super::links::target_file;
 use super::names::read_sidecar;
@@ -93,21 +94,27 @@ impl Volume {
     ) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         (report.pending, report.withheld) = self.files.shared().crashes();
-        let mut targets = HashSet::new();
+        let (mut targets, mut dirs) = (HashSet::new(), HashMap::new());
         self.check_own_files(repair, &mut report);
         let mut descent = Descent::new(self)?;
         while let Some((visit, dir)) = descent.step()? {
             report.directories += 1;
             match dir.keys() {
+                Err(_) if descent.is_below_unusable() => {}
                 // Nothing is taken in by a repair: whoever put it there may have meant that.
                 Err(error @ VolumeError::Misplaced(_)) => {
-                    report.add(visit.path.clone(), error, false);
+                    report.add(visit.path(), error, false);
                 }
                 Err(error) => {
                     let what = format!("its names cannot be read: {error}");
-                    report.add(visit.path.clone(), what, false);
+                    report.add(visit.path(), what, false);
                 }
                 Ok(_) => {}
+            }
+            if let Ok(found) = dir.descriptor()
+                && dirs.insert(found.dir, dir.ino()).is_some_and(|other| other != dir.ino())
+            {
+                report.add(visit.path(), Misplaced::Twin, false);
             }
             self.check_directory(&visit, &dir, repair, &mut report)?;
             self.check_leftovers(&visit, repair, &mut report)?;
@@ -133,7 +140,7 @@ impl Volume {
         repair: Repair,
         report: &mut CheckReport,
     ) -> Result<()> {
-        let path = visit.path_of(entry);
+        let path = || visit.path_of(entry);
         if matches!(entry.role, Role::Sidecar | Role::Temporary) {
             return Ok(());
         }
@@ -146,9 +153,9 @@ impl Volume {
             match text {
                 Some(text) if keys.decode_name(&text).is_ok() => {}
                 Some(_) => {
-                    report.add(path.clone(), "its name was not made by this directory", false);
+                    report.add(path(), "its name was not made by this directory", false);
                 }
-                None => report.add(path.clone(), "its long name cannot be read", false),
+                None => report.add(path(), "its long name cannot be read", false),
             }
         }
         match entry.role {
@@ -158,7 +165,7 @@ impl Volume {
                     beneath::hold(&visit.fd, &entry.name).and_then(|link| link.read_link())
                     && let Err(error) = self.decode_link(text)
                 {
-                    report.add(path, error, false);
+                    report.add(path(), error, false);
                 }
                 Ok(())
             }
@@ -185,7 +192,7 @@ impl Volume {
         let policy = match policy_of(dir) {
             Ok(policy) => policy,
             // Told once, of the directory.
-            Err(VolumeError::Misplaced(_)) => return Ok(()),
+            Err(VolumeError::Misplaced(_) | VolumeError::Tampered(_)) => return Ok(()),
             Err(_) => {
                 report.add(path, "the key of its directory cannot be used", false);
                 return Ok(());

@@ -43,11 +43,11 @@ impl Volume {
         let changes = repair == Repair::Yes;
         if found.file {
             let what = "the directory's descriptor is missing or damaged";
-            report.add(visit.path.join(DIR_FILE), what, changes && !now.file);
+            report.add(visit.path().join(DIR_FILE), what, changes && !now.file);
         }
         if found.attribute {
             let what = "the copy of the directory's descriptor in its attribute is damaged";
-            report.add(visit.path.clone(), what, changes && !now.attribute);
+            report.add(visit.path(), what, changes && !now.attribute);
         }
         // Where the filesystem keeps none, a repair has made none. Any volume that may be changed makes
         // them: tools that copy no attributes leave them out.
@@ -57,10 +57,10 @@ impl Volume {
         };
         if found.no_attribute && expected {
             let what = "the copy of the directory's descriptor in its attribute is missing";
-            report.add(visit.path.clone(), what, changes);
+            report.add(visit.path(), what, changes);
         }
         let held = Handle::of(fcntl_dupfd_cloexec(&*visit.fd, 0)?)?;
-        check_attributes(&held, keys.xattrs(), &visit.path, report);
+        check_attributes(&held, keys.xattrs(), &visit.path(), report);
         Ok(())
     }
 

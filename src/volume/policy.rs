@@ -1,8 +1,7 @@
 //! The key policies of directories: which key their new files get, and which they still accept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -36,41 +35,48 @@ impl Volume {
     pub fn set_policy(&self, ino: u64, key: KeyId, cross: Option<CrossMode>) -> Result<u64> {
         self.tree.writable()?;
         let top = self.dir(ino)?;
-        let dirs = self.inheriting(&top)?;
-        for dir in &dirs {
-            let first = dir.ino() == top.ino();
+        let mut names = Names::default();
+        self.each_inheriting(&top, |visit, _| names.count(visit))?;
+        if names.are_elsewhere() {
+            return Err(VolumeError::LinkedElsewhere);
+        }
+        let mut changed = 0;
+        self.each_inheriting(&top, |visit, dir| {
+            changed += 1;
             self.change_descriptor(dir, |old| {
                 let mut new = self.under(old, key)?;
-                new.inherited = !first;
+                new.inherited = visit.depth > 0;
                 new.cross = cross.unwrap_or(old.cross);
                 Ok(Some(new))
             })?;
-        }
+            Ok(())
+        })?;
         self.refresh_policies();
         self.flush(std::time::Duration::ZERO)?;
         self.save_policies();
-        Ok(dirs.len() as u64)
+        Ok(changed)
     }
 
-    /// The directory, and all below that take their policy from it.
-    fn inheriting(&self, top: &Arc<Dir>) -> Result<Vec<Arc<Dir>>> {
-        let mut paths = HashSet::new();
-        let mut found = Vec::new();
-        let mut names = Names::default();
+    /// Acts on the directory, and on all below that take their policy from it, parents first.
+    fn each_inheriting(
+        &self,
+        top: &Arc<Dir>,
+        mut act: impl FnMut(&Visit, &Dir) -> Result<()>,
+    ) -> Result<()> {
         let mut descent = Descent::below(self, Arc::clone(top))?;
+        // Directories down to this depth have one above them that counts.
+        let mut reach = 0;
         while let Some((visit, dir)) = descent.step()? {
-            let first = visit.path == PathBuf::new();
-            if !first && !visit.path.parent().is_some_and(|above| paths.contains(above)) {
+            if visit.depth > reach {
                 continue;
             }
-            if !first && !dir.descriptor()?.inherited {
-                continue;
+            reach = visit.depth;
+            if visit.depth == 0 || dir.descriptor()?.inherited {
+                act(&visit, &dir)?;
+                reach += 1;
             }
-            names.count(&visit)?;
-            found.push(dir);
-            paths.insert(visit.path);
         }
-        if names.are_elsewhere() { Err(VolumeError::LinkedElsewhere) } else { Ok(found) }
+        Ok(())
     }
 
     /// Lets a file that keeps its key into a directory of another one (`CrossMode::Keep`).

@@ -1,7 +1,6 @@
 //! Which KMS keys and materials a vault still needs: read from its headers, without any key.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{OFlags, fstat};
@@ -52,7 +51,7 @@ impl References {
             };
             let copies = dir_copies(&visit.fd);
             // The root has no name. What has one that nobody here made is foreign: no key's business.
-            let ours = visit.path.file_name().is_none_or(|name| may_be_encoded(name.as_bytes()));
+            let ours = visit.name().is_none_or(|name| may_be_encoded(name.bytes()));
             if copies.is_empty() && ours {
                 found.unreadable += 1;
             }

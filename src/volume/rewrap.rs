@@ -202,7 +202,8 @@ impl Run<'_> {
                     }
                 }
                 Err(VolumeError::KeyUnusable(key)) if self.job.from.is_some_and(|f| f != key) => {}
-                Err(error) => self.failed(visit.path.clone(), &error),
+                Err(_) if descent.is_below_unusable() => {}
+                Err(error) => self.failed(visit.path(), &error),
             }
         }
         self.volume.rewrap_descriptor(|key| match self.job {

@@ -2,6 +2,7 @@
 //! too: nobody gets out, nothing hangs, and no inode changes but the one that was meant.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -11,8 +12,8 @@ use kmsfs::volume::attr::{AttrChange, NewTime, Timestamp};
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{
-    Caller, NewNode, OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume, VolumeError,
-    is_free,
+    Caller, CheckReport, NewNode, OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume,
+    VolumeError, is_free,
 };
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 use rustix::io::Errno;
@@ -248,6 +249,45 @@ const PLANTED: [(&str, Plant); 6] = [
 ];
 
 /// Opening a FIFO waits for its other end, and an endless file fills the memory.
+/// A walk held every directory of a path open, and its path for each: a chain that somebody made took
+/// all descriptors of the process, and memory by the square of its length.
+#[test]
+fn regression_a_chain_of_directories_of_any_depth_is_walked() {
+    use rustix::fs::{AtFlags, Mode, OFlags, fstat, mkdirat, openat, unlinkat};
+    const DEPTH: u64 = 2000;
+    let fixture = Fixture::new();
+    fixture.file(ROOT, "file", "contents").unwrap();
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+    let open = |dir: &std::os::fd::OwnedFd, name: &str| openat(dir, name, flags, Mode::empty());
+    let mut deepest = rustix::fs::open(fixture.vault(), flags, Mode::empty()).unwrap();
+    let vault = fstat(&deepest).unwrap().st_ino;
+    for _ in 0..DEPTH {
+        mkdirat(&deepest, "d", Mode::RWXU).unwrap();
+        // On the way back there is another one, so that each is opened again.
+        mkdirat(&deepest, "e", Mode::RWXU).unwrap();
+        deepest = open(&deepest, "d").unwrap();
+    }
+    let held = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let (before, mut most) = (held(), 0);
+    let mut look = |report: &CheckReport| {
+        if report.directories.is_multiple_of(100) {
+            most = most.max(held());
+        }
+        ControlFlow::Continue(())
+    };
+    let report = fixture.volume().check(Repair::No, &mut look).unwrap();
+    assert_eq!(report.directories, 2 * DEPTH + 1);
+    assert!(report.complete && most < before + 1000, "{most} after {before}");
+    References::scan(&fixture.vault()).unwrap();
+    while fstat(&deepest).unwrap().st_ino != vault {
+        let above = open(&deepest, "..").unwrap();
+        for name in ["d", "e"] {
+            unlinkat(&above, name, AtFlags::REMOVEDIR).unwrap();
+        }
+        deepest = above;
+    }
+}
+
 #[test]
 fn nothing_planted_in_the_place_of_the_vaults_own_files_hangs_or_is_followed() {
     for own in [
@@ -379,7 +419,7 @@ fn a_directory_that_was_given_a_temporary_name_keeps_what_it_has() {
 
 /// Everything that looks at all there is, and that writes what belongs to the vault.
 fn use_everything(volume: &Volume) {
-    let go_on = &mut |_: &_| std::ops::ControlFlow::Continue(());
+    let go_on = &mut |_: &_| ControlFlow::Continue(());
     let stream = volume.open_dir_stream(ROOT).unwrap();
     let mut found = Vec::new();
     let listed = volume.read_dir(&stream, 0, kmsfs::volume::Detail::Attributes, |entry| {
@@ -398,7 +438,7 @@ fn use_everything(volume: &Volume) {
     }
     let _ = volume.mkdir(ROOT, b"new", new_node(0o755));
     let _ = volume.symlink(ROOT, b"new link", &[b'y'; 4000], caller());
-    let _ = volume.check(Repair::Yes, &mut |_| std::ops::ControlFlow::Continue(()));
+    let _ = volume.check(Repair::Yes, &mut |_| ControlFlow::Continue(()));
     let _ = volume.rewrap(RewrapJob::default(), go_on, &mut |_| {});
 }
 
