@@ -52,7 +52,7 @@ impl Volume {
             Ok(())
         })?;
         self.refresh_policies();
-        self.flush(std::time::Duration::ZERO)?;
+        self.sync_everything()?;
         self.save_policies();
         Ok(changed)
     }
@@ -79,8 +79,12 @@ impl Volume {
         Ok(())
     }
 
-    /// Lets a file that keeps its key into a directory of another one (`CrossMode::Keep`).
+    /// Lets a file that keeps its key into a directory of another one (`CrossMode::Keep`), durably: a
+    /// crash that leaves the file there and the descriptor as it was would leave nothing to open it by.
+    ///
+    /// *Locks*: one at a time, so that whoever finds the key accepted finds that durable as well.
     pub(super) fn accept_key(&self, dir: &Dir, key: KeyId) -> Result<()> {
+        let _one = self.tree.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = self.change_descriptor(dir, |now| {
             self.tree.kept.fetch_add(1, Ordering::AcqRel);
             if now.accepts(key) {
@@ -90,7 +94,8 @@ impl Volume {
             new.previous.push(key);
             Ok(Some(new))
         })?;
-        if changed { self.flush(std::time::Duration::ZERO) } else { Ok(()) }
+        // After a sync that failed, nobody knows which descriptors are durable.
+        if changed || self.is_any_lost() { self.sync_everything() } else { Ok(()) }
     }
 
     fn under(&self, old: &DirDescriptor, key: KeyId) -> Result<DirDescriptor> {

@@ -366,7 +366,7 @@ impl Run<'_> {
                 Ok(Some(changed))
             })?;
         }
-        self.volume.flush(std::time::Duration::ZERO)
+        self.volume.sync_everything()
     }
 
     fn needs(&self, header: &FileHeader, descriptor: &DirDescriptor) -> bool {

@@ -69,7 +69,7 @@ impl Volume {
 
     /// True if a sync failed in this session: what was not synced by then may be in memory only,
     /// where the system takes it to be on the disk.
-    fn is_any_lost(&self) -> bool {
+    pub(super) fn is_any_lost(&self) -> bool {
         self.files.shared().failed_syncs() > 0
     }
 

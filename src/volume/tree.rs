@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::fs::{Stat, fstat, fstatfs, fstatvfs};
 use rustix::process::{Gid, Resource, Uid, getegid, geteuid, getrlimit};
@@ -51,6 +51,8 @@ pub(super) struct Tree {
     pub(super) twins: Twins,
     /// How many files came into a directory under a key of their own.
     pub(super) kept: AtomicU64,
+    /// Held while a directory comes to accept another key, until that is durable.
+    pub(super) accepting: Mutex<()>,
     /// How often a directory was renamed.
     pub(super) moved: AtomicU64,
     /// Counts the begin and the end of every change by which an entry gets another name: a walk may
@@ -124,6 +126,7 @@ impl Tree {
             anchor,
             twins: Twins::default(),
             kept: AtomicU64::new(0),
+            accepting: Mutex::default(),
             moved: AtomicU64::new(0),
             renames: AtomicU64::new(0),
             one_journal: is_one_of(&root, &[EXT4, XFS, TMPFS])?,

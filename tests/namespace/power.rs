@@ -5,7 +5,10 @@
 
 use std::fs;
 
+use kmsfs::envelope::CrossMode;
 use kmsfs::volume::VolumeError;
+use kmsfs::volume::backing::Durability;
+use kmsfs::volume::content::Access;
 
 use crate::disks::Disk;
 use crate::fixture::{REPLACE, ROOT, caller};
@@ -56,6 +59,26 @@ fn long_link_targets_survive_a_commit_of_the_backing_filesystem() {
             assert_eq!(target, vec![b'x'; length], "{kind}");
             assert_eq!(disk.fixture.volume().attr(ino).unwrap().size, length as u64, "{kind}");
         }
+    }
+}
+
+/// The file was in its new directory, and the directory had forgotten that it accepts the key.
+#[test]
+fn regression_a_key_is_accepted_durably_before_a_file_with_it_moves_in() {
+    for kind in ["ext4", "xfs", "btrfs"] {
+        let Some(mut disk) = Disk::new(kind) else { return };
+        let other = disk.fixture.new_key();
+        let keeps = disk.fixture.mkdir(ROOT, "keeps").unwrap().ino;
+        disk.fixture.volume().set_policy(keeps, other, Some(CrossMode::Keep)).unwrap();
+        let moved = disk.fixture.file(ROOT, "a", "contents").unwrap().ino;
+        disk.fixture.volume().end().unwrap();
+        disk.fixture.rename((ROOT, "a"), (keeps, "a"), REPLACE).unwrap();
+        let handle = disk.fixture.volume().open_handle(moved, Access::ReadOnly).unwrap().handle;
+        handle.file.sync(Durability::Everything).unwrap();
+        disk.fixture.volume().close(handle);
+        disk.cut();
+        let found = disk.fixture.find("keeps/a").or_else(|_| disk.fixture.find("a")).unwrap();
+        assert_eq!(disk.fixture.contents(found), "contents", "{kind}");
     }
 }
 
