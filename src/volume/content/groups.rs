@@ -70,13 +70,25 @@ impl Content {
         group: Group,
         change: impl FnOnce(&mut SpillPage),
     ) -> Result<SpillPage> {
+        self.change_spill_from(state, group, state.size, change)
+    }
+
+    /// The same for a change that has made the file longer: `size` is what it had before. What a group
+    /// without a page says of its blocks, that they are holes, ends there.
+    pub(super) fn change_spill_from(
+        &self,
+        state: &State,
+        group: Group,
+        size: u64,
+        change: impl FnOnce(&mut SpillPage),
+    ) -> Result<SpillPage> {
         let mut groups = state.spills.lock();
         let spill = self.loaded(state, &mut groups, group)?;
         let absent = spill.roles.is_absent();
         spill.changing = true;
         let page = &mut spill.page.as_mut().ok_or(VolumeError::Lost(WHAT))?.page;
         if absent && state.sparse() {
-            mark_holes(page, group, state.size);
+            mark_holes(page, group, size);
         }
         let before = page.clone();
         change(page);
@@ -317,14 +329,16 @@ fn choose(mut copies: [Option<SpillPage>; 2], known: Option<Roles>) -> Choice {
 }
 
 /// In a sparse file a group without a spill page is all holes, but for a last block that fits its
-/// data page. Once the group gets a page, that has to be said there.
+/// data page. Once the group gets a page, that has to be said there; of a page that waits to be written
+/// to the disk, what it says already stays.
 fn mark_holes(page: &mut SpillPage, group: Group, size: u64) {
     let Some((last, length)) = last_block(size) else { return };
     let small_last = length <= last.payload();
     let end = group.end_block().0.min(last.0 + 1);
     for number in group.first_block().0..end {
         let block = Block(number);
-        if block != last || !small_last {
+        let unsaid = page.entry(block.index()).state == EntryState::Absent;
+        if unsaid && (block != last || !small_last) {
             page.set(block.index(), EntryState::Hole, [0; 8], &[]);
         }
     }

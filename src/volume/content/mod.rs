@@ -468,6 +468,7 @@ impl Marks {
         !self.is_dirty()
             && !self.is_unsure()
             && !self.unsealed
+            && self.filled.is_empty()
             && self.untold.is_none()
             && self.unreported.is_none()
     }

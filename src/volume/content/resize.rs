@@ -10,6 +10,8 @@ use crate::volume::error::{Result, VolumeError};
 
 /// Gaps up to this length are filled with encrypted zeros; longer ones make the file sparse.
 const FILLED_GAP: u64 = 64 * 1024;
+/// Bytes of a file that are punched while others wait.
+const PUNCHED_AT_ONCE: u64 = 1 << 30;
 /// Zeros written at a time.
 const ZEROS: usize = 64 * PAGE_LEN;
 
@@ -64,7 +66,7 @@ impl Content {
         }
         self.set_length(0)?;
         state.ready = None;
-        (state.has_header, state.cut_short) = (false, false);
+        (state.has_header, state.cut_short, state.stretched) = (false, false, false);
         (state.size, state.untouched) = (0, 0);
         state.spills.lock().clear();
         let super::Marks { generation, failures, .. } = state.marks;
@@ -295,23 +297,41 @@ impl Content {
     /// # Errors
     /// As a write.
     pub fn punch(&self, offset: u64, length: u64) -> Result<()> {
+        let mut at = offset;
+        let end = offset.saturating_add(length);
+        while at < end {
+            // Others get their turn in a long file.
+            let stop =
+                (at.saturating_add(PUNCHED_AT_ONCE) / PUNCHED_AT_ONCE * PUNCHED_AT_ONCE).min(end);
+            if !self.punch_some(at, stop)? {
+                break;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// False if the file ends there.
+    fn punch_some(&self, offset: u64, end: u64) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();
         self.ensure_header(&mut state)?;
-        let end = offset.saturating_add(length).min(state.size);
+        let end = end.min(state.size);
         if offset >= end {
-            return Ok(());
+            return Ok(false);
         }
         self.announce(&mut state, end)?;
         // The last block stays a page of its own: its unit vouches for the size.
         let keep = last_block(state.size).map_or(0, |(block, _)| block.start());
         let (first, last) = (offset.next_multiple_of(PAGE), (end / PAGE * PAGE).min(keep));
         if first >= last {
-            return self.zero_part(&mut state, offset, end);
+            self.zero_part(&mut state, offset, end)?;
+            return Ok(true);
         }
         self.zero_part(&mut state, offset, first)?;
         self.zero_part(&mut state, last, end)?;
-        self.punch_blocks(&mut state, Block::of_offset(first), Block::of_offset(last))
+        self.punch_blocks(&mut state, Block::of_offset(first), Block::of_offset(last))?;
+        Ok(true)
     }
 
     /// Turns a range into encrypted zeros, growing the file if asked to.
@@ -379,7 +399,9 @@ impl Content {
         while *marked < end {
             let group = marked.group();
             let stop = end.min(group.end_block());
-            self.mark(state, group, *marked, stop, EntryState::Hole)?;
+            if !self.are_holes(state, *marked, stop)? {
+                self.mark(state, group, *marked, stop, EntryState::Hole)?;
+            }
             *marked = stop;
         }
         self.sync_locked(state)?;
@@ -400,6 +422,14 @@ impl Content {
         state.marks.contents_dirty = true;
         state.marks.unsealed = true;
         Ok(())
+    }
+
+    /// True if the group's page says already that these blocks are holes, or the group has no page.
+    fn are_holes(&self, state: &State, first: Block, end: Block) -> Result<bool> {
+        self.with_spill(state, first.group(), |page, absent| {
+            let hole = |block: u64| page.entry(Block(block).index()).state == EntryState::Hole;
+            absent || (first.0..end.0).all(hole)
+        })
     }
 
     fn punch_run(&self, first: Block, end: Block) -> Result<()> {

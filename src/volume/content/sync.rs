@@ -236,9 +236,11 @@ impl Content {
         // Unless recovery has looked through it: that was all there is to excuse.
         if !state.outdated && self.shared.awaits_consent(header) {
             state.marks.unsealed = false;
+            // Recovery finds them in the pages, once the crash is believed.
+            state.marks.filled.clear();
             return Ok(false);
         }
-        let seal = header.seal;
+        let (seal, open) = (header.seal, header.flags.open);
         self.settle_filled(&mut state)?;
         if state.marks.sync_failed {
             // One of the syncs until here has failed first.

@@ -238,6 +238,40 @@ fn regression_a_call_that_is_refused_for_its_size_leaves_no_doubt() {
     assert_eq!(contents(&content), b"contents");
 }
 
+/// What was written behind the end counted as a hole that was being filled: a crash would have excused
+/// it, and each seal wrote the page once more.
+#[test]
+fn regression_only_what_was_a_hole_is_being_filled() {
+    let content = open(&Arc::default());
+    let filled =
+        || content.read_state().marks.filled.iter().map(|group| group.0).collect::<Vec<_>>();
+    content.write(0, &[1; 100]).unwrap();
+    content.truncate(10 << 20).unwrap();
+    content.write(10 << 20, &vec![2; 700_000]).unwrap();
+    assert_eq!(filled(), [0; 0]);
+    let hole = Block::of_offset(5 << 20);
+    content.write(hole.start(), &[3; 4096]).unwrap();
+    assert_eq!(filled(), [hole.group().0]);
+    content.sync(Durability::Contents).unwrap();
+    assert!(content.seal(Look::Throughout).unwrap());
+    assert_eq!(filled(), [0; 0]);
+}
+
+/// A punch over a long hole wrote a page for each group of it.
+#[test]
+fn regression_a_hole_is_not_punched_again() {
+    let content = open(&Arc::default());
+    content.write(0, &vec![1; 1 << 20]).unwrap();
+    content.truncate(10 << 20).unwrap();
+    let size = usize::try_from(content.size()).unwrap();
+    for _ in 0..2 {
+        content.punch(0, u64::MAX).unwrap();
+        assert!(contents(&content) == vec![0; size]);
+        let state = content.read_state();
+        assert!(content.with_spill(&state, Group(10), |_, absent| absent).unwrap());
+    }
+}
+
 #[derive(Default)]
 struct Announced(std::sync::Mutex<Vec<FileId>>);
 

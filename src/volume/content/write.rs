@@ -36,6 +36,8 @@ struct Batch {
     group: Group,
     first: Block,
     end: Block,
+    /// The size of the file before the write.
+    before: u64,
 }
 
 /// Where the pages of a batch lie in the scratch buffer: block 0, the spill page, the other blocks.
@@ -111,7 +113,7 @@ impl Content {
         let mut at = first;
         while at < past {
             let group = at.group();
-            let batch = Batch { group, first: at, end: past.min(group.end_block()) };
+            let batch = Batch { group, first: at, end: past.min(group.end_block()), before: old };
             state.marks.written.add(at.data_page(), Block(batch.end.0 - 1).data_page());
             let written = self.write_batch(state, &batch, &pieces);
             state.marks.touch();
@@ -223,7 +225,7 @@ impl Content {
                 return self.write_data(state, batch, scratch, None);
             }
             let mut filled = false;
-            let before = self.change_spill(state, batch.group, |page| {
+            let before = self.change_spill_from(state, batch.group, batch.before, |page| {
                 for (block, tag) in (batch.first.0..).map(Block).zip(&tags) {
                     let tail = pieces.of(block).get(block.payload()..).unwrap_or_default();
                     let entry = match page.entry(block.index()).state {
