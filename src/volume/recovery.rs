@@ -143,6 +143,24 @@ impl Volume {
         run.finish(stopped)
     }
 
+    /// True if one of the keys that recovery waits for can be used, and could not when this was asked
+    /// before: `usable` are those that could.
+    pub fn has_key_come_back(&self, usable: &mut BTreeSet<KeyId>) -> bool {
+        let mut keys: Vec<KeyId> =
+            self.unrecovered().into_iter().filter_map(|crash| crash.waiting).flatten().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let health = match keys.is_empty() {
+            true => Vec::new(),
+            false => self.keyring.service().health(&keys),
+        };
+        let now = health.into_iter().filter(|(_, health)| *health == KeyHealth::Usable);
+        let now: BTreeSet<KeyId> = now.map(|(key, _)| key).collect();
+        let come_back = !now.is_subset(usable);
+        *usable = now;
+        come_back
+    }
+
     /// False if nothing can have changed since a recovery that waits for keys.
     fn is_worth_a_look(&self, crash: &Unrecovered) -> bool {
         let Some(keys) = &crash.waiting else { return true };

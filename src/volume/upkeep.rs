@@ -1,5 +1,6 @@
 //! What a volume does by itself: it syncs what stays dirty, seals what is closed, watches its keys.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -25,6 +26,8 @@ const TURN: Duration = Duration::from_secs(300);
 /// long, and so on.
 const RETRY: Duration = Duration::from_secs(60);
 const LAST_RETRY: Duration = Duration::from_secs(3600);
+/// How often the keys that recovery waits for are asked about.
+const WAITING: Duration = Duration::from_secs(5);
 /// Bytes of a file that are looked at while others wait.
 const MENDED_AT_ONCE: u64 = 4 * 1024 * 1024;
 /// With this many unsynced files, one sync of the filesystem is cheaper than one of each.
@@ -57,7 +60,15 @@ impl Volume {
         })?;
         let (volume, stop) = (self.clone(), upkeep.stop.clone());
         let (mut due, mut pause) = (Some(Instant::now()), RETRY);
+        let (mut usable, mut asked) = (BTreeSet::new(), None::<Instant>);
         upkeep.start("upkeep-recovery", move || {
+            if asked.is_none_or(|asked| asked.elapsed() >= WAITING) {
+                asked = Some(Instant::now());
+                // Its files were passed over.
+                if volume.has_key_come_back(&mut usable) {
+                    due = Some(Instant::now());
+                }
+            }
             if due.is_some_and(|due| due <= Instant::now()) {
                 volume.place_beside(&stop);
                 due = (!volume.recover_beside(&stop)).then(|| Instant::now() + pause);
