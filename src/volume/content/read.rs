@@ -159,6 +159,10 @@ impl Content {
                 let made_up = (!was_hole).then_some(block.start());
                 self.residue(state, block, what, made_up, out)
             }
+            Verdict::Missing(what) if self.may_be_zeros(state, block, unit) => {
+                out.fill(0);
+                self.residue(state, block, what, Some(block.start()), out)
+            }
             Verdict::Missing(what) => {
                 out.fill(0);
                 Err(self.missing(state, block, what))
@@ -204,6 +208,19 @@ impl Content {
         let file = state.ready()?.header.file;
         log::warn!("file {file}: block {}: {what}: crash residue of unsynced writes", block.0);
         Ok(Soundness::Residue)
+    }
+
+    /// True for an inner page that never reached the disk before a crash which is not mended yet: the
+    /// block reads as zeros, as it would on the backing filesystem. A database that looks through
+    /// its journal after a crash knows what to do with zeros, and nothing with an error. The last page
+    /// is not made up: there the file ends earlier.
+    fn may_be_zeros(&self, state: &State, block: Block, unit: Opened) -> bool {
+        let is_last = last_block(state.size).is_some_and(|(last, _)| last == block);
+        matches!(unit, Opened::Absent)
+            && !is_last
+            && block.start() >= state.mended
+            && self.is_excused(state)
+            && state.ready().is_ok_and(|ready| block.start() >= ready.header.seal.size)
     }
 
     /// A page that is not there: lost in a crash if nothing says that it was durable.
