@@ -81,13 +81,18 @@ impl Adapter {
     /// An open file whose contents someone is about to change who may not keep its setuid bit.
     fn stripped(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
         let open = self.known(handle)?;
-        if self.volume.drop_privileges(&open)? == Privileges::Dropped
-            && let Some(notifier) = self.notifier.get()
-        {
-            // Attributes only, no pages: this does not wait for anything, so it may be sent here.
-            let _ = notifier.inval_inode(INodeNo(open.ino), -1, 0);
+        if self.volume.drop_privileges(&open)? == Privileges::Dropped {
+            self.forget_attributes(open.ino);
         }
         Ok(open)
+    }
+
+    /// Has the kernel forget the attributes of an inode that the present request holds. No pages: this
+    /// waits for nothing, so it may be sent from here.
+    fn forget_attributes(&self, ino: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            let _ = notifier.inval_inode(INodeNo(ino), super::ATTRIBUTES, 0);
+        }
     }
 
     fn changing(&self, req: &Request, handle: FileHandle) -> Reply<Arc<OpenFile>> {
@@ -240,6 +245,10 @@ impl Filesystem for Adapter {
         match self.volume.open_as(ino.0, wanted(flags), caller(req)) {
             Ok(opened) => {
                 let keep = opened.keep_cache && !self.shared;
+                if opened.resized {
+                    // Before the answer: the first read goes by the right size.
+                    self.forget_attributes(ino.0);
+                }
                 let direct =
                     if opened.damaged { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::empty() };
                 let handle = self.files.add(opened.handle);

@@ -90,7 +90,17 @@ struct Cache(Notifier);
 
 impl KernelCache for Cache {
     fn invalidate_inode(&self, ino: u64) {
-        match self.0.inval_inode(INodeNo(ino), 0, 0) {
+        self.invalidate(ino, 0);
+    }
+
+    fn invalidate_attributes(&self, ino: u64) {
+        self.invalidate(ino, ATTRIBUTES);
+    }
+}
+
+impl Cache {
+    fn invalidate(&self, ino: u64, from: i64) {
+        match self.0.inval_inode(INodeNo(ino), from, 0) {
             // What the kernel does not know of, it has not cached.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 log::warn!("the kernel did not drop what it cached of inode {ino}: {error}");
@@ -99,3 +109,6 @@ impl KernelCache for Cache {
         }
     }
 }
+
+/// The offset by which the kernel is told that no page is meant.
+const ATTRIBUTES: i64 = -1;

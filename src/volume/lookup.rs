@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustix::fs::Stat;
+use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
 use super::Volume;
@@ -14,6 +14,9 @@ use super::identity::{Seen, Told};
 use super::inode::Link;
 use super::lender;
 use super::names::EntryName;
+use super::open_file::quietly;
+use super::recovery::has_odd_size;
+use crate::envelope::layout::{PAGE, PAGE_LEN};
 use crate::envelope::link_target_len;
 
 /// What the kernel is about to be told of.
@@ -153,7 +156,7 @@ impl Volume {
         match attr.kind {
             FileKind::Regular => {
                 let open = self.open_size(ino);
-                if let Some(size) = open.or_else(|| self.checked_size(ino, ctime)) {
+                if let Some(size) = open.or_else(|| self.checked_size(ino, stat, ctime)) {
                     attr.set_size(size);
                 }
             }
@@ -169,13 +172,26 @@ impl Volume {
     }
 
     /// The size that a file has by its last page, where a crash may have left another one (R5).
-    fn checked_size(&self, ino: u64, backing_ctime: i64) -> Option<u64> {
-        if !self.size_is_suspect(backing_ctime) {
-            // What was found before the recovery of the file must not be shown after it.
-            let outdated = self.files.shared().is_outdated(backing_ctime);
-            let now = outdated.then(|| self.stat(ino).ok()).flatten()?;
-            return Some(Attr::from_stat(ino, &now).size);
+    fn checked_size(&self, ino: u64, stat: &Stat, backing_ctime: i64) -> Option<u64> {
+        if self.size_is_suspect(backing_ctime) || self.has_odd_page(ino, stat) {
+            return self.open_briefly(ino).ok().map(|opened| opened.file().size());
         }
-        self.open_briefly(ino).ok().map(|opened| opened.file().size())
+        // What was found before the recovery of the file must not be shown after it.
+        let outdated = self.files.shared().is_outdated(backing_ctime);
+        let now = outdated.then(|| self.stat(ino).ok()).flatten()?;
+        Some(Attr::from_stat(ino, &now).size)
+    }
+
+    /// True if a crash is not mended yet, and the only page of the file claims another length. Times
+    /// tell nothing of that: so each of these files is looked at until recovery has been there.
+    fn has_odd_page(&self, ino: u64, stat: &Stat) -> bool {
+        let one_page = u64::try_from(stat.st_size).is_ok_and(|length| length / PAGE == 1);
+        if !one_page || !self.files.shared().has_crashed() {
+            return false;
+        }
+        let mut page = [0; PAGE_LEN];
+        let open = |flags| self.reopen(ino, flags).map(|(fd, _)| fd);
+        let read = quietly(OFlags::RDONLY, open).and_then(|fd| rustix::io::pread(fd, &mut page, 0));
+        read.is_ok() && has_odd_size(stat, &page)
     }
 }

@@ -110,6 +110,9 @@ use tree::Tree;
 pub trait KernelCache: Send + Sync {
     /// Writes the inode's dirty pages back to us and drops all its pages and attributes.
     fn invalidate_inode(&self, ino: u64);
+
+    /// Drops the inode's attributes alone.
+    fn invalidate_attributes(&self, ino: u64);
 }
 
 /// A vault that is open: everything that a mount does, without a kernel.

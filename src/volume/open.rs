@@ -105,6 +105,9 @@ pub struct Opened {
     /// The file is damaged: its size is not what the kernel takes it for, so reads must come here to
     /// be refused.
     pub damaged: bool,
+    /// The file has another size than the length of its backing file told: what the kernel knows of
+    /// it may be wrong.
+    pub resized: bool,
 }
 
 /// A handle for the length of one call.
@@ -171,11 +174,13 @@ impl Volume {
             self.tree.writable()?;
         }
         let mut found = None;
-        let file = self.open_file(ino, damaged, |stat| found = Some(self.fingerprint(stat)))?;
+        let told = |stat: &Stat| (self.fingerprint(stat), Attr::from_stat(ino, stat).size);
+        let file = self.open_file(ino, damaged, |stat| found = Some(told(stat)))?;
         // Nothing was opened: it is open already, and what is cached of it is watched over.
-        let keep_cache = found.is_none_or(|found| self.tree.inodes.was_seen(ino, found));
+        let keep_cache = found.is_none_or(|(found, _)| self.tree.inodes.was_seen(ino, found));
+        let resized = found.is_some_and(|(_, size)| size != file.size());
         let damaged = damaged == Damaged::Opened && file.content().is_damaged();
-        Ok(Opened { handle: FileHandle::new(ino, file), keep_cache, damaged })
+        Ok(Opened { handle: FileHandle::new(ino, file), keep_cache, damaged, resized })
     }
 
     /// Gives a handle back. Contents that the kernel has cached stay good if nothing changes them.

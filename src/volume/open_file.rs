@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::backing::{BackingFile, Durability};
+use super::backing::{Backing, BackingFile, Durability};
 use super::content::{Access, Content, Damaged, Marks, Shared};
 use super::error::{Result, VolumeError};
 use super::file_key::{FileKeySource, FilePolicy};
@@ -15,6 +15,7 @@ use super::gate::{Subject, SubjectCell};
 use super::keyring::Keyring;
 use super::times::{ShownTimes, TimedFile};
 use crate::envelope::Recipient;
+use crate::envelope::layout::plain_size;
 use crate::id::KeyId;
 
 /// Where bytes to write come from.
@@ -43,6 +44,8 @@ pub struct OpenFiles {
     times: Arc<ShownTimes>,
     access: Access,
     table: Mutex<Table>,
+    /// Files that turned out to have another size than their backing files told.
+    resized: Mutex<Vec<u64>>,
     /// Held while an inode's first open or last close is under way; lock order: before `table`.
     turns: [Mutex<()>; TURNS],
 }
@@ -95,7 +98,8 @@ impl OpenFiles {
         access: Access,
     ) -> Self {
         let turns = std::array::from_fn(|_| Mutex::default());
-        Self { keyring, shared, times, access, table: Mutex::default(), turns }
+        let (table, resized) = (Mutex::default(), Mutex::default());
+        Self { keyring, shared, times, access, table, resized, turns }
     }
 
     /// What all files share.
@@ -236,6 +240,11 @@ impl OpenFiles {
         Ok(())
     }
 
+    /// Files of which the kernel may know another size than they have.
+    pub(super) fn take_resized(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.resized.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Every open file.
     pub(super) fn all(&self) -> Vec<Arc<File>> {
         self.lock().open.values().map(|slot| slot.file.clone()).collect()
@@ -277,6 +286,9 @@ impl OpenFiles {
         }
         marks.flip(generation, false);
         let clean = !marks.is_dirty();
+        if clean {
+            marks.prove_parked();
+        }
         if marks.is_forgettable() {
             table.parked.remove(&ino);
         }
@@ -321,6 +333,7 @@ impl OpenFiles {
         let access = if unwritable.is_some() { Access::ReadOnly } else { self.access };
         let backing = Arc::new(TimedFile::new(BackingFile::new(fd), ino, self.times.clone()));
         let source = Arc::new(FileKeySource::new(self.keyring.clone(), policy.clone()));
+        let told = plain_size(backing.length()?).0;
         let marks = self.lock().parked.remove(&ino);
         let shared = self.shared.clone();
         // Kept until the open is known to be good: its failure must not lose them.
@@ -331,6 +344,9 @@ impl OpenFiles {
             self.lock().parked.insert(ino, kept);
         }
         let content = opened?;
+        if content.size() != told {
+            self.resized.lock().unwrap_or_else(PoisonError::into_inner).push(ino);
+        }
         Ok(Arc::new(File { ino, content, unwritable, backing, source }))
     }
 

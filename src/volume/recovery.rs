@@ -18,7 +18,6 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Volume;
-use super::clock::ctime;
 use super::content::{Look, Mended, explains};
 use super::descent::Descent;
 use super::dir::Dir;
@@ -324,20 +323,10 @@ impl Run<'_> {
             .iter()
             .any(|header| self.crashes.iter().any(|crash| explains(crash, header, true)));
         let bare = held.found().st_size > 0 && page.iter().take(HEADER_AREA).all(|byte| *byte == 0);
-        if !claimed && !bare && !self.has_odd_size(held.found(), &page) {
+        if !claimed && !bare && !has_odd_size(held.found(), &page) {
             return Ok(None);
         }
         Ok(Some(Claims(slots)))
-    }
-
-    /// A file of one page is never announced: only its length can be of another moment.
-    fn has_odd_size(&self, stat: &Stat, page: &[u8; PAGE_LEN]) -> bool {
-        let Ok(length) = u64::try_from(stat.st_size) else { return false };
-        let changed = ctime(stat);
-        let suspect =
-            self.crashes.iter().any(|crash| (crash.span.0..=crash.span.1).contains(&changed));
-        let (size, _) = plain_size(length);
-        suspect && length / PAGE == 1 && claimed_length(PageNo(0), page) as u64 != size
     }
 
     /// Something keeps its excuse, if it can be looked at later; `claims`: what it says it is.
@@ -452,6 +441,13 @@ impl RecoveryReport {
             self.spoiled.push((path, why));
         }
     }
+}
+
+/// True if the length of the file is not the one that its only page claims. Such a file is never
+/// announced, and no time says when that came about: clocks are set, and vaults are copied.
+pub(super) fn has_odd_size(stat: &Stat, page: &[u8; PAGE_LEN]) -> bool {
+    let Ok(length) = u64::try_from(stat.st_size) else { return false };
+    length / PAGE == 1 && claimed_length(PageNo(0), page) as u64 != plain_size(length).0
 }
 
 /// What became of a look through a file.

@@ -41,6 +41,16 @@ impl Volume {
         self.invalidate(refused.into_iter().chain(dirs));
     }
 
+    /// Has the kernel ask anew for the size of files that turned out to have another one. Whoever
+    /// opens such a file by a request hears of it at once; this is for all other ways.
+    pub fn tell_sizes(&self) {
+        let resized = self.files.take_resized();
+        let Some(kernel) = self.kernel().filter(|_| !resized.is_empty()) else { return };
+        for ino in resized {
+            kernel.invalidate_attributes(ino);
+        }
+    }
+
     /// The second round is for what was in flight in the first: a write that made the first key of
     /// its file, a file that came under the key, pages that were read again.
     fn revoke(&self, keys: &[KeyId]) {

@@ -52,7 +52,10 @@ impl Volume {
     pub fn start_upkeep(self: &Arc<Self>) -> Result<Upkeep> {
         let mut upkeep = Upkeep::default();
         let volume = self.clone();
-        upkeep.start("upkeep-keys", move || volume.watch_keys())?;
+        upkeep.start("upkeep-keys", move || {
+            volume.watch_keys();
+            volume.tell_sizes();
+        })?;
         let (volume, mut flushed, mut turned) = (self.clone(), Instant::now(), Instant::now());
         upkeep.start("upkeep-disk", move || {
             volume.tidy_up(&mut flushed);
@@ -186,8 +189,20 @@ impl Volume {
                 log::debug!("inode {}: not sealed: {error}", file.ino());
             }
         }
+        self.raise_seals(&old);
         self.files.sweep();
         synced.and(self.save_times())
+    }
+
+    /// What is synced again and again is never old enough to be sealed above.
+    fn raise_seals(&self, is_old: &impl Fn(Option<Instant>) -> bool) {
+        for file in self.files.all() {
+            if is_old(file.content().above_seal_since())
+                && let Err(error) = file.content().raise_seal()
+            {
+                log::debug!("inode {}: its seal stays as it is: {error}", file.ino());
+            }
+        }
     }
 
     /// One sync of the filesystem for all dirty files, open or not.

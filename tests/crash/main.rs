@@ -21,7 +21,7 @@ use check::{Cut, History};
 use disk::{Disk, Image};
 use kmsfs::volume::content::Content;
 use ops::Op::{
-    self, Append, Extend, Punch, Reopen, Seal, Shrink, Sync, Truncate, Write, Xattr, Zero,
+    self, Append, Extend, Punch, Raise, Reopen, Seal, Shrink, Sync, Truncate, Write, Xattr, Zero,
 };
 use ops::{When, contents, open};
 use states::{Dice, torn_page, whole_pages};
@@ -79,6 +79,7 @@ const OPS: &[Op] = &[
     Zero(3000, 3000),
     Sync,
     Seal,
+    Raise,
     Xattr,
     Reopen,
 ];
@@ -95,6 +96,7 @@ const EDGE_OPS: &[Op] = &[
     Extend(600_000),
     Sync,
     Seal,
+    Raise,
     Reopen,
 ];
 

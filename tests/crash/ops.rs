@@ -37,6 +37,7 @@ pub(crate) enum Op {
     Zero(u64, u64),
     Sync,
     Seal,
+    Raise,
     Xattr,
     Reopen,
 }
@@ -142,6 +143,7 @@ impl Op {
             Self::Zero(offset, length) => file.zero(offset, length, Reserve::Grow).map(|()| 0),
             Self::Sync => file.sync(Durability::Contents).map(|()| 0),
             Self::Seal => file.seal(Look::Throughout).map(usize::from),
+            Self::Raise => file.raise_seal().map(usize::from),
             Self::Xattr => file.xattr_keys(Access::ReadWrite).map(|_| 0),
             Self::Reopen => {
                 let reopened = file.reopen()?;
@@ -172,7 +174,7 @@ impl Op {
                 model.resize(size.max(end), 0);
                 model[at(offset)..end].fill(0);
             }
-            Self::Sync | Self::Seal | Self::Xattr | Self::Reopen => {}
+            Self::Sync | Self::Seal | Self::Raise | Self::Xattr | Self::Reopen => {}
         }
     }
 }

@@ -200,6 +200,24 @@ fn a_directory_with_a_broken_descriptor_does_not_hide_its_neighbours() {
     assert_eq!(fs::read(mount.path("neighbour")).unwrap(), b"fine");
 }
 
+/// The kernel went by the length that it was told before: the rest of the file was not read.
+#[test]
+fn regression_a_small_file_is_read_whole_whatever_length_the_kernel_was_told() {
+    let vault = Vault::new("hint");
+    let mount = vault.mount();
+    fs::write(mount.path("file"), [7; 900]).unwrap();
+    mount.unmount();
+    let target = ciphertexts(vault.store()).remove(0);
+    for told in [10, 2000] {
+        OpenOptions::new().write(true).open(&target).unwrap().set_len(4096 + told).unwrap();
+        let mount = vault.mount();
+        assert_eq!(fs::metadata(mount.path("file")).unwrap().len(), told);
+        assert_eq!(fs::read(mount.path("file")).unwrap(), [7; 900]);
+        assert_eq!(fs::metadata(mount.path("file")).unwrap().len(), 900);
+        mount.unmount();
+    }
+}
+
 fn flip(file: &Path, _: &Path, random: &mut Random) -> io::Result<()> {
     let len = fs::metadata(file)?.len();
     let at = random.below(len.min(1 << 20));

@@ -34,6 +34,10 @@ impl KernelCache for Dropped {
     fn invalidate_inode(&self, ino: u64) {
         self.0.lock().unwrap().push(ino);
     }
+
+    fn invalidate_attributes(&self, ino: u64) {
+        self.0.lock().unwrap().push(ino);
+    }
 }
 
 impl Dropped {

@@ -13,6 +13,7 @@ mod disks;
 mod fixture;
 mod full;
 mod hostile;
+mod lengths;
 mod links;
 mod listing;
 mod moves;

@@ -213,6 +213,10 @@ impl KernelCache for Reads {
             |file: &Arc<File>| matches!(file.read(0, &mut [0]), Err(VolumeError::KeyUnusable(_)));
         self.read.lock().unwrap().extend(self.files.iter().map(refused));
     }
+
+    fn invalidate_attributes(&self, ino: u64) {
+        self.invalidate_inode(ino);
+    }
 }
 
 /// A KMS whose answer comes after the key was disabled and the volume has noticed.

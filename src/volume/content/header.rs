@@ -112,7 +112,8 @@ impl Content {
     /// holds nothing at all, or that was changed since the crashed session began, is taken for such
     /// a one. *Crash*: the cut is one step, and can be repeated.
     fn without_header(&self, state: &mut State) -> Result<()> {
-        if !self.shared.has_crashed() || !self.was_never_synced()? {
+        let synced = state.marks.proven_size > 0;
+        if synced || !self.shared.has_crashed() || !self.was_never_synced()? {
             return Err(VolumeError::Lost(WHAT));
         }
         log::warn!("a file of which nothing was synced before a crash is empty");
@@ -182,6 +183,9 @@ impl Content {
         self.load(state)?;
         // Pages behind the end that could not be cut off must not come back as contents.
         self.tell_again(state)?;
+        if state.stretched {
+            return Err(VolumeError::Tampered("file length"));
+        }
         if state.ready.is_some() {
             return self.write_owed_header(state);
         }

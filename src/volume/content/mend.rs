@@ -85,7 +85,7 @@ impl Content {
         Ok(done == Mended::All { spoiled: false })
     }
 
-    fn doubtful(&self, state: &State) -> bool {
+    pub(super) fn doubtful(&self, state: &State) -> bool {
         state.ready.is_some() && (state.marks.unsure.is_some() || self.is_excused(state))
     }
 

@@ -116,6 +116,8 @@ struct State {
     following: bool,
     /// The file is cut below its seal, and is open only to be cut to nothing.
     cut_short: bool,
+    /// The last block does not end where the file does: what is there is read, and nothing changed.
+    stretched: bool,
 }
 
 struct Ready {
@@ -157,6 +159,12 @@ pub(super) struct Marks {
     rewritten: HashSet<Block>,
     /// Bytes below this may have been durable at the last sync.
     durable_size: u64,
+    /// Bytes below this were made durable in this session, and nobody here has cut them off since.
+    proven_size: u64,
+    /// Since when some of them are above the seal.
+    above_seal_since: Option<Instant>,
+    /// The size at the last close.
+    parked_size: u64,
     /// Contents or size changed since the last sync.
     contents_dirty: bool,
     /// Contents or size changed since the last seal, by this daemon.
@@ -353,6 +361,7 @@ impl Content {
         self.leave_nothing_owed(&mut state);
         state.note_file();
         state.marks.parked_since = Some(Instant::now());
+        state.marks.parked_size = state.size;
         state.marks.unreported = self.errors.unreported();
         self.forget_spills(&mut state);
         (!state.marks.is_forgettable()).then(|| state.marks.clone())
@@ -402,6 +411,7 @@ impl State {
             outdated: false,
             following: false,
             cut_short: false,
+            stretched: false,
             marks: marks.unwrap_or_else(|| Marks {
                 durable_size: size,
                 failures,
@@ -416,6 +426,15 @@ impl State {
             (None, Some(_)) => self.marks.untold.is_some(),
             (None, None) => false,
             (known, found) => known != found,
+        }
+    }
+
+    /// Everything up to the end of the file is durable.
+    fn prove(&mut self) {
+        (self.marks.durable_size, self.marks.proven_size) = (self.size, self.size);
+        let sealed = self.ready.as_ref().map_or(u64::MAX, |ready| ready.header.seal.size);
+        if self.size > sealed {
+            self.marks.above_seal_since.get_or_insert_with(Instant::now);
         }
     }
 

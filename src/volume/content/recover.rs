@@ -1,4 +1,5 @@
-//! After a crash: the length in the last page wins over the hint in the file's length (R1, R5).
+//! The length in the last page wins over the hint in the file's length: after a crash (R1, R5), and
+//! at all times in a file of one page.
 
 use super::block::{Facts, Verdict, judge};
 use super::read::with_scratch;
@@ -22,40 +23,97 @@ impl Content {
             return Ok(());
         }
         let sealed = ready.header.seal.size;
+        // What this session made durable is there while the session lives, sealed or not.
+        let least = sealed.max(state.marks.proven_size);
         let length = self.backing.length()?;
-        if length / PAGE < pages_of(sealed) {
+        if length / PAGE < pages_of(least) {
             return Err(self.cut_below_seal(state));
         }
-        // What `stat` showed was this length, unless a crash makes it suspect: where it does not, a
-        // length that the page does not confirm is not put right in silence.
-        let one_page = length / PAGE == 1
-            && self.shared.has_crashed()
-            && self.shared.is_suspect(self.backing.ctime()?);
         let crashed = self.is_excused(state) && !state.marks.is_dirty();
-        if crashed || one_page || length != backing_len(state.size) {
+        if length / PAGE == 1 {
+            self.believe_only_page(state, length)?;
+        } else if crashed || length != backing_len(state.size) {
             self.recover_size(state, length)?;
-        } else if state.sparse() && state.size > sealed && !self.ends_in_a_page(state)? {
-            // Made longer by whoever writes to the vault, with holes that nobody made.
-            log::error!(
-                "file {}: the page of its end is not there: tampering",
-                state.ready()?.header.file
-            );
+        } else if state.size > sealed && !self.ends_in_a_page(state)? {
+            self.is_stretched(state)?;
+        }
+        if state.size < least { Err(self.cut_below_seal(state)) } else { Ok(()) }
+    }
+
+    /// A file of one page is as long as that page says, whatever its time of change and whether or not
+    /// a crash is known: the page is the old one or the new one, and its length is authentic. The
+    /// length of the backing file may be of another moment. Whoever changes that length gains nothing,
+    /// and whoever puts an old page back gets no more than before.
+    ///
+    /// A page without a unit vouches for nothing: only after a crash is the file empty, as a cut to
+    /// nothing that was under way leaves it.
+    fn believe_only_page(&self, state: &mut State, length: u64) -> Result<()> {
+        if state.marks.end_owed || state.marks.is_unsure() {
+            // Memory knows better than a page that could not be written.
+            return Ok(());
+        }
+        let told = state.size;
+        match self.only_length(state) {
+            Ok(Some(held)) => state.size = held as u64,
+            Ok(None) if self.shared.has_crashed() => state.size = 0,
+            Ok(None) => {}
+            Err(VolumeError::Tampered(_)) => {
+                // What cannot be read is not sealed at a length that nobody vouches for.
+                state.spoiled = true;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        if length == backing_len(state.size) {
+            return Ok(());
+        }
+        self.put_length_right(state, told)
+    }
+
+    /// The length of block 0 as its data page says it; `None` if there is no unit.
+    fn only_length(&self, state: &State) -> Result<Option<usize>> {
+        let (mut page, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+        self.backing.read_at(&mut page, 0)?;
+        Ok(match self.open_unit(state, PageNo(0), &page, &mut plain[..])? {
+            Opened::Absent => None,
+            Opened::Present { length, .. } => Some(length),
+        })
+    }
+
+    /// The file was made longer by whoever writes to the vault. In a sparse one that makes holes which
+    /// nobody else made, so it is refused. In a dense one every page that is not there is missed by
+    /// its reads, and the others are as good as ever; but what is added behind would make contents of
+    /// the gap, and a seal would vouch for it.
+    ///
+    /// # Errors
+    /// `Tampered` for a sparse file.
+    fn is_stretched(&self, state: &mut State) -> Result<()> {
+        let file = state.ready()?.header.file;
+        log::error!("file {file}: the page of its end is not there: tampering");
+        if state.sparse() {
             return Err(VolumeError::Tampered("file length"));
         }
-        if state.size < sealed { Err(self.cut_below_seal(state)) } else { Ok(()) }
+        (state.stretched, state.spoiled) = (true, true);
+        Ok(())
     }
 
     /// True if the last block has the page that says how long the file is. One that cannot be read
     /// counts: its reads fail.
     fn ends_in_a_page(&self, state: &State) -> Result<bool> {
         let Some((block, length)) = last_block(state.size) else { return Ok(true) };
-        let unsure = state.marks.end_owed || state.marks.is_unsure();
-        Ok(unsure || self.last_length(state, block)? == Some(length))
+        if state.marks.end_owed || state.marks.is_unsure() {
+            return Ok(true);
+        }
+        match self.last_length(state, block) {
+            Ok(held) => Ok(held == Some(length)),
+            Err(VolumeError::Tampered(_)) if !state.sparse() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     fn cut_below_seal(&self, state: &State) -> VolumeError {
         if let Some(ready) = &state.ready {
-            log::error!("file {}: cut below its sealed size: tampering", ready.header.file);
+            log::error!("file {}: cut below what is durable of it: tampering", ready.header.file);
         }
         VolumeError::Tampered("file length")
     }
@@ -64,12 +122,6 @@ impl Content {
     fn recover_size(&self, state: &mut State, length: u64) -> Result<()> {
         let sealed = state.ready()?.header.seal.size;
         let told = state.size;
-        if length / PAGE == 1 {
-            // A page is the old one or the new one, and knows its length: the hint may be of
-            // another moment, even where nothing else in the file can be.
-            let first = self.last_length(state, Block(0))?;
-            state.size = first.map_or(0, |length| length as u64);
-        }
         // Blocks below the seal were durable: where one of them is missing, reading it says so.
         while let Some((block, _)) = last_block(state.size) {
             let length = self.last_length(state, block)?;
@@ -83,21 +135,20 @@ impl Content {
             }
             state.size = self.end_before(block, sealed)?;
         }
-        let length = backing_len(state.size);
-        if self.backing.length()? != length {
-            let file = state.ready()?.header.file;
-            log::warn!(
-                "file {file}: size {told} was a hint from before a crash; it is {}",
-                state.size
-            );
-            if self.access == Access::ReadWrite {
-                let pages = length / PAGE * PAGE;
-                self.backing.keep_times(&mut || {
-                    self.backing.set_length(pages)?;
-                    self.backing.set_length(length)
-                })?;
-                state.marks.touch();
-            }
+        if length == backing_len(state.size) { Ok(()) } else { self.put_length_right(state, told) }
+    }
+
+    /// Gives the backing file the length of what was found, where it may be changed.
+    fn put_length_right(&self, state: &mut State, told: u64) -> Result<()> {
+        let (file, length) = (state.ready()?.header.file, backing_len(state.size));
+        log::warn!("file {file}: size {told} was of another moment; it is {}", state.size);
+        if self.access == Access::ReadWrite {
+            // In two steps: one would leave ciphertext in the hint (R6).
+            self.backing.keep_times(&mut || {
+                self.backing.set_length(length / PAGE * PAGE)?;
+                self.backing.set_length(length)
+            })?;
+            state.marks.touch();
         }
         Ok(())
     }

@@ -184,6 +184,7 @@ impl Content {
         self.set_length(pages_of(size) * PAGE)?;
         state.size = size;
         state.marks.durable_size = state.marks.durable_size.min(size);
+        state.marks.proven_size = state.marks.proven_size.min(size);
         state.marks.touch();
         state.marks.contents_dirty = true;
         state.marks.unsealed = true;

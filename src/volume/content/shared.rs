@@ -143,7 +143,8 @@ impl Shared {
 
     /// True if any crash that may excuse something is not mended yet.
     pub fn has_crashed(&self) -> bool {
-        self.read().unrecovered.iter().any(|crash| !crash.withheld)
+        self.last_crash.load(Ordering::Relaxed) > i64::MIN
+            && self.read().unrecovered.iter().any(|crash| !crash.withheld)
     }
 
     /// True if a file with this backing ctime was changed in a crashed session that is not mended

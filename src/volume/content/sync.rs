@@ -53,7 +53,7 @@ impl Content {
     fn after_sync(&self, state: &mut State, generation: u64, synced: Result<(), Errno>) {
         let Err(error) = synced else {
             self.flip(state, generation);
-            state.marks.durable_size = state.size;
+            state.prove();
             return;
         };
         // The kernel may have dropped the pages it could not write: write them again from memory,
@@ -202,7 +202,7 @@ impl Content {
         }
         self.flip(&mut state, generation);
         if state.marks.generation == generation {
-            state.marks.durable_size = state.size;
+            state.prove();
         }
         Ok(())
     }
@@ -247,7 +247,8 @@ impl Content {
             return Ok(false);
         }
         let mtime = self.backing.mtime()?;
-        let current = seal.size == state.size && (seal.mtime == mtime || seal.mtime == i64::MIN);
+        let as_then = seal.mtime == i64::MIN || (seal.mtime == mtime && !open);
+        let current = seal.size == state.size && as_then;
         if state.ready()?.fresh || (current && !state.outdated) {
             state.marks.unsealed = false;
             return Ok(false);
@@ -259,6 +260,43 @@ impl Content {
         })?;
         state.outdated = false;
         state.marks.unsealed = false;
+        Ok(true)
+    }
+
+    /// Since when something durable stands above the seal.
+    pub(in crate::volume) fn above_seal_since(&self) -> Option<std::time::Instant> {
+        self.read_state().marks.above_seal_since
+    }
+
+    /// Raises the seal of a file that is never left alone to what of it is durable: a log that is
+    /// synced with every line would stand above its seal for ever. False if there is nothing to raise.
+    ///
+    /// Nothing else in the header changes. What was written since the sync needs the excuse that the
+    /// file has, from being made in this session or from its announcement, and both go by the session
+    /// and the flag. *Crash*: what the new seal covers was durable before it is written (R7), so either
+    /// header is right; a cut lowers it first, as ever.
+    ///
+    /// # Errors
+    /// `Io`: the old seal is still a lower bound.
+    pub fn raise_seal(&self) -> Result<bool> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        state.marks.above_seal_since = None;
+        let doubtful = self.doubtful(&state) || state.marks.is_unsure() || state.spoiled;
+        let Some(ready) = &state.ready else { return Ok(false) };
+        let size = state.marks.proven_size;
+        let lower = !ready.fresh && ready.header.seal.size < size;
+        if self.access == Access::ReadOnly
+            || !lower
+            || doubtful
+            || self.shared.awaits_consent(&ready.header)
+        {
+            return Ok(false);
+        }
+        let mtime = self.backing.mtime()?;
+        self.update_both_slots(&mut state, |header| {
+            header.seal = Seal { size, mtime, ..header.seal };
+        })?;
         Ok(true)
     }
 
@@ -345,6 +383,11 @@ impl Marks {
     /// True if a sync of the whole filesystem has failed since the file was last synced by itself.
     pub(in crate::volume) fn were_passed_over(&self, failures: u64) -> bool {
         self.failures != failures
+    }
+
+    /// A sync covered the file after its last close.
+    pub(in crate::volume) fn prove_parked(&mut self) {
+        self.proven_size = self.parked_size;
     }
 
     pub(in crate::volume) fn generation(&self) -> u64 {
