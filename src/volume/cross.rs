@@ -237,11 +237,14 @@ impl Volume {
     }
 
     /// The same for every open file: those without contents have not shown their key to anybody.
+    /// When this returns, what first contents were given before is on the disk, or gone.
     pub(super) fn refresh_policies(&self) {
         for file in self.files.all() {
             if let Err(error) = self.refresh_policy(file.ino()) {
                 log::debug!("inode {}: what its directories say of keys: {error}", file.ino());
             }
+            file.source().set_prepared(None);
+            file.content().wait_for_writers();
         }
     }
 }

@@ -117,10 +117,12 @@ impl FileKeySource {
     pub(super) fn note(&self, recipient: &Recipient, file: FileId) {
         let (key, material) = (recipient.key, recipient.material);
         // A new file id under the same key is the same user's file, cut to nothing and written anew.
-        match self.subject.replace(Subject { key, material, file }) {
-            Some(before) if before.key != key => self.keyring.permissions_changed(),
-            Some(_) => {}
-            None => self.keyring.note_first_contents(),
+        let before = self.subject.set(Subject { key, material, file });
+        if before.other_key {
+            self.keyring.permissions_changed();
+        }
+        if before.empty {
+            self.keyring.note_first_contents();
         }
     }
 }
@@ -140,8 +142,12 @@ impl KeySource for FileKeySource {
         self.subject.note_made(Subject { key, material, file })?;
         self.note(&recipient, file);
         // Revoked while the KMS answered: whoever wiped the open files did not see this key yet.
-        self.keyring.check(key)?;
+        self.keyring.check(key).inspect_err(|_| self.forget())?;
         Ok((file, dek, recipient))
+    }
+
+    fn forget(&self) {
+        self.subject.clear();
     }
 
     fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>> {

@@ -47,9 +47,25 @@ pub(super) struct Subject {
 /// The subject of an open file, and who is writing into it.
 #[derive(Debug, Default)]
 pub(super) struct SubjectCell {
-    /// Nothing before the file has contents.
-    subject: Mutex<Option<Subject>>,
+    known: Mutex<Known>,
     writers: Mutex<Vec<Arc<Admission>>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// Nothing while the file has no contents.
+    subject: Option<Subject>,
+    /// The key that it had last: who has it open was asked about that one.
+    last: Option<KeyId>,
+}
+
+/// What a file was before it got a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Before {
+    /// It had no contents.
+    pub(super) empty: bool,
+    /// Who has it open was asked about another key.
+    pub(super) other_key: bool,
 }
 
 /// A request that writes into a file is under way, until this is dropped.
@@ -378,12 +394,21 @@ impl Uses {
 impl SubjectCell {
     /// What permissions on the file are about now.
     pub(super) fn get(&self) -> Option<Subject> {
-        *self.subject.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known().subject
     }
 
-    /// Sets that, and returns what it was.
-    pub(super) fn replace(&self, subject: Subject) -> Option<Subject> {
-        self.subject.lock().unwrap_or_else(PoisonError::into_inner).replace(subject)
+    /// Sets that.
+    pub(super) fn set(&self, subject: Subject) -> Before {
+        let mut known = self.known();
+        let other_key = known.last.is_some_and(|last| last != subject.key);
+        let before = Before { empty: known.subject.is_none(), other_key };
+        *known = Known { subject: Some(subject), last: Some(subject.key) };
+        before
+    }
+
+    /// The file has no contents any more.
+    pub(super) fn clear(&self) {
+        self.known().subject = None;
     }
 
     /// Asks, for those who are writing, whether they may make the key that the file gets, and writes
@@ -394,6 +419,10 @@ impl SubjectCell {
     pub(super) fn note_made(&self, subject: Subject) -> Result<()> {
         let writers = self.writers().clone();
         writers.iter().try_for_each(|writer| writer.note_made(subject))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writers(&self) -> MutexGuard<'_, Vec<Arc<Admission>>> {

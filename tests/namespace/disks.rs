@@ -61,6 +61,12 @@ impl Disk {
         file.sync_all().unwrap();
     }
 
+    /// Gives back what [`Self::fill`] took.
+    pub(crate) fn make_room(&self) {
+        fs::remove_file(self.dir.join("filler")).unwrap();
+        self.commit();
+    }
+
     /// The power is cut, and the volume mounted again.
     pub(crate) fn cut(&mut self) {
         let image = self.dir.with_file_name("image");

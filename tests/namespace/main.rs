@@ -10,6 +10,7 @@ mod contents;
 mod crossing;
 mod directories;
 mod disks;
+mod first_keys;
 mod fixture;
 mod full;
 mod hostile;

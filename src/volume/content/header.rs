@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::change::Change;
 use super::write::is_untouched;
 use super::{Access, Content, Ready, Slot, State};
 use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, backing_len};
@@ -124,6 +125,7 @@ impl Content {
             state.marks.untold = Some(0);
         }
         state.has_header = false;
+        self.keys.forget();
         (state.size, state.untouched, state.marks.durable_size) = (0, 0, 0);
         Ok(())
     }
@@ -175,11 +177,14 @@ impl Content {
         Err(failure)
     }
 
+    /// Refuses what would change a file that is open for reading only.
+    pub(super) fn must_be_writable(&self) -> Result<()> {
+        if self.access == Access::ReadOnly { Err(VolumeError::ReadOnly) } else { Ok(()) }
+    }
+
     /// Makes keys and a header for a file that has none. Nothing reaches the disk yet.
-    pub(super) fn ensure_header(&self, state: &mut State) -> Result<()> {
-        if self.access == Access::ReadOnly {
-            return Err(VolumeError::ReadOnly);
-        }
+    pub(super) fn ensure_header(&self, state: &mut Change<'_>) -> Result<()> {
+        self.must_be_writable()?;
         self.load(state)?;
         // Pages behind the end that could not be cut off must not come back as contents.
         self.tell_again(state)?;
@@ -286,9 +291,7 @@ impl Content {
     ) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();
-        if self.access == Access::ReadOnly {
-            return Err(VolumeError::ReadOnly);
-        }
+        self.must_be_writable()?;
         self.load(&mut state)?;
         let Some(ready) = &state.ready else { return Ok(false) };
         let Some(recipients) = change(&ready.header)? else { return Ok(false) };
@@ -304,9 +307,7 @@ impl Content {
     pub(in crate::volume) fn scrub(&self) -> Result<()> {
         let _gate = self.enter();
         let mut state = self.write_state();
-        if self.access == Access::ReadOnly {
-            return Err(VolumeError::ReadOnly);
-        }
+        self.must_be_writable()?;
         self.load(&mut state)?;
         if state.ready.is_none() {
             return Ok(());

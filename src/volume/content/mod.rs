@@ -8,6 +8,7 @@
 
 mod block;
 mod cache;
+mod change;
 mod groups;
 mod header;
 mod mend;
@@ -58,6 +59,9 @@ pub trait KeySource: Send + Sync {
     /// `KeyUnusable`, or `ForeignKey` when the header names a key that the directory does not
     /// accept (R9).
     fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>>;
+
+    /// The file has no contents, and so no key, until [`Self::create`] makes another.
+    fn forget(&self) {}
 }
 
 /// Whether changes are possible.
@@ -124,7 +128,8 @@ struct Ready {
     header: FileHeader,
     keys: FileKeys,
     cipher: UnitCipher,
-    /// The header is not on the disk yet: it goes out with page 0.
+    /// The header is not on the disk yet: it goes out with page 0, before the [`change::Change`] ends
+    /// that has made it.
     fresh: bool,
 }
 
@@ -246,6 +251,9 @@ impl Content {
             self.load(state)?;
         }
         state.believe_untold();
+        if !state.has_header {
+            self.keys.forget();
+        }
         if let Err(error) = self.tell_again(state) {
             log::warn!("the length of a file could not be put right: {error}");
         }
@@ -309,10 +317,7 @@ impl Content {
         let mut state = self.write_state();
         self.leave_nothing_owed(&mut state);
         state.note_file();
-        if state.ready.take().is_some_and(|ready| ready.fresh) {
-            // Nothing of this header is on the disk: the next write makes another.
-            state.has_header = false;
-        }
+        state.ready = None;
         self.forget_spills(&mut state);
     }
 
@@ -342,8 +347,7 @@ impl Content {
                 _ => {}
             }
         }
-        let _gate = self.enter();
-        let mut state = self.write_state();
+        let mut state = self.change();
         self.ensure_header(&mut state)?;
         self.update_header(&mut state, |header| header.flags.xattrs = true)?;
         self.write_fresh_header(&mut state)?;
@@ -450,7 +454,7 @@ impl State {
     /// Notes which file the marks are of, before its keys go.
     fn note_file(&mut self) {
         if let Some(ready) = &self.ready {
-            self.marks.file = (!ready.fresh).then_some(ready.header.file);
+            self.marks.file = Some(ready.header.file);
         }
     }
 

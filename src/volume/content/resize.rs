@@ -1,7 +1,7 @@
 //! Size changes and holes: truncate, gaps, punching, reserving (R5, R6, R13, R14).
 
 use super::read::Soundness;
-use super::{Access, Content, State};
+use super::{Content, State};
 use crate::envelope::EntryState;
 use crate::envelope::layout::{
     Block, Copy2, Group, MAX_SIZE, PAGE, PAGE_LEN, PageNo, backing_len, last_block, pages_of,
@@ -33,11 +33,8 @@ impl Content {
         if size > MAX_SIZE {
             return Err(VolumeError::TooLarge);
         }
-        let _gate = self.enter();
-        let mut state = self.write_state();
-        if self.access == Access::ReadOnly {
-            return Err(VolumeError::ReadOnly);
-        }
+        let mut state = self.change();
+        self.must_be_writable()?;
         if size == 0 && self.forget_file(&mut state)? {
             return Ok(());
         }
@@ -65,18 +62,8 @@ impl Content {
             return Ok(false);
         }
         self.set_length(0)?;
-        state.ready = None;
-        (state.has_header, state.cut_short, state.stretched) = (false, false, false);
-        (state.size, state.untouched) = (0, 0);
-        state.spills.lock().clear();
-        let super::Marks { generation, failures, .. } = state.marks;
-        state.marks = super::Marks { generation, failures, ..Default::default() };
-        // What gets the next header is another file: nothing that explained the old one explains it.
-        (state.excuses, state.mended, state.spoiled) = (Vec::new(), 0, false);
-        (state.announced, state.following, state.outdated) = (None, false, false);
-        state.marks.touch();
-        state.marks.contents_dirty = true;
-        state.marks.unsealed = true;
+        state.begin_anew(None);
+        self.keys.forget();
         Ok(true)
     }
 
@@ -314,13 +301,12 @@ impl Content {
 
     /// False if the file ends there.
     fn punch_some(&self, offset: u64, end: u64) -> Result<bool> {
-        let _gate = self.enter();
-        let mut state = self.write_state();
-        self.ensure_header(&mut state)?;
+        let mut state = self.change();
         let end = end.min(state.size);
         if offset >= end {
-            return Ok(false);
+            return self.must_be_writable().map(|()| false);
         }
+        self.ensure_header(&mut state)?;
         self.announce(&mut state, end)?;
         // The last block stays a page of its own: its unit vouches for the size.
         let keep = last_block(state.size).map_or(0, |(block, _)| block.start());
@@ -342,10 +328,12 @@ impl Content {
     pub fn zero(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE);
         let end = end.ok_or(VolumeError::TooLarge)?;
-        let _gate = self.enter();
-        let mut state = self.write_state();
-        self.ensure_header(&mut state)?;
+        let mut state = self.change();
         let inside = end.min(state.size);
+        if offset >= inside && (size == Reserve::KeepSize || end <= state.size) {
+            return self.must_be_writable();
+        }
+        self.ensure_header(&mut state)?;
         self.announce(&mut state, inside)?;
         self.zero_part(&mut state, offset, inside)?;
         self.grow_to(&mut state, end, size)
@@ -455,8 +443,7 @@ impl Content {
     pub fn reserve(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE && length > 0);
         let end = end.ok_or(VolumeError::TooLarge)?;
-        let _gate = self.enter();
-        let mut state = self.write_state();
+        let mut state = self.change();
         self.ensure_header(&mut state)?;
         self.write_fresh_header(&mut state)?;
         let first = Block::of_offset(offset).group();

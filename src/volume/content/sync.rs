@@ -225,7 +225,12 @@ impl Content {
     pub fn seal(&self, look: Look) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();
-        if self.access == Access::ReadOnly || !state.has_header || state.marks.sync_failed {
+        if self.access == Access::ReadOnly || state.marks.sync_failed {
+            return Ok(false);
+        }
+        if !state.has_header {
+            // Its marks would be kept, and synced again and again, for a seal that never comes.
+            state.marks.unsealed = false;
             return Ok(false);
         }
         self.load(&mut state)?;

@@ -59,8 +59,7 @@ impl Content {
         if !fits {
             return Err(VolumeError::TooLarge);
         }
-        let _gate = self.enter();
-        let mut state = self.write_state();
+        let mut state = self.change();
         self.ensure_header(&mut state)?;
         self.announce(&mut state, offset + data.len() as u64)?;
         self.growing(&mut state, |state, solid| {

@@ -1,0 +1,73 @@
+//! A change of a file, with the locks that it holds, and what it must not leave in memory.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{RwLockReadGuard, RwLockWriteGuard};
+
+use super::{Content, Marks, State};
+
+/// The state of a file that somebody changes. A header is made by way of it alone, and is on the disk
+/// when it ends, or gone.
+pub(super) struct Change<'a> {
+    content: &'a Content,
+    state: RwLockWriteGuard<'a, State>,
+    // After `state`: the order of the locks.
+    _gate: RwLockReadGuard<'a, ()>,
+}
+
+impl Content {
+    /// Begins a change. *Locks*: `gate` shared, `state` exclusively, until it is dropped.
+    pub(super) fn change(&self) -> Change<'_> {
+        let gate = self.enter();
+        Change { content: self, state: self.write_state(), _gate: gate }
+    }
+
+    /// A header that never reached the disk goes, and its key with it. Used later, it could be under
+    /// material that was retired meanwhile, or under a key that the directory has given up: who looks
+    /// for what still needs them finds nothing of it.
+    fn forget_unwritten(&self, state: &mut State) {
+        if state.ready.as_ref().is_some_and(|ready| ready.fresh) {
+            state.begin_anew(state.marks.untold);
+            self.keys.forget();
+        }
+    }
+}
+
+impl State {
+    /// The file has neither contents nor a key. What gets the next header is another one: nothing that
+    /// is known of this one is true of it, or explains it.
+    ///
+    /// `untold`: the length that the backing file could not be given.
+    pub(super) fn begin_anew(&mut self, untold: Option<u64>) {
+        (self.ready, self.has_header) = (None, false);
+        (self.cut_short, self.stretched) = (false, false);
+        (self.size, self.untouched) = (0, 0);
+        self.spills.lock().clear();
+        let Marks { generation, failures, .. } = self.marks;
+        self.marks = Marks { generation, failures, untold, ..Marks::default() };
+        (self.excuses, self.mended, self.spoiled) = (Vec::new(), 0, false);
+        (self.announced, self.following, self.outdated) = (None, false, false);
+        self.marks.touch();
+        self.marks.contents_dirty = true;
+        self.marks.unsealed = true;
+    }
+}
+
+impl Deref for Change<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Change<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.content.forget_unwritten(&mut self.state);
+    }
+}
