@@ -27,8 +27,8 @@ use crate::id::KeyId;
 use crate::keystore::Action;
 
 impl Volume {
-    /// Before what `stat` shows moves from `source` to `target`: whatever the move takes. Returns
-    /// true if [`Self::settle`] has to follow it.
+    /// Before what `stat` shows moves from `source` to `target`: whatever the move takes. Returns the
+    /// key of the target if that is another one: [`Self::settle`] has to follow the move then.
     ///
     /// # Errors
     /// `CrossPolicy` where it must be copied; `KeyUnusable`, `Denied`.
@@ -37,50 +37,52 @@ impl Volume {
         stat: &Stat,
         (source, target): (&Dir, &Dir),
         caller: Caller,
-    ) -> Result<bool> {
+    ) -> Result<Option<KeyId>> {
         if !self.crosses(stat, source, target)? {
-            return Ok(false);
+            return Ok(None);
         }
         let to = target.descriptor()?;
         if to.cross == CrossMode::Exdev || (is_regular(stat) && stat.st_nlink > 1) {
             return Err(VolumeError::CrossPolicy);
         }
-        let ino = self.tree.inodes.shown(stat.st_ino);
-        if is_regular(stat) {
-            self.allow_empty(ino, source.descriptor().ok(), to, caller)?;
+        let (ino, from) = (self.tree.inodes.shown(stat.st_ino), source.descriptor()?);
+        self.suits_all(ino, to.policy)?;
+        match to.cross {
+            CrossMode::Keep if stat.st_size > 0 => self.keep_key(ino, target, Vec::new())?,
+            CrossMode::Keep => {}
+            _ if stat.st_size > 0 => self.share_key(ino, (from, to), caller)?,
+            _ => self.allow_empty((from, to), caller)?,
         }
-        if stat.st_size > 0 {
-            match to.cross {
-                CrossMode::Keep => self.keep_key(ino, target, Vec::new())?,
-                CrossMode::Rewrap | CrossMode::Exdev => self.share_key(ino, to, caller)?,
-            }
-        }
-        Ok(true)
+        Ok(Some(to.policy))
     }
 
-    /// A file without contents gets its key where it is by then. So moving it takes what moving the
-    /// contents would take that somebody is about to write, and nobody who has it open may lack the
-    /// permission for the key that it then gets: the kernel's cache shows its first contents to them.
-    fn allow_empty(
-        &self,
-        ino: u64,
-        from: Option<&DirDescriptor>,
-        to: &DirDescriptor,
-        caller: Caller,
-    ) -> Result<()> {
-        let opened = self.files.find(ino);
-        let Some(from) = from.filter(|from| from.policy != to.policy) else { return Ok(()) };
-        if opened.is_none_or(|file| file.subject().is_some()) {
-            return Ok(());
-        }
-        if to.cross != CrossMode::Keep {
-            self.gate.allow(caller, Action::ReEncryptFrom, About::new_file(from.policy))?;
-            self.gate.allow(caller, Action::ReEncryptTo, About::new_file(to.policy))?;
-        }
-        match self.gate.may_all_take(ino, to.policy)? {
+    /// Nobody who has a file open may lack the permission for the key that it comes under: the
+    /// kernel's cache shows them what others write into it then.
+    ///
+    /// # Errors
+    /// `CrossPolicy`: what is copied has no handles.
+    pub(super) fn suits_all(&self, ino: u64, key: KeyId) -> Result<()> {
+        match self.gate.may_all_take(ino, key)? {
             true => Ok(()),
             false => Err(VolumeError::CrossPolicy),
         }
+    }
+
+    /// A file without contents gets its key where it is by then. So moving it takes what moving the
+    /// contents would take that somebody is about to write.
+    ///
+    /// Whether it has contents is what its length says at this moment. A key that it is known to have
+    /// had says nothing: it may have been cut to nothing since, or be about to get none.
+    fn allow_empty(
+        &self,
+        (from, to): (&DirDescriptor, &DirDescriptor),
+        caller: Caller,
+    ) -> Result<()> {
+        if from.policy == to.policy {
+            return Ok(());
+        }
+        self.gate.allow(caller, Action::ReEncryptFrom, About::new_file(from.policy))?;
+        self.gate.allow(caller, Action::ReEncryptTo, About::new_file(to.policy))
     }
 
     /// Before `ino` gets a further name in `dir`.
@@ -111,7 +113,8 @@ impl Volume {
         let from = match source.descriptor() {
             Ok(from) => from,
             // Who cannot read the directory can still rescue what another can open.
-            Err(error) => return if self.is_accepted(stat, to)? { Ok(false) } else { Err(error) },
+            Err(_) if stat.st_size > 0 && self.is_accepted(stat, to)? => return Ok(false),
+            Err(error) => return Err(error),
         };
         if from.policy != to.policy {
             return Ok(true);
@@ -130,12 +133,26 @@ impl Volume {
 
     /// The file key is wrapped for the new directory too. Users of its key can read the file then,
     /// so the caller needs the permissions of ReEncrypt.
-    fn share_key(&self, ino: u64, dir: &DirDescriptor, caller: Caller) -> Result<()> {
+    fn share_key(
+        &self,
+        ino: u64,
+        (from, dir): (&DirDescriptor, &DirDescriptor),
+        caller: Caller,
+    ) -> Result<()> {
         let (to, keyring) = (dir.policy, &self.keyring);
         let opened = self.open_briefly(ino)?;
-        if let Some(subject) = opened.file().subject().filter(|subject| subject.key != to) {
-            self.gate.allow(caller, Action::ReEncryptFrom, subject.into())?;
-            self.gate.allow(caller, Action::ReEncryptTo, About { key: to, ..subject.into() })?;
+        match opened.file().subject() {
+            // Cut to nothing since its length was looked at.
+            None => return self.allow_empty((from, dir), caller),
+            Some(subject) if subject.key != to => {
+                self.gate.allow(caller, Action::ReEncryptFrom, subject.into())?;
+                self.gate.allow(
+                    caller,
+                    Action::ReEncryptTo,
+                    About { key: to, ..subject.into() },
+                )?;
+            }
+            Some(_) => {}
         }
         opened.file().must_be_writable()?;
         let shared = opened.file().content().rewrap(|header| {

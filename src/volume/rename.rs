@@ -15,6 +15,7 @@ use super::moves::Moves;
 use super::names::EntryName;
 use super::remove::Pinned;
 use super::tree::Caller;
+use crate::id::KeyId;
 
 /// How to rename.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,9 +66,9 @@ impl Volume {
                 continue;
             }
             // What was prepared for its new directory is what moves.
-            there.is_of(self.number(&moved))?;
+            self.is_prepared(&there, &moved)?;
             if let (true, Some(victim)) = (how.exchange, &victim) {
-                back.is_of(self.number(victim))?;
+                self.is_prepared(&back, victim)?;
             }
             // What is in a directory that will be replaced must hold still as well.
             if let Some(victim) = victim.as_ref().filter(|victim| is_dir(victim)) {
@@ -84,10 +85,10 @@ impl Volume {
         }
         // The locks are free again: opening a file takes them.
         self.save_policies();
-        if let Some(ino) = there.settles {
+        if let Some(ino) = there.settles() {
             self.settle(ino, (&source.dir, &target.dir));
         }
-        if let Some(ino) = back.settles {
+        if let Some(ino) = back.settles() {
             self.settle(ino, (&target.dir, &source.dir));
         }
         Ok(())
@@ -213,8 +214,18 @@ impl Volume {
             return Ok(Crossing::NONE);
         }
         let ino = self.number(&moved);
-        let settles = self.cross(moved.found(), (&source.dir, &target.dir), caller)?;
-        Ok(Crossing { prepared: Some(ino), settles: settles.then_some(ino) })
+        let key = self.cross(moved.found(), (&source.dir, &target.dir), caller)?;
+        Ok(Crossing { prepared: Some(ino), key })
+    }
+
+    /// Refuses to move another inode, which somebody put in the place of the one that was prepared,
+    /// and one that somebody has opened since who may not use the key that it comes under.
+    fn is_prepared(&self, crossing: &Crossing, moved: &Handle) -> Result<()> {
+        let ino = self.number(moved);
+        if crossing.prepared.is_some_and(|prepared| prepared != ino) {
+            return Err(VolumeError::Stale);
+        }
+        crossing.key.map_or(Ok(()), |key| self.suits_all(ino, key))
     }
 
     fn number(&self, held: &Handle) -> u64 {
@@ -237,20 +248,16 @@ impl Volume {
 struct Crossing {
     /// The inode that was looked at.
     prepared: Option<u64>,
-    /// The same, if [`Volume::settle`] has to follow the move.
-    settles: Option<u64>,
+    /// The key that it comes under, if that is another one.
+    key: Option<KeyId>,
 }
 
 impl Crossing {
-    const NONE: Self = Self { prepared: None, settles: None };
+    const NONE: Self = Self { prepared: None, key: None };
 
-    /// Refuses to move another inode, which somebody put in the place of the one that was prepared.
-    fn is_of(&self, ino: u64) -> Result<()> {
-        if self.prepared.is_none_or(|prepared| prepared == ino) {
-            Ok(())
-        } else {
-            Err(VolumeError::Stale)
-        }
+    /// The inode that [`Volume::settle`] has to follow, after the move.
+    fn settles(&self) -> Option<u64> {
+        self.prepared.filter(|_| self.key.is_some())
     }
 }
 

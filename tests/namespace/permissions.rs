@@ -155,6 +155,62 @@ fn regression_an_open_empty_file_moves_to_no_key_behind_its_policy() {
     move_as(ANN, (ROOT, b"empty"), (dir, b"empty")).unwrap();
 }
 
+/// A file that had had a key once passed for one with contents, for which the move would be asked
+/// about later: who is denied the key of a directory moved his open file there, and read what others
+/// wrote into it.
+#[test]
+fn regression_a_file_that_was_cut_to_nothing_moves_to_no_key_behind_its_policy() {
+    let fixture = Fixture::new();
+    let strict = fixture.new_key();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.volume().set_policy(dir, strict, None).unwrap();
+    allow(&fixture, strict, &[ANN]);
+    let volume = fixture.volume();
+    let move_as = |uid, name: &str| {
+        let name = name.as_bytes();
+        volume.rename((ROOT, name), (dir, name), RenameHow::default(), user(uid))
+    };
+    for (name, cut) in [("cut", true), ("full", false)] {
+        let new = kmsfs::volume::NewNode { caller: user(BOB), ..new_node(0o644) };
+        let (_, bobs) = volume.create_file(ROOT, name.as_bytes(), &new, OpenFor::Both).unwrap();
+        bobs.write(0, b"x", Origin::Caller).unwrap();
+        if cut {
+            bobs.file.truncate(0).unwrap();
+        }
+        let moved = move_as(ANN, name);
+        assert!(matches!(moved, Err(VolumeError::CrossPolicy)), "{name}: {moved:?}");
+        volume.close(bobs);
+        let moved = move_as(BOB, name);
+        assert!(matches!(moved, Err(VolumeError::Denied(_))), "{name}: {moved:?}");
+        move_as(ANN, name).unwrap();
+    }
+}
+
+/// Who has a file open was asked about the key that it had, and is asked about the one that it gets
+/// after a cut to nothing.
+#[test]
+fn who_had_a_file_open_before_it_got_another_key_is_asked_again() {
+    let fixture = Fixture::new();
+    let strict = fixture.new_key();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    let ino = fixture.file(dir, "file", "contents").unwrap().ino;
+    let (volume, kernel) = (fixture.volume(), fixture.kernel());
+    let open = |uid, wanted| volume.open_as(ino, wanted, user(uid)).unwrap().handle;
+    let (bob, ann) = (open(BOB, OpenFor::Reading), open(ANN, OpenFor::Writing));
+    bob.check().unwrap();
+    ann.file.truncate(0).unwrap();
+    allow(&fixture, strict, &[ANN]);
+    volume.set_policy(dir, strict, None).unwrap();
+    bob.check().unwrap();
+    kernel.take();
+    ann.write(0, b"secret", Origin::Caller).unwrap();
+    volume.watch_keys();
+    assert!(kernel.take().contains(&ino));
+    assert!(matches!(bob.check(), Err(VolumeError::Denied(_))));
+    volume.close(bob);
+    volume.close(ann);
+}
+
 /// The handle was asked for GenerateDataKey only, for its whole life, and read what others wrote.
 #[test]
 fn regression_a_handle_on_an_empty_file_reads_only_with_decrypt() {
