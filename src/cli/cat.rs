@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use super::args::{CatArgs, Global};
 use super::exit::{CliError, Exit};
 use super::keys_from::KeysFrom;
-use super::{failure, paths, trust};
+use super::{failure, paths, trust, vault};
 use crate::volume::attr::FileKind;
 use crate::volume::content::Access;
 use crate::volume::{Options, ROOT, Volume, VolumeError};
@@ -18,8 +18,7 @@ pub(super) fn run(args: &CatArgs, global: &Global) -> Result<Exit, CliError> {
     Volume::peek(&vault).map_err(|error| failure::volume(&vault, &error))?;
     let keys = KeysFrom::open(&args.kms, global)?;
     let options = Options { read_only: true, ..trust::options() };
-    let volume = Volume::open_vault(&vault, keys.service(), options)
-        .map_err(|error| keys.failed(&vault, &error))?;
+    let volume = vault::open(&keys, &vault, options)?;
     let ino = find(&volume, &args.path).map_err(|error| keys.failed(&args.path, &error))?;
     copy(&volume, &keys, ino, &args.path)?;
     Ok(Exit::Ok)

@@ -10,7 +10,7 @@ use super::mountinfo::text;
 use super::output::{Output, bytes, count};
 use super::printable::printable;
 use super::progress::Progress;
-use super::{failure, interrupt, key, paths};
+use super::{failure, interrupt, key, paths, vault};
 use crate::volume::{CheckReport, Options, Repair, Volume};
 
 /// Reads every file, reports what is damaged, and repairs it where asked and possible.
@@ -24,7 +24,7 @@ pub(super) fn run(args: &FsckArgs, global: &Global, output: Output) -> Result<Ex
         accept_residue: args.accept_residue,
         ..args.trust.options()
     };
-    let volume = Volume::open_vault(&vault, keys.service(), options).map_err(failed)?;
+    let volume = vault::open(&keys, &vault, options)?;
     let stop = interrupt::watch()?;
     let progress = Progress::new("fsck");
     let repair = if args.repair { Repair::Yes } else { Repair::No };

@@ -11,15 +11,16 @@ use serde::Serialize;
 use super::args::Global;
 use super::args_audit::{MaintainArgs, Switch};
 use super::exit::{CliError, Exit};
+use super::keys_from::KeysFrom;
 use super::live::Target;
 use super::output::{Output, count};
 use super::rewrap::What;
 use super::survey::Scan;
-use super::{failure, interrupt, key, keystore, rewrap, trust};
+use super::{failure, interrupt, key, keystore, rewrap, trust, vault};
 use crate::control::Request;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::{ClockTrust, Keystore, KnownVolume};
-use crate::volume::{KeyService, References, Volume};
+use crate::volume::{References, Volume};
 
 /// What was done.
 #[derive(Debug, Default, Serialize)]
@@ -118,9 +119,8 @@ fn rewrap_vault(keystore: &Arc<Keystore>, vault: &Path) -> Result<(), CliError> 
     let report = match Target::find(vault)?.call(&request, |_| {}) {
         Some(answer) => answer?,
         None => {
-            let service: Arc<dyn KeyService> = keystore.clone();
-            let volume = Volume::open_vault(vault, service, trust::options());
-            let volume = volume.map_err(|error| failure::volume(vault, &error))?;
+            let keys = KeysFrom::Keystore(Arc::clone(keystore));
+            let volume = vault::open(&keys, vault, trust::options())?;
             let stop = interrupt::watch()?;
             let report =
                 rewrap::carry_out(&volume, vault, &What::default(), &mut |_| !stop.is_set());

@@ -72,6 +72,7 @@ mod survey;
 mod trust;
 mod umount;
 mod unlock;
+mod vault;
 mod who;
 
 use std::ffi::OsString;

@@ -16,7 +16,7 @@ use super::mountinfo::text;
 use super::output::{Output, count};
 use super::printable::printable;
 use super::progress::Progress;
-use super::{failure, interrupt, key, trust};
+use super::{failure, interrupt, key, trust, vault};
 use crate::control::{Event, Request};
 use crate::volume::{RewrapJob, Strangers, Volume};
 
@@ -93,9 +93,7 @@ fn offline(
     event: &mut dyn FnMut(Event),
 ) -> Result<Value, CliError> {
     let keys = KeysFrom::open(&args.kms, global)?;
-    let failed = |error| keys.failed(vault, &error);
-    let volume = Volume::open_vault(vault, keys.service(), trust::options());
-    let volume = volume.map_err(failed)?;
+    let volume = vault::open(&keys, vault, trust::options())?;
     let stop = interrupt::watch()?;
     let (key, to) = (args.key.clone(), args.to.clone());
     let what = What { key, to, strangers: strangers(args.take_in) };
@@ -103,7 +101,7 @@ fn offline(
         event(news);
         !stop.is_set()
     });
-    volume.end().map_err(failed)?;
+    volume.end().map_err(|error| keys.failed(vault, &error))?;
     report
 }
 

@@ -25,10 +25,9 @@ use super::mountpoint::Mountpoint;
 use super::options::{Atime, Sync};
 use super::reach::{self, Keys, Reach};
 use super::umount::Detach;
-use super::{background, failure, logging, mountinfo, process, steer};
+use super::{background, failure, logging, mountinfo, process, steer, vault};
 use crate::control::{RuntimeDir, Server, VaultDir};
 use crate::fuse;
-use crate::id::VolumeId;
 use crate::keystore::{Keystore, Unlock};
 use crate::volume::{Options, Volume, VolumeError};
 
@@ -180,8 +179,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         open_vault: plan.options.allow_open_vault,
         ..plan.trust.options()
     };
-    let found = Volume::peek(&plan.vault).map_err(|error| failure::volume(&plan.vault, &error))?;
-    refuse_exchanged(plan, keys, found.volume)?;
+    vault::must_be_expected(keys, &plan.vault, &options)?;
     let patience = Instant::now() + PATIENCE;
     let volume = loop {
         match Volume::open_vault(&plan.vault, keys.service_with(plan.kms.grace()), options.clone())
@@ -193,8 +191,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
             opened => break opened.map_err(|error| keys.failed(&plan.vault, &error))?,
         }
     };
-    // The path may lead to another one by now.
-    refuse_exchanged(plan, keys, volume.id())?;
+    let volume = vault::opened_as_expected(keys, &plan.vault, options.restored, volume)?;
     // The vault may have moved. A keystore that cannot be written is no reason not to read files.
     if let Some(keystore) = keys.keystore()
         && let Err(error) = keystore.register_volume(volume.id(), &plan.vault)
@@ -202,26 +199,6 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         log::warn!("the keystore does not learn where volume {} is: {error}", volume.id());
     }
     Ok(Arc::new(volume))
-}
-
-/// Whoever can exchange two vaults would have what is written to the one come into the other. A
-/// vault that was moved to a path of its own, one that the keystore has not seen before, and one that
-/// is restored to where it was are taken as they are: only where another volume is expected at this
-/// path, and this one elsewhere, a person has to say that it is meant.
-fn refuse_exchanged(plan: &Plan, keys: &KeysFrom, found: VolumeId) -> Result<(), CliError> {
-    let Some(keystore) = keys.keystore().filter(|_| !plan.trust.restored) else { return Ok(()) };
-    let place = plan.vault.display();
-    match keystore.expected_volume(found, &plan.vault)? {
-        None => Ok(()),
-        Some(expected) => Err(CliError::new(
-            Exit::Refused,
-            format!(
-                "{place} holds volume {found}, which was last at another place; volume {expected} is \
-                 expected here"
-            ),
-        )
-        .advise("if the vault was put here on purpose, mount it once with --restored")),
-    }
 }
 
 /// True when the vault is held, but mounted nowhere that can be seen.
