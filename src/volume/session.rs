@@ -1,13 +1,17 @@
 //! Who holds the vault.
 //!
-//! `.kmsfs/lock` is held with `flock` from before the first change until after the last (R2g). It is
-//! empty: whoever sees the vault learns nothing of the machine, and nobody believes what stands in
-//! it. What a session that changes the vault writes down is in `ledger`.
+//! The vault's directory and `.kmsfs/lock` are held with `flock` from before the first change until
+//! after the last (R2g). Whoever writes to the vault can put another file in the place of the lock; the
+//! directory is what both of two daemons would have to open. A filesystem that locks no directories
+//! (NFS) leaves the file alone, which is also what earlier builds hold.
+//!
+//! The lock is empty: whoever sees the vault learns nothing of the machine, and nobody believes what
+//! stands in it. What a session that changes the vault writes down is in `ledger`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, ftruncate};
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, fstat};
 use rustix::io::Errno;
 
 use super::beneath::{self, Name};
@@ -19,6 +23,8 @@ use crate::envelope::{Counted, META_DIR};
 /// The directory of what belongs to the volume as a whole.
 pub(super) const META: Name<'static> = Name::literal(META_DIR);
 const LOCK: Name<'static> = Name::literal("lock");
+const NEW_LOCK: Name<'static> = Name::literal("lock.new");
+const EXCLUSIVE: FlockOperation = FlockOperation::NonBlockingLockExclusive;
 const SESSION: Name<'static> = Name::literal("session");
 /// Bytes that the record of an old volume has at most: it names the last crashes one by one.
 const RECORD_MAX: usize = 16 * 1024;
@@ -29,7 +35,7 @@ const NOT_A_LOCK: VolumeError = VolumeError::Tampered("the vault's lock");
 pub struct Session {
     meta: OwnedFd,
     /// Held while this is there.
-    _lock: OwnedFd,
+    _locks: Vec<OwnedFd>,
     /// Who changes the vault writes down its sessions.
     ledger: Option<Arc<Ledger>>,
     /// What a person should know of the vault as it was found.
@@ -42,27 +48,25 @@ impl Session {
     /// # Errors
     /// `InUse` when another process holds it; those of the backing filesystem.
     pub(super) fn begin(root: impl AsFd, change: bool) -> Result<Self> {
+        // A reader keeps writers out, and may share the vault with other readers.
+        let how = if change { EXCLUSIVE } else { FlockOperation::NonBlockingLockShared };
+        let mut locks = vec![hold_root(&root, how)?];
         let meta = open_meta(root)?;
-        let lock = if change {
-            let lock = open_lock(&meta)?;
-            hold(&lock, FlockOperation::NonBlockingLockExclusive)?;
-            // Earlier builds wrote who they were.
-            ftruncate(&lock, 0)?;
-            lock
+        if change {
+            hold_to_change(&meta, &mut locks)?;
         } else {
-            // A reader keeps writers out, and may share the vault with other readers. Where even
-            // the lock file is missing, the vault is on a medium that nobody writes to.
             match beneath::open_file(&meta, LOCK, OFlags::RDONLY) {
                 Ok(lock) => {
-                    hold(&lock, FlockOperation::NonBlockingLockShared)?;
-                    lock
+                    hold(&lock, how)?;
+                    locks.push(lock);
                 }
-                Err(Errno::NOENT) => rustix::io::fcntl_dupfd_cloexec(&meta, 0)?,
+                // The vault is on a medium that nobody writes to.
+                Err(Errno::NOENT) => {}
                 Err(Errno::STALE | Errno::LOOP) => return Err(NOT_A_LOCK),
                 Err(error) => return Err(error.into()),
             }
-        };
-        Ok(Self { meta, _lock: lock, ledger: None, notice: None })
+        }
+        Ok(Self { meta, _locks: locks, ledger: None, notice: None })
     }
 
     /// Keeps what a person should know of the vault as it was found.
@@ -126,8 +130,11 @@ impl Session {
 
 /// True when nobody holds the vault in any way, or it is out of sight.
 pub fn is_free(root: impl AsFd) -> bool {
+    if hold_root(&root, EXCLUSIVE).is_err() {
+        return false;
+    }
     let lock = open_meta(root).and_then(|meta| Ok(beneath::open_file(meta, LOCK, OFlags::RDONLY)?));
-    lock.map_or(true, |lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
+    lock.map_or(true, |lock| flock(&lock, EXCLUSIVE).is_ok())
 }
 
 /// The directory of what belongs to the volume as a whole.
@@ -152,6 +159,33 @@ fn open_lock(meta: &OwnedFd) -> Result<OwnedFd> {
             other => Ok(other?),
         },
     }
+}
+
+/// Holds the vault's own directory, through a descriptor of its own.
+fn hold_root(root: impl AsFd, how: FlockOperation) -> Result<OwnedFd> {
+    let root = beneath::reopen_dir(root)?;
+    match flock(&root, how) {
+        Err(Errno::WOULDBLOCK) => Err(VolumeError::InUse),
+        // Not on this filesystem: the lock file alone has to do.
+        _ => Ok(root),
+    }
+}
+
+/// Holds the lock file. Earlier builds wrote to it who they were, and others may have put a file of
+/// somebody's there: what is not empty is replaced and not written to. It is held as well, for an
+/// earlier build that has it open already.
+fn hold_to_change(meta: &OwnedFd, locks: &mut Vec<OwnedFd>) -> Result<()> {
+    let lock = open_lock(meta)?;
+    hold(&lock, EXCLUSIVE)?;
+    let is_empty = fstat(&lock)?.st_size == 0;
+    locks.push(lock);
+    if !is_empty {
+        let fresh = own_file::fresh(meta, NEW_LOCK)?;
+        hold(&fresh, EXCLUSIVE)?;
+        beneath::rename((meta, NEW_LOCK), (meta, LOCK), RenameFlags::empty())?;
+        locks.push(fresh);
+    }
+    Ok(())
 }
 
 fn hold(lock: &OwnedFd, how: FlockOperation) -> Result<()> {

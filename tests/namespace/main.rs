@@ -17,6 +17,7 @@ mod hostile;
 mod lengths;
 mod links;
 mod listing;
+mod locks;
 mod moves;
 mod names;
 mod permissions;
