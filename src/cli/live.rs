@@ -52,7 +52,8 @@ impl Target {
         match error {
             ClientError::Failed(failure) => failure.into(),
             ClientError::Io(error) => {
-                CliError::io(format!("the daemon of {}", self.vault.display()), &error)
+                let what = format!("the daemon of {} does not answer", self.vault.display());
+                CliError::io(what, &error)
             }
         }
     }

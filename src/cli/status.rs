@@ -31,7 +31,8 @@ fn all(output: Output) -> Result<Exit, CliError> {
         let rows: Vec<Vec<String>> = mounts
             .iter()
             .map(|mount| {
-                let state = if is_alive(mount) { mode(mount) } else { "dead".into() };
+                let is_dead = is_alive(mount) == Some(false);
+                let state = if is_dead { "dead".into() } else { mode(mount) };
                 vec![text(&mount.mountpoint), state, text(&mount.vault)]
             })
             .collect();
@@ -85,10 +86,14 @@ fn mode(mount: &Mounted) -> String {
 }
 
 /// Without its daemon a mount answers nothing. Attributes may still come from the kernel's cache;
-/// the free space never does.
-fn is_alive(mount: &Mounted) -> bool {
+/// the free space never does. Nothing is asked of another user's, which answers when that user
+/// likes: `None`.
+fn is_alive(mount: &Mounted) -> Option<bool> {
+    if mount.user != 0 && mount.user != rustix::process::geteuid().as_raw() {
+        return None;
+    }
     let asked = rustix::fs::statvfs(&mount.mountpoint);
-    !matches!(asked, Err(Errno::NOTCONN | Errno::CONNABORTED))
+    Some(!matches!(asked, Err(Errno::NOTCONN | Errno::CONNABORTED)))
 }
 
 fn merge(into: &mut Value, from: &Value) {

@@ -5,12 +5,13 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
-use rustix::process::Uid;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use rustix::process::{Uid, geteuid};
 use serde_json::Value;
 
 use super::place::{self, VaultDir};
@@ -21,6 +22,7 @@ use super::protocol::{Event, Failure, Reply, Request};
 pub struct Client {
     stream: UnixStream,
     daemon: u32,
+    user: Uid,
 }
 
 /// Why a request came to nothing.
@@ -92,7 +94,7 @@ impl Client {
         }
         // By the handle: the name may mean something else by now.
         let path = format!("/proc/self/fd/{}", socket.as_fd().as_raw_fd());
-        let stream = match UnixStream::connect(path) {
+        let stream = match connect(&path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
             other => other?,
         };
@@ -107,8 +109,21 @@ impl Client {
     /// # Errors
     /// Those of asking who is at the other end.
     pub(super) fn to(stream: UnixStream) -> io::Result<Self> {
-        let daemon = socket_peercred(&stream)?.pid.as_raw_nonzero().get();
-        Ok(Self { stream, daemon: daemon.unsigned_abs() })
+        let peer = socket_peercred(&stream)?;
+        let daemon = peer.pid.as_raw_nonzero().get().unsigned_abs();
+        Ok(Self { stream, daemon, user: peer.uid })
+    }
+
+    /// Some answers wait for no disk and no KMS. For the others a daemon of this user's has all the
+    /// time that it needs; one of another user's shows that it is at work.
+    fn patience(&self, request: &Request) -> Patience {
+        if matches!(request, Request::Status | Request::Metrics) {
+            Patience::Until(Instant::now() + PATIENCE)
+        } else if self.user == geteuid() {
+            Patience::Endless
+        } else {
+            Patience::Silence(SILENCE)
+        }
     }
 
     /// The process at the other end.
@@ -117,16 +132,20 @@ impl Client {
     }
 
     /// Sends a request and waits for its result; events are passed on as they come.
+    ///
+    /// # Errors
+    /// `TimedOut` if another user's daemon takes too long, and any for what waits for no disk.
     pub fn call(
-        mut self,
+        self,
         request: &Request,
         mut event: impl FnMut(Event),
     ) -> Result<Value, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Io(e.into()))?;
         line.push(b'\n');
-        self.stream.set_read_timeout(patience(request)).map_err(ClientError::Io)?;
-        self.stream.write_all(&line).map_err(ClientError::Io)?;
-        let mut answer = BufReader::new(self.stream);
+        let patience = self.patience(request);
+        self.stream.set_write_timeout(Some(PATIENCE)).map_err(ClientError::Io)?;
+        (&self.stream).write_all(&line).map_err(ClientError::Io)?;
+        let mut answer = BufReader::new(Answer { stream: self.stream, patience });
         loop {
             let line = read_line(&mut answer).map_err(ClientError::Io)?;
             match serde_json::from_slice(&line).map_err(|e| ClientError::Io(e.into()))? {
@@ -138,9 +157,62 @@ impl Client {
     }
 }
 
-/// How long an answer may take: these wait for no disk and no KMS.
-fn patience(request: &Request) -> Option<Duration> {
-    matches!(request, Request::Status | Request::Metrics).then_some(PATIENCE)
+/// How long somebody waits.
+#[derive(Debug, Clone, Copy)]
+enum Patience {
+    /// As long as it takes.
+    Endless,
+    /// Until then, whatever comes before.
+    Until(Instant),
+    /// So long for each sign of life.
+    Silence(Duration),
+}
+
+/// What the daemon sends.
+struct Answer {
+    stream: UnixStream,
+    patience: Patience,
+}
+
+impl Read for Answer {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let wait = match self.patience {
+            Patience::Endless => None,
+            Patience::Silence(time) => Some(time),
+            Patience::Until(end) => Some(end.saturating_duration_since(Instant::now())),
+        };
+        if wait == Some(Duration::ZERO) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(wait)?;
+        match self.stream.read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            read => read,
+        }
+    }
+}
+
+/// Connects to a socket whose owner may never accept anybody, in bounded time.
+fn connect(path: &str) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let (address, end) = (SocketAddrUnix::new(path)?, Instant::now() + PATIENCE);
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            // Its queue is full.
+            Err(Errno::AGAIN) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    }
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// One line. Errors: of unexpected end, or of one that never comes.
@@ -164,14 +236,14 @@ const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXE
 /// The longest answer is a list of files that could not be re-wrapped.
 const LONGEST_LINE: u64 = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A re-wrap tells of each file.
+const SILENCE: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
-
-    use rustix::process::geteuid;
 
     use super::*;
 

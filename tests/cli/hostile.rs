@@ -207,3 +207,58 @@ fn names_of_processes_do_not_steer_the_terminal() {
     holder.kill().unwrap();
     holder.wait().unwrap();
 }
+
+/// Only a mount looked: what was repaired or re-wrapped was the other vault.
+#[test]
+fn regression_exchanged_vaults_are_refused_by_every_command_that_opens_one() {
+    let machine = Machine::with_vault();
+    machine.ok(&keyed(&["init", "other"]));
+    let [vault, other] = ["vault", "other"].map(|name| machine.path(name));
+    let (cwd, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+    rustix::fs::renameat_with(cwd, &vault, cwd, &other, flags).unwrap();
+    fs::create_dir(machine.path("m")).unwrap();
+    let commands: [&[&str]; 5] = [
+        &["cat", "vault", "file"],
+        &["fsck", "vault"],
+        &["fsck", "vault", "--repair"],
+        &["rewrap", "vault"],
+        &["mount", "vault", "m"],
+    ];
+    for words in commands {
+        machine.fails(&keyed(words), 14, "is expected here");
+    }
+    machine.ok(&keyed(&["fsck", "vault", "--repair", "--restored"]));
+    machine.ok(&keyed(&["mount", "vault", "m", "--restored"]));
+    machine.ok(&["umount", "m"]);
+    machine.ok(&keyed(&["rewrap", "vault"]));
+}
+
+/// The daemon of a user's vault is a program of that user.
+#[test]
+fn regression_a_daemon_that_never_answers_keeps_nobody_waiting() {
+    let machine = Machine::with_vault();
+    let _lock = hold(&machine);
+    let meta = fs::metadata(machine.path("vault")).unwrap();
+    let place = if rustix::process::geteuid().is_root() {
+        PathBuf::from("/run/kmsfs")
+    } else {
+        machine.path("run/kmsfs")
+    };
+    fs::create_dir_all(&place).unwrap();
+    fs::set_permissions(&place, Permissions::from_mode(0o700)).unwrap();
+    let socket = place.join(format!("{:x}-{:x}.sock", meta.dev(), meta.ino()));
+    let listener = UnixListener::bind(&socket).unwrap();
+    // It takes the request, and sends a byte of an answer now and then.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                while stream.write_all(b" ").is_ok() {
+                    std::thread::sleep(std::time::Duration::from_millis(500));
+                }
+            });
+        }
+    });
+    machine.fails(&["status", "vault"], 1, "does not answer");
+    machine.fails(&["metrics", "vault"], 1, "does not answer");
+    fs::remove_file(&socket).unwrap();
+}
