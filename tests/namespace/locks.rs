@@ -18,7 +18,8 @@ fn is_in_use(fixture: &Fixture, read_only: bool) -> bool {
 fn regression_a_lock_that_is_removed_or_exchanged_lets_no_second_session_in() {
     let fixture = Fixture::new();
     let lock = fixture.vault().join(".kmsfs/lock");
-    let spoilers: [(&str, fn(&Path)); 4] = [
+    type Spoiler = fn(&Path);
+    let spoilers: [(&str, Spoiler); 4] = [
         ("removed", |lock| fs::remove_file(lock).unwrap()),
         ("exchanged", |lock| {
             fs::write(lock.with_file_name("other"), "").unwrap();
