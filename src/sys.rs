@@ -148,6 +148,34 @@ pub(crate) fn lock_pages(bytes: &[u8]) -> bool {
     unsafe { libc::mlock(bytes.as_ptr().cast(), bytes.len()) == 0 }
 }
 
+/// Makes a system call all of whose arguments are zero.
+///
+/// For calls that are expected to be refused before they do anything.
+#[cfg(test)]
+#[allow(unsafe_code, reason = "there is no safe way to make any system call")]
+pub(crate) fn call_with_zeros(number: libc::c_long) -> Result<()> {
+    // SAFETY: no pointer leads anywhere.
+    match unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) } {
+        -1 => Err(last_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a process by `clone(2)` with these flags, which ends at once.
+#[cfg(test)]
+#[allow(unsafe_code, reason = "clone(2) has no safe wrapper")]
+pub(crate) fn clone_with(flags: i32) -> Result<()> {
+    let flags = libc::c_long::from(flags | libc::SIGCHLD);
+    // SAFETY: without a stack of its own the new process has a copy of this one, as after fork(2), and
+    // does nothing but to end.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        -1 => Err(last_error()),
+        // SAFETY: the call ends the process without running anything of it.
+        0 => unsafe { libc::_exit(0) },
+        _ => Ok(()),
+    }
+}
+
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -91,6 +91,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["endpoint/", "server/"]),
     ("rustls_native_certs", &["endpoint/"]),
     ("sd_notify", &["cli/"]),
+    ("seccompiler", &["cli/calls.rs"]),
     (
         "serde",
         &[

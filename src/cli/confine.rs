@@ -4,9 +4,7 @@
 //! A request of the kernel or a byte in the vault that deceives the daemon then reaches the vault and
 //! the keystore, and nothing else. Unmounting, and starting programs, is left to the keeper.
 //!
-//! There is no filter of system calls here: PKCS #11 modules, the resolver and the C library make
-//! calls that no list of ours would know, so one short enough to help would break them one day. The
-//! systemd unit has a list of what nobody needs.
+//! System calls that no daemon needs are refused: see [`calls`].
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
@@ -14,6 +12,7 @@ use landlock::{
 };
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::calls;
 use super::reach::{Ports, Reach, Use};
 use crate::sys;
 
@@ -29,6 +28,8 @@ pub(super) struct Confined {
     files: Option<String>,
     /// Privileges likewise.
     privileges: Option<String>,
+    /// System calls likewise.
+    calls: Option<String>,
 }
 
 /// Confines this thread and those that it starts from now on. What cannot be had is logged and left
@@ -45,7 +46,9 @@ pub(super) fn confine(reach: &Reach) -> Confined {
         Ok(RulesetStatus::NotEnforced) => Some("this kernel has no Landlock".to_owned()),
         Err(error) => Some(error.to_string()),
     };
-    let confined = Confined { files, privileges };
+    // Last: it refuses nothing that the others need, and covers what they are made of.
+    let calls = calls::give_up().err().map(|error| error.to_string());
+    let confined = Confined { files, privileges, calls };
     log::info!("confined: {confined}");
     confined
 }
@@ -56,7 +59,9 @@ impl std::fmt::Display for Confined {
             None => what.to_owned(),
             Some(why) => format!("{what} not fully ({why})"),
         };
-        write!(f, "{}, {}", part("files", &self.files), part("privileges", &self.privileges))
+        let (files, privileges) =
+            (part("files", &self.files), part("privileges", &self.privileges));
+        write!(f, "{files}, {privileges}, {}", part("system calls", &self.calls))
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use rustix::process::{DumpableBehavior, Resource};
 
-use super::confine;
 use super::doctor::{Findings, Severity};
+use super::{calls, confine};
 use crate::keystore::{Keystore, UnixTime};
 
 /// Makes all of them.
@@ -75,6 +75,14 @@ fn confinement(findings: &mut Findings) {
             "confinement",
             "this kernel cannot keep the daemons of mounts to their files",
             "Linux 5.19 with Landlock can: 'landlock' in the kernel's parameter lsm=",
+        );
+    }
+    if !calls::is_possible() {
+        findings.add(
+            Severity::Note,
+            "confinement",
+            "this kernel cannot refuse system calls to the daemons of mounts",
+            "it was built without CONFIG_SECCOMP_FILTER",
         );
     }
 }

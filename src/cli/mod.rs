@@ -19,6 +19,7 @@ mod args_serve;
 mod audit;
 mod background;
 mod busy;
+mod calls;
 mod cat;
 mod chores;
 mod confine;

@@ -25,6 +25,10 @@ fn every_thread_of_a_daemon_is_confined_and_its_keeper_bounded() {
     for task in tasks {
         let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
         assert_eq!(field(&status, "NoNewPrivs"), "1");
+        assert_eq!(
+            (field(&status, "Seccomp"), field(&status, "Seccomp_filters")),
+            ("2".into(), "2".into())
+        );
         for set in ["CapPrm", "CapEff", "CapBnd"] {
             let has = u64::from_str_radix(&field(&status, set), 16).unwrap();
             assert!(!is_root() || has & !BOUNDED == 0, "{set}: {has:x}");
@@ -36,7 +40,7 @@ fn every_thread_of_a_daemon_is_confined_and_its_keeper_bounded() {
     let root = mount.root();
     let status = vault.kmsfs(["--json", "status", root.to_str().unwrap()]);
     let status: Value = serde_json::from_str(&status).unwrap();
-    assert_eq!(status["confined"], "files, privileges");
+    assert_eq!(status["confined"], "files, privileges, system calls");
     let keeper = fs::read_to_string(format!("/proc/{}/status", keeper(pid))).unwrap();
     let has = u64::from_str_radix(&field(&keeper, "CapEff"), 16).unwrap();
     // Root's mounts, unmounts and looks at processes; that of a user is nobody special.
