@@ -11,12 +11,14 @@ use kmsfs::volume::{
 use crate::disks::Disk;
 use crate::fixture::Fixture;
 
+type Call = fn(&Fixture, &FileHandle) -> Result<()>;
+
 /// A call that changed nothing of an empty file gave it a key all the same, which nothing on the disk
 /// told of: it was retired, and used by the first write.
 #[test]
 fn regression_a_call_without_effect_leaves_no_key_in_memory() {
     let mut fixture = Fixture::new();
-    let calls: [(&str, fn(&Fixture, &FileHandle) -> Result<()>); 4] = [
+    let calls: [(&str, Call); 4] = [
         ("punch", |fixture, handle| fixture.volume().allocate(handle, Allocate::Punch, 0, 4096)),
         ("zero", |fixture, handle| {
             fixture.volume().allocate(handle, Allocate::Zero(Reserve::KeepSize), 0, 4096)
@@ -47,7 +49,7 @@ fn regression_a_first_write_that_failed_leaves_no_key_in_memory() {
     let ino = disk.fixture.file(ROOT, "file", "").unwrap().ino;
     let handle = disk.fixture.volume().open_handle(ino, Access::ReadWrite).unwrap().handle;
     disk.fill();
-    let written = handle.write(0, &[7; 40_000], Origin::Caller);
+    let written = handle.write(0, &vec![7; 40_000], Origin::Caller);
     assert!(matches!(written, Err(VolumeError::Io(_))), "{written:?}");
     assert!(handle.file.key().is_none(), "there is nothing that a key could open");
     disk.make_room();
