@@ -17,11 +17,13 @@ pub(crate) struct Sqlite {
     synchronous: &'static str,
     held: Option<Connection>,
     rows: u32,
+    /// So many of them are durable.
+    sure: u32,
 }
 
 impl Sqlite {
     pub(crate) fn new(mode: &'static str, synchronous: &'static str) -> Self {
-        Self { mode, synchronous, held: None, rows: 0 }
+        Self { mode, synchronous, held: None, rows: 0, sure: 0 }
     }
 
     fn open(&self, at: &At) -> rusqlite::Result<Connection> {
@@ -40,12 +42,12 @@ impl Sqlite {
         for _ in 0..=random.below(2) {
             let n = self.rows + 1;
             let bytes = random.bytes(100 + (n as usize * 977) % 9000);
-            at.claim(FILE, FILE, vec![State::Database { from: n - 1, to: n }]);
+            at.claim(FILE, FILE, vec![State::Database { from: self.sure, to: n }]);
             db.execute("INSERT INTO t VALUES (?1, ?2)", (n, bytes))?;
             // Without EXTRA the removal of the journal, which is the commit, is not synced.
             let removed = self.mode == "DELETE" && self.synchronous == "FULL";
-            let from = if removed { n - 1 } else { n };
-            at.claim(FILE, FILE, vec![State::Database { from, to: n }]);
+            self.sure = if removed { n - 1 } else { n };
+            at.claim(FILE, FILE, vec![State::Database { from: self.sure, to: n }]);
             self.rows = n;
         }
         if self.mode == "WAL" {
