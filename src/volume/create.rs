@@ -117,8 +117,8 @@ impl Volume {
         node: &Node<'_>,
         caller: Caller,
     ) -> Result<()> {
-        node.make(dir, entry)?;
         let (uid, gid) = self.tree.new_owner(caller, dir.rules()?.setgid);
+        node.make(dir, entry)?;
         let special = node.special_bits();
         if uid.is_none() && gid.is_none() && special == 0 {
             return Ok(());

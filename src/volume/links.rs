@@ -50,7 +50,25 @@ impl Volume {
         let long = LongLink::new(target.len(), random::id16()?);
         self.write_long_link(&long, &encoded, caller)?;
         let made = self.make(parent, name, &Node::Link(&long.text()), caller);
-        made.inspect_err(|_| self.remove_long_link(long.id()))
+        made.inspect_err(|_| {
+            // What failed may have come after the link, or the link be there all the same.
+            if !self.may_be_linked(parent, name, &long) {
+                self.remove_long_link(long.id());
+            }
+        })
+    }
+
+    /// False if `name` is known to be no link to this target.
+    fn may_be_linked(&self, parent: u64, name: &[u8], long: &LongLink) -> bool {
+        let text = self.dir(parent).and_then(|dir| {
+            let name = EntryName::new(&dir, name)?;
+            Ok(beneath::hold(&*dir, &name.entry)?.read_link()?)
+        });
+        match text {
+            Ok(text) => text == long.text().as_bytes(),
+            Err(VolumeError::Io(Errno::NOENT | Errno::INVAL)) => false,
+            Err(_) => true,
+        }
     }
 
     /// The target of a symbolic link.

@@ -42,7 +42,8 @@ impl Volume {
     }
 
     /// Removes the sidecar of a name that is gone, or was not made. Where somebody else has made it
-    /// meanwhile, the sidecar is needed. Locks: the caller claims the directory.
+    /// meanwhile, or a call that failed has made it all the same, the sidecar is needed. Locks: the
+    /// caller claims the directory.
     pub(super) fn drop_sidecar(&self, dir: &Dir, name: &EntryName) {
         let Some(sidecar) = &name.sidecar else { return };
         if self.entry_exists(dir, &name.entry).unwrap_or(true) {

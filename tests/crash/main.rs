@@ -9,6 +9,7 @@
 mod check;
 mod disk;
 mod errors;
+mod namespace;
 mod ops;
 mod regressions;
 mod states;
