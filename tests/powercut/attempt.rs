@@ -20,13 +20,14 @@ pub(crate) fn attempt(
     let at = if scenario.keys == Keys::Apart { recording.events.len() } else { at };
     let image = cut(&recording.base, &recording.events, at, how, unit, random);
     let mut off = Off { image, apart: recording.apart.clone() };
+    let torn = unit == Unit::Sector || !backing.whole_pages();
     let twice = random.one_in(5);
     let again =
         if twice { interrupted(backing, scenario.keys, &off, random) } else { Ok(off.clone()) };
     let found = match again {
         Ok(again) => {
             off = again;
-            judge(backing, scenario.keys, &off, &standing(recording, at), unit)
+            judge(backing, scenario.keys, &off, &standing(recording, at), torn)
         }
         Err(error) => Found { losses: vec![error], ..Found::default() },
     };

@@ -59,17 +59,18 @@ pub(crate) fn interrupted(
     Ok(Off { image, apart: machine.apart() })
 }
 
-/// Starts a machine with what a cut left, and looks at everything.
+/// Starts a machine with what a cut left, and looks at everything. Where pages may be `torn` those
+/// that were being written may be unreadable.
 pub(crate) fn judge(
     backing: &'static Backing,
     keys: Keys,
     off: &Off,
     standing: &BTreeMap<(Side, &str), &Claim>,
-    unit: Unit,
+    torn: bool,
 ) -> Found {
     let mut found = Found { claims: standing.len(), ..Found::default() };
     let mut machine = Machine::plug(backing, keys, off);
-    if let Err(error) = look(&mut machine, standing, unit, &mut found) {
+    if let Err(error) = look(&mut machine, standing, torn, &mut found) {
         found.losses.push(error);
     }
     found
@@ -78,13 +79,12 @@ pub(crate) fn judge(
 fn look(
     machine: &mut Machine,
     standing: &BTreeMap<(Side, &str), &Claim>,
-    unit: Unit,
+    torn: bool,
     found: &mut Found,
 ) -> Result<(), String> {
     machine.mount_backing()?;
     machine.mount_vault(&[])?;
     let mnt = machine.mnt();
-    let torn = unit == Unit::Sector;
     compare(machine, standing, torn, found);
     walk(&mnt, torn, found)?;
     let new = mnt.join("written after the cut");
@@ -92,7 +92,7 @@ fn look(
     written.map_err(|error| format!("a new file: {error}"))?;
     machine.unmount_vault()?;
     let vault = machine.vault();
-    check(machine, &vault, torn && found.unreadable > 0)?;
+    check(machine, &vault, torn.then_some(found.unreadable))?;
     machine.kmsfs(&["audit", "verify"])?;
     machine.kmsfs(&["keystore", "verify"])?;
     machine.mount_vault(&[])?;
@@ -110,18 +110,26 @@ fn look(
 }
 
 /// fsck finds nothing, or what a crash explains: half of something that was never finished, which
-/// a repair removes, and pages that tore.
-fn check(machine: &Machine, vault: &Path, torn: bool) -> Result<(), String> {
+/// a repair removes, and pages that tore, where they may: those of blocks that were `unreadable`, and
+/// those that have another copy.
+fn check(machine: &Machine, vault: &Path, unreadable: Option<usize>) -> Result<(), String> {
     let vault = vault.to_str().unwrap();
     let Err(said) = machine.kmsfs(&["fsck", vault]) else { return Ok(()) };
-    let unfinished = said.matches(": left over from something that was never finished").count();
-    let pages = said.matches("page is not authentic: changed or cut from outside").count();
-    let all = unfinished + if torn { pages } else { 0 };
+    let count = |what: &str| said.matches(what).count();
+    let unfinished = count(": left over from something that was never finished");
+    let (mut pages, mut copies) = (0, 0);
+    if let Some(unreadable) = unreadable {
+        copies = count(": a copy of its spill page ");
+        if unreadable > 0 {
+            pages = count("page is not authentic: changed or cut from outside");
+        }
+    }
+    let all = unfinished + pages + copies;
     if all == 0 || !said.contains(&format!(", {all} problem")) {
         return Err(said);
     }
     let repaired = machine.kmsfs(&["fsck", "--repair", vault]);
-    if torn && pages > 0 { Ok(()) } else { repaired.map(drop) }
+    if pages > 0 { Ok(()) } else { repaired.map(drop) }
 }
 
 /// Every claim on both sides: what fails on the mount and holds on the backing filesystem is lost.

@@ -147,6 +147,10 @@ pub(crate) fn record(
             .prepare(&at(&machine, *side, seed, &claims))
             .map_err(|error| format!("preparing {side:?}: {error}\n{}", machine.log()))?;
     }
+    if !backing.whole_pages() {
+        // The vault has to know what is durable: then it writes beside that, and never over it.
+        fsync_all(&root(&machine, Side::Kmsfs).join(WORK)).unwrap();
+    }
     sync(&machine.mnt());
     sync(&machine.back());
     let base = machine.disk().start();
@@ -247,6 +251,14 @@ pub(crate) fn root(machine: &Machine, side: Side) -> PathBuf {
 
 fn sync(dir: &Path) {
     rustix::fs::syncfs(File::open(dir).unwrap()).unwrap();
+}
+
+fn fsync_all(path: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if kind.is_dir() {
+        fs::read_dir(path)?.try_for_each(|entry| fsync_all(&entry?.path()))?;
+    }
+    if kind.is_dir() || kind.is_file() { File::open(path)?.sync_all() } else { Ok(()) }
 }
 
 /// What else happens on a disk: pages are written back, without a flush, and the journal commits.
