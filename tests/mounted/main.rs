@@ -32,6 +32,8 @@ mod pjdfstest;
 mod places;
 #[path = "../process_memory/mod.rs"]
 mod process_memory;
+#[path = "../programs/mod.rs"]
+mod programs;
 mod random;
 mod remote;
 mod replicas;

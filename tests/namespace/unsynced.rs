@@ -8,11 +8,11 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use kmsfs::volume::content::Access;
-use kmsfs::volume::{OpenFor, Options, Origin, RecoveryReport, Repair, Result, VolumeError};
+use kmsfs::volume::{OpenFor, Options, Origin, Repair, Result, VolumeError};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::fixture::{Fixture, ROOT, caller};
+use crate::sessions::{self, recover};
 
 const PAGE: usize = 4096;
 const LENGTH: u64 = 12 * PAGE as u64 + 100;
@@ -22,25 +22,11 @@ fn bytes(length: usize) -> Vec<u8> {
 }
 
 fn write(fixture: &Fixture, bytes: &[u8]) -> Result<()> {
-    let handle = fixture.volume().open_as(fixture.find("file")?, OpenFor::Both, caller())?.handle;
-    let written = handle.write(0, bytes, Origin::Caller);
-    fixture.volume().close(handle);
-    assert_eq!(written?, bytes.len());
-    Ok(())
+    sessions::write(fixture, "file", 0, bytes)
 }
 
 fn read(fixture: &Fixture) -> Result<Vec<u8>> {
-    let ino = fixture.find("file")?;
-    let handle = fixture.volume().open_handle(ino, Access::ReadOnly)?.handle;
-    let mut bytes = vec![0xee; usize::try_from(handle.file.size()).unwrap()];
-    let got = handle.file.read(0, &mut bytes);
-    fixture.volume().close(handle);
-    bytes.truncate(got?);
-    Ok(bytes)
-}
-
-fn recover(fixture: &Fixture) -> RecoveryReport {
-    fixture.volume().recover(&mut |_| ControlFlow::Continue(())).unwrap()
+    sessions::read(fixture, "file")
 }
 
 /// A file that was written and never synced, with its ciphertext; the volume is let go of as a

@@ -24,6 +24,8 @@ mod directed;
 mod image;
 mod machine;
 mod oracle;
+#[path = "../programs/mod.rs"]
+mod programs;
 #[expect(dead_code, reason = "the seeds of these tests are fixed")]
 #[path = "../mounted/random.rs"]
 mod random;

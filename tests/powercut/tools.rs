@@ -1,10 +1,12 @@
-//! Programs, scratch directories, and what these tests need of a machine.
+//! Commands, scratch directories, and what these tests need of a machine.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+pub(crate) use crate::programs::program;
 
 /// Fails unless the tests run as root, who alone may have block devices and mount filesystems.
 pub(crate) fn need_root() {
@@ -18,16 +20,6 @@ pub(crate) fn need_root() {
         Path::new("/dev/loop-control").exists(),
         "/dev/loop-control is missing: run `modprobe loop`"
     );
-}
-
-/// Finds a program; fails with the command that installs it.
-pub(crate) fn program(name: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    places.extend(["/usr/sbin".into(), "/sbin".into()]);
-    places.into_iter().map(|dir| dir.join(name)).find(|file| file.exists()).unwrap_or_else(|| {
-        panic!("`{name}` is not installed, and this test needs it: run tests/install-tools.sh")
-    })
 }
 
 /// The output of a command; what it said when it failed.

@@ -1,8 +1,10 @@
-//! Programs that tests run, and what to say when one is missing.
+//! Shells and programs that tests run, and what they leave.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+pub(crate) use crate::programs::program;
 
 /// Longest time one script may take, in seconds.
 const SCRIPT_LIMIT: &str = "600";
@@ -18,16 +20,6 @@ pub(crate) fn tool(name: &str) -> PathBuf {
 pub(crate) fn python(name: &str) -> PathBuf {
     let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/venv/bin").join(name);
     if environment.exists() { environment } else { program(name) }
-}
-
-/// Finds a program in `PATH`; fails the test with the command that installs it.
-pub(crate) fn program(name: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    places.extend(["/usr/sbin".into(), "/sbin".into()]);
-    places.into_iter().map(|dir| dir.join(name)).find(|file| file.exists()).unwrap_or_else(|| {
-        panic!("`{name}` is not installed, and this test needs it: run tests/install-tools.sh")
-    })
 }
 
 /// Runs bash scripts in one directory, with a quiet and repeatable environment.
