@@ -16,7 +16,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use super::Volume;
 use super::beneath::{self, BackingName};
 use super::dir::{Copies, Dir, Opener};
-use super::dir_rules::Expected;
+use super::dir_rules::{Expected, Misplaced};
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
 use super::identity::Seen;
@@ -129,8 +129,11 @@ impl Volume {
     fn open_dir(&self, ino: u64, above: Option<Arc<Dir>>) -> Result<Arc<Dir>> {
         let begun = self.tree.dirs.era();
         let dir = if ino == ROOT { self.open_root()? } else { self.open_known_dir(ino, above)? };
-        if dir.misplaced().is_none() {
-            return Ok(self.tree.dirs.add(Arc::new(dir), begun));
+        match dir.misplaced() {
+            None => return Ok(self.tree.dirs.add(Arc::new(dir), begun)),
+            // Looked at again each time: it counts as soon as the other one has gone.
+            Some(Misplaced::Twin) => return Ok(Arc::new(dir)),
+            Some(_) => {}
         }
         // What is below it was verified while the directories above were in their places.
         self.tree.dirs.clear();

@@ -370,7 +370,9 @@ fn regression_of_two_directories_with_one_id_the_newer_counts() {
     for name in ["file", "more"] {
         fixture.rename((second, name), (kept, name), REPLACE).unwrap();
     }
+    assert_unusable(&fixture, "first", Misplaced::Twin);
     fixture.volume().rmdir(ROOT, b"second").unwrap();
+    assert_eq!(fixture.contents(fixture.find("first/file").unwrap()), "old");
     fixture.reopen();
     assert_eq!(fixture.contents(fixture.find("first/file").unwrap()), "old");
     assert_eq!(fixture.contents(fixture.find("kept/more").unwrap()), "new");
