@@ -113,6 +113,12 @@ pub(super) fn short(hasher: &Fingerprints, what: impl Hash) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
+/// The same in half the room, and never 0.
+pub(super) fn fold(fingerprint: u32) -> u16 {
+    let [a, b, ..] = fingerprint.to_le_bytes();
+    u16::from_le_bytes([a, b]).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

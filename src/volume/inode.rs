@@ -64,7 +64,9 @@ struct Node {
     /// node stays.
     lookups: u32,
     /// Fingerprint of the contents that the kernel may have cached; 0 = none.
-    seen: u32,
+    seen: u16,
+    /// Fingerprint of the size that the kernel knows; 0 = none.
+    size: u16,
     told: Told,
     links: Links,
     pinned: Option<Arc<OwnedFd>>,
@@ -241,15 +243,27 @@ impl InodeTable {
     }
 
     /// Remembers the fingerprint of the contents that the kernel has in its cache.
-    pub(super) fn set_seen(&self, ino: u64, fingerprint: u32) {
+    pub(super) fn set_seen(&self, ino: u64, fingerprint: u16) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {
             node.seen = fingerprint;
         }
     }
 
     /// True if the kernel's cache holds the contents with this fingerprint.
-    pub(super) fn was_seen(&self, ino: u64, fingerprint: u32) -> bool {
+    pub(super) fn was_seen(&self, ino: u64, fingerprint: u16) -> bool {
         self.shard(ino).get(&ino).is_some_and(|node| node.seen == fingerprint && fingerprint != 0)
+    }
+
+    /// Remembers the fingerprint of the size that the kernel knows.
+    pub(super) fn set_size(&self, ino: u64, fingerprint: u16) {
+        if let Some(node) = self.shard(ino).get_mut(&ino) {
+            node.size = fingerprint;
+        }
+    }
+
+    /// The fingerprint of the size that the kernel knows, if it knows one.
+    pub(super) fn size(&self, ino: u64) -> Option<u16> {
+        self.shard(ino).get(&ino).map(|node| node.size).filter(|size| *size != 0)
     }
 
     /// How many inodes the kernel knows, besides the root.
@@ -414,11 +428,12 @@ mod tests {
         let (old, new) = (Told { birth: 1, owner: 1 }, Told { birth: 2, owner: 1 });
         assert_eq!(table.enter(7, 1, &name("a"), old), None);
         table.set_seen(7, 5);
+        table.set_size(7, 6);
         assert_eq!(table.enter(7, 1, &name("b"), Told { owner: 2, ..old }), Some(old));
         assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));
         let before = table.enter(7, 1, &name("c"), new);
         assert_eq!(table.parents(7).len(), 1);
-        assert!(!table.was_seen(7, 5));
+        assert!(!table.was_seen(7, 5) && table.size(7).is_none());
         table.untell(7, before);
         assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));
         assert!(!table.forget(7, 2), "three lookups were counted");

@@ -67,7 +67,7 @@ impl Volume {
     /// # Errors
     /// `Stale` if it is gone; those of the backing filesystem.
     pub fn attr(&self, ino: u64) -> Result<Attr> {
-        self.shown_attr(ino, &self.stat_to_tell(ino)?)
+        Ok(self.telling_size(self.shown_attr(ino, &self.stat_to_tell(ino)?)?))
     }
 
     /// Tells the kernel of the backing entry `entry`. Locks: the directory's, for reading, so that
@@ -104,7 +104,7 @@ impl Volume {
         let still = self.tree.inodes.told(ino).is_none_or(|now| now.is_born_with(told));
         match shown {
             Ok(attr) if still => {
-                let attr = Attr { generation: self.generation(&seen), ..attr };
+                let attr = Attr { generation: self.generation(&seen), ..self.telling_size(attr) };
                 Ok(Some(Entered { attr, before }))
             }
             shown => {

@@ -60,6 +60,7 @@ mod setup;
 mod sidecars;
 mod sync;
 mod times;
+mod told_size;
 mod tree;
 mod twins;
 mod unsynced;

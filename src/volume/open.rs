@@ -16,7 +16,7 @@ use super::error::{Result, VolumeError};
 use super::errseq::Heard;
 use super::file_key::{FilePolicy, Prepared};
 use super::gate::{About, Admission, Uses, Writing};
-use super::identity::{Seen, short};
+use super::identity::{Seen, fold, short};
 use super::inode::ROOT;
 use super::lookup::Entered;
 use super::names::EntryName;
@@ -164,7 +164,8 @@ impl Volume {
     /// Opens a regular file for the owner of the volume, whom no policy binds.
     ///
     /// # Errors
-    /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; `ReadOnly` for writing; `Stale`.
+    /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; `ReadOnly` for writing; `Stale`, also where
+    /// the kernel knows another size.
     pub fn open_handle(&self, ino: u64, access: Access) -> Result<Opened> {
         self.open_for(ino, access, Damaged::Refused)
     }
@@ -176,6 +177,11 @@ impl Volume {
         let mut found = None;
         let told = |stat: &Stat| (self.fingerprint(stat), Attr::from_stat(ino, stat).size);
         let file = self.open_file(ino, damaged, |stat| found = Some(told(stat)))?;
+        if let Err(error) = self.must_be_told(ino, &file) {
+            drop(file);
+            self.files.release(ino);
+            return Err(error);
+        }
         // Nothing was opened: it is open already, and what is cached of it is watched over.
         let keep_cache = found.is_none_or(|(found, _)| self.tree.inodes.was_seen(ino, found));
         let resized = found.is_some_and(|(_, size)| size != file.size());
@@ -188,6 +194,7 @@ impl Volume {
         let handle = handle.into();
         let ino = handle.ino;
         let stat = fstat(handle.file.backing_fd());
+        self.note_size(&handle.file);
         if let Ok(stat) = &stat {
             self.tree.inodes.set_seen(ino, self.fingerprint(stat));
         }
@@ -247,7 +254,7 @@ impl Volume {
     ) -> Result<(Attr, FileHandle)> {
         let subject = (handle.ino, handle.file.subject_cell().clone());
         let admitted = self.gate.admit(subject, uses, caller).and_then(|admission| {
-            let attr = self.shown_attr(handle.ino, &seen.stat)?;
+            let attr = self.telling_size(self.shown_attr(handle.ino, &seen.stat)?);
             Ok((admission, Attr { generation: self.generation(seen), ..attr }))
         });
         match admitted {
@@ -290,6 +297,9 @@ impl Volume {
         match self.open_briefly(ino) {
             Ok(opened) => {
                 self.allow_truncate(opened.file(), size, caller)?;
+                if size > 0 {
+                    self.must_be_told(ino, opened.file())?;
+                }
                 let _writing = self.writing(opened.file(), caller);
                 opened.file().truncate(size)
             }
@@ -439,9 +449,9 @@ impl Volume {
     }
 
     /// Tells two states of a file apart without reading it. Only this process can make use of it.
-    fn fingerprint(&self, stat: &Stat) -> u32 {
+    fn fingerprint(&self, stat: &Stat) -> u16 {
         let state = (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime);
-        short(&self.tree.hasher, (state, stat.st_ctime_nsec)).max(1)
+        fold(short(&self.tree.hasher, (state, stat.st_ctime_nsec)))
     }
 }
 

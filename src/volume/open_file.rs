@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::OFlags;
@@ -35,6 +36,8 @@ pub struct File {
     unwritable: Option<Errno>,
     backing: Arc<TimedFile>,
     source: Arc<FileKeySource>,
+    /// The kernel knows the size.
+    size_told: AtomicBool,
 }
 
 /// The table of open files.
@@ -347,7 +350,8 @@ impl OpenFiles {
         if content.size() != told {
             self.resized.lock().unwrap_or_else(PoisonError::into_inner).push(ino);
         }
-        Ok(Arc::new(File { ino, content, unwritable, backing, source }))
+        let size_told = AtomicBool::new(false);
+        Ok(Arc::new(File { ino, content, unwritable, backing, source, size_told }))
     }
 
     fn turn(&self, ino: u64) -> MutexGuard<'_, ()> {
@@ -406,6 +410,15 @@ impl File {
     /// The plaintext size in bytes.
     pub fn size(&self) -> u64 {
         self.content.size()
+    }
+
+    /// True once the kernel knows the size: from then on its own requests alone change it.
+    pub(super) fn size_is_told(&self) -> bool {
+        self.size_told.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_size_told(&self) {
+        self.size_told.store(true, Ordering::Release);
     }
 
     /// The backing file, for its attributes.

@@ -45,7 +45,7 @@ impl Volume {
         {
             dir.forget_rules();
         }
-        self.shown_attr(ino, &held.stat()?)
+        Ok(self.telling_size(self.shown_attr(ino, &held.stat()?)?))
     }
 
     fn change_inode(&self, ino: u64, held: &Handle, change: &AttrChange) -> Result<()> {

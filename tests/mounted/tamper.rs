@@ -85,6 +85,33 @@ fn changed_ciphertext_gives_errors_and_never_wrong_bytes() {
     }
 }
 
+/// A program that appends finds the end of what is there, and not the one that the kernel remembers:
+/// zeros that nobody wrote lay between.
+#[test]
+fn regression_an_append_goes_to_the_end_of_the_state_that_was_put_in_place() {
+    for (before, after) in [(10_000, 40_000), (3_010_000, 5_000)] {
+        let vault = Vault::new("another-size");
+        let mount = vault.mount();
+        let name = mount.path("file");
+        let old = Random::new(6).bytes(before);
+        fs::write(&name, &old).unwrap();
+        mount.unmount();
+        let file = ciphertexts(vault.store()).pop().unwrap();
+        let bytes = fs::read(&file).unwrap();
+        let mount = vault.mount();
+        OpenOptions::new().write(true).open(&name).unwrap().set_len(after).unwrap();
+        mount.unmount();
+        let mount = vault.mount();
+        assert_eq!(fs::metadata(&name).unwrap().len(), after);
+        fs::write(&file, &bytes).unwrap();
+        let mut open = OpenOptions::new().append(true).open(&name).unwrap();
+        io::Write::write_all(&mut open, b"APPENDED").unwrap();
+        drop(open);
+        assert!(fs::read(&name).unwrap() == [&old[..], b"APPENDED"].concat());
+        mount.unmount();
+    }
+}
+
 /// Once, a file whose backing mtime had moved was taken for one that a crash had left odd, and a
 /// zeroed spill page made zeros of the tails of its blocks. Tampering moves the mtime too.
 #[test]

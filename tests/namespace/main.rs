@@ -28,5 +28,6 @@ mod removal;
 mod revocation;
 mod sessions;
 mod sick;
+mod sizes;
 mod unsynced;
 mod upkeep;
