@@ -31,3 +31,4 @@ mod sick;
 mod sizes;
 mod unsynced;
 mod upkeep;
+mod withheld;

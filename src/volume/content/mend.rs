@@ -34,7 +34,7 @@ pub enum Mended {
 }
 
 /// What a seal looks at when it should be done in a moment: bytes.
-const BRIEFLY: u64 = 16 * 1024 * 1024;
+pub(super) const BRIEFLY: u64 = 16 * 1024 * 1024;
 
 impl Content {
     /// Looks at the next `budget` bytes of a file that a crash may have left odd, and writes anew

@@ -13,6 +13,7 @@ mod groups;
 mod header;
 mod mend;
 mod present;
+mod raise;
 mod read;
 mod recover;
 mod resize;

@@ -240,10 +240,12 @@ impl Content {
         let header = &state.ready()?.header;
         // Unless recovery has looked through it: that was all there is to excuse.
         if !state.outdated && self.shared.awaits_consent(header) {
-            state.marks.unsealed = false;
             // Recovery finds them in the pages, once the crash is believed.
             state.marks.filled.clear();
-            return Ok(false);
+            let size = state.size;
+            let raised = self.raise_to(&mut state, size, look)?;
+            state.marks.unsealed = raised && state.ready()?.header.seal.size < size;
+            return Ok(raised);
         }
         let (seal, open) = (header.seal, header.flags.open);
         self.settle_filled(&mut state)?;
@@ -265,43 +267,6 @@ impl Content {
         })?;
         state.outdated = false;
         state.marks.unsealed = false;
-        Ok(true)
-    }
-
-    /// Since when something durable stands above the seal.
-    pub(in crate::volume) fn above_seal_since(&self) -> Option<std::time::Instant> {
-        self.read_state().marks.above_seal_since
-    }
-
-    /// Raises the seal of a file that is never left alone to what of it is durable: a log that is
-    /// synced with every line would stand above its seal for ever. False if there is nothing to raise.
-    ///
-    /// Nothing else in the header changes. What was written since the sync needs the excuse that the
-    /// file has, from being made in this session or from its announcement, and both go by the session
-    /// and the flag. *Crash*: what the new seal covers was durable before it is written (R7), so either
-    /// header is right; a cut lowers it first, as ever.
-    ///
-    /// # Errors
-    /// `Io`: the old seal is still a lower bound.
-    pub fn raise_seal(&self) -> Result<bool> {
-        let _gate = self.enter();
-        let mut state = self.write_state();
-        state.marks.above_seal_since = None;
-        let doubtful = self.doubtful(&state) || state.marks.is_unsure() || state.spoiled;
-        let Some(ready) = &state.ready else { return Ok(false) };
-        let size = state.marks.proven_size;
-        let lower = !ready.fresh && ready.header.seal.size < size;
-        if self.access == Access::ReadOnly
-            || !lower
-            || doubtful
-            || self.shared.awaits_consent(&ready.header)
-        {
-            return Ok(false);
-        }
-        let mtime = self.backing.mtime()?;
-        self.update_both_slots(&mut state, |header| {
-            header.seal = Seal { size, mtime, ..header.seal };
-        })?;
         Ok(true)
     }
 

@@ -52,8 +52,12 @@ impl Found {
         counted: Option<Counted>,
         begin: Begin,
     ) -> Result<Self> {
-        let mut record = StateFile::read(meta, keys)?;
+        let found = StateFile::read(meta, keys)?;
         let anchor = place.load(keys)?;
+        let mut record = found.map(|(record, damaged)| {
+            let closing = damaged.then(|| verdict::closing(&record, anchor.as_ref())).flatten();
+            closing.unwrap_or(record)
+        });
         if let Some(counted) = counted.filter(|_| anchor.is_none()) {
             let old = counted.record();
             match &mut record {
@@ -288,11 +292,7 @@ impl Ledger {
     /// # Errors
     /// Those of the backing filesystem; the session is then open, as after a crash.
     pub(super) fn end(&self) -> Result<()> {
-        self.change(|record| {
-            record.open = false;
-            record.current = Intents::default();
-            record.previous = Intents::default();
-        })?;
+        self.change(verdict::close)?;
         // A record that is closed while its anchor is open is a session that ended cleanly.
         if let Err(error) = self.change_anchor(|anchor| anchor.closed = true) {
             log::warn!("the end of the session is not remembered outside the vault: {error}");

@@ -28,15 +28,15 @@ pub(in crate::volume) struct StateFile(OwnedFd);
 
 impl StateFile {
     /// Reads the newest authentic record; `None` if there is no such file or neither copy in it is
-    /// authentic.
+    /// authentic. `true`: the other copy is not authentic.
     ///
     /// # Errors
     /// `Newer` for a later format; those of the backing filesystem.
     pub(in crate::volume) fn read(
         meta: impl AsFd,
         keys: &VolumeKeys,
-    ) -> Result<Option<StateRecord>> {
-        let mut newest: Option<StateRecord> = None;
+    ) -> Result<Option<(StateRecord, bool)>> {
+        let (mut newest, mut damaged) = (None::<StateRecord>, false);
         for bytes in copies(meta)? {
             match StateRecord::open(&bytes, keys) {
                 Ok(record) => {
@@ -45,10 +45,10 @@ impl StateFile {
                     }
                 }
                 Err(EnvelopeError::Newer(what)) => return Err(VolumeError::Newer(what)),
-                Err(_) => {}
+                Err(_) => damaged = true,
             }
         }
-        Ok(newest)
+        Ok(newest.map(|record| (record, damaged)))
     }
 
     /// Opens the file for writing and writes `record` into it, durably. Makes the file if it is

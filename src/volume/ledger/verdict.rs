@@ -74,6 +74,35 @@ pub(in crate::volume) fn judge(
     }
 }
 
+/// The session has ended cleanly.
+pub(in crate::volume) fn close(record: &mut StateRecord) {
+    record.open = false;
+    record.current = Intents::default();
+    record.previous = Intents::default();
+}
+
+/// The record that closed a session, told from the one before it: the copy that it was in is damaged.
+/// `None` unless the anchor knows of exactly that step.
+///
+/// Otherwise the session would look like one that was put back, and its files would wait for a consent
+/// that nobody has a reason to give. Nothing is excused by this that was not: what earlier crashes
+/// left is withheld, since that the damaged copy still had them cannot be told.
+pub(in crate::volume) fn closing(
+    record: &StateRecord,
+    anchor: Option<&VolumeAnchor>,
+) -> Option<StateRecord> {
+    let anchor = anchor.filter(|anchor| {
+        let of_session = record.open && record.word == SessionWord::from_bits(anchor.word);
+        of_session && anchor.closed && record.sequence.checked_add(1) == Some(anchor.sequence)
+    })?;
+    log::error!("one copy of the record of sessions is damaged: the last session ended cleanly");
+    let mut closing = StateRecord { sequence: anchor.sequence, ..record.clone() };
+    close(&mut closing);
+    closing.cursor = None;
+    closing.unrecovered.iter_mut().for_each(|crash| crash.withheld = true);
+    Some(closing)
+}
+
 /// By how much the times of files lag behind the clock, in nanoseconds: the first change of a session
 /// may seem to be older than the session.
 const TICK: i64 = 20_000_000;
@@ -265,6 +294,29 @@ mod tests {
         assert_eq!(judge(Some(&open), Some(&fork)), Forked, "one number, two words");
         let fork = VolumeAnchor { word: SessionWord::new(4, 1).bits(), ..anchor(4, true) };
         assert_eq!(judge(Some(&open), Some(&fork)), Forked, "the anchor's session is not in it");
+    }
+
+    #[test]
+    fn a_damaged_copy_of_the_record_that_closed_a_session_is_told_from_the_other() {
+        let crashed = next(Some(record(4, true)), Some(&anchor(4, false)), NOW);
+        let open = StateRecord { sequence: 8, ..crashed };
+        let known = anchored(&open, None, Verdict::Same);
+        let known = VolumeAnchor { closed: true, sequence: 9, ..known };
+        let told = closing(&open, Some(&known)).unwrap();
+        assert_eq!(judge(Some(&told), Some(&known)), Verdict::Same);
+        let following = next(Some(told), Some(&known), NOW);
+        let [crash] = &following.unrecovered[..] else { panic!("{following:?}") };
+        assert!(crash.word == word(4) && crash.withheld, "the session itself ended");
+        for other in [
+            VolumeAnchor { closed: false, ..known.clone() },
+            VolumeAnchor { sequence: 8, ..known.clone() },
+            VolumeAnchor { sequence: 10, ..known.clone() },
+            anchor(4, true),
+        ] {
+            assert!(closing(&open, Some(&other)).is_none(), "{other:?}");
+        }
+        assert!(closing(&open, None).is_none());
+        assert!(closing(&StateRecord { open: false, ..open }, Some(&known)).is_none());
     }
 
     #[test]
