@@ -22,8 +22,9 @@ impl User {
     }
 
     /// All groups of the user, sorted. The request brings only one of them along: the others are
-    /// read from /proc, and kept. `None` when that is not possible any more, or when the process is
-    /// another user's by now.
+    /// read from /proc, and kept. `None` when that is not possible any more, when the process is
+    /// another user's by now, or when it is in another user namespace: with the help of newgidmap(1),
+    /// any user can give groups up in one, and a Deny with them.
     pub(super) fn groups(&self) -> Option<&[u32]> {
         self.groups.get_or_init(|| read_groups(self.caller)).as_deref()
     }
@@ -44,7 +45,14 @@ fn read_groups(caller: Caller) -> Option<Vec<u32>> {
         return None;
     }
     let status = std::fs::read_to_string(format!("/proc/{}/status", caller.pid)).ok()?;
-    parse(&status, caller)
+    parse(&status, caller).filter(|_| is_of_our_namespace(caller.pid))
+}
+
+/// True for a process in the user namespace of this one. In another, that of an unprivileged user,
+/// not all groups have a number, or other numbers. Kernels without such namespaces have no map.
+fn is_of_our_namespace(pid: u32) -> bool {
+    let map = |process: &str| std::fs::read(format!("/proc/{process}/gid_map")).ok();
+    map(&pid.to_string()) == map("self")
 }
 
 /// The groups that /proc/PID/status shows of a process that acts for this user.
@@ -83,6 +91,26 @@ mod tests {
         assert_eq!(parse(STATUS, Caller { uid: 1000, gid: 50, pid: 1 }), None);
         assert_eq!(parse("Uid:\tx\n", Caller { uid: 1000, gid: 50, pid: 1 }), None);
         assert_eq!(User::new(Caller { uid: 1000, gid: 50, pid: 0 }).groups(), None);
+    }
+
+    /// It had given up the group that a Deny was about.
+    #[test]
+    fn regression_the_groups_of_a_process_in_another_user_namespace_are_unknown() {
+        let sleep = ["--user", "--map-root-user", "sleep", "60"];
+        let mut other = std::process::Command::new("unshare").args(sleep).spawn().unwrap();
+        let name = format!("/proc/{}/comm", other.id());
+        while std::fs::read_to_string(&name).unwrap() != "sleep\n" {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", other.id())).unwrap();
+        let caller = Caller { uid, gid, pid: other.id() };
+        let (shown, groups) = (parse(&status, caller), read_groups(caller));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(shown.is_some());
+        assert_eq!(groups, None);
     }
 
     #[test]
