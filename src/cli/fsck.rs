@@ -66,7 +66,9 @@ fn summary(report: &CheckReport, vault: &Path, repair: Repair) -> String {
         let nothing = "nothing of it was on the disk when a crash came: it is empty";
         format!("{}: {nothing}", printable(&text(path)))
     }));
-    let left = report.problems.iter().filter(|problem| !problem.repaired).count();
+    let unrepaired = || report.problems.iter().filter(|problem| !problem.repaired);
+    let left = unrepaired().filter(|problem| !problem.leftover).count();
+    let leftovers = unrepaired().filter(|problem| problem.leftover).count();
     lines.push(format!(
         "{}: {}, {} and {} read, {}",
         vault.display(),
@@ -92,6 +94,9 @@ fn summary(report: &CheckReport, vault: &Path, repair: Repair) -> String {
              elsewhere: if that was you, run it with --repair --restored",
             count(withheld, "crashed session")
         )),
+    }
+    if leftovers > 0 && repair == Repair::No {
+        lines.push("what is left over harms nobody: 'kmsfs fsck --repair' removes it".into());
     }
     if left > 0 && repair == Repair::No {
         lines.push("'kmsfs fsck --repair' repairs what has a second copy".into());

@@ -13,7 +13,7 @@ use super::Volume;
 use super::backing::{BackingFile, is_blank};
 use super::beneath;
 use super::check_copies::read_slots;
-use super::content::Content;
+use super::content::{Content, SeekTo};
 use super::descent::Descent;
 use super::dir::Dir;
 use super::dir_rules::Misplaced;
@@ -46,6 +46,8 @@ pub struct Problem {
     pub what: String,
     /// True if it is not wrong any more.
     pub repaired: bool,
+    /// True if it is of no use and harms nobody: what a crash left of something unfinished.
+    pub leftover: bool,
 }
 
 /// How far a check is, and at the end what it found.
@@ -74,11 +76,16 @@ pub struct CheckReport {
 impl CheckReport {
     /// True if everything could be read, or was repaired.
     pub fn is_clean(&self) -> bool {
-        self.complete && self.problems.iter().all(|problem| problem.repaired)
+        self.complete && self.problems.iter().all(|problem| problem.repaired || problem.leftover)
     }
 
     pub(super) fn add(&mut self, path: PathBuf, what: impl ToString, repaired: bool) {
-        self.problems.push(Problem { path, what: what.to_string(), repaired });
+        self.problems.push(Problem { path, what: what.to_string(), repaired, leftover: false });
+    }
+
+    fn add_leftover(&mut self, path: PathBuf, repaired: bool) {
+        let what = LEFT_OVER.to_owned();
+        self.problems.push(Problem { path, what, repaired, leftover: true });
     }
 }
 
@@ -240,7 +247,7 @@ impl Volume {
             if repair == Repair::Yes {
                 self.remove_long_link(&id);
             }
-            report.add(PathBuf::from(".kmsfs/links").join(id), LEFT_OVER, repair == Repair::Yes);
+            report.add_leftover(PathBuf::from(".kmsfs/links").join(id), repair == Repair::Yes);
         }
         Ok(())
     }
@@ -278,7 +285,7 @@ impl Volume {
                 continue;
             }
             let repaired = repair == Repair::Yes && remove(visit, entry).is_ok();
-            report.add(visit.path_of(entry), LEFT_OVER, repaired);
+            report.add_leftover(visit.path_of(entry), repaired);
         }
         Ok(())
     }
@@ -299,28 +306,38 @@ fn remove(visit: &Visit, entry: &Entry) -> Result<()> {
     }
 }
 
-/// Reads every block; returns how many bytes were authentic and what was not.
+/// Reads every block; returns how many bytes were authentic and from where on what was not.
+///
+/// Whoever writes to the vault can make a file as long as a filesystem lets them: what has no page
+/// is passed over without a look at each block, and of what is wrong the first thousand are told.
 fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
-    const STEP: usize = 64;
     let size = content.size();
-    let (mut buf, mut at, mut good, mut bad) = (vec![0; STEP * 4096], 0, 0, Vec::new());
-    while at < size {
-        match content.read(at, &mut buf) {
-            Ok(0) => break,
-            Ok(got) => {
-                good += got as u64;
-                at += got as u64;
-            }
-            Err(_) => {
-                // Once more, block by block, to say which.
-                let end = size.min(at + buf.len() as u64);
-                while at < end {
-                    let block = buf.get_mut(..4096).unwrap_or_default();
-                    match content.read(at, block) {
-                        Ok(got) => good += got as u64,
-                        Err(error) => bad.push((at / PAGE, error.to_string())),
-                    }
-                    at += PAGE;
+    let (mut buf, mut at, mut good, mut bad) = (vec![0; STEP], 0, 0, Vec::new());
+    while at < size && bad.len() < MOST_BAD {
+        // Authentic holes. Where that cannot be told, a read tells why.
+        if let Ok(Some(data)) = content.seek(at, SeekTo::Data) {
+            good += data - at;
+            at = data;
+        }
+        if let Ok(got) = content.read(at, &mut buf) {
+            good += got as u64;
+            at += got as u64;
+            continue;
+        }
+        // Once more, block by block, to say which.
+        let end = size.min(at + buf.len() as u64);
+        while at < end && bad.len() < MOST_BAD {
+            let block = buf.get_mut(..4096).unwrap_or_default();
+            let read = content.read(at, block);
+            let after = (at / PAGE + 1) * PAGE;
+            match read {
+                Ok(got) => {
+                    good += got as u64;
+                    at = after;
+                }
+                Err(error) => {
+                    bad.push((at / PAGE, error.to_string()));
+                    at = content.next_page(after).unwrap_or(after).max(after);
                 }
             }
         }
@@ -330,4 +347,8 @@ fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
     (good, bad)
 }
 
+/// Bytes that are read at once.
+const STEP: usize = 64 * 4096;
+/// What is told of one file: more says no more.
+const MOST_BAD: usize = 1000;
 const LEFT_OVER: &str = "left over from something that was never finished";

@@ -72,6 +72,41 @@ fn regression_a_check_tells_of_every_damaged_second_copy_and_attribute() {
     assert!(left.problems.is_empty(), "{:?}", left.problems);
 }
 
+/// A crash between a sidecar and its entry was told as damage.
+#[test]
+fn regression_the_sidecar_of_a_name_that_never_came_is_no_damage() {
+    let mut fixture = Fixture::new();
+    let name = "n".repeat(200);
+    fixture.file(ROOT, &name, "x").unwrap();
+    let [sidecar] = &fixture.backing(|name| name.ends_with(".name"))[..] else { panic!("one") };
+    let other = sidecar.with_file_name(format!("kn.{}.name", "A".repeat(43)));
+    fs::copy(sidecar, &other).unwrap();
+    for (repair, stays) in [(Repair::No, true), (Repair::Yes, false)] {
+        let report = check(&mut fixture, repair);
+        let [left] = &report.problems[..] else { panic!("{:?}", report.problems) };
+        assert!(left.leftover && report.is_clean(), "{left:?}");
+        assert_eq!(other.exists(), stays);
+    }
+    fixture.reopen();
+    assert_eq!(fixture.contents(fixture.find(&name).unwrap()), "x");
+}
+
+/// Each block that was not there was looked at, told of and kept in memory.
+#[test]
+fn regression_a_check_of_a_file_that_was_made_very_long_ends() {
+    let mut fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "file", &"contents".repeat(5000)).unwrap().ino;
+    fixture.volume().end().unwrap();
+    fixture.close();
+    fixture.reopen();
+    let file = by_inode(&fixture, ino);
+    fixture.close();
+    fs::File::options().write(true).open(file).unwrap().set_len(1 << 43).unwrap();
+    let report = check(&mut fixture, Repair::No);
+    let told = report.problems.len();
+    assert!(!report.is_clean() && (1..20).contains(&told), "{told}: {:?}", report.problems.first());
+}
+
 fn check(fixture: &mut Fixture, repair: Repair) -> CheckReport {
     fixture.close();
     fixture.reopen_with(Options { read_only: repair == Repair::No, ..Options::default() });

@@ -110,13 +110,19 @@ fn look(
 }
 
 /// fsck finds nothing, or what a crash explains: half of something that was never finished, which
-/// a repair removes, and pages that tore, where they may: those of blocks that were `unreadable`, and
-/// those that have another copy.
+/// is no problem and which a repair removes, and pages that tore, where they may: those of blocks that
+/// were `unreadable`, and those that have another copy.
 fn check(machine: &Machine, vault: &Path, unreadable: Option<usize>) -> Result<(), String> {
     let vault = vault.to_str().unwrap();
-    let Err(said) = machine.kmsfs(&["fsck", vault]) else { return Ok(()) };
+    let repair = || machine.kmsfs(&["fsck", "--repair", vault]).map(drop);
+    let said = match machine.kmsfs(&["fsck", vault]) {
+        Ok(said) if said.contains(": left over from something that was never finished") => {
+            return repair();
+        }
+        Ok(_) => return Ok(()),
+        Err(said) => said,
+    };
     let count = |what: &str| said.matches(what).count();
-    let unfinished = count(": left over from something that was never finished");
     let (mut pages, mut copies) = (0, 0);
     if let Some(unreadable) = unreadable {
         copies = count(": a copy of its spill page ");
@@ -124,12 +130,11 @@ fn check(machine: &Machine, vault: &Path, unreadable: Option<usize>) -> Result<(
             pages = count("page is not authentic: changed or cut from outside");
         }
     }
-    let all = unfinished + pages + copies;
+    let all = pages + copies;
     if all == 0 || !said.contains(&format!(", {all} problem")) {
         return Err(said);
     }
-    let repaired = machine.kmsfs(&["fsck", "--repair", vault]);
-    if pages > 0 { Ok(()) } else { repaired.map(drop) }
+    if pages > 0 { Ok(()) } else { repair() }
 }
 
 /// Every claim on both sides: what fails on the mount and holds on the backing filesystem is lost.

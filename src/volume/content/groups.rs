@@ -213,7 +213,10 @@ impl Content {
         let Some((last, _)) = last_block(size).filter(|_| state.ready.is_some()) else {
             return Ok(found);
         };
-        for group in (0..=last.group().0).map(Group) {
+        // Groups without a page have no copies, and there may be as many as somebody likes.
+        let mut next = self.next_group(Block(0))?;
+        while let Some(group) = next.filter(|group| *group <= last.group()) {
+            next = self.next_group(group.end_block())?;
             let excused = self.crash_may_explain(&state, group.first_block());
             let (copies, bad) = self.read_copies(&state, group)?;
             // Without a good one the contents cannot be read, and say so themselves.

@@ -39,6 +39,20 @@ impl Content {
         Ok(found.map(|block| block.start().max(offset).min(state.size)))
     }
 
+    /// From where on, at or after `offset`, the file has any page: in a dense file, everything before
+    /// that is missing. The end of what can be addressed if there is none.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub(in crate::volume) fn next_page(&self, offset: u64) -> Result<u64> {
+        let state = self.ready_state()?;
+        if state.sparse() {
+            return Ok(offset);
+        }
+        let block = self.next_paged(Block::of_offset(offset))?;
+        Ok(block.0.checked_mul(PAGE).unwrap_or(u64::MAX).max(offset))
+    }
+
     fn next_data(&self, state: &State, from: Block) -> Result<Option<Block>> {
         let end = Block(state.size.div_ceil(PAGE));
         let mut at = from;
@@ -94,7 +108,7 @@ impl Content {
     }
 
     /// The first group with any page in the backing file, of those from the one of `from` on.
-    fn next_group(&self, from: Block) -> Result<Option<Group>> {
+    pub(super) fn next_group(&self, from: Block) -> Result<Option<Group>> {
         let from = from.group().first_page();
         let Some(at) = self.backing.next_data(from.offset())? else { return Ok(None) };
         Ok(Some(match PageNo(at / PAGE).role() {
