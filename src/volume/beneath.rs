@@ -10,12 +10,12 @@
 //!
 //! A directory of ours whose own mode keeps its owner out is in nobody's way: see [`lender`].
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, fstat, linkat, mkdirat,
-    mknodat, openat, openat2, renameat_with, statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatxFlags, fstat,
+    linkat, mkdirat, mknodat, openat, openat2, renameat_with, statx, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -27,6 +27,8 @@ use crate::envelope::is_name;
 type Result<T> = std::result::Result<T, Errno>;
 
 const READABLE_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+/// `AT_STATX_DONT_SYNC`: what the kernel knows by itself.
+const DO_NOT_ASK: AtFlags = AtFlags::STATX_DONT_SYNC;
 const NEVER_FOLLOW: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 
 /// The name of one entry of a backing directory, as [`is_name`] says.
@@ -75,16 +77,17 @@ impl<'a> From<&'a BackingName> for Name<'a> {
 }
 
 /// The attributes of an entry, a link's own if it is one. Enough to look; what is to be changed is
-/// held first ([`hold`]).
+/// held while it is ([`hold`]).
+///
+/// # Errors
+/// `XDEV` for what is mounted there. It is not asked: its filesystem may never answer.
 pub(super) fn stat<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Stat> {
-    let (dir, name) = (dir.as_fd(), name.into().0);
-    lender::with_access(dir, || statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))
+    fstat(resolve(dir, name.into(), OFlags::PATH)?)
 }
 
 /// As [`stat`], and which of the inodes it is that may have had its number.
 pub(super) fn look<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Seen> {
-    let (dir, name) = (dir.as_fd(), name.into().0);
-    lender::with_access(dir, || Seen::at(dir, name))
+    Seen::of(resolve(dir, name.into(), OFlags::PATH)?)
 }
 
 /// Takes hold of the inode that an entry leads to now. Nothing is opened: no FIFO is woken, no
@@ -197,11 +200,23 @@ fn resolve(dir: impl AsFd, name: Name<'_>, flags: OFlags) -> Result<OwnedFd> {
     resolve_by_device(dir, name, flags)
 }
 
-/// The same without `openat2`: a mount of the same filesystem is not told from a directory.
+/// The same without `openat2`: a mount of the same filesystem is not told from a directory. The device
+/// is the kernel's to tell, whatever is mounted there, and is looked at before anything is opened.
 fn resolve_by_device(dir: impl AsFd, name: Name<'_>, flags: OFlags) -> Result<OwnedFd> {
-    let dir = dir.as_fd();
-    let found = lender::with_access(dir, || openat(dir, name.0, flags, Mode::empty()))?;
-    if fstat(&found)?.st_dev == fstat(dir)?.st_dev { Ok(found) } else { Err(Errno::XDEV) }
+    let (dir, path) = (dir.as_fd(), OFlags::PATH | NEVER_FOLLOW);
+    let held = lender::with_access(dir, || openat(dir, name.0, path, Mode::empty()))?;
+    let device = |fd: BorrowedFd<'_>| {
+        let found = statx(fd, "", AtFlags::EMPTY_PATH | DO_NOT_ASK, StatxFlags::empty())?;
+        Ok((found.stx_dev_major, found.stx_dev_minor))
+    };
+    if device(held.as_fd())? != device(dir)? {
+        return Err(Errno::XDEV);
+    }
+    if flags.contains(OFlags::PATH) {
+        return Ok(held);
+    }
+    let opened = lender::with_access(dir, || openat(dir, name.0, flags, Mode::empty()))?;
+    if device(opened.as_fd())? == device(dir)? { Ok(opened) } else { Err(Errno::XDEV) }
 }
 
 fn has_openat2() -> bool {

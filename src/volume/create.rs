@@ -244,7 +244,8 @@ impl Volume {
     /// True if the backing directory has this entry.
     pub(super) fn entry_exists(&self, dir: &Dir, entry: &BackingName) -> Result<bool> {
         match beneath::stat(dir, entry) {
-            Ok(_) => Ok(true),
+            // What is mounted there is an entry as well.
+            Ok(_) | Err(Errno::XDEV) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }

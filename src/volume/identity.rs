@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, Stat, Statx, StatxFlags, fstat, makedev, statat, statx};
+use rustix::fs::{AtFlags, Stat, Statx, StatxFlags, fstat, makedev, statx};
 use rustix::io::Errno;
 
 /// The hasher of fingerprints.
@@ -36,14 +36,7 @@ pub(super) struct Told {
 impl Seen {
     /// Looks at what is open.
     pub(super) fn of(fd: impl AsFd) -> Result<Self, Errno> {
-        let fd = fd.as_fd();
-        look(fd, b"", AtFlags::EMPTY_PATH, || fstat(fd))
-    }
-
-    /// Looks at the entry `name` of `dir`, at a link itself if it is one.
-    pub(super) fn at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Self, Errno> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        look(dir, name, flags, || statat(dir, name, flags))
+        look(fd.as_fd())
     }
 
     /// What is remembered of it. `births`: the filesystem never changes when an inode was born.
@@ -61,20 +54,15 @@ impl Told {
 }
 
 /// One system call, whatever it finds.
-fn look(
-    fd: BorrowedFd<'_>,
-    name: &[u8],
-    flags: AtFlags,
-    without: impl FnOnce() -> Result<Stat, Errno>,
-) -> Result<Seen, Errno> {
-    match statx(fd, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
+fn look(fd: BorrowedFd<'_>) -> Result<Seen, Errno> {
+    match statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
         Ok(found) => {
             let is_told = found.stx_mask & StatxFlags::BTIME.bits() != 0;
             let born = is_told.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec));
             Ok(Seen { stat: as_stat(fd, &found)?, born })
         }
         // Old kernels, and sandboxes that let no unknown call through.
-        Err(Errno::NOSYS | Errno::PERM) => Ok(Seen { stat: without()?, born: None }),
+        Err(Errno::NOSYS | Errno::PERM) => Ok(Seen { stat: fstat(fd)?, born: None }),
         Err(error) => Err(error),
     }
 }
@@ -128,9 +116,8 @@ mod tests {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let (one, other) = (Seen::of(&file).unwrap().stat, fstat(&file).unwrap());
         assert_eq!(format!("{one:?}"), format!("{other:?}"));
-        let dev = std::fs::File::open("/dev").unwrap();
-        let one = Seen::at(dev.as_fd(), b"null").unwrap().stat;
-        let other = statat(&dev, "null", AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let (one, other) = (Seen::of(&null).unwrap().stat, fstat(&null).unwrap());
         assert_eq!(format!("{one:?}"), format!("{other:?}"));
     }
 

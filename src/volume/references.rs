@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rustix::fs::{OFlags, fstat};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::error::Result;
@@ -57,9 +58,14 @@ impl References {
             }
             count(&mut found.directories, copies.iter().map(|copy| &copy.recipient));
             for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
-                let Ok(fd) = visit.open(entry, OFlags::RDONLY) else {
-                    found.unreadable += u64::from(visit.stat(entry)?.is_some());
-                    continue;
+                let fd = match visit.open(entry, OFlags::RDONLY) {
+                    Ok(fd) => fd,
+                    Err(error) => {
+                        // A mount hides the file, and what that refers to.
+                        let hidden = error == Errno::XDEV;
+                        found.unreadable += u64::from(hidden || visit.stat(entry)?.is_some());
+                        continue;
+                    }
                 };
                 let slots = read_slots(&fd)?;
                 if slots.is_empty() && may_be_encoded(entry.name.bytes()) && fstat(&fd)?.st_size > 0

@@ -214,11 +214,11 @@ impl Visit {
         self.path().join(Path::new(OsStr::from_bytes(entry.name.bytes())))
     }
 
-    /// The entry's attributes, if it is still there.
+    /// The entry's attributes, if it is still there, and not hidden by a mount.
     pub(super) fn stat(&self, entry: &Entry) -> Result<Option<Stat>> {
         match beneath::stat(&self.fd, &entry.name) {
             Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT | Errno::XDEV) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -3,11 +3,13 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{CWD, Gid, Mode, Uid, XattrFlags};
+use rustix::mount::MountFlags;
 
 use crate::harness::{Vault, is_root, program};
 
@@ -106,6 +108,38 @@ fn what_is_mounted_inside_the_vault_is_not_entered() {
     assert_eq!(before, state(&other));
     assert_eq!(names(&other), ["file"]);
     drop(bound);
+}
+
+/// A thread of the daemon waited for it with each request, until none was left.
+#[test]
+fn what_is_mounted_inside_the_vault_and_never_answers_keeps_nobody_waiting() {
+    assert!(is_root(), "only root can mount something there");
+    let vault = Vault::new("silent");
+    let mount = vault.mount();
+    let place = vault.store().join("silent");
+    fs::create_dir(&place).unwrap();
+    let silent = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", silent.as_raw_fd());
+    let data = std::ffi::CString::new(data).unwrap();
+    rustix::mount::mount("silent", &place, "fuse", MountFlags::empty(), &*data).unwrap();
+    let bound = Bound(place);
+    let (done, ended) = std::sync::mpsc::channel();
+    let (root, shown) = (mount.root(), mount.path("kmsfs.foreign.silent"));
+    std::thread::spawn(move || {
+        for _ in 0..10 {
+            assert!(fs::symlink_metadata(&shown).is_err());
+            assert!(fs::create_dir(&shown).is_err());
+            assert!(fs::read_dir(&root).unwrap().all(|entry| entry.is_ok()));
+        }
+        done.send(()).unwrap();
+    });
+    let waited = ended.recv_timeout(std::time::Duration::from_secs(60));
+    // Whoever waits for it now gets an error.
+    drop(silent);
+    drop(bound);
+    waited.expect("somebody waits for what is mounted inside");
+    fs::write(mount.path("neighbour"), "fine").unwrap();
+    mount.unmount();
 }
 
 /// Somebody with a directory in a vault that others may enter exchanges two names in it all the time,
