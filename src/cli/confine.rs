@@ -146,21 +146,17 @@ fn rights(how: Use, is_dir: bool) -> BitFlags<AccessFs> {
 }
 
 /// What a daemon of root needs of root: to act on files as their owners would (a mount with
-/// `allow_other`), `trusted.*` attributes, locked memory, more open files; with `-o dev`, to make
-/// device nodes.
+/// `allow_other`), `trusted.*` attributes, locked memory; with `-o dev`, to make device nodes.
 pub(super) const DAEMON: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::LEASE)
     .union(CapabilitySet::LINUX_IMMUTABLE)
-    .union(CapabilitySet::SYS_RESOURCE)
     .union(CapabilitySet::IPC_LOCK);
 
 #[cfg(test)]
