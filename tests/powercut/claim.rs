@@ -78,7 +78,7 @@ impl Claim {
         let path = root.join(&self.path);
         let mut wrong = Vec::new();
         for state in &self.states {
-            match state.check(root, &path) {
+            match state.check(root, &path, torn) {
                 Ok(()) => return Ok(()),
                 Err(found) => wrong.push(found),
             }
@@ -100,7 +100,7 @@ impl State {
         }
     }
 
-    fn check(&self, root: &Path, path: &Path) -> Result<(), String> {
+    fn check(&self, root: &Path, path: &Path, torn: bool) -> Result<(), String> {
         match self {
             Self::Absent => match fs::symlink_metadata(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -113,7 +113,7 @@ impl State {
             }
             Self::Exactly(bytes) => whole(path, bytes),
             Self::ExactlyAt(other, bytes) => whole(&root.join(other), bytes),
-            Self::Between(ways) => between(path, ways),
+            Self::Between(ways) => between(path, ways, torn),
             Self::Opens => File::open(path).map(drop).map_err(|error| said("open", &error)),
             Self::Dir => fs::read_dir(path)
                 .and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop)))
@@ -205,8 +205,9 @@ fn blend(path: &Path, states: &[(u64, &[u8])], torn: bool) -> Result<bool, Strin
     Ok(true)
 }
 
-/// Holds a file that is changing its length against what it was and is to be.
-fn between(path: &Path, ways: &[Arc<[u8]>]) -> Result<(), String> {
+/// Holds a file that is changing its length against what it was and is to be. The block in which it
+/// ends, or ended, is being written, so it is one that may be torn.
+fn between(path: &Path, ways: &[Arc<[u8]>], torn: bool) -> Result<(), String> {
     let size = usize::try_from(stat(path)?.size()).unwrap();
     let lengths = || ways.iter().map(|bytes| bytes.len());
     let (least, most) = (lengths().min().unwrap(), lengths().max().unwrap());
@@ -215,8 +216,10 @@ fn between(path: &Path, ways: &[Arc<[u8]>]) -> Result<(), String> {
     }
     for start in (0..size).step_by(BLOCK) {
         let end = size.min(start + BLOCK);
+        let ends_here = lengths().any(|length| (start..start + BLOCK).contains(&length));
+        let excused = end > least || (torn && ends_here);
         let found = match read_at(path, start as u64, end - start) {
-            Err(error) if end > least && unreadable(&error) => continue,
+            Err(error) if excused && unreadable(&error) => continue,
             found => found?,
         };
         let known = |at: usize, byte: u8| {
