@@ -16,7 +16,7 @@ use crate::keystore::audit::AuditMode;
 use crate::keystore::{
     KeyMetadata, KeySpec, KeyState, Keystore, KnownVolume, MaterialState, Origin, UnixTime,
 };
-use crate::volume::{Volume, exposure};
+use crate::volume::{SmallBlocks, Volume, exposure, small_blocks};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -262,6 +262,10 @@ fn vaults(keystore: &Keystore, findings: &mut Findings) -> Result<(), CliError> 
                 format!("other users may enter the vault {}: {exposed}", known.path.display()),
                 place::closing(&known.path, exposed),
             );
+        }
+        if there && let Ok(Some(small)) = small_blocks(&known.path) {
+            let what = format!("{}: {small}", known.path.display());
+            findings.add(Severity::Warning, "vaults", what, SmallBlocks::ADVICE);
         }
         if let Some(other) = places.insert(known.path.clone(), known.id) {
             log::debug!("volumes {other} and {} were both seen at one place", known.id);

@@ -63,6 +63,7 @@ impl Mount {
                 "rollbacks_seen": self.volume.rollbacks(),
                 "found_at_mount": self.volume.notice(),
                 "confined": self.confined,
+                "small_blocks": self.volume.small_blocks().map(|small| small.to_string()),
             })),
             Request::Metrics => self.metrics(),
             Request::Rewrap { key, to, list, take_in } => {

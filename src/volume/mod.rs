@@ -10,6 +10,7 @@ mod answers;
 pub mod attr;
 pub mod backing;
 mod beneath;
+mod blocks;
 mod check;
 mod check_copies;
 mod clock;
@@ -72,6 +73,7 @@ mod xattr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use adopt::Adoption;
+pub use blocks::{SmallBlocks, small_blocks};
 pub use check::{CheckReport, Problem, Repair};
 pub use clock::ctime;
 pub use create::NewNode;

@@ -8,6 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, fsetxattr, fsync, mkdirat, openat, syncfs};
 use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
+use super::blocks::{SmallBlocks, small_blocks_of};
 use super::content::{Access, Shared};
 use super::dir::{Copies, Opener};
 use super::dir_rules::{DirAnchor, Expected};
@@ -146,6 +147,9 @@ impl Volume {
         if !found.is_empty() && !options.read_only {
             log::warn!("one copy of the volume descriptor is damaged: repaired from the other");
             write_descriptor(session.meta(), &descriptor, &keys)?;
+        }
+        if let Some(small) = small_blocks_of(&root)?.filter(|_| !options.read_only) {
+            log::warn!("{small}: {}", SmallBlocks::ADVICE);
         }
         let (shared, record) = open_session(&mut session, &mut descriptor, keys, place, &options)?;
         found.extend(record);

@@ -15,11 +15,15 @@ struct Disk {
 
 impl Disk {
     fn new(name: &str) -> Self {
+        Self::with_blocks(name, 4096)
+    }
+
+    fn with_blocks(name: &str, size: u32) -> Self {
         assert!(is_root(), "this test mounts ext4: run it as root, or skip it by name");
         program("mkfs.ext4");
         let disk = Self { sandbox: Sandbox::new(name) };
         disk.sandbox.dir("disk");
-        disk.shell().run("truncate -s 64M image; mkfs.ext4 -q -F image");
+        disk.shell().run(&format!("truncate -s 64M image; mkfs.ext4 -q -F -b {size} image"));
         disk.attach();
         disk
     }
@@ -58,6 +62,25 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = self.shell().output("umount disk || umount -l disk");
+    }
+}
+
+/// Nobody told that such a filesystem can lose what was synced.
+#[test]
+fn regression_a_filesystem_that_writes_pages_in_pieces_is_told_of() {
+    for size in [1024, 4096] {
+        let disk = Disk::with_blocks("blocks", size);
+        let vault = Vault::at("blocks-mnt", disk.vault());
+        let mount = vault.mount();
+        let words = format!("has blocks of {size} bytes");
+        let status = vault.kmsfs(["status", disk.vault().to_str().unwrap()]);
+        let doctor = vault.command().arg("doctor").output().unwrap();
+        mount.unmount();
+        let small = size < 4096;
+        assert_eq!(vault.log().contains(&words), small, "{}", vault.log());
+        assert_eq!(status.contains(&words), small, "{status}");
+        let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert_eq!(doctor.contains(&words), small, "{doctor}");
     }
 }
 
