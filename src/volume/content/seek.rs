@@ -50,7 +50,7 @@ impl Content {
             return Ok(offset);
         }
         let block = self.next_paged(Block::of_offset(offset))?;
-        Ok(block.0.checked_mul(PAGE).unwrap_or(u64::MAX).max(offset))
+        Ok(block.0.saturating_mul(PAGE).max(offset))
     }
 
     fn next_data(&self, state: &State, from: Block) -> Result<Option<Block>> {
