@@ -209,7 +209,7 @@ impl<'t> Trial<'t> {
 
     /// The next mount finds everything, and nothing that is wrong.
     fn restart(&self, mut world: World<'_>, call: usize) -> Result<(), String> {
-        if call / 2 % 2 == 0 {
+        if (call / 2).is_multiple_of(2) {
             told("end", world.volume().end())?;
         }
         world.kill();
