@@ -7,7 +7,7 @@ use kmsfs::envelope::layout::{Block, PageNo, PageRole};
 use kmsfs::volume::VolumeError;
 use kmsfs::volume::content::Content;
 
-use crate::disk::{Disk, Image};
+use crate::disk::{Disk, Image, Unwritten};
 use crate::ops::{Op, When, contents, open};
 use crate::states::Dice;
 
@@ -37,7 +37,8 @@ type Verdict<T> = Result<T, String>;
 impl History<'_> {
     /// Opens what the cut left and holds it against the history; then the file must work again.
     pub(crate) fn check(&self, image: Image, dice: &mut Dice) -> Verdict<()> {
-        let disk = Arc::new(Disk::left_by(image, self.announced.clone()));
+        let unwritten = if dice.roll(2) == 0 { Unwritten::Holes } else { Unwritten::Data };
+        let disk = Arc::new(Disk::left_by(image, self.announced.clone(), unwritten));
         let content = match open(&disk, When::After) {
             Ok(content) => content,
             // The first page of a file that was never synced is all there is of it: half a header

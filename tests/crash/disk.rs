@@ -70,6 +70,19 @@ pub(crate) enum Fault {
     Read,
     /// A sync fails; only syncs are counted.
     Sync,
+    /// After a call that changes something the system writes back what it has, fails, and says so
+    /// to whoever syncs next, once.
+    WriteBack,
+}
+
+/// What the system says of pages that were never written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Unwritten {
+    /// That they are holes.
+    #[default]
+    Holes,
+    /// That they are data: space was reserved for them, and somebody has read them.
+    Data,
 }
 
 #[derive(Default)]
@@ -87,6 +100,9 @@ struct Inner {
     /// The file is from an earlier session: it must not change before that is announced.
     guarded: bool,
     dropped: BTreeMap<usize, Option<Page>>,
+    /// A write-back has failed, and nobody was told.
+    owed: bool,
+    unwritten: Unwritten,
 }
 
 /// The simulated file.
@@ -131,9 +147,11 @@ impl Disk {
     }
 
     /// What a power cut left after these announcements.
-    pub(crate) fn left_by(image: Image, announced: Intents) -> Self {
+    pub(crate) fn left_by(image: Image, announced: Intents, unwritten: Unwritten) -> Self {
         let disk = Self::holding(image);
-        disk.lock().announced = announced;
+        let mut inner = disk.lock();
+        (inner.announced, inner.unwritten) = (announced, unwritten);
+        drop(inner);
         disk
     }
 
@@ -261,14 +279,28 @@ impl Inner {
 
     /// Makes a change, unless this is the call that fails.
     fn change(&mut self, change: impl FnOnce(&mut Self)) -> Result<()> {
-        let outcome = match self.fault() {
-            None => Ok(()),
+        let fault = self.fault();
+        let outcome = match fault {
+            None | Some(Fault::WriteBack) => Ok(()),
             Some(Fault::NoSpace | Fault::Short) => return Err(Errno::NOSPC),
             Some(Fault::Late) => Err(Errno::IO),
             Some(_) => return Err(Errno::IO),
         };
         change(self);
+        if fault == Some(Fault::WriteBack) {
+            self.fail_write_back();
+        }
         outcome
+    }
+
+    /// What the next to sync is told.
+    fn tell(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.owed) { Err(Errno::IO) } else { Ok(()) }
+    }
+
+    fn fail_write_back(&mut self) {
+        self.drop_writes();
+        self.owed = true;
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
@@ -334,7 +366,7 @@ impl Backing for Disk {
         let fault = inner.fault();
         let room = PAGE - usize::try_from(offset).unwrap() % PAGE;
         let taken = match fault {
-            None | Some(Fault::Late) => buf.len(),
+            None | Some(Fault::Late | Fault::WriteBack) => buf.len(),
             Some(Fault::Short) if buf.len() > room => {
                 room + (buf.len() - room - 1) / PAGE / 2 * PAGE
             }
@@ -366,7 +398,12 @@ impl Backing for Disk {
             rest = &rest[take..];
         }
         inner.mtime += 1;
-        if fault == Some(Fault::Late) { Err(Errno::IO) } else { Ok(taken) }
+        match fault {
+            Some(Fault::Late) => return Err(Errno::IO),
+            Some(Fault::WriteBack) => inner.fail_write_back(),
+            _ => {}
+        }
+        Ok(taken)
     }
 
     fn set_length(&self, length: u64) -> Result<()> {
@@ -383,19 +420,19 @@ impl Backing for Disk {
 
     fn sync(&self, _what: Durability) -> Result<()> {
         let mut inner = self.lock();
-        let failed = inner.count(Fault::Sync).is_err() || inner.fault().is_some();
-        match failed {
-            false => inner.close_epoch(),
-            true => {
-                inner.drop_writes();
-                return Err(Errno::IO);
-            }
+        let fault = inner.fault();
+        if inner.count(Fault::Sync).is_err() || fault.is_some() {
+            inner.drop_writes();
+            return Err(Errno::IO);
         }
-        Ok(())
+        inner.close_epoch();
+        inner.tell()
     }
 
     fn settle(&self, _offset: u64, _length: u64) -> Result<()> {
-        self.lock().change(|_| ())
+        let mut inner = self.lock();
+        inner.change(|_| ())?;
+        inner.tell()
     }
 
     fn forget(&self, _offset: u64, _length: u64) -> Result<()> {
@@ -423,6 +460,9 @@ impl Backing for Disk {
     fn next_data(&self, offset: u64) -> Result<Option<u64>> {
         let mut inner = self.lock();
         inner.look()?;
+        if inner.unwritten == Unwritten::Data {
+            return Ok((offset < inner.now.length).then_some(offset));
+        }
         let first = usize::try_from(offset).unwrap() / PAGE;
         let found = (first..inner.now.pages.len()).find(|page| inner.now.page(*page).is_some());
         Ok(found.map(|page| ((page * PAGE) as u64).max(offset)))
@@ -431,6 +471,9 @@ impl Backing for Disk {
     fn next_hole(&self, offset: u64) -> Result<u64> {
         let mut inner = self.lock();
         inner.look()?;
+        if inner.unwritten == Unwritten::Data {
+            return Ok(inner.now.length);
+        }
         let first = usize::try_from(offset).unwrap() / PAGE;
         let found = (first..).find(|page| inner.now.page(*page).is_none()).unwrap();
         Ok(((found * PAGE) as u64).max(offset).min(inner.now.length))

@@ -3,14 +3,25 @@
 
 use std::sync::Arc;
 
+use kmsfs::volume::VolumeError;
+use kmsfs::volume::content::Content;
+use rustix::io::Errno;
+
 use crate::check::{Cut, History};
 use crate::disk::{Disk, Fault, Image};
-use crate::ops::{Crowd, Op, When, open};
+use crate::ops::{Crowd, Op, Outcome, When, open};
 use crate::states::{Dice, some_pages};
 use crate::{Tally, start};
 
-const FAULTS: [Fault; 6] =
-    [Fault::Io, Fault::NoSpace, Fault::Short, Fault::Late, Fault::Dead, Fault::Read];
+const FAULTS: [Fault; 7] = [
+    Fault::Io,
+    Fault::NoSpace,
+    Fault::Short,
+    Fault::Late,
+    Fault::Dead,
+    Fault::Read,
+    Fault::WriteBack,
+];
 
 /// One operation of which one call fails, and the operation after it.
 #[derive(Clone, Copy)]
@@ -99,12 +110,14 @@ impl Failing {
         let between = history.live(file).map_err(|problem| format!("live, {problem}"))?;
         disk.operation(1);
         let mut last = between.clone();
-        second.run(&mut content, 2).map_err(|error| format!("then {second:?}: {error:?}"))?;
+        self.told(second, &mut content, 2)
+            .map_err(|error| format!("then {second:?}: {error:?}"))?;
         second.apply(&mut last, 2, None);
         crowd.push();
         disk.operation(2);
         for op in [Op::Sync, Op::Seal, Op::Sync] {
-            op.run(&mut content, 0).map_err(|error| format!("at the end {op:?}: {error:?}"))?;
+            self.told(op, &mut content, 0)
+                .map_err(|error| format!("at the end {op:?}: {error:?}"))?;
         }
         // A file in doubt keeps its session from ending cleanly.
         let doubt = content.take().is_some_and(|file| file.in_doubt());
@@ -126,6 +139,16 @@ impl Failing {
         }
         *files += 1;
         Ok(true)
+    }
+
+    /// Does something after the fault. Who syncs first after a failed write-back is told, once.
+    fn told(self, op: Op, content: &mut Option<Content>, tag: usize) -> Outcome {
+        match op.run(content, tag) {
+            Err(VolumeError::Io(Errno::IO)) if self.fault == Fault::WriteBack => {
+                op.run(content, tag)
+            }
+            done => done,
+        }
     }
 
     /// The power goes at some moment: what was synced before it is there.
