@@ -22,6 +22,7 @@ use super::lookup::Entered;
 use super::names::EntryName;
 use super::open_file::{File, Origin, quietly};
 use super::tree::Caller;
+use crate::envelope::DirDescriptor;
 use crate::keystore::Action;
 
 /// A file that somebody has open, until [`Volume::close`].
@@ -457,13 +458,17 @@ impl Volume {
 
 /// What a directory says of the keys of its files.
 pub(super) fn policy_of(dir: &Dir) -> Result<FilePolicy> {
-    let descriptor = dir.descriptor()?;
-    let mut accepted = vec![descriptor.policy];
-    accepted.extend(&descriptor.previous);
-    Ok(FilePolicy { create: descriptor.policy, accepted, divided: false })
+    dir.descriptor().map(FilePolicy::of)
 }
 
 impl FilePolicy {
+    /// What the directory with this descriptor says of the files in it.
+    pub(super) fn of(descriptor: &DirDescriptor) -> Self {
+        let mut accepted = vec![descriptor.policy];
+        accepted.extend(&descriptor.previous);
+        Self { create: descriptor.policy, accepted, divided: false }
+    }
+
     /// What counts for a file that is in another directory too. Made on the mount its names are all
     /// under one key; whoever writes to the vault can make others.
     fn narrow(&mut self, other: &Self) {

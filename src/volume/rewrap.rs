@@ -294,12 +294,15 @@ impl Run<'_> {
             && let Some(recipient) = header.recipients.first()
         {
             file.set_recipient(recipient);
-            let accepted = vec![recipient.key, descriptor.policy];
-            let known = self.volume.file_policy(file.ino());
-            let divided = known.is_ok_and(|known| known.divided);
-            file.set_policy(FilePolicy { create: descriptor.policy, accepted, divided });
         }
+        file.set_policy(self.policy_now(file.ino(), descriptor));
         Ok(moved)
+    }
+
+    /// What counts for a file, which users may have open as well, is what all its directories say.
+    fn policy_now(&self, ino: u64, descriptor: &DirDescriptor) -> FilePolicy {
+        let known = self.volume.tree.inodes.knows(ino).then(|| self.volume.file_policy(ino));
+        known.and_then(Result::ok).unwrap_or_else(|| FilePolicy::of(descriptor))
     }
 
     /// The old slots of a batch go when the new ones are durable.
@@ -381,6 +384,11 @@ impl Run<'_> {
         }
         let to = match self.job {
             RewrapJob { from: None, to: None, .. } => descriptor.policy,
+            RewrapJob { to: None, strangers: Strangers::TakenIn, .. }
+                if !descriptor.accepts(old.key) =>
+            {
+                descriptor.policy
+            }
             _ => self.target(old.key),
         };
         let current = old.key == to && old.material == self.volume.keyring.current_material(to)?;
@@ -397,15 +405,12 @@ impl Run<'_> {
 
     /// The keys that a file may be under. A directory that is to give up its key accepts both by now.
     fn policy(&self, descriptor: &DirDescriptor, slots: &[FileHeader]) -> FilePolicy {
-        let mut accepted = vec![descriptor.policy];
-        accepted.extend(&descriptor.previous);
-        // Material of the same key lets nobody in who was kept out.
-        accepted.extend(self.job.from.filter(|_| !self.moves_keys()));
+        let mut policy = FilePolicy::of(descriptor);
         if self.job.strangers == Strangers::TakenIn {
             let named = slots.iter().flat_map(|slot| slot.recipients.iter()).map(|r| r.key);
-            accepted.extend(named.filter(|key| self.applies(*key)));
+            policy.accepted.extend(named.filter(|key| self.applies(*key)));
         }
-        FilePolicy { create: descriptor.policy, accepted, divided: false }
+        policy
     }
 
     fn failed(&mut self, path: PathBuf, error: &VolumeError) {

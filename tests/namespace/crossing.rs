@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use kmsfs::envelope::CrossMode;
 use kmsfs::id::KeyId;
@@ -170,6 +171,50 @@ fn regression_a_rewrap_takes_no_file_in_that_its_directory_does_not_accept() {
     let report = run(&fixture, RewrapJob { strangers: Strangers::TakenIn, ..none });
     assert!(report.complete, "{:?}", report.failed);
     assert_eq!(open(&fixture).unwrap(), b"strict secret");
+}
+
+/// A re-wrap of the key that its header named opened it, and while it was open it opened for everybody
+/// in the directory; then it was under new material of that key.
+#[test]
+fn regression_a_rewrap_of_one_key_opens_no_file_that_its_directory_does_not_accept() {
+    let mut fixture = Fixture::new();
+    let (own, strict) = (fixture.key(), fixture.new_key());
+    let there = dir(&fixture, "strict", strict, CrossMode::Rewrap);
+    let secret = fixture.file(there, "secret", "strict secret").unwrap().ino;
+    fixture.mkdir(ROOT, "lax").unwrap();
+    fixture.reopen();
+    let lax = fixture.find("lax").unwrap();
+    let planted = by_inode(&fixture, lax).join("planted");
+    fs::copy(by_inode(&fixture, secret), &planted).unwrap();
+    let header = |path: &PathBuf| fs::read(path).unwrap()[..1024].to_vec();
+    let before = header(&planted);
+    fixture.keystore.rotate_key_on_demand(&KeyRef::Id(strict), SystemTime::now()).unwrap();
+    let ino = fixture.find("lax/kmsfs.foreign.planted").unwrap();
+    let volume = fixture.volume();
+    let mut job = RewrapJob { from: Some(strict), ..RewrapJob::default() };
+    let (mut opened, mut seen) = (Vec::new(), 0);
+    let report = volume.rewrap(
+        job,
+        &mut |_| {
+            seen += 1;
+            opened.extend(volume.open_handle(ino, Access::ReadOnly));
+            std::ops::ControlFlow::Continue(())
+        },
+        &mut |_| {},
+    );
+    let report = report.unwrap();
+    assert!(seen > 0 && opened.is_empty(), "somebody opened it");
+    let [(path, why)] = &report.failed[..] else { panic!("{:?}", report.failed) };
+    assert!(path.ends_with("planted") && why.contains("--take-in"), "{why}");
+    assert!(!report.complete && header(&planted) == before);
+
+    // Taken in, it comes under the key of the directory, not under new material of its own.
+    job.strangers = Strangers::TakenIn;
+    assert!(run(&fixture, job).complete);
+    fixture.disable(strict);
+    assert_eq!(read_again(&mut fixture, "lax/kmsfs.foreign.planted"), "strict secret");
+    let lax = fixture.find("lax").unwrap();
+    assert_eq!(fixture.volume().policy(lax).unwrap().policy, own);
 }
 
 /// The directory of the name that was looked up first decided about the key of new contents: a link
