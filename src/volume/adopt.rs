@@ -128,6 +128,11 @@ impl Volume {
                 return Err(VolumeError::Twin(visit.path()));
             }
         }
+        // It may be below what is mounted inside the vault.
+        if let Some(covered) = walk.take_mounted().first() {
+            log::warn!("adopt: something is mounted on {} in the vault", covered.display());
+            return Err(Errno::BUSY.into());
+        }
         Ok(())
     }
 }

@@ -10,7 +10,10 @@
 //!
 //! A directory of ours whose own mode keeps its owner out is in nobody's way: see [`lender`].
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::fs::{
@@ -62,6 +65,11 @@ impl BackingName {
     /// The bytes of the name.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The name as a path that is shown.
+    pub(super) fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
     }
 
     /// This name with `suffix` behind it; `None` if that is no name.

@@ -133,7 +133,14 @@ impl Volume {
                 }
             }
         }
-        self.check_targets(&targets, repair, &mut report)?;
+        let missed = descent.missed();
+        // The links of what looks left over may be there.
+        if missed.is_empty() {
+            self.check_targets(&targets, repair, &mut report)?;
+        }
+        for missed in missed {
+            report.add(missed.path, missed.why, false);
+        }
         report.complete = true;
         if repair == Repair::Yes && report.is_clean() {
             self.flush(std::time::Duration::ZERO)?;

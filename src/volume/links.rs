@@ -16,7 +16,7 @@ use super::create::Node;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
-use super::inode::ROOT;
+use super::inode::{Link, ROOT};
 use super::names::EntryName;
 use super::readdir::raw_names;
 use super::tree::Caller;
@@ -95,6 +95,7 @@ impl Volume {
     /// `Io(EXIST)`, `CrossPolicy`, `Io(MLINK)`, and as [`Volume::mkdir`].
     pub fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr> {
         self.tree.writable()?;
+        let _renaming = self.tree.renames.enter();
         let dir = self.dir(parent)?;
         let name = EntryName::new(&dir, name)?;
         self.cross_link(ino, &dir)?;
@@ -102,7 +103,8 @@ impl Volume {
         self.prepare_sidecar(&dir, &name)?;
         let changing = self.tree.locks.changing(&[parent]);
         self.keep_sidecar(&dir, &name)?;
-        let linked = self.tree.renaming(|| beneath::add_name(&held, &*dir, &name.entry));
+        self.tree.renames.note(ino, &[Link { parent, name: name.entry.clone() }]);
+        let linked = beneath::add_name(&held, &*dir, &name.entry);
         linked.inspect_err(|_| self.drop_sidecar(&dir, &name))?;
         drop(changing);
         self.enter(&dir, &name.entry)?.ok_or(VolumeError::Stale)

@@ -53,6 +53,7 @@ mod references;
 pub mod remote;
 mod remove;
 mod rename;
+mod renames;
 mod revoke;
 mod rewrap;
 mod session;

@@ -57,6 +57,11 @@ impl Volume {
                     Err(_) => {}
                 }
             }
+            // What was not seen would be refused from then on.
+            if let Some(missed) = descent.missed().first() {
+                log::warn!("volume {}: in {}, {}", self.id(), missed.path.display(), missed.why);
+                return Ok(ControlFlow::Break(()));
+            }
             total += placed;
             if placed == 0 && moved == self.tree.moved.load(Ordering::Acquire) {
                 log::info!("volume {}: {total} directories now say where they belong", self.id());

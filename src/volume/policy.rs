@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use rustix::io::Errno;
+
 use super::Volume;
 use super::descent::Descent;
 use super::dir::{Dir, as_owner, write_descriptor};
@@ -30,10 +32,12 @@ impl Volume {
     /// how many directories changed.
     ///
     /// # Errors
-    /// `KeyUnusable`; `FormerKeys` when files of too many of them still wait for a re-wrap;
+    /// `KeyUnusable`; `Io(BUSY)` if something is mounted on one of them; `FormerKeys` when files of too many of them still wait for a re-wrap;
     /// `LinkedElsewhere` if a file has a further name in a directory that does not change.
     pub fn set_policy(&self, ino: u64, key: KeyId, cross: Option<CrossMode>) -> Result<u64> {
         self.tree.writable()?;
+        // What is renamed meanwhile would keep the key that it had.
+        let still = self.tree.renames.hold();
         let top = self.dir(ino)?;
         let mut names = Names::default();
         self.each_inheriting(&top, |visit, _| names.count(visit))?;
@@ -51,6 +55,7 @@ impl Volume {
             })?;
             Ok(())
         })?;
+        drop(still);
         self.refresh_policies();
         self.sync_everything()?;
         self.save_policies();
@@ -75,6 +80,11 @@ impl Volume {
                 act(&visit, &dir)?;
                 reach += 1;
             }
+        }
+        // What is mounted on one of them keeps it out of reach.
+        if let Some(missed) = descent.missed().first() {
+            log::warn!("policy: in {}, {}", missed.path.display(), missed.why);
+            return Err(Errno::BUSY.into());
         }
         Ok(())
     }

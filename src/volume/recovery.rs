@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
@@ -37,8 +36,6 @@ use crate::id::KeyId;
 
 /// Files between two syncs of the filesystem.
 const BATCH: usize = 256;
-/// Passes in one attempt, while entries are renamed under them.
-const PASSES: usize = 8;
 /// Bytes of a file that are looked at while others wait.
 const STEP: u64 = 4 * 1024 * 1024;
 /// Bytes of a file after which the place is noted.
@@ -135,7 +132,7 @@ impl Volume {
             batch: Vec::new(),
             progress,
         };
-        let walked = run.passes();
+        let walked = run.walk();
         let settled = run.settle();
         let stopped = walked?.is_break();
         settled?;
@@ -169,31 +166,8 @@ impl Volume {
 }
 
 impl Run<'_> {
-    /// Passes until nothing got another name during one: what is renamed under a walk may be missed
-    /// by it, and would lose its excuse unseen.
-    fn passes(&mut self) -> Result<ControlFlow<()>> {
-        let renames = &self.volume.tree.renames;
-        for _ in 0..PASSES {
-            let before = renames.load(Ordering::Acquire);
-            // What an earlier pass has looked through is not looked at again.
-            let RecoveryReport { spoiled, emptied, .. } = std::mem::take(&mut self.report);
-            self.report = RecoveryReport { spoiled, emptied, ..RecoveryReport::default() };
-            let files = vec![Intents::default(); self.crashes.len()];
-            self.left = Left { files, ..Left::default() };
-            if self.walk()?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-            self.settle()?;
-            if before == renames.load(Ordering::Acquire) {
-                return Ok(ControlFlow::Continue(()));
-            }
-        }
-        log::info!("recovery waits for a time in which nothing is renamed");
-        self.left.unknown = true;
-        Ok(ControlFlow::Continue(()))
-    }
-
     fn walk(&mut self) -> Result<ControlFlow<()>> {
+        self.left.files = vec![Intents::default(); self.crashes.len()];
         let mut descent = Descent::new(self.volume)?;
         while let Some((visit, dir)) = descent.step()? {
             for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
@@ -206,6 +180,11 @@ impl Run<'_> {
                     return Ok(ControlFlow::Break(()));
                 }
             }
+        }
+        // It would lose its excuse unseen.
+        for missed in descent.missed() {
+            log::warn!("recovery waits: in {}, {}", missed.path.display(), missed.why);
+            self.left.unknown = true;
         }
         Ok(ControlFlow::Continue(()))
     }

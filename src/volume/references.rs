@@ -1,18 +1,24 @@
 //! Which KMS keys and materials a vault still needs: read from its headers, without any key.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use rustix::fs::{OFlags, fstat};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::descent::Descent;
 use super::error::Result;
+use super::open_file::quietly;
 use super::rewrap::read_slots;
+use super::session::Session;
 use super::setup::open_root;
-use super::walk::{Role, Walk};
+use super::walk::{Role, Visit, Walk};
 use super::{Volume, dir, lender, own_file};
-use crate::envelope::{DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, may_be_encoded};
+use crate::envelope::{
+    DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, VolumeDescriptor, may_be_encoded,
+};
 use crate::id::{KeyId, MaterialId, VolumeId};
 
 /// How many files and directories of a volume name which material.
@@ -22,7 +28,8 @@ pub struct References {
     pub files: HashMap<(KeyId, MaterialId), u64>,
     /// Directories, and the volume itself, likewise.
     pub directories: HashMap<(KeyId, MaterialId), u64>,
-    /// Files and directories whose header or descriptor could not be read.
+    /// Files and directories whose header or descriptor could not be read, and places in which some
+    /// were not seen.
     pub unreadable: u64,
 }
 
@@ -36,46 +43,67 @@ pub struct Needed {
 }
 
 impl References {
-    /// Counts what the vault in `path` refers to. Works while it is mounted.
+    /// Counts what the vault in `path` refers to. Works while it is mounted; what is renamed meanwhile
+    /// may then be missed.
     ///
     /// # Errors
     /// `NotAVolume`; those of the backing filesystem.
     pub fn scan(path: &Path) -> Result<(VolumeId, Self)> {
         let descriptor = Volume::peek(path)?;
-        let mut found = Self::default();
-        count(&mut found.directories, [&descriptor.recipient]);
+        let mut found = Self::of_volume(&descriptor);
         let mut walk = Walk::new(&open_root(path)?)?;
         while let Some(visit) = walk.step().transpose() {
-            let Ok(visit) = visit else {
-                found.unreadable += 1;
-                continue;
-            };
-            let copies = dir_copies(&visit.fd);
-            // The root has no name. What has one that nobody here made is foreign: no key's business.
-            let ours = visit.name().is_none_or(|name| may_be_encoded(name.bytes()));
-            if copies.is_empty() && ours {
-                found.unreadable += 1;
-            }
-            count(&mut found.directories, copies.iter().map(|copy| &copy.recipient));
-            for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
-                let fd = match visit.open(entry, OFlags::RDONLY) {
-                    Ok(fd) => fd,
-                    Err(error) => {
-                        // A mount hides the file, and what that refers to.
-                        let hidden = error == Errno::XDEV;
-                        found.unreadable += u64::from(hidden || visit.stat(entry)?.is_some());
-                        continue;
-                    }
-                };
-                let slots = read_slots(&fd)?;
-                if slots.is_empty() && may_be_encoded(entry.name.bytes()) && fstat(&fd)?.st_size > 0
-                {
-                    found.unreadable += 1;
-                }
-                count(&mut found.files, slots.iter().flat_map(|slot| slot.recipients.iter()));
+            match visit {
+                Ok(visit) => found.look_into(&visit)?,
+                Err(_) => found.unreadable += 1,
             }
         }
+        let unseen = walk.take_mounted().len() + walk.take_lost().len();
+        found.unreadable += unseen as u64 + u64::from(walk.has_vanished());
         Ok((descriptor.volume, found))
+    }
+
+    /// As [`Self::scan`], while nobody may change the vault: nothing is missed.
+    ///
+    /// # Errors
+    /// `InUse` if somebody may; as [`Self::scan`].
+    pub fn scan_still(path: &Path) -> Result<(VolumeId, Self)> {
+        let _held = Session::begin(open_root(path)?, false)?;
+        Self::scan(path)
+    }
+
+    fn of_volume(descriptor: &VolumeDescriptor) -> Self {
+        let mut found = Self::default();
+        count(&mut found.directories, [&descriptor.recipient]);
+        found
+    }
+
+    fn look_into(&mut self, visit: &Visit) -> Result<()> {
+        let copies = dir_copies(&visit.fd);
+        // The root has no name. What has one that nobody here made is foreign: no key's business.
+        let ours = visit.name().is_none_or(|name| may_be_encoded(name.bytes()));
+        if copies.is_empty() && ours {
+            self.unreadable += 1;
+        }
+        count(&mut self.directories, copies.iter().map(|copy| &copy.recipient));
+        for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
+            let opened = match visit.hold(entry) {
+                // The walk knows of what has gone.
+                Ok(None) => continue,
+                Ok(Some(held)) => quietly(OFlags::RDONLY, |flags| held.open_file(flags)).ok(),
+                Err(_) => None,
+            };
+            let Some(fd) = opened else {
+                self.unreadable += 1;
+                continue;
+            };
+            let slots = read_slots(&fd)?;
+            if slots.is_empty() && may_be_encoded(entry.name.bytes()) && fstat(&fd)?.st_size > 0 {
+                self.unreadable += 1;
+            }
+            count(&mut self.files, slots.iter().flat_map(|slot| slot.recipients.iter()));
+        }
+        Ok(())
     }
 
     /// What needs any material of `key`.
@@ -93,6 +121,38 @@ impl References {
             counts.iter().filter(|(id, _)| wanted(id)).map(|(_, n)| n).sum()
         };
         Needed { files: total(&self.files), directories: total(&self.directories) }
+    }
+}
+
+impl Volume {
+    /// Counts what this volume refers to, also what is renamed meanwhile. `progress` may stop it.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem and of the KMS.
+    pub fn references(
+        &self,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<References> {
+        // From here on new wraps are under the current material, of which another process may have
+        // made another a moment ago.
+        self.keyring.service().refresh()?;
+        let mut found = References::of_volume(&self.newest_descriptor()?);
+        let mut descent = Descent::new(self)?;
+        let mut scanned = 0;
+        while let Some(visited) = descent.step().transpose() {
+            match visited {
+                Ok((visit, _)) => {
+                    found.look_into(&visit)?;
+                    scanned += visit.entries.len() as u64;
+                }
+                Err(_) => found.unreadable += 1,
+            }
+            if progress(scanned).is_break() {
+                return Err(Errno::INTR.into());
+            }
+        }
+        found.unreadable += descent.missed().len() as u64;
+        Ok(found)
     }
 }
 

@@ -33,6 +33,7 @@ impl Volume {
         let ino = self.tree.inodes.shown(held.found().st_ino);
         let long_link = self.long_link_of(&held);
         let pinned = self.pin_last(&dir, &name.entry, &held)?;
+        self.tree.renames.note_removal();
         if let Err(error) = beneath::remove(&*dir, &name.entry) {
             self.undo_pin(ino, pinned);
             return Err(error.into());
@@ -57,6 +58,7 @@ impl Volume {
         let remembered = self.remembered(&dir, &name.entry, ino);
         let victim = self.empty_dir(&held)?;
         let pinned = self.pin_last(&dir, &name.entry, &held)?;
+        self.tree.renames.note_removal();
         if let Err(error) = beneath::remove_dir(&*dir, &name.entry) {
             self.undo_pin(ino, pinned);
             self.refill(&victim);

@@ -11,6 +11,7 @@ use super::beneath;
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
+use super::inode::Link;
 use super::moves::Moves;
 use super::names::EntryName;
 use super::remove::Pinned;
@@ -48,6 +49,7 @@ impl Volume {
         caller: Caller,
     ) -> Result<()> {
         self.tree.writable()?;
+        let _renaming = self.tree.renames.enter();
         let source = self.dir(from.0)?;
         let source = End { name: EntryName::existing(&source, from.1)?, dir: source };
         let target = self.dir(to.0)?;
@@ -80,7 +82,11 @@ impl Volume {
             }
             let moves = moves.as_mut();
             let ends = (&moved, victim.as_ref());
-            self.tree.renaming(|| self.rename_locked(&source, &target, ends, how, moves))?;
+            let links = [source.link(), target.link()];
+            for moving in [Some(&moved), other].into_iter().flatten() {
+                self.tree.renames.note(self.number(moving), &links);
+            }
+            self.rename_locked(&source, &target, ends, how, moves)?;
             break;
         }
         // The locks are free again: opening a file takes them.
@@ -276,6 +282,10 @@ impl End {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn link(&self) -> Link {
+        Link { parent: self.dir.ino(), name: self.name.entry.clone() }
     }
 
     fn rename_to(&self, target: &Self, flags: RenameFlags) -> Result<()> {

@@ -17,7 +17,7 @@ use rustix::io::{Errno, pread};
 use serde::Serialize;
 
 use super::Volume;
-use super::descent::Descent;
+use super::descent::{Descent, Missed};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::file_key::FilePolicy;
@@ -148,9 +148,6 @@ impl Volume {
 
 impl Run<'_> {
     fn all(&mut self) -> Result<()> {
-        if self.moves_keys() {
-            self.directories(Mark::Accept)?;
-        }
         let mut finished = false;
         while self.report.passes < PASSES {
             let before = (self.report.rewrapped, self.report.directories);
@@ -158,6 +155,9 @@ impl Run<'_> {
             self.report.scanned = 0;
             self.report.failed.clear();
             self.strangers = 0;
+            if self.moves_keys() {
+                self.directories(Mark::Accept)?;
+            }
             // What is open and empty must not come under a key that its directory leaves.
             self.volume.refresh_policies();
             self.kept = self.volume.tree.kept.load(Ordering::Acquire);
@@ -206,6 +206,9 @@ impl Run<'_> {
                 Err(error) => self.failed(visit.path(), &error),
             }
         }
+        for Missed { path, why } in descent.missed() {
+            self.report.failed.push((path, why.to_string()));
+        }
         self.volume.rewrap_descriptor(|key| match self.job {
             RewrapJob { from: None, to: None, .. } => root_key,
             _ => self.applies(key).then(|| self.target(key)),
@@ -248,6 +251,7 @@ impl Run<'_> {
             return Ok(());
         }
         drop(probe);
+        self.must_be_accepted(descriptor)?;
         let ino = self.volume.tree.inodes.shown(held.found().st_ino);
         let policy = self.policy(descriptor, &slots);
         let file = self.volume.files.open(ino, &policy, open)?;
@@ -389,10 +393,26 @@ impl Run<'_> {
             {
                 descriptor.policy
             }
+            // A directory of a third key, in which some files are still under this one.
+            RewrapJob { to: Some(to), .. }
+                if !descriptor.accepts(to) && !self.applies(descriptor.policy) =>
+            {
+                descriptor.policy
+            }
             _ => self.target(old.key),
         };
         let current = old.key == to && old.material == self.volume.keyring.current_material(to)?;
         Ok((!current).then_some(to))
+    }
+
+    /// Nothing comes under a key before its directory accepts that.
+    fn must_be_accepted(&self, descriptor: &DirDescriptor) -> Result<()> {
+        match self.job.to {
+            Some(to) if self.applies(descriptor.policy) && !descriptor.accepts(to) => {
+                Err(VolumeError::Stale)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn applies(&self, key: KeyId) -> bool {

@@ -188,6 +188,13 @@ impl Volume {
         Ok(newest.claims().clone())
     }
 
+    /// The volume descriptor as it is now.
+    pub(super) fn newest_descriptor(&self) -> Result<VolumeDescriptor> {
+        let copies = read_descriptors(self.session().meta(), Path::new("."))?;
+        let newest = copies.first().ok_or(VolumeError::Tampered("volume descriptor"))?;
+        Ok(newest.claims().clone())
+    }
+
     /// Wraps the volume key again, under the key that `choose` has for the present one.
     pub(super) fn rewrap_descriptor(&self, choose: impl Fn(KeyId) -> Option<KeyId>) -> Result<()> {
         let session = self.session();

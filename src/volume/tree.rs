@@ -17,6 +17,7 @@ use super::handle::Handle;
 use super::identity::{Fingerprints, Seen, Told};
 use super::inode::InodeTable;
 use super::privilege::Grants;
+use super::renames::Renames;
 use super::setup::Options;
 use super::twins::Twins;
 use super::unsynced::Unsynced;
@@ -55,9 +56,7 @@ pub(super) struct Tree {
     pub(super) accepting: Mutex<()>,
     /// How often a directory was renamed.
     pub(super) moved: AtomicU64,
-    /// Counts the begin and the end of every change by which an entry gets another name: a walk may
-    /// have missed what was renamed under it.
-    pub(super) renames: AtomicU64,
+    pub(super) renames: Renames,
     /// The backing filesystem brings attributes and names to the disk in the order of the calls: its
     /// journal keeps the order of all changes of metadata, or it loses everything in a crash.
     pub(super) one_journal: bool,
@@ -128,7 +127,7 @@ impl Tree {
             kept: AtomicU64::new(0),
             accepting: Mutex::default(),
             moved: AtomicU64::new(0),
-            renames: AtomicU64::new(0),
+            renames: Renames::default(),
             one_journal: is_one_of(&root, &[EXT4, XFS, TMPFS])?,
             births: is_one_of(&root, &[EXT4, XFS, TMPFS, BTRFS, F2FS, BCACHEFS, ZFS])?,
             owners: RwLock::default(),
@@ -170,14 +169,6 @@ impl Tree {
             block_size: u32::try_from(stat.f_bsize).unwrap_or(4096),
             fragment: u32::try_from(stat.f_frsize).unwrap_or(4096),
         })
-    }
-
-    /// Runs a change by which an entry gets another name.
-    pub(super) fn renaming<T>(&self, change: impl FnOnce() -> T) -> T {
-        self.renames.fetch_add(1, Ordering::AcqRel);
-        let outcome = change();
-        self.renames.fetch_add(1, Ordering::AcqRel);
-        outcome
     }
 
     /// A name for something that is being made and gets its real name when it is complete.

@@ -1,18 +1,16 @@
 //! A walk over the backing tree, for jobs that visit every file: re-wrap, check, key reports.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Dir as Entries, FileType, OFlags, Stat, fstat};
+use rustix::fs::{Dir as Entries, FileType, Stat, fstat};
 use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
 use super::error::Result;
 use super::handle::Handle;
-use super::open_file::quietly;
 use super::session;
 use crate::envelope::{DIR_FILE, TEMP_PREFIX, is_sidecar};
 
@@ -28,6 +26,7 @@ pub(super) struct Visit {
     /// Its entries but for descriptors, and what belongs to the volume.
     pub(super) entries: Vec<Entry>,
     trail: Arc<Trail>,
+    vanished: Arc<AtomicBool>,
 }
 
 /// The names that lead to a directory, which it shares with those beside it: a path of its own for
@@ -73,6 +72,11 @@ pub(super) struct Walk {
     /// The directories from the beginning to the last one that was visited; empty before the first.
     levels: Vec<Level>,
     begun: bool,
+    /// The names that lead to where it begins; none for the root.
+    above: Option<Arc<Trail>>,
+    mounted: Vec<PathBuf>,
+    lost: Vec<PathBuf>,
+    vanished: Arc<AtomicBool>,
 }
 
 /// A directory on the way down.
@@ -88,12 +92,41 @@ struct Level {
 impl Walk {
     /// A walk that begins with `root`.
     pub(super) fn new(root: &OwnedFd) -> Result<Self> {
-        let root = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
-        Ok(Self { root, levels: Vec::new(), begun: false })
+        Self::at(root, Vec::new())
+    }
+
+    /// A walk that begins with the directory `top`, to which these names lead.
+    pub(super) fn at(top: impl AsFd, names: Vec<BackingName>) -> Result<Self> {
+        Ok(Self {
+            root: rustix::io::fcntl_dupfd_cloexec(top, 0)?,
+            levels: Vec::new(),
+            begun: false,
+            above: Trail::along(names),
+            mounted: Vec::new(),
+            lost: Vec::new(),
+            vanished: Arc::default(),
+        })
+    }
+
+    /// Takes the directories that have been left out, because something is mounted on them.
+    pub(super) fn take_mounted(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.mounted)
+    }
+
+    /// Takes the directories of which a part has been left out: they were moved, and are too deep to be
+    /// kept open.
+    pub(super) fn take_lost(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// True if a name has gone, or has led to something else, since its directory was listed.
+    pub(super) fn has_vanished(&self) -> bool {
+        self.vanished.load(Ordering::Relaxed)
     }
 
     /// The next directory; `None` at the end. Left out are those that vanished meanwhile, or became
-    /// something else, and what is mounted inside the vault.
+    /// something else, and what is mounted inside the vault: the walk knows of these, and who concludes
+    /// something from what was not seen must ask.
     ///
     /// # Errors
     /// Those of a directory that cannot be read. The walk goes on behind it.
@@ -110,8 +143,14 @@ impl Walk {
             };
             let Some(parent) = last.fd.clone() else { continue };
             let opened = beneath::open_dir(&parent, &name);
+            if opened.as_ref().is_err_and(|error| *error == Errno::XDEV) {
+                self.mounted.push(last.trail.path().join(name.path()));
+                continue;
+            }
             match self.visit(Some((parent, name)), opened) {
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => {}
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                    self.vanished.store(true, Ordering::Relaxed);
+                }
                 other => return other.map(Some),
             }
         }
@@ -125,9 +164,9 @@ impl Walk {
     ) -> Result<Visit, Errno> {
         let fd = Arc::new(opened?);
         let depth = self.levels.len();
-        let entries = read_entries(&fd, entry.is_none())?;
+        let entries = read_entries(&fd, entry.is_none() && self.above.is_none())?;
         let inode = inode_of(&fd)?;
-        let above = self.levels.last().map(|level| Arc::clone(&level.trail));
+        let above = self.levels.last().map(|level| &level.trail).or(self.above.as_ref()).cloned();
         let (parent, name) = entry.unzip();
         let trail = Arc::new(Trail { above, name });
         let dirs = entries.iter().filter(|entry| entry.role == Role::Directory);
@@ -139,7 +178,8 @@ impl Walk {
         }
         let level = Level { trail: Arc::clone(&trail), inode, fd: Some(Arc::clone(&fd)), waiting };
         self.levels.push(level);
-        Ok(Visit { fd, parent, depth, entries, trail })
+        let vanished = Arc::clone(&self.vanished);
+        Ok(Visit { fd, parent, depth, entries, trail, vanished })
     }
 
     /// Goes on in the directory above the last one. Where that has been moved meanwhile, so that its
@@ -158,7 +198,11 @@ impl Walk {
         if let Some(last) = self.levels.last_mut() {
             match found {
                 Some(fd) => last.fd = Some(fd),
-                None => last.waiting.clear(),
+                None if needed => {
+                    self.lost.push(last.trail.path());
+                    last.waiting.clear();
+                }
+                None => {}
             }
         }
     }
@@ -182,6 +226,23 @@ fn inode_of(fd: impl AsFd) -> Result<(u64, u64), Errno> {
     fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
+impl Trail {
+    fn along(names: Vec<BackingName>) -> Option<Arc<Self>> {
+        let step = |above, name| Some(Arc::new(Self { above, name: Some(name) }));
+        names.into_iter().fold(None, step)
+    }
+
+    fn path(&self) -> PathBuf {
+        let mut names = Vec::new();
+        let mut trail = Some(self);
+        while let Some(level) = trail {
+            names.extend(&level.name);
+            trail = level.above.as_deref();
+        }
+        names.iter().rev().map(|name| name.path()).collect()
+    }
+}
+
 impl Drop for Trail {
     /// One after the other: a chain of a hundred thousand names would take as many stack frames.
     fn drop(&mut self) {
@@ -193,15 +254,17 @@ impl Drop for Trail {
 }
 
 impl Visit {
+    /// A look at one file in a directory to which these names lead.
+    pub(super) fn of_file(fd: OwnedFd, names: Vec<BackingName>, name: BackingName) -> Self {
+        let entries = vec![Entry { name, role: Role::File }];
+        let trail = Arc::new(Trail { above: Trail::along(names), name: None });
+        let (fd, vanished) = (Arc::new(fd), Arc::default());
+        Self { fd, parent: None, depth: 0, entries, trail, vanished }
+    }
+
     /// Its path below the beginning of the walk: backing names.
     pub(super) fn path(&self) -> PathBuf {
-        let mut names = Vec::new();
-        let mut trail = Some(&self.trail);
-        while let Some(level) = trail {
-            names.extend(&level.name);
-            trail = level.above.as_ref();
-        }
-        names.iter().rev().map(|name| OsStr::from_bytes(name.bytes())).collect()
+        self.trail.path()
     }
 
     /// Its name in the directory above; `None` where the walk began.
@@ -211,34 +274,35 @@ impl Visit {
 
     /// The path of an entry.
     pub(super) fn path_of(&self, entry: &Entry) -> PathBuf {
-        self.path().join(Path::new(OsStr::from_bytes(entry.name.bytes())))
+        self.path().join(entry.name.path())
     }
 
     /// The entry's attributes, if it is still there, and not hidden by a mount.
     pub(super) fn stat(&self, entry: &Entry) -> Result<Option<Stat>> {
         match beneath::stat(&self.fd, &entry.name) {
             Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT | Errno::XDEV) => Ok(None),
+            Err(Errno::NOENT) => Ok(self.vanish()),
+            Err(Errno::XDEV) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Takes hold of what the entry is now; `None` if it has gone.
+    /// Takes hold of what the entry is now; `None` if it has gone, or a file has become something
+    /// else.
     pub(super) fn hold(&self, entry: &Entry) -> Result<Option<Handle>> {
         match beneath::hold(&self.fd, &entry.name) {
-            Ok(held) => Ok(Some(held)),
-            Err(Errno::NOENT) => Ok(None),
+            Ok(held) => {
+                let is_file = FileType::from_raw_mode(held.found().st_mode).is_file();
+                Ok(if entry.role == Role::File && !is_file { self.vanish() } else { Some(held) })
+            }
+            Err(Errno::NOENT) => Ok(self.vanish()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Opens the regular file that the entry is.
-    ///
-    /// # Errors
-    /// `STALE` if it has become something else.
-    pub(super) fn open(&self, entry: &Entry, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
-        let held = beneath::hold(&self.fd, &entry.name)?;
-        quietly(flags, |flags| held.open_file(flags))
+    fn vanish<T>(&self) -> Option<T> {
+        self.vanished.store(true, Ordering::Relaxed);
+        None
     }
 }
 

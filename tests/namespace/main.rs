@@ -29,6 +29,7 @@ mod revocation;
 mod sessions;
 mod sick;
 mod sizes;
+mod strays;
 mod unsynced;
 mod upkeep;
 mod withheld;
