@@ -92,11 +92,7 @@ pub(super) fn retire(
 ) -> Result<(), CliError> {
     let key = key::id(keystore, &args.key)?;
     let materials = chosen(keystore, key, args.material.as_deref())?;
-    let survey = Survey::of(keystore, &args.vaults)?;
-    survey.must_be_complete()?;
-    for material in &materials {
-        survey.must_be_free(*material)?;
-    }
+    must_be_free(keystore, &materials, args)?;
     let elsewhere = Elsewhere::of(keystore)?;
     if !materials.is_empty() {
         elsewhere.must_be_checked(args.other_hosts_checked)?;
@@ -108,8 +104,12 @@ pub(super) fn retire(
         );
         prompt::confirm(warning.trim_end(), args.yes)?;
     }
-    for material in &materials {
-        keystore.retire_material(&key.into(), *material, &survey.report(*material))?;
+    if !materials.is_empty() {
+        // Some time may have passed, in which something was put back.
+        let survey = must_be_free(keystore, &materials, args)?;
+        for material in &materials {
+            keystore.retire_material(&key.into(), *material, &survey.report(*material))?;
+        }
     }
     let retired: Vec<String> = materials.iter().map(MaterialId::to_string).collect();
     let value = json!({
@@ -124,6 +124,18 @@ pub(super) fn retire(
         format!("destroyed {}", retired.join(", "))
     });
     Ok(())
+}
+
+/// Errors: `Refused` if something in a vault needs one of the materials, or may need it.
+fn must_be_free(
+    keystore: &Keystore,
+    materials: &[MaterialId],
+    args: &RetireArgs,
+) -> Result<Survey, CliError> {
+    let survey = Survey::of(keystore, &args.vaults)?;
+    survey.must_be_complete()?;
+    materials.iter().try_for_each(|material| survey.must_be_free(*material))?;
+    Ok(survey)
 }
 
 /// The material that was named, or all but the current.

@@ -1,5 +1,6 @@
 //! What the control socket does inside the daemon.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,7 +11,7 @@ use super::confine::Confined;
 use super::exit::{CliError, Exit};
 use super::mount::Plan;
 use super::mountinfo::text;
-use super::{failure, keys_from, rewrap};
+use super::{failure, keys_from, rewrap, survey};
 use crate::control::{DirRef, Event, Failure, Handler, Request};
 use crate::envelope::{CrossMode, DirDescriptor};
 use crate::id::KeyId;
@@ -72,6 +73,17 @@ impl Mount {
                     let wanted = list || !matches!(event, Event::Changed(_));
                     !wanted || send(event)
                 })
+            }
+            Request::References => {
+                let found = self.volume.references(&mut |done| match send(Event::Progress {
+                    done,
+                    total: None,
+                }) {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                });
+                let found = found.map_err(|error| self.failed(&error))?;
+                Ok(survey::to_value(self.volume.id(), &found))
             }
             Request::PolicyShow { dir } => {
                 let found = self.volume.policy(dir.inode);

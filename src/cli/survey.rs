@@ -4,25 +4,29 @@
 //! remembered in the keystore, so that for a vault which is not there now its last known state can
 //! be told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use super::exit::{CliError, Exit};
+use super::live::Target;
 use super::mountinfo::text;
 use super::output::count;
 use super::{failure, paths};
+use crate::control::Request;
 use crate::id::{KeyId, MaterialId, VolumeId};
 use crate::keystore::{Keystore, KnownVolume, ReferenceReport, VolumeNeed, VolumeScan};
-use crate::volume::{Needed, References};
+use crate::volume::{Needed, References, VolumeError};
 
 /// What the headers of one vault refer to.
 pub(super) struct Scan {
     pub(super) vault: PathBuf,
     pub(super) volume: VolumeId,
     pub(super) found: References,
+    /// Why something may have been missed that was renamed meanwhile.
+    pub(super) unsettled: Option<String>,
 }
 
 /// What the headers of all known vaults refer to.
@@ -32,27 +36,48 @@ pub(super) struct Survey {
     pub(super) absent: Vec<KnownVolume>,
 }
 
+/// What a look into a vault found, and whether anything may have been missed.
+struct Seen {
+    volume: VolumeId,
+    found: References,
+    unsettled: Option<String>,
+}
+
 impl Scan {
-    /// Looks into a known vault, and remembers what it needs. `None` if it is not there, or another
-    /// volume is.
+    /// Looks into a known vault in passing, and remembers what it needs. `None` if it is not there, or
+    /// another volume is.
     pub(super) fn of(keystore: &Keystore, known: &KnownVolume) -> Option<Self> {
         let (volume, found) = References::scan(&known.path).ok()?;
-        if volume != known.id {
-            return None;
-        }
-        let scan = Self { vault: known.path.clone(), volume, found };
-        scan.remember(keystore);
-        Some(scan)
+        let unsettled = Some("it was looked into in passing".to_owned());
+        Self::of_known(keystore, known, Seen { volume, found, unsettled })
+    }
+
+    /// The same, and nothing is missed that is renamed meanwhile.
+    fn whole(keystore: &Keystore, known: &KnownVolume) -> Option<Self> {
+        Self::of_known(keystore, known, Seen::at(&known.path).ok()?)
+    }
+
+    fn of_known(keystore: &Keystore, known: &KnownVolume, seen: Seen) -> Option<Self> {
+        (seen.volume == known.id).then(|| Self::new(keystore, known.path.clone(), seen))
     }
 
     /// Looks into a vault that somebody named.
     fn of_vault(keystore: &Keystore, vault: &Path) -> Result<Self, CliError> {
         let vault = paths::real(vault)?;
-        let (volume, found) =
-            References::scan(&vault).map_err(|error| failure::volume(&vault, &error))?;
-        let scan = Self { vault, volume, found };
+        let seen = Seen::at(&vault)?;
+        Ok(Self::new(keystore, vault, seen))
+    }
+
+    fn new(keystore: &Keystore, vault: PathBuf, seen: Seen) -> Self {
+        let Seen { volume, found, unsettled } = seen;
+        let scan = Self { vault, volume, found, unsettled };
         scan.remember(keystore);
-        Ok(scan)
+        scan
+    }
+
+    /// Places where something may refer to anything.
+    fn unseen(&self) -> u64 {
+        self.found.unreadable + u64::from(self.unsettled.is_some())
     }
 
     /// A vault that was never registered is not remembered, and nothing depends on it.
@@ -76,6 +101,32 @@ impl Scan {
     }
 }
 
+impl Seen {
+    /// Lets the daemon look into a vault that has one: it knows what is renamed meanwhile. In a vault
+    /// without one nothing may change meanwhile.
+    fn at(vault: &Path) -> Result<Self, CliError> {
+        let failed = |error| failure::volume(vault, &error);
+        if let Some(answer) = Target::find(vault)?.call(&Request::References, |_| {}) {
+            match answer.map(|value| from_value(&value)) {
+                Ok(Some((volume, found))) => return Ok(Self { volume, found, unsettled: None }),
+                Ok(None) => return Self::roughly(vault, "its daemon gave no answer".to_owned()),
+                Err(error) => return Self::roughly(vault, error.what),
+            }
+        }
+        match References::scan_still(vault) {
+            Ok((volume, found)) => Ok(Self { volume, found, unsettled: None }),
+            Err(error @ VolumeError::InUse) => Self::roughly(vault, error.to_string()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn roughly(vault: &Path, why: String) -> Result<Self, CliError> {
+        let (volume, found) =
+            References::scan(vault).map_err(|error| failure::volume(vault, &error))?;
+        Ok(Self { volume, found, unsettled: Some(why) })
+    }
+}
+
 impl Survey {
     /// Looks into all vaults: those that are named, and those that the keystore knows.
     /// Errors: if a vault that is named cannot be looked into.
@@ -89,7 +140,7 @@ impl Survey {
             if !seen.insert(known.id) {
                 continue;
             }
-            match Scan::of(keystore, &known) {
+            match Scan::whole(keystore, &known) {
                 Some(scan) => survey.scans.push(scan),
                 None => survey.absent.push(known),
             }
@@ -165,7 +216,7 @@ impl Survey {
 
     /// Errors: `Refused` if something needs the material, or may need it.
     pub(super) fn must_be_free(&self, material: MaterialId) -> Result<(), CliError> {
-        for Scan { vault, found, .. } in &self.scans {
+        for Scan { vault, found, unsettled, .. } in &self.scans {
             let (needed, unread) = (found.of_material(material), found.unreadable);
             if total(needed) > 0 {
                 let what = format!(
@@ -175,6 +226,11 @@ impl Survey {
                 );
                 return Err(CliError::new(Exit::Refused, what)
                     .advise(format!("re-wrap them first: kmsfs rewrap {}", vault.display())));
+            }
+            if let Some(why) = unsettled {
+                let what = format!("{} may change while it is looked into: {why}", vault.display());
+                return Err(CliError::new(Exit::Refused, what)
+                    .advise("end what uses it, mount it with this version, or try again later"));
             }
             if unread > 0 {
                 let what = format!(
@@ -194,10 +250,42 @@ impl Survey {
         ReferenceReport {
             scanned: self.scans.iter().map(|scan| scan.volume).collect(),
             references: self.scans.iter().map(|scan| total(scan.found.of_material(material))).sum(),
-            unreadable: self.scans.iter().map(|scan| scan.found.unreadable).sum(),
+            unreadable: self.scans.iter().map(Scan::unseen).sum(),
         }
     }
 }
+
+/// What a daemon answers.
+pub(super) fn to_value(volume: VolumeId, found: &References) -> Value {
+    let list = |counts: &Counts| -> Value {
+        counts.iter().map(|((key, of), n)| json!([key.to_string(), of.to_string(), n])).collect()
+    };
+    json!({
+        "volume": volume.to_string(),
+        "files": list(&found.files),
+        "directories": list(&found.directories),
+        "unreadable": found.unreadable,
+    })
+}
+
+/// What it meant; `None` for anything else.
+fn from_value(value: &Value) -> Option<(VolumeId, References)> {
+    let list = |name: &str| -> Option<Counts> {
+        let entry = |entry: &Value| {
+            let id = (entry[0].as_str()?.parse().ok()?, entry[1].as_str()?.parse().ok()?);
+            Some((id, entry[2].as_u64()?))
+        };
+        value[name].as_array()?.iter().map(entry).collect()
+    };
+    let found = References {
+        files: list("files")?,
+        directories: list("directories")?,
+        unreadable: value["unreadable"].as_u64()?,
+    };
+    Some((value["volume"].as_str()?.parse().ok()?, found))
+}
+
+type Counts = HashMap<(KeyId, MaterialId), u64>;
 
 fn total(needed: Needed) -> u64 {
     needed.files + needed.directories

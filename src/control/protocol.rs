@@ -23,6 +23,8 @@ pub enum Request {
         #[serde(default)]
         take_in: bool,
     },
+    /// Count which keys and materials the volume refers to.
+    References,
     /// The key policy of a directory.
     PolicyShow {
         /// The directory.

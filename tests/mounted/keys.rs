@@ -192,6 +192,56 @@ fn old_material_is_not_retired_while_a_file_needs_it() {
     assert_eq!(fs::read(mount.path("4")).unwrap(), b"x");
 }
 
+/// The re-wrap and the look for references passed it by, and its material was destroyed.
+#[test]
+fn regression_material_is_not_destroyed_that_a_directory_on_the_move_needs() {
+    let vault = Vault::new("moving");
+    let mount = vault.mount();
+    for dir in ["p", "q"] {
+        (0..40).for_each(|n| fs::create_dir_all(mount.path(format!("{dir}/{n}"))).unwrap());
+    }
+    fs::create_dir(mount.path("p/x")).unwrap();
+    fs::write(mount.path("p/x/f"), "contents").unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                fs::rename(mount.path("p/x"), mount.path("q/x")).unwrap();
+                fs::rename(mount.path("q/x"), mount.path("p/x")).unwrap();
+            }
+        });
+        let root = mount.root();
+        for _ in 0..3 {
+            vault.kmsfs(["key", "rotate", DEFAULT]);
+            let early = vault.command().args(["key", "retire", DEFAULT, "--yes"]).output().unwrap();
+            assert_eq!(early.status.code(), Some(14), "{early:?}");
+            vault.kmsfs(["rewrap", root.to_str().unwrap()]);
+            vault.kmsfs(["key", "retire", DEFAULT, "--yes"]);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    mount.unmount();
+    let mount = vault.mount();
+    assert_eq!(fs::read(mount.path("p/x/f")).unwrap(), b"contents");
+}
+
+/// Who holds the vault may rename while it is looked into.
+#[test]
+fn regression_nothing_is_retired_while_a_vault_is_in_hands_that_cannot_be_asked() {
+    let vault = Vault::new("held");
+    vault.mount().unmount();
+    vault.kmsfs(["key", "rotate", DEFAULT]);
+    vault.kmsfs(["rewrap", vault.store().to_str().unwrap()]);
+    let lock = File::options().write(true).open(vault.store().join(".kmsfs/lock")).unwrap();
+    lock.lock().unwrap();
+    let refusal = vault.command().args(["key", "retire", DEFAULT, "--yes"]).output().unwrap();
+    let text = String::from_utf8_lossy(&refusal.stderr).into_owned();
+    assert_eq!(refusal.status.code(), Some(14), "{text}");
+    assert!(text.contains("in use"), "{text}");
+    drop(lock);
+    vault.kmsfs(["key", "retire", DEFAULT, "--yes"]);
+}
+
 #[test]
 fn a_vault_moves_to_another_key_while_it_is_mounted() {
     let vault = Vault::new("tokey");
