@@ -72,7 +72,7 @@ pub(super) fn fresh<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Own
     let (dir, name) = (dir.as_fd(), name.into());
     match beneath::create_file(dir, name, PRIVATE) {
         Err(Errno::EXIST) => {
-            beneath::remove(dir, name)?;
+            remove(dir, name)?;
             beneath::create_file(dir, name, PRIVATE)
         }
         other => other,
@@ -93,13 +93,61 @@ pub(super) fn replace<'n>(
     let file = fresh(dir, &temp)?;
     let written = write_all(file.as_fd(), bytes)
         .and_then(|()| fdatasync(&file))
-        .and_then(|()| beneath::rename((dir, &temp), (dir, name), RenameFlags::empty()));
+        .and_then(|()| put(dir, &temp, name));
     if let Err(error) = written {
         let _ = beneath::remove(dir, &temp);
         return Err(error);
     }
     fsync(dir)
 }
+
+/// Gives the file `from` the name `to`, in place of whatever has it.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(super) fn put<'n>(
+    dir: impl AsFd,
+    from: impl Into<Name<'n>>,
+    to: impl Into<Name<'n>>,
+) -> Result<(), Errno> {
+    let (dir, from, to) = (dir.as_fd(), from.into(), to.into());
+    let rename = || beneath::rename((dir, from), (dir, to), RenameFlags::empty());
+    match rename() {
+        Err(Errno::ISDIR) => set_aside(dir, to).and_then(|()| rename()),
+        other => other,
+    }
+}
+
+/// Removes what has a name of ours.
+///
+/// # Errors
+/// `NOENT`; those of the backing filesystem.
+pub(super) fn remove<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<(), Errno> {
+    let (dir, name) = (dir.as_fd(), name.into());
+    match beneath::remove(dir, name) {
+        Err(Errno::ISDIR | Errno::PERM) => set_aside(dir, name),
+        other => other,
+    }
+}
+
+/// A directory that somebody put in the place of a file of ours keeps what is in it, under another name.
+fn set_aside(dir: BorrowedFd<'_>, name: Name<'_>) -> Result<(), Errno> {
+    for number in 0..ASIDE {
+        let aside = name.with(&format!(".aside{number}")).ok_or(Errno::NAMETOOLONG)?;
+        match beneath::rename((dir, name), (dir, &aside), RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+            Ok(()) => {
+                log::warn!("a directory was in the place of a file of the vault's own: set aside");
+                return Ok(());
+            }
+        }
+    }
+    Err(Errno::EXIST)
+}
+
+/// Directories that are set aside from one place.
+const ASIDE: u32 = 100;
 
 /// Writes bytes from the start of a file.
 ///

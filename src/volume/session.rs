@@ -98,7 +98,7 @@ impl Session {
     /// # Errors
     /// Those of the backing filesystem.
     pub(super) fn forget_counted(&self) -> Result<()> {
-        match beneath::remove(&self.meta, SESSION) {
+        match own_file::remove(&self.meta, SESSION) {
             Ok(()) => Ok(rustix::fs::fsync(&self.meta)?),
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),

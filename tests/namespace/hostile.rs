@@ -21,6 +21,31 @@ use rustix::io::Errno;
 use crate::fixture::{Fixture, REPLACE, ROOT, caller, new_node};
 
 /// What follows the prefix was taken for a name as it stood: `..` was the directory above the vault.
+/// Every mount, and `fsck --repair`, ended with "is a directory".
+#[test]
+fn regression_a_directory_in_the_place_of_a_file_of_the_vaults_own_is_set_aside() {
+    for name in ["session", "volume", "volume.bak", "state", "state.new", "volume.new"] {
+        let mut fixture = Fixture::new();
+        fixture.file(ROOT, "file", "contents").unwrap();
+        fixture.volume().end().unwrap();
+        fixture.close();
+        let path = fixture.vault().join(".kmsfs").join(name);
+        let _ = fs::remove_file(&path);
+        if name == "state.new" {
+            fs::remove_file(fixture.vault().join(".kmsfs/state")).unwrap();
+        }
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("inside"), "somebody's").unwrap();
+        fixture.reopen();
+        assert_eq!(fixture.contents(fixture.find("file").unwrap()), "contents", "{name}");
+        let job = RewrapJob { to: Some(fixture.new_key()), ..Default::default() };
+        let go_on = &mut |_: &_| ControlFlow::Continue(());
+        assert!(fixture.volume().rewrap(job, go_on, &mut |_| {}).unwrap().complete, "{name}");
+        let aside = fixture.vault().join(format!(".kmsfs/{name}.aside0/inside"));
+        assert!(fs::read(aside).is_ok_and(|inside| inside == b"somebody's"), "{name}");
+    }
+}
+
 #[test]
 fn a_foreign_name_never_leaves_its_directory() {
     let fixture = Fixture::new();

@@ -7,9 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{
-    IFlags, OFlags, RenameFlags, fdatasync, fstat, fsync, ioctl_getflags, ioctl_setflags,
-};
+use rustix::fs::{IFlags, OFlags, fdatasync, fstat, fsync, ioctl_getflags, ioctl_setflags};
 use rustix::io::{Errno, IoSlice, ReadWriteFlags, pread, pwrite, pwritev2};
 
 use crate::envelope::{EnvelopeError, STATE_SLOT, StateRecord, VolumeKeys};
@@ -99,7 +97,7 @@ impl StateFile {
         write_all(&file.0, &vec![0; 2 * STATE_SLOT], 0)?;
         file.write(record, keys)?;
         fdatasync(&file.0)?;
-        beneath::rename((meta, NEW), (meta, STATE), RenameFlags::empty())?;
+        own_file::put(meta, NEW, STATE)?;
         fsync(meta)?;
         Ok(file)
     }
