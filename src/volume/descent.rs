@@ -178,8 +178,9 @@ impl<'a> Descent<'a> {
         for path in self.walk.take_mounted() {
             self.miss(path, Unseen::Mounted);
         }
+        let on_the_mount = self.watch.as_ref().is_some_and(Watch::has_seen_changes);
         for path in self.walk.take_lost() {
-            self.miss(path, Unseen::Renamed);
+            self.miss(path, if on_the_mount { Unseen::Renamed } else { Unseen::Vanished });
         }
         if self.walk.has_vanished() {
             self.vanish(PathBuf::new());

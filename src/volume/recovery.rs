@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::Volume;
 use super::content::{Look, Mended, explains};
-use super::descent::Descent;
+use super::descent::{Descent, Missed, Unseen};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
@@ -181,10 +181,11 @@ impl Run<'_> {
                 }
             }
         }
-        // It would lose its excuse unseen.
-        for missed in descent.missed() {
-            log::warn!("recovery waits: in {}, {}", missed.path.display(), missed.why);
-            self.left.unknown = true;
+        for Missed { why, .. } in descent.missed() {
+            // What is below a mount would lose its excuse unseen. Who takes entries away from outside
+            // could do so for ever, and an excuse that lasts is worth more to him than to anybody else.
+            log::warn!("recovery has not seen everything: {why}");
+            self.left.unknown |= why != Unseen::Vanished;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -203,6 +204,11 @@ impl Run<'_> {
         let claims = match self.concerned(&held) {
             Ok(Some(claims)) => claims,
             Ok(None) => return Ok(()),
+            Err(VolumeError::Io(Errno::ACCESS | Errno::PERM)) if self.is_somebody_elses(&held) => {
+                let what = "it is somebody else's and cannot be opened: no session has changed it";
+                self.report.spoil(visit.path_of(entry), what.to_owned());
+                return Ok(());
+            }
             Err(error) => {
                 self.failed(visit.path_of(entry), None, error);
                 return Ok(());
@@ -306,6 +312,11 @@ impl Run<'_> {
             return Ok(None);
         }
         Ok(Some(Claims(slots)))
+    }
+
+    /// What an ordinary user's daemon made is that user's, and it can open no other's that keeps it out.
+    fn is_somebody_elses(&self, held: &Handle) -> bool {
+        !self.volume.tree.is_root() && !self.volume.tree.is_ours(held.found())
     }
 
     /// Something keeps its excuse, if it can be looked at later; `claims`: what it says it is.

@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use kmsfs::id::KeyId;
@@ -267,16 +267,16 @@ fn a_damaged_slot_brings_back_no_excuse() {
 fn a_recovery_that_cannot_end_leaves_no_excuse_where_it_has_been() {
     let Crash { mut fixture, contents, older, .. } = crash_of_many();
     let file = ciphertext(&fixture);
-    let others = ["a 0", "a 1"].map(|name| fixture.file(ROOT, name, "").unwrap().ino);
-    // Two entries go from outside, of which it has seen one at most.
-    let report = fixture.volume().recover(&mut |_| {
-        for path in fixture.backing(|_| true) {
-            if others.contains(&path.symlink_metadata().unwrap().ino()) {
-                fs::remove_file(path).unwrap();
-            }
-        }
-        ControlFlow::Continue(())
+    let all = fixture.backing(|name| !name.starts_with(".kmsfs"));
+    let own = fixture.vault().join(".kmsfs");
+    let all = all.iter().filter(|path| path.is_file() && !path.starts_with(&own)).count() as u64;
+    // It is interrupted after the last file.
+    let mut seen = 0;
+    let report = fixture.volume().recover(&mut |report| {
+        seen = report.scanned;
+        if seen < all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
+    assert_eq!(seen, all);
     assert!(!report.unwrap().complete);
     assert_eq!(fixture.volume().unrecovered().len(), 1, "the crash is alive");
     let newest = page(&file, 7);
@@ -289,6 +289,24 @@ fn a_recovery_that_cannot_end_leaves_no_excuse_where_it_has_been() {
     }
     put_page(&file, 7, &newest);
     assert_eq!(read(&fixture, "file").unwrap(), contents);
+}
+
+/// Who takes entries away from outside kept the crash alive, and what it excuses.
+#[test]
+fn entries_that_vanish_keep_no_crash_alive() {
+    let Crash { fixture, .. } = crash_of_many();
+    for name in ["planted 0", "planted 1"] {
+        fs::write(fixture.vault().join(name), "foreign").unwrap();
+    }
+    // Of the two it has seen one at most.
+    let report = fixture.volume().recover(&mut |_| {
+        for name in ["planted 0", "planted 1"] {
+            let _ = fs::remove_file(fixture.vault().join(name));
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(report.unwrap().complete);
+    assert!(fixture.volume().unrecovered().is_empty());
 }
 
 #[test]
