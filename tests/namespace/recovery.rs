@@ -4,8 +4,11 @@
 
 use std::fs::{self, OpenOptions};
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::process::{Uid, geteuid};
+use rustix::thread::set_thread_res_uid;
 
 use kmsfs::id::KeyId;
 use kmsfs::volume::content::Access;
@@ -289,6 +292,36 @@ fn a_recovery_that_cannot_end_leaves_no_excuse_where_it_has_been() {
     }
     put_page(&file, 7, &newest);
     assert_eq!(read(&fixture, "file").unwrap(), contents);
+}
+
+/// The daemon of an ordinary user could not look into it, ever.
+#[test]
+fn regression_a_file_of_somebody_elses_keeps_no_crash_alive() {
+    let (root, nobody) = (Uid::ROOT, Uid::from_raw(65534));
+    if !geteuid().is_root() {
+        eprintln!("not root: nothing is tried as another user");
+        return;
+    }
+    // Only this thread is another user, and can be root again.
+    let user = std::thread::spawn(move || {
+        set_thread_res_uid(nobody, nobody, root).unwrap();
+        let (mut fixture, _) = sealed();
+        fixture.reopen();
+        write(&fixture, "file", 5 * PAGE as u64, &pattern(PAGE, 9)).unwrap();
+        // Killed.
+        fixture.reopen();
+        set_thread_res_uid(nobody, root, root).unwrap();
+        let stray = fixture.vault().join("stray");
+        fs::write(&stray, "root's").unwrap();
+        fs::set_permissions(&stray, fs::Permissions::from_mode(0o600)).unwrap();
+        set_thread_res_uid(nobody, nobody, root).unwrap();
+        assert_eq!(fixture.volume().unrecovered().len(), 1);
+        let report = recover(&fixture);
+        assert!(report.complete && fixture.volume().unrecovered().is_empty(), "{report:?}");
+        let [(path, _)] = &report.spoiled[..] else { panic!("{report:?}") };
+        assert_eq!(path, Path::new("stray"));
+    });
+    user.join().unwrap();
 }
 
 /// Who takes entries away from outside kept the crash alive, and what it excuses.
