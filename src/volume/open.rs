@@ -379,9 +379,9 @@ impl Volume {
         Ok(Briefly { file, _release: Release { volume: self, ino } })
     }
 
-    /// The size of a file that is open: it may be ahead of the backing inode.
+    /// The size of a file of which more is known than the backing inode tells.
     pub(super) fn open_size(&self, ino: u64) -> Option<u64> {
-        self.files.find(ino).map(|file| file.size())
+        self.files.known_size(ino)
     }
 
     /// Opens `ino` and tells `found` the state of its backing file, if that had to be opened.

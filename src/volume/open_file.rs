@@ -195,6 +195,18 @@ impl OpenFiles {
         self.lock().open.get(&ino).map(|slot| slot.file.clone())
     }
 
+    /// The size of a file that is open, or whose backing file could not be given its length.
+    pub(super) fn known_size(&self, ino: u64) -> Option<u64> {
+        let file = {
+            let table = self.lock();
+            match table.open.get(&ino) {
+                Some(slot) => slot.file.clone(),
+                None => return table.parked.get(&ino).and_then(Marks::untold_size),
+            }
+        };
+        Some(file.size())
+    }
+
     /// The kernel is about to close a handle, and may keep pages. `known`: does it know the inode?
     pub(super) fn note_cached(&self, ino: u64, key: Option<KeyId>, known: impl Fn() -> bool) {
         let mut table = self.lock();

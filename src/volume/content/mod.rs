@@ -482,6 +482,11 @@ impl Marks {
         self.dirty_since.or(self.parked_since)
     }
 
+    /// The size that the length of the backing file should tell and does not.
+    pub(super) fn untold_size(&self) -> Option<u64> {
+        self.untold.map(|length| plain_size(length).0)
+    }
+
     /// True if a call failed, and only a look at the blocks tells what they hold.
     pub(super) fn is_unsure(&self) -> bool {
         self.unsure.is_some() || self.sync_failed
