@@ -9,6 +9,7 @@ use super::Volume;
 use super::attr::FileKind;
 use super::beneath;
 use super::dir::Dir;
+use super::dir_locks::Changing;
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
 use super::inode::Link;
@@ -54,9 +55,17 @@ impl Volume {
         let source = End { name: EntryName::existing(&source, from.1)?, dir: source };
         let target = self.dir(to.0)?;
         let target = End { name: EntryName::new(&target, to.1)?, dir: target };
-        let there = self.cross_over(&source, &target, caller)?;
-        let back =
-            if how.exchange { self.cross_over(&target, &source, caller)? } else { Crossing::NONE };
+        let (moved, victim) = (source.hold()?.ok_or(VolumeError::NotFound)?, target.hold()?);
+        // From before the first wrap for the new directory until the last one for the old has gone.
+        let _wraps = self.claim_wraps(&source, &target, [Some(&moved), victim.as_ref()]);
+        let there = self.cross_over((&source, &moved), (&target, victim.as_ref()), caller)?;
+        let back = match victim {
+            Some(victim) if how.exchange => {
+                self.cross_over((&target, &victim), (&source, Some(&moved)), caller)?
+            }
+            None if how.exchange => return Err(VolumeError::NotFound),
+            _ => Crossing::NONE,
+        };
         let mut dirs = vec![from.0, to.0];
         loop {
             let mut moves = self.moving_dirs(&source, &target, how)?;
@@ -212,14 +221,29 @@ impl Volume {
         dirs.all(|dir| moves.is_some_and(|moves| moves.include(self.number(dir))))
     }
 
+    /// Nobody else wraps what moves to another directory while this lives.
+    fn claim_wraps(
+        &self,
+        source: &End,
+        target: &End,
+        moved: [Option<&Handle>; 2],
+    ) -> Option<Changing<'_>> {
+        let inos: Vec<u64> = moved.into_iter().flatten().map(|held| self.number(held)).collect();
+        (source.dir.ino() != target.dir.ino()).then(|| self.tree.wraps.changing(&inos))
+    }
+
     /// Prepares what the move takes if the two directories have other keys.
-    fn cross_over(&self, source: &End, target: &End, caller: Caller) -> Result<Crossing> {
-        let moved = source.hold()?.ok_or(VolumeError::NotFound)?;
+    fn cross_over(
+        &self,
+        (source, moved): (&End, &Handle),
+        (target, victim): (&End, Option<&Handle>),
+        caller: Caller,
+    ) -> Result<Crossing> {
         // Two names of one file: nothing will move.
-        if target.hold()?.is_some_and(|victim| is_same(&victim, &moved)) {
+        if victim.is_some_and(|victim| is_same(victim, moved)) {
             return Ok(Crossing::NONE);
         }
-        let ino = self.number(&moved);
+        let ino = self.number(moved);
         let key = self.cross(moved.found(), (&source.dir, &target.dir), caller)?;
         Ok(Crossing { prepared: Some(ino), key })
     }

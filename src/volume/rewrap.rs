@@ -21,6 +21,7 @@ use super::descent::{Descent, Missed};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::file_key::FilePolicy;
+use super::handle::Handle;
 use super::key_service::KeyHealth;
 use super::keyring::Purpose;
 use super::open_file::{File, quietly};
@@ -253,6 +254,12 @@ impl Run<'_> {
         drop(probe);
         self.must_be_accepted(descriptor)?;
         let ino = self.volume.tree.inodes.shown(held.found().st_ino);
+        // Whoever moves it to a directory of another key has its wraps until it is settled there. One
+        // that has gone from here since is noted, and visited where it is.
+        let _wraps = self.volume.tree.wraps.changing(&[ino]);
+        if !visit.hold(entry)?.is_some_and(|here| is_same(&here, &held)) {
+            return Ok(());
+        }
         let policy = self.policy(descriptor, &slots);
         let file = self.volume.files.open(ino, &policy, open)?;
         let moved = file.must_be_writable().and_then(|()| self.rewrap(&file, descriptor));
@@ -439,6 +446,11 @@ impl Run<'_> {
         let advice = if stranger { TAKE_IN } else { "" };
         self.report.failed.push((path, format!("{error}{advice}")));
     }
+}
+
+fn is_same(one: &Handle, other: &Handle) -> bool {
+    let number = |held: &Handle| (held.found().st_dev, held.found().st_ino);
+    number(one) == number(other)
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -41,6 +41,10 @@ pub(super) struct Tree {
     pub(super) inodes: InodeTable,
     pub(super) dirs: DirCache,
     pub(super) locks: DirLocks,
+    /// The same for inodes: held by whoever moves a file to a directory that may have another key,
+    /// from before its first wrap to its last, and by a re-wrap from before it looks where the file is.
+    /// Taken before all other locks but the one of the renames.
+    pub(super) wraps: DirLocks,
     pub(super) unsynced: Unsynced,
     pub(super) errors: DirErrors,
     pub(super) grants: Grants,
@@ -133,6 +137,7 @@ impl Tree {
             owners: RwLock::default(),
             dirs: DirCache::new(dir_capacity()),
             locks: DirLocks::new(),
+            wraps: DirLocks::new(),
             unsynced: Unsynced::default(),
             errors: DirErrors::default(),
             grants: Grants::default(),

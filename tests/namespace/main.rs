@@ -23,6 +23,7 @@ mod names;
 mod permissions;
 mod places;
 mod power;
+mod races;
 mod recovery;
 mod removal;
 mod revocation;
