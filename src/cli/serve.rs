@@ -193,9 +193,12 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
     };
     let volume = vault::opened_as_expected(keys, &plan.vault, options.restored, volume)?;
     // The vault may have moved. A keystore that cannot be written is no reason not to read files.
-    if let Some(keystore) = keys.keystore()
-        && let Err(error) = keystore.register_volume(volume.id(), &plan.vault)
-    {
+    // One that is only read may be a copy.
+    let learn = |keystore: &Keystore| match plan.read_only {
+        true => keystore.note_volume_place(volume.id(), &plan.vault),
+        false => keystore.register_volume(volume.id(), &plan.vault),
+    };
+    if let Some(Err(error)) = keys.keystore().map(|keystore| learn(keystore)) {
         log::warn!("the keystore does not learn where volume {} is: {error}", volume.id());
     }
     Ok(Arc::new(volume))

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 
 use super::exit::{CliError, Exit};
 use super::live::Target;
-use super::mountinfo::text;
+use super::mountinfo::{self, Mounted, text};
 use super::output::count;
 use super::{failure, paths};
 use crate::control::Request;
 use crate::id::{KeyId, MaterialId, VolumeId};
 use crate::keystore::{Keystore, KnownVolume, ReferenceReport, VolumeNeed, VolumeScan};
-use crate::volume::{Needed, References, VolumeError};
+use crate::volume::{Needed, References, Volume, VolumeError};
 
 /// What the headers of one vault refer to.
 pub(super) struct Scan {
@@ -52,9 +52,17 @@ impl Scan {
         Self::of_known(keystore, known, Seen { volume, found, unsettled })
     }
 
-    /// The same, and nothing is missed that is renamed meanwhile.
-    fn whole(keystore: &Keystore, known: &KnownVolume) -> Option<Self> {
-        Self::of_known(keystore, known, Seen::at(&known.path).ok()?)
+    /// Looks into one of the places of a volume, so that nothing is missed that is renamed meanwhile.
+    /// `None` if the volume is not there.
+    fn whole(keystore: &Keystore, volume: VolumeId, place: &Path) -> Option<Self> {
+        let seen = match Volume::peek(place) {
+            Ok(found) if found.volume != volume => return None,
+            Err(_) if is_gone(place) => return None,
+            // It may be there, and need anything.
+            Err(error) => Seen::unsettled(volume, error.to_string()),
+            Ok(_) => Seen::at(place).unwrap_or_else(|error| Seen::unsettled(volume, error.what)),
+        };
+        (seen.volume == volume).then(|| Self::new(keystore, place.to_owned(), seen))
     }
 
     fn of_known(keystore: &Keystore, known: &KnownVolume, seen: Seen) -> Option<Self> {
@@ -102,6 +110,10 @@ impl Scan {
 }
 
 impl Seen {
+    fn unsettled(volume: VolumeId, why: String) -> Self {
+        Self { volume, found: References::default(), unsettled: Some(why) }
+    }
+
     /// Lets the daemon look into a vault that has one: it knows what is renamed meanwhile. In a vault
     /// without one nothing may change meanwhile.
     fn at(vault: &Path) -> Result<Self, CliError> {
@@ -135,17 +147,36 @@ impl Survey {
         for vault in named {
             survey.scans.push(Scan::of_vault(keystore, vault)?);
         }
-        let mut seen: BTreeSet<VolumeId> = survey.scans.iter().map(|scan| scan.volume).collect();
+        let mounted: Vec<PathBuf> = mountinfo::all()?
+            .into_iter()
+            .filter(Mounted::is_believable)
+            .map(|mount| mount.vault)
+            .collect();
         for known in keystore.known_volumes()? {
-            if !seen.insert(known.id) {
-                continue;
-            }
-            match Scan::whole(keystore, &known) {
-                Some(scan) => survey.scans.push(scan),
-                None => survey.absent.push(known),
-            }
+            survey.look_into(keystore, known, &mounted);
         }
         Ok(survey)
+    }
+
+    /// Looks into all places of a volume: where it is, where it was or a copy of it is, and what is
+    /// mounted. Of the others one that is gone is none any more.
+    fn look_into(&mut self, keystore: &Keystore, known: KnownVolume, mounted: &[PathBuf]) {
+        let mut is_there = self.scans.iter().any(|scan| scan.volume == known.id);
+        let real = |place: &PathBuf| place.canonicalize().unwrap_or_else(|_| place.clone());
+        let is_here = real(&known.path);
+        for place in std::iter::once(&known.path).chain(&known.also).chain(mounted) {
+            let place = real(place);
+            if self.scans.iter().any(|scan| scan.vault == place && scan.volume == known.id) {
+                continue;
+            }
+            if let Some(scan) = Scan::whole(keystore, known.id, &place) {
+                is_there |= place == is_here || mounted.contains(&place);
+                self.scans.push(scan);
+            }
+        }
+        if !is_there {
+            self.absent.push(known);
+        }
     }
 
     /// What goes with the key, vault by vault.
@@ -283,6 +314,13 @@ fn from_value(value: &Value) -> Option<(VolumeId, References)> {
         unreadable: value["unreadable"].as_u64()?,
     };
     Some((value["volume"].as_str()?.parse().ok()?, found))
+}
+
+/// True if no vault is at a path, as far as that can be told.
+fn is_gone(place: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    let found = std::fs::symlink_metadata(place.join(".kmsfs"));
+    found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
 }
 
 type Counts = HashMap<(KeyId, MaterialId), u64>;

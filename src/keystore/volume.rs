@@ -22,6 +22,8 @@ pub struct KnownVolume {
     pub id: VolumeId,
     /// Its directory.
     pub path: PathBuf,
+    /// Where it was as well, or before: a copy there needs what it needed.
+    pub also: Vec<PathBuf>,
     /// What it needed when it was last looked into.
     pub scan: Option<VolumeScan>,
     /// After a rotation its data keys are wrapped anew without anybody asking.
@@ -118,6 +120,9 @@ impl VolumeScan {
 pub(super) struct VolumeRecord {
     #[serde(with = "base64")]
     path: Vec<u8>,
+    /// Other places, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Place>,
     #[serde(default)]
     scan: Option<VolumeScan>,
     #[serde(default)]
@@ -128,6 +133,27 @@ pub(super) struct VolumeRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     anchor: Option<VolumeAnchor>,
 }
+
+/// A path, which need not be text.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Place(#[serde(with = "base64")] Vec<u8>);
+
+impl VolumeRecord {
+    /// Remembers a place beside the one where the volume is. True if that is new.
+    fn note(&mut self, place: &[u8]) -> bool {
+        let place = Place(place.to_owned());
+        if place.0.is_empty() || place.0 == self.path || self.also.contains(&place) {
+            return false;
+        }
+        self.also.push(place);
+        let surplus = self.also.len().saturating_sub(PLACES);
+        self.also.drain(..surplus);
+        true
+    }
+}
+
+/// So many other places of a volume are remembered.
+const PLACES: usize = 16;
 
 impl Record for VolumeRecord {
     const TABLE: Table = Table::Volume;
@@ -150,8 +176,25 @@ impl Keystore {
                 writer.put(id.as_bytes(), None, &other)?;
             }
             let own = own.unwrap_or_default();
-            let record = VolumeRecord { path: path.to_owned(), replaced: false, ..own };
+            let before = own.path.clone();
+            let mut record = VolumeRecord { path: path.to_owned(), replaced: false, ..own };
+            record.also.retain(|place| place.0 != path);
+            record.note(&before);
             writer.put(volume.as_bytes(), None, &record)
+        })
+    }
+
+    /// Remembers that a volume was seen at `path` as well: a copy that is only read is not where it
+    /// is, and needs its keys all the same. A volume that is not known is registered there.
+    pub fn note_volume_place(&self, volume: VolumeId, path: &Path) -> Result<(), KeystoreError> {
+        let place = path.as_os_str().as_bytes();
+        let known = self.read(|reader| reader.get::<VolumeRecord>(volume.as_bytes()))?;
+        let Some(mut known) = known else { return self.register_volume(volume, path) };
+        if !known.note(place) {
+            return Ok(());
+        }
+        self.change_volume(volume, |record| {
+            record.note(place);
         })
     }
 
@@ -256,9 +299,11 @@ impl Keystore {
                 .map(|volume| {
                     let id = volume.id.as_slice().try_into().map(VolumeId::from_bytes);
                     let id = id.map_err(|_| tampered(Table::Volume, &volume.id))?;
-                    let VolumeRecord { path, scan, rewrap_after_rotate, .. } = volume.record;
+                    let VolumeRecord { path, also, scan, rewrap_after_rotate, .. } = volume.record;
                     let path = OsString::from_vec(path).into();
-                    Ok(KnownVolume { id, path, scan, rewrap_after_rotate })
+                    let also = also.into_iter().map(|place| OsString::from_vec(place.0).into());
+                    let also = also.collect();
+                    Ok(KnownVolume { id, path, also, scan, rewrap_after_rotate })
                 })
                 .collect()
         })

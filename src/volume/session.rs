@@ -11,7 +11,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, fstat};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat};
 use rustix::io::Errno;
 
 use super::beneath::{self, Name};
@@ -28,6 +28,8 @@ const EXCLUSIVE: FlockOperation = FlockOperation::NonBlockingLockExclusive;
 const SESSION: Name<'static> = Name::literal("session");
 /// Bytes that the record of an old volume has at most: it names the last crashes one by one.
 const RECORD_MAX: usize = 16 * 1024;
+/// While somebody else makes and removes it.
+const ATTEMPTS: usize = 8;
 const NOT_A_LOCK: VolumeError = VolumeError::Tampered("the vault's lock");
 
 /// The right to use a vault, and to change it if that was asked for.
@@ -149,16 +151,24 @@ pub(super) fn open_meta(root: impl AsFd) -> Result<OwnedFd> {
     }
 }
 
-/// Only a file of no other name is written to: it might be anybody's.
+/// Nothing is written to it, so it may have further names: snapshots by hard links give it some.
 fn open_lock(meta: &OwnedFd) -> Result<OwnedFd> {
-    match own_file::to_write(meta, LOCK)? {
-        Some(lock) => Ok(lock),
-        None => match beneath::create_file(meta, LOCK, Mode::RUSR | Mode::WUSR) {
-            // Somebody else was faster, or somebody put something else there.
-            Err(Errno::EXIST) => own_file::to_write(meta, LOCK)?.ok_or(NOT_A_LOCK),
-            other => Ok(other?),
-        },
+    for _ in 0..ATTEMPTS {
+        match beneath::create_file(meta, LOCK, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+        let held = match beneath::hold(meta, LOCK) {
+            // Gone again.
+            Err(Errno::NOENT) => continue,
+            other => other?,
+        };
+        if !FileType::from_raw_mode(held.found().st_mode).is_file() {
+            return Err(NOT_A_LOCK);
+        }
+        return Ok(held.open_file(OFlags::RDWR)?);
     }
+    Err(NOT_A_LOCK)
 }
 
 /// Holds the vault's own directory, through a descriptor of its own.
@@ -172,14 +182,18 @@ fn hold_root(root: impl AsFd, how: FlockOperation) -> Result<OwnedFd> {
 }
 
 /// Holds the lock file. Earlier builds wrote to it who they were, and others may have put a file of
-/// somebody's there: what is not empty is replaced and not written to. It is held as well, for an
-/// earlier build that has it open already.
+/// somebody's there: what is not empty is replaced and not written to, and so is what has another
+/// name, by which others lock it. The former is held as well, for an earlier build that has it open
+/// already.
 fn hold_to_change(meta: &OwnedFd, locks: &mut Vec<OwnedFd>) -> Result<()> {
     let lock = open_lock(meta)?;
     hold(&lock, EXCLUSIVE)?;
-    let is_empty = fstat(&lock)?.st_size == 0;
-    locks.push(lock);
-    if !is_empty {
+    let found = fstat(&lock)?;
+    let is_shared = found.st_nlink > 1;
+    if !is_shared {
+        locks.push(lock);
+    }
+    if is_shared || found.st_size > 0 {
         let fresh = own_file::fresh(meta, NEW_LOCK)?;
         hold(&fresh, EXCLUSIVE)?;
         beneath::rename((meta, NEW_LOCK), (meta, LOCK), RenameFlags::empty())?;

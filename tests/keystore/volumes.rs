@@ -29,3 +29,26 @@ fn a_volume_in_the_place_of_another_is_told_from_one_that_moved() {
     assert_eq!(keystore.expected_volume(one, second).unwrap(), None);
     assert_eq!(keystore.expected_volume(two, first).unwrap(), None);
 }
+
+#[test]
+fn every_place_of_a_volume_is_remembered() {
+    let fixture = Fixture::new();
+    let keystore = &fixture.keystore;
+    let volume = VolumeId::from_bytes([1; 16]);
+    let known = || keystore.known_volumes().unwrap().remove(0);
+    keystore.register_volume(volume, Path::new("/srv/vault")).unwrap();
+    keystore.note_volume_place(volume, Path::new("/backup/vault")).unwrap();
+    keystore.note_volume_place(volume, Path::new("/srv/vault")).unwrap();
+    assert_eq!(known().path, Path::new("/srv/vault"), "what is only read is a copy");
+    assert_eq!(known().also, [Path::new("/backup/vault")]);
+    keystore.register_volume(volume, Path::new("/backup/vault")).unwrap();
+    assert_eq!(
+        (known().path.as_path(), &*known().also),
+        (Path::new("/backup/vault"), &[Path::new("/srv/vault").to_owned()][..],)
+    );
+    for number in 0..40 {
+        keystore.note_volume_place(volume, &Path::new("/many").join(number.to_string())).unwrap();
+    }
+    assert_eq!(known().also.len(), 16);
+    assert_eq!(known().also.last().unwrap(), Path::new("/many/39"));
+}

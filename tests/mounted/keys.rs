@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Mount, Vault, check_headers, program};
+use crate::harness::{Mount, Shell, Vault, check_headers, program};
 use crate::random::Random;
 
 const DEFAULT: &str = "alias/kmsfs/default";
@@ -190,6 +190,29 @@ fn old_material_is_not_retired_while_a_file_needs_it() {
     mount.unmount();
     let mount = vault.mount();
     assert_eq!(fs::read(mount.path("4")).unwrap(), b"x");
+}
+
+/// The keystore took a copy that somebody had looked at for the vault itself, looked there alone, and
+/// destroyed what the vault needed.
+#[test]
+fn regression_a_copy_that_was_looked_at_does_not_stand_for_its_vault() {
+    let vault = Vault::new("copy");
+    let mount = vault.mount();
+    fs::write(mount.path("file"), "contents").unwrap();
+    let (copy, looked) = (vault.outside("copy"), vault.outside_dir("looked"));
+    Shell::new(vault.outside("")).var("V", vault.store()).run("sync; cp -a \"$V\" copy");
+    vault.kmsfs(["mount", "-o", "ro", copy.to_str().unwrap(), looked.to_str().unwrap()]);
+    vault.kmsfs(["umount", looked.to_str().unwrap()]);
+    vault.kmsfs(["key", "rotate", DEFAULT]);
+    vault.kmsfs(["rewrap", copy.to_str().unwrap()]);
+    let retire = ["key", "retire", DEFAULT, "--yes"];
+    let refused = vault.command().args(retire).output().unwrap();
+    assert_eq!(refused.status.code(), Some(14), "{refused:?}");
+    vault.kmsfs(["rewrap", mount.root().to_str().unwrap()]);
+    vault.kmsfs(retire);
+    mount.unmount();
+    let mount = vault.mount();
+    assert_eq!(fs::read(mount.path("file")).unwrap(), b"contents");
 }
 
 /// The re-wrap and the look for references passed it by, and its material was destroyed.

@@ -79,3 +79,19 @@ fn regression_a_file_in_the_place_of_the_lock_is_not_written_to() {
     assert_eq!(fs::read(&lock).unwrap(), b"");
     assert!(!lock.with_file_name("lock.new").exists());
 }
+
+/// After `cp -al` of a vault neither it nor the copy could be opened for writing.
+#[test]
+fn regression_a_snapshot_by_hard_links_keeps_nobody_out() {
+    let mut fixture = Fixture::new();
+    fixture.close();
+    let lock = fixture.vault().join(".kmsfs/lock");
+    let snapshot = fixture.vault().join("../lock of a snapshot");
+    fs::hard_link(&lock, &snapshot).unwrap();
+    fixture.reopen();
+    assert!(is_in_use(&fixture, false) && is_in_use(&fixture, true));
+    // Who has the snapshot locks a file of its own.
+    let of_snapshot = fs::File::open(&snapshot).unwrap();
+    assert!(of_snapshot.try_lock().is_ok());
+    fixture.reopen();
+}
