@@ -151,7 +151,12 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime) = (atime.map(new_time), mtime.map(new_time));
         let change = AttrChange { mode, uid, gid, size, atime, mtime };
-        self.attr(reply, self.volume.set_attr(ino.0, &change, caller(req)));
+        let changed = self.volume.set_attr(ino.0, &change, caller(req));
+        if changed.is_err() {
+            // Some of it may have been changed.
+            self.forget_attributes(ino.0);
+        }
+        self.attr(reply, changed);
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {

@@ -50,11 +50,13 @@ impl Volume {
     ) -> Result<()> {
         let content = handle.file.for_caller()?;
         let _writing = handle.writing();
-        match how {
-            Allocate::Reserve(size) => content.reserve(offset, length, size),
+        let done = match how {
+            Allocate::Reserve(size) => return content.reserve(offset, length, size),
             Allocate::Zero(size) => content.zero(offset, length, size),
             Allocate::Punch => content.punch(offset, length),
-        }
+        };
+        // Some of it may be zeros now, and after an error the kernel keeps what it has cached.
+        done.inspect_err(|_| self.files.note_outdated(handle.ino))
     }
 
     /// The offset of the next data or hole.

@@ -1,6 +1,6 @@
 //! The open files: one [`File`] for each inode, however many handles and paths lead to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +49,7 @@ pub struct OpenFiles {
     table: Mutex<Table>,
     /// Files that turned out to have another size than their backing files told.
     resized: Mutex<Vec<u64>>,
+    outdated: Mutex<BTreeSet<u64>>,
     /// Held while an inode's first open or last close is under way; lock order: before `table`.
     turns: [Mutex<()>; TURNS],
 }
@@ -101,8 +102,8 @@ impl OpenFiles {
         access: Access,
     ) -> Self {
         let turns = std::array::from_fn(|_| Mutex::default());
-        let (table, resized) = (Mutex::default(), Mutex::default());
-        Self { keyring, shared, times, access, table, resized, turns }
+        let (table, resized, outdated) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { keyring, shared, times, access, table, resized, outdated, turns }
     }
 
     /// What all files share.
@@ -258,6 +259,16 @@ impl OpenFiles {
     /// Files of which the kernel may know another size than they have.
     pub(super) fn take_resized(&self) -> Vec<u64> {
         std::mem::take(&mut *self.resized.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes that the contents have changed in a request that failed.
+    pub(super) fn note_outdated(&self, ino: u64) {
+        self.outdated.lock().unwrap_or_else(PoisonError::into_inner).insert(ino);
+    }
+
+    /// Files of which the kernel may have pages that are not right any more.
+    pub(super) fn take_outdated(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *self.outdated.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Every open file.

@@ -51,6 +51,11 @@ impl Volume {
         }
     }
 
+    /// Has the kernel drop the pages of files that a request has changed and then failed.
+    pub fn drop_outdated_pages(&self) {
+        self.invalidate(self.files.take_outdated());
+    }
+
     /// The second round is for what was in flight in the first: a write that made the first key of
     /// its file, a file that came under the key, pages that were read again.
     fn revoke(&self, keys: &[KeyId]) {

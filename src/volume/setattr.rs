@@ -19,25 +19,51 @@ impl Volume {
     /// for stands at the end.
     ///
     /// # Errors
-    /// `ReadOnly`, `Stale`; what truncating a file gives; those of the backing filesystem.
+    /// `ReadOnly`, `Stale`; what truncating a file gives; those of the backing filesystem. Where only
+    /// a size was asked for, and times, the size is what it was: the kernel goes on by it.
     pub fn set_attr(&self, ino: u64, change: &AttrChange, caller: Caller) -> Result<Attr> {
         self.tree.writable()?;
         self.keep_closed(ino, change)?;
         let mut change = *change;
-        if let Some(size) = change.size {
-            // Also a truncation to the size that the file has is a modification.
-            if self.shown_attr(ino, &self.stat(ino)?)?.size == size {
-                change.mtime = change.mtime.or(Some(NewTime::Now));
+        let resized = match change.size {
+            Some(size) => Some(self.resize(ino, size, &mut change, caller)?),
+            None => None,
+        };
+        let bare = change.mode.or(change.uid).or(change.gid).is_none();
+        match (self.change_others(ino, &change), resized.filter(|_| bare)) {
+            // An error would say that the file has its old size, and the next append would go there.
+            (Err(error), Some(known)) => {
+                log::warn!(
+                    "inode {ino} has its new size, and its times are not all right: {error}"
+                );
+                Ok(known)
             }
-            self.truncate(ino, size, caller)?;
+            (outcome, _) => outcome,
         }
+    }
+
+    /// Returns what can be told of the file, if it cannot be looked at again.
+    fn resize(&self, ino: u64, size: u64, change: &mut AttrChange, caller: Caller) -> Result<Attr> {
+        let held = self.hold(ino)?;
+        let mut known = self.shown_attr(ino, &held.stat()?)?;
+        // Also a truncation to the size that the file has is a modification.
+        if known.size == size {
+            change.mtime = change.mtime.or(Some(NewTime::Now));
+        }
+        if !caller.keeps_privileges() {
+            let _times = self.times.hold(ino);
+            drop_at(&held)?;
+        }
+        self.truncate(ino, size, caller)?;
+        known.set_size(size);
+        Ok(known)
+    }
+
+    fn change_others(&self, ino: u64, change: &AttrChange) -> Result<Attr> {
         self.tree.grants.note(change.mode.unwrap_or(0));
         let held = self.hold(ino)?;
         let times = self.times.hold(ino);
-        if change.size.is_some() && !caller.keeps_privileges() {
-            drop_at(&held)?;
-        }
-        self.change_inode(ino, &held, &change)?;
+        self.change_inode(ino, &held, change)?;
         // Not over what follows: showing a size may open the file, which takes it too.
         drop(times);
         if (change.mode.is_some() || change.gid.is_some())

@@ -95,12 +95,8 @@ impl Failing {
                 // Behind what was taken, bytes may have arrived or not.
                 if taken == after { vec![after] } else { vec![taken, after] }
             }
-            // A disk that stays dead takes nothing back either.
-            Err(_)
-                if self.fault != Fault::Dead
-                    && first.grows(model.len())
-                    && file.size() != model.len() as u64 =>
-            {
+            // Whoever is told of a failure goes on by the old size.
+            Err(_) if file.size() != model.len() as u64 => {
                 return Err(format!("it failed, and left {} bytes", file.size()));
             }
             Err(_) => vec![model.to_vec(), after],

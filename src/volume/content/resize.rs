@@ -169,12 +169,7 @@ impl Content {
         }
         // Two steps: a single cut to the final length would leave old ciphertext in its hint (R6).
         self.set_length(pages_of(size) * PAGE)?;
-        state.size = size;
-        state.marks.durable_size = state.marks.durable_size.min(size);
-        state.marks.proven_size = state.marks.proven_size.min(size);
-        state.marks.touch();
-        state.marks.contents_dirty = true;
-        state.marks.unsealed = true;
+        Self::end_at(state, size);
         let ended = self.forget_tails(state, size).and_then(|()| match cut {
             Some((block, length)) => {
                 let bytes = kept.get(..length).unwrap_or_default();
@@ -183,12 +178,39 @@ impl Content {
             None if size == 0 => self.write_empty_first(state),
             None => Ok(()),
         });
-        let ended = ended.and_then(|()| self.set_length(backing_len(size)));
-        if ended.is_err() {
-            state.marks.end_owed = true;
-            self.tell_length(state);
+        if let Err(error) = ended.and_then(|()| self.set_length(backing_len(size))) {
+            // The bytes are cut off, and an error would say that they are not: the kernel would go
+            // on by the old size, and the next append put zeros in their place.
+            log::warn!("a file is shorter, and its new end waits for the next sync: {error}");
+            self.owe_end(state);
         }
-        ended
+        Ok(())
+    }
+
+    /// Ends the file at `size`, for whoever asks from now on.
+    fn end_at(state: &mut State, size: u64) {
+        state.size = size;
+        state.marks.durable_size = state.marks.durable_size.min(size);
+        state.marks.proven_size = state.marks.proven_size.min(size);
+        state.marks.touch();
+        state.marks.contents_dirty = true;
+        state.marks.unsealed = true;
+    }
+
+    fn owe_end(&self, state: &mut State) {
+        state.marks.end_owed = true;
+        self.tell_length(state);
+    }
+
+    /// After a change that failed and made the file longer, on a disk that may take nothing more: it
+    /// ends where it did before. What cannot be taken back now is done before a sync counts; until
+    /// then a crash leaves the file as one in the middle of the change does.
+    pub(super) fn take_growth_back(&self, state: &mut State, before: u64) {
+        if let Err(error) = self.shrink(state, before) {
+            log::warn!("the end of a file waits for the next sync: {error}");
+            Self::end_at(state, before);
+            self.owe_end(state);
+        }
     }
 
     /// After a failure: the last page says how long the file is, and nothing lies behind it.

@@ -87,10 +87,8 @@ impl Content {
             state.size = solid;
             self.tell_length(state);
         }
-        if state.size > before
-            && let Err(error) = self.shrink(state, before)
-        {
-            log::warn!("a file stays longer than it was before a write that failed: {error}");
+        if state.size > before {
+            self.take_growth_back(state, before);
         }
         outcome
     }

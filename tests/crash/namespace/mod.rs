@@ -167,8 +167,7 @@ impl<'t> Trial<'t> {
         if !honest(error, fault) {
             return Err(format!("it said {error:?}"));
         }
-        self.between(&seen, fault)
-            .map_err(|what| format!("it failed with {error:?}, and {what}"))?;
+        self.between(&seen).map_err(|what| format!("it failed with {error:?}, and {what}"))?;
         if seen == self.after && self.before != self.after {
             return Ok(());
         }
@@ -182,16 +181,12 @@ impl<'t> Trial<'t> {
     }
 
     /// What is seen is from before, from after, or of both where an operation has parts.
-    fn between(&self, seen: &View, fault: Fault) -> Result<(), String> {
-        if *seen == self.before || *seen == self.after {
+    fn between(&self, seen: &View) -> Result<(), String> {
+        let told = self.operation.parts == Parts::Told;
+        if *seen == self.before || (*seen == self.after && !told) {
             return Ok(());
         }
-        let parts = match self.operation.parts {
-            Parts::Whole => false,
-            Parts::Some | Parts::Synced => true,
-            Parts::Longer => matches!(fault, Fault::Lasting(_)),
-        };
-        if !parts {
+        if told || self.operation.parts == Parts::Whole {
             return same("half done", seen, &self.before);
         }
         for path in seen.keys().chain(self.before.keys()) {

@@ -20,18 +20,22 @@ pub(crate) struct Operation {
 pub(crate) enum Parts {
     /// All of it or nothing.
     Whole,
+    /// All of it where it succeeds, and nothing where it fails: it is a size, and by what it is told the
+    /// kernel says where the next append goes.
+    Told,
     /// The first of its steps, or some of its bytes.
     Some,
     /// The same; and whoever syncs a file first after a write-back has failed is told, once, although
     /// that was before.
     Synced,
-    /// All of it or nothing; but where the disk takes nothing more, nothing can be taken back, and the
-    /// file has a length between.
-    Longer,
 }
 
 const fn whole(name: &'static str, run: fn(&mut World<'_>) -> Result<()>) -> Operation {
     Operation { name, run, parts: Parts::Whole }
+}
+
+const fn as_told(name: &'static str, run: fn(&mut World<'_>) -> Result<()>) -> Operation {
+    Operation { name, run, parts: Parts::Told }
 }
 
 const fn in_parts(name: &'static str, run: fn(&mut World<'_>) -> Result<()>) -> Operation {
@@ -40,10 +44,6 @@ const fn in_parts(name: &'static str, run: fn(&mut World<'_>) -> Result<()>) -> 
 
 const fn with_sync(name: &'static str, run: fn(&mut World<'_>) -> Result<()>) -> Operation {
     Operation { name, run, parts: Parts::Synced }
-}
-
-const fn longer(name: &'static str, run: fn(&mut World<'_>) -> Result<()>) -> Operation {
-    Operation { name, run, parts: Parts::Longer }
 }
 
 /// Fills an empty volume with what the operations need.
@@ -174,15 +174,17 @@ pub(crate) const CONTENTS: &[Operation] = &[
         change(world, "file", AttrChange { size: Some(0), ..NONE })?;
         write(world, "file", 0, 5000)
     }),
-    whole("truncate to nothing", |world| {
+    as_told("truncate to nothing", |world| {
         change(world, "file", AttrChange { size: Some(0), ..NONE })
     }),
-    longer("truncate", |world| change(world, "large", AttrChange { size: Some(9000), ..NONE })),
-    longer("truncate a page", |world| change(world, "small", AttrChange { size: Some(9), ..NONE })),
-    longer("truncate to grow", |world| {
+    as_told("truncate", |world| change(world, "large", AttrChange { size: Some(9000), ..NONE })),
+    as_told("truncate a page", |world| {
+        change(world, "small", AttrChange { size: Some(9), ..NONE })
+    }),
+    as_told("truncate to grow", |world| {
         change(world, "small", AttrChange { size: Some(160_000), ..NONE })
     }),
-    longer("reserve", |world| allocate(world, Allocate::Reserve(Reserve::Grow), 12_000, 9000)),
+    as_told("reserve", |world| allocate(world, Allocate::Reserve(Reserve::Grow), 12_000, 9000)),
     whole("reserve behind the end", |world| {
         allocate(world, Allocate::Reserve(Reserve::KeepSize), 20_000, 50_000)
     }),
