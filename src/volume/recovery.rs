@@ -29,7 +29,7 @@ use super::open_file::{File, quietly};
 use super::walk::{Entry, Role, Visit};
 use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, PageNo, plain_size};
 use crate::envelope::{
-    Cursor, FileHeader, HEADER_SLOTS, Intents, RECORD_LEN, Unrecovered, UnverifiedHeader, WAITING,
+    Cursor, FileHeader, HEADER_SLOTS, Intents, RECORD_LEN, Unrecovered, UnverifiedHeader,
     claimed_length,
 };
 use crate::id::KeyId;
@@ -395,7 +395,8 @@ impl Run<'_> {
         let left = words.zip(files).map(|(word, files)| StillLeft { word, files, sizes });
         let left: Vec<_> = left.collect();
         let keys: Vec<KeyId> = self.left.keys.iter().copied().collect();
-        let known = !self.left.again && keys.len() <= WAITING;
+        // The record has no room for many keys: those are known until the end of the session.
+        let known = !self.left.again;
         self.ledger.recovered(&left, known.then_some(&keys[..]))?;
         let shared = self.volume.files.shared();
         shared.set_crashes(self.ledger.unrecovered(), self.ledger.cursor());

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kmsfs::envelope::WAITING;
 use kmsfs::envelope::layout::backing_len;
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
@@ -275,6 +276,32 @@ fn regression_recovery_goes_on_once_the_key_that_it_waits_for_is_back() {
     assert!(!fixture.volume().has_key_come_back(&mut usable), "told once");
     let report = recover(&fixture);
     assert!(report.complete && report.waiting.is_empty(), "{report:?}");
+    assert!(fixture.volume().unrecovered().is_empty());
+}
+
+/// A list of keys too long for the record was forgotten, and so was the wait for them.
+#[test]
+fn regression_recovery_waits_for_any_number_of_keys() {
+    let (mut fixture, _) = sealed(9000);
+    let mut usable = BTreeSet::new();
+    let keys: Vec<_> = (0..WAITING + 1).map(|_| fixture.new_key()).collect();
+    for (number, key) in keys.iter().enumerate() {
+        let name = format!("dir {number}");
+        let dir = fixture.mkdir(ROOT, &name).unwrap().ino;
+        fixture.volume().set_policy(dir, *key, None).unwrap();
+        fixture.file(dir, "inside", "").unwrap();
+        write(&fixture, &format!("{name}/inside"), 0, &pattern(9000, 4)).unwrap();
+    }
+    fixture.reopen();
+    keys.iter().for_each(|key| fixture.disable(*key));
+    assert_eq!(recover(&fixture).waiting.len(), keys.len());
+    assert!(!fixture.volume().has_key_come_back(&mut usable));
+    for key in keys {
+        fixture.enable(key);
+        fixture.volume().watch_keys();
+        assert!(fixture.volume().has_key_come_back(&mut usable));
+        assert!(recover(&fixture).complete);
+    }
     assert!(fixture.volume().unrecovered().is_empty());
 }
 
