@@ -98,7 +98,8 @@ pub(super) fn retire(
         elsewhere.must_be_checked(args.other_hosts_checked)?;
         let warning = format!(
             "{} of key {key} will be destroyed; copies of files from before their rewrap cannot \
-             be read any more\n{}",
+             be read any more, nor those by a tool that goes by size and time alone: a re-wrap \
+             changes neither\n{}",
             count(materials.len() as u64, "material"),
             elsewhere.warning(),
         );

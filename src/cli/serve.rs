@@ -1,12 +1,14 @@
 //! The daemon: a volume, its mount, its control socket, and how they end.
 //!
 //! Order: keeper (the process that mounts and unmounts), keystore, confinement, volume (takes the
-//! vault's lock), socket, mount, ready: whoever sees the mount finds the socket. The end comes from a
+//! vault's lock), signals, socket, mount, ready: whoever sees the mount can ask for it and end it. The end
+//! comes from a
 //! signal or from an unmount by somebody else; both leave by the same door: the kernel's last
 //! request is answered, everything is synced, the vault is released.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -65,6 +67,8 @@ pub(super) fn run(
     process::lock_memory();
     let volume = open(plan, &keys)?;
     let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper: Arc::new(keeper), confined };
+    // Whoever sees the mount may end it.
+    let signals = watch_signals(&daemon.keeper)?;
     let server = daemon.listen(&runtime);
     let mounted = daemon.keeper.mount().and_then(|connection| {
         let served = fuse::serve(Arc::clone(&volume), connection, &options);
@@ -79,7 +83,11 @@ pub(super) fn run(
             return Err(explain_mount(&plan.mountpoint, &error));
         }
     };
+    if signals.came_already() {
+        end_mount(&daemon.keeper);
+    }
     let served = daemon.serve(&mounted, server, &runtime, detached);
+    signals.handle.close();
     if served.is_err() {
         // Nobody would ever answer at that mountpoint.
         end_mount(&daemon.keeper);
@@ -110,7 +118,6 @@ impl Daemon<'_> {
     ) -> Result<(), CliError> {
         let Self { plan, volume, keys, .. } = self;
         volume.attach_kernel(mounted.kernel_cache());
-        let signals = watch_signals(&self.keeper)?;
         let _upkeep =
             volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
         let _chores = keys.keystore().and_then(|keystore| {
@@ -125,7 +132,6 @@ impl Daemon<'_> {
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         mounted.wait();
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
-        signals.close();
         Ok(())
     }
 
@@ -228,23 +234,37 @@ fn fuse_options(plan: &Plan) -> fuse::MountOptions {
     }
 }
 
+/// The thread that waits for signals.
+struct Watched {
+    handle: signal_hook::iterator::Handle,
+    came: Arc<AtomicBool>,
+}
+
+impl Watched {
+    /// True if one came before there was anything to unmount, perhaps.
+    fn came_already(&self) -> bool {
+        self.came.load(Ordering::Acquire)
+    }
+}
+
 /// A signal unmounts. A busy mount vanishes from the tree at once and ends with its last user.
-fn watch_signals(keeper: &Arc<Keeper>) -> Result<signal_hook::iterator::Handle, CliError> {
+fn watch_signals(keeper: &Arc<Keeper>) -> Result<Watched, CliError> {
     let failed = |error: &std::io::Error| CliError::io("signals", error);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| failed(&error))?;
-    let handle = signals.handle();
-    let keeper = Arc::clone(keeper);
+    let watched = Watched { handle: signals.handle(), came: Arc::default() };
+    let (keeper, came) = (Arc::clone(keeper), Arc::clone(&watched.came));
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
                 log::info!("signal {signal}: unmounting");
                 let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                came.store(true, Ordering::Release);
                 end_mount(&keeper);
             }
         })
         .map_err(|error| failed(&error))?;
-    Ok(handle)
+    Ok(watched)
 }
 
 fn end_mount(keeper: &Keeper) {
