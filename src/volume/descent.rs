@@ -157,6 +157,7 @@ impl<'a> Descent<'a> {
         let Some(above) = self.above.last().filter(|above| above.depth + 1 == visit.depth) else {
             return Ok(None);
         };
+        let begun = self.volume.tree.dirs.era();
         let still = self.volume.tree.locks.reading(above.ino);
         let stat = fstat(&visit.fd)?;
         let here = beneath::stat(parent, name);
@@ -170,7 +171,17 @@ impl<'a> Descent<'a> {
         let ino = self.volume.tree.inodes.shown(stat.st_ino);
         let fd = fcntl_dupfd_cloexec(&visit.fd, 0)?;
         let expected = above.authority.expects(name.bytes());
-        Dir::open(ino, fd, copies, expected, self.volume.opener()).map(Some)
+        let dir = Dir::open(ino, fd, copies, expected.clone(), self.volume.opener())?;
+        if dir.misplaced().is_none() || !self.volume.tree.dirs.has_changed_since(begun) {
+            dir.sound_alarm();
+            return Ok(Some(dir));
+        }
+        // Its descriptor may have been replaced since it was read.
+        let fd = fcntl_dupfd_cloexec(&visit.fd, 0)?;
+        let copies = Copies::read(&fd);
+        let dir = Dir::open(ino, fd, copies, expected, self.volume.opener())?;
+        dir.sound_alarm();
+        Ok(Some(dir))
     }
 
     fn leave_walk(&mut self) {
@@ -264,6 +275,7 @@ impl<'a> Descent<'a> {
                 drop(still);
                 let expected = parent.authority().expects(link.name.bytes());
                 let dir = Dir::open(ino, fd, copies, expected, volume.opener())?;
+                dir.sound_alarm();
                 let mut names = names_of(volume, link.parent);
                 names.push(link.name.clone());
                 Ok(Some(Stray::Directory(Arc::new(dir), names)))

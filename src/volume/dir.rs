@@ -105,14 +105,17 @@ impl Dir {
         opener: Opener<'_>,
     ) -> Result<Self> {
         let names = open_names(&fd, copies, &expected, opener)?;
-        match &names {
-            Names::Misplaced(why) => log::error!("the directory with inode {ino}: {why}"),
-            Names::Broken => {
-                log::error!("the directory with inode {ino} has no usable descriptor");
-            }
-            Names::Readable { .. } | Names::KeyUnusable(..) => {}
+        if matches!(names, Names::Broken) {
+            log::error!("the directory with inode {ino} has no usable descriptor");
         }
         Ok(Self { ino, fd, names, expected, link: None, rules: Mutex::new(None), copies })
+    }
+
+    /// Tells the log that it is out of its place, once that is certain.
+    pub(super) fn sound_alarm(&self) {
+        if let Names::Misplaced(why) = self.names {
+            log::error!("the directory with inode {}: {why}", self.ino);
+        }
     }
 
     /// The same, found by way of `link`.

@@ -27,7 +27,11 @@ struct Inner {
 /// What was opened in one era is not added in the next: since then a KMS key changed its state, or a
 /// descriptor was replaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Era(u64);
+pub(super) struct Era {
+    drops: u64,
+    /// How often a descriptor was replaced.
+    descriptors: u64,
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -73,20 +77,46 @@ impl DirCache {
         dir
     }
 
-    /// Drops one directory: it was removed, or its descriptor changed.
+    /// Adds a directory that is out of its place, and drops all others: what is below it was verified
+    /// while it was in its place. `begun` goes on with the era that this begins.
+    pub(super) fn add_alone(&self, dir: Arc<Dir>, begun: &mut Era) -> Arc<Dir> {
+        let mut inner = self.write();
+        let in_time = inner.era == *begun;
+        inner.clear();
+        if in_time {
+            *begun = inner.era;
+            drop(inner);
+            return self.add(dir, *begun);
+        }
+        dir
+    }
+
+    /// True if a descriptor was replaced since: one that was read before may be compared with what was
+    /// noted after, and says nothing then of who put it there.
+    pub(super) fn has_changed_since(&self, begun: Era) -> bool {
+        self.read().era.descriptors != begun.descriptors
+    }
+
+    /// Drops a directory that was removed.
     pub(super) fn remove(&self, ino: u64) {
         let mut inner = self.write();
         inner.dirs.remove(&ino);
-        inner.era.0 += 1;
+        inner.era.drops += 1;
+    }
+
+    /// Drops a directory whose descriptor was replaced. That comes before what is new in it is noted
+    /// anywhere, so that whoever finds it noted finds it changed.
+    pub(super) fn descriptor_changed(&self, ino: u64) {
+        let mut inner = self.write();
+        inner.dirs.remove(&ino);
+        inner.era.drops += 1;
+        inner.era.descriptors += 1;
     }
 
     /// Drops all directories, with their keys, because a KMS key changed its state, and returns
     /// which there were.
     pub(super) fn clear(&self) -> Vec<u64> {
-        let mut inner = self.write();
-        inner.era.0 += 1;
-        inner.clock.clear();
-        inner.dirs.drain().map(|(ino, _)| ino).collect()
+        self.write().clear()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -99,6 +129,12 @@ impl DirCache {
 }
 
 impl Inner {
+    fn clear(&mut self) -> Vec<u64> {
+        self.era.drops += 1;
+        self.clock.clear();
+        self.dirs.drain().map(|(ino, _)| ino).collect()
+    }
+
     fn evict(&mut self) {
         while let Some(ino) = self.clock.pop_front() {
             match self.dirs.get(&ino) {

@@ -73,6 +73,8 @@ impl Volume {
         let alone = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
         let (mut moves, mut inos) = (Vec::new(), Vec::new());
         for (from, entry, to, name) in dirs {
+            // What they say of keys may have changed until the lock was ours.
+            let (from, to) = (&self.dir(from.ino())?, &self.dir(to.ino())?);
             let dir = self.entry_dir(from, entry)?;
             inos.push(dir.ino());
             match dir.descriptor() {
@@ -104,7 +106,9 @@ impl Volume {
         let fd = held.open_dir()?;
         let copies = Copies::read(&fd);
         let expected = parent.authority().expects(entry.bytes());
-        let dir = self.only_twin(Dir::open(ino, fd, copies, expected, self.opener())?);
+        let dir = Dir::open(ino, fd, copies, expected, self.opener())?;
+        dir.sound_alarm();
+        let dir = self.only_twin(dir);
         Ok(Arc::new(dir.found_by(Link { parent: parent.ino(), name: entry.clone() })))
     }
 
@@ -220,7 +224,9 @@ impl Moves<'_> {
             if let Err(error) = synced {
                 // Good for both places, as it is.
                 log::warn!("a rename of a directory is not known to be durable: {error}");
-                self.moves.iter().for_each(|one| volume.tree.dirs.remove(one.dir.ino()));
+                self.moves
+                    .iter()
+                    .for_each(|one| volume.tree.dirs.descriptor_changed(one.dir.ino()));
                 return;
             }
         }
@@ -269,6 +275,6 @@ impl Volume {
         if let Err(error) = self.write_to(&one.dir, |dir| write_descriptor(dir, bytes)) {
             log::warn!("inode {}: its descriptor is for two places: {error}", one.dir.ino());
         }
-        self.tree.dirs.remove(one.dir.ino());
+        self.tree.dirs.descriptor_changed(one.dir.ino());
     }
 }

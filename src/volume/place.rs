@@ -16,6 +16,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use super::Volume;
 use super::beneath::{self, BackingName};
 use super::dir::{Copies, Dir, Opener};
+use super::dir_cache::Era;
 use super::dir_rules::{Expected, Misplaced};
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
@@ -37,6 +38,16 @@ enum At<'a> {
     Entry(Arc<Dir>, BackingName),
     Pinned(Arc<OwnedFd>),
     Root(BorrowedFd<'a>),
+}
+
+/// Which finding that a directory is out of its place counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// One that no change of a descriptor came in between: the copies may be from before it, and what
+    /// they are compared with from after it.
+    OfStillDescriptors,
+    /// The last try.
+    Any,
 }
 
 impl Place<'_> {
@@ -91,17 +102,20 @@ impl Volume {
             return Ok(dir);
         }
         // The ancestors that are not open, nearest first. Not by recursion: trees can be deep.
-        for _ in 0..ATTEMPTS {
-            match self.open_with_ancestors(ino) {
-                // A directory above it moved meanwhile, or was dropped from the cache.
+        for _ in 1..ATTEMPTS {
+            match self.open_with_ancestors(ino, Verdict::OfStillDescriptors) {
+                // A directory above it moved meanwhile, or was dropped from the cache, or descriptors
+                // changed and it seems out of its place.
                 Err(VolumeError::Stale) => {}
                 other => return other,
             }
         }
-        Err(VolumeError::Stale)
+        self.open_with_ancestors(ino, Verdict::Any)
     }
 
-    fn open_with_ancestors(&self, ino: u64) -> Result<Arc<Dir>> {
+    fn open_with_ancestors(&self, ino: u64, verdict: Verdict) -> Result<Arc<Dir>> {
+        // From before the first directory above is looked at, by which those below it are judged.
+        let mut begun = self.tree.dirs.era();
         let (mut closed, mut seen) = (vec![ino], HashSet::from([ino]));
         let mut above = None;
         while let Some(parent) = closed.last().and_then(|ino| self.parent(*ino)) {
@@ -113,7 +127,7 @@ impl Volume {
         }
         // Each is handed to the next: the cache may have lost it by then.
         for ino in closed.into_iter().rev() {
-            above = Some(self.open_dir(ino, above)?);
+            above = Some(self.open_dir(ino, above, &mut begun, verdict)?);
         }
         above.ok_or(VolumeError::Stale)
     }
@@ -125,19 +139,27 @@ impl Volume {
         }
     }
 
-    /// Opens a directory whose parent is open, or soon will be again.
-    fn open_dir(&self, ino: u64, above: Option<Arc<Dir>>) -> Result<Arc<Dir>> {
-        let begun = self.tree.dirs.era();
+    /// Opens a directory whose parent is open, or soon will be again. `Stale` also where it seems out
+    /// of its place and descriptors have changed since `begun`, unless any verdict will do; that one
+    /// then serves this request and no other.
+    fn open_dir(
+        &self,
+        ino: u64,
+        above: Option<Arc<Dir>>,
+        begun: &mut Era,
+        verdict: Verdict,
+    ) -> Result<Arc<Dir>> {
         let dir = if ino == ROOT { self.open_root()? } else { self.open_known_dir(ino, above)? };
         match dir.misplaced() {
-            None => return Ok(self.tree.dirs.add(Arc::new(dir), begun)),
+            None => return Ok(self.tree.dirs.add(Arc::new(dir), *begun)),
             // Looked at again each time: it counts as soon as the other one has gone.
             Some(Misplaced::Twin) => return Ok(Arc::new(dir)),
+            Some(_) if verdict == Verdict::Any => {}
+            Some(_) if self.tree.dirs.has_changed_since(*begun) => return Err(VolumeError::Stale),
             Some(_) => {}
         }
-        // What is below it was verified while the directories above were in their places.
-        self.tree.dirs.clear();
-        Ok(self.tree.dirs.add(Arc::new(dir), self.tree.dirs.era()))
+        dir.sound_alarm();
+        Ok(self.tree.dirs.add_alone(Arc::new(dir), begun))
     }
 
     fn open_root(&self) -> Result<Dir> {

@@ -179,7 +179,7 @@ impl Volume {
             outcome = as_owner(dir.as_fd(), || write_descriptor(dir.as_fd(), &bytes));
             Ok(())
         })?;
-        self.tree.dirs.remove(dir.ino());
+        self.tree.dirs.descriptor_changed(dir.ino());
         outcome?;
         self.tree.anchor.note(&new);
         Ok(true)

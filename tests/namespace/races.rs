@@ -149,3 +149,25 @@ fn regression_a_rewrap_wraps_nothing_for_a_directory_that_it_has_left() {
     let report = fixture.volume().rewrap(RewrapJob::default(), go_on, &mut |_| {}).unwrap();
     assert!(report.complete, "{report:?}");
 }
+
+/// The descriptor that was read before the change was compared with what was remembered after it, and
+/// the directory was out of its place until the volume was closed.
+#[test]
+fn regression_a_policy_that_changes_while_its_directory_is_opened_is_no_tampering() {
+    let mut fixture = Fixture::new();
+    let keys = [fixture.new_key(), fixture.new_key()];
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.volume().set_policy(dir, keys[0], None).unwrap();
+    fixture.file(dir, "file", "contents").unwrap();
+    let service = Interrupted::under(&mut fixture);
+    let set = move |volume: &Volume| {
+        let dir = volume.lookup(ROOT, b"dir").unwrap().unwrap().ino;
+        volume.set_policy(dir, keys[1], None).unwrap();
+    };
+    service.during_next(Question::Unwrap, keys[0], set);
+    let dir = fixture.find("dir").unwrap();
+    let found = fixture.volume().policy(dir);
+    assert!(!service.is_due());
+    assert_eq!(found.unwrap().policy, keys[1]);
+    assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");
+}
