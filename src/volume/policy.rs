@@ -172,6 +172,10 @@ impl Volume {
         if !new.fits() {
             return Err(VolumeError::FormerKeys);
         }
+        // Files are under it: a re-wrap that has been here already may not give it up.
+        if new.previous.iter().any(|key| !now.previous.contains(key)) {
+            self.tree.kept.fetch_add(1, Ordering::AcqRel);
+        }
         new.sequence = stored.sequence + 1;
         let bytes = new.encode(dir.keys()?);
         let mut outcome = Ok(());

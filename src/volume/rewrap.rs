@@ -91,7 +91,7 @@ struct Run<'a> {
     batch: Batch,
     /// How many of the failed are under a key that their directory does not accept.
     strangers: usize,
-    /// Files that had come into a directory under a key of their own when the last pass began.
+    /// How often directories had come to need a former key when the last pass began.
     kept: u64,
     progress: &'a mut dyn FnMut(&RewrapReport) -> ControlFlow<()>,
     changed: &'a mut dyn FnMut(&std::path::Path),
@@ -369,7 +369,8 @@ impl Run<'_> {
                         changed.previous.retain(|key| *key != now.policy && *key != to);
                         changed.previous.insert(0, now.policy);
                     }
-                    // A file that came in since with its key would be left without it.
+                    // A file that came in since with its key, or that has it since the policy was
+                    // changed, would be left without it.
                     (Mark::Finish, _)
                         if self.volume.tree.kept.load(Ordering::Acquire) == self.kept =>
                     {

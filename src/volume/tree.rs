@@ -54,7 +54,7 @@ pub(super) struct Tree {
     pub(super) descriptors: RwLock<()>,
     pub(super) anchor: DirAnchor,
     pub(super) twins: Twins,
-    /// How many files came into a directory under a key of their own.
+    /// How often a file came into a directory under a key of its own, or a directory got a former key.
     pub(super) kept: AtomicU64,
     /// Held while a directory comes to accept another key, until that is durable.
     pub(super) accepting: Mutex<()>,

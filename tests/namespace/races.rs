@@ -171,3 +171,28 @@ fn regression_a_policy_that_changes_while_its_directory_is_opened_is_no_tamperin
     assert_eq!(found.unwrap().policy, keys[1]);
     assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");
 }
+
+/// It had been through the directory, and gave up the key that its files had until a moment ago.
+#[test]
+fn regression_a_rewrap_gives_up_no_key_that_became_a_former_one_meanwhile() {
+    let mut fixture = Fixture::new();
+    let keys = [fixture.new_key(), fixture.new_key()];
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.volume().set_policy(dir, keys[0], None).unwrap();
+    fixture.file(dir, "file", "contents").unwrap();
+    let volume = fixture.volume();
+    let progress = &mut |_: &_| {
+        volume.set_policy(dir, keys[1], None).unwrap();
+        ControlFlow::Continue(())
+    };
+    volume.rewrap(RewrapJob::default(), progress, &mut |_| {}).unwrap();
+    fixture.reopen();
+    assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");
+    let go_on = &mut |_: &_| ControlFlow::Continue(());
+    let report = fixture.volume().rewrap(RewrapJob::default(), go_on, &mut |_| {}).unwrap();
+    let dir = fixture.find("dir").unwrap();
+    assert!(report.complete && fixture.volume().policy(dir).unwrap().previous.is_empty());
+    fixture.disable(keys[0]);
+    fixture.reopen();
+    assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");
+}
