@@ -255,6 +255,37 @@ fn regression_a_page_that_never_arrived_reads_as_zeros_after_a_crash() {
     is_tampered(read(&fixture, "file"));
 }
 
+/// What was synced after the crash could be taken away as well, as long as recovery had not come by.
+#[test]
+fn regression_a_page_that_was_synced_since_the_crash_is_no_zeros() {
+    let (mut fixture, path) = sealed(9000);
+    write(&fixture, "file", 9000, &pattern(60_000, 2)).unwrap();
+    // The power fails. Block 6 is not there.
+    fixture.reopen();
+    put_page(&path, 8, &[0; PAGE]);
+    let handle = open(&fixture);
+    for block in [5, 8, 30] {
+        handle.file.write(block * PAGE as u64, &pattern(PAGE, 3), Origin::Caller).unwrap();
+    }
+    fixture.volume().sync_file(&handle, Durability::Contents).unwrap();
+    let read_block = |block: u64| {
+        let mut bytes = vec![0xee; PAGE];
+        handle.file.read(block * PAGE as u64, &mut bytes).map(|_| bytes)
+    };
+    assert_eq!(read_block(6).unwrap(), [0; PAGE], "what the crash took is zeros all the same");
+    for block in [5, 8, 30] {
+        assert_eq!(read_block(block).unwrap(), pattern(PAGE, 3));
+        let number = block + 2;
+        let good = page(&path, number);
+        put_page(&path, number, &[0; PAGE]);
+        is_tampered(read_block(block));
+        put_page(&path, number, &good);
+    }
+    fixture.volume().close(handle);
+    let report = recover(&fixture);
+    assert!(report.complete && report.spoiled.is_empty(), "{report:?}");
+}
+
 /// Its files were not looked at again before the next mount.
 #[test]
 fn regression_recovery_goes_on_once_the_key_that_it_waits_for_is_back() {

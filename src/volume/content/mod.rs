@@ -38,7 +38,7 @@ use super::backing::Backing;
 use super::error::{Result, VolumeError};
 use super::errseq::WriteErrors;
 use cache::{Roles, Spills};
-use written::Written;
+use written::{Synced, Written};
 
 pub use mend::{Look, Mended};
 pub use resize::Reserve;
@@ -183,6 +183,8 @@ pub(super) struct Marks {
     sync_failed: bool,
     /// Pages of contents written since the last sync.
     written: Written,
+    /// Those that a sync of this session has made durable.
+    synced: Synced,
     /// The disk may have dropped them: they are written again before the next sync counts.
     written_owed: bool,
     /// A write-back that failed, of which no handle was told.

@@ -220,6 +220,7 @@ impl Content {
             && !is_last
             && block.start() >= state.mended
             && self.is_excused(state)
+            && !state.marks.synced.contains(block.data_page())
             && state.ready().is_ok_and(|ready| block.start() >= ready.header.seal.size)
     }
 
@@ -232,7 +233,8 @@ impl Content {
         let unsealed =
             seal.session != self.shared.session() || self.shared.is_spoiled(ready.header.file);
         let lost = self.crash_may_explain(state, block) || unsealed;
-        match lost && block.start() >= seal.size {
+        let durable = block.start() < seal.size || state.marks.synced.contains(block.data_page());
+        match lost && !durable {
             true => VolumeError::Lost(what),
             false => self.tampered(state, block, what),
         }

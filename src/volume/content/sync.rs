@@ -334,6 +334,9 @@ impl Marks {
         }
         if self.generation <= generation && !owed && !self.owes_anything() {
             self.rewritten.clear();
+            if !self.is_unsure() {
+                self.synced.add(&self.written);
+            }
             self.written.clear();
             self.contents_dirty = false;
             self.dirty_since = None;

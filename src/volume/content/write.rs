@@ -119,6 +119,7 @@ impl Content {
             match written {
                 Ok(blocks) if blocks == batch.end.0 - batch.first.0 => at = batch.end,
                 other => {
+                    state.marks.written.blur();
                     let undone = Block(at.0 + *other.as_ref().unwrap_or(&0));
                     let error = other.err().unwrap_or(VolumeError::Io(Errno::NOSPC));
                     Self::note_uncertain(state, group, &error);
