@@ -222,6 +222,15 @@ impl Content {
             && self.is_excused(state)
             && !state.marks.synced.contains(block.data_page())
             && state.ready().is_ok_and(|ready| block.start() >= ready.header.seal.size)
+            && self.is_blank(block)
+    }
+
+    /// True if the page of a block was never written. One without a unit may be torn.
+    fn is_blank(&self, block: Block) -> bool {
+        let (page, mut bytes) = (block.data_page(), vec![0; PAGE_LEN]);
+        let unit = bytes.get_mut(page.unit_start()..).unwrap_or_default();
+        let read = self.backing.read_at(unit, page.offset() + page.unit_start() as u64);
+        read.is_ok() && unit.iter().all(|byte| *byte == 0)
     }
 
     /// A page that is not there: lost in a crash if nothing says that it was durable.
