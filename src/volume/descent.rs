@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLockWriteGuard};
 
 use rustix::fs::{FileType, fstat};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::Volume;
 use super::beneath::{self, BackingName};
 use super::dir::{Copies, Dir};
 use super::dir_rules::Authority;
-use super::error::Result;
+use super::error::{Result, VolumeError};
 use super::inode::{Link, ROOT, Whereabouts};
 use super::renames::{Moved, Watch};
 use super::walk::{Visit, Walk};
@@ -251,23 +251,35 @@ impl<'a> Descent<'a> {
             Some(Whereabouts::Entry(link)) => Some(link),
             None => None,
         };
-        let mut last = Err(super::error::VolumeError::Stale);
+        let mut hidden = None;
         for link in known.iter().chain(links) {
             match self.find_at(*ino, link) {
-                Ok(found) => return Ok(found),
-                Err(error) => last = Err(error),
+                Ok(At::Here(stray)) => return Ok(Some(stray)),
+                Ok(At::Neither) => return Ok(None),
+                Ok(At::Gone) => {}
+                Err(error) => hidden = Some(error),
             }
         }
-        last
+        match hidden {
+            Some(error) => Err(error),
+            // Whatever moved it has ended, and was noted: it was removed, or replaced.
+            None if self.still.is_some() => Ok(None),
+            None => Err(VolumeError::Stale),
+        }
     }
 
     /// Locks: that of the directory of the link, for a moment.
-    fn find_at(&self, ino: u64, link: &Link) -> Result<Option<Stray>> {
+    fn find_at(&self, ino: u64, link: &Link) -> Result<At> {
         let volume = self.volume;
         let parent = volume.dir(link.parent)?;
         let still = volume.tree.locks.reading(link.parent);
-        let held = beneath::hold(&*parent, &link.name)?;
-        volume.tree.same_number(held.found(), ino)?;
+        let held = match beneath::hold(&*parent, &link.name) {
+            Err(Errno::NOENT) => return Ok(At::Gone),
+            other => other?,
+        };
+        if volume.tree.same_number(held.found(), ino).is_err() {
+            return Ok(At::Gone);
+        }
         match FileType::from_raw_mode(held.found().st_mode) {
             FileType::Directory => {
                 let fd = held.open_dir()?;
@@ -278,16 +290,25 @@ impl<'a> Descent<'a> {
                 dir.sound_alarm();
                 let mut names = names_of(volume, link.parent);
                 names.push(link.name.clone());
-                Ok(Some(Stray::Directory(Arc::new(dir), names)))
+                Ok(At::Here(Stray::Directory(Arc::new(dir), names)))
             }
             FileType::RegularFile => {
                 let fd = fcntl_dupfd_cloexec(&*parent, 0)?;
                 let visit = Visit::of_file(fd, names_of(volume, link.parent), link.name.clone());
-                Ok(Some(Stray::File(visit, parent)))
+                Ok(At::Here(Stray::File(visit, parent)))
             }
-            _ => Ok(None),
+            _ => Ok(At::Neither),
         }
     }
+}
+
+/// What a link of something that was renamed leads to.
+enum At {
+    Here(Stray),
+    /// To it, but it is neither a file nor a directory.
+    Neither,
+    /// To something else, or nowhere.
+    Gone,
 }
 
 /// The names that lead to a directory that the kernel knows, as far as they are known.

@@ -120,15 +120,6 @@ impl Crowd {
 }
 
 impl Op {
-    /// True for what only ever makes a file of `size` bytes longer, or leaves its size.
-    pub(crate) fn grows(self, size: usize) -> bool {
-        match self {
-            Self::Truncate(to) => to >= size as u64,
-            Self::Shrink(_) => false,
-            _ => true,
-        }
-    }
-
     /// Does it. `tag` makes the bytes of each write its own.
     pub(crate) fn run(self, content: &mut Option<Content>, tag: usize) -> Outcome {
         let file = content.as_ref().expect("the file is open between operations");

@@ -60,11 +60,12 @@ impl Content {
             Err(VolumeError::Tampered(_)) => {
                 // What cannot be read is not sealed at a length that nobody vouches for.
                 state.spoiled = true;
-                if !self.is_excused(state) || state.marks.is_dirty() {
+                if !self.shared.has_crashed() || state.marks.is_dirty() {
                     return Ok(());
                 }
-                // Torn in a crash, which may have come between the two steps of a cut as well: the
-                // page claims a length, and its bytes cannot be read anyway.
+                // Torn in a crash, of which a file of one page announces nothing, and which may have
+                // come between the two steps of a cut as well: the page claims a length, and its bytes
+                // cannot be read anyway.
                 state.size = self.last_length(state, Block(0))?.map_or(0, |torn| torn as u64);
             }
             Err(error) => return Err(error),
