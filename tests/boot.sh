@@ -21,6 +21,11 @@ fail() {
     exit 1
 }
 
+# A command of the tree, with /proc.
+inside() {
+    unshare --mount sh -c 'mount --bind /proc "$0/proc" && exec chroot "$0" "$@"' "$tree" "$@"
+}
+
 # The machine's own Debian archive and release, as apt has them.
 if [ ! -x "$tree/usr/lib/systemd/systemd" ]; then
     release=$(. /etc/os-release && echo "$VERSION_CODENAME")
@@ -42,13 +47,13 @@ VAULT=/srv/vault
 MOUNTPOINT=/srv/data
 OPTIONS=allow_other
 CONF
-chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key keystore init --create-key-file
-chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault
-chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault2
+inside /usr/bin/kmsfs --key-file /etc/kmsfs/data.key keystore init --create-key-file
+inside /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault
+inside /usr/bin/kmsfs --key-file /etc/kmsfs/data.key init /srv/vault2
 for name in kms keystore; do
     install -m 600 "$tree/etc/kmsfs/data.key" "$tree/etc/kmsfs/$name.key"
 done
-chroot "$tree" /usr/bin/kmsfs --key-file /etc/kmsfs/data.key access-key create --root \
+inside /usr/bin/kmsfs --key-file /etc/kmsfs/data.key access-key create --root \
     --for-volumes --credentials-file /etc/kmsfs/kms.aws
 # The drop-in for keys from an endpoint is the one that the unit file shows.
 install -m 600 "$tree/etc/kmsfs/kms.aws" "$tree/etc/kmsfs/remote.aws"
@@ -159,8 +164,7 @@ SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout -k 10 180 systemd-nspawn --quiet --bo
 grep -E '^(ok|FAIL) ' "$tree/results"
 grep -q '^FAIL ' "$tree/results" && fail "see above"
 # The last stop was the poweroff: the vault must be whole and free.
-read_back() { "$kmsfs" --keystore "$tree/var/lib/kmsfs/keystore.db" \
-    --key-file "$tree/etc/kmsfs/data.key" cat "$tree/srv/$1" file; }
+read_back() { inside /usr/bin/kmsfs --key-file /etc/kmsfs/data.key cat "/srv/$1" file; }
 read_back vault | grep -q "kept over a restart" || fail "the file is lost after poweroff"
 read_back vault2 | grep -q "by fstab" || fail "the file of fstab is lost after poweroff"
 echo "boot test: all well"
