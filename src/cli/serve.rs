@@ -92,7 +92,11 @@ pub(super) fn run(
         // Nobody would ever answer at that mountpoint.
         end_mount(&daemon.keeper);
     }
-    volume.end().map_err(|error| failure::volume(&plan.vault, &error))?;
+    volume.end().map_err(|error| {
+        // Nobody reads what a daemon in the background returns.
+        log::error!("volume {}: its session could not be ended: {error}", volume.id());
+        failure::volume(&plan.vault, &error)
+    })?;
     log::info!("volume {} is released", volume.id());
     daemon.keeper.finish();
     served.map(|()| Exit::Ok)
