@@ -151,6 +151,8 @@ impl Survey {
             .into_iter()
             .filter(Mounted::is_believable)
             .map(|mount| mount.vault)
+            // One that this user may not look at is none of this keystore's, or known to it.
+            .filter(|vault| Volume::peek(vault).is_ok())
             .collect();
         for known in keystore.known_volumes()? {
             survey.look_into(keystore, known, &mounted);
