@@ -58,7 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli/"]),
     ("jiff", &["keystore/", "endpoint/", "cli/"]),
     ("k256", &["crypto/"]),
-    ("landlock", &["cli/confine.rs"]),
+    ("landlock", &["cli/daemon/confine.rs"]),
     ("libc", &["sys.rs", "volume/", "fuse/", "control/", "cli/"]),
     (
         "log",
@@ -91,7 +91,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["endpoint/", "server/"]),
     ("rustls_native_certs", &["endpoint/"]),
     ("sd_notify", &["cli/"]),
-    ("seccompiler", &["cli/calls.rs"]),
+    ("seccompiler", &["cli/daemon/calls.rs"]),
     (
         "serde",
         &[

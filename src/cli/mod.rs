@@ -1,80 +1,21 @@
 //! Rank 4: commands, messages, exit codes.
 //!
 //! [`main`] is the whole program: it parses the command line, hardens the process, runs one
-//! command and turns its error into a message and an exit code. Each command stands in the file
-//! of its name; `mount` goes on in `create` (what is missing), `background` (the daemon's start)
-//! and `serve` (the daemon).
+//! command and turns its error into a message and an exit code. Imports go down this list:
+//!
+//! - `commands`: what a person types, in rooms of what it is about
+//! - `daemon`: the daemon of a mount
+//! - `jobs`: what commands and daemons both do
+//! - `env`: what there is around a command: paths, mounts, secrets, keys, daemons
+//! - `args`: the command line
+//! - `report`: exit codes, messages, tables, progress, the log
 
-mod access_key;
-mod adopt;
-mod alias;
 mod args;
-mod args_access;
-mod args_audit;
-mod args_key_store;
-mod args_keys;
-mod args_kms;
-mod args_replica;
-mod args_serve;
-mod audit;
-mod background;
-mod busy;
-mod calls;
-mod cat;
-mod chores;
-mod confine;
-mod create;
-mod doctor;
-mod doctor_access;
-mod doctor_machine;
-mod elsewhere;
-mod exit;
-mod failure;
-mod fsck;
-mod grant;
-mod helper;
-mod init;
-mod interrupt;
-mod keeper;
-mod key;
-mod key_destroy;
-mod key_policy;
-mod key_store;
-mod keys_from;
-mod keystore;
-mod kms;
-mod kms_value;
-mod live;
-mod logging;
-mod maintain;
-mod metrics;
-mod mount;
-mod mountinfo;
-mod mountpoint;
-mod options;
-mod output;
-mod paths;
-mod place;
-mod policy;
-mod principal;
-mod printable;
-mod process;
-mod progress;
-mod prompt;
-mod reach;
-mod replica;
-mod rewrap;
-mod serve;
-mod serve_kms;
-mod slots;
-mod status;
-mod steer;
-mod survey;
-mod trust;
-mod umount;
-mod unlock;
-mod vault;
-mod who;
+mod commands;
+mod daemon;
+mod env;
+mod jobs;
+mod report;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -82,10 +23,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use args::helper::CalledAs;
 use args::{Cli, Command};
-use exit::{CliError, Exit};
-use helper::CalledAs;
-use output::Output;
+use commands::{access, doctor, key, keystore, service, vault};
+use env::process;
+use report::exit::{CliError, Exit};
+use report::output::Output;
+use report::{logging, printable};
 
 /// Runs the command line and returns its exit code.
 pub fn main(words: Vec<OsString>) -> ExitCode {
@@ -132,29 +76,28 @@ fn not_understood(error: &clap::Error, wants_json: bool) -> ExitCode {
 fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
     let global = &cli.global;
     match &cli.command {
-        Command::Init(args) => init::run(args, global, output),
-        Command::Mount(args) => mount::run(args, global, output),
-        Command::Umount(args) => umount::run(args, output),
-        Command::Status(args) => status::run(args, output),
+        Command::Init(args) => vault::init::run(args, global, output),
+        Command::Mount(args) => vault::mount::run(args, global, output),
+        Command::Umount(args) => vault::umount::run(args, output),
+        Command::Status(args) => vault::status::run(args, output),
         Command::Key(command) => key::run(command, global, output),
-        Command::KeyStore(command) => key_store::run(command, global, output).map(|()| Exit::Ok),
-        Command::Grant(command) => grant::run(command, global, output),
-        Command::Principal(command) => principal::run(command, global, output),
-        Command::AccessKey(command) => access_key::run(command, global, output),
-        Command::Alias(command) => alias::run(command, global, output),
+        Command::KeyStore(command) => {
+            key::key_store::run(command, global, output).map(|()| Exit::Ok)
+        }
+        Command::Grant(command) => access::grant::run(command, global, output),
+        Command::Principal(command) => access::principal::run(command, global, output),
+        Command::AccessKey(command) => access::access_key::run(command, global, output),
+        Command::Alias(command) => key::alias::run(command, global, output),
         Command::Keystore(command) => keystore::run(command, global, output),
-        Command::Kms(command) => kms::run(command, global, output),
-        Command::Audit(command) => audit::run(command, global, output),
-        Command::Metrics(args) => metrics::run(args, global, output),
+        Command::Kms(command) => service::kms::run(command, global, output),
+        Command::Audit(command) => keystore::audit::run(command, global, output),
+        Command::Metrics(args) => keystore::metrics::run(args, global, output),
         Command::Doctor => doctor::run(global, output),
-        Command::Rewrap(args) => rewrap::run(args, global, output),
-        Command::Policy(command) => policy::run(command, output),
-        Command::Adopt(args) => adopt::run(args, output),
-        Command::Fsck(args) => fsck::run(args, global, output),
-        Command::Cat(args) => cat::run(args, global),
-        Command::Serve(args) => serve_kms::run(args, global, output),
+        Command::Rewrap(args) => vault::rewrap::run(args, global, output),
+        Command::Policy(command) => vault::policy::run(command, output),
+        Command::Adopt(args) => vault::adopt::run(args, output),
+        Command::Fsck(args) => vault::fsck::run(args, global, output),
+        Command::Cat(args) => vault::cat::run(args, global),
+        Command::Serve(args) => service::serve_kms::run(args, global, output),
     }
 }
-
-/// The key of a vault for which no other was named.
-const DEFAULT_ALIAS: &str = "alias/kmsfs/default";

@@ -1,4 +1,4 @@
-//! What can go wrong in a volume. `fuse::errno` and `cli::exit` translate it, variant by variant.
+//! What can go wrong in a volume. `fuse::errno` and `cli::env::failure` translate it, variant by variant.
 
 use std::fmt;
 use std::io;

@@ -1,0 +1,247 @@
+//! Mount options as fstab(5) and mount(8) write them.
+
+use std::path::PathBuf;
+
+use super::kms_source::KmsArgs;
+use crate::cli::report::exit::{CliError, Exit};
+
+/// What `-o` asks for. `None` means that nothing was said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::cli) struct MountOptions {
+    /// `ro` or `rw`.
+    pub read_only: Option<bool>,
+    /// `allow_other`: other users may enter.
+    pub allow_other: bool,
+    /// `allow_open_vault`: other users may enter the vault's own directory.
+    pub allow_open_vault: bool,
+    /// `suid` or `nosuid`.
+    pub suid: Option<bool>,
+    /// `dev` or `nodev`.
+    pub dev: Option<bool>,
+    /// `exec` or `noexec`.
+    pub exec: Option<bool>,
+    /// `noatime`, `relatime`, ...: handed to the kernel as they are.
+    pub atime: Option<Atime>,
+    /// `sync`, `dirsync`.
+    pub sync: Option<Sync>,
+    /// `nosymfollow`: links are shown, and not followed.
+    pub nosymfollow: bool,
+    /// `shared`: other machines may change the backing directory, so the kernel caches little.
+    pub shared: bool,
+    /// `nonempty`: the mountpoint may have entries, which are hidden.
+    pub nonempty: bool,
+    /// `keystore=FILE`.
+    pub keystore: Option<PathBuf>,
+    /// `key-file=FILE`.
+    pub key_file: Option<PathBuf>,
+    /// `kms=URL` and its companions.
+    pub kms: KmsArgs,
+    /// `token-paths=PATH[:PATH...]`: where PKCS #11 modules may write.
+    pub token_paths: Vec<PathBuf>,
+    /// `threads=N`.
+    pub threads: Option<usize>,
+}
+
+/// When access times are updated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Atime {
+    /// As the kernel does by itself.
+    Relative,
+    /// Never.
+    Never,
+}
+
+/// Which changes are written at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Sync {
+    /// Everything.
+    All,
+    /// Directories.
+    Directories,
+}
+
+impl MountOptions {
+    /// Reads lists of options; later ones win.
+    ///
+    /// Errors: `Usage` naming the first option that is not known or has a bad value.
+    pub(in crate::cli) fn parse(lists: &[String]) -> Result<Self, CliError> {
+        let mut options = Self::default();
+        for option in lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty()) {
+            options.apply(option)?;
+        }
+        Ok(options)
+    }
+
+    fn apply(&mut self, option: &str) -> Result<(), CliError> {
+        match option.split_once('=') {
+            Some((name, value)) => self.apply_value(name, value),
+            None => self.apply_flag(option),
+        }
+    }
+
+    fn apply_flag(&mut self, name: &str) -> Result<(), CliError> {
+        match name {
+            "ro" => self.read_only = Some(true),
+            "rw" => self.read_only = Some(false),
+            "suid" => self.suid = Some(true),
+            "nosuid" => self.suid = Some(false),
+            "dev" => self.dev = Some(true),
+            "nodev" => self.dev = Some(false),
+            "exec" => self.exec = Some(true),
+            "noexec" => self.exec = Some(false),
+            "noatime" => self.atime = Some(Atime::Never),
+            "atime" | "relatime" | "strictatime" | "diratime" | "nodiratime" | "lazytime"
+            | "nolazytime" => self.atime = Some(Atime::Relative),
+            "sync" => self.sync = Some(Sync::All),
+            "dirsync" => self.sync = Some(Sync::Directories),
+            "async" => self.sync = None,
+            "nosymfollow" => self.nosymfollow = true,
+            "symfollow" => self.nosymfollow = false,
+            "allow_other" => self.allow_other = true,
+            "allow_open_vault" => self.allow_open_vault = true,
+            "shared" => self.shared = true,
+            "nonempty" => self.nonempty = true,
+            // As mount(8) says: these imply the three restrictions, which later options lift.
+            "user" | "users" | "owner" | "group" => {
+                self.suid = Some(false);
+                self.dev = Some(false);
+                self.exec = Some(self.exec.unwrap_or(false));
+            }
+            _ if IGNORED.contains(&name) || is_foreign(name) => {}
+            _ => return Err(unknown(name)),
+        }
+        Ok(())
+    }
+
+    fn apply_value(&mut self, name: &str, value: &str) -> Result<(), CliError> {
+        match name {
+            "keystore" => self.keystore = Some(PathBuf::from(value)),
+            "key-file" | "key_file" => self.key_file = Some(PathBuf::from(value)),
+            "kms" => self.kms.url = Some(value.to_owned()),
+            "kms-credentials" => self.kms.credentials = Some(PathBuf::from(value)),
+            "kms-ca" => self.kms.ca = Some(PathBuf::from(value)),
+            "kms-region" => self.kms.region = Some(value.to_owned()),
+            "kms-grace" => {
+                let seconds = value.parse().map_err(|_| bad(name, value, "a number of seconds"));
+                self.kms.grace = Some(seconds?);
+            }
+            "token-paths" => self.token_paths = std::env::split_paths(value).collect(),
+            "threads" => {
+                let threads = value.parse().ok().filter(|count| (1..=256).contains(count));
+                self.threads = Some(threads.ok_or_else(|| bad(name, value, "1 to 256"))?);
+            }
+            "subtype" if value == "kmsfs" => {}
+            "subtype" => return Err(bad(name, value, "kmsfs")),
+            "fsname" => {
+                return Err(bad(
+                    name,
+                    value,
+                    "possible: the mount table names the vault, and commands find it there",
+                ));
+            }
+            "comment" | "user" => {}
+            _ if is_foreign(name) => {}
+            _ => return Err(unknown(name)),
+        }
+        Ok(())
+    }
+}
+
+/// Options addressed to systemd, to mount(8) or to nobody.
+fn is_foreign(name: &str) -> bool {
+    name.starts_with("x-") || name.starts_with("X-") || name.starts_with("comment")
+}
+
+fn unknown(name: &str) -> CliError {
+    CliError::new(Exit::Usage, format!("unknown mount option: {name}"))
+        .advise("the README lists the options that -o takes")
+}
+
+fn bad(name: &str, value: &str, allowed: &str) -> CliError {
+    CliError::new(
+        Exit::Usage,
+        format!("bad value of mount option {name}: '{value}', not {allowed}"),
+    )
+}
+
+/// Known, and without an effect here: the kernel always checks permissions, and the rest is for
+/// whoever calls mount(8).
+const IGNORED: &[&str] = &[
+    "defaults",
+    "default_permissions",
+    "auto",
+    "noauto",
+    "nofail",
+    "nouser",
+    "nousers",
+    "_netdev",
+    "_rnetdev",
+    "nogroup",
+    "noowner",
+    "silent",
+    "loud",
+    "mand",
+    "nomand",
+    "iversion",
+    "noiversion",
+    "big_writes",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<MountOptions, CliError> {
+        MountOptions::parse(&[text.to_owned()])
+    }
+
+    #[test]
+    fn what_test_suites_and_fstab_say_is_accepted() {
+        let line = "rw,suid,dev,subtype=kmsfs,allow_other,default_permissions,_netdev,\
+                    nofail,noauto,x-systemd.requires-mounts-for=/srv,noatime,key-file=/etc/k";
+        let options = parse(line).unwrap();
+        assert_eq!((options.suid, options.dev), (Some(true), Some(true)));
+        assert_eq!(options.key_file, Some(PathBuf::from("/etc/k")));
+        assert!(options.allow_other);
+    }
+
+    #[test]
+    fn the_later_option_wins() {
+        assert_eq!(parse("ro,rw").unwrap().read_only, Some(false));
+        assert_eq!(parse("user,exec").unwrap().exec, Some(true));
+        assert_eq!(parse("user").unwrap().suid, Some(false));
+    }
+
+    #[test]
+    fn an_unknown_option_is_refused_by_name() {
+        let error = parse("ro,compress=zstd").unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert_eq!(error.what, "unknown mount option: compress");
+        assert_eq!(parse("turbo").unwrap_err().what, "unknown mount option: turbo");
+    }
+
+    /// They were taken and did nothing.
+    #[test]
+    fn regression_another_source_or_type_is_refused_by_name() {
+        for option in ["fsname=x", "subtype=x", "user_id=7", "group_id=7", "rootmode=40000"] {
+            let error = parse(option).unwrap_err();
+            assert!(error.what.contains(option.split('=').next().unwrap()), "{}", error.what);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_may_stand_in_fstab() {
+        let options = parse("kms=https://kms.example:8443,kms-credentials=/etc/aws,kms-grace=5");
+        let kms = options.unwrap().kms;
+        assert_eq!(kms.url.as_deref(), Some("https://kms.example:8443"));
+        assert_eq!((kms.credentials, kms.grace), (Some("/etc/aws".into()), Some(5)));
+        assert!(parse("kms-grace=soon").is_err());
+    }
+
+    #[test]
+    fn a_bad_number_is_refused() {
+        let zero = parse("threads=0").unwrap_err();
+        assert_eq!(zero.what, "bad value of mount option threads: '0', not 1 to 256");
+        assert!(parse("threads=many").is_err());
+    }
+}

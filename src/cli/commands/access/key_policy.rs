@@ -1,0 +1,72 @@
+//! `kmsfs key policy`.
+
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::cli::args::access::KeyPolicyCommand;
+use crate::cli::report::exit::CliError;
+use crate::cli::report::output::Output;
+use crate::keystore::policy::{Kind, Policy};
+use crate::keystore::{KeyRef, Keystore, LockoutCheck, default_key_policy};
+
+/// Runs one of the commands.
+pub(in crate::cli) fn run(
+    keystore: &Keystore,
+    command: &KeyPolicyCommand,
+    output: Output,
+) -> Result<(), CliError> {
+    match command {
+        KeyPolicyCommand::Show { key } => {
+            let policy = keystore.get_key_policy(&key.parse()?)?;
+            output.result(&json!({ "Policy": document(&policy) }), || policy);
+            Ok(())
+        }
+        KeyPolicyCommand::Set { key, file, .. } => {
+            let policy = file.as_deref().map_or_else(|| Ok(default_key_policy().into()), read)?;
+            set(keystore, &key.parse()?, &policy, output)
+        }
+    }
+}
+
+fn set(keystore: &Keystore, key: &KeyRef, policy: &str, output: Output) -> Result<(), CliError> {
+    // Whoever has the secret of the keystore is never locked out.
+    let key = keystore.put_key_policy(key, policy, LockoutCheck::Bypassed)?;
+    let limitless = Policy::parse(policy, Kind::Key).ok();
+    let limitless = limitless.as_ref().and_then(Policy::allows_everything);
+    if let Some((number, _)) = limitless {
+        output.note(&format!(
+            "statement {number} allows every operation, deletion too, to others than the root of \
+             the account: name the operations instead of kms:*"
+        ));
+    }
+    output.result(&json!({ "KeyId": key.to_string(), "PolicyName": "default" }), || {
+        format!("key {key} has the new policy; live mounts feel it within a second")
+    });
+    Ok(())
+}
+
+/// A policy document: JSON where it is JSON.
+pub(in crate::cli) fn document(policy: &str) -> Value {
+    serde_json::from_str(policy).unwrap_or_else(|_| policy.into())
+}
+
+/// The text of a file, or of stdin for `-`.
+pub(in crate::cli) fn read(file: &Path) -> Result<String, CliError> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        let read = std::io::stdin().take(MAX_INPUT).read_to_string(&mut text);
+        read.map_err(|error| CliError::io("cannot read the policy from stdin", &error))?;
+        return Ok(text);
+    }
+    let opened = std::fs::File::open(file);
+    let mut text = String::new();
+    opened
+        .and_then(|opened| opened.take(MAX_INPUT).read_to_string(&mut text))
+        .map_err(|error| CliError::io(file.display(), &error))?;
+    Ok(text)
+}
+
+/// Longer than any policy may be.
+const MAX_INPUT: u64 = 1 << 20;

@@ -1,0 +1,256 @@
+//! `kmsfs keystore`: the keystore as a whole.
+
+pub(in crate::cli) mod audit;
+mod maintain;
+pub(in crate::cli) mod metrics;
+mod slots;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::key::replica;
+use crate::cli::args::Global;
+use crate::cli::args::keys::KeystoreCommand;
+use crate::cli::env::keystore::{open, open_damaged};
+use crate::cli::env::mountinfo::text;
+use crate::cli::env::unlock::{self, MissingKeyFile, Source};
+use crate::cli::env::{paths, prompt};
+use crate::cli::report::exit::{CliError, Exit};
+use crate::cli::report::output::{Output, count, table, to_value};
+use crate::id::VolumeId;
+use crate::keystore::{Keystore, VerifyReport};
+
+/// Runs one of the commands.
+pub(in crate::cli) fn run(
+    command: &KeystoreCommand,
+    global: &Global,
+    output: Output,
+) -> Result<Exit, CliError> {
+    match command {
+        KeystoreCommand::Init { create_key_file, region } => {
+            init(global, *create_key_file, region.as_deref(), output)?;
+        }
+        KeystoreCommand::Identity => replica::identity(&open(global)?, output)?,
+        KeystoreCommand::TransferKey { file } => {
+            replica::transfer_key(&open(global)?, file, output)?;
+        }
+        KeystoreCommand::Status => status(global, output)?,
+        KeystoreCommand::Slots(command) => slots::run(command, global, output)?,
+        KeystoreCommand::Export { file, export_passphrase_fd } => {
+            export(file, *export_passphrase_fd, global, output)?;
+        }
+        KeystoreCommand::Import { file, export_passphrase_fd } => {
+            import(file, *export_passphrase_fd, global, output)?;
+        }
+        KeystoreCommand::Forget { volume, yes } => forget(volume, *yes, global, output)?,
+        KeystoreCommand::Maintain(args) => return maintain::run(args, global, output),
+        KeystoreCommand::RewrapAfterRotate { vault, mode } => {
+            maintain::set_rewrap(vault, *mode, global, output)?;
+        }
+        KeystoreCommand::Verify => return verify(open_damaged(global)?.verify()?, output),
+        KeystoreCommand::Repair { yes } => return repair(global, *yes, output),
+    }
+    Ok(Exit::Ok)
+}
+
+fn init(
+    global: &Global,
+    create_key_file: bool,
+    region: Option<&str>,
+    output: Output,
+) -> Result<(), CliError> {
+    let path = paths::keystore(global)?;
+    if path.symlink_metadata().is_ok() {
+        return Err(CliError::new(
+            Exit::General,
+            format!("the keystore {} exists already", path.display()),
+        )
+        .advise("it is never overwritten: name another with --keystore FILE"));
+    }
+    let missing = if create_key_file { MissingKeyFile::Make } else { MissingKeyFile::Refuse };
+    Source::choose(global)?.with_new(missing, "the keystore", output, |unlock| {
+        Ok(Keystore::create_in(region, &path, unlock, SystemTime::now())?)
+    })?;
+    output.result(&json!({ "keystore": text(&path) }), || {
+        format!(
+            "made the keystore {}: without it the files are lost, so back it up",
+            path.display()
+        )
+    });
+    Ok(())
+}
+
+fn status(global: &Global, output: Output) -> Result<(), CliError> {
+    let path = paths::keystore(global)?;
+    let keystore = open(global)?;
+    let keys = keystore.list_keys()?.len();
+    let slots = keystore.list_slots()?;
+    let vaults: Vec<Value> = keystore
+        .known_volumes()?
+        .iter()
+        .map(|known| {
+            json!({
+                "volume": known.id.to_string(),
+                "path": text(&known.path),
+                "there": known.path.join(".kmsfs").is_dir(),
+            })
+        })
+        .collect();
+    let value = json!({
+        "keystore": text(&path),
+        "keys": keys,
+        "slots": slots.len(),
+        "vaults": vaults,
+    });
+    output.result(&value, || {
+        let rows: Vec<Vec<String>> = vaults
+            .iter()
+            .map(|vault| {
+                let there = if vault["there"] == true { "" } else { "(not there now)" };
+                vec![string(&vault["volume"]), string(&vault["path"]), there.into()]
+            })
+            .collect();
+        format!(
+            "keystore {}\n{}, {}, {}\n{}",
+            path.display(),
+            count(keys as u64, "key"),
+            count(slots.len() as u64, "slot"),
+            count(rows.len() as u64, "known vault"),
+            if rows.is_empty() { String::new() } else { table(&["VOLUME", "VAULT", ""], &rows) },
+        )
+    });
+    Ok(())
+}
+
+fn export(
+    file: &Path,
+    descriptor: Option<u32>,
+    global: &Global,
+    output: Output,
+) -> Result<(), CliError> {
+    let keystore = open(global)?;
+    let passphrase = match descriptor {
+        Some(descriptor) => unlock::read_descriptor(descriptor)?,
+        None => {
+            must_ask("the exported copy")?;
+            prompt::new_passphrase("the exported copy")?
+        }
+    };
+    if passphrase.is_empty() {
+        return Err(CliError::new(Exit::NoSecret, "an empty passphrase protects nothing"));
+    }
+    keystore.export(file, &passphrase)?;
+    output.result(&json!({ "file": text(file) }), || {
+        format!(
+            "wrote {}: it knows the keys of today, so do it again after changes",
+            file.display()
+        )
+    });
+    Ok(())
+}
+
+fn import(
+    file: &Path,
+    descriptor: Option<u32>,
+    global: &Global,
+    output: Output,
+) -> Result<(), CliError> {
+    let path = paths::keystore(global)?;
+    let source = Source::choose(global)?;
+    let passphrase = match descriptor {
+        Some(descriptor) => unlock::read_descriptor(descriptor)?,
+        None => {
+            must_ask("the exported copy")?;
+            prompt::passphrase(&format!("passphrase of {}", file.display()))?
+        }
+    };
+    source.with_new(MissingKeyFile::Make, "the keystore", output, |unlock| {
+        Ok(Keystore::import(file, &passphrase, &path, unlock, SystemTime::now())?)
+    })?;
+    output.result(&json!({ "keystore": text(&path) }), || {
+        format!("made the keystore {} from {}", path.display(), file.display())
+    });
+    Ok(())
+}
+
+fn forget(named: &str, yes: bool, global: &Global, output: Output) -> Result<(), CliError> {
+    let volume: VolumeId = named.parse().map_err(|error| {
+        CliError::new(Exit::Usage, format!("'{named}' is no volume: {error}"))
+            .advise("'kmsfs keystore status' shows the volumes")
+    })?;
+    let keystore = open(global)?;
+    let needed = remembered(&keystore, volume)?;
+    let warning =
+        format!("volume {volume} will not be looked into before keys are destroyed{needed}");
+    prompt::confirm(&warning, yes)?;
+    keystore.forget_volume(volume)?;
+    output.result(&json!({ "volume": named }), || format!("forgot volume {volume}"));
+    Ok(())
+}
+
+/// What a volume needed when it was last looked into, in words.
+fn remembered(keystore: &Keystore, volume: VolumeId) -> Result<String, CliError> {
+    let known = keystore.known_volumes()?.into_iter().find(|known| known.id == volume);
+    let Some(scan) = known.and_then(|known| known.scan) else { return Ok(String::new()) };
+    let files: u64 = scan.needs.iter().map(|need| need.files).sum();
+    let keys: BTreeSet<_> = scan.needs.iter().map(|need| need.key).collect();
+    let (files, keys) = (count(files, "file"), count(keys.len() as u64, "key"));
+    Ok(format!("\non {} it had {files} under {keys}", scan.at))
+}
+
+fn must_ask(what: &str) -> Result<(), CliError> {
+    if prompt::has_terminal() {
+        return Ok(());
+    }
+    Err(CliError::new(Exit::NoSecret, format!("no passphrase for {what}, and no terminal"))
+        .advise("add --export-passphrase-fd N"))
+}
+
+fn repair(global: &Global, yes: bool, output: Output) -> Result<Exit, CliError> {
+    let keystore = open_damaged(global)?;
+    let found = keystore.verify()?;
+    if found.is_clean() {
+        return verify(found, output);
+    }
+    let warning = format!(
+        "a backup is better: what does not authenticate is removed, and keys that were put back \
+         from an older copy are accepted\n{}",
+        found.problems.join("\n")
+    );
+    prompt::confirm(&warning, yes)?;
+    verify(keystore.repair()?, output)
+}
+
+fn verify(mut report: VerifyReport, output: Output) -> Result<Exit, CliError> {
+    // Elsewhere these messages send the reader to this command.
+    for problem in &mut report.problems {
+        let end = problem.find(SEE_VERIFY).unwrap_or(problem.len());
+        problem.truncate(end);
+    }
+    output.result(&to_value(&report)?, || {
+        if report.is_clean() {
+            return format!(
+                "intact: {}, {}, {}",
+                count(report.keys as u64, "key"),
+                count(report.materials as u64, "material"),
+                count(report.slots as u64, "slot")
+            );
+        }
+        format!(
+            "damaged: restore it from a backup; without one 'kmsfs keystore repair' takes it as it \
+             is\n{}",
+            report.problems.join("\n")
+        )
+    });
+    Ok(if report.is_clean() { Exit::Ok } else { Exit::Damage })
+}
+
+/// The text of a JSON string.
+pub(in crate::cli) fn string(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+const SEE_VERIFY: &str = "; 'kmsfs keystore verify'";

@@ -1,0 +1,96 @@
+//! Checks before a mount: the vault and the mountpoint beside each other, and what FUSE needs.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::Access;
+
+use crate::cli::env::{failure, mountinfo, paths, process};
+use crate::cli::report::exit::{CliError, Exit};
+use crate::volume::{Volume, VolumeError, exposure};
+
+/// Refuses a vault that other users may enter, before anything is asked or made. What is no vault yet is
+/// made as one that they may not. What counts is [`Volume::open_vault`]: it looks at what it opens.
+///
+/// Errors: `Refused`.
+pub(in crate::cli) fn closed(vault: &Path) -> Result<(), CliError> {
+    if Volume::peek(vault).is_err() {
+        return Ok(());
+    }
+    match exposure(vault).map_err(|error| failure::volume(vault, &error))? {
+        Some(exposed) => Err(failure::volume(vault, &VolumeError::OpenVault(exposed))),
+        None => Ok(()),
+    }
+}
+
+/// Vault and mountpoint must not lie in each other: the daemon would wait for itself.
+pub(in crate::cli) fn apart(vault: &Path, mountpoint: &Path) -> Result<(), CliError> {
+    if vault.starts_with(mountpoint) || mountpoint.starts_with(vault) {
+        return Err(CliError::new(
+            Exit::Mountpoint,
+            format!(
+                "the vault {} and the mountpoint {} lie in each other",
+                vault.display(),
+                mountpoint.display()
+            ),
+        )
+        .advise("use two directories side by side"));
+    }
+    Ok(())
+}
+
+/// A daemon that had to read its own keystore through itself would wait for ever.
+pub(in crate::cli) fn keystore_outside(keystore: &Path, mountpoint: &Path) -> Result<(), CliError> {
+    let keystore = paths::real(keystore)?;
+    if !keystore.starts_with(mountpoint) && mountinfo::holding(&keystore)?.is_none() {
+        return Ok(());
+    }
+    Err(CliError::new(
+        Exit::Mountpoint,
+        format!("the keystore {} lies on a kmsfs mount", keystore.display()),
+    )
+    .advise("keep it outside: it is needed to open what is inside"))
+}
+
+/// `/dev/fuse` can be opened, and who is not root has `fusermount3`.
+pub(in crate::cli) fn fuse() -> Result<(), CliError> {
+    let refuse =
+        |what: &str, advice: &str| Err(CliError::new(Exit::FuseMissing, what).advise(advice));
+    let device = Path::new("/dev/fuse");
+    let wanted = rustix::fs::makedev(FUSE_MAJOR, FUSE_MINOR);
+    if !std::fs::metadata(device).is_ok_and(|meta| meta.rdev() == wanted) {
+        return refuse(
+            "/dev/fuse is missing",
+            "load the module (modprobe fuse); a container needs the device (--device /dev/fuse)",
+        );
+    }
+    if rustix::fs::access(device, Access::READ_OK | Access::WRITE_OK).is_err() {
+        return refuse("/dev/fuse may not be used by this user", "its usual mode is 0666");
+    }
+    if !process::is_root() && !on_path("fusermount3") && !on_path("fusermount") {
+        return refuse("fusermount3 is missing", "install the package fuse3, or mount as root");
+    }
+    Ok(())
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    std::env::split_paths(&path)
+        .any(|dir| rustix::fs::access(dir.join(program), Access::EXEC_OK).is_ok())
+}
+
+/// Source: the kernel's list of devices.
+const FUSE_MAJOR: u32 = 10;
+const FUSE_MINOR: u32 = 229;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mountpoint_inside_the_vault_is_refused() {
+        assert!(apart(Path::new("/a/vault"), Path::new("/a/vault/m")).is_err());
+        assert!(apart(Path::new("/a/m/vault"), Path::new("/a/m")).is_err());
+        assert!(apart(Path::new("/a/vault"), Path::new("/a/vault2")).is_ok());
+    }
+}

@@ -1,0 +1,265 @@
+//! Where the secret that opens the keystore comes from, and where a new one comes from.
+//!
+//! Order: `--key-file`, `--passphrase-fd`, `--token`, `KMSFS_KEY_FILE`, a systemd credential named
+//! `kmsfs.key`, a prompt. Never an argument, never the value of a variable.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::prompt::{self, Passphrase};
+use crate::cli::args::Global;
+use crate::cli::args::keys::NewSecret;
+use crate::cli::report::exit::{CliError, Exit};
+use crate::cli::report::output::Output;
+use crate::keystore::{self, CREDENTIAL, PIN_CREDENTIAL, Pin, TokenPlace, Unlock};
+
+/// The place a secret will be taken from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) enum Source {
+    /// A file that holds the secret.
+    KeyFile(PathBuf),
+    /// A file descriptor from which a passphrase is read.
+    Descriptor(u32),
+    /// The credential directory of a systemd unit.
+    Credentials(PathBuf),
+    /// A token, and the file descriptor from which its PIN is read.
+    Token(TokenPlace, Option<u32>),
+    /// The terminal.
+    Prompt,
+}
+
+impl Source {
+    /// Picks the source for this command.
+    ///
+    /// Errors: `NoSecret` when nothing is given and nobody can be asked.
+    pub(in crate::cli) fn choose(global: &Global) -> Result<Self, CliError> {
+        if let Some(path) = &global.key_file {
+            return Ok(Self::KeyFile(path.clone()));
+        }
+        if let Some(descriptor) = global.passphrase_fd {
+            return Ok(Self::Descriptor(descriptor));
+        }
+        if let (Some(module), Some(token)) = (&global.pkcs11_module, &global.token) {
+            return Ok(Self::Token(TokenPlace::new(module, token), global.pin_fd));
+        }
+        if let Some(path) = std::env::var_os("KMSFS_KEY_FILE") {
+            return Ok(Self::KeyFile(PathBuf::from(path)));
+        }
+        if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+            && dir.join(CREDENTIAL).is_file()
+        {
+            return Ok(Self::Credentials(dir));
+        }
+        if prompt::has_terminal() {
+            return Ok(Self::Prompt);
+        }
+        Err(CliError::new(Exit::NoSecret, "no secret for the keystore, and no terminal to ask at")
+            .advise(
+                "add --key-file FILE (with mount --create it is made when missing), \
+                 --passphrase-fd N, or --pkcs11-module MODULE --token LABEL --pin-fd N",
+            ))
+    }
+
+    /// Takes the secret of a keystore that is there.
+    pub(in crate::cli) fn take(&self, keystore: &Path) -> Result<Unlock, CliError> {
+        match self {
+            Self::KeyFile(path) => existing_key_file(path, OTHER_SECRET),
+            Self::Descriptor(descriptor) => Ok(Unlock::Passphrase(read_descriptor(*descriptor)?)),
+            Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
+            Self::Token(place, descriptor) => {
+                Ok(Unlock::Token(place.clone(), pin(place, *descriptor, "--pin-fd")?))
+            }
+            Self::Prompt => {
+                let question = format!("passphrase for {}", keystore.display());
+                Ok(Unlock::Passphrase(prompt::passphrase(&question)?))
+            }
+        }
+    }
+
+    /// Takes the secret for what `make` makes, and takes a new key file away if that fails.
+    pub(in crate::cli) fn with_new<T>(
+        &self,
+        missing: MissingKeyFile,
+        what: &str,
+        output: Output,
+        make: impl FnOnce(&Unlock) -> Result<T, CliError>,
+    ) -> Result<(T, Unlock), CliError> {
+        let fresh = match self {
+            Self::KeyFile(path) if !exists(path) => Some(path),
+            _ => None,
+        };
+        let unlock = self.take_new(missing, what)?;
+        let made = make(&unlock).inspect_err(|_| {
+            if let Some(path) = fresh {
+                let _ = std::fs::remove_file(path);
+            }
+        })?;
+        if let Some(path) = fresh {
+            output.note(&format!(
+                "made the key file {}: it opens {what}, back it up elsewhere",
+                path.display()
+            ));
+        }
+        Ok((made, unlock))
+    }
+
+    /// Takes the secret for something that is about to be made. A prompt asks twice; a key file
+    /// that is missing is made when `missing` says so.
+    fn take_new(&self, missing: MissingKeyFile, what: &str) -> Result<Unlock, CliError> {
+        match self {
+            Self::KeyFile(path) if missing == MissingKeyFile::Make && !exists(path) => {
+                keystore::create_key_file(path)?;
+                Ok(Unlock::KeyFile(path.clone()))
+            }
+            Self::Prompt => Ok(Unlock::Passphrase(prompt::new_passphrase(what)?)),
+            Self::Descriptor(descriptor) => {
+                let passphrase = read_descriptor(*descriptor)?;
+                if passphrase.is_empty() {
+                    return Err(empty_passphrase(*descriptor));
+                }
+                Ok(Unlock::Passphrase(passphrase))
+            }
+            Self::KeyFile(path) => existing_key_file(path, "'--create-key-file' makes it"),
+            Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
+            Self::Token(place, descriptor) => {
+                Ok(Unlock::Token(place.clone(), pin(place, *descriptor, "--pin-fd")?))
+            }
+        }
+    }
+}
+
+/// The PIN of a token: from a descriptor, systemd's credential, or the terminal.
+/// `option` names the descriptor on the command line.
+pub(in crate::cli) fn pin(
+    place: &TokenPlace,
+    descriptor: Option<u32>,
+    option: &str,
+) -> Result<Pin, CliError> {
+    if let Some(descriptor) = descriptor {
+        return read_descriptor(descriptor).map(Pin::new);
+    }
+    if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+        && let Ok(mut file) = File::open(dir.join(PIN_CREDENTIAL))
+    {
+        let mut text = Zeroizing::new(Vec::with_capacity(LONGEST));
+        let read = read_line(&mut file, &mut text);
+        read.map_err(|error| CliError::io("cannot read the credential kmsfs.pin", &error))?;
+        return Ok(Pin::new(text));
+    }
+    if prompt::has_terminal() {
+        return prompt::passphrase(&format!("PIN of {place}")).map(Pin::new);
+    }
+    Err(CliError::new(Exit::NoSecret, format!("no PIN for {place}, and no terminal to ask at"))
+        .advise(format!("add {option} N, or pass the credential kmsfs.pin")))
+}
+
+/// What to do about a key file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum MissingKeyFile {
+    /// Make it with a random secret, mode 0600.
+    Make,
+    /// Say that it is missing.
+    Refuse,
+}
+
+/// Where the secret for a slot comes from.
+pub(in crate::cli) fn new_secret(args: &NewSecret, what: &str) -> Result<Source, CliError> {
+    if let (Some(module), Some(token)) = (&args.new_pkcs11_module, &args.new_token) {
+        return Ok(Source::Token(TokenPlace::new(module, token), args.new_pin_fd));
+    }
+    match (&args.new_key_file, args.new_passphrase_fd) {
+        (Some(path), _) => Ok(Source::KeyFile(path.clone())),
+        (None, Some(descriptor)) => Ok(Source::Descriptor(descriptor)),
+        (None, None) if prompt::has_terminal() => Ok(Source::Prompt),
+        (None, None) => Err(CliError::new(Exit::NoSecret, format!("no new secret for {what}"))
+            .advise("add --new-key-file FILE, --new-passphrase-fd N or --new-token LABEL")),
+    }
+}
+
+/// Reads a passphrase from an open file descriptor, up to the first newline.
+///
+/// A descriptor is opened through /proc, which needs no claim of ownership over its number.
+pub(in crate::cli) fn read_descriptor(descriptor: u32) -> Result<Passphrase, CliError> {
+    let name = || format!("cannot read a passphrase from file descriptor {descriptor}");
+    let mut text = Zeroizing::new(Vec::with_capacity(LONGEST));
+    let read = match descriptor {
+        0 => read_line(&mut Unbuffered(rustix::stdio::stdin()), &mut text),
+        _ => File::open(format!("/proc/self/fd/{descriptor}"))
+            .and_then(|mut file| read_line(&mut file, &mut text)),
+    };
+    read.map_err(|error| CliError::io(name(), &error))?;
+    Ok(text)
+}
+
+/// A descriptor as it is. The standard library keeps what it reads from stdin in a buffer that lives
+/// as long as the process.
+struct Unbuffered<'a>(BorrowedFd<'a>);
+
+impl Read for Unbuffered<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(self.0, into)?)
+    }
+}
+
+fn read_line(from: &mut impl Read, into: &mut Passphrase) -> io::Result<()> {
+    let mut byte = [0];
+    while from.read(&mut byte)? == 1 && byte != *b"\n" {
+        if into.len() == LONGEST {
+            return Err(io::Error::other("the passphrase is longer than 4096 bytes"));
+        }
+        into.extend_from_slice(&byte);
+    }
+    Ok(())
+}
+
+fn existing_key_file(path: &Path, advice: &str) -> Result<Unlock, CliError> {
+    match File::open(path) {
+        Ok(_) => Ok(Unlock::KeyFile(path.to_owned())),
+        Err(error) => {
+            let text = format!("cannot read the key file {}", path.display());
+            let mut failure = CliError::io(text, &error);
+            failure.exit = Exit::NoSecret;
+            Err(failure.advise(advice))
+        }
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+fn empty_passphrase(descriptor: u32) -> CliError {
+    CliError::new(Exit::NoSecret, format!("file descriptor {descriptor} gives an empty passphrase"))
+}
+
+const LONGEST: usize = 4096;
+const OTHER_SECRET: &str =
+    "only a secret of the keystore opens it: its key file, or that of another slot";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passphrase_ends_at_the_newline() {
+        let mut text = Zeroizing::new(Vec::new());
+        read_line(&mut &b"open sesame\nrest"[..], &mut text).unwrap();
+        assert_eq!(&**text, b"open sesame");
+    }
+
+    #[test]
+    fn an_endless_passphrase_is_refused() {
+        let mut text = Zeroizing::new(Vec::new());
+        assert!(read_line(&mut io::repeat(b'x'), &mut text).is_err());
+    }
+
+    #[test]
+    fn the_key_file_option_wins() {
+        let global = Global { key_file: Some("k".into()), ..Global::default() };
+        assert_eq!(Source::choose(&global).unwrap(), Source::KeyFile("k".into()));
+    }
+}

@@ -1,0 +1,68 @@
+//! What a keystore has to do by date, while a daemon that has it open lives.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crate::keystore::{ClockTrust, Keystore};
+
+/// What the keystore has to do by date while a daemon runs: rotations that are due, keys whose
+/// waiting period is over, grants that have ended.
+pub(in crate::cli) struct Chores {
+    stop: mpsc::Sender<()>,
+}
+
+impl Chores {
+    /// Starts a thread that does them now and once an hour, until this is dropped. `also` is done
+    /// after them.
+    pub(in crate::cli) fn start(
+        keystore: &Arc<Keystore>,
+        also: impl Fn() + Send + 'static,
+    ) -> Option<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let keystore = Arc::clone(keystore);
+        let work = move || {
+            loop {
+                by_date(&keystore);
+                also();
+                match stopped.recv_timeout(EVERY) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    _ => return,
+                }
+            }
+        };
+        let started = thread::Builder::new().name("chores".into()).spawn(work);
+        started.ok().map(|_| Self { stop })
+    }
+}
+
+impl Drop for Chores {
+    fn drop(&mut self) {
+        let _ = self.stop.send(());
+    }
+}
+
+fn by_date(keystore: &Keystore) {
+    let now = SystemTime::now();
+    match keystore.run_due_rotations(now) {
+        Ok(rotated) if rotated.is_empty() => {}
+        Ok(rotated) => log::info!("{} keys were rotated by date", rotated.len()),
+        Err(error) => log::warn!("rotation by date: {error}"),
+    }
+    if let Err(error) = keystore.expire_imported(now) {
+        log::warn!("expiry of imported key material: {error}");
+    }
+    if let Err(error) = keystore.drop_expired_grants(now) {
+        log::warn!("grants that ended: {error}");
+    }
+    match keystore.delete_expired(now, ClockTrust::Steps) {
+        Ok(expired) if !expired.held.is_empty() => {
+            log::warn!("the clock leapt: {} keys wait for their deletion", expired.held.len());
+        }
+        Ok(_) => {}
+        Err(error) => log::warn!("deletion by date: {error}"),
+    }
+}
+
+const EVERY: Duration = Duration::from_secs(3600);

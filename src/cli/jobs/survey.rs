@@ -1,0 +1,342 @@
+//! Which files of which vaults need a key: looked up before anything is destroyed.
+//!
+//! Every vault that the keystore knows is looked into, header by header. What is found is
+//! remembered in the keystore, so that for a vault which is not there now its last known state can
+//! be told.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use crate::cli::env::live::Target;
+use crate::cli::env::mountinfo::{self, Mounted, text};
+use crate::cli::env::{failure, paths};
+use crate::cli::report::exit::{CliError, Exit};
+use crate::cli::report::output::count;
+use crate::control::Request;
+use crate::id::{KeyId, MaterialId, VolumeId};
+use crate::keystore::{Keystore, KnownVolume, ReferenceReport, VolumeNeed, VolumeScan};
+use crate::volume::{Needed, References, Volume, VolumeError};
+
+/// What the headers of one vault refer to.
+pub(in crate::cli) struct Scan {
+    pub(in crate::cli) vault: PathBuf,
+    pub(in crate::cli) volume: VolumeId,
+    pub(in crate::cli) found: References,
+    /// Why something may have been missed that was renamed meanwhile.
+    pub(in crate::cli) unsettled: Option<String>,
+}
+
+/// What the headers of all known vaults refer to.
+pub(in crate::cli) struct Survey {
+    pub(in crate::cli) scans: Vec<Scan>,
+    /// Vaults that could not be looked into.
+    pub(in crate::cli) absent: Vec<KnownVolume>,
+}
+
+/// What a look into a vault found, and whether anything may have been missed.
+struct Seen {
+    volume: VolumeId,
+    found: References,
+    unsettled: Option<String>,
+}
+
+impl Scan {
+    /// Looks into a known vault in passing, and remembers what it needs. `None` if it is not there, or
+    /// another volume is.
+    pub(in crate::cli) fn of(keystore: &Keystore, known: &KnownVolume) -> Option<Self> {
+        let (volume, found) = References::scan(&known.path).ok()?;
+        let unsettled = Some("it was looked into in passing".to_owned());
+        Self::of_known(keystore, known, Seen { volume, found, unsettled })
+    }
+
+    /// Looks into one of the places of a volume, so that nothing is missed that is renamed meanwhile.
+    /// `None` if the volume is not there.
+    fn whole(keystore: &Keystore, volume: VolumeId, place: &Path) -> Option<Self> {
+        let seen = match Volume::peek(place) {
+            Ok(found) if found.volume != volume => return None,
+            Err(_) if is_gone(place) => return None,
+            // It may be there, and need anything.
+            Err(error) => Seen::unsettled(volume, error.to_string()),
+            Ok(_) => Seen::at(place).unwrap_or_else(|error| Seen::unsettled(volume, error.what)),
+        };
+        (seen.volume == volume).then(|| Self::new(keystore, place.to_owned(), seen))
+    }
+
+    fn of_known(keystore: &Keystore, known: &KnownVolume, seen: Seen) -> Option<Self> {
+        (seen.volume == known.id).then(|| Self::new(keystore, known.path.clone(), seen))
+    }
+
+    /// Looks into a vault that somebody named.
+    fn of_vault(keystore: &Keystore, vault: &Path) -> Result<Self, CliError> {
+        let vault = paths::real(vault)?;
+        let seen = Seen::at(&vault)?;
+        Ok(Self::new(keystore, vault, seen))
+    }
+
+    fn new(keystore: &Keystore, vault: PathBuf, seen: Seen) -> Self {
+        let Seen { volume, found, unsettled } = seen;
+        let scan = Self { vault, volume, found, unsettled };
+        scan.remember(keystore);
+        scan
+    }
+
+    /// Places where something may refer to anything.
+    fn unseen(&self) -> u64 {
+        self.found.unreadable + u64::from(self.unsettled.is_some())
+    }
+
+    /// A vault that was never registered is not remembered, and nothing depends on it.
+    fn remember(&self, keystore: &Keystore) {
+        let ids: BTreeSet<_> =
+            self.found.files.keys().chain(self.found.directories.keys()).copied().collect();
+        let needs = ids.into_iter().map(|(key, material)| VolumeNeed {
+            key,
+            material,
+            files: self.found.files.get(&(key, material)).copied().unwrap_or(0),
+            directories: self.found.directories.get(&(key, material)).copied().unwrap_or(0),
+        });
+        let scan = VolumeScan {
+            at: SystemTime::now().into(),
+            unreadable: self.found.unreadable,
+            needs: needs.collect(),
+        };
+        if let Err(error) = keystore.remember_scan(self.volume, &scan) {
+            log::debug!("what volume {} needs is not remembered: {error}", self.volume);
+        }
+    }
+}
+
+impl Seen {
+    fn unsettled(volume: VolumeId, why: String) -> Self {
+        Self { volume, found: References::default(), unsettled: Some(why) }
+    }
+
+    /// Lets the daemon look into a vault that has one: it knows what is renamed meanwhile. In a vault
+    /// without one nothing may change meanwhile.
+    fn at(vault: &Path) -> Result<Self, CliError> {
+        let failed = |error| failure::volume(vault, &error);
+        if let Some(answer) = Target::find(vault)?.call(&Request::References, |_| {}) {
+            match answer.map(|value| from_value(&value)) {
+                Ok(Some((volume, found))) => return Ok(Self { volume, found, unsettled: None }),
+                Ok(None) => return Self::roughly(vault, "its daemon gave no answer".to_owned()),
+                Err(error) => return Self::roughly(vault, error.what),
+            }
+        }
+        match References::scan_still(vault) {
+            Ok((volume, found)) => Ok(Self { volume, found, unsettled: None }),
+            Err(error @ VolumeError::InUse) => Self::roughly(vault, error.to_string()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn roughly(vault: &Path, why: String) -> Result<Self, CliError> {
+        let (volume, found) =
+            References::scan(vault).map_err(|error| failure::volume(vault, &error))?;
+        Ok(Self { volume, found, unsettled: Some(why) })
+    }
+}
+
+impl Survey {
+    /// Looks into all vaults: those that are named, and those that the keystore knows.
+    /// Errors: if a vault that is named cannot be looked into.
+    pub(in crate::cli) fn of(keystore: &Keystore, named: &[PathBuf]) -> Result<Self, CliError> {
+        let mut survey = Self { scans: Vec::new(), absent: Vec::new() };
+        for vault in named {
+            survey.scans.push(Scan::of_vault(keystore, vault)?);
+        }
+        let mounted: Vec<PathBuf> = mountinfo::all()?
+            .into_iter()
+            .filter(Mounted::is_believable)
+            .map(|mount| mount.vault)
+            // One that this user may not look at is none of this keystore's, or known to it.
+            .filter(|vault| Volume::peek(vault).is_ok())
+            .collect();
+        for known in keystore.known_volumes()? {
+            survey.look_into(keystore, known, &mounted);
+        }
+        Ok(survey)
+    }
+
+    /// Looks into all places of a volume: where it is, where it was or a copy of it is, and what is
+    /// mounted. Of the others one that is gone is none any more.
+    fn look_into(&mut self, keystore: &Keystore, known: KnownVolume, mounted: &[PathBuf]) {
+        let mut is_there = self.scans.iter().any(|scan| scan.volume == known.id);
+        let real = |place: &PathBuf| place.canonicalize().unwrap_or_else(|_| place.clone());
+        let is_here = real(&known.path);
+        for place in std::iter::once(&known.path).chain(&known.also).chain(mounted) {
+            let place = real(place);
+            if self.scans.iter().any(|scan| scan.vault == place && scan.volume == known.id) {
+                continue;
+            }
+            if let Some(scan) = Scan::whole(keystore, known.id, &place) {
+                is_there |= place == is_here || mounted.contains(&place);
+                self.scans.push(scan);
+            }
+        }
+        if !is_there {
+            self.absent.push(known);
+        }
+    }
+
+    /// What goes with the key, vault by vault.
+    pub(in crate::cli) fn losses(&self, key: KeyId) -> String {
+        let mut lines: Vec<String> = self
+            .scans
+            .iter()
+            .map(|Scan { vault, found, .. }| {
+                let unread = match found.unreadable {
+                    0 => String::new(),
+                    unread => format!(", and {} could not be looked into", count(unread, "file")),
+                };
+                let lost = number(found.of_key(key));
+                format!("  {}: {lost} would be lost{unread}", vault.display())
+            })
+            .collect();
+        lines.extend(self.absent.iter().map(|known| {
+            let place = known.path.display();
+            match &known.scan {
+                Some(scan) => {
+                    let (files, directories) = scan.of_key(key);
+                    let needed = number(Needed { files, directories });
+                    format!("  {place}: not there now; on {} it had {needed} of this key", scan.at)
+                }
+                None => format!("  {place}: volume {} is not there, nobody knows", known.id),
+            }
+        }));
+        if lines.is_empty() {
+            lines.push("  no vault is known to this keystore".into());
+        }
+        lines.join("\n")
+    }
+
+    /// The same for programs.
+    pub(in crate::cli) fn value(&self, key: KeyId) -> Value {
+        let scanned = self.scans.iter().map(|Scan { vault, found, .. }| {
+            let lost = found.of_key(key);
+            json!({
+                "Vault": text(vault),
+                "Files": lost.files,
+                "Directories": lost.directories,
+                "Unreadable": found.unreadable,
+            })
+        });
+        let absent = self.absent.iter().map(|known| {
+            let remembered = known.scan.as_ref().map(|scan| {
+                let (files, directories) = scan.of_key(key);
+                json!({ "Date": scan.at.to_string(), "Files": files, "Directories": directories })
+            });
+            json!({ "Vault": text(&known.path), "Files": null, "Remembered": remembered })
+        });
+        scanned.chain(absent).collect()
+    }
+
+    /// Errors: `Refused` if a vault could not be looked into.
+    pub(in crate::cli) fn must_be_complete(&self) -> Result<(), CliError> {
+        let Some(known) = self.absent.first() else { return Ok(()) };
+        let place = known.path.display();
+        Err(CliError::new(
+            Exit::Refused,
+            format!("volume {} was last seen at {place} and is not there", known.id),
+        )
+        .advise(
+            "its files may need the material: attach it, name its place with --vault, or \
+             'kmsfs keystore forget' it",
+        ))
+    }
+
+    /// Errors: `Refused` if something needs the material, or may need it.
+    pub(in crate::cli) fn must_be_free(&self, material: MaterialId) -> Result<(), CliError> {
+        for Scan { vault, found, unsettled, .. } in &self.scans {
+            let (needed, unread) = (found.of_material(material), found.unreadable);
+            if total(needed) > 0 {
+                let what = format!(
+                    "{} of {} still refer to material {material}",
+                    number(needed),
+                    vault.display()
+                );
+                return Err(CliError::new(Exit::Refused, what)
+                    .advise(format!("re-wrap them first: kmsfs rewrap {}", vault.display())));
+            }
+            if let Some(why) = unsettled {
+                let what = format!("{} may change while it is looked into: {why}", vault.display());
+                return Err(CliError::new(Exit::Refused, what)
+                    .advise("end what uses it, mount it with this version, or try again later"));
+            }
+            if unread > 0 {
+                let what = format!(
+                    "{} of {} could not be looked into",
+                    count(unread, "file"),
+                    vault.display()
+                );
+                return Err(CliError::new(Exit::Refused, what)
+                    .advise(format!("'kmsfs fsck {}' shows them", vault.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the keystore wants to know before it retires a material.
+    pub(in crate::cli) fn report(&self, material: MaterialId) -> ReferenceReport {
+        ReferenceReport {
+            scanned: self.scans.iter().map(|scan| scan.volume).collect(),
+            references: self.scans.iter().map(|scan| total(scan.found.of_material(material))).sum(),
+            unreadable: self.scans.iter().map(Scan::unseen).sum(),
+        }
+    }
+}
+
+/// What a daemon answers.
+pub(in crate::cli) fn to_value(volume: VolumeId, found: &References) -> Value {
+    let list = |counts: &Counts| -> Value {
+        counts.iter().map(|((key, of), n)| json!([key.to_string(), of.to_string(), n])).collect()
+    };
+    json!({
+        "volume": volume.to_string(),
+        "files": list(&found.files),
+        "directories": list(&found.directories),
+        "unreadable": found.unreadable,
+    })
+}
+
+/// What it meant; `None` for anything else.
+fn from_value(value: &Value) -> Option<(VolumeId, References)> {
+    let list = |name: &str| -> Option<Counts> {
+        let entry = |entry: &Value| {
+            let id = (entry[0].as_str()?.parse().ok()?, entry[1].as_str()?.parse().ok()?);
+            Some((id, entry[2].as_u64()?))
+        };
+        value[name].as_array()?.iter().map(entry).collect()
+    };
+    let found = References {
+        files: list("files")?,
+        directories: list("directories")?,
+        unreadable: value["unreadable"].as_u64()?,
+    };
+    Some((value["volume"].as_str()?.parse().ok()?, found))
+}
+
+/// True if no vault is at a path, as far as that can be told.
+fn is_gone(place: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    let found = std::fs::symlink_metadata(place.join(".kmsfs"));
+    found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+}
+
+type Counts = HashMap<(KeyId, MaterialId), u64>;
+
+fn total(needed: Needed) -> u64 {
+    needed.files + needed.directories
+}
+
+/// "3 files and 1 directory".
+fn number(needed: Needed) -> String {
+    let files = count(needed.files, "file");
+    match needed.directories {
+        0 => files,
+        1 => format!("{files} and 1 directory"),
+        many => format!("{files} and {many} directories"),
+    }
+}
