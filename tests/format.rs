@@ -6,9 +6,10 @@ use kmsfs::crypto::hash::sha256;
 use kmsfs::crypto::secret::Secret;
 use kmsfs::envelope::layout::{Group, PageNo, backing_len, pages_of, plain_size};
 use kmsfs::envelope::{
-    DirDescriptor, DirKeys, DirPlace, Entry, FileHeader, FileKeys, HeaderFlags, OPAQUE_MAX, Opaque,
-    Opened, Places, RECORD_LEN, Recipient, Recipients, Seal, SessionWord, SpillPage, UnitPlace,
-    UnverifiedHeader, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys, Wrapped,
+    DirDescriptor, DirKeys, DirPlace, Entry, FileHeader, FileKeys, HeaderFlags, Kept, OPAQUE_MAX,
+    Opaque, Opened, Places, RECORD_LEN, Recipient, Recipients, Seal, SessionWord, ShownTime,
+    SpillPage, UnitPlace, UnverifiedHeader, UnverifiedVolume, VolumeDescriptor, VolumeFeatures,
+    VolumeKeys, Wrapped,
 };
 use kmsfs::id::{DirId, FileId, KeyId, MaterialId, VolumeId};
 use proptest::prelude::*;
@@ -180,6 +181,16 @@ fn the_worked_opaque_recipient_of_the_page_is_what_a_slot_holds() {
     assert!(slot[96 + worked.len()..476].iter().all(|byte| *byte == 0));
     let header = UnverifiedHeader::parse(&slot).unwrap().verify(&keys).unwrap();
     assert_eq!(*header.recipients, [opaque(b"opaque")]);
+}
+
+#[test]
+fn the_worked_shown_time_of_the_page_is_the_record_of_the_code() {
+    let keys = VolumeKeys::new(VolumeId::from_bytes([6; 16]), &key());
+    let (ctime, mtime) = (Kept::new(30, 10), Kept::new(1_000_000_021, 21));
+    let time = ShownTime { ino: 258, ctime, mtime };
+    let record = time.encode(keys.times_key());
+    assert_eq!(worked("Worked shown time,"), record);
+    assert_eq!(ShownTime::parse_all(&record, keys.times_key()).collect::<Vec<_>>(), [time]);
 }
 
 /// Former keys and the wrap share the rest of a descriptor.

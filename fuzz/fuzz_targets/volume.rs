@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use arbitrary::{Arbitrary, Unstructured};
-use kmsfs::crypto::hash::{Label, derive};
+use kmsfs::crypto::hash::{Label, derive, hmac_sha256};
 use kmsfs::envelope::{
     Counted, Opaque, RECORD_LEN, Recipient, ShownTime, StateRecord, UnverifiedVolume,
     VolumeDescriptor, VolumeFeatures, VolumeKeys, Wrapped,
@@ -74,21 +74,24 @@ fn counted(input: &[u8]) {
     assert_eq!(StateRecord::open(&record.encode(&keys), &keys), Ok(record));
 }
 
-/// A list that anybody can have written: as it stands, and with good checksums.
+/// A list that anybody can have written: as it stands, and with good MACs.
 fn times(input: &[u8]) {
+    let volume = VolumeId::from_bytes([6; 16]);
+    let keys = VolumeKeys::new(volume, &key()).times_key().clone();
+    let mac_key = derive(&key(), volume.as_bytes(), Label::VolumeTimes);
     let mut list = input.to_vec();
     for record in list.chunks_exact_mut(ShownTime::LEN) {
-        let crc = crc32fast::hash(&record[..24]);
-        record[24..28].copy_from_slice(&crc.to_le_bytes());
+        let mac = hmac_sha256(&mac_key, &[&record[..40]]);
+        record[40..].copy_from_slice(&mac[..8]);
     }
     let whole = input.len() / ShownTime::LEN;
     let read = |list: &[u8]| {
-        within(4096 + 8 * list.len(), || ShownTime::parse_all(list).collect::<Vec<_>>())
+        within(4096 + 8 * list.len(), || ShownTime::parse_all(list, &keys).collect::<Vec<_>>())
     };
     assert!(read(input).len() <= whole);
     let times = read(&list);
     assert_eq!(times.len(), whole);
-    let again: Vec<u8> = times.iter().flat_map(|time| time.encode()).collect();
+    let again: Vec<u8> = times.iter().flat_map(|time| time.encode(&keys)).collect();
     assert_eq!(read(&again), times);
     // The later of two counts, so a list that is read and written again says the same.
     let last: HashMap<u64, ShownTime> = times.iter().map(|time| (time.ino, *time)).collect();
@@ -97,9 +100,9 @@ fn times(input: &[u8]) {
         assert_eq!(found, Some(time));
     }
     if let Some((first, rest)) = times.split_first() {
-        list[input[0] as usize % 24] ^= 1;
-        assert_eq!(read(&list), rest, "a damaged record takes no other along");
-        assert_eq!(ShownTime::parse_all(&first.encode()).collect::<Vec<_>>(), [*first]);
+        list[input[0] as usize % ShownTime::LEN] ^= 1;
+        assert_eq!(read(&list), rest, "a forged record takes no other along");
+        assert_eq!(ShownTime::parse_all(&first.encode(&keys), &keys).collect::<Vec<_>>(), [*first]);
     }
 }
 

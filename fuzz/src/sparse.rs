@@ -175,6 +175,10 @@ impl Backing for SparseFile {
         change()
     }
 
+    fn mark_changed(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        change()
+    }
+
     fn mtime(&self) -> Result<i64> {
         Ok(0)
     }

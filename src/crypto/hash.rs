@@ -29,6 +29,17 @@ pub fn hmac_verify(key: &Secret<32>, parts: &[&[u8]], mac: &[u8; 32]) -> Result<
     keyed(key, parts).verify_slice(mac).map_err(|_| CryptoError::NotAuthentic)
 }
 
+/// Checks the first bytes of a MAC made by [`hmac_sha256`] in constant time: for hints, of which there
+/// are many and none is worth 32 bytes.
+/// Errors: `NotAuthentic`.
+pub fn hmac_verify_short(
+    key: &Secret<32>,
+    parts: &[&[u8]],
+    mac: &[u8; 8],
+) -> Result<(), CryptoError> {
+    keyed(key, parts).verify_truncated_left(mac).map_err(|_| CryptoError::NotAuthentic)
+}
+
 /// A key of `N` bytes for one purpose, from a uniformly random key.
 /// Shape: `N <= 64`.
 /// Source: RFC 5869, HKDF-SHA-256 with the label as `info`.
@@ -109,6 +120,8 @@ labels! {
     VolumeState = "kmsfs/1/volume/state",
     /// Authenticates what is kept of a volume on a machine without its keystore.
     VolumeAnchor = "kmsfs/1/volume/anchor",
+    /// Authenticates the list of times that a mount shows.
+    VolumeTimes = "kmsfs/1/volume/times",
     /// Seals the rows of a keystore.
     KeystoreRow = "kmsfs/1/keystore/row",
     /// Authenticates the set of all rows of a keystore.

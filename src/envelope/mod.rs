@@ -40,7 +40,7 @@ pub use record::RECORD_LEN;
 pub use session::{Intents, SessionWord};
 pub use spill::{Entry, EntryState, SpillPage};
 pub use state::{Cursor, STATE_SLOT, StateRecord, UNRECOVERED, Unrecovered, WAITING, WORDS};
-pub use times::ShownTime;
+pub use times::{Kept, ShownTime, TimesKey};
 pub use unit::{Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace, claimed_length};
 pub use volume::{UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys};
 pub use xattr::{XATTR_PREFIX, XattrKeys};

@@ -1,8 +1,11 @@
 //! The volume descriptor (FORMAT section 9): kept twice in the vault's `.kmsfs` directory.
 
+use std::sync::Arc;
+
 use super::EnvelopeError;
 use super::recipient::Recipient;
 use super::record::{RECORD_LEN, RecordReader, RecordWriter, verify_mac};
+use super::times::TimesKey;
 use crate::crypto::hash::{Label, derive};
 use crate::crypto::secret::Secret;
 use crate::id::VolumeId;
@@ -67,6 +70,7 @@ pub struct VolumeKeys {
     mac: Secret<32>,
     state_mac: Secret<32>,
     anchor_mac: Secret<32>,
+    times: Arc<TimesKey>,
 }
 
 impl VolumeKeys {
@@ -79,6 +83,7 @@ impl VolumeKeys {
             mac: derive(key, salt, Label::VolumeDescriptor),
             state_mac: derive(key, salt, Label::VolumeState),
             anchor_mac: derive(key, salt, Label::VolumeAnchor),
+            times: Arc::new(TimesKey::new(volume, key)),
         }
     }
 
@@ -90,6 +95,11 @@ impl VolumeKeys {
     /// Authenticates an anchor that is kept in a file.
     pub fn anchor_mac(&self) -> &Secret<32> {
         &self.anchor_mac
+    }
+
+    /// Authenticates the list of shown times.
+    pub fn times_key(&self) -> &Arc<TimesKey> {
+        &self.times
     }
 
     pub(super) fn state_mac(&self) -> &Secret<32> {

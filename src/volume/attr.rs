@@ -104,6 +104,11 @@ impl Timestamp {
         let fraction = u32::try_from(nanos.rem_euclid(SECOND)).unwrap_or(0);
         Self { secs: nanos.div_euclid(SECOND), nanos: fraction }
     }
+
+    /// Nanoseconds since 1970, at most as many as the number can hold.
+    pub fn as_nanos(self) -> i64 {
+        self.secs.saturating_mul(1_000_000_000).saturating_add(self.nanos.into())
+    }
 }
 
 impl FileKind {

@@ -4,11 +4,12 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    Advice, FallocateFlags, SeekFrom, fadvise, fallocate, fdatasync, fstat, fsync, ftruncate, seek,
+    Advice, FallocateFlags, Mode, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT, fadvise,
+    fallocate, fchmod, fdatasync, fstat, fsync, ftruncate, futimens, seek,
 };
 use rustix::io::{Errno, pread, pwrite};
 
-use super::lender;
+use super::{clock, lender};
 use crate::sys;
 
 pub mod memory;
@@ -56,6 +57,12 @@ pub trait Backing: Send + Sync {
     fn next_hole(&self, offset: u64) -> Result<u64>;
     /// Runs `change` and puts modification time and mode back: for changes that are not contents.
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
+    /// The same, but the modification time is then a step later than it was, by which a tool that
+    /// goes by size and time knows that it has to copy the file again.
+    ///
+    /// *Order*: the change is made before the time moves. So a copy with the new time has the new
+    /// bytes, whenever it was made, and one with another time is made again.
+    fn mark_changed(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
     /// The modification time in nanoseconds since 1970.
     fn mtime(&self) -> Result<i64>;
     /// The time of the last change of anything, in nanoseconds since 1970.
@@ -185,34 +192,59 @@ impl Backing for BackingFile {
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let before = fstat(&self.0)?;
         change()?;
-        let mtime = rustix::fs::Timespec {
-            tv_sec: before.st_mtime,
-            tv_nsec: before.st_mtime_nsec.try_into().unwrap_or(0),
-        };
-        let atime = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-        let times = rustix::fs::Timestamps { last_access: atime, last_modification: mtime };
-        rustix::fs::futimens(&self.0, &times)?;
-        // The kernel takes setuid and setgid away when anybody but root writes.
-        let mode = lender::settled(&before).0 & 0o7777;
-        if mode & 0o6000 != 0 && fstat(&self.0)?.st_mode & 0o7777 != mode {
-            let set = || rustix::fs::fchmod(&self.0, rustix::fs::Mode::from_raw_mode(mode));
-            lender::change_mode(&before, set)?;
+        self.set_mtime(before.st_mtime, &before)?;
+        self.put_mode_back(&before)
+    }
+
+    fn mark_changed(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let before = fstat(&self.0)?;
+        change()?;
+        for step in MTIME_STEPS {
+            self.set_mtime(before.st_mtime.saturating_add(step), &before)?;
+            if fstat(&self.0)?.st_mtime != before.st_mtime {
+                break;
+            }
         }
-        Ok(())
+        self.put_mode_back(&before)
     }
 
     fn mtime(&self) -> Result<i64> {
-        let stat = fstat(&self.0)?;
-        let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
-        Ok(stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanos))
+        Ok(clock::mtime(&fstat(&self.0)?))
     }
 
     fn ctime(&self) -> Result<i64> {
-        let stat = fstat(&self.0)?;
-        let nanos = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);
-        Ok(stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(nanos))
+        Ok(clock::ctime(&fstat(&self.0)?))
     }
 }
 
+impl BackingFile {
+    /// Sets the modification time, with the fraction that it had. The file of somebody else keeps the
+    /// time of the change: only its owner sets times.
+    fn set_mtime(&self, seconds: i64, before: &Stat) -> Result<()> {
+        let mtime =
+            Timespec { tv_sec: seconds, tv_nsec: before.st_mtime_nsec.try_into().unwrap_or(0) };
+        let atime = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        match futimens(&self.0, &Timestamps { last_access: atime, last_modification: mtime }) {
+            Err(Errno::PERM) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The kernel takes setuid and setgid away when anybody but root writes.
+    fn put_mode_back(&self, before: &Stat) -> Result<()> {
+        let mode = lender::settled(before).0 & 0o7777;
+        if mode & 0o6000 != 0 && fstat(&self.0)?.st_mode & 0o7777 != mode {
+            let set = || fchmod(&self.0, Mode::from_raw_mode(mode));
+            lender::change_mode(before, set)?;
+        }
+        Ok(())
+    }
+}
+
+/// Seconds by which a modification time is moved: the first that the filesystem can keep. FAT knows
+/// even seconds only, and every filesystem a latest one.
+const MTIME_STEPS: [i64; 3] = [1, 2, -2];
+/// Nanoseconds of the first step.
+pub(super) const MTIME_STEP: i64 = 1_000_000_000;
 /// Bytes that are looked at in one call.
 const CHUNK: usize = 256 * 1024;

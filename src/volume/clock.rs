@@ -12,6 +12,15 @@ pub(super) fn now_nanos() -> i64 {
 
 /// A stat's change time in nanoseconds since 1970.
 pub fn ctime(stat: &Stat) -> i64 {
-    let nanos = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);
-    stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(nanos)
+    nanos(stat.st_ctime, stat.st_ctime_nsec)
+}
+
+/// A stat's modification time in nanoseconds since 1970; the least or greatest number for one that
+/// is too far away.
+pub(super) fn mtime(stat: &Stat) -> i64 {
+    nanos(stat.st_mtime, stat.st_mtime_nsec)
+}
+
+fn nanos(seconds: i64, nanos: impl TryInto<i64>) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos.try_into().unwrap_or(0))
 }

@@ -12,10 +12,11 @@ use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::identity::{Seen, Told};
 use super::inode::Link;
-use super::lender;
 use super::names::EntryName;
 use super::open_file::quietly;
 use super::recovery::has_odd_size;
+use super::times::Times;
+use super::{clock, lender};
 use crate::envelope::layout::{PAGE, PAGE_LEN};
 use crate::envelope::link_target_len;
 
@@ -152,7 +153,12 @@ impl Volume {
         let mut attr = Attr::from_stat(ino, stat);
         let (mode, ctime) = lender::settled(stat);
         attr.perm = u16::try_from(mode & 0o7777).unwrap_or(0);
-        attr.ctime = Timestamp::from_nanos(self.times.shown(ino, ctime));
+        let mtime = clock::mtime(stat);
+        let shown = self.times.shown(ino, Times { ctime, mtime });
+        attr.ctime = Timestamp::from_nanos(shown.ctime);
+        if shown.mtime != mtime {
+            attr.mtime = Timestamp::from_nanos(shown.mtime);
+        }
         match attr.kind {
             FileKind::Regular => {
                 let open = self.open_size(ino);

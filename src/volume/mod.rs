@@ -98,7 +98,6 @@ pub use rename::RenameHow;
 pub use rewrap::{RewrapJob, RewrapReport, Strangers};
 pub use session::{Session, is_free};
 pub use setup::{Options, open_root};
-pub use times::ShownTimes;
 pub use tree::{Caller, Space};
 pub use upkeep::Upkeep;
 pub use xattr::SetMode;
@@ -106,6 +105,7 @@ pub use xattr::SetMode;
 use crate::envelope::VolumeDescriptor;
 use crate::id::VolumeId;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use times::ShownTimes;
 use tree::Tree;
 
 /// What the kernel keeps of a volume, as far as the volume must be able to take it back (R12).
@@ -155,11 +155,6 @@ impl Volume {
     /// The open files.
     pub fn files(&self) -> &Arc<OpenFiles> {
         &self.files
-    }
-
-    /// The change times to show.
-    pub fn times(&self) -> &ShownTimes {
-        &self.times
     }
 
     /// Tells the volume whom to ask when cached pages must go.

@@ -252,6 +252,7 @@ impl OpenFiles {
         let (fd, unwritable) = self.open_backing(reopen)?;
         unwritable.map_or(Ok(()), Err)?;
         rustix::fs::ftruncate(&fd, 0)?;
+        self.times.remove(ino);
         self.lock().parked.remove(&ino);
         Ok(())
     }

@@ -5,11 +5,12 @@ use std::sync::PoisonError;
 use rustix::fs::{Gid, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 
 use super::Volume;
-use super::attr::{Attr, AttrChange, NewTime};
+use super::attr::{Attr, AttrChange, NewTime, Timestamp};
 use super::error::Result;
 use super::handle::Handle;
 use super::identity::Seen;
 use super::privilege::drop_at;
+use super::times::Times;
 use super::tree::Caller;
 
 impl Volume {
@@ -84,10 +85,27 @@ impl Volume {
             held.set_mode(mode & 0o7777)?;
         }
         if change.atime.is_some() || change.mtime.is_some() {
-            held.set_times(&Timestamps {
-                last_access: timespec(change.atime),
-                last_modification: timespec(change.mtime),
-            })?;
+            self.set_times(ino, held, change)?;
+        }
+        Ok(())
+    }
+
+    /// A time that a user sets is the one that is shown from then on. The one that is shown already
+    /// stays what it is behind that: backups of the vault go by it. Locks: the inode's times.
+    fn set_times(&self, ino: u64, held: &Handle, change: &AttrChange) -> Result<()> {
+        let behind = match change.mtime {
+            Some(NewTime::At(time)) => {
+                let now = Times::of(&held.stat()?);
+                self.times.mtime_behind(ino, now, time.as_nanos()).map(Timestamp::from_nanos)
+            }
+            _ => None,
+        };
+        held.set_times(&Timestamps {
+            last_access: timespec(change.atime),
+            last_modification: timespec(behind.map(NewTime::At).or(change.mtime)),
+        })?;
+        if change.mtime.is_some() && behind.is_none() {
+            self.times.remove(ino);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{CWD, Mode, OFlags, fsetxattr, fsync, mkdirat, openat, syncfs};
+use rustix::fs::{CWD, Mode, OFlags, fdatasync, fsetxattr, fsync, mkdirat, openat, syncfs};
 use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
@@ -25,7 +25,7 @@ use super::tree::Tree;
 use super::{OpenFiles, Volume, clock, dir, exposure, lender, own_file, readdir};
 use crate::crypto::random;
 use crate::envelope::{
-    DIR_XATTR, RECORD_LEN, ShownTime, UnverifiedVolume, VolumeDescriptor, VolumeFeatures,
+    DIR_XATTR, RECORD_LEN, ShownTime, TimesKey, UnverifiedVolume, VolumeDescriptor, VolumeFeatures,
     VolumeKeys,
 };
 use crate::id::{KeyId, VolumeId};
@@ -34,7 +34,7 @@ const DESCRIPTOR: Name<'static> = Name::literal("volume");
 const SPARE: Name<'static> = Name::literal("volume.bak");
 const TIMES: Name<'static> = Name::literal("times");
 const PRIVATE: Mode = Mode::RWXU;
-/// Bytes that the list of shown times may have: two million files.
+/// Bytes that the list of shown times may have: more than a million files.
 const TIMES_MAX: usize = 64 << 20;
 /// Bytes that the list of shown times may have beyond twice its use.
 const TIMES_SLACK: usize = 64 * 1024;
@@ -151,10 +151,11 @@ impl Volume {
         if let Some(small) = small_blocks_of(&root)?.filter(|_| !options.read_only) {
             log::warn!("{small}: {}", SmallBlocks::ADVICE);
         }
+        let times_key = keys.times_key().clone();
         let (shared, record) = open_session(&mut session, &mut descriptor, keys, place, &options)?;
         found.extend(record);
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        let times = Arc::new(load_times(session.meta(), &options)?);
+        let times = Arc::new(load_times(session.meta(), times_key, &options)?);
         let files = OpenFiles::new(keyring.clone(), Arc::new(shared), times.clone(), access);
         let meta = rustix::io::fcntl_dupfd_cloexec(session.meta(), 0)?;
         let root_again = rustix::io::fcntl_dupfd_cloexec(&root, 0)?;
@@ -229,22 +230,37 @@ impl Volume {
         ledger.add_features(features)
     }
 
-    /// Appends to the saved list of shown change times what came since the last call.
+    /// Appends to the saved list of shown times what came since the last call.
+    ///
+    /// *Crash*: an inode of which the record did not reach the disk is shown as it is there; a record
+    /// of an inode that did not is about other times than it has.
     pub(super) fn save_times(&self) -> Result<()> {
+        self.append_times().map(drop)
+    }
+
+    /// The same, durably.
+    pub(super) fn sync_times(&self) -> Result<()> {
+        let Some(list) = self.append_times()? else { return Ok(()) };
+        Ok(fdatasync(list)?)
+    }
+
+    /// Returns the list, if it is still to be synced.
+    fn append_times(&self) -> Result<Option<OwnedFd>> {
         let unsaved = self.times.take_unsaved();
         if self.options.read_only || unsaved.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let meta = self.tree.meta();
         let Some(list) = own_file::to_write(meta, TIMES)? else {
             // There was none, or one that is not to be written to.
-            return Ok(own_file::replace(meta, TIMES, &self.times.all())?);
+            own_file::replace(meta, TIMES, &self.times.all())?;
+            return Ok(None);
         };
         // Over the rest of a record that a full disk cut short, so that records stay in step.
         let length = u64::try_from(rustix::fs::fstat(&list)?.st_size).unwrap_or(0);
         let end = length - length % ShownTime::LEN as u64;
         rustix::io::pwrite(&list, &unsaved, end)?;
-        Ok(())
+        Ok(Some(list))
     }
 }
 
@@ -329,7 +345,7 @@ fn tell(volume: VolumeId, found: &Found) {
 }
 
 /// The saved list, made shorter when most of it has been overtaken.
-fn load_times(meta: &OwnedFd, options: &Options) -> Result<ShownTimes> {
+fn load_times(meta: &OwnedFd, key: Arc<TimesKey>, options: &Options) -> Result<ShownTimes> {
     let saved = match own_file::read(meta, TIMES, (TIMES_MAX, "list of shown times")) {
         Err(error @ VolumeError::Tampered(_)) => {
             log::warn!("{error}: it is made anew");
@@ -338,7 +354,7 @@ fn load_times(meta: &OwnedFd, options: &Options) -> Result<ShownTimes> {
         other => other?,
     };
     let saved = saved.unwrap_or_default();
-    let times = ShownTimes::parse(&saved);
+    let times = ShownTimes::parse(&saved, key);
     let all = times.all();
     if !options.read_only && saved.len() > 2 * all.len() + TIMES_SLACK {
         own_file::replace(meta, TIMES, &all)?;

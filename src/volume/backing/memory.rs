@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{Backing, Durability, Result};
+use super::{Backing, Durability, MTIME_STEP, Result};
 
 const PAGE: usize = 4096;
 
@@ -16,17 +16,24 @@ pub struct MemoryFile(Mutex<Inner>);
 struct Inner {
     bytes: Vec<u8>,
     mtime: i64,
+    /// The mtime that a sync made durable.
+    synced_mtime: i64,
 }
 
 impl MemoryFile {
     /// A file with these bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Mutex::new(Inner { bytes, mtime: 0 }))
+        Self(Mutex::new(Inner { bytes, ..Inner::default() }))
     }
 
     /// A copy of the bytes.
     pub fn bytes(&self) -> Vec<u8> {
         self.lock().bytes.clone()
+    }
+
+    /// The modification time that a sync has made durable.
+    pub fn synced_mtime(&self) -> i64 {
+        self.lock().synced_mtime
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -73,7 +80,11 @@ impl Backing for MemoryFile {
         Ok(())
     }
 
-    fn sync(&self, _what: Durability) -> Result<()> {
+    fn sync(&self, what: Durability) -> Result<()> {
+        let mut inner = self.lock();
+        if what == Durability::Everything {
+            inner.synced_mtime = inner.mtime;
+        }
         Ok(())
     }
 
@@ -118,6 +129,12 @@ impl Backing for MemoryFile {
         let mtime = self.lock().mtime;
         change()?;
         self.lock().mtime = mtime;
+        Ok(())
+    }
+
+    fn mark_changed(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        self.keep_times(change)?;
+        self.lock().mtime += MTIME_STEP;
         Ok(())
     }
 
