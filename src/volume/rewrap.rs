@@ -307,6 +307,9 @@ impl Run<'_> {
             file.set_recipient(recipient);
         }
         file.set_policy(self.policy_now(file.ino(), descriptor));
+        if !moved {
+            file.content().mark_rewrapped()?;
+        }
         Ok(moved)
     }
 
@@ -322,7 +325,7 @@ impl Run<'_> {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        let mut result = self.volume.flush(std::time::Duration::ZERO);
+        let mut result = self.make_durable();
         for (file, path) in batch {
             if result.is_ok()
                 && let Err(error) = file.content().scrub()
@@ -334,9 +337,17 @@ impl Run<'_> {
             self.volume.files.release(ino);
         }
         if result.is_ok() {
-            result = self.volume.flush(std::time::Duration::ZERO);
+            result = self.make_durable();
         }
         result
+    }
+
+    /// The list of shown times comes first: after a crash a file whose time moved has its record.
+    fn make_durable(&self) -> Result<()> {
+        if let Err(error) = self.volume.sync_times() {
+            log::warn!("files that were re-wrapped may be shown as changed: {error}");
+        }
+        self.volume.flush(std::time::Duration::ZERO)
     }
 
     fn directory(&mut self, dir: &Dir) -> Result<()> {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Shell, Vault, program};
+use crate::harness::{Shell, Vault, binary, program};
 
 /// Makes a tree, then remounts read-only, backs up, re-wraps, remounts and backs up again.
 fn twice(name: &str, backup: impl Fn(&Shell) -> String) -> [String; 2] {
@@ -88,4 +88,61 @@ fn a_copied_vault_opens_and_needs_nothing_but_its_files() {
     let mount = vault.mount_with(&[]);
     assert_eq!(Shell::new(mount.root()).run("find . -type f -exec sha256sum {} +"), before);
     assert_eq!(fs::read(mount.path("d/l/f")).unwrap(), b"text\n");
+}
+
+/// A re-wrap changed neither sizes nor times, so the backup kept the old headers, and was lost with the
+/// old material.
+#[test]
+fn regression_a_backup_by_size_and_time_takes_a_rewrap_along() {
+    program("rsync");
+    let vault = Vault::new("backupvault");
+    let mount = vault.mount();
+    Shell::new(mount.root()).run(
+        "mkdir -p a/b; for i in $(seq 40); do head -c $((i * 531)) /dev/urandom > a/f$i; done
+         ln a/f1 a/b/hard; ln -s f2 a/soft; touch -d 2001-02-03 a/f3; sleep 1.1",
+    );
+    let contents = Shell::new(mount.root()).run("find . -type f -exec sha256sum {} + | sort");
+    let shown = listing(&mount.root());
+    let beside = Shell::new(vault.store().parent().unwrap());
+    mount.unmount();
+    beside.run("rsync -a vault/ copy/");
+    let mount = vault.mount();
+    vault.kmsfs(["key", "rotate", "alias/kmsfs/default"]);
+    vault.kmsfs(["rewrap", mount.root().to_str().unwrap()]);
+    assert_eq!(listing(&mount.root()), shown, "times changed");
+    mount.unmount();
+    beside.run("rsync -a vault/ copy/");
+    vault.kmsfs(["key", "retire", "alias/kmsfs/default", "--yes"]);
+    beside.run("mv vault old && mv copy vault");
+    let mount = vault.mount_with(&[]);
+    let read = Shell::new(mount.root()).run("find . -type f -exec sha256sum {} + | sort");
+    assert_eq!(read, contents);
+}
+
+/// Only its owner sets the times of a file: the re-wrap wrote the header and then failed.
+#[test]
+fn regression_an_ordinary_user_rewraps_the_file_of_another() {
+    let vault = Vault::new("backupothers");
+    let mount = vault.mount();
+    Shell::new(mount.root()).run("echo one > f; touch -d 2001-02-03 f");
+    let shown = listing(&mount.root());
+    mount.unmount();
+    vault.kmsfs(["key", "rotate", "alias/kmsfs/default"]);
+    fs::copy(binary(), vault.outside("kmsfs")).unwrap();
+    let beside = Shell::new(vault.outside("")).var("KEYSTORE", vault.keystore());
+    let said = beside.run(
+        r#"chown -R 65534:65534 . && file=$(find private/vault -maxdepth 1 -type f ! -name '.*')
+           chown root "$file" && chmod 666 "$file"
+           HOME=$PWD setpriv --reuid=65534 --regid=65534 --clear-groups \
+               ./kmsfs --keystore "$KEYSTORE" --key-file key rewrap private/vault
+           stat -c %Y "$file"; chown -R 0:0 . && chmod 644 "$file""#,
+    );
+    let newer = said.lines().last().unwrap().parse::<u64>().unwrap();
+    assert!(newer > 1_700_000_000, "a backup does not see the re-wrap: {said}");
+    vault.kmsfs(["key", "retire", "alias/kmsfs/default", "--yes"]);
+    let mount = vault.mount();
+    let mtime = |listing: &str| listing.split(' ').nth(4).map(str::to_owned);
+    let file = |listing: &str| listing.lines().find(|line| line.starts_with("f ")).and_then(mtime);
+    assert_eq!(file(&listing(&mount.root())), file(&shown), "the time from before is shown");
+    assert_eq!(fs::read(mount.path("f")).unwrap(), b"one\n");
 }

@@ -21,6 +21,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("escape::names_that_are_exchanged", "turns into another user"),
     ("escape::regression_an_open_that_would_make_a_file", "turns into another user"),
     ("escape::what_is_mounted_inside", "mounts a directory inside the vault"),
+    ("backup::regression_an_ordinary_user", "gives files to another user"),
     ("memory::", "reads the memory of a daemon, which hides it from its own user"),
     ("pjdfstest::", "owners and devices are what most of it is about"),
     ("remote::", "makes network namespaces"),

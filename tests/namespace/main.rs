@@ -31,6 +31,7 @@ mod sessions;
 mod sick;
 mod sizes;
 mod strays;
+mod times;
 mod unsynced;
 mod upkeep;
 mod withheld;

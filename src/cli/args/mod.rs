@@ -183,8 +183,8 @@ Exit code 15 if there is an error among the findings.")]
 
     /// Wrap data keys anew: after a rotation, or to move files to another key
     ///
-    /// Only headers are written; contents, mtimes and ctimes stay. Works on a mounted vault too,
-    /// and may be stopped and started again at any time.
+    /// Only headers are written; contents stay, and so do the times that a mount shows. Works on a
+    /// mounted vault too, and may be stopped and started again at any time.
     #[command(after_help = "Examples:
   kmsfs key rotate alias/kmsfs/default && kmsfs rewrap ~/private
   kmsfs rewrap ~/vault --key alias/old --to alias/new  what is under one key

@@ -10,7 +10,7 @@ use crate::envelope::{
     EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipients, Seal,
     UnverifiedHeader,
 };
-use crate::volume::backing::is_blank;
+use crate::volume::backing::{MTIME_STEP, is_blank};
 use crate::volume::error::{Result, VolumeError};
 
 const WHAT: &str = "file header";
@@ -20,6 +20,8 @@ const WHAT: &str = "file header";
 enum Slots {
     /// Into the slot that is not durable.
     Spare,
+    /// The same, and the backing mtime moves.
+    Rewrapped,
     Both,
 }
 
@@ -236,6 +238,9 @@ impl Content {
         slots: Slots,
         change: impl FnOnce(&mut FileHeader),
     ) -> Result<()> {
+        if matches!(slots, Slots::Both) && state.marks.mtime_moved {
+            self.sync_locked(state)?;
+        }
         let ready = state.ready.as_mut().ok_or(VolumeError::Lost(WHAT))?;
         if ready.fresh {
             change(&mut ready.header);
@@ -251,6 +256,7 @@ impl Content {
         let bytes = header.encode(&ready.keys);
         let written = match slots {
             Slots::Spare => self.write_slot(slot, &bytes),
+            Slots::Rewrapped => self.write_rewrapped(slot, &bytes),
             Slots::Both => self.write_area(&[bytes, bytes].concat(), 0),
         };
         if let Err(error) = written {
@@ -272,6 +278,7 @@ impl Content {
         state.marks.header_written = Some(slot);
         state.marks.header_updated = state.marks.touch();
         state.marks.header_owed = false;
+        state.marks.mtime_moved |= matches!(slots, Slots::Rewrapped);
         Ok(())
     }
 
@@ -282,6 +289,13 @@ impl Content {
 
     /// Replaces the wraps of the file key, in the slot that is not durable. Returns false if
     /// `change` leaves them as they are, or the file has no header.
+    ///
+    /// The backing mtime moves with it, so that a backup that goes by size and time takes the file
+    /// along before the old wrap is worth nothing. *Order*: the new header, the time, a sync of both,
+    /// and only then is the old slot written over. *Crash*: before the sync the old slot is there
+    /// still, so the re-wrap comes again and moves the time ([`Self::mark_rewrapped`]); after it, the
+    /// time is on the disk. A copy that is made meanwhile has the old time, and is made again, or the
+    /// new time, and with it the new header.
     ///
     /// # Errors
     /// As a write, and those of `change`.
@@ -295,8 +309,33 @@ impl Content {
         self.load(&mut state)?;
         let Some(ready) = &state.ready else { return Ok(false) };
         let Some(recipients) = change(&ready.header)? else { return Ok(false) };
-        self.update_header(&mut state, |header| header.recipients = recipients)?;
+        let mtime = self.backing.mtime()?;
+        self.update_slots(&mut state, Slots::Rewrapped, |header| {
+            header.recipients = recipients;
+            // What was sealed is sealed still.
+            if header.seal.mtime == mtime {
+                header.seal.mtime = mtime.saturating_add(MTIME_STEP);
+            }
+        })?;
         Ok(true)
+    }
+
+    /// Moves the backing mtime of a file whose newer slot a crashed re-wrap has written: whether its
+    /// time reached the disk is not known.
+    ///
+    /// # Errors
+    /// As a write.
+    pub(in crate::volume) fn mark_rewrapped(&self) -> Result<()> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.must_be_writable()?;
+        self.load(&mut state)?;
+        if state.ready.as_ref().is_some_and(|ready| !ready.fresh) {
+            self.backing.mark_changed(&mut || Ok(()))?;
+            state.marks.header_updated = state.marks.touch();
+            state.marks.mtime_moved = true;
+        }
+        Ok(())
     }
 
     /// Writes the newest header into the slot that does not have it yet: after a re-wrap was
@@ -390,13 +429,20 @@ impl Content {
         self.write_area(bytes, slot.offset())
     }
 
+    fn write_rewrapped(&self, slot: Slot, bytes: &[u8; RECORD_LEN]) -> Result<()> {
+        Ok(self.backing.mark_changed(&mut || self.write_header_bytes(bytes, slot.offset()))?)
+    }
+
     fn write_area(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.backing.keep_times(&mut || match self.backing.write_at(bytes, offset)? {
+        Ok(self.backing.keep_times(&mut || self.write_header_bytes(bytes, offset))?)
+    }
+
+    fn write_header_bytes(&self, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+        match self.backing.write_at(bytes, offset)? {
             0 => Err(Errno::NOSPC),
             written if written == bytes.len() => Ok(()),
             _ => Err(Errno::IO),
-        })?;
-        Ok(())
+        }
     }
 
     /// Writes all of `bytes` or fails.

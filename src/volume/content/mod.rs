@@ -159,6 +159,8 @@ pub(super) struct Marks {
     header_owed: bool,
     /// Until a sync, the disk may have a header that memory never had: with a higher seal, for one.
     header_unsure: bool,
+    /// The backing mtime was moved for a re-wrap, and may not be on the disk: the old slot stays.
+    mtime_moved: bool,
     /// Groups whose roles are not yet back to "the newest copy is durable".
     groups: HashMap<Group, Roles>,
     /// Blocks that held older durable bytes and were partly rewritten since the last sync (R4).

@@ -22,9 +22,10 @@ impl Content {
     /// what may be lost. Handles are told by [`Self::errors`].
     pub fn sync(&self, what: Durability) -> Result<()> {
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        let (owed, generation) = {
+        let (owed, generation, what) = {
             let mut state = self.write_state();
-            (self.write_owed(&mut state), state.marks.generation)
+            let owed = self.write_owed(&mut state);
+            (owed, state.marks.generation, state.marks.to_sync(what))
         };
         // No writer is inside, so nothing changes while readers go on.
         let (failures, synced) = (self.shared.failed_syncs(), self.backing.sync(what));
@@ -45,7 +46,7 @@ impl Content {
     fn sync_once(&self, state: &mut State) -> Result<()> {
         let owed = self.write_owed(state);
         let generation = state.marks.generation;
-        let synced = self.backing.sync(Durability::Contents);
+        let synced = self.backing.sync(state.marks.to_sync(Durability::Contents));
         self.after_sync(state, generation, synced);
         owed.and(Ok(synced?))
     }
@@ -316,6 +317,11 @@ impl Marks {
             || self.groups.values().any(|roles| roles.owed)
     }
 
+    /// What a sync has to make durable of which `what` is asked for.
+    fn to_sync(&self, what: Durability) -> Durability {
+        if self.mtime_moved { Durability::Everything } else { what }
+    }
+
     /// As [`Content::flip`], for what is known without the pages. `owed`: something of the file is.
     pub(in crate::volume) fn flip(&mut self, generation: u64, owed: bool) {
         for roles in self.groups.values_mut() {
@@ -325,6 +331,7 @@ impl Marks {
         }
         // A retired group is remembered for its number; everything else is on the disk.
         self.groups.retain(|_, roles| !roles.is_forgettable());
+        self.mtime_moved &= self.header_updated > generation;
         if self.header_updated <= generation
             && !self.header_owed
             && let Some(slot) = self.header_written.take()

@@ -305,3 +305,54 @@ fn a_file_that_was_cut_to_nothing_is_announced_by_its_new_id() {
     content.write(20_000, &[4; 4096]).unwrap();
     assert_eq!(*announced.0.lock().unwrap(), [old, new]);
 }
+
+/// Puts other wraps into the header, as a re-wrap does.
+fn rewrap(content: &Content, number: u8) {
+    let moved = content.rewrap(|header| {
+        let mut recipient = header.recipients[0].clone();
+        recipient.material = crate::id::MaterialId::from_bytes([number; 16]);
+        Ok(Some(recipient.into()))
+    });
+    assert!(moved.unwrap());
+}
+
+/// Else a backup by size and time would keep a header that nothing opens any more.
+#[test]
+fn the_old_header_goes_only_when_the_moved_time_is_durable() {
+    let file = Arc::new(MemoryFile::default());
+    let content = open(&file);
+    content.write(0, &[1; 9000]).unwrap();
+    content.sync(Durability::Contents).unwrap();
+    assert!(content.seal(Look::Throughout).unwrap());
+    content.sync(Durability::Contents).unwrap();
+    let mtime = || file.mtime().unwrap();
+    for number in 3..5 {
+        let before = mtime();
+        rewrap(&content, number);
+        assert_eq!(mtime(), before + 1_000_000_000);
+        content.sync(Durability::Contents).unwrap();
+        assert_eq!(file.synced_mtime(), mtime(), "a sync of contents takes the time along");
+        content.scrub().unwrap();
+        assert!(!content.seal(Look::Throughout).unwrap(), "it is sealed already");
+        assert_eq!(mtime(), before + 1_000_000_000, "once for each re-wrap");
+    }
+    rewrap(&content, 5);
+    content.update_both_slots(&mut content.write_state(), |_| {}).unwrap();
+    assert_eq!(file.synced_mtime(), mtime(), "a seal waits for it");
+}
+
+/// Where a crash left the old slot, nobody knows whether the time reached the disk.
+#[test]
+fn a_rewrap_that_comes_again_moves_the_time() {
+    let file = Arc::new(MemoryFile::default());
+    open(&file).mark_rewrapped().unwrap();
+    assert_eq!(file.mtime().unwrap(), 0, "an empty file has no header");
+    let content = open(&file);
+    content.write(0, b"contents").unwrap();
+    content.sync(Durability::Contents).unwrap();
+    let before = file.mtime().unwrap();
+    content.mark_rewrapped().unwrap();
+    assert_eq!(file.mtime().unwrap(), before + 1_000_000_000);
+    content.sync(Durability::Contents).unwrap();
+    assert_eq!(file.synced_mtime(), file.mtime().unwrap());
+}

@@ -99,8 +99,7 @@ pub(in crate::cli) fn retire(
         elsewhere.must_be_checked(args.other_hosts_checked)?;
         let warning = format!(
             "{} of key {key} will be destroyed; copies of files from before their rewrap cannot \
-             be read any more, nor those by a tool that goes by size and time alone: a re-wrap \
-             changes neither\n{}",
+             be read any more: bring backups of the vaults up to date first\n{}",
             count(materials.len() as u64, "material"),
             elsewhere.warning(),
         );
