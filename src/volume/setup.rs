@@ -34,8 +34,8 @@ const DESCRIPTOR: Name<'static> = Name::literal("volume");
 const SPARE: Name<'static> = Name::literal("volume.bak");
 const TIMES: Name<'static> = Name::literal("times");
 const PRIVATE: Mode = Mode::RWXU;
-/// Bytes that the list of shown times may have: more than a million files.
-const TIMES_MAX: usize = 64 << 20;
+/// Bytes that the list of shown times may have: two million files, each of them twice.
+const TIMES_MAX: usize = 256 << 20;
 /// Bytes that the list of shown times may have beyond twice its use.
 const TIMES_SLACK: usize = 64 * 1024;
 
@@ -259,6 +259,10 @@ impl Volume {
         // Over the rest of a record that a full disk cut short, so that records stay in step.
         let length = u64::try_from(rustix::fs::fstat(&list)?.st_size).unwrap_or(0);
         let end = length - length % ShownTime::LEN as u64;
+        if is_overgrown(end, self.times.saved_len()) {
+            own_file::replace(meta, TIMES, &self.times.all())?;
+            return Ok(None);
+        }
         rustix::io::pwrite(&list, &unsaved, end)?;
         Ok(Some(list))
     }
@@ -356,10 +360,15 @@ fn load_times(meta: &OwnedFd, key: Arc<TimesKey>, options: &Options) -> Result<S
     let saved = saved.unwrap_or_default();
     let times = ShownTimes::parse(&saved, key);
     let all = times.all();
-    if !options.read_only && saved.len() > 2 * all.len() + TIMES_SLACK {
+    if !options.read_only && is_overgrown(saved.len() as u64, all.len()) {
         own_file::replace(meta, TIMES, &all)?;
     }
     Ok(times)
+}
+
+/// True for a list of this length most of which has been overtaken.
+fn is_overgrown(length: u64, in_use: usize) -> bool {
+    length > (2 * in_use + TIMES_SLACK) as u64
 }
 
 /// Any directory of a volume could stand as its root, with the vault's own directory put into it.

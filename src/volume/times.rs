@@ -82,6 +82,11 @@ impl ShownTimes {
         self.lock().times.values().flat_map(|record| record.encode(&self.key)).collect()
     }
 
+    /// How long the whole list is.
+    pub(super) fn saved_len(&self) -> usize {
+        self.lock().times.len() * ShownTime::LEN
+    }
+
     /// The times to show for an inode that has these.
     pub(super) fn shown(&self, ino: u64, backing: Times) -> Times {
         self.overlook_loans();

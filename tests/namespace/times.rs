@@ -244,3 +244,18 @@ fn without_its_list_a_vault_shows_times_that_are_a_second_late() {
     case.fixture.reopen();
     assert_eq!(case.times().0, OLD);
 }
+
+/// A list that outgrew what is read of one at a mount was dropped there whole.
+#[test]
+fn regression_a_list_of_shown_times_stays_short_while_the_volume_is_open() {
+    let case = Case::new();
+    case.rewrap();
+    let list = case.fixture.vault().join(".kmsfs/times");
+    let file = fs::File::options().write(true).open(&list).unwrap();
+    file.write_all_at(&[0; 100_000], file.metadata().unwrap().len()).unwrap();
+    let before = case.times();
+    case.rewrap();
+    let length = fs::metadata(&list).unwrap().len();
+    assert!(length < 10_000, "{length}");
+    assert_eq!(case.times(), before);
+}
