@@ -84,6 +84,14 @@ impl FileKeySource {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
+    /// The file may be under this key as well.
+    pub(super) fn accept(&self, key: KeyId) {
+        let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        if !policy.accepted.contains(&key) {
+            policy.accepted.push(key);
+        }
+    }
+
     /// Has a key for the first contents, so that these need no KMS that may be silent by then.
     ///
     /// # Errors

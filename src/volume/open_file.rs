@@ -519,6 +519,11 @@ impl File {
         self.source.set_policy(policy);
     }
 
+    /// The file may be under this key as well.
+    pub(super) fn accept(&self, key: KeyId) {
+        self.source.accept(key);
+    }
+
     /// The KMS key that the header names, once there is a header.
     pub fn key(&self) -> Option<KeyId> {
         self.subject().map(|subject| subject.key)

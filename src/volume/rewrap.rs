@@ -6,6 +6,8 @@
 //! again where headers still name old material: the headers themselves are its memory. Directories
 //! come first and accept both keys (R9) until a pass finds nothing left to do.
 
+mod nameless;
+
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -210,6 +212,7 @@ impl Run<'_> {
         for Missed { path, why } in descent.missed() {
             self.report.failed.push((path, why.to_string()));
         }
+        self.nameless()?;
         self.volume.rewrap_descriptor(|key| match self.job {
             RewrapJob { from: None, to: None, .. } => root_key,
             _ => self.applies(key).then(|| self.target(key)),
@@ -285,13 +288,28 @@ impl Run<'_> {
     }
 
     fn rewrap(&self, file: &File, descriptor: &DirDescriptor) -> Result<bool> {
+        let moved = self.rewrap_by(file, |old| self.outdated(old, descriptor))?;
+        file.set_policy(self.policy_now(file.ino(), descriptor));
+        if !moved {
+            file.content().mark_rewrapped()?;
+        }
+        Ok(moved)
+    }
+
+    /// `outdated`: the key to wrap for instead, where a wrap is not as it should be.
+    fn rewrap_by(
+        &self,
+        file: &File,
+        outdated: impl Fn(&Recipient) -> Result<Option<KeyId>>,
+    ) -> Result<bool> {
         let keyring = &self.volume.keyring;
         let moved = file.content().rewrap(|header| {
-            if !self.needs(header, descriptor) {
+            let mut recipients = header.recipients.iter();
+            if !recipients.any(|old| outdated(old).is_ok_and(|to| to.is_some())) {
                 return Ok(None);
             }
             let purpose = Purpose::File(header.file);
-            let wrap = |old: &Recipient| match self.outdated(old, descriptor)? {
+            let wrap = |old: &Recipient| match outdated(old)? {
                 Some(to) => keyring.rewrap(old, to, purpose),
                 None => Ok(old.clone()),
             };
@@ -305,10 +323,6 @@ impl Run<'_> {
             && let Some(recipient) = header.recipients.first()
         {
             file.set_recipient(recipient);
-        }
-        file.set_policy(self.policy_now(file.ino(), descriptor));
-        if !moved {
-            file.content().mark_rewrapped()?;
         }
         Ok(moved)
     }

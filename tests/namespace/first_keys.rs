@@ -1,5 +1,6 @@
 //! Open files without contents: no key that they were given is in memory alone, and used later.
 
+use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use kmsfs::keystore::{KeyRef, ReferenceReport};
@@ -60,13 +61,38 @@ fn regression_a_first_write_that_failed_leaves_no_key_in_memory() {
     assert_eq!(disk.fixture.contents(disk.fixture.find("file").unwrap()), "contents");
 }
 
+/// No walk finds a file that was unlinked while it was open: its material was retired, and once the
+/// key had left the memory nothing opened it any more.
+#[test]
+fn regression_a_file_without_a_name_keeps_its_key_until_it_is_closed() {
+    let fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "file", "precious").unwrap().ino;
+    let handle = fixture.volume().open_handle(ino, Access::ReadWrite).unwrap().handle;
+    fixture.volume().unlink(ROOT, b"file").unwrap();
+    let key = handle.file.key().unwrap();
+    let old = fixture.keystore.current_material(key).unwrap();
+    let found = fixture.volume().references(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(found.of_material(old).files, 1, "it is counted");
+    retire_old_material(&fixture);
+    let found = fixture.volume().references(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(found.of_material(old).files, 0, "and re-wrapped");
+    fixture.keystore.disable_key(&KeyRef::Id(key)).unwrap();
+    fixture.volume().watch_keys();
+    fixture.keystore.enable_key(&KeyRef::Id(key)).unwrap();
+    fixture.volume().watch_keys();
+    let mut found = [0; 8];
+    handle.file.read(0, &mut found).unwrap();
+    assert_eq!(&found, b"precious");
+    fixture.volume().close(handle);
+}
+
 /// What `key rotate`, `rewrap` and `key retire` do one after the other.
 fn retire_old_material(fixture: &Fixture) {
     let (key, keystore) = (fixture.key(), &fixture.keystore);
     let old = keystore.current_material(key).unwrap();
     keystore.rotate_key_on_demand(&KeyRef::Id(key), SystemTime::now()).unwrap();
     fixture.volume().watch_keys();
-    let go_on = &mut |_: &_| std::ops::ControlFlow::Continue(());
+    let go_on = &mut |_: &_| ControlFlow::Continue(());
     let report = fixture.volume().rewrap(RewrapJob::default(), go_on, &mut |_| {}).unwrap();
     assert!(report.complete, "{report:?}");
     let (volume, found) = References::scan(&fixture.vault()).unwrap();
