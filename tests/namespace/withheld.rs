@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use kmsfs::envelope::layout::backing_len;
+use kmsfs::envelope::layout::{Block, backing_len};
 use kmsfs::volume::Options;
 
 use crate::fixture::Fixture;
@@ -93,4 +93,36 @@ fn regression_a_damaged_copy_of_the_record_withholds_nothing() {
         cut(&mut fixture, SIZE);
         is_tampered(read(&fixture, "file"));
     }
+}
+
+/// Whoever copies a vault that is mounted reads the record of its sessions first: files that were
+/// announced after that are in the copy as they were changed, and nothing in it said that they may be.
+#[test]
+fn regression_a_copy_of_a_mounted_vault_excuses_what_was_announced_while_it_was_made() {
+    let (mut fixture, mut contents) = sealed();
+    fixture.reopen();
+    let record = fs::read(state(&fixture)).unwrap();
+    // A page of an older state beside its tail of a newer one, as a copy catches them.
+    let older = fs::read(ciphertext(&fixture)).unwrap();
+    let changed = pattern(PAGE, 9);
+    write(&fixture, "file", 5 * PAGE as u64, &changed).unwrap();
+    contents[5 * PAGE..6 * PAGE].copy_from_slice(&changed);
+    let mut torn = fs::read(ciphertext(&fixture)).unwrap();
+    let page = Block(5).data_page().0 as usize * PAGE;
+    torn[page..page + PAGE].copy_from_slice(&older[page..page + PAGE]);
+    fixture.volume().end().unwrap();
+    fixture.reopen();
+    fixture.volume().end().unwrap();
+    fixture.close();
+    fs::write(ciphertext(&fixture), &torn).unwrap();
+    fs::write(state(&fixture), &record).unwrap();
+    fixture.reopen();
+    is_tampered(read(&fixture, "file"));
+    fixture.volume().end().unwrap();
+    fixture.reopen_with(Options { restored: true, ..Options::default() });
+    let restored = read(&fixture, "file").unwrap();
+    assert!(restored[..5 * PAGE] == contents[..5 * PAGE], "what was not being written");
+    assert!(restored[6 * PAGE..] == contents[6 * PAGE..], "what was not being written");
+    assert!(recover(&fixture).complete);
+    assert_eq!(read(&fixture, "file").unwrap(), restored);
 }

@@ -365,7 +365,8 @@ pub(in crate::cli) struct FsckArgs {
     /// Repair what has a second copy, and remove what a crash left unfinished
     #[arg(long)]
     pub repair: bool,
-    /// The record of the vault's sessions was lost in a crash: believe what is half written
+    /// The record of the vault's sessions was lost, or a backup mounted without --restored: believe
+    /// what is half written
     ///
     /// The last resort. With --repair, whatever looks like the trace of a crash is taken for one
     /// and written anew, in every file; and whoever could write to the vault may have made it look

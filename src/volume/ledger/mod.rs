@@ -80,6 +80,7 @@ impl Found {
         let excuses = self.record.unrecovered.iter().any(|crash| !crash.withheld);
         match self.verdict {
             Verdict::Newer if excuses => Some(NEWER_AND_OPEN),
+            Verdict::FirstUse if excuses => Some(FIRST_AND_OPEN),
             other => other.message(),
         }
     }
@@ -89,7 +90,12 @@ impl Found {
 /// its records is shown.
 const NEWER_AND_OPEN: &str = "the vault was used elsewhere since it was last mounted here, and was not \
                               closed there: what its record says of that session is believed; if it was \
-                              closed well where it was used, somebody put an older record back";
+                              closed well where it was used, somebody put an older record back; if \
+                              this is a backup, unmount it now, restore it again and mount it with --restored";
+const FIRST_AND_OPEN: &str = "the vault is mounted here for the first time, and was not closed where it was \
+                              used: what its record says of that session is believed; if this is a backup \
+                              that was made while it was mounted, unmount it now, restore it again and \
+                              mount it with --restored";
 
 /// What recovery leaves of a crash.
 pub(super) struct StillLeft {

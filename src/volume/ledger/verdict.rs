@@ -141,6 +141,11 @@ pub(in crate::volume) fn next(
     if record.open {
         let mut intents = record.current;
         intents.merge(&record.previous);
+        // Whoever copies a vault that is mounted reads most files after the record: what was announced
+        // in between is in none of the copy.
+        if verdict.needs_consent() || begin.consent {
+            intents = Intents::all();
+        }
         unrecovered.push(Unrecovered {
             word: record.word,
             counted: false,
@@ -217,6 +222,8 @@ pub(in crate::volume) fn anchored(
     before: Option<&VolumeAnchor>,
     verdict: Verdict,
 ) -> VolumeAnchor {
+    // Without its record nobody can tell whether the vault is the one that was left.
+    let lost = verdict == Verdict::Lost && before.is_some();
     let before = before.cloned().unwrap_or_default();
     VolumeAnchor {
         word: record.word.bits(),
@@ -225,7 +232,7 @@ pub(in crate::volume) fn anchored(
         features: VolumeFeatures::from_bits(before.features)
             .with(VolumeFeatures::STATE_RECORD)
             .bits(),
-        rollbacks: before.rollbacks + u64::from(verdict.needs_consent()),
+        rollbacks: before.rollbacks + u64::from(verdict.needs_consent() || lost),
         ..before
     }
 }
