@@ -73,7 +73,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rcgen", &["server/"]),
     ("rpassword", &["cli/"]),
     ("rsa", &["crypto/"]),
-    ("rusqlite", &["keystore/store", "keystore/audit/"]),
+    ("rusqlite", &["keystore/storage/", "keystore/audit/"]),
     (
         "rustix",
         &[

@@ -22,105 +22,82 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 mod access;
-mod action;
-mod algorithm;
-mod alias;
-mod asymmetric;
 pub mod audit;
-mod blob;
-mod cache;
-mod caller;
-mod cipher;
-pub mod context;
-mod data_key;
-mod deletion;
+mod custom_store;
+mod engine;
 mod error;
-mod export;
-mod file;
-mod id;
-mod import;
-mod key;
-mod key_store;
-mod mac;
-mod manage;
-mod material;
-mod metrics;
-mod operate;
-mod pair;
+mod model;
+mod ops;
 pub mod policy;
-mod random;
-mod record;
-mod replica;
-mod root;
-mod rotation;
-mod spec;
-mod store;
-mod symmetric;
-mod time;
+mod records;
+mod storage;
 mod token;
 mod unlock;
-mod verify;
-mod volume;
 
-pub use access::Verdict;
-pub use access::access_key::{
-    AccessKeyEntry, AccessKeyLogin, AccessKeyStatus, CreateAccessKey, NewAccessKey,
-};
-pub use access::error::AccessError;
-pub use access::grant::Constraints;
-pub use access::grants::{CreateGrant, CreatedGrant, GrantEntry, GrantFilter};
-pub use access::key_policy::{DEFAULT_POLICY_NAME, LockoutCheck, default_key_policy};
-pub use access::principal::PrincipalEntry;
+pub use access::decision::Verdict;
 pub use access::table::{SuppliedKey, is_about_a_key, supplied_keys};
-pub use action::Action;
-pub use alias::AliasEntry;
-pub use asymmetric::{PublicKeyInfo, SharedSecret, Signed};
-pub use blob::{BLOB_OVERHEAD, CiphertextBlob, MAX_PLAINTEXT};
-pub use caller::{ACCOUNT, Caller, Principal, Service, Source, group_arn};
-pub use cipher::{Encrypted, ReEncryptDestination, ReEncryptSource, ReEncrypted};
-pub use context::EncryptionContext;
-pub use data_key::RandomDataKey;
-pub use deletion::{ClockTrust, Expired, ReferenceReport, ScheduledDeletion};
+pub use error::access::AccessError;
+pub use error::custom_store::KeyStoreError;
+pub use error::replica::ReplicaError;
 pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota};
-pub use id::{AliasName, GrantId, KeyArn, KeyRef};
-pub use import::wrapping::ImportParameters;
-pub use import::{ImportRequest, ImportedMaterial};
-pub use key::{KeyMetadata, KeyState};
-pub use key_store::{
-    ConnectionErrorCode, ConnectionState, CreateKeyStore, KeyStoreEntry, KeyStoreError, KeyStoreId,
-    UpdateKeyStore,
-};
-pub use mac::Mac;
-pub use manage::CreateKey;
-pub use material::MaterialOrigin;
-pub use pair::DataKeyPair;
-pub use replica::{
-    DEFAULT_REGION, MultiRegionConfiguration, Received, RelatedKey, ReplicaError, ReplicaPolicy,
-    ReplicaProperties, Transfer, TransferKey, TransferKind, Trust,
-};
-pub use rotation::{MaterialState, Rotation, RotationStatus};
-pub use spec::{
+pub use model::action::Action;
+pub use model::blob::{BLOB_OVERHEAD, CiphertextBlob, MAX_PLAINTEXT};
+pub use model::caller::{ACCOUNT, Caller, Principal, Service, Source, group_arn};
+pub use model::context;
+pub use model::context::EncryptionContext;
+pub use model::id::{AliasName, GrantId, KeyArn, KeyRef};
+pub use model::spec::{
     EncryptionAlgorithm, ExpirationModel, GrantOperation, ImportState, ImportType, KeySpec,
     KeyUsage, MacAlgorithm, MessageType, Origin, SigningAlgorithm, UnknownName, WrappingAlgorithm,
     WrappingKeySpec,
 };
-pub use symmetric::{DataKey, Decrypted, Plaintext};
-pub use time::UnixTime;
+pub use model::time::UnixTime;
+pub use ops::access_keys::{
+    AccessKeyEntry, AccessKeyLogin, AccessKeyStatus, CreateAccessKey, NewAccessKey,
+};
+pub use ops::aliases::AliasEntry;
+pub use ops::crypto::asymmetric::{PublicKeyInfo, SharedSecret, Signed};
+pub use ops::crypto::data_key::RandomDataKey;
+pub use ops::crypto::data_key_pair::DataKeyPair;
+pub use ops::crypto::encrypt::{Encrypted, ReEncryptDestination, ReEncryptSource, ReEncrypted};
+pub use ops::crypto::mac::Mac;
+pub use ops::crypto::symmetric::{DataKey, Decrypted, Plaintext};
+pub use ops::custom_key_stores::{CreateKeyStore, UpdateKeyStore};
+pub use ops::grants::{CreateGrant, CreatedGrant, GrantEntry, GrantFilter};
+pub use ops::key_policies::{DEFAULT_POLICY_NAME, LockoutCheck, default_key_policy};
+pub use ops::keys::deletion::{ClockTrust, Expired, ReferenceReport, ScheduledDeletion};
+pub use ops::keys::import::{ImportRequest, ImportedMaterial};
+pub use ops::keys::manage::CreateKey;
+pub use ops::keys::rotation::{MaterialState, Rotation, RotationStatus};
+pub use ops::principals::PrincipalEntry;
+pub use ops::replicas::receive::{Received, Trust};
+pub use ops::replicas::send::{ReplicaPolicy, ReplicaProperties};
+pub use ops::replicas::{DEFAULT_REGION, MultiRegionConfiguration, RelatedKey};
+pub use ops::verify::VerifyReport;
+pub use ops::volumes::{AnchoredPolicy, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan};
+pub use records::grant::Constraints;
+pub use records::import_key::ImportParameters;
+pub use records::key::{KeyMetadata, KeyState};
+pub use records::key_store::{ConnectionErrorCode, ConnectionState, KeyStoreEntry, KeyStoreId};
+pub use records::material::MaterialOrigin;
+pub use records::transfer::{Transfer, TransferKey, TransferKind};
 pub use token::{Pin, TokenError, TokenPlace};
 pub use unlock::slot::{SlotId, SlotInfo, SlotKind, TokenSlot};
 pub use unlock::{CREDENTIAL, PIN_CREDENTIAL, Unlock, create_key_file};
-pub use verify::VerifyReport;
-pub use volume::{AnchoredPolicy, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan};
 
-use alias::AliasRecord;
-use audit::Audit;
-use cache::{Cache, LiveKey};
-use key::KeyRecord;
-use key_store::KeyStores;
-use metrics::Metrics;
-use record::{Reader, Writer};
-use root::RootKey;
-use store::{SlotRow, Store};
+use crate::keystore::audit::Audit;
+use crate::keystore::custom_store::link::KeyStores;
+use crate::keystore::engine::cache::{Cache, LiveKey};
+use crate::keystore::engine::metrics::Metrics;
+use crate::keystore::ops::aliases::AliasRecord;
+use crate::keystore::ops::replicas;
+use crate::keystore::records::key::{self, KeyRecord};
+use crate::keystore::records::material;
+use crate::keystore::storage::file;
+use crate::keystore::storage::root::RootKey;
+use crate::keystore::storage::rows::{SlotRow, Store};
+use crate::keystore::storage::sealed::{Reader, Writer};
+use crate::keystore::unlock::slot;
 
 use crate::crypto::{self, Secret};
 use crate::id::{KeyId, MaterialId};
@@ -193,15 +170,15 @@ impl Keystore {
         unlock: &Unlock,
         now: SystemTime,
     ) -> Result<Self, KeystoreError> {
-        region.map_or(Ok(()), replica::check_region)?;
+        region.map_or(Ok(()), replicas::check_region)?;
         let root = RootKey::new(Secret::random()?, crypto::random::id16()?);
-        let slot = unlock::slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
+        let slot = slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
         let draft = file::Draft::begin(path)?;
         let written = Store::create(draft.path()).and_then(|mut store| {
             store.write(|rows| {
                 let mut writer = Writer::fresh(rows, &root, now.into());
                 writer.meta.region = region.map(str::to_owned);
-                unlock::slot::insert(&mut writer, slot, now.into())?;
+                slot::insert(&mut writer, slot, now.into())?;
                 writer.finish()
             })?;
             store.close()
@@ -225,11 +202,11 @@ impl Keystore {
     pub fn open_damaged(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
         let (keystore, slots) = read_slots(path)?;
         // Outside of any transaction: a passphrase takes its time.
-        let root = unlock::slot::unlock(keystore, &slots, unlock.kind(), &unlock.load()?)?;
+        let root = slot::unlock(keystore, &slots, unlock.kind(), &unlock.load()?)?;
         let wrong = || KeystoreError::WrongUnlock {
             path: path.to_owned(),
             tried: unlock.kind().as_str(),
-            slots: unlock::slot::in_words(&slots),
+            slots: slot::in_words(&slots),
         };
         Self::assemble(path, root.ok_or_else(wrong)?)
     }
@@ -237,7 +214,7 @@ impl Keystore {
     /// What unlocks the keystore at `path`, in words, without unlocking it.
     /// Errors: as [`Keystore::open`], except those of unlocking.
     pub fn slots_in_words(path: &Path) -> Result<Vec<String>, KeystoreError> {
-        read_slots(path).map(|(_, slots)| unlock::slot::in_words(&slots))
+        read_slots(path).map(|(_, slots)| slot::in_words(&slots))
     }
 
     /// The file.

@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use super::grant::{self, Grants};
-use super::principal::PrincipalRecord;
 use crate::id::KeyId;
-use crate::keystore::Keystore;
-use crate::keystore::RowSet;
-use crate::keystore::alias::AliasRecord;
+use crate::keystore::engine::cache;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::key::KeyRecord;
+use crate::keystore::ops::aliases::AliasRecord;
+use crate::keystore::ops::principals::PrincipalRecord;
 use crate::keystore::policy::{Kind, Policy};
-use crate::keystore::record::Reader;
+use crate::keystore::records::grant::{self, Grants};
+use crate::keystore::records::key::KeyRecord;
+use crate::keystore::storage::sealed::Reader;
+use crate::keystore::{Keystore, RowSet};
 
 /// What is decided about a key by itself.
 #[derive(Debug)]
@@ -119,9 +119,9 @@ impl Keystore {
     /// What is in memory, or else is read and put there while nobody can change the file.
     pub(in crate::keystore) fn remembered<T: Clone>(
         &self,
-        recall: impl FnOnce(&crate::keystore::cache::KnownRules) -> Option<T>,
+        recall: impl FnOnce(&cache::KnownRules) -> Option<T>,
         load: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
-        keep: impl FnOnce(&mut crate::keystore::cache::KnownRules, T),
+        keep: impl FnOnce(&mut cache::KnownRules, T),
     ) -> Result<T, KeystoreError> {
         if let Some(known) = self.inner.cache.rules(recall) {
             return Ok(known);

@@ -6,7 +6,7 @@
 //! Authorization Reference, "Actions, resources, and condition keys for AWS Key Management
 //! Service"; keys that are not supplied, and why, stand in [`crate::keystore::policy`].
 
-use crate::keystore::action::Action;
+use crate::keystore::model::action::Action;
 use crate::keystore::policy::Fact;
 
 /// A condition key of the table. Those that go on with a name stand for all names.

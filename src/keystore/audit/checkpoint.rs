@@ -8,7 +8,7 @@ use super::chain::Position;
 use super::event::EventTime;
 use crate::crypto::CryptoError;
 use crate::crypto::ed25519::{PublicKey, SigningKey};
-use crate::keystore::record::base64;
+use crate::keystore::storage::sealed::base64;
 
 /// What a signature says about a place in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::crypto::{CryptoError, random};
-use crate::keystore::Caller;
+use crate::keystore::model::caller::Caller;
 
 /// An operation that was asked for. Members are in the order of their names and absent when they
 /// say nothing, so that an event has one JSON form, which the chain of hashes goes over.

@@ -17,7 +17,7 @@ use super::filter::{AuditFilter, PAGE};
 use super::verify::{AuditReport, Walker};
 use crate::crypto::ed25519::PublicKey;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::file::io_error;
+use crate::keystore::storage::file::io_error;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

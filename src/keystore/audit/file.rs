@@ -9,8 +9,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::chain::Position;
 use super::event::EventTime;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::file::{Draft, inspect};
-use crate::keystore::store::database::{Database, Kind, Scope, Sharing, checkpoint};
+use crate::keystore::storage::database::{Database, Kind, Scope, Sharing, checkpoint};
+use crate::keystore::storage::file::{Draft, inspect};
 
 /// A row of `record`.
 pub(super) struct RecordRow {

@@ -88,7 +88,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::keystore::Caller;
+    use crate::keystore::model::caller::Caller;
 
     #[test]
     fn filters_pick_by_every_member() {

@@ -11,7 +11,7 @@ use crate::crypto::ed25519::{PublicKey, SigningKey};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::xaes::XaesKey;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::root::{RootKey, place};
+use crate::keystore::storage::root::{RootKey, place};
 
 /// What seals records and signs checkpoints.
 pub(super) struct AuditKeys {

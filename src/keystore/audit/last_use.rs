@@ -10,26 +10,26 @@ use super::file::Rows;
 use super::keys::AuditKeys;
 use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::id::KeyRef;
+use crate::keystore::model::id::KeyRef;
 
 /// The last successful cryptographic operation with a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LastUse {
+pub(in crate::keystore) struct LastUse {
     /// The operation.
-    pub(super) operation: String,
+    pub(in crate::keystore) operation: String,
     /// When.
-    pub(super) time: EventTime,
+    pub(in crate::keystore) time: EventTime,
     /// The request.
-    pub(super) request_id: String,
+    pub(in crate::keystore) request_id: String,
 }
 
 /// What is known about the use of a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct KeyUsage {
+pub(in crate::keystore) struct KeyUsage {
     /// Since when uses are written down; `None` while no log was written.
-    pub(super) since: Option<EventTime>,
+    pub(in crate::keystore) since: Option<EventTime>,
     /// The last use since then.
-    pub(super) last: Option<LastUse>,
+    pub(in crate::keystore) last: Option<LastUse>,
 }
 
 /// The newest use of each key in a batch.
@@ -69,7 +69,7 @@ impl LastUses {
 
 impl Audit {
     /// What is known about the use of a key, up to now.
-    pub(super) fn key_usage(&self, key: KeyId) -> Result<KeyUsage, KeystoreError> {
+    pub(in crate::keystore) fn key_usage(&self, key: KeyId) -> Result<KeyUsage, KeystoreError> {
         self.flush()?;
         let keys = &self.log().keys;
         let found = self.log().with(|file| {

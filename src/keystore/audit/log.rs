@@ -15,7 +15,7 @@ use super::known::Known;
 use super::last_use::LastUses;
 use super::tail::Tail;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::store::database::Sharing;
+use crate::keystore::storage::database::Sharing;
 
 /// The log of one keystore, in this process.
 /// Locks: `opened` first, then `known`, which is never held while the file is used.

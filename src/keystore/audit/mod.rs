@@ -24,22 +24,21 @@ mod file;
 mod filter;
 mod keys;
 mod known;
-mod last_use;
+pub(in crate::keystore) mod last_use;
 mod log;
-mod opens;
-mod operations;
+pub(in crate::keystore) mod opens;
 mod prune;
 mod tail;
 mod verify;
 mod walk;
 mod writer;
 
+pub use crate::keystore::ops::audit::{FileOpen, KeyLastUsage, LastUsage};
 pub use chain::Position;
 pub use checkpoint::Checkpoint;
 pub use event::{Event, EventTime, SUCCESS, request_id};
 pub use export::verify_export;
 pub use filter::AuditFilter;
-pub use operations::{FileOpen, KeyLastUsage, LastUsage};
 pub use prune::Pruned;
 pub use verify::AuditReport;
 
@@ -51,11 +50,11 @@ use opens::First;
 pub(super) use opens::OpenKey;
 use writer::Writer;
 
-use super::error::KeystoreError;
-use super::root::RootKey;
-use super::store::database::Sharing;
 use crate::crypto::ed25519::PublicKey;
 use crate::id::KeyId;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::storage::database::Sharing;
+use crate::keystore::storage::root::RootKey;
 
 /// What happens to an operation that cannot be written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -109,7 +109,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
     use crate::crypto::CryptoError;
-    use crate::keystore::Caller;
+    use crate::keystore::model::caller::Caller;
 
     fn key(file: u8) -> OpenKey {
         OpenKey {

@@ -11,8 +11,8 @@ use super::file::{RecordRow, Rows};
 use super::filter::PAGE;
 use super::keys::AuditKeys;
 use super::known::Known;
-use crate::keystore::Caller;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::caller::Caller;
 
 /// Where the next record goes.
 pub(super) struct Tail<'a> {

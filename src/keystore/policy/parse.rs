@@ -6,8 +6,8 @@ use super::json::Json;
 use super::pattern::{Pattern, Syntax};
 use super::principal::{Named, Principals};
 use super::{Effect, Kind, MAX_POLICY, Matching, Policy, Statement};
-use crate::keystore::action::Action;
-use crate::keystore::caller::ACCOUNT;
+use crate::keystore::model::action::Action;
+use crate::keystore::model::caller::ACCOUNT;
 
 /// Reads a document of the given kind.
 pub(super) fn policy(text: &str, kind: Kind) -> Result<Policy, PolicyError> {

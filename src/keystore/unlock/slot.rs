@@ -6,17 +6,16 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::token_slot;
-use super::{Loaded, Unlock};
+use super::{Loaded, Unlock, token_slot};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::Cost;
 use crate::crypto::{Secret, random, xaes};
 use crate::keystore::Keystore;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::record::{Reader, Writer, slot_place};
-use crate::keystore::root::{RootKey, place};
-use crate::keystore::store::SlotRow;
-use crate::keystore::time::UnixTime;
+use crate::keystore::model::time::UnixTime;
+use crate::keystore::storage::root::{RootKey, place};
+use crate::keystore::storage::rows::SlotRow;
+use crate::keystore::storage::sealed::{Reader, Writer, slot_place};
 
 /// The number of a slot. Never used twice in a keystore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -12,8 +12,8 @@ use std::path::Path;
 use super::slot::root_place;
 use crate::crypto::Secret;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::root::RootKey;
-use crate::keystore::store::SlotRow;
+use crate::keystore::storage::root::RootKey;
+use crate::keystore::storage::rows::SlotRow;
 use crate::keystore::token::{Token, TokenError, TokenPlace};
 
 /// Makes the slot's key on the token, and fills the columns that depend on it.

@@ -1,0 +1,294 @@
+//! May a caller do this? The first step of every operation.
+//!
+//! Asked are, in the order of AWS's "Policy evaluation logic": the key policy, the account's
+//! policies for the caller and its groups, the key's grants. An explicit deny in a policy wins.
+//! A key policy that allows the account leaves the decision about others than its root to the
+//! account's policies. What is about no key is decided by the account's policies alone.
+
+use std::time::SystemTime;
+
+use crate::id::KeyId;
+use crate::keystore::Keystore;
+use crate::keystore::access::request::{Asked, Facts, Looked};
+use crate::keystore::access::rules::{KeyRules, Rules};
+use crate::keystore::access::table;
+use crate::keystore::engine::cache::LiveKey;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::model::action::Action;
+use crate::keystore::model::caller::{Caller, Principal, group_arn};
+use crate::keystore::model::context::EncryptionContext;
+use crate::keystore::model::id::{AliasName, KeyArn};
+use crate::keystore::model::spec::GrantOperation;
+use crate::keystore::policy::Verdict as Said;
+use crate::keystore::policy::{Asker, ConditionKey, Request};
+use crate::keystore::records::grant::{Grants, Wanted};
+use crate::keystore::records::key::KeyRecord;
+use crate::keystore::storage::sealed::Reader;
+
+/// Whether a caller may, and for how long that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why not.
+    pub denied: Option<String>,
+    /// When it has to be asked again; `None` for as long as the keystore does not change.
+    pub until: Option<SystemTime>,
+    /// It holds for every encryption context.
+    pub any_context: bool,
+}
+
+/// May `caller` do this, judged by what one transaction sees?
+/// Errors: `AccessDenied`, `InvalidGrantToken`.
+pub(in crate::keystore) fn authorise(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    action: Action,
+    key: Option<(KeyId, &KeyRecord)>,
+    asked: Asked<'_>,
+) -> Result<(), KeystoreError> {
+    allowed(Question { rules: Rules::Stored(reader), caller, action, asked: &asked }.judge(key)?)
+}
+
+/// May `caller` do this to an alias? Its key is asked about separately, as in AWS.
+/// Errors: `AccessDenied`.
+pub(in crate::keystore) fn authorise_alias(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    action: Action,
+    alias: &AliasName,
+) -> Result<(), KeystoreError> {
+    let asked = Asked::default();
+    let question = Question { rules: Rules::Stored(reader), caller, action, asked: &asked };
+    allowed(question.judge_without_key(&alias.arn())?)
+}
+
+/// May `caller` change who may do what in the account? Its owner and its root may, nobody else.
+/// Errors: `AccessDenied`.
+pub(in crate::keystore) fn authorise_account(
+    caller: &Caller,
+    action: Action,
+) -> Result<(), KeystoreError> {
+    match caller.principal {
+        Principal::Owner | Principal::Root => Ok(()),
+        _ => {
+            let permission = action.permission();
+            Err(KeystoreError::AccessDenied(format!(
+                "User: {} is not authorized to perform: {permission} on resource: * because only \
+                 the root of the account may",
+                caller.principal
+            )))
+        }
+    }
+}
+
+fn allowed(verdict: Verdict) -> Result<(), KeystoreError> {
+    verdict.denied.map_or(Ok(()), |words| Err(KeystoreError::AccessDenied(words)))
+}
+
+/// One request, and where the rules for it are found.
+struct Question<'a> {
+    rules: Rules<'a>,
+    caller: &'a Caller,
+    action: Action,
+    asked: &'a Asked<'a>,
+}
+
+/// Who refused, or that nobody allowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    KeyPolicy,
+    IdentityPolicy,
+    Nothing,
+    NothingInAccount,
+    /// The request is not known well enough to decide.
+    Unsaid,
+}
+
+impl Question<'_> {
+    fn judge(&self, key: Option<(KeyId, &KeyRecord)>) -> Result<Verdict, KeystoreError> {
+        let unsaid = table::of_request(self.action).iter().find(|key| !self.asked.says(**key));
+        debug_assert!(unsaid.is_none(), "{} does not say {unsaid:?}", self.action);
+        if !self.caller.grant_tokens.is_empty() {
+            self.rules.check_tokens(&self.caller.grant_tokens)?;
+        }
+        if !self.caller.principal.is_bound() {
+            return Ok(Verdict { denied: None, until: None, any_context: true });
+        }
+        if unsaid.is_some() {
+            // A Deny that asks for it would be passed.
+            return Ok(self.refused(Refusal::Unsaid, "*", &Looked::default()));
+        }
+        let Some((id, record)) = key else { return self.judge_without_key("*") };
+        let rules = self.rules.of_key(id, record)?;
+        self.judge_key(id, record, &rules)
+    }
+
+    fn judge_key(
+        &self,
+        id: KeyId,
+        record: &KeyRecord,
+        rules: &KeyRules,
+    ) -> Result<Verdict, KeystoreError> {
+        let looked = Looked::default();
+        let facts = Facts { caller: self.caller, asked: self.asked, key: Some((record, rules)) };
+        let conditions = |key: &ConditionKey| facts.values(key, &looked);
+        let (arn, groups, resource) = (self.arn(), self.groups(), KeyArn(id).to_string());
+        let asker = Asker { arn: &arn, groups: &groups };
+        let action = self.action.permission();
+        let request = Request { action, resource: &resource, asker, conditions: &conditions };
+        let by_key = rules.policy.verdict(&request);
+        if let Said::Deny(_) = by_key {
+            return Ok(self.refused(Refusal::KeyPolicy, &resource, &looked));
+        }
+        let by_account = self.account_says(&request)?;
+        if let Said::Deny(_) = by_account {
+            return Ok(self.refused(Refusal::IdentityPolicy, &resource, &looked));
+        }
+        if by_key == Said::Allow || (by_key == Said::Delegated && by_account == Said::Allow) {
+            return Ok(self.permitted(&looked, None));
+        }
+        let grants = self.rules.grants(id)?;
+        if self.asked.entitled {
+            return Ok(self.permitted(&looked, None));
+        }
+        let granted = self.granted(&grants, asker, by_account == Said::Allow, &looked);
+        Ok(match granted {
+            Some(until) => self.permitted(&looked, until),
+            None => self.refused(Refusal::Nothing, &resource, &looked),
+        })
+    }
+
+    fn judge_without_key(&self, resource: &str) -> Result<Verdict, KeystoreError> {
+        let looked = Looked::default();
+        if !self.caller.principal.is_bound() {
+            return Ok(self.permitted(&looked, None));
+        }
+        let facts = Facts { caller: self.caller, asked: self.asked, key: None };
+        let conditions = |key: &ConditionKey| facts.values(key, &looked);
+        let (arn, groups) = (self.arn(), self.groups());
+        let asker = Asker { arn: &arn, groups: &groups };
+        let action = self.action.permission();
+        let request = Request { action, resource, asker, conditions: &conditions };
+        Ok(match self.account_says(&request)? {
+            Said::Deny(_) => self.refused(Refusal::IdentityPolicy, resource, &looked),
+            Said::Allow => self.permitted(&looked, None),
+            _ if asker.is_root() => self.permitted(&looked, None),
+            _ => self.refused(Refusal::NothingInAccount, resource, &looked),
+        })
+    }
+
+    /// What the account's policies for the caller and its groups say.
+    fn account_says(&self, request: &Request<'_>) -> Result<Said, KeystoreError> {
+        let mut said = Said::NoMatch;
+        for arn in std::iter::once(request.asker.arn)
+            .chain(request.asker.groups.iter().map(String::as_str))
+        {
+            let policies = self.rules.of_principal(arn)?;
+            let all = policies.iter().map(|policy| policy.verdict(request));
+            said = all.max().unwrap_or(Said::NoMatch).max(said);
+        }
+        Ok(said)
+    }
+
+    /// The end of the grant that allows it, if one does.
+    fn granted(
+        &self,
+        grants: &Grants,
+        asker: Asker<'_>,
+        by_account: bool,
+        looked: &Looked,
+    ) -> Option<Option<SystemTime>> {
+        // Which grant gives the right to retire it is up to that grant.
+        let operation = self.action.as_str().parse().ok()?;
+        if operation == GrantOperation::RetireGrant {
+            return None;
+        }
+        let context = self.asked.context;
+        let wanted = Wanted { asker, by_account, operation, context, child: self.asked.grant };
+        let found = grants.allowing(&wanted, self.caller.time());
+        if grants.depend_on_context(asker) {
+            looked.at_context();
+        }
+        found.map(|grant| grant.expires.map(SystemTime::from))
+    }
+
+    fn arn(&self) -> String {
+        self.caller.principal.arn()
+    }
+
+    fn groups(&self) -> Vec<String> {
+        self.caller.groups.iter().map(|gid| group_arn(*gid)).collect()
+    }
+
+    fn permitted(&self, looked: &Looked, end: Option<SystemTime>) -> Verdict {
+        let until = [looked.time_limit(self.caller.time()), end].into_iter().flatten().min();
+        Verdict { denied: None, until, any_context: !looked.was_at_context() }
+    }
+
+    /// The refusal in the words of AWS.
+    fn refused(&self, by: Refusal, resource: &str, looked: &Looked) -> Verdict {
+        let permission = self.action.permission();
+        let why = match by {
+            Refusal::KeyPolicy => "with an explicit deny in a resource-based policy".to_owned(),
+            Refusal::IdentityPolicy => {
+                "with an explicit deny in an identity-based policy".to_owned()
+            }
+            Refusal::Nothing => format!(
+                "because no key policy, identity-based policy or grant allows the {permission} \
+                 action"
+            ),
+            Refusal::NothingInAccount => {
+                format!("because no identity-based policy allows the {permission} action")
+            }
+            Refusal::Unsaid => "because the request lacks condition keys of its operation".into(),
+        };
+        let words = format!(
+            "User: {} is not authorized to perform: {permission} on resource: {resource} {why}",
+            self.caller.principal
+        );
+        Verdict { denied: Some(words), ..self.permitted(looked, None) }
+    }
+}
+
+impl Keystore {
+    /// As [`authorise`], from memory.
+    pub(in crate::keystore) fn authorise_live(
+        &self,
+        action: Action,
+        live: &LiveKey,
+        asked: Asked<'_>,
+    ) -> Result<(), KeystoreError> {
+        let rules = Rules::Live(self);
+        let question = Question { rules, caller: &self.caller, action, asked: &asked };
+        allowed(question.judge(Some((live.id, &live.record)))?)
+    }
+
+    /// May the caller, a user of a volume, do this to a key? Does nothing else and writes nothing
+    /// down.
+    /// Errors: `KeyNotFound`, `InvalidGrantToken`; a refusal is no error.
+    pub fn authorise(
+        &self,
+        action: Action,
+        key: KeyId,
+        context: &EncryptionContext,
+    ) -> Result<Verdict, KeystoreError> {
+        let live = self.live(key)?;
+        // Volumes name keys by their ids, and move files to other keys only.
+        let mut asked = Asked::symmetric(context).naming_maybe(None);
+        if matches!(action, Action::ReEncryptFrom | Action::ReEncryptTo) {
+            asked = asked.on_same_key(false);
+        }
+        let rules = Rules::Live(self);
+        let question = Question { rules, caller: &self.caller, action, asked: &asked };
+        question.judge(Some((live.id, &live.record)))
+    }
+
+    /// The same keystore for another caller.
+    pub fn acting_for(&self, caller: Caller) -> Self {
+        Self { inner: self.inner.clone(), caller }
+    }
+
+    /// The caller that this handle acts for.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+}

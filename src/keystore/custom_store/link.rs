@@ -1,0 +1,143 @@
+//! Key stores in use: which are connected, and the tokens that this process has reached.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use zeroize::Zeroizing;
+
+use crate::id::{KeyId, MaterialId};
+use crate::keystore::custom_store::presence::Sight;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::records::key::KeyState;
+use crate::keystore::records::key_store::{ConnectionState, KeyStoreId, KeyStoreRecord};
+use crate::keystore::storage::sealed::Reader;
+use crate::keystore::token::{Pin, Token, TokenError, TokenPlace};
+
+/// The key stores that this process has used.
+#[derive(Default)]
+pub(in crate::keystore) struct KeyStores(Mutex<HashMap<KeyStoreId, Arc<Link>>>);
+
+/// One connection of a key store.
+pub(in crate::keystore) struct Link {
+    connection: u64,
+    connected: bool,
+    place: TokenPlace,
+    pin: Pin,
+    token: Mutex<Option<Arc<Token>>>,
+    sight: Arc<Sight>,
+}
+
+impl KeyStores {
+    /// The connection of a key store as it is stored now. Asks no token.
+    /// Errors: `KeyStore(NotFound)`, `Tampered`.
+    pub(in crate::keystore) fn link(
+        &self,
+        reader: &Reader<'_>,
+        id: KeyStoreId,
+    ) -> Result<Arc<Link>, KeystoreError> {
+        let record = KeyStoreRecord::find(reader, id)?;
+        let connected = record.connection == ConnectionState::Connected;
+        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = links.get(&id)
+            && (link.connection, link.connected) == (record.connections, connected)
+        {
+            return Ok(Arc::clone(link));
+        }
+        let link = Arc::new(Link {
+            connection: record.connections,
+            connected,
+            place: record.place(),
+            pin: record.open_pin(reader.root(), id)?,
+            token: Mutex::default(),
+            sight: Arc::default(),
+        });
+        links.insert(id, Arc::clone(&link));
+        Ok(link)
+    }
+}
+
+impl Link {
+    /// A key's state as its connection makes it: unavailable while it has no token.
+    pub(in crate::keystore) fn state_of(
+        self: &Arc<Self>,
+        material: MaterialId,
+        stored: KeyState,
+    ) -> KeyState {
+        match stored {
+            KeyState::Enabled | KeyState::Disabled if !self.is_there(material) => {
+                KeyState::Unavailable
+            }
+            _ => stored,
+        }
+    }
+
+    /// The token's label or serial number.
+    pub(in crate::keystore) fn token_name(&self) -> String {
+        self.place.token.clone()
+    }
+
+    /// Errors: `InvalidState` while the key store is not connected.
+    pub(in crate::keystore) fn check_connected(&self, key: KeyId) -> Result<(), KeystoreError> {
+        let state = KeyState::Unavailable;
+        if self.connected { Ok(()) } else { Err(KeystoreError::InvalidState { key, state }) }
+    }
+
+    /// Encrypts on the token.
+    /// Errors: `KeyUnavailable`, `Token`.
+    pub(in crate::keystore) fn seal(
+        &self,
+        (key, material): (KeyId, MaterialId),
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, KeystoreError> {
+        let sealed = self.token().and_then(|token| token.seal(material.as_bytes(), aad, plaintext));
+        self.judge((key, material), sealed)
+    }
+
+    /// Decrypts on the token.
+    /// Errors: `InvalidCiphertext`; `KeyUnavailable`, `Token`.
+    pub(in crate::keystore) fn open(
+        &self,
+        (key, material): (KeyId, MaterialId),
+        aad: &[u8],
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
+        let opened = self.token().and_then(|token| token.open(material.as_bytes(), aad, sealed));
+        self.judge((key, material), opened)
+    }
+
+    /// The token, logged in at its first use. A PIN that it refused is not tried again before the
+    /// key store is connected anew: tokens lock themselves after a few wrong ones.
+    pub(in crate::keystore) fn token(&self) -> Result<Arc<Token>, TokenError> {
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = &*token {
+            return Ok(Arc::clone(token));
+        }
+        let made = Arc::new(Token::new(self.place.clone(), self.pin.duplicate())?);
+        *token = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Is the token there, and the key on it?
+    fn is_there(self: &Arc<Self>, material: MaterialId) -> bool {
+        let link = Arc::clone(self);
+        let probe = move |material: MaterialId| {
+            link.token().and_then(|token| token.probe(material.as_bytes())).is_ok()
+        };
+        self.connected && self.sight.is_there(material, probe)
+    }
+
+    fn judge<T>(
+        &self,
+        (key, material): (KeyId, MaterialId),
+        result: Result<T, TokenError>,
+    ) -> Result<T, KeystoreError> {
+        result.map_err(|error| match error {
+            TokenError::NotAuthentic => KeystoreError::InvalidCiphertext,
+            why => {
+                self.sight.is_gone(material);
+                KeystoreError::KeyUnavailable { key, why }
+            }
+        })
+    }
+}

@@ -1,0 +1,267 @@
+//! The frame that every operation runs in: authorise, check the state, act, write down.
+
+use crate::id::{KeyId, MaterialId};
+use crate::keystore::access::request::Asked;
+use crate::keystore::audit::{AuditMode, Event, SUCCESS, request_id};
+use crate::keystore::engine::cache::LiveKey;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::model::action::Action;
+use crate::keystore::model::caller::Principal;
+use crate::keystore::model::context::EncryptionContext;
+use crate::keystore::model::id::{KeyArn, KeyRef};
+use crate::keystore::ops::aliases::AliasRecord;
+use crate::keystore::records::algorithm::check_usage;
+use crate::keystore::records::key::{KeyRecord, Operation, permit};
+use crate::keystore::storage::sealed::{Reader, Writer};
+use crate::keystore::{Keystore, access};
+
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What an operation turned out to be about, for those who write it down.
+#[derive(Debug, Default)]
+pub(in crate::keystore) struct Touched {
+    pub(in crate::keystore) key: Option<KeyId>,
+    pub(in crate::keystore) material: Option<MaterialId>,
+    /// What more there is to say.
+    pub(in crate::keystore) detail: Option<String>,
+}
+
+/// One call, as it is written down.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    name: &'static str,
+    context: Option<&'a EncryptionContext>,
+    request: &'a str,
+}
+
+impl Keystore {
+    /// Runs one operation and writes down what came of it. If the audit log is required, its
+    /// answer waits for the record, and what changes the keystore is announced there first.
+    pub(in crate::keystore) fn operate<T>(
+        &self,
+        action: Action,
+        context: Option<&EncryptionContext>,
+        work: impl FnOnce(&mut Touched) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.run(action.as_str(), context, work)
+    }
+
+    /// As [`Keystore::operate`], for what AWS has no name for: `name` starts with `kmsfs:`.
+    pub(in crate::keystore) fn operate_own<T>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&mut Touched) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.run(name, None, work)
+    }
+
+    fn run<T>(
+        &self,
+        name: &'static str,
+        context: Option<&EncryptionContext>,
+        work: impl FnOnce(&mut Touched) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        let fresh = if self.caller.request_id.is_none() { Some(request_id()?) } else { None };
+        let request = self.caller.request_id.as_ref().or(fresh.as_ref()).map_or("", String::as_str);
+        let call = Call { name, context, request };
+        let mut touched = Touched::default();
+        if changes(name) {
+            self.announce_call(call, &touched)?;
+        }
+        let begun = Instant::now();
+        let done = work(&mut touched);
+        let result = done.as_ref().map_or_else(KeystoreError::aws_name, |_| SUCCESS);
+        self.inner.metrics.observe(name, result, begun.elapsed());
+        if let Err(error) = &done {
+            touched.detail = Some(error.to_string());
+        } else if self.caller.principal == Principal::Service {
+            // The volume writes down for whom it opens what.
+            if let Some(key) = touched.key {
+                self.inner.audit.note_use(key, name, self.caller.time().into(), call.request);
+            }
+            return done;
+        }
+        let written = self.record(self.event(call, &touched, result));
+        done.and_then(|done| written.map(|()| done))
+    }
+
+    fn event(&self, call: Call<'_>, touched: &Touched, result: &'static str) -> Event {
+        let mut event = Event::by(&self.caller, call.name, call.request.to_owned());
+        if let Some(context) = call.context {
+            event.context =
+                context.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        }
+        event.key = touched.key.map(|key| KeyArn(key).to_string());
+        event.material = touched.material.map(|material| material.to_string());
+        event.detail.clone_from(&touched.detail);
+        event.result = result.into();
+        event
+    }
+
+    fn record(&self, event: Event) -> Result<(), KeystoreError> {
+        self.inner.audit.record(event)
+    }
+
+    /// Writes down, if the log is required, that the keystore is about to do something to a key by
+    /// itself.
+    /// Errors: `AuditUnwritable`: it must not be done.
+    pub(in crate::keystore) fn announce_own(
+        &self,
+        name: &'static str,
+        key: Option<KeyId>,
+    ) -> Result<(), KeystoreError> {
+        let (touched, request) = (Touched { key, ..Touched::default() }, request_id()?);
+        self.announce_call(Call { name, context: None, request: &request }, &touched)
+    }
+
+    fn announce_call(&self, call: Call<'_>, touched: &Touched) -> Result<(), KeystoreError> {
+        match self.inner.audit.mode() {
+            AuditMode::Required => self.record(self.event(call, touched, ATTEMPT)),
+            AuditMode::BestEffort => Ok(()),
+        }
+    }
+
+    /// Writes down what the keystore did by itself to a key.
+    pub(in crate::keystore) fn record_own(
+        &self,
+        name: &'static str,
+        key: KeyId,
+        material: Option<MaterialId>,
+    ) -> Result<(), KeystoreError> {
+        let touched = Touched { key: Some(key), material, detail: None };
+        let request = request_id()?;
+        let call = Call { name, context: None, request: &request };
+        self.record(self.event(call, &touched, SUCCESS))
+    }
+
+    /// One transaction that reads a key, checks that the caller may and that the key's state
+    /// permits `operation`, lets `change` work on it, and stores it.
+    pub(in crate::keystore) fn edit<T>(
+        &self,
+        action: Action,
+        key: &KeyRef,
+        operation: Operation,
+        change: impl FnOnce(&mut Writer<'_>, KeyId, &mut KeyRecord) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.edit_asking(action, key, operation, Asked::default(), change)
+    }
+
+    /// As [`Keystore::edit`], with what the request says that policies may ask for.
+    pub(in crate::keystore) fn edit_asking<T>(
+        &self,
+        action: Action,
+        key: &KeyRef,
+        operation: Operation,
+        asked: Asked<'_>,
+        change: impl FnOnce(&mut Writer<'_>, KeyId, &mut KeyRecord) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        let asked = asked.naming(key);
+        self.operate(action, None, |touched| {
+            self.write(|writer| {
+                let key = named(writer, key)?;
+                touched.key = Some(key);
+                let mut record = KeyRecord::find(writer, key)?;
+                let about = Some((key, &record));
+                access::authorise(writer, &self.caller, action, about, asked)?;
+                permit(operation, key, record.state)?;
+                self.stop_if_dry()?;
+                let done = change(writer, key, &mut record)?;
+                record.save(writer, key)?;
+                Ok(done)
+            })
+        })
+    }
+
+    /// Reads about one key.
+    pub(in crate::keystore) fn view<T>(
+        &self,
+        action: Action,
+        key: &KeyRef,
+        look: impl FnOnce(&Reader<'_>, KeyId, KeyRecord) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        let asked = Asked::default().naming(key);
+        self.operate(action, None, |touched| {
+            self.read(|reader| {
+                let key = named(reader, key)?;
+                touched.key = Some(key);
+                let record = KeyRecord::find(reader, key)?;
+                let about = Some((key, &record));
+                access::authorise(reader, &self.caller, action, about, asked)?;
+                look(reader, key, record)
+            })
+        })
+    }
+
+    /// Reads what is about no single key.
+    pub(in crate::keystore) fn view_all<T>(
+        &self,
+        action: Action,
+        look: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.operate(action, None, |_| {
+            self.read(|reader| {
+                access::authorise(reader, &self.caller, action, None, Asked::default())?;
+                look(reader)
+            })
+        })
+    }
+
+    /// A key that the caller may use for a cryptographic operation now.
+    /// Errors: those of [`Keystore::admitted`], `DryRun`.
+    pub(in crate::keystore) fn usable(
+        &self,
+        action: Action,
+        key: KeyId,
+        asked: Asked<'_>,
+        touched: &mut Touched,
+    ) -> Result<Arc<LiveKey>, KeystoreError> {
+        let live = self.admitted(action, key, asked, touched)?;
+        self.stop_if_dry()?;
+        Ok(live)
+    }
+
+    /// As [`Keystore::usable`], for who has more to check before a dry run is told that it would
+    /// succeed.
+    /// Errors: `KeyNotFound`, `AccessDenied`, `Disabled`, `InvalidState`, `InvalidKeyUsage`.
+    pub(in crate::keystore) fn admitted(
+        &self,
+        action: Action,
+        key: KeyId,
+        asked: Asked<'_>,
+        touched: &mut Touched,
+    ) -> Result<Arc<LiveKey>, KeystoreError> {
+        touched.key = Some(key);
+        let live = self.live(key)?;
+        self.authorise_live(action, &live, asked)?;
+        permit(Operation::Crypto, key, live.record.state_at(self.caller.time().into()))?;
+        check_usage(action, key, &live.record)?;
+        live.link.as_ref().map_or(Ok(()), |link| link.check_connected(key))?;
+        Ok(live)
+    }
+
+    /// Errors: `DryRun` if the caller only wants to know whether it would succeed.
+    pub(in crate::keystore) fn stop_if_dry(&self) -> Result<(), KeystoreError> {
+        if self.caller.dry_run { Err(KeystoreError::DryRun) } else { Ok(()) }
+    }
+}
+
+/// True for operations that leave the keystore other than it was. What is not known, does.
+fn changes(name: &str) -> bool {
+    Action::named(name).is_none_or(|action| !action.only_reads())
+}
+
+/// The key that is meant, in a transaction.
+/// Errors: `AliasNotFound`.
+pub(in crate::keystore) fn named(
+    reader: &Reader<'_>,
+    key: &KeyRef,
+) -> Result<KeyId, KeystoreError> {
+    match key {
+        KeyRef::Id(id) => Ok(*id),
+        KeyRef::Alias(alias) => AliasRecord::target(reader, alias),
+    }
+}
+
+/// The result of records that announce a change which may not have happened yet.
+pub(in crate::keystore) const ATTEMPT: &str = "Attempt";

@@ -1,0 +1,89 @@
+//! GenerateMac, VerifyMac.
+
+use std::sync::Arc;
+
+use crate::crypto::{CryptoError, mac};
+use crate::id::KeyId;
+use crate::keystore::Keystore;
+use crate::keystore::access::request::Asked;
+use crate::keystore::engine::cache::LiveKey;
+use crate::keystore::engine::frame::Touched;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::model::action::Action;
+use crate::keystore::model::id::KeyRef;
+use crate::keystore::model::spec::MacAlgorithm;
+use crate::keystore::ops::crypto::symmetric::check_len;
+use crate::keystore::policy::Fact;
+use crate::keystore::records::algorithm::check_algorithm;
+use crate::keystore::records::material::LiveMaterial;
+
+/// What GenerateMac made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mac {
+    /// The key that made it.
+    pub key: KeyId,
+    /// The code, as long as the digest of its hash function.
+    pub mac: Vec<u8>,
+}
+
+impl Keystore {
+    /// The code that authenticates a message of 1 to 4096 bytes.
+    /// Errors: `KeyNotFound`, `Disabled`, `InvalidState`, `AccessDenied`, `Validation`;
+    /// `InvalidKeyUsage` for a key or an algorithm of another kind.
+    pub fn generate_mac(
+        &self,
+        key: &KeyRef,
+        algorithm: MacAlgorithm,
+        message: &[u8],
+    ) -> Result<Mac, KeystoreError> {
+        check_len(message)?;
+        self.operate(Action::GenerateMac, None, |touched| {
+            let live = self.mac_key(Action::GenerateMac, key, algorithm, touched)?;
+            let mac = mac::generate(algorithm.hash(), secret(&live)?, message)?;
+            Ok(Mac { key: live.id, mac })
+        })
+    }
+
+    /// Checks a code, in constant time; tells the key that made it.
+    /// Errors: as [`Keystore::generate_mac`]; `InvalidMac`.
+    pub fn verify_mac(
+        &self,
+        key: &KeyRef,
+        algorithm: MacAlgorithm,
+        message: &[u8],
+        mac: &[u8],
+    ) -> Result<KeyId, KeystoreError> {
+        check_len(message)?;
+        self.operate(Action::VerifyMac, None, |touched| {
+            let live = self.mac_key(Action::VerifyMac, key, algorithm, touched)?;
+            match mac::verify(algorithm.hash(), secret(&live)?, message, mac) {
+                Ok(()) => Ok(live.id),
+                Err(CryptoError::NotAuthentic) => Err(KeystoreError::InvalidMac),
+                Err(other) => Err(other.into()),
+            }
+        })
+    }
+
+    fn mac_key(
+        &self,
+        action: Action,
+        key: &KeyRef,
+        algorithm: MacAlgorithm,
+        touched: &mut Touched,
+    ) -> Result<Arc<LiveKey>, KeystoreError> {
+        let asked = Asked::default().naming(key).with(Fact::MacAlgorithm, algorithm.as_str());
+        let live = self.admitted(action, self.key_named(key)?, asked, touched)?;
+        let spec = live.record.spec;
+        check_algorithm(algorithm, spec.mac_algorithms(), spec)?;
+        self.stop_if_dry()?;
+        Ok(live)
+    }
+}
+
+fn secret(live: &LiveKey) -> Result<&[u8], KeystoreError> {
+    let material = live.record.current;
+    match live.material(material) {
+        Some(LiveMaterial::Mac(key)) => Ok(key),
+        _ => Err(KeystoreError::UnknownMaterial { key: live.id, material }),
+    }
+}

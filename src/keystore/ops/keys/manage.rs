@@ -1,0 +1,417 @@
+//! CreateKey, DescribeKey, ListKeys, EnableKey, DisableKey, descriptions and tags.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+use crate::crypto::random;
+use crate::id::KeyId;
+use crate::keystore::access::request::Asked;
+use crate::keystore::error::{KeystoreError, Quota};
+use crate::keystore::model::action::Action;
+use crate::keystore::model::caller::Caller;
+use crate::keystore::model::id::{AliasName, KeyRef};
+use crate::keystore::model::spec::{KeySpec, KeyUsage, Origin};
+use crate::keystore::model::time::UnixTime;
+use crate::keystore::ops::aliases::AliasRecord;
+use crate::keystore::ops::key_policies::{self, LockoutCheck};
+use crate::keystore::ops::keys::on_token::TokenKey;
+use crate::keystore::ops::replicas::{DEFAULT_REGION, Regions};
+use crate::keystore::policy::Fact;
+use crate::keystore::records::key::{KeyMetadata, KeyRecord, KeyState, Operation};
+use crate::keystore::records::key_store::KeyStoreId;
+use crate::keystore::records::material::{self, MaterialOrigin};
+use crate::keystore::records::transfer;
+use crate::keystore::storage::rows::Table;
+use crate::keystore::storage::sealed::{self, Reader, Record, Writer};
+use crate::keystore::{Keystore, access};
+
+/// What CreateKey is told. The default is a symmetric key without description and tags.
+#[derive(Debug, Clone, Default)]
+pub struct CreateKey {
+    /// The kind of its material; symmetric if none is named.
+    pub spec: Option<KeySpec>,
+    /// What it is for. Only a symmetric key may leave it out.
+    pub usage: Option<KeyUsage>,
+    /// Where its material comes from; from this keystore if nothing else is said.
+    pub origin: Option<Origin>,
+    /// The key store whose token shall make and keep the material.
+    pub key_store: Option<KeyStoreId>,
+    /// May it be replicated to other keystores?
+    pub multi_region: bool,
+    /// Free text, at most 8192 characters.
+    pub description: String,
+    /// At most 50 tags.
+    pub tags: BTreeMap<String, String>,
+    /// Its key policy; the default one if none is given.
+    pub policy: Option<String>,
+    /// May the policy take from the caller the right to change it?
+    pub lockout: LockoutCheck,
+}
+
+impl CreateKey {
+    /// What policies may ask about the request.
+    fn asked(&self) -> Asked<'_> {
+        let (spec, usage) =
+            kind(self).unwrap_or((KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt));
+        let asked = self.lockout.asked().with(Fact::KeySpec, spec.as_str());
+        let asked = asked.with(Fact::KeyUsage, usage.as_str());
+        let of_store = self.key_store.is_some();
+        let usual = if of_store { Origin::AwsCloudHsm } else { Origin::AwsKms };
+        let origin = self.origin.unwrap_or(usual);
+        let asked = asked.with(Fact::MultiRegion, self.multi_region.to_string());
+        let kind = self.multi_region.then_some("PRIMARY");
+        let asked = asked.with_any(Fact::MultiRegionKeyType, kind);
+        Asked { tags: Some(&self.tags), ..asked.with(Fact::KeyOrigin, origin.as_str()) }
+    }
+}
+
+impl Record for KeyRecord {
+    const TABLE: Table = Table::Key;
+}
+
+impl KeyRecord {
+    /// Errors: `KeyNotFound`, `Tampered`.
+    pub(in crate::keystore) fn find(
+        reader: &Reader<'_>,
+        key: KeyId,
+    ) -> Result<Self, KeystoreError> {
+        reader.get(key.as_bytes())?.ok_or(KeystoreError::KeyNotFound(key))
+    }
+
+    pub(in crate::keystore) fn save(
+        &self,
+        writer: &mut Writer<'_>,
+        key: KeyId,
+    ) -> Result<(), KeystoreError> {
+        writer.put(key.as_bytes(), None, self)
+    }
+}
+
+impl Keystore {
+    /// Makes a key with its first material, enabled; one whose material is to be imported waits
+    /// for it.
+    /// Errors: `Validation`, `Tag`, `LimitExceeded`, `UnsupportedOperation`.
+    pub fn create_key(
+        &self,
+        request: CreateKey,
+        now: SystemTime,
+    ) -> Result<KeyMetadata, KeystoreError> {
+        check_description(&request.description)?;
+        check_tags(&request.tags)?;
+        let (spec, _) = kind(&request)?;
+        let made = self.operate(Action::CreateKey, None, |touched| {
+            let wanted = request.clone();
+            let asked = wanted.asked();
+            let authorise = |reader: &Reader<'_>| {
+                access::authorise(reader, &self.caller, Action::CreateKey, None, asked.clone())?;
+                may_tag(reader, &self.caller, None, &wanted.tags)
+            };
+            self.read(authorise)?;
+            self.stop_if_dry()?;
+            // Outside of the transaction: an RSA key, and a token, take their time.
+            let mut first = match self.make_on_token(&request)? {
+                Some(made) => First::OnToken(made),
+                None if request.origin == Some(Origin::External) => First::Imported,
+                None => First::Bytes(material::fresh(spec)?),
+            };
+            let made = self.write(|writer| {
+                authorise(writer)?;
+                create(writer, &self.caller, request, &first, now.into())
+            })?;
+            if let First::OnToken(key) = &mut first {
+                key.keep();
+            }
+            touched.key = Some(made.key_id);
+            Ok(made)
+        })?;
+        log::info!("created key {}", made.key_id);
+        Ok(made)
+    }
+
+    /// The key that `alias/kmsfs/default` names. Made, with its alias, if there is none.
+    pub fn ensure_default_key(&self, now: SystemTime) -> Result<KeyId, KeystoreError> {
+        let alias = AliasName::default_key();
+        match self.resolve(&KeyRef::Alias(alias.clone())) {
+            Err(KeystoreError::AliasNotFound(_)) => {}
+            found => return found,
+        }
+        self.operate(Action::CreateKey, None, |touched| {
+            let key = self.write(|writer| {
+                // Another process may have made it since.
+                if let Ok(key) = AliasRecord::target(writer, &alias) {
+                    return Ok(key);
+                }
+                let description = "default key of kmsfs volumes".to_owned();
+                let request = CreateKey { description, ..CreateKey::default() };
+                let first = First::Bytes(material::fresh(KeySpec::SymmetricDefault)?);
+                let key = create(writer, &self.caller, request, &first, now.into())?.key_id;
+                AliasRecord::create(writer, &alias, key, now.into())?;
+                Ok(key)
+            })?;
+            touched.key = Some(key);
+            touched.detail = Some(alias.to_string());
+            Ok(key)
+        })
+    }
+
+    /// Everything about a key but its material, tags and aliases.
+    /// Errors: `KeyNotFound`, `AliasNotFound`.
+    pub fn describe_key(&self, key: &KeyRef) -> Result<KeyMetadata, KeystoreError> {
+        let now = self.caller.time().into();
+        let mut shown = self.view(Action::DescribeKey, key, |_, key, mut record| {
+            // Imported material ends on time, before it is deleted.
+            record.state = record.state_at(now);
+            Ok(record.metadata(key))
+        })?;
+        self.complete(&mut shown)?;
+        Ok(shown)
+    }
+
+    /// All keys, oldest first.
+    pub fn list_keys(&self) -> Result<Vec<KeyMetadata>, KeystoreError> {
+        let mut keys = self.view_all(Action::ListKeys, |reader| {
+            let stored = reader.all::<KeyRecord>()?.into_iter();
+            stored
+                .map(|key| Ok(key.record.metadata(key_id(&key.id)?)))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        keys.sort_by_key(|key| (key.creation_date, key.key_id));
+        keys.iter_mut().try_for_each(|key| self.complete(key))?;
+        Ok(keys)
+    }
+
+    /// What only the connection of a key store knows.
+    fn complete(&self, shown: &mut KeyMetadata) -> Result<(), KeystoreError> {
+        if shown.custom_key_store_id.is_some() {
+            let live = self.live(shown.key_id)?;
+            shown.key_state = live.state(self.caller.time().into());
+            shown.enabled = shown.key_state == KeyState::Enabled;
+            shown.cloud_hsm_cluster_id = live.link.as_ref().map(|link| link.token_name());
+        }
+        Ok(())
+    }
+
+    /// Makes a disabled key usable again. Of an enabled key: nothing.
+    /// Errors: `KeyNotFound`, `InvalidState`.
+    pub fn enable_key(&self, key: &KeyRef) -> Result<(), KeystoreError> {
+        self.toggle(Action::EnableKey, key, KeyState::Enabled)
+    }
+
+    /// Makes a key unusable until it is enabled again. Of a disabled key: nothing.
+    /// Errors: `KeyNotFound`, `InvalidState`.
+    pub fn disable_key(&self, key: &KeyRef) -> Result<(), KeystoreError> {
+        self.toggle(Action::DisableKey, key, KeyState::Disabled)
+    }
+
+    /// Replaces a key's description.
+    /// Errors: `KeyNotFound`, `InvalidState`, `Validation`.
+    pub fn update_key_description(
+        &self,
+        key: &KeyRef,
+        description: &str,
+    ) -> Result<(), KeystoreError> {
+        check_description(description)?;
+        self.edit(Action::UpdateKeyDescription, key, Operation::Metadata, |_, _, record| {
+            description.clone_into(&mut record.description);
+            Ok(())
+        })
+    }
+
+    /// Adds tags to a key, replacing those with the same keys.
+    /// Errors: `KeyNotFound`, `InvalidState`, `Tag`.
+    pub fn tag_resource(
+        &self,
+        key: &KeyRef,
+        tags: BTreeMap<String, String>,
+    ) -> Result<(), KeystoreError> {
+        let asked = Asked { tags: Some(&tags), ..Asked::default() };
+        let action = Action::TagResource;
+        self.edit_asking(action, key, Operation::Metadata, asked, |_, _, record| {
+            record.tags.extend(tags.clone());
+            check_tags(&record.tags)
+        })
+    }
+
+    /// Takes tags from a key. Those it does not have are ignored.
+    /// Errors: `KeyNotFound`, `InvalidState`.
+    pub fn untag_resource(&self, key: &KeyRef, tag_keys: &[&str]) -> Result<(), KeystoreError> {
+        let asked = Asked { untagged: Some(tag_keys), ..Asked::default() };
+        let action = Action::UntagResource;
+        self.edit_asking(action, key, Operation::Metadata, asked, |_, _, record| {
+            record.tags.retain(|tag, _| !tag_keys.contains(&tag.as_str()));
+            Ok(())
+        })
+    }
+
+    /// A key's tags.
+    /// Errors: `KeyNotFound`, `AliasNotFound`.
+    pub fn list_resource_tags(
+        &self,
+        key: &KeyRef,
+    ) -> Result<BTreeMap<String, String>, KeystoreError> {
+        self.view(Action::ListResourceTags, key, |_, _, record| Ok(record.tags))
+    }
+
+    fn toggle(&self, action: Action, key: &KeyRef, state: KeyState) -> Result<(), KeystoreError> {
+        let key = self.edit(action, key, Operation::Toggle, |_, key, record| {
+            record.state = state;
+            Ok(key)
+        })?;
+        log::info!("key {key} is now {}", state.in_words());
+        Ok(())
+    }
+}
+
+/// Who makes a key with tags has to be allowed to tag it, as in AWS; so has who replicates one.
+/// Errors: `AccessDenied`.
+pub(in crate::keystore) fn may_tag(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    key: Option<(KeyId, &KeyRecord)>,
+    tags: &BTreeMap<String, String>,
+) -> Result<(), KeystoreError> {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    let asked = Asked { tags: Some(tags), ..Asked::default() };
+    access::authorise(reader, caller, Action::TagResource, key, asked)
+}
+
+/// The key id that a row of `kms_key` has.
+pub(in crate::keystore) fn key_id(id: &[u8]) -> Result<KeyId, KeystoreError> {
+    let bytes = id.try_into().map_err(|_| sealed::tampered(Table::Key, id))?;
+    Ok(KeyId::from_bytes(bytes))
+}
+
+/// The first material of a key.
+enum First {
+    /// These bytes, kept here.
+    Bytes(Zeroizing<Vec<u8>>),
+    /// To come from outside.
+    Imported,
+    /// On a token.
+    OnToken(TokenKey),
+}
+
+/// Is there room for another key?
+/// Errors: `LimitExceeded`.
+pub(in crate::keystore) fn check_quota(reader: &Reader<'_>) -> Result<(), KeystoreError> {
+    let quota = Quota::Keys;
+    if reader.rows().count(Table::Key)? >= quota.limit() {
+        return Err(KeystoreError::LimitExceeded(quota));
+    }
+    Ok(())
+}
+
+fn create(
+    writer: &mut Writer<'_>,
+    caller: &Caller,
+    request: CreateKey,
+    first: &First,
+    now: UnixTime,
+) -> Result<KeyMetadata, KeystoreError> {
+    check_quota(writer)?;
+    let (spec, usage) = kind(&request)?;
+    let region = writer.meta.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned());
+    let id = random::id16()?;
+    let key = if request.multi_region { KeyId::multi_region(id) } else { KeyId::single_region(id) };
+    let mut record = KeyRecord {
+        state: KeyState::Enabled,
+        usage,
+        spec,
+        origin: request.origin.unwrap_or(Origin::AwsKms),
+        description: request.description,
+        created: now,
+        current: crate::id::MaterialId::from_bytes([0; 16]),
+        tags: request.tags,
+        deletion: None,
+        rotation: None,
+        on_demand_rotations: 0,
+        key_store: None,
+        policy: None,
+        valid_to: None,
+        expiry: None,
+        regions: request
+            .multi_region
+            .then(|| Regions::primary_in(region, transfer::identity(writer.root()))),
+    };
+    if let Some(policy) = &request.policy {
+        key_policies::set(writer, caller, key, &mut record, policy, request.lockout)?;
+    }
+    // The key's row first: the others refer to it.
+    record.save(writer, key)?;
+    material::create_wrapping(writer, key)?;
+    match first {
+        First::Bytes(bytes) => {
+            record.current = material::create(writer, key, bytes, MaterialOrigin::Created, now)?;
+        }
+        First::Imported => record.state = KeyState::PendingImport,
+        First::OnToken(made) => {
+            made.check(writer)?;
+            record.origin = Origin::AwsCloudHsm;
+            (record.current, record.key_store) = (made.material(), Some(made.store()));
+        }
+    }
+    record.save(writer, key)?;
+    Ok(record.metadata(key))
+}
+
+/// What kind of key is asked for, and for which use.
+/// Errors: `Validation`, in AWS's words.
+fn kind(request: &CreateKey) -> Result<(KeySpec, KeyUsage), KeystoreError> {
+    let spec = request.spec.unwrap_or(KeySpec::SymmetricDefault);
+    let usage = match (request.usage, spec.usages()) {
+        (Some(usage), _) => usage,
+        (None, [only]) if spec == KeySpec::SymmetricDefault => *only,
+        (None, _) => {
+            return Err(KeystoreError::Validation(format!(
+                "You must specify a KeyUsage value for all KMS keys except for symmetric encryption \
+                 keys; {spec} keys take one of: {}",
+                spec.usages().iter().map(|usage| usage.as_str()).collect::<Vec<_>>().join(", ")
+            )));
+        }
+    };
+    if spec.usages().contains(&usage) {
+        Ok((spec, usage))
+    } else {
+        let problem = format!("KeyUsage {usage} is not compatible with KeySpec {spec}");
+        Err(KeystoreError::Validation(problem))
+    }
+}
+
+/// Errors: `Validation`.
+pub(in crate::keystore) fn check_description(description: &str) -> Result<(), KeystoreError> {
+    const MAX: usize = 8192;
+    let len = description.chars().count();
+    if len <= MAX {
+        Ok(())
+    } else {
+        Err(KeystoreError::Validation(format!("a description has {MAX} characters, not {len}")))
+    }
+}
+
+/// Source: AWS KMS quotas and "Tag naming limits".
+/// Errors: `Tag`.
+pub(in crate::keystore) fn check_tags(
+    tags: &BTreeMap<String, String>,
+) -> Result<(), KeystoreError> {
+    const MAX: usize = 50;
+    let problem = |what: String| Err(KeystoreError::Tag(what));
+    if tags.len() > MAX {
+        return problem(format!("a key has at most {MAX} tags, not {}", tags.len()));
+    }
+    for (key, value) in tags {
+        if key.is_empty() || key.chars().count() > 128 {
+            return problem("a tag key has 1 to 128 characters".to_owned());
+        }
+        if key.to_ascii_lowercase().starts_with("aws:") {
+            return problem(format!("the tag key '{key}' is reserved: it starts with 'aws:'"));
+        }
+        if value.chars().count() > 256 {
+            return problem(format!("the value of tag '{key}' has more than 256 characters"));
+        }
+    }
+    Ok(())
+}

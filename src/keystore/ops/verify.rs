@@ -1,0 +1,174 @@
+//! Is a keystore whole? Looks at every row, changes nothing.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use crate::id::KeyId;
+use crate::keystore::Keystore;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::model::spec::Origin;
+use crate::keystore::ops::access_keys::AccessKeyRecord;
+use crate::keystore::ops::aliases::AliasRecord;
+use crate::keystore::ops::keys::manage::key_id;
+use crate::keystore::ops::principals::PrincipalRecord;
+use crate::keystore::ops::volumes::VolumeRecord;
+use crate::keystore::records::grant::GrantRecord;
+use crate::keystore::records::key::{KeyRecord, KeyState};
+use crate::keystore::records::material;
+use crate::keystore::storage::rows::Table;
+use crate::keystore::storage::schema;
+use crate::keystore::storage::sealed::{Reader, Record, Stored};
+use crate::keystore::unlock::slot;
+
+/// What [`Keystore::verify`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Keys that are intact.
+    pub keys: usize,
+    /// Key materials that are intact and unwrap.
+    pub materials: usize,
+    /// Aliases that are intact.
+    pub aliases: usize,
+    /// Registered volumes that are intact.
+    pub volumes: usize,
+    /// Unlock slots that are intact.
+    pub slots: usize,
+    /// Everything that is wrong, a sentence each. Empty for a good keystore.
+    pub problems: Vec<String>,
+}
+
+impl VerifyReport {
+    /// True if nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Counts what is intact, notes what is not.
+    fn take<T>(&mut self, result: Result<T, KeystoreError>) -> Option<T> {
+        result.map_err(|error| self.problems.push(error.to_string())).ok()
+    }
+}
+
+impl Keystore {
+    /// Checks everything that can be checked: SQLite's own structure, the schema, every row's
+    /// authenticity, the set of rows, references between rows, and that all material unwraps.
+    /// Errors: only when the file cannot be read; what is wrong with it is in the report.
+    pub fn verify(&self) -> Result<VerifyReport, KeystoreError> {
+        self.read(|reader| {
+            let mut report =
+                VerifyReport { problems: reader.rows().damage()?, ..Default::default() };
+            check_schema(reader, &mut report)?;
+            check_slots(reader, &mut report)?;
+            check_keys(reader, &mut report)?;
+            report.aliases = open_all::<AliasRecord>(reader, &mut report)?.len();
+            report.volumes = open_all::<VolumeRecord>(reader, &mut report)?.len();
+            open_all::<GrantRecord>(reader, &mut report)?;
+            open_all::<PrincipalRecord>(reader, &mut report)?;
+            open_all::<AccessKeyRecord>(reader, &mut report)?;
+            report.take(reader.check_set());
+            Ok(report)
+        })
+    }
+}
+
+impl Keystore {
+    /// Makes a keystore that was tampered with or damaged usable again: removes slots,
+    /// and rows other than keys and their material, that do not authenticate, and accepts all others. Rows that
+    /// are gone stay gone, and a row that was put back from an older copy is accepted: for
+    /// somebody who read the report of [`Keystore::verify`] and has no backup. Works on a handle
+    /// of [`Keystore::open_damaged`]. Returns what is still wrong.
+    /// Errors: `LastSlot` if no slot would be left.
+    pub fn repair(&self) -> Result<VerifyReport, KeystoreError> {
+        self.operate_own("kmsfs:RepairKeystore", |_| self.accept_what_is_left())?;
+        log::warn!("the keystore was repaired: its rows are accepted as they are");
+        self.verify()
+    }
+
+    fn accept_what_is_left(&self) -> Result<(), KeystoreError> {
+        self.write(|writer| {
+            for table in REPLACEABLE {
+                for row in writer.rows().all(table)? {
+                    if writer.check_row(table, &row).is_err() {
+                        writer.rows().delete(table, &row.id)?;
+                    }
+                }
+            }
+            let slots = writer.rows().slots()?;
+            let (good, bad): (Vec<_>, Vec<_>) =
+                slots.iter().partition(|slot| slot::info(writer, slot).is_ok());
+            if good.is_empty() {
+                return Err(KeystoreError::LastSlot);
+            }
+            bad.iter().try_for_each(|slot| writer.rows().delete_slot(slot.id))?;
+            let pending = |key: &Stored<KeyRecord>| key.record.state == KeyState::PendingDeletion;
+            let keys = open_all::<KeyRecord>(writer, &mut VerifyReport::default())?;
+            writer.meta.pending_deletions = keys.iter().filter(|key| pending(key)).count() as u64;
+            writer.accept_rows()
+        })
+    }
+}
+
+/// What can be made again, and stands in the way while it does not authenticate.
+const REPLACEABLE: [Table; 5] =
+    [Table::Alias, Table::Volume, Table::Grant, Table::Principal, Table::AccessKey];
+
+fn check_schema(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
+    if reader.rows().schema()? != schema::expected()? {
+        let problem = "the tables, indexes or triggers are not those that kmsfs makes";
+        report.problems.push(problem.to_owned());
+    }
+    Ok(())
+}
+
+fn check_slots(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
+    for slot in reader.rows().slots()? {
+        let intact = report.take(slot::info(reader, &slot)).is_some();
+        report.slots += usize::from(intact);
+    }
+    Ok(())
+}
+
+fn check_keys(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
+    let keys = open_all::<KeyRecord>(reader, report)?;
+    report.keys = keys.len();
+    let mut known = HashSet::new();
+    let mut pending = 0;
+    for stored in &keys {
+        if let Some(key) = report.take(key_id(&stored.id)) {
+            known.insert(stored.id.as_slice());
+            check_materials(reader, key, &stored.record, report);
+        }
+        pending += u64::from(stored.record.state == KeyState::PendingDeletion);
+    }
+    for wrapping in reader.rows().all(Table::Wrapping)? {
+        if !known.contains(wrapping.id.as_slice()) {
+            report.problems.push("a wrapping key belongs to no key".to_owned());
+        }
+    }
+    let counted = report.take(reader.meta()).map(|meta| meta.pending_deletions);
+    if counted.is_some_and(|counted| counted != pending) {
+        report.problems.push("the number of keys that wait for deletion is wrong".to_owned());
+    }
+    Ok(())
+}
+
+fn check_materials(reader: &Reader<'_>, key: KeyId, record: &KeyRecord, report: &mut VerifyReport) {
+    let Some(materials) = report.take(material::load(reader, key, record.spec)) else { return };
+    report.materials += materials.len();
+    let elsewhere = record.key_store.is_some()
+        || record.origin == Origin::External
+            && matches!(record.state, KeyState::PendingImport | KeyState::PendingDeletion);
+    if !elsewhere && !materials.iter().any(|(material, _)| *material == record.current) {
+        report.problems.push(format!("key {key} has lost its current material"));
+    }
+}
+
+/// The rows of a table that authenticate; the others go into the report.
+fn open_all<R: Record>(
+    reader: &Reader<'_>,
+    report: &mut VerifyReport,
+) -> Result<Vec<Stored<R>>, KeystoreError> {
+    let rows = reader.rows().all(R::TABLE)?;
+    Ok(rows.iter().filter_map(|row| report.take(reader.open(row))).collect())
+}

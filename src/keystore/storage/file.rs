@@ -1,0 +1,193 @@
+//! The keystore as a file: made whole or not at all, private, and never over another file.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with, statfs};
+use rustix::io::Errno;
+
+use crate::crypto::random;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::storage::database::Sharing;
+use crate::keystore::unlock::{parent, sync_parent};
+
+/// A new file that is not yet visible under its name. Vanishes unless it is published.
+pub(in crate::keystore) struct Draft {
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl Draft {
+    /// An empty file of mode 0600 beside `target`; missing directories are made with mode 0700.
+    /// Errors: `Exists` if `target` does; `Io`.
+    pub(in crate::keystore) fn begin(target: &Path) -> Result<Self, KeystoreError> {
+        if fs::symlink_metadata(target).is_ok() {
+            return Err(KeystoreError::Exists(target.to_owned()));
+        }
+        let dir = parent(target);
+        make_dirs(dir).map_err(|error| io_error(dir, "create the directory", error))?;
+        let mark: String = random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect();
+        let temporary = dir.join(format!(".kmsfs.tmp.{mark}"));
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(|error| io_error(target, "create", error))?;
+        Ok(Self { temporary, target: target.to_owned() })
+    }
+
+    /// Where to write.
+    pub(in crate::keystore) fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// A failure at the file without a name, told about the one that it was to become.
+    pub(in crate::keystore) fn about_target(&self, error: KeystoreError) -> KeystoreError {
+        let path = self.target.clone();
+        match error {
+            KeystoreError::Database { detail, .. } => KeystoreError::Database { path, detail },
+            KeystoreError::NoRoom { detail, .. } => KeystoreError::NoRoom { path, detail },
+            KeystoreError::Io { doing, source, .. } => KeystoreError::Io { path, doing, source },
+            other => other,
+        }
+    }
+
+    /// Makes the file durable, then gives it its name, then makes the name durable.
+    /// Errors: `Exists` if somebody took the name meanwhile; `Io`.
+    pub(in crate::keystore) fn publish(self) -> Result<(), KeystoreError> {
+        let failed = |error| io_error(&self.target, "create", error);
+        File::open(&self.temporary).and_then(|file| file.sync_all()).map_err(failed)?;
+        match self.rename() {
+            Err(Errno::EXIST) => return Err(KeystoreError::Exists(self.target.clone())),
+            renamed => renamed.map_err(|errno| failed(errno.into()))?,
+        }
+        sync_parent(&self.target).map_err(failed)
+    }
+
+    fn rename(&self) -> Result<(), Errno> {
+        let flags = RenameFlags::NOREPLACE;
+        match renameat_with(CWD, &self.temporary, CWD, &self.target, flags) {
+            // Some filesystems cannot: a hard link does not replace either. The drop removes
+            // the other name.
+            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::link(&self.temporary, &self.target),
+            done => done,
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let mut name = self.temporary.clone().into_os_string();
+            name.push(suffix);
+            // Whatever cannot be removed, or was renamed, is not there or is garbage.
+            fs::remove_file(name).ok();
+        }
+    }
+}
+
+/// Makes a directory and those above it that are missing, each durable before something is put
+/// into it: a keystore must not vanish in a power cut that its files survive.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    make_dirs(parent(dir))?;
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        made => made?,
+    }
+    sync_parent(dir)
+}
+
+/// Checks that there is a file, without opening it: closing it would drop the locks that SQLite
+/// holds for another handle of this process (POSIX locks belong to the process).
+/// Errors: `Missing`, `NotAKeystore`, `Io`.
+pub(in crate::keystore) fn inspect(path: &Path) -> Result<(), KeystoreError> {
+    if look(path)?.is_file() { Ok(()) } else { Err(KeystoreError::NotAKeystore(path.to_owned())) }
+}
+
+/// One file of this machine, whatever its name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::keystore) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// The file that has this name now.
+/// Errors: `Missing`, `Io`.
+pub(in crate::keystore) fn identity(path: &Path) -> Result<Identity, KeystoreError> {
+    let metadata = look(path)?;
+    Ok(Identity { device: metadata.dev(), inode: metadata.ino() })
+}
+
+fn look(path: &Path) -> Result<fs::Metadata, KeystoreError> {
+    fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => KeystoreError::Missing(path.to_owned()),
+        _ => io_error(path, "examine", error),
+    })
+}
+
+/// Takes a keystore back from other users. Only for a file that is known to be one.
+/// Errors: `Io`.
+pub(in crate::keystore) fn make_private(path: &Path) -> Result<(), KeystoreError> {
+    let metadata = fs::metadata(path).map_err(|error| io_error(path, "examine", error))?;
+    if metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    log::warn!("the keystore was open to other users: its mode is now 0600");
+    let private = fs::set_permissions(path, Permissions::from_mode(0o600));
+    private.map_err(|error| io_error(path, "make private (mode 0600)", error))
+}
+
+/// Who may have the file open with us. On a network filesystem the shared memory of SQLite's WAL
+/// cannot keep two machines apart, a lock on the file can.
+/// Errors: `Io`.
+pub(in crate::keystore) fn sharing(path: &Path) -> Result<Sharing, KeystoreError> {
+    let filesystem = statfs(path);
+    let kind = filesystem.map_err(|errno| io_error(path, "examine", errno.into()))?.f_type;
+    Ok(if is_network(kind) { Sharing::Alone } else { Sharing::Processes })
+}
+
+pub(in crate::keystore) fn io_error(
+    path: &Path,
+    doing: &'static str,
+    source: io::Error,
+) -> KeystoreError {
+    KeystoreError::Io { path: path.to_owned(), doing, source }
+}
+
+/// Filesystem magic numbers of `statfs(2)`: NFS, SMB, SMB2, CIFS, Ceph, AFS, 9P, Lustre, GFS2,
+/// OCFS2.
+fn is_network(kind: rustix::fs::FsWord) -> bool {
+    const NETWORK: [u64; 10] = [
+        0x6969,
+        0x517b,
+        0xfe53_4d42,
+        0xff53_4d42,
+        0x00c3_6400,
+        0x5346_414f,
+        0x0102_1997,
+        0x0bd0_0bd0,
+        0x0116_1970,
+        0x7461_636f,
+    ];
+    // The word is signed on some machines; the numbers have 32 bits.
+    u64::try_from(kind & 0xffff_ffff).is_ok_and(|kind| NETWORK.contains(&kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_filesystems_are_told_from_local_ones() {
+        assert!(is_network(0x6969));
+        assert!(!is_network(0xef53), "ext4");
+        assert!(!is_network(0x5846_5342), "xfs");
+        assert!(!is_network(0x0102_1994), "tmpfs");
+    }
+}

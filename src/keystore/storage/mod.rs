@@ -1,0 +1,8 @@
+//! The keystore as a file: SQLite, and rows that are sealed and bound to their place.
+
+pub(in crate::keystore) mod database;
+pub(in crate::keystore) mod file;
+pub(in crate::keystore) mod root;
+pub(in crate::keystore) mod rows;
+pub(in crate::keystore) mod schema;
+pub(in crate::keystore) mod sealed;
