@@ -7,6 +7,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
+#[path = "layering/inner.rs"]
+mod inner;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +29,29 @@ const RANKS: [(&str, u8); 12] = [
     ("cli", 4),
     ("main", 5),
 ];
+
+/// The same inside of large rooms: for each the rooms in it and their ranks. A room without a table
+/// is not looked into.
+const INNER: &[(&str, &[(&str, u8)])] = &[(
+    "keystore",
+    &[
+        ("model", 0),
+        ("token", 0),
+        ("policy", 1),
+        ("error", 2),
+        ("storage", 3),
+        ("records", 4),
+        ("audit", 5),
+        ("unlock", 5),
+        ("custom_store", 5),
+        ("access", 6),
+        ("engine", 7),
+        ("ops", 8),
+    ],
+)];
+
+/// Source files that may lie beside each other in a folder of a room that is looked into.
+const MAX_FILES: usize = 15;
 
 /// Where each dependency may be named, as path prefixes under `src`; an empty prefix is anywhere.
 const HOMES: &[(&str, &[&str])] = &[
@@ -170,6 +197,10 @@ struct Source {
 }
 
 impl Source {
+    fn new(name: &str, code: &str) -> Self {
+        Self { name: name.to_owned(), code: blank(code) }
+    }
+
     /// The crate's module this file belongs to.
     fn module(&self) -> &str {
         let first = self.name.split('/').next().unwrap();
@@ -210,6 +241,65 @@ fn imports_only_go_down() {
         }
     }
     assert!(wrong.is_empty(), "upward or sideways imports:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn rooms_inside_of_a_room_only_import_downwards() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for (room, ranks) in INNER {
+        let rank = |name: &str| {
+            let inner = inner::inner_room(name);
+            ranks.iter().find(|(known, _)| *known == inner).map(|(_, rank)| *rank)
+        };
+        for (file, targets) in inner::Room::new(room, &sources).edges() {
+            let within = |target: &&&str| inner::inner_room(target) == inner::inner_room(file);
+            for target in targets.iter().filter(|target| !within(target)) {
+                // The root of the room has no rank: nothing is defined there, nobody imports it.
+                if file != format!("{room}/mod.rs") && rank(target) >= rank(file) {
+                    wrong.push(format!("{file} may not import {target}"));
+                }
+                if rank(target).is_none() {
+                    wrong.push(format!("{file} imports {target}, which has no rank"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "upward or sideways imports:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_files_of_a_room_import_each_other_in_a_circle() {
+    let sources = sources();
+    for (room, _) in INNER {
+        let edges = inner::Room::new(room, &sources).edges();
+        let round = inner::circles(&edges);
+        let told: Vec<String> = round
+            .iter()
+            .map(|file| {
+                let on = edges[file].iter().filter(|target| round.contains(*target));
+                format!("{file} imports {}", on.copied().collect::<Vec<_>>().join(", "))
+            })
+            .collect();
+        assert!(told.is_empty(), "circles in {room}:\n{}", told.join("\n"));
+    }
+}
+
+#[test]
+fn every_file_of_a_room_has_a_ranked_place_and_no_folder_is_crowded() {
+    for (room, ranks) in INNER {
+        let mut folders: BTreeMap<String, usize> = BTreeMap::new();
+        for source in sources().iter().filter(|source| source.module() == *room) {
+            let (folder, _) = source.name.rsplit_once('/').unwrap();
+            *folders.entry(folder.to_owned()).or_default() += 1;
+            let known = source.name == format!("{room}/mod.rs")
+                || ranks.iter().any(|(name, _)| *name == inner::inner_room(&source.name));
+            assert!(known, "{} belongs to no ranked room of {room}", source.name);
+        }
+        for (folder, files) in folders {
+            assert!(files <= MAX_FILES, "{folder} has {files} files: make a folder of some");
+        }
+    }
 }
 
 #[test]
@@ -312,9 +402,9 @@ fn sources() -> Vec<Source> {
     walk(&src, &mut files);
     files
         .into_iter()
-        .map(|file| Source {
-            name: file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned(),
-            code: blank(&fs::read_to_string(&file).unwrap()),
+        .map(|file| {
+            let name = file.strip_prefix(&src).unwrap().to_str().unwrap();
+            Source::new(name, &fs::read_to_string(&file).unwrap())
         })
         .collect()
 }
@@ -465,7 +555,7 @@ fn the_tests_that_the_threat_model_names_exist() {
 
 #[test]
 fn the_scanner_sees_what_it_must() {
-    let source = |name: &str, code: &str| Source { name: name.to_owned(), code: blank(code) };
+    let source = Source::new;
     let paths = |source: &Source| -> Vec<String> {
         crate_paths(source).into_iter().map(|(_, target)| target).collect()
     };

@@ -1,22 +1,14 @@
-//! May a caller do this? The first step of every operation.
-//!
-//! Asked are, in the order of AWS's "Policy evaluation logic": the key policy, the account's
-//! policies for the caller and its groups, the key's grants. An explicit deny in a policy wins.
-//! A key policy that allows the account leaves the decision about others than its root to the
-//! account's policies. What is about no key is decided by the account's policies alone.
+//! The decision about one request, by the rules of a transaction or of an open keystore.
 
 use std::time::SystemTime;
 
 use crate::id::KeyId;
-use crate::keystore::Keystore;
 use crate::keystore::access::request::{Asked, Facts, Looked};
-use crate::keystore::access::rules::{KeyRules, Rules};
+use crate::keystore::access::rules::{KeyRules, RuleSource};
 use crate::keystore::access::table;
-use crate::keystore::engine::cache::LiveKey;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::{Caller, Principal, group_arn};
-use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::{AliasName, KeyArn};
 use crate::keystore::model::spec::GrantOperation;
 use crate::keystore::policy::Verdict as Said;
@@ -45,7 +37,7 @@ pub(in crate::keystore) fn authorise(
     key: Option<(KeyId, &KeyRecord)>,
     asked: Asked<'_>,
 ) -> Result<(), KeystoreError> {
-    allowed(Question { rules: Rules::Stored(reader), caller, action, asked: &asked }.judge(key)?)
+    allowed(Question { rules: reader, caller, action, asked: &asked }.judge(key)?)
 }
 
 /// May `caller` do this to an alias? Its key is asked about separately, as in AWS.
@@ -57,7 +49,7 @@ pub(in crate::keystore) fn authorise_alias(
     alias: &AliasName,
 ) -> Result<(), KeystoreError> {
     let asked = Asked::default();
-    let question = Question { rules: Rules::Stored(reader), caller, action, asked: &asked };
+    let question = Question { rules: reader, caller, action, asked: &asked };
     allowed(question.judge_without_key(&alias.arn())?)
 }
 
@@ -80,13 +72,37 @@ pub(in crate::keystore) fn authorise_account(
     }
 }
 
+/// As [`authorise`], by the rules of an open keystore, which may be in memory.
+/// Errors: `AccessDenied`, `InvalidGrantToken`; those of the source.
+pub(in crate::keystore) fn authorise_by(
+    rules: &dyn RuleSource,
+    caller: &Caller,
+    action: Action,
+    key: (KeyId, &KeyRecord),
+    asked: &Asked<'_>,
+) -> Result<(), KeystoreError> {
+    allowed(decide(rules, caller, action, key, asked)?)
+}
+
+/// What is to be said to a caller who wants to do this to a key. A refusal is no error.
+/// Errors: `InvalidGrantToken`; those of the source.
+pub(in crate::keystore) fn decide(
+    rules: &dyn RuleSource,
+    caller: &Caller,
+    action: Action,
+    key: (KeyId, &KeyRecord),
+    asked: &Asked<'_>,
+) -> Result<Verdict, KeystoreError> {
+    Question { rules, caller, action, asked }.judge(Some(key))
+}
+
 fn allowed(verdict: Verdict) -> Result<(), KeystoreError> {
     verdict.denied.map_or(Ok(()), |words| Err(KeystoreError::AccessDenied(words)))
 }
 
 /// One request, and where the rules for it are found.
 struct Question<'a> {
-    rules: Rules<'a>,
+    rules: &'a dyn RuleSource,
     caller: &'a Caller,
     action: Action,
     asked: &'a Asked<'a>,
@@ -246,49 +262,5 @@ impl Question<'_> {
             self.caller.principal
         );
         Verdict { denied: Some(words), ..self.permitted(looked, None) }
-    }
-}
-
-impl Keystore {
-    /// As [`authorise`], from memory.
-    pub(in crate::keystore) fn authorise_live(
-        &self,
-        action: Action,
-        live: &LiveKey,
-        asked: Asked<'_>,
-    ) -> Result<(), KeystoreError> {
-        let rules = Rules::Live(self);
-        let question = Question { rules, caller: &self.caller, action, asked: &asked };
-        allowed(question.judge(Some((live.id, &live.record)))?)
-    }
-
-    /// May the caller, a user of a volume, do this to a key? Does nothing else and writes nothing
-    /// down.
-    /// Errors: `KeyNotFound`, `InvalidGrantToken`; a refusal is no error.
-    pub fn authorise(
-        &self,
-        action: Action,
-        key: KeyId,
-        context: &EncryptionContext,
-    ) -> Result<Verdict, KeystoreError> {
-        let live = self.live(key)?;
-        // Volumes name keys by their ids, and move files to other keys only.
-        let mut asked = Asked::symmetric(context).naming_maybe(None);
-        if matches!(action, Action::ReEncryptFrom | Action::ReEncryptTo) {
-            asked = asked.on_same_key(false);
-        }
-        let rules = Rules::Live(self);
-        let question = Question { rules, caller: &self.caller, action, asked: &asked };
-        question.judge(Some((live.id, &live.record)))
-    }
-
-    /// The same keystore for another caller.
-    pub fn acting_for(&self, caller: Caller) -> Self {
-        Self { inner: self.inner.clone(), caller }
-    }
-
-    /// The caller that this handle acts for.
-    pub fn caller(&self) -> &Caller {
-        &self.caller
     }
 }

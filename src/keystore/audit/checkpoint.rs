@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::Position;
 use super::event::EventTime;
 use crate::crypto::CryptoError;
 use crate::crypto::ed25519::{PublicKey, SigningKey};
+use crate::keystore::model::audit::Position;
 use crate::keystore::storage::sealed::base64;
 
 /// What a signature says about a place in the chain.

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::crypto::{CryptoError, random};
+use crate::keystore::model::audit::Position;
 use crate::keystore::model::caller::Caller;
 
 /// An operation that was asked for. Members are in the order of their names and absent when they
@@ -52,6 +53,16 @@ pub struct Event {
     pub source_ip: Option<String>,
     /// When, or the first time if there were several.
     pub time: EventTime,
+}
+
+/// One record of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditRecord {
+    /// Its place.
+    #[serde(flatten)]
+    pub position: Position,
+    /// What it says.
+    pub event: Event,
 }
 
 /// The result of an operation that did what was asked.

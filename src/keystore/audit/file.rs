@@ -6,9 +6,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::chain::Position;
 use super::event::EventTime;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::audit::Position;
 use crate::keystore::storage::database::{Database, Kind, Scope, Sharing, checkpoint};
 use crate::keystore::storage::file::{Draft, inspect};
 
@@ -262,5 +262,8 @@ fn read_signed(row: &rusqlite::Row<'_>) -> rusqlite::Result<SignedRow> {
 fn signed(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
+
+/// Records that are read in one transaction.
+pub(super) const PAGE: u32 = 512;
 
 const KIND: Kind = Kind { application: 0x6b6d_6175, newest: 1 };

@@ -2,7 +2,6 @@
 
 use zeroize::Zeroizing;
 
-use super::chain::Position;
 use super::checkpoint::{Checkpoint, Statement, keystore_id};
 use super::event::{Event, EventTime};
 use super::file::{RecordRow, SignedRow};
@@ -11,6 +10,7 @@ use crate::crypto::ed25519::{PublicKey, SigningKey};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::xaes::XaesKey;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::audit::Position;
 use crate::keystore::storage::root::{RootKey, place};
 
 /// What seals records and signs checkpoints.

@@ -1,22 +1,6 @@
 //! Places that the log must have: what this process and the keystore's own file remember of it.
 
-use serde::{Deserialize, Serialize};
-
-use super::AuditMode;
-use super::chain::Position;
-
-/// What the keystore's own file says about the log.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::keystore) struct AuditNote {
-    #[serde(default)]
-    pub(in crate::keystore) mode: AuditMode,
-    /// A place that the log has had.
-    #[serde(default)]
-    pub(super) noted: Option<Position>,
-    /// Places that the log has had and was found without.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) lost: Vec<Position>,
-}
+use crate::keystore::model::audit::{AuditNote, Position};
 
 /// What this process knows.
 #[derive(Debug, Clone, Default)]

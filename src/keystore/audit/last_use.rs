@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Audit;
 use super::event::{Event, EventTime};
 use super::file::Rows;
 use super::keys::AuditKeys;
 use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::model::id::KeyRef;
+use crate::keystore::model::id::{KeyRef, text};
+use crate::keystore::model::time::UnixTime;
 
 /// The last successful cryptographic operation with a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,36 @@ pub(in crate::keystore) struct KeyUsage {
     pub(in crate::keystore) since: Option<EventTime>,
     /// The last use since then.
     pub(in crate::keystore) last: Option<LastUse>,
+}
+
+/// What GetKeyLastUsage answers. Serialises with AWS's member names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct KeyLastUsage {
+    /// The key.
+    #[serde(with = "text")]
+    pub key_id: KeyId,
+    /// The last use; empty if there was none since tracking began.
+    pub key_last_usage: LastUsage,
+    /// Since when uses are tracked, or the creation of the key if that is later.
+    pub tracking_start_date: UnixTime,
+    /// When the key was made.
+    pub key_creation_date: UnixTime,
+}
+
+/// The last successful cryptographic operation with a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct LastUsage {
+    /// The operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<UnixTime>,
+    /// The request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kms_request_id: Option<String>,
 }
 
 /// The newest use of each key in a batch.
@@ -67,26 +97,7 @@ impl LastUses {
     }
 }
 
-impl Audit {
-    /// What is known about the use of a key, up to now.
-    pub(in crate::keystore) fn key_usage(&self, key: KeyId) -> Result<KeyUsage, KeystoreError> {
-        self.flush()?;
-        let keys = &self.log().keys;
-        let found = self.log().with(|file| {
-            file.read(|rows| {
-                let since = rows.last_use(&[0; 16])?;
-                let since = since.and_then(|sealed| keys.open_last_use(&[0; 16], &sealed).ok());
-                let since = since.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-                let last = rows.last_use(key.as_bytes())?;
-                let last = last.and_then(|sealed| read(keys, key.as_bytes(), &sealed));
-                Ok(KeyUsage { since, last })
-            })
-        })?;
-        Ok(found.unwrap_or_default())
-    }
-}
-
-fn read(keys: &AuditKeys, key: &[u8; 16], sealed: &[u8]) -> Option<LastUse> {
+pub(super) fn read(keys: &AuditKeys, key: &[u8; 16], sealed: &[u8]) -> Option<LastUse> {
     serde_json::from_slice(&keys.open_last_use(key, sealed).ok()?).ok()
 }
 

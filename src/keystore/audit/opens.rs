@@ -6,6 +6,21 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::event::{Event, EventTime};
+use crate::id::{FileId, KeyId, MaterialId};
+use crate::keystore::model::action::Action;
+
+/// An open of a file through a mount.
+#[derive(Debug, Clone, Copy)]
+pub struct FileOpen {
+    /// What it stands for: Decrypt, or GenerateDataKey for a file that is made.
+    pub action: Action,
+    /// The key of the file.
+    pub key: KeyId,
+    /// The material of the key, if it was looked at.
+    pub material: Option<MaterialId>,
+    /// The file; none if it was refused before there was one.
+    pub file: Option<FileId>,
+}
 
 /// What makes two opens one record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -4,14 +4,14 @@
 use std::fmt::Write;
 use std::time::SystemTime;
 
-use super::chain::{Position, hex};
 use super::checkpoint::{Checkpoint, Statement};
 use super::event::{Event, EventTime, request_id};
+use super::file::PAGE;
 use super::file::{RecordRow, Rows};
-use super::filter::PAGE;
 use super::keys::AuditKeys;
 use super::known::Known;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::audit::{Position, hex};
 use crate::keystore::model::caller::Caller;
 
 /// Where the next record goes.

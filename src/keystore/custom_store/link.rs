@@ -8,8 +8,9 @@ use zeroize::Zeroizing;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::custom_store::presence::Sight;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::records::key::KeyState;
-use crate::keystore::records::key_store::{ConnectionState, KeyStoreId, KeyStoreRecord};
+use crate::keystore::model::key_store::{ConnectionState, KeyStoreId};
+use crate::keystore::model::state::KeyState;
+use crate::keystore::records::key_store::KeyStoreRecord;
 use crate::keystore::storage::sealed::Reader;
 use crate::keystore::token::{Pin, Token, TokenError, TokenPlace};
 
@@ -106,9 +107,14 @@ impl Link {
         self.judge((key, material), opened)
     }
 
+    /// Destroys a key on the token.
+    pub(in crate::keystore) fn destroy(&self, material: MaterialId) -> Result<(), TokenError> {
+        self.token()?.destroy_key(material.as_bytes())
+    }
+
     /// The token, logged in at its first use. A PIN that it refused is not tried again before the
     /// key store is connected anew: tokens lock themselves after a few wrong ones.
-    pub(in crate::keystore) fn token(&self) -> Result<Arc<Token>, TokenError> {
+    pub(super) fn token(&self) -> Result<Arc<Token>, TokenError> {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = &*token {
             return Ok(Arc::clone(token));

@@ -5,3 +5,4 @@
 
 pub(in crate::keystore) mod link;
 pub(in crate::keystore) mod presence;
+pub(in crate::keystore) mod token_key;

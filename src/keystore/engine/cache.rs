@@ -11,11 +11,12 @@ use crate::id::{KeyId, MaterialId};
 use crate::keystore::access::rules::KeyRules;
 use crate::keystore::custom_store::link::Link;
 use crate::keystore::model::id::AliasName;
+use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::ops::access_keys::AccessKeyRecord;
 use crate::keystore::policy::Policy;
+use crate::keystore::records::access_key::AccessKeyRecord;
 use crate::keystore::records::grant::Grants;
-use crate::keystore::records::key::{KeyRecord, KeyState};
+use crate::keystore::records::key::KeyRecord;
 use crate::keystore::records::material::LiveMaterial;
 
 /// A key ready for use. Its material is here only while it may be used; it wipes itself.

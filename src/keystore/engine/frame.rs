@@ -1,19 +1,20 @@
 //! The frame that every operation runs in: authorise, check the state, act, write down.
 
 use crate::id::{KeyId, MaterialId};
+use crate::keystore::access;
 use crate::keystore::access::request::Asked;
 use crate::keystore::audit::{AuditMode, Event, SUCCESS, request_id};
 use crate::keystore::engine::cache::LiveKey;
+use crate::keystore::engine::keystore::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::Principal;
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::{KeyArn, KeyRef};
-use crate::keystore::ops::aliases::AliasRecord;
 use crate::keystore::records::algorithm::check_usage;
+use crate::keystore::records::alias::AliasRecord;
 use crate::keystore::records::key::{KeyRecord, Operation, permit};
 use crate::keystore::storage::sealed::{Reader, Writer};
-use crate::keystore::{Keystore, access};
 
 use std::sync::Arc;
 use std::time::Instant;

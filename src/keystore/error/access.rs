@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::model::id::GrantId;
 use crate::keystore::policy::PolicyError;
 
@@ -66,19 +65,3 @@ impl fmt::Display for AccessError {
 }
 
 impl std::error::Error for AccessError {}
-
-impl From<AccessError> for KeystoreError {
-    fn from(error: AccessError) -> Self {
-        Self::Access(error)
-    }
-}
-
-impl From<PolicyError> for KeystoreError {
-    fn from(error: PolicyError) -> Self {
-        if error.is_too_long() {
-            Self::LimitExceeded(Quota::PolicyBytes)
-        } else {
-            Self::Access(AccessError::MalformedPolicy(error))
-        }
-    }
-}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::keystore::records::key_store::{ConnectionState, KeyStoreId};
+use crate::keystore::model::key_store::{ConnectionState, KeyStoreId};
 use crate::keystore::token::TokenError;
 
 /// Why a key store does not do what it is asked.
@@ -87,3 +87,9 @@ impl fmt::Display for KeyStoreError {
 }
 
 impl std::error::Error for KeyStoreError {}
+
+impl From<TokenError> for KeyStoreError {
+    fn from(error: TokenError) -> Self {
+        Self::of(error)
+    }
+}

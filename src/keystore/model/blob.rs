@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::crypto::xaes;
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::error::KeystoreError;
 use crate::keystore::model::context::EncryptionContext;
 
 /// A ciphertext that says which key and which material made it.
@@ -27,35 +26,32 @@ const HEADER_LEN: usize = 34;
 pub const BLOB_OVERHEAD: usize = HEADER_LEN + xaes::OVERHEAD;
 
 impl CiphertextBlob {
-    /// Reads a blob that came from outside.
-    /// Errors: `InvalidCiphertext` for an unknown version or algorithm or an impossible length.
-    pub fn parse(bytes: &[u8]) -> Result<Self, KeystoreError> {
+    /// Reads a blob that came from outside. `None` for an unknown version or algorithm or an
+    /// impossible length.
+    pub(in crate::keystore) fn read(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [VERSION, algorithm, ..]
                 if (BLOB_OVERHEAD..=MAX_PLAINTEXT + BLOB_OVERHEAD).contains(&bytes.len())
                     && *algorithm == algorithm_of(bytes.get(HEADER_LEN..).unwrap_or_default()) =>
             {
-                Ok(Self(bytes.to_vec()))
+                Some(Self(bytes.to_vec()))
             }
-            _ => Err(KeystoreError::InvalidCiphertext),
+            _ => None,
         }
     }
 
-    /// Puts a blob together that was stored in parts, as file headers do.
-    /// Errors: `InvalidCiphertext` when `sealed` has an impossible length.
-    pub fn from_parts(
+    /// Puts a blob together that was stored in parts, as file headers do. `None` when `sealed` has
+    /// an impossible length.
+    pub(in crate::keystore) fn assemble(
         key: KeyId,
         material: MaterialId,
         sealed: &[u8],
-    ) -> Result<Self, KeystoreError> {
+    ) -> Option<Self> {
         let mut bytes = Vec::with_capacity(HEADER_LEN + sealed.len());
         bytes.extend_from_slice(&header(algorithm_of(sealed), key, material));
         bytes.extend_from_slice(sealed);
-        if (xaes::OVERHEAD..=MAX_PLAINTEXT + xaes::OVERHEAD).contains(&sealed.len()) {
-            Ok(Self(bytes))
-        } else {
-            Err(KeystoreError::InvalidCiphertext)
-        }
+        let possible = xaes::OVERHEAD..=MAX_PLAINTEXT + xaes::OVERHEAD;
+        possible.contains(&sealed.len()).then_some(Self(bytes))
     }
 
     /// The whole blob.
@@ -84,16 +80,14 @@ impl CiphertextBlob {
         rest.strip_prefix(&PADDING).map(|body| [nonce, body].concat())
     }
 
-    /// Puts a blob together from what a token made.
-    /// Errors: `InvalidCiphertext` when it has an impossible length.
+    /// Puts a blob together from what a token made. `None` when it has an impossible length.
     pub(in crate::keystore) fn from_token(
         key: KeyId,
         material: MaterialId,
         sealed: &[u8],
-    ) -> Result<Self, KeystoreError> {
-        let parts = sealed.split_at_checked(PADDING.len());
-        let (nonce, body) = parts.ok_or(KeystoreError::InvalidCiphertext)?;
-        Self::from_parts(key, material, &[nonce, &PADDING, body].concat())
+    ) -> Option<Self> {
+        let (nonce, body) = sealed.split_at_checked(PADDING.len())?;
+        Self::assemble(key, material, &[nonce, &PADDING, body].concat())
     }
 
     fn id_at(&self, offset: usize) -> [u8; 16] {
@@ -167,35 +161,35 @@ mod tests {
 
     #[test]
     fn parts_and_whole_are_the_same_blob() {
-        let blob = CiphertextBlob::from_parts(KEY, MATERIAL, &[3; 72]).unwrap();
+        let blob = CiphertextBlob::assemble(KEY, MATERIAL, &[3; 72]).unwrap();
         assert_eq!(blob.as_bytes().len(), 106);
-        assert_eq!(CiphertextBlob::parse(blob.as_bytes()).unwrap(), blob);
+        assert_eq!(CiphertextBlob::read(blob.as_bytes()).unwrap(), blob);
         assert_eq!((blob.key_id(), blob.material_id()), (KEY, MATERIAL));
         assert_eq!(blob.sealed(), [3; 72]);
     }
 
     #[test]
     fn other_versions_and_lengths_are_invalid() {
-        let blob = CiphertextBlob::from_parts(KEY, MATERIAL, &[3; 72]).unwrap();
+        let blob = CiphertextBlob::assemble(KEY, MATERIAL, &[3; 72]).unwrap();
         let mut bytes = blob.as_bytes().to_vec();
         for len in 0..BLOB_OVERHEAD {
-            assert!(CiphertextBlob::parse(&bytes[..len]).is_err());
+            assert!(CiphertextBlob::read(&bytes[..len]).is_none());
         }
         for position in [0, 1] {
             bytes[position] ^= 0xff;
-            assert!(CiphertextBlob::parse(&bytes).is_err());
+            assert!(CiphertextBlob::read(&bytes).is_none());
             bytes[position] ^= 0xff;
         }
         // What a token made has its own algorithm, and the nonce says the same.
         let token = CiphertextBlob::from_token(KEY, MATERIAL, &[3; 60]).unwrap();
         assert_eq!((token.as_bytes()[1], token.sealed().len()), (2, 72));
         assert_eq!(token.sealed_on_token(), Some(vec![3; 60]));
-        assert_eq!(CiphertextBlob::from_parts(KEY, MATERIAL, token.sealed()).unwrap(), token);
+        assert_eq!(CiphertextBlob::assemble(KEY, MATERIAL, token.sealed()).unwrap(), token);
         assert_eq!(blob.sealed_on_token(), None);
         let mut lying = token.as_bytes().to_vec();
         lying[1] = 1;
-        assert!(CiphertextBlob::parse(&lying).is_err());
-        assert!(CiphertextBlob::parse(&[1; 4097 + BLOB_OVERHEAD]).is_err());
-        assert!(CiphertextBlob::from_parts(KEY, MATERIAL, &[3; 39]).is_err());
+        assert!(CiphertextBlob::read(&lying).is_none());
+        assert!(CiphertextBlob::read(&[1; 4097 + BLOB_OVERHEAD]).is_none());
+        assert!(CiphertextBlob::assemble(KEY, MATERIAL, &[3; 39]).is_none());
     }
 }

@@ -166,6 +166,9 @@ impl Service {
 /// The one account.
 pub const ACCOUNT: &str = "000000000000";
 
+/// The ARN of the account, and of its root.
+pub const ROOT_ARN: &str = "arn:aws:iam::000000000000:root";
+
 const ACCOUNT_ARN: &str = "arn:aws:iam::000000000000:";
 
 #[cfg(test)]

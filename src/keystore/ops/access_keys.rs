@@ -4,20 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64ct::{Base64, Encoding};
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::crypto::{Secret, random};
-use crate::keystore::Keystore;
 use crate::keystore::access::decision::authorise_account;
-use crate::keystore::access::rules::Rules;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::access::AccessError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::Principal;
 use crate::keystore::model::time::UnixTime;
+use crate::keystore::records::access_key::{AccessKeyEntry, AccessKeyRecord, AccessKeyStatus};
 use crate::keystore::storage::rows::Table;
-use crate::keystore::storage::sealed::{Reader, Record};
 
 /// What an access key is made for.
 #[derive(Debug, Clone, Default)]
@@ -47,81 +45,6 @@ pub struct AccessKeyLogin {
     pub volume_context: bool,
     /// What the signature is checked with.
     pub secret: Zeroizing<String>,
-}
-
-/// Can an access key be used?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AccessKeyStatus {
-    /// It can.
-    Active,
-    /// It was switched off.
-    Inactive,
-}
-
-/// An access key as it is listed. Serialises with AWS's member names; times are seconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct AccessKeyEntry {
-    /// Its id.
-    pub access_key_id: String,
-    /// The user; `None` for the root of the account.
-    pub user_name: Option<String>,
-    /// Can it be used?
-    pub status: AccessKeyStatus,
-    /// When it was made.
-    pub create_date: UnixTime,
-    /// When it was last used, to the hour.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_used_date: Option<UnixTime>,
-    /// When it ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expiration_date: Option<UnixTime>,
-    /// It may use the encryption contexts of volumes.
-    pub for_volumes: bool,
-}
-
-/// The stored form. Found by a keyed hash of the id.
-#[derive(Serialize, Deserialize)]
-pub(in crate::keystore) struct AccessKeyRecord {
-    id: String,
-    user: Option<String>,
-    secret: Zeroizing<String>,
-    status: AccessKeyStatus,
-    created: UnixTime,
-    #[serde(default)]
-    last_used: Option<UnixTime>,
-    #[serde(default)]
-    expires: Option<UnixTime>,
-    #[serde(default)]
-    for_volumes: bool,
-}
-
-impl Record for AccessKeyRecord {
-    const TABLE: Table = Table::AccessKey;
-}
-
-impl AccessKeyRecord {
-    /// Errors: `AccessKeyNotFound`.
-    pub(in crate::keystore) fn find(reader: &Reader<'_>, id: &str) -> Result<Self, KeystoreError> {
-        let record = reader.get::<Self>(&reader.root().lookup(id))?;
-        record.ok_or_else(|| AccessError::AccessKeyNotFound(id.chars().take(128).collect()).into())
-    }
-
-    fn is_valid(&self, now: UnixTime) -> bool {
-        self.status == AccessKeyStatus::Active && self.expires.is_none_or(|end| now < end)
-    }
-
-    fn entry(&self) -> AccessKeyEntry {
-        AccessKeyEntry {
-            access_key_id: self.id.clone(),
-            user_name: self.user.clone(),
-            status: self.status,
-            create_date: self.created,
-            last_used_date: self.last_used,
-            expiration_date: self.expires,
-            for_volumes: self.for_volumes,
-        }
-    }
 }
 
 impl Keystore {
@@ -160,7 +83,7 @@ impl Keystore {
     /// Errors: `AccessDenied`.
     pub fn list_access_keys(&self) -> Result<Vec<AccessKeyEntry>, KeystoreError> {
         let stored = self.operate(Action::ListAccessKeys, None, |_| {
-            authorise_account(&self.caller, Action::ListAccessKeys)?;
+            authorise_account(self.caller(), Action::ListAccessKeys)?;
             self.read(|reader| reader.all::<AccessKeyRecord>())
         })?;
         let mut entries: Vec<_> = stored.iter().map(|stored| stored.record.entry()).collect();
@@ -203,11 +126,11 @@ impl Keystore {
     /// is inactive or has ended. From memory after the first call; policies do not apply.
     /// Errors: `Tampered`, `Database`.
     pub fn access_key(&self, id: &str) -> Result<Option<AccessKeyLogin>, KeystoreError> {
-        let record = match Rules::Live(self).access_key(id) {
+        let record = match self.known_access_key(id) {
             Err(KeystoreError::Access(AccessError::AccessKeyNotFound(_))) => return Ok(None),
             found => found?,
         };
-        if !record.is_valid(self.caller.time().into()) {
+        if !record.is_valid(self.caller().time().into()) {
             return Ok(None);
         }
         let principal = record.user.clone().map_or(Principal::Root, Principal::User);
@@ -224,7 +147,7 @@ impl Keystore {
                 .last_used
                 .is_some_and(|last| now.since(last) < NOTE_EVERY.as_secs().cast_signed())
         };
-        if is_noted(&*Rules::Live(self).access_key(id)?) {
+        if is_noted(&*self.known_access_key(id)?) {
             return Ok(());
         }
         self.write(|writer| {
@@ -234,20 +157,14 @@ impl Keystore {
             writer.put(&row, None, &record)
         })
     }
-}
 
-impl Rules<'_> {
     /// Errors: `AccessKeyNotFound`.
-    fn access_key(self, id: &str) -> Result<Arc<AccessKeyRecord>, KeystoreError> {
-        let find = |reader: &Reader<'_>| AccessKeyRecord::find(reader, id).map(Arc::new);
-        match self {
-            Self::Stored(reader) => find(reader),
-            Self::Live(keystore) => keystore.remembered(
-                |known| known.access_keys.get(id).cloned(),
-                find,
-                |known, record| drop(known.access_keys.insert(id.to_owned(), record)),
-            ),
-        }
+    fn known_access_key(&self, id: &str) -> Result<Arc<AccessKeyRecord>, KeystoreError> {
+        self.remembered(
+            |known| known.access_keys.get(id).cloned(),
+            |reader| AccessKeyRecord::find(reader, id).map(Arc::new),
+            |known, record| drop(known.access_keys.insert(id.to_owned(), record)),
+        )
     }
 }
 

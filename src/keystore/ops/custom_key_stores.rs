@@ -2,18 +2,18 @@
 
 use std::time::SystemTime;
 
+use crate::keystore::access;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::custom_store::KeyStoreError;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::model::action::Action;
+use crate::keystore::model::key_store::{ConnectionErrorCode, ConnectionState, KeyStoreId};
 use crate::keystore::ops::keys::on_token as keys;
-use crate::keystore::records::key_store::{
-    ConnectionErrorCode, ConnectionState, KeyStoreEntry, KeyStoreId, KeyStoreRecord, seal_pin,
-};
+use crate::keystore::records::key_store::{KeyStoreEntry, KeyStoreRecord, seal_pin};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Writer, tampered};
-use crate::keystore::token::{Pin, Token, TokenPlace};
-use crate::keystore::{Keystore, access};
+use crate::keystore::token::{Pin, Token, TokenError, TokenPlace};
 
 /// What CreateCustomKeyStore is told.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Keystore {
             let logged_in = Token::log_in(place, pin);
             self.write(|writer| {
                 let mut record = KeyStoreRecord::find(writer, id)?;
-                record.problem = logged_in.as_ref().err().map(ConnectionErrorCode::of);
+                record.problem = logged_in.as_ref().err().map(code_of);
                 record.connection = match record.problem {
                     None => ConnectionState::Connected,
                     Some(_) => ConnectionState::Failed,
@@ -177,7 +177,7 @@ impl Keystore {
             self.write(|writer| {
                 must_be_disconnected(id, &KeyStoreRecord::find(writer, id)?)?;
                 match keys::count(writer, id)? {
-                    0 => writer.delete(Table::KeyStore, &id.0),
+                    0 => writer.delete(Table::KeyStore, id.as_bytes()),
                     keys => Err(KeyStoreError::HasKeys(id, keys).into()),
                 }?;
                 writer.meta.scrub_due = true;
@@ -207,7 +207,7 @@ impl Keystore {
     /// Errors: `AccessDenied`, `DryRun`.
     fn may(&self, action: Action) -> Result<(), KeystoreError> {
         let asked = Asked::default();
-        self.read(|reader| access::authorise(reader, &self.caller, action, None, asked))?;
+        self.read(|reader| access::authorise(reader, self.caller(), action, None, asked))?;
         self.stop_if_dry()
     }
 }
@@ -216,7 +216,7 @@ fn all(reader: &Reader<'_>) -> Result<Vec<KeyStoreEntry>, KeystoreError> {
     let mut found = Vec::new();
     for stored in reader.all::<KeyStoreRecord>()? {
         let id = stored.id.as_slice().try_into();
-        let id = KeyStoreId(id.map_err(|_| tampered(Table::KeyStore, &stored.id))?);
+        let id = KeyStoreId::from_bytes(id.map_err(|_| tampered(Table::KeyStore, &stored.id))?);
         found.push(stored.record.entry(id));
     }
     found.sort_by_key(|entry| (entry.creation_date, entry.custom_key_store_id));
@@ -261,4 +261,19 @@ fn check_name(name: &str) -> Result<(), KeystoreError> {
         return Ok(());
     }
     Err(KeystoreError::Validation("the name of a key store has 1 to 256 characters".to_owned()))
+}
+
+fn code_of(error: &TokenError) -> ConnectionErrorCode {
+    match error {
+        TokenError::WrongPin(_) => ConnectionErrorCode::InvalidCredentials,
+        TokenError::PinUnusable(..) => ConnectionErrorCode::UserLockedOut,
+        TokenError::NotFound(_) | TokenError::Unavailable(..) => {
+            ConnectionErrorCode::ClusterNotFound
+        }
+        TokenError::Module { .. }
+        | TokenError::Ambiguous(_)
+        | TokenError::Unsupported(..)
+        | TokenError::KeyMissing(_)
+        | TokenError::NotAuthentic => ConnectionErrorCode::InternalError,
+    }
 }

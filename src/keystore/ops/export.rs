@@ -16,7 +16,7 @@ use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::{self, Cost};
 use crate::crypto::{Secret, random, xaes};
 use crate::id::KeyId;
-use crate::keystore::Keystore;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::{ExportProblem, KeystoreError};
 use crate::keystore::model::id::text;
 use crate::keystore::model::time::UnixTime;
@@ -55,7 +55,7 @@ impl Keystore {
     pub fn export(&self, to: &Path, passphrase: &[u8]) -> Result<(), KeystoreError> {
         self.operate_own("kmsfs:ExportKeystore", |_| {
             self.write_export(to, passphrase)?;
-            let now = self.caller.time().into();
+            let now = self.caller().time().into();
             self.write(|writer| {
                 writer.meta.exported = Some(now);
                 Ok(())
@@ -72,8 +72,8 @@ impl Keystore {
         SlotSecret::Passphrase(passphrase).check_new()?;
         let rows = self.read(dump)?;
         let mut plaintext = Zeroizing::new(Vec::with_capacity(48 + rows.len()));
-        plaintext.extend_from_slice(self.inner.root.keystore());
-        plaintext.extend_from_slice(self.inner.root.secret().expose());
+        plaintext.extend_from_slice(self.root().keystore());
+        plaintext.extend_from_slice(self.root().secret().expose());
         plaintext.extend_from_slice(&rows);
 
         let (cost, salt) = (Cost::default(), random::id16()?);

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::crypto::random;
 use crate::id::KeyId;
-use crate::keystore::Keystore;
 use crate::keystore::access::decision;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::engine::frame::{Touched, named};
 use crate::keystore::error::access::AccessError;
 use crate::keystore::error::{KeystoreError, Quota};
@@ -206,7 +206,13 @@ impl Keystore {
         let key = named(writer, key)?;
         touched.key = Some(key);
         let about = KeyRecord::find(writer, key)?;
-        decision::authorise(writer, &self.caller, Action::CreateGrant, Some((key, &about)), asked)?;
+        decision::authorise(
+            writer,
+            self.caller(),
+            Action::CreateGrant,
+            Some((key, &about)),
+            asked,
+        )?;
         permit(Operation::Crypto, key, about.state)?;
         check_operations(record, &about)?;
         let same = same_grant(writer, key, record)?;
@@ -228,18 +234,18 @@ impl Keystore {
         touched.key = Some(key);
         let record = KeyRecord::find(writer, key)?;
         let stored = find(writer, key, grant)?;
-        let groups: Vec<String> = self.caller.groups.iter().map(|gid| group_arn(*gid)).collect();
-        let arn = self.caller.principal.arn();
+        let groups: Vec<String> = self.caller().groups.iter().map(|gid| group_arn(*gid)).collect();
+        let arn = self.caller().principal.arn();
         let entitled = stored.lets_retire(Asker { arn: &arn, groups: &groups });
         let asked = Asked { entitled, ..Asked::default() }.constrained(&stored.constraints);
         let about = Some((key, &record));
-        decision::authorise(writer, &self.caller, Action::RetireGrant, about, asked)?;
+        decision::authorise(writer, self.caller(), Action::RetireGrant, about, asked)?;
         self.stop_if_dry()?;
         writer.delete(Table::Grant, grant.as_bytes())
     }
 
     fn entries(&self, grants: Vec<Stored<GrantRecord>>) -> Result<Vec<GrantEntry>, KeystoreError> {
-        let now = self.caller.time().into();
+        let now = self.caller().time().into();
         let valid = grants.into_iter().filter(|grant| grant.record.is_valid(now));
         let mut entries = valid.map(entry).collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(|grant| (grant.creation_date, *grant.grant_id.as_bytes()));

@@ -1,74 +1,14 @@
 //! Policies of users and groups: what the account itself says about who may do what. AWS keeps
 //! these in IAM, so the operations are our own.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
-
-use crate::keystore::Keystore;
 use crate::keystore::access::decision::authorise_account;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::access::AccessError;
 use crate::keystore::model::action::Action;
 use crate::keystore::policy::{Kind, Named, Policy};
-use crate::keystore::storage::rows::Table;
-use crate::keystore::storage::sealed::{Reader, Record, Writer};
-
-/// A user, group or root of the account that has policies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct PrincipalEntry {
-    /// Its ARN.
-    pub arn: String,
-    /// The names of its policies.
-    pub policy_names: Vec<String>,
-}
-
-/// The stored form: the policies of one principal by name. Found by a keyed hash of the ARN.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::keystore) struct PrincipalRecord {
-    arn: String,
-    policies: BTreeMap<String, String>,
-}
-
-impl Record for PrincipalRecord {
-    const TABLE: Table = Table::Principal;
-}
-
-impl PrincipalRecord {
-    /// The parsed policies of the principal with this ARN.
-    pub(in crate::keystore) fn policies_of(
-        reader: &Reader<'_>,
-        arn: &str,
-    ) -> Result<Arc<[Policy]>, KeystoreError> {
-        let Some(record) = Self::find(reader, arn)? else { return Ok(Arc::new([])) };
-        let parse = |text: &String| Policy::parse(text, Kind::Identity);
-        Ok(record.policies.values().map(parse).collect::<Result<_, _>>()?)
-    }
-
-    /// Has any principal with policies an ARN like this?
-    pub(in crate::keystore) fn any_is(
-        reader: &Reader<'_>,
-        like: impl Fn(&str) -> bool,
-    ) -> Result<bool, KeystoreError> {
-        Ok(reader.all::<Self>()?.iter().any(|stored| like(&stored.record.arn)))
-    }
-
-    fn find(reader: &Reader<'_>, arn: &str) -> Result<Option<Self>, KeystoreError> {
-        reader.get(&reader.root().lookup(arn))
-    }
-
-    /// Stores it, or removes it when nothing is left in it.
-    fn save(&self, writer: &mut Writer<'_>) -> Result<(), KeystoreError> {
-        let id = writer.root().lookup(&self.arn);
-        if self.policies.is_empty() {
-            writer.delete(Table::Principal, &id)
-        } else {
-            writer.put(&id, None, self)
-        }
-    }
-}
+use crate::keystore::records::principal::{PrincipalEntry, PrincipalRecord};
+use crate::keystore::storage::sealed::Writer;
 
 impl Keystore {
     /// Gives a user or group a policy, replacing the one with the same name.
@@ -85,9 +25,8 @@ impl Keystore {
         Policy::parse(policy, Kind::Identity)?;
         self.of_account(Action::PutPrincipalPolicy, |writer| {
             let known = PrincipalRecord::find(writer, &arn)?;
-            let fresh = || PrincipalRecord { arn: arn.clone(), policies: BTreeMap::new() };
-            let mut record = known.unwrap_or_else(fresh);
-            record.policies.insert(name.to_owned(), policy.to_owned());
+            let mut record = known.unwrap_or_else(|| PrincipalRecord::new(arn.clone()));
+            record.policies_mut().insert(name.to_owned(), policy.to_owned());
             record.save(writer)
         })?;
         log::info!("{arn} has a new policy '{name}'");
@@ -99,9 +38,9 @@ impl Keystore {
     pub fn get_principal_policy(&self, arn: &str, name: &str) -> Result<String, KeystoreError> {
         let arn = canonical(arn)?;
         self.operate(Action::GetPrincipalPolicy, None, |_| {
-            authorise_account(&self.caller, Action::GetPrincipalPolicy)?;
+            authorise_account(self.caller(), Action::GetPrincipalPolicy)?;
             let record = self.read(|reader| PrincipalRecord::find(reader, &arn))?;
-            let found = record.and_then(|mut record| record.policies.remove(name));
+            let found = record.and_then(|mut record| record.policies_mut().remove(name));
             found.ok_or_else(|| AccessError::PolicyNotFound(name.to_owned()).into())
         })
     }
@@ -113,7 +52,7 @@ impl Keystore {
         self.of_account(Action::DeletePrincipalPolicy, |writer| {
             let unknown = || AccessError::PolicyNotFound(name.to_owned());
             let mut record = PrincipalRecord::find(writer, &arn)?.ok_or_else(unknown)?;
-            record.policies.remove(name).ok_or_else(unknown)?;
+            record.policies_mut().remove(name).ok_or_else(unknown)?;
             record.save(writer)
         })?;
         log::info!("{arn} has no policy '{name}' any more");
@@ -124,14 +63,11 @@ impl Keystore {
     /// Errors: `AccessDenied`.
     pub fn list_principals(&self) -> Result<Vec<PrincipalEntry>, KeystoreError> {
         let stored = self.operate(Action::ListPrincipals, None, |_| {
-            authorise_account(&self.caller, Action::ListPrincipals)?;
+            authorise_account(self.caller(), Action::ListPrincipals)?;
             self.read(|reader| reader.all::<PrincipalRecord>())
         })?;
-        let entry = |record: PrincipalRecord| PrincipalEntry {
-            arn: record.arn,
-            policy_names: record.policies.into_keys().collect(),
-        };
-        let mut entries: Vec<_> = stored.into_iter().map(|stored| entry(stored.record)).collect();
+        let mut entries: Vec<_> =
+            stored.into_iter().map(|stored| stored.record.into_entry()).collect();
         entries.sort_by(|a, b| a.arn.cmp(&b.arn));
         Ok(entries)
     }
@@ -143,7 +79,7 @@ impl Keystore {
         change: impl FnOnce(&mut Writer<'_>) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
         self.operate(action, None, |_| {
-            authorise_account(&self.caller, action)?;
+            authorise_account(self.caller(), action)?;
             self.stop_if_dry()?;
             self.write(change)
         })

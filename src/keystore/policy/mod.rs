@@ -6,6 +6,7 @@
 //! evaluation logic".
 
 mod condition;
+mod default;
 mod error;
 mod json;
 mod key;
@@ -17,9 +18,12 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+pub use crate::keystore::model::caller::ROOT_ARN;
+pub(in crate::keystore) use default::DEFAULT;
+pub use default::{DEFAULT_POLICY_NAME, default_key_policy};
 pub use error::PolicyError;
 pub use key::{ConditionKey, Fact, NOT_SUPPLIED};
-pub use principal::{Meant, Named, ROOT_ARN};
+pub use principal::{Meant, Named};
 pub use request::{Asker, Request, Values};
 
 use condition::Condition;

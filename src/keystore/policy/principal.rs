@@ -1,10 +1,7 @@
 //! Whom a statement of a key policy is about, and whom a grant is for.
 
 use super::request::Asker;
-use crate::keystore::model::caller::ACCOUNT;
-
-/// The ARN of the account, and of its root.
-pub const ROOT_ARN: &str = "arn:aws:iam::000000000000:root";
+use crate::keystore::model::caller::{ACCOUNT, ROOT_ARN};
 
 const IAM: &str = "arn:aws:iam::000000000000:";
 

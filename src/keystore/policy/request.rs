@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::key::ConditionKey;
-use super::principal::ROOT_ARN;
+use crate::keystore::model::caller::ROOT_ARN;
 
 /// The values that a request has under one condition key. None: the key is missing.
 pub type Values<'a> = Vec<Cow<'a, str>>;

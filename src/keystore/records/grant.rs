@@ -1,6 +1,6 @@
 //! Grants: permissions to use a key that are given and taken one by one.
 //!
-//! This file decides; `grants` makes, lists and removes them.
+//! What a grant allows stands here; `ops::grants` makes, lists and removes them.
 
 use std::collections::HashMap;
 use std::sync::Arc;

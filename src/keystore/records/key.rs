@@ -1,54 +1,22 @@
 //! A KMS key: what is stored about it, its states, and what each state permits.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::error::KeystoreError;
+use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::id::{KeyArn, text};
+use crate::keystore::model::key_store::KeyStoreId;
 use crate::keystore::model::spec::{ExpirationModel, KeySpec, KeyUsage, Origin};
+use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::ops::keys::rotation::Schedule;
-use crate::keystore::ops::replicas::{MultiRegionConfiguration, Regions};
-use crate::keystore::records::key_store::KeyStoreId;
-
-/// The state of a KMS key. Spelled as AWS spells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum KeyState {
-    /// Usable.
-    Enabled,
-    /// Switched off until it is enabled again.
-    Disabled,
-    /// Will be destroyed when its waiting period ends.
-    PendingDeletion,
-    /// Waits for its material.
-    PendingImport,
-    /// Its key store is not connected.
-    Unavailable,
-    /// A multi-Region primary key that will be deleted when its replicas are gone.
-    PendingReplicaDeletion,
-}
-
-impl KeyState {
-    pub(in crate::keystore) fn in_words(self) -> &'static str {
-        match self {
-            Self::Enabled => "enabled",
-            Self::Disabled => "disabled",
-            Self::PendingDeletion => "pending deletion",
-            Self::PendingImport => "pending import",
-            Self::Unavailable => "unavailable",
-            Self::PendingReplicaDeletion => "pending replica deletion",
-        }
-    }
-}
-
-impl fmt::Display for KeyState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
+use crate::keystore::policy::DEFAULT;
+use crate::keystore::records::regions::{MultiRegionConfiguration, Regions};
+use crate::keystore::records::rotation::Schedule;
+use crate::keystore::storage::rows::Table;
+use crate::keystore::storage::sealed::{self, Reader, Record, Writer};
 
 /// Operations by what a key's state means to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +168,67 @@ pub struct KeyMetadata {
     pub multi_region_configuration: Option<MultiRegionConfiguration>,
 }
 
+impl Record for KeyRecord {
+    const TABLE: Table = Table::Key;
+}
+
 impl KeyRecord {
+    /// Errors: `KeyNotFound`, `Tampered`.
+    pub(in crate::keystore) fn find(
+        reader: &Reader<'_>,
+        key: KeyId,
+    ) -> Result<Self, KeystoreError> {
+        reader.get(key.as_bytes())?.ok_or(KeystoreError::KeyNotFound(key))
+    }
+
+    pub(in crate::keystore) fn save(
+        &self,
+        writer: &mut Writer<'_>,
+        key: KeyId,
+    ) -> Result<(), KeystoreError> {
+        writer.put(key.as_bytes(), None, self)
+    }
+
+    /// Errors: `UnsupportedOperation` for a replica, which gets its material from the primary.
+    pub(in crate::keystore) fn must_be_primary(&self, key: KeyId) -> Result<(), KeystoreError> {
+        match &self.regions {
+            Some(regions) if !regions.is_primary() => {
+                Err(ReplicaError::IsReplica { key, primary: regions.primary.region.clone() }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The deletion of a primary key with replicas waits until they are gone; `true` if so.
+    pub(in crate::keystore) fn wait_for_replicas(&mut self, days: u16) -> bool {
+        let waits = |regions: &Regions| regions.is_primary() && !regions.replicas.is_empty();
+        match &mut self.regions {
+            Some(regions) if waits(regions) => regions.waiting_days = Some(days),
+            _ => return false,
+        }
+        self.state = KeyState::PendingReplicaDeletion;
+        true
+    }
+
+    /// The deletion is taken back.
+    pub(in crate::keystore) fn stop_waiting_for_replicas(&mut self) {
+        if let Some(regions) = &mut self.regions {
+            regions.waiting_days = None;
+        }
+    }
+
+    /// The key policy, as it was given.
+    pub(in crate::keystore) fn policy_text(&self) -> &str {
+        self.policy.as_deref().unwrap_or(DEFAULT)
+    }
+
+    /// Is the key to rotate now? A key that cannot be used waits until it can.
+    pub(in crate::keystore) fn rotation_due(&self, now: UnixTime) -> bool {
+        let reached = self.rotation.is_some_and(|schedule| schedule.next <= now);
+        let is_replica = self.regions.as_ref().is_some_and(|regions| !regions.is_primary());
+        self.state == KeyState::Enabled && reached && !is_replica
+    }
+
     pub(in crate::keystore) fn current_material(&self) -> Option<MaterialId> {
         Some(self.current).filter(|current| !current.is_zero())
     }
@@ -250,6 +278,20 @@ impl KeyRecord {
                 .map(|regions| regions.configuration(key)),
         }
     }
+}
+
+/// The key id that a row of `kms_key` has.
+pub(in crate::keystore) fn key_id(id: &[u8]) -> Result<KeyId, KeystoreError> {
+    let bytes = id.try_into().map_err(|_| sealed::tampered(Table::Key, id))?;
+    Ok(KeyId::from_bytes(bytes))
+}
+
+/// The refusal of a key because of where its material comes from, in AWS's words.
+pub(in crate::keystore) fn wrong_origin(key: KeyId, record: &KeyRecord) -> KeystoreError {
+    let (arn, origin) = (KeyArn(key), record.origin);
+    KeystoreError::UnsupportedOperation(format!(
+        "{arn} origin is {origin} which is not valid for this operation."
+    ))
 }
 
 fn optional_text<S: serde::Serializer>(

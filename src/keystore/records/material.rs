@@ -18,6 +18,7 @@ use crate::keystore::records::algorithm::Form;
 use crate::keystore::storage::root::place;
 use crate::keystore::storage::rows::{Row, Table};
 use crate::keystore::storage::sealed::{Reader, Record, Stored, Writer, base64, tampered};
+use crate::keystore::storage::wrapping::wrapping_place;
 
 /// Why a material was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,7 +160,7 @@ pub(in crate::keystore) fn carry(
     id: MaterialId,
     mut record: MaterialRecord,
 ) -> Result<(MaterialRecord, Zeroizing<Vec<u8>>), KeystoreError> {
-    let seal_key = seal_key(&wrapping(reader, key)?, key);
+    let seal_key = seal_key(&reader.wrapping(key)?, key);
     let sealed = std::mem::take(&mut record.sealed);
     if sealed.is_empty() {
         return Ok((record, Zeroizing::default()));
@@ -191,7 +192,7 @@ pub(in crate::keystore) fn seal(
     place: &[u8],
     bytes: &[u8],
 ) -> Result<Vec<u8>, KeystoreError> {
-    let seal_key = seal_key(&wrapping(reader, key)?, key);
+    let seal_key = seal_key(&reader.wrapping(key)?, key);
     Ok(xaes::seal(&seal_key, place, bytes)?)
 }
 
@@ -202,7 +203,7 @@ pub(in crate::keystore) fn unseal(
     place: &[u8],
     sealed: &[u8],
 ) -> Result<Option<Zeroizing<Vec<u8>>>, KeystoreError> {
-    let seal_key = seal_key(&wrapping(reader, key)?, key);
+    let seal_key = seal_key(&reader.wrapping(key)?, key);
     Ok(xaes::open(&seal_key, place, sealed).ok())
 }
 
@@ -240,7 +241,7 @@ pub(in crate::keystore) fn load(
     key: KeyId,
     spec: KeySpec,
 ) -> Result<Vec<(MaterialId, LiveMaterial)>, KeystoreError> {
-    let seal_key = seal_key(&wrapping(reader, key)?, key);
+    let seal_key = seal_key(&reader.wrapping(key)?, key);
     let stored = reader.of_key::<MaterialRecord>(key)?;
     let open = |stored: Stored<MaterialRecord>| {
         let id = stored.id.as_slice().try_into().map(MaterialId::from_bytes).ok()?;
@@ -257,23 +258,8 @@ pub(in crate::keystore) fn load(
         .collect()
 }
 
-/// A key's wrapping key.
-/// Errors: `Tampered`, also when the row is missing.
-pub(in crate::keystore) fn wrapping(
-    reader: &Reader<'_>,
-    key: KeyId,
-) -> Result<Secret<32>, KeystoreError> {
-    let lost = || tampered(Table::Wrapping, key.as_bytes());
-    let row = reader.rows().get(Table::Wrapping, key.as_bytes())?.ok_or_else(lost)?;
-    reader.root().open_wrapping(&wrapping_place(key), &row.sealed).map_err(|_| lost())
-}
-
 fn seal_key(wrapping: &Secret<32>, key: KeyId) -> Secret<32> {
     hash::derive(wrapping, key.as_bytes(), Label::KeystoreMaterial)
-}
-
-fn wrapping_place(key: KeyId) -> Vec<u8> {
-    place(&[b"wrapping", key.as_bytes()])
 }
 
 pub(in crate::keystore) fn material_place(key: KeyId, material: MaterialId) -> Vec<u8> {

@@ -22,10 +22,90 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::ed25519::SigningKey;
 use crate::id::KeyId;
 use crate::keystore::error::replica::ReplicaError;
-use crate::keystore::ops::replicas::Regions;
+use crate::keystore::model::caller;
 use crate::keystore::records::transfer::{Transfer, TransferKey, TransferKind, verify};
 use crate::keystore::storage::root::place;
 use crate::keystore::storage::sealed::base64;
+
+/// What a keystore knows about the related keys of one of its multi-Region keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::keystore) struct Regions {
+    /// The Region of this keystore.
+    pub(in crate::keystore) own: String,
+    /// Where the primary key is.
+    pub(in crate::keystore) primary: Holder,
+    /// Where the replicas are.
+    pub(in crate::keystore) replicas: Vec<String>,
+    /// How the primary key came there. Their number is the term.
+    pub(in crate::keystore) hand_overs: Vec<HandOver>,
+    /// The waiting period that starts when the last replica is gone. Units: days.
+    pub(in crate::keystore) waiting_days: Option<u16>,
+}
+
+impl Regions {
+    /// Of a new primary key, in the keystore with this identity.
+    pub(in crate::keystore) fn primary_in(region: String, identity: String) -> Self {
+        Self {
+            own: region.clone(),
+            primary: Holder { region, identity },
+            replicas: Vec::new(),
+            hand_overs: Vec::new(),
+            waiting_days: None,
+        }
+    }
+
+    pub(in crate::keystore) fn is_primary(&self) -> bool {
+        self.own == self.primary.region
+    }
+
+    /// What the key is, in AWS's words.
+    pub(in crate::keystore) fn key_type(&self) -> &'static str {
+        if self.is_primary() { "PRIMARY" } else { "REPLICA" }
+    }
+
+    /// Notes a replica, once.
+    pub(in crate::keystore) fn add(&mut self, region: &str) {
+        if !self.replicas.iter().any(|known| known == region) {
+            self.replicas.push(region.to_owned());
+            self.replicas.sort();
+        }
+    }
+
+    /// As DescribeKey shows it.
+    pub(in crate::keystore) fn configuration(&self, key: KeyId) -> MultiRegionConfiguration {
+        let place = |region: &String| RelatedKey {
+            arn: format!("arn:aws:kms:{region}:{}:key/{key}", caller::ACCOUNT),
+            region: region.clone(),
+        };
+        MultiRegionConfiguration {
+            multi_region_key_type: self.key_type(),
+            primary_key: place(&self.primary.region),
+            replica_keys: self.replicas.iter().map(place).collect(),
+        }
+    }
+}
+
+/// The related keys of a multi-Region key. Serialises with AWS's member names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MultiRegionConfiguration {
+    /// PRIMARY or REPLICA: what the key that was asked for is.
+    pub multi_region_key_type: &'static str,
+    /// The primary key.
+    pub primary_key: RelatedKey,
+    /// The replicas.
+    pub replica_keys: Vec<RelatedKey>,
+}
+
+/// One of the related keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RelatedKey {
+    /// Its ARN.
+    pub arn: String,
+    /// Its Region.
+    pub region: String,
+}
 
 /// A keystore, by Region and identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

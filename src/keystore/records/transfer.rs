@@ -14,13 +14,14 @@ use crate::crypto::ed25519::{PublicKey, SigningKey};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::hybrid::{self, PrivateKey};
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::text;
+use crate::keystore::model::time::UnixTime;
 use crate::keystore::storage::root::{RootKey, place};
-use crate::keystore::storage::sealed::base64;
+use crate::keystore::storage::rows::Table;
+use crate::keystore::storage::sealed::{Record, base64};
 
 /// What a keystore publishes to be sent a key. Its text is JSON; nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,19 @@ pub struct Transfer {
     signature: Vec<u8>,
 }
 
+/// The stored half of a transfer key.
+#[derive(Serialize, Deserialize)]
+pub(in crate::keystore) struct TransferRecord {
+    pub(in crate::keystore) created: UnixTime,
+    /// PKCS #8, sealed once more, so that the bytes of the row never hold it.
+    #[serde(with = "base64")]
+    pub(in crate::keystore) private: Vec<u8>,
+}
+
+impl Record for TransferRecord {
+    const TABLE: Table = Table::TransferKey;
+}
+
 impl TransferKind {
     /// What it takes to receive such a transfer.
     pub(in crate::keystore) fn action(self) -> Action {
@@ -88,28 +102,12 @@ impl TransferKind {
     }
 }
 
-impl Keystore {
-    /// What this keystore is known by: the public half of its signing key, in PEM.
-    pub fn identity(&self) -> String {
-        identity(&self.inner.root)
-    }
-
-    /// What a person compares to recognise this keystore.
-    pub fn fingerprint(&self) -> String {
-        fingerprint(&self.identity())
-    }
-
-    pub(in crate::keystore) fn signing_key(&self) -> SigningKey {
-        signing_key(&self.inner.root)
-    }
-}
-
 /// What the keystore with this root key is known by.
 pub(in crate::keystore) fn identity(root: &RootKey) -> String {
     signing_key(root).public().to_pem()
 }
 
-fn signing_key(root: &RootKey) -> SigningKey {
+pub(in crate::keystore) fn signing_key(root: &RootKey) -> SigningKey {
     let seed = hash::derive::<32>(root.secret(), root.keystore(), Label::KeystoreIdentity);
     SigningKey::from_seed(&seed)
 }

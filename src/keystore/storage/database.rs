@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::keystore::error::KeystoreError;
-use crate::keystore::unlock::parent;
+use crate::keystore::storage::directory::parent;
 
 /// Who may have the file open at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::crypto::random;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::storage::database::Sharing;
-use crate::keystore::unlock::{parent, sync_parent};
+use crate::keystore::storage::directory::{parent, sync_parent};
 
 /// A new file that is not yet visible under its name. Vanishes unless it is published.
 pub(in crate::keystore) struct Draft {

@@ -1,5 +1,5 @@
 //! Rows in SQLite: the only SQL. Knows tables and bytes, nothing of what is sealed in them. How the
-//! file is opened and kept durable: [`database`].
+//! file is opened and kept durable: `database`.
 
 use std::fmt;
 use std::path::Path;

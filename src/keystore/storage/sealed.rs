@@ -8,11 +8,12 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::wrapping;
+use crate::crypto::Secret;
 use crate::id::KeyId;
-use crate::keystore::audit::AuditNote;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::audit::AuditNote;
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::records::material;
 use crate::keystore::storage::root::{RootKey, place};
 use crate::keystore::storage::rows::{MetaRow, Row, Rows, SlotRow, Table};
 
@@ -133,12 +134,19 @@ impl<'a> Reader<'a> {
     ) -> Result<(), KeystoreError> {
         let intact = match table {
             Table::Wrapping => match row.id.as_slice().try_into().map(KeyId::from_bytes) {
-                Ok(key) => material::wrapping(self, key).is_ok(),
+                Ok(key) => self.wrapping(key).is_ok(),
                 Err(_) => false,
             },
             _ => self.root.open_row(&row_place(table, row), &row.sealed).is_ok(),
         };
         if intact { Ok(()) } else { Err(tampered(table, &row.id)) }
+    }
+
+    /// A key's wrapping key.
+    /// Errors: `Tampered`, also when the row is missing.
+    pub(in crate::keystore) fn wrapping(&self, key: KeyId) -> Result<Secret<32>, KeystoreError> {
+        let found = wrapping::open(self.rows, self.root, key)?;
+        found.ok_or_else(|| tampered(Table::Wrapping, key.as_bytes()))
     }
 
     /// The digest of the rows that are there.
@@ -300,6 +308,15 @@ pub(in crate::keystore) fn slot_place(slot: &SlotRow) -> Vec<u8> {
     place(if slot.detail.is_empty() { &parts[..6] } else { &parts })
 }
 
+/// What the sealed root key authenticates: everything that was used to reach it.
+pub(in crate::keystore) fn root_place(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
+    let cost = slot.cost.map(u32::to_be_bytes);
+    let parts: [&[u8]; 6] =
+        [b"root", keystore, slot.kind.as_bytes(), &slot.salt, cost.as_flattened(), &slot.detail];
+    // Slots of schema 1 have no detail, and were sealed without that part.
+    place(if slot.detail.is_empty() { &parts[..5] } else { &parts })
+}
+
 fn meta_place(id: &[u8; 16]) -> Vec<u8> {
     place(&[b"keystore", id])
 }
@@ -333,8 +350,7 @@ mod tests {
 
     #[test]
     fn taking_terms_out_undoes_putting_them_in_any_order() {
-        let terms: Vec<[u8; 32]> =
-            (0..20).map(|_| *crate::crypto::Secret::random().unwrap().expose()).collect();
+        let terms: Vec<[u8; 32]> = (0..20).map(|_| *Secret::random().unwrap().expose()).collect();
         let mut sum = [0xff; 32];
         terms.iter().for_each(|term| add(&mut sum, term));
         assert_ne!(sum, [0xff; 32]);

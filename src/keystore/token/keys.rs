@@ -5,11 +5,8 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 
 use super::TokenError;
 use super::error::Fault;
-use super::session::{Line, Token};
+use super::session::{Line, Token, TokenKeyId};
 use crate::crypto::random;
-
-/// The id (`CKA_ID`) of a key that this program made: 16 random bytes.
-pub(in crate::keystore) type TokenKeyId = [u8; 16];
 
 impl Token {
     /// Makes an AES-256 key that can encrypt and decrypt on the token and can never be read.

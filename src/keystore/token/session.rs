@@ -9,9 +9,11 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::types::RawAuthPin;
 
 use super::error::Fault;
-use super::keys::TokenKeyId;
 use super::module::{Library, Module};
 use super::{Pin, TokenError, TokenPlace};
+
+/// The id (`CKA_ID`) of a key that this program made: 16 random bytes.
+pub(in crate::keystore) type TokenKeyId = [u8; 16];
 
 /// A token whose user is logged in, or will be at the next use.
 pub(in crate::keystore) struct Token {

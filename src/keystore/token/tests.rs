@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::keys::TokenKeyId;
+use super::session::TokenKeyId;
 use super::wrap::{NONCE_LEN, OVERHEAD};
 use super::{Pin, Token, TokenError, TokenPlace};
 

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::TokenError;
 use super::error::Fault;
-use super::keys::TokenKeyId;
+use super::session::TokenKeyId;
 use super::session::{Line, Token};
 use crate::crypto::{Nonce, random};
 use cryptoki::object::ObjectHandle;

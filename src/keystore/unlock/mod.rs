@@ -5,7 +5,7 @@ pub(in crate::keystore) mod token_slot;
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,9 @@ use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::{self, Cost};
 use crate::crypto::{CryptoError, Secret};
 use crate::keystore::error::{KeyFileProblem, KeystoreError};
+use crate::keystore::model::slot::SlotKind;
+use crate::keystore::storage::directory::sync_parent;
 use crate::keystore::token::{Pin, Token, TokenPlace};
-use slot::SlotKind;
 
 /// The name of the credential that systemd passes, in `$CREDENTIALS_DIRECTORY`.
 pub const CREDENTIAL: &str = "kmsfs.key";
@@ -142,16 +143,6 @@ pub fn create_key_file(path: &Path) -> Result<(), KeystoreError> {
     written.map_err(|error| key_file_error(path, KeyFileProblem::Io(error)))
 }
 
-/// Makes the directory entry of `path` durable.
-pub(in crate::keystore) fn sync_parent(path: &Path) -> io::Result<()> {
-    File::open(parent(path))?.sync_all()
-}
-
-/// The directory that holds `path`.
-pub(in crate::keystore) fn parent(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 #[derive(PartialEq, Eq)]
 enum Exposure {
     Refused,
@@ -210,11 +201,5 @@ mod tests {
         let typed = SlotSecret::Passphrase(&bytes).slot_key(&[0; 16], cost).unwrap();
         let filed = SlotSecret::Bytes(bytes).slot_key(&[0; 16], cost).unwrap();
         assert_ne!(typed, filed);
-    }
-
-    #[test]
-    fn a_path_without_a_directory_lies_in_the_current_one() {
-        assert_eq!(parent(Path::new("store.db")), Path::new("."));
-        assert_eq!(parent(Path::new("/a/store.db")), Path::new("/a"));
     }
 }

@@ -1,82 +1,19 @@
 //! Unlock slots: the root key, sealed once for each passphrase, key file, credential or token.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Loaded, Unlock, token_slot};
+use super::{Loaded, token_slot};
 use crate::crypto::hash::{self, Label};
 use crate::crypto::passphrase::Cost;
 use crate::crypto::{Secret, random, xaes};
-use crate::keystore::Keystore;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::slot::{SlotId, SlotKind};
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::storage::root::{RootKey, place};
+use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::SlotRow;
-use crate::keystore::storage::sealed::{Reader, Writer, slot_place};
-
-/// The number of a slot. Never used twice in a keystore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct SlotId(i64);
-
-impl SlotId {
-    /// The slot with this number.
-    pub const fn from_number(number: i64) -> Self {
-        Self(number)
-    }
-}
-
-impl fmt::Display for SlotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// What a slot opens with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SlotKind {
-    /// A passphrase, by Argon2id.
-    Passphrase,
-    /// A key file.
-    KeyFile,
-    /// A key file that systemd passes as a credential.
-    Credential,
-    /// A key on a PKCS#11 token.
-    Token,
-}
-
-impl SlotKind {
-    const ALL: [Self; 4] = [Self::Passphrase, Self::KeyFile, Self::Credential, Self::Token];
-
-    /// The kind in words.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Passphrase => "passphrase",
-            Self::KeyFile => "key file",
-            Self::Credential => "credential",
-            Self::Token => "token",
-        }
-    }
-
-    /// May what opens a slot of this kind open one of the `other` kind? A credential is a key
-    /// file that came by another way.
-    fn opens(self, other: Self) -> bool {
-        let class = |kind| match kind {
-            Self::Passphrase => 0,
-            Self::KeyFile | Self::Credential => 1,
-            Self::Token => 2,
-        };
-        class(self) == class(other)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-}
+use crate::keystore::storage::sealed::{Reader, Writer, root_place, slot_place};
 
 /// A slot as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -111,71 +48,6 @@ pub struct TokenSlot {
 #[derive(Serialize, Deserialize)]
 struct SlotRecord {
     created: UnixTime,
-}
-
-impl Keystore {
-    /// Adds a way to unlock.
-    /// Errors: `KeyFile`.
-    pub fn add_slot(&self, unlock: &Unlock, now: SystemTime) -> Result<SlotId, KeystoreError> {
-        let loaded = unlock.load()?;
-        let slot = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
-        let doomed = slot.clone();
-        self.operate_own("kmsfs:AddSlot", |touched| {
-            touched.detail = Some(unlock.kind().as_str().to_owned());
-            let written = self.write(|writer| insert(writer, slot, now.into()));
-            self.forget_unless(written, &loaded, &doomed)
-        })
-    }
-
-    /// Removes a way to unlock. Whoever opened the keystore with it, or has an earlier copy of the
-    /// file, knows the root key, which stays the same: against them, make new keys elsewhere. The
-    /// key of a slot of a token stays on the token.
-    /// Errors: `SlotNotFound`, `LastSlot`.
-    pub fn remove_slot(&self, slot: SlotId) -> Result<(), KeystoreError> {
-        self.operate_own("kmsfs:RemoveSlot", |touched| {
-            touched.detail = Some(format!("slot {slot}"));
-            self.write(|writer| {
-                let slots = writer.rows().slots()?;
-                let doomed = find(&slots, slot)?;
-                if slots.len() == 1 {
-                    return Err(KeystoreError::LastSlot);
-                }
-                writer.meta.scrub_due = true;
-                writer.delete_slot(doomed)
-            })
-        })?;
-        self.scrub_if_due()
-    }
-
-    /// Puts another passphrase or key file in the place of a slot, in one transaction.
-    /// Errors: `SlotNotFound`, `KeyFile`.
-    pub fn replace_slot(
-        &self,
-        slot: SlotId,
-        unlock: &Unlock,
-        now: SystemTime,
-    ) -> Result<SlotId, KeystoreError> {
-        let loaded = unlock.load()?;
-        let fresh = sealed_root(&self.inner.root, unlock.kind(), &loaded)?;
-        let doomed = fresh.clone();
-        let id = self.operate_own("kmsfs:ReplaceSlot", |touched| {
-            touched.detail = Some(format!("slot {slot}, now a {}", unlock.kind().as_str()));
-            let written = self.write(|writer| {
-                let slots = writer.rows().slots()?;
-                writer.delete_slot(find(&slots, slot)?)?;
-                writer.meta.scrub_due = true;
-                insert(writer, fresh, now.into())
-            });
-            self.forget_unless(written, &loaded, &doomed)
-        })?;
-        self.scrub_if_due()?;
-        Ok(id)
-    }
-
-    /// The slots, in the order they were added.
-    pub fn list_slots(&self) -> Result<Vec<SlotInfo>, KeystoreError> {
-        self.read(|reader| reader.rows().slots()?.iter().map(|slot| info(reader, slot)).collect())
-    }
 }
 
 /// Seals the root key for `loaded`. Id and sealed part are filled in when it is inserted.
@@ -220,7 +92,7 @@ pub(in crate::keystore) fn insert(
     let body = serde_json::to_vec(&SlotRecord { created }).expect("the record is plain data");
     slot.sealed = writer.root().seal_row(&slot_place(&slot), &body)?;
     writer.put_slot(&slot)?;
-    Ok(SlotId(slot.id))
+    Ok(SlotId::from_number(slot.id))
 }
 
 /// The root key, from the first slot that opens. Slots of another kind are not tried.
@@ -276,7 +148,7 @@ pub(in crate::keystore) fn info(
         .ok_or_else(|| KeystoreError::Tampered { table: "slot", row: slot.id.to_string() })?;
     let [memory, ..] = slot.cost;
     Ok(SlotInfo {
-        id: SlotId(slot.id),
+        id: SlotId::from_number(slot.id),
         kind,
         created: record.created,
         memory_kib: (kind == SlotKind::Passphrase).then_some(memory),
@@ -284,25 +156,6 @@ pub(in crate::keystore) fn info(
             TokenSlot { module: place.module, token: place.token, key: token_slot::hex(&slot.salt) }
         }),
     })
-}
-
-impl Keystore {
-    /// Takes the key of a slot that was not stored off its token again. A commit whose outcome is
-    /// not known may have stored the slot, so the rows are asked: a key that a slot needs stays.
-    fn forget_unless<T>(
-        &self,
-        written: Result<T, KeystoreError>,
-        loaded: &Loaded<'_>,
-        slot: &SlotRow,
-    ) -> Result<T, KeystoreError> {
-        if let (Err(_), Loaded::Token(token)) = (&written, loaded) {
-            let stored = self.read(|reader| reader.rows().slots());
-            if stored.is_ok_and(|slots| slots.iter().all(|other| other.salt != slot.salt)) {
-                token_slot::discard(token, slot);
-            }
-        }
-        written
-    }
 }
 
 /// Stands in where a key file needs no cost.
@@ -322,15 +175,6 @@ fn root_seal_key(slot_key: &Secret<32>, keystore: &[u8; 16]) -> Secret<32> {
     hash::derive(slot_key, keystore, Label::KeystoreSlot)
 }
 
-/// What the sealed root key authenticates: everything that was used to reach it.
-pub(in crate::keystore) fn root_place(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
-    let cost = slot.cost.map(u32::to_be_bytes);
-    let parts: [&[u8]; 6] =
-        [b"root", keystore, slot.kind.as_bytes(), &slot.salt, cost.as_flattened(), &slot.detail];
-    // Slots of schema 1 have no detail, and were sealed without that part.
-    place(if slot.detail.is_empty() { &parts[..5] } else { &parts })
-}
-
-fn find(slots: &[SlotRow], id: SlotId) -> Result<&SlotRow, KeystoreError> {
-    slots.iter().find(|slot| slot.id == id.0).ok_or(KeystoreError::SlotNotFound(id))
+pub(in crate::keystore) fn find(slots: &[SlotRow], id: SlotId) -> Result<&SlotRow, KeystoreError> {
+    slots.iter().find(|slot| slot.id == id.number()).ok_or(KeystoreError::SlotNotFound(id))
 }

@@ -9,11 +9,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::slot::root_place;
 use crate::crypto::Secret;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::SlotRow;
+use crate::keystore::storage::sealed::root_place;
 use crate::keystore::token::{Token, TokenError, TokenPlace};
 
 /// Makes the slot's key on the token, and fills the columns that depend on it.

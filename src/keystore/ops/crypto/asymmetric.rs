@@ -3,14 +3,15 @@
 use crate::crypto::CryptoError;
 use crate::crypto::asym::PrivateKey;
 use crate::id::KeyId;
-use crate::keystore::Keystore;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::engine::cache::LiveKey;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::{KeyArn, KeyRef};
+use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::{KeySpec, MessageType, SigningAlgorithm};
-use crate::keystore::ops::crypto::symmetric::{Plaintext, check_len};
+use crate::keystore::ops::crypto::symmetric::check_len;
 use crate::keystore::policy::Fact;
 use crate::keystore::records::algorithm::check_algorithm;
 use crate::keystore::records::key::KeyMetadata;

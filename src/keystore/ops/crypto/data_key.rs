@@ -3,14 +3,15 @@
 use zeroize::Zeroizing;
 
 use crate::crypto::random;
-use crate::keystore::Keystore;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::blob::CiphertextBlob;
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::KeyRef;
-use crate::keystore::ops::crypto::symmetric::{Plaintext, wrap};
+use crate::keystore::model::plaintext::Plaintext;
+use crate::keystore::ops::crypto::symmetric::wrap;
 
 /// Fresh random bytes and their wrapped form.
 #[derive(Debug)]

@@ -1,15 +1,16 @@
 //! GenerateDataKeyPair, GenerateDataKeyPairWithoutPlaintext.
 
 use crate::crypto::asym::{KeyKind, PrivateKey};
-use crate::keystore::Keystore;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::blob::CiphertextBlob;
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::KeyRef;
+use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::KeySpec;
-use crate::keystore::ops::crypto::symmetric::{Plaintext, wrap};
+use crate::keystore::ops::crypto::symmetric::wrap;
 use crate::keystore::policy::Fact;
 use crate::keystore::records::algorithm::Form;
 

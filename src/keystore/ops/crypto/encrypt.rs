@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::crypto::CryptoError;
 use crate::crypto::digest::HashKind;
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::Keystore;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::engine::cache::LiveKey;
 use crate::keystore::engine::frame::Touched;
 use crate::keystore::error::KeystoreError;
@@ -17,9 +17,10 @@ use crate::keystore::model::action::Action;
 use crate::keystore::model::blob::CiphertextBlob;
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::KeyRef;
+use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::{EncryptionAlgorithm, KeySpec};
 use crate::keystore::ops::crypto::asymmetric::private;
-use crate::keystore::ops::crypto::symmetric::{Decrypted, Plaintext, check_len, wrap};
+use crate::keystore::ops::crypto::symmetric::{Decrypted, check_len, wrap};
 use crate::keystore::records::algorithm::{check_algorithm, incompatible};
 
 /// What Encrypt made.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::crypto::{CryptoError, mac};
 use crate::id::KeyId;
-use crate::keystore::Keystore;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::engine::cache::LiveKey;
 use crate::keystore::engine::frame::Touched;
 use crate::keystore::error::KeystoreError;

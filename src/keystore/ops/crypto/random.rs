@@ -3,10 +3,10 @@
 use zeroize::Zeroizing;
 
 use crate::crypto::random;
-use crate::keystore::Keystore;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
-use crate::keystore::ops::crypto::symmetric::Plaintext;
+use crate::keystore::model::plaintext::Plaintext;
 
 impl Keystore {
     /// Random bytes from the kernel.

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 use crate::crypto::xaes::XaesKey;
 use crate::crypto::{CryptoError, Secret};
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::Keystore;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::engine::cache::LiveKey;
 use crate::keystore::engine::frame::Touched;
 use crate::keystore::error::KeystoreError;
@@ -16,6 +16,7 @@ use crate::keystore::model::action::Action;
 use crate::keystore::model::blob::{self, CiphertextBlob, MAX_PLAINTEXT};
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::KeyRef;
+use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::{EncryptionAlgorithm, KeySpec};
 use crate::keystore::records::algorithm::incompatible;
 use crate::keystore::records::material::LiveMaterial;
@@ -38,22 +39,6 @@ pub struct Decrypted {
     pub key: KeyId,
     /// The material that made it.
     pub material: MaterialId,
-}
-
-/// Decrypted bytes: wiped when dropped, not shown by `Debug`.
-pub struct Plaintext(pub(in crate::keystore) Zeroizing<Vec<u8>>);
-
-impl Plaintext {
-    /// The bytes.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Plaintext {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Plaintext({} bytes)", self.0.len())
-    }
 }
 
 impl Keystore {
@@ -186,7 +171,7 @@ impl Keystore {
         touched: &mut Touched,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
         let reserved = asked.context.is_some_and(EncryptionContext::is_reserved);
-        if reserved && !self.caller.volume_context {
+        if reserved && !self.caller().volume_context {
             return Err(KeystoreError::AccessDenied(
                 "encryption context keys that start with 'kmsfs:' are reserved for volumes: an access \
                  key made by 'kmsfs access-key create --for-volumes' may use them"
@@ -210,7 +195,8 @@ pub(in crate::keystore) fn wrap(
     if let Some(link) = &key.link {
         let aad = blob::token_aad(key.id, current, context);
         let sealed = link.seal((key.id, current), &aad, plaintext)?;
-        return CiphertextBlob::from_token(key.id, current, &sealed);
+        let blob = CiphertextBlob::from_token(key.id, current, &sealed);
+        return blob.ok_or(KeystoreError::InvalidCiphertext);
     }
     let material = material(key, current)?;
     let sealed = material.seal(&blob::aad(key.id, key.record.current, context), plaintext)?;

@@ -12,16 +12,16 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::id::{KeyId, MaterialId, VolumeId};
-use crate::keystore::Keystore;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::{InUse, KeystoreError};
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::{KeyRef, text};
+use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::{DAY, UnixTime};
 use crate::keystore::ops::keys::expiry;
-use crate::keystore::ops::keys::manage::key_id;
 use crate::keystore::policy::Fact;
-use crate::keystore::records::key::{KeyRecord, KeyState, Operation, PendingDeletion};
+use crate::keystore::records::key::{KeyRecord, Operation, PendingDeletion, key_id};
 use crate::keystore::storage::rows::{self, Table};
 use crate::keystore::storage::sealed::{self, Meta, Reader, Writer};
 

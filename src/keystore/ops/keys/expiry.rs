@@ -7,13 +7,13 @@
 use std::time::SystemTime;
 
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::Keystore;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::spec::Origin;
+use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::ops::keys::manage::key_id;
 use crate::keystore::records::import_key::ImportKeyRecord;
-use crate::keystore::records::key::{KeyRecord, KeyState};
+use crate::keystore::records::key::{KeyRecord, key_id};
 use crate::keystore::records::material::MaterialRecord;
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Stored, Writer, tampered};

@@ -6,7 +6,9 @@ use zeroize::Zeroizing;
 
 use crate::crypto::asym::PrivateKey;
 use crate::id::{KeyId, MaterialId};
+use crate::keystore::access;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::engine::frame::named;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
@@ -16,16 +18,14 @@ use crate::keystore::model::spec::{
 };
 use crate::keystore::model::time::UnixTime;
 use crate::keystore::ops::keys::expiry::{material_id, remove, settle};
-use crate::keystore::ops::keys::rotation::wrong_origin;
 use crate::keystore::policy::Fact;
 use crate::keystore::records::import_key::{self, ImportParameters};
-use crate::keystore::records::key::{KeyRecord, Operation, permit};
+use crate::keystore::records::key::{KeyRecord, Operation, permit, wrong_origin};
 use crate::keystore::records::material::{
     self, Import, MaterialOrigin, MaterialRecord, imported_id,
 };
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Writer};
-use crate::keystore::{Keystore, access};
 
 /// What ImportKeyMaterial is told.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ impl Keystore {
                 let key = named(reader, key)?;
                 let record = KeyRecord::find(reader, key)?;
                 let about = Some((key, &record));
-                access::authorise(reader, &self.caller, action, about, asked)?;
+                access::authorise(reader, self.caller(), action, about, asked)?;
                 permit(Operation::Import, key, record.state)?;
                 check_origin(key, &record)?;
                 import_key::check_wrapping(record.spec, algorithm, spec)?;

@@ -7,25 +7,28 @@ use zeroize::Zeroizing;
 
 use crate::crypto::random;
 use crate::id::KeyId;
+use crate::keystore::access;
+use crate::keystore::access::lockout::{self, LockoutCheck};
 use crate::keystore::access::request::Asked;
+use crate::keystore::custom_store::token_key::TokenKey;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::Caller;
 use crate::keystore::model::id::{AliasName, KeyRef};
+use crate::keystore::model::key_store::KeyStoreId;
+use crate::keystore::model::region::DEFAULT_REGION;
 use crate::keystore::model::spec::{KeySpec, KeyUsage, Origin};
+use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::ops::aliases::AliasRecord;
-use crate::keystore::ops::key_policies::{self, LockoutCheck};
-use crate::keystore::ops::keys::on_token::TokenKey;
-use crate::keystore::ops::replicas::{DEFAULT_REGION, Regions};
 use crate::keystore::policy::Fact;
-use crate::keystore::records::key::{KeyMetadata, KeyRecord, KeyState, Operation};
-use crate::keystore::records::key_store::KeyStoreId;
+use crate::keystore::records::alias::AliasRecord;
+use crate::keystore::records::key::{KeyMetadata, KeyRecord, Operation, key_id};
 use crate::keystore::records::material::{self, MaterialOrigin};
+use crate::keystore::records::regions::Regions;
 use crate::keystore::records::transfer;
 use crate::keystore::storage::rows::Table;
-use crate::keystore::storage::sealed::{self, Reader, Record, Writer};
-use crate::keystore::{Keystore, access};
+use crate::keystore::storage::sealed::{Reader, Writer};
 
 /// What CreateKey is told. The default is a symmetric key without description and tags.
 #[derive(Debug, Clone, Default)]
@@ -67,28 +70,6 @@ impl CreateKey {
     }
 }
 
-impl Record for KeyRecord {
-    const TABLE: Table = Table::Key;
-}
-
-impl KeyRecord {
-    /// Errors: `KeyNotFound`, `Tampered`.
-    pub(in crate::keystore) fn find(
-        reader: &Reader<'_>,
-        key: KeyId,
-    ) -> Result<Self, KeystoreError> {
-        reader.get(key.as_bytes())?.ok_or(KeystoreError::KeyNotFound(key))
-    }
-
-    pub(in crate::keystore) fn save(
-        &self,
-        writer: &mut Writer<'_>,
-        key: KeyId,
-    ) -> Result<(), KeystoreError> {
-        writer.put(key.as_bytes(), None, self)
-    }
-}
-
 impl Keystore {
     /// Makes a key with its first material, enabled; one whose material is to be imported waits
     /// for it.
@@ -105,8 +86,8 @@ impl Keystore {
             let wanted = request.clone();
             let asked = wanted.asked();
             let authorise = |reader: &Reader<'_>| {
-                access::authorise(reader, &self.caller, Action::CreateKey, None, asked.clone())?;
-                may_tag(reader, &self.caller, None, &wanted.tags)
+                access::authorise(reader, self.caller(), Action::CreateKey, None, asked.clone())?;
+                may_tag(reader, self.caller(), None, &wanted.tags)
             };
             self.read(authorise)?;
             self.stop_if_dry()?;
@@ -118,7 +99,7 @@ impl Keystore {
             };
             let made = self.write(|writer| {
                 authorise(writer)?;
-                create(writer, &self.caller, request, &first, now.into())
+                create(writer, self.caller(), request, &first, now.into())
             })?;
             if let First::OnToken(key) = &mut first {
                 key.keep();
@@ -146,7 +127,7 @@ impl Keystore {
                 let description = "default key of kmsfs volumes".to_owned();
                 let request = CreateKey { description, ..CreateKey::default() };
                 let first = First::Bytes(material::fresh(KeySpec::SymmetricDefault)?);
-                let key = create(writer, &self.caller, request, &first, now.into())?.key_id;
+                let key = create(writer, self.caller(), request, &first, now.into())?.key_id;
                 AliasRecord::create(writer, &alias, key, now.into())?;
                 Ok(key)
             })?;
@@ -159,7 +140,7 @@ impl Keystore {
     /// Everything about a key but its material, tags and aliases.
     /// Errors: `KeyNotFound`, `AliasNotFound`.
     pub fn describe_key(&self, key: &KeyRef) -> Result<KeyMetadata, KeystoreError> {
-        let now = self.caller.time().into();
+        let now = self.caller().time().into();
         let mut shown = self.view(Action::DescribeKey, key, |_, key, mut record| {
             // Imported material ends on time, before it is deleted.
             record.state = record.state_at(now);
@@ -186,7 +167,7 @@ impl Keystore {
     fn complete(&self, shown: &mut KeyMetadata) -> Result<(), KeystoreError> {
         if shown.custom_key_store_id.is_some() {
             let live = self.live(shown.key_id)?;
-            shown.key_state = live.state(self.caller.time().into());
+            shown.key_state = live.state(self.caller().time().into());
             shown.enabled = shown.key_state == KeyState::Enabled;
             shown.cloud_hsm_cluster_id = live.link.as_ref().map(|link| link.token_name());
         }
@@ -279,12 +260,6 @@ pub(in crate::keystore) fn may_tag(
     access::authorise(reader, caller, Action::TagResource, key, asked)
 }
 
-/// The key id that a row of `kms_key` has.
-pub(in crate::keystore) fn key_id(id: &[u8]) -> Result<KeyId, KeystoreError> {
-    let bytes = id.try_into().map_err(|_| sealed::tampered(Table::Key, id))?;
-    Ok(KeyId::from_bytes(bytes))
-}
-
 /// The first material of a key.
 enum First {
     /// These bytes, kept here.
@@ -338,7 +313,7 @@ fn create(
             .then(|| Regions::primary_in(region, transfer::identity(writer.root()))),
     };
     if let Some(policy) = &request.policy {
-        key_policies::set(writer, caller, key, &mut record, policy, request.lockout)?;
+        lockout::set(writer, caller, key, &mut record, policy, request.lockout)?;
     }
     // The key's row first: the others refer to it.
     record.save(writer, key)?;

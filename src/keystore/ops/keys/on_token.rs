@@ -1,64 +1,16 @@
 //! Keys of key stores: made on the token, destroyed on it.
 
-use std::sync::Arc;
-
-use crate::crypto::random;
-use crate::id::{KeyId, MaterialId};
-use crate::keystore::Keystore;
-use crate::keystore::custom_store::link::Link;
+use crate::id::KeyId;
+use crate::keystore::custom_store::token_key::{TokenKey, connected};
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::error::custom_store::KeyStoreError;
+use crate::keystore::model::key_store::KeyStoreId;
 use crate::keystore::model::spec::{KeySpec, Origin};
 use crate::keystore::model::time::UnixTime;
 use crate::keystore::ops::keys::deletion::{self, ClockTrust};
 use crate::keystore::ops::keys::manage::CreateKey;
 use crate::keystore::records::key::KeyRecord;
-use crate::keystore::records::key_store::{ConnectionState, KeyStoreId, KeyStoreRecord};
-use crate::keystore::storage::sealed::{Reader, Writer};
-use crate::keystore::token::TokenError;
-
-/// A key on a token that no row names yet. It is taken off the token unless it is kept.
-pub(in crate::keystore) struct TokenKey {
-    store: KeyStoreId,
-    material: MaterialId,
-    link: Arc<Link>,
-    kept: bool,
-}
-
-impl TokenKey {
-    /// Its key store.
-    pub(in crate::keystore) fn store(&self) -> KeyStoreId {
-        self.store
-    }
-
-    /// Its id on the token.
-    pub(in crate::keystore) fn material(&self) -> MaterialId {
-        self.material
-    }
-
-    /// A row names the key now.
-    pub(in crate::keystore) fn keep(&mut self) {
-        self.kept = true;
-    }
-
-    /// The key store may have changed while the token made the key.
-    /// Errors: `KeyStore`.
-    pub(in crate::keystore) fn check(&self, reader: &Reader<'_>) -> Result<(), KeystoreError> {
-        connected(reader, self.store).map(drop)
-    }
-}
-
-impl Drop for TokenKey {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        let token = self.link.token();
-        if let Err(error) = token.and_then(|token| token.destroy_key(self.material.as_bytes())) {
-            log::warn!("an unused key {} stays on its token: {error}", self.material);
-        }
-    }
-}
+use crate::keystore::storage::sealed::Writer;
 
 impl Keystore {
     /// Makes the key on the token that `request` asks for; `None` if it asks for no token.
@@ -70,13 +22,9 @@ impl Keystore {
         let Some(store) = checked_store(request)? else { return Ok(None) };
         let link = self.read(|reader| {
             connected(reader, store)?;
-            self.inner.key_stores.link(reader, store)
+            self.key_stores().link(reader, store)
         })?;
-        let material = MaterialId::from_bytes(random::id16()?);
-        let token = link.token().map_err(KeyStoreError::of)?;
-        let made = TokenKey { store, material, link, kept: false };
-        token.make_key(material.as_bytes(), "kmsfs").map_err(KeyStoreError::of)?;
-        Ok(Some(made))
+        TokenKey::make(store, link).map(Some)
     }
 
     /// Destroys on their tokens the keys whose waiting period is over at `now`. Gives those back
@@ -92,14 +40,14 @@ impl Keystore {
             for key in keys {
                 let record = KeyRecord::find(reader, key)?;
                 if let Some(store) = record.key_store {
-                    found.push((key, record.current, self.inner.key_stores.link(reader, store)?));
+                    found.push((key, record.current, self.key_stores().link(reader, store)?));
                 }
             }
             Ok(found)
         })?;
         let mut left = Vec::new();
         for (key, material, link) in doomed {
-            let destroyed = link.token().and_then(|token| token.destroy_key(material.as_bytes()));
+            let destroyed = link.destroy(material);
             if let Err(error) = destroyed {
                 log::warn!("key {key} waits for its token to be destroyed: {error}");
                 left.push(key);
@@ -133,17 +81,6 @@ fn is_symmetric(request: &CreateKey) -> bool {
     request.spec.is_none_or(|spec| spec == KeySpec::SymmetricDefault) && !request.multi_region
 }
 
-/// Errors: `KeyStore`.
-fn connected(reader: &Reader<'_>, id: KeyStoreId) -> Result<KeyStoreRecord, KeystoreError> {
-    let record = KeyStoreRecord::find(reader, id)?;
-    match record.connection {
-        ConnectionState::Connected => Ok(record),
-        state @ (ConnectionState::Disconnected | ConnectionState::Failed) => {
-            Err(KeyStoreError::InvalidState { id, state, advice: "connect it first" }.into())
-        }
-    }
-}
-
 /// How many keys belong to a key store.
 pub(in crate::keystore) fn count(
     writer: &Writer<'_>,
@@ -151,10 +88,4 @@ pub(in crate::keystore) fn count(
 ) -> Result<usize, KeystoreError> {
     let keys = writer.all::<KeyRecord>()?;
     Ok(keys.iter().filter(|key| key.record.key_store == Some(id)).count())
-}
-
-impl From<TokenError> for KeyStoreError {
-    fn from(error: TokenError) -> Self {
-        Self::of(error)
-    }
 }

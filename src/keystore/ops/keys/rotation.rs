@@ -2,52 +2,27 @@
 
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::Keystore;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::{KeyArn, KeyRef, text};
 use crate::keystore::model::spec::{ExpirationModel, ImportState, KeySpec, Origin};
+use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::UnixTime;
 use crate::keystore::ops::keys::import;
-use crate::keystore::ops::keys::manage::key_id;
 use crate::keystore::policy::Fact;
-use crate::keystore::records::key::{KeyRecord, KeyState, Operation};
+use crate::keystore::records::key::{KeyRecord, Operation, key_id, wrong_origin};
 use crate::keystore::records::material::{self, MaterialOrigin, MaterialRecord};
+use crate::keystore::records::rotation::Schedule;
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Stored, Writer, tampered};
 
-/// When a key rotates by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::keystore) struct Schedule {
-    pub(in crate::keystore) period_days: u16,
-    pub(in crate::keystore) next: UnixTime,
-}
-
-impl Schedule {
-    /// Errors: `Validation` outside 90 to 2560 days.
-    fn starting(period_days: u16, now: UnixTime) -> Result<Self, KeystoreError> {
-        if (90..=2560).contains(&period_days) {
-            Ok(Self { period_days, next: now.plus_days(period_days) })
-        } else {
-            let problem = format!("a rotation period has 90 to 2560 days, not {period_days}");
-            Err(KeystoreError::Validation(problem))
-        }
-    }
-}
-
 /// The period that is used when none is named. Units: days.
 const DEFAULT_PERIOD: u16 = 365;
-
-/// Is the key to rotate now? A key that cannot be used waits until it can.
-pub(in crate::keystore) fn due(record: &KeyRecord, now: UnixTime) -> bool {
-    let reached = record.rotation.is_some_and(|schedule| schedule.next <= now);
-    let is_replica = record.regions.as_ref().is_some_and(|regions| !regions.is_primary());
-    record.state == KeyState::Enabled && reached && !is_replica
-}
 
 /// What GetKeyRotationStatus answers. Serialises with AWS's member names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -219,7 +194,7 @@ impl Keystore {
         let now = now.into();
         let waiting = self.read(|reader| {
             let keys = reader.all::<KeyRecord>()?.into_iter();
-            keys.filter(|key| due(&key.record, now)).map(|key| key_id(&key.id)).collect()
+            keys.filter(|key| key.record.rotation_due(now)).map(|key| key_id(&key.id)).collect()
         });
         let waiting: Vec<KeyId> = waiting?;
         if waiting.is_empty() {
@@ -230,7 +205,7 @@ impl Keystore {
             |key: &Stored<KeyRecord>| waiting.iter().any(|id| *id.as_bytes() == *key.id);
         let rotated = self.write(|writer| {
             let keys = writer.all::<KeyRecord>()?.into_iter();
-            keys.filter(|key| due(&key.record, now) && announced(key))
+            keys.filter(|key| key.record.rotation_due(now) && announced(key))
                 .map(|key| rotate_by_date(writer, key, now))
                 .collect::<Result<Vec<_>, _>>()
         })?;
@@ -260,14 +235,6 @@ fn check_rotates(key: KeyId, record: &KeyRecord) -> Result<(), KeystoreError> {
 /// Errors: `UnsupportedOperation`, in AWS's words.
 fn check_origin(key: KeyId, record: &KeyRecord) -> Result<(), KeystoreError> {
     if record.origin == Origin::AwsKms { Ok(()) } else { Err(wrong_origin(key, record)) }
-}
-
-/// The refusal of a key because of where its material comes from, in AWS's words.
-pub(in crate::keystore) fn wrong_origin(key: KeyId, record: &KeyRecord) -> KeystoreError {
-    let (arn, origin) = (KeyArn(key), record.origin);
-    KeystoreError::UnsupportedOperation(format!(
-        "{arn} origin is {origin} which is not valid for this operation."
-    ))
 }
 
 fn rotate_by_date(

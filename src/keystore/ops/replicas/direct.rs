@@ -6,16 +6,17 @@
 use std::time::SystemTime;
 
 use crate::id::KeyId;
+use crate::keystore::access;
+use crate::keystore::access::lockout::LockoutCheck;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
-use crate::keystore::ops::key_policies::LockoutCheck;
 use crate::keystore::ops::replicas::receive::{Draft, Received, Trust, admit_news, admit_replica};
 use crate::keystore::ops::replicas::send::ReplicaProperties;
 use crate::keystore::records::key::{KeyRecord, Operation, permit};
 use crate::keystore::records::transfer::{Transfer, TransferKind};
 use crate::keystore::storage::sealed::Reader;
-use crate::keystore::{Keystore, access};
 
 impl Keystore {
     /// Replicates a key into another keystore that is open here.
@@ -32,7 +33,7 @@ impl Keystore {
         let record = self.may_send(Action::ReplicateKey, key, &draft.public.region)?;
         destination.ahead(Action::CreateKey, key, |reader| {
             let mut sent = properties.clone().apply(record);
-            admit_replica(reader, &destination.caller, key, &mut sent, lockout)
+            admit_replica(reader, destination.caller(), key, &mut sent, lockout)
         })?;
         let transfer = self.replicate_key(key, &draft.public, properties)?;
         let trust = Trust::Identity(self.identity());
@@ -59,7 +60,7 @@ impl Keystore {
         let draft = destination.draft_transfer_key()?;
         self.may_send(action, key, &draft.public.region)?;
         destination
-            .ahead(action, key, |reader| admit_news(reader, &destination.caller, kind, key))?;
+            .ahead(action, key, |reader| admit_news(reader, destination.caller(), kind, key))?;
         let transfer = self.update_primary_region(key, &draft.public)?;
         destination.receive_from(self, &transfer, draft)
     }
@@ -89,7 +90,7 @@ impl Keystore {
             let record = KeyRecord::find(reader, key)?;
             let about = Some((key, &record));
             let asked = Asked::to_region(action, region);
-            access::authorise(reader, &self.caller, action, about, asked)?;
+            access::authorise(reader, self.caller(), action, about, asked)?;
             permit(Operation::Crypto, key, record.state)?;
             Ok(record)
         })

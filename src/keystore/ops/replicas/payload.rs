@@ -9,9 +9,9 @@ use crate::id::{KeyId, MaterialId};
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::id::text;
-use crate::keystore::ops::replicas::Regions;
 use crate::keystore::records::key::KeyRecord;
 use crate::keystore::records::material::{self, MaterialRecord};
+use crate::keystore::records::regions::Regions;
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Writer, tampered};
 

@@ -3,32 +3,32 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
-
 use crate::crypto::hybrid::PrivateKey;
 use crate::crypto::random;
 use crate::id::{KeyId, MaterialId};
+use crate::keystore::access;
+use crate::keystore::access::lockout::{self, LockoutCheck};
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::Caller;
+use crate::keystore::model::region::DEFAULT_REGION;
+use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::{DAY, UnixTime};
-use crate::keystore::ops::key_policies::{self, LockoutCheck};
 use crate::keystore::ops::keys::{expiry, manage};
 use crate::keystore::ops::replicas::payload::Payload;
-use crate::keystore::ops::replicas::{DEFAULT_REGION, Regions};
 use crate::keystore::policy::Fact;
-use crate::keystore::records::key::{KeyMetadata, KeyRecord, KeyState, Operation, permit};
+use crate::keystore::records::key::{KeyMetadata, KeyRecord, Operation, permit};
 use crate::keystore::records::material;
-use crate::keystore::records::regions::Holder;
+use crate::keystore::records::regions::{Holder, Regions};
 use crate::keystore::records::transfer::{
-    Transfer, TransferKey, TransferKind, fingerprint, identity,
+    Transfer, TransferKey, TransferKind, TransferRecord, fingerprint, identity,
 };
 use crate::keystore::storage::root::place;
 use crate::keystore::storage::rows::Table;
-use crate::keystore::storage::sealed::{Reader, Record, Writer, base64};
-use crate::keystore::{Keystore, access};
+use crate::keystore::storage::sealed::{Reader, Writer};
 
 /// Which keystores a key is taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,19 +58,6 @@ pub struct Received {
 pub(in crate::keystore) struct Draft {
     pub(in crate::keystore) public: TransferKey,
     pub(in crate::keystore) private: PrivateKey,
-}
-
-/// The stored half of a transfer key.
-#[derive(Serialize, Deserialize)]
-struct TransferRecord {
-    created: UnixTime,
-    /// PKCS #8, sealed once more, so that the bytes of the row never hold it.
-    #[serde(with = "base64")]
-    private: Vec<u8>,
-}
-
-impl Record for TransferRecord {
-    const TABLE: Table = Table::TransferKey;
 }
 
 impl Keystore {
@@ -130,14 +117,14 @@ impl Keystore {
             self.write(|writer| {
                 let known = match kind {
                     TransferKind::Replica => None,
-                    _ => Some(admit_news(writer, &self.caller, kind, key)?),
+                    _ => Some(admit_news(writer, self.caller(), kind, key)?),
                 };
                 let private = private(writer)?;
                 let opened = transfer.open(&private, &identity(writer.root()))?;
                 let payload = Payload::from_bytes(&opened)?;
                 check_trust(transfer, trust)?;
                 let mut record = match known {
-                    None => arrive(writer, &self.caller, transfer, &payload, lockout)?,
+                    None => arrive(writer, self.caller(), transfer, &payload, lockout)?,
                     Some(record) => renew(writer, transfer, &payload, record)?,
                 };
                 payload.store_materials(writer, key)?;
@@ -173,7 +160,7 @@ pub(in crate::keystore) fn admit_replica(
     manage::check_description(&record.description)?;
     manage::check_tags(&record.tags)?;
     match record.policy.take() {
-        Some(policy) => key_policies::set(reader, caller, key, record, &policy, lockout),
+        Some(policy) => lockout::set(reader, caller, key, record, &policy, lockout),
         None => Ok(()),
     }
 }

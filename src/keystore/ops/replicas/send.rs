@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use crate::id::KeyId;
+use crate::keystore::access;
+use crate::keystore::access::lockout::LockoutCheck;
 use crate::keystore::access::request::Asked;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::action::Action;
-use crate::keystore::ops::key_policies::LockoutCheck;
 use crate::keystore::ops::keys::deletion;
-use crate::keystore::ops::replicas::Regions;
 use crate::keystore::ops::replicas::payload::Payload;
 use crate::keystore::records::key::{KeyRecord, Operation};
-use crate::keystore::records::regions::Holder;
+use crate::keystore::records::regions::{Holder, Regions};
 use crate::keystore::records::transfer::{Transfer, TransferKey, TransferKind};
 use crate::keystore::storage::sealed::Writer;
-use crate::keystore::{Keystore, access};
 
 /// What a replica has of its own. What is left out, it gets from the primary key.
 #[derive(Debug, Clone, Default)]
@@ -124,7 +124,7 @@ impl Keystore {
             let mut record = KeyRecord::find(writer, key)?;
             let (action, about) = (Action::ReplicateKey, Some((key, &record)));
             let asked = Asked::to_region(action, region);
-            access::authorise(writer, &self.caller, action, about, asked)?;
+            access::authorise(writer, self.caller(), action, about, asked)?;
             let regions = record.regions.as_mut().ok_or(ReplicaError::NotMultiRegion(key))?;
             regions.replicas.retain(|known| known != region);
             if regions.is_primary()

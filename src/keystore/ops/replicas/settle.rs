@@ -3,11 +3,10 @@
 use std::time::SystemTime;
 
 use crate::id::KeyId;
-use crate::keystore::Keystore;
+use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
-use crate::keystore::ops::keys::manage::key_id;
-use crate::keystore::records::key::KeyRecord;
+use crate::keystore::records::key::{KeyRecord, key_id};
 use crate::keystore::storage::rows::Table;
 
 impl Keystore {

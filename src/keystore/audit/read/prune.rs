@@ -4,13 +4,13 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::Audit;
-use super::chain::Position;
-use super::checkpoint::Statement;
-use super::event::{Event, EventTime};
-use super::file::AuditFile;
-use super::walk::Walk;
+use crate::keystore::audit::checkpoint::Statement;
+use crate::keystore::audit::event::{Event, EventTime};
+use crate::keystore::audit::file::AuditFile;
+use crate::keystore::audit::read::walk::Walk;
+use crate::keystore::audit::trail::Audit;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::audit::Position;
 
 /// What was pruned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

@@ -1,15 +1,12 @@
-//! Is the log whole? Looks at every record, changes nothing.
+//! Follows the chain of hashes and notes what is wrong.
 
 use serde::Serialize;
 
-use super::Audit;
-use super::chain::Position;
-use super::checkpoint::{Checkpoint, Statement};
-use super::event::Event;
-use super::tail::{GAP, MISSING};
-use super::walk::Walk;
 use crate::crypto::ed25519::PublicKey;
-use crate::keystore::error::KeystoreError;
+use crate::keystore::audit::checkpoint::{Checkpoint, Statement};
+use crate::keystore::audit::event::Event;
+use crate::keystore::audit::tail::{GAP, MISSING};
+use crate::keystore::model::audit::Position;
 
 /// What a verification found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -173,35 +170,6 @@ impl Walker {
             self.report.problem(self.head.seq + 1, what);
         }
     }
-}
-
-impl Audit {
-    /// Checks chain, seals, numbers and signatures, and compares with what the keystore's own file
-    /// and this process know of the log.
-    /// Errors: those of reading; what is wrong is in the report.
-    pub(in crate::keystore) fn verify(&self) -> Result<AuditReport, KeystoreError> {
-        self.flush()?;
-        let known = self.log().known().clone();
-        let (newest, mut lost) = (known.newest(), known.lost().to_vec());
-        let Some(mut walk) = Walk::begin(self.log(), known)? else { return Ok(gone(newest)) };
-        while let Some(step) = walk.next()? {
-            lost.retain(|lost| *lost != step.position);
-            walk.take(&step);
-        }
-        let mut walker = walk.finish();
-        lost.into_iter().for_each(|place| walker.lost(place));
-        Ok(walker.report)
-    }
-}
-
-/// The report on a log that is not there.
-fn gone(newest: Option<Position>) -> AuditReport {
-    let mut report = AuditReport::default();
-    if let Some(newest) = newest.filter(|newest| newest.seq > 0) {
-        let what = format!("the log is gone: the keystore knows record {}", newest.seq);
-        report.problem(1, what);
-    }
-    report
 }
 
 const MOST_PROBLEMS: usize = 100;

@@ -5,14 +5,13 @@ use std::vec;
 
 use zeroize::Zeroizing;
 
-use super::chain::Position;
-use super::event::Event;
-use super::file::{RecordRow, SignedRow};
-use super::filter::PAGE;
-use super::known::Known;
-use super::log::Log;
-use super::verify::Walker;
+use crate::keystore::audit::event::Event;
+use crate::keystore::audit::file::{PAGE, RecordRow, SignedRow};
+use crate::keystore::audit::known::Known;
+use crate::keystore::audit::log::Log;
+use crate::keystore::audit::read::walker::Walker;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::audit::Position;
 
 /// A way through the log. Page by page: whoever writes meanwhile waits for one page, not for all.
 pub(super) struct Walk<'a> {

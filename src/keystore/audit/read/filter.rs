@@ -2,10 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use super::chain::Position;
-use super::event::{Event, EventTime};
-use super::{Audit, AuditRecord};
+use crate::keystore::audit::event::{AuditRecord, Event, EventTime};
+use crate::keystore::audit::file::PAGE;
+use crate::keystore::audit::trail::Audit;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::audit::Position;
 
 /// What records must have in common. Nothing set lets all through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,9 +80,6 @@ impl Audit {
         }
     }
 }
-
-/// Records that are read in one transaction.
-pub(super) const PAGE: u32 = 512;
 
 #[cfg(test)]
 mod tests {

@@ -8,15 +8,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Audit;
-use super::chain::{Position, hex32};
-use super::checkpoint::Checkpoint;
-use super::event::Event;
-use super::file::RecordRow;
-use super::filter::{AuditFilter, PAGE};
-use super::verify::{AuditReport, Walker};
 use crate::crypto::ed25519::PublicKey;
+use crate::keystore::audit::checkpoint::Checkpoint;
+use crate::keystore::audit::event::Event;
+use crate::keystore::audit::file::{PAGE, RecordRow};
+use crate::keystore::audit::read::filter::AuditFilter;
+use crate::keystore::audit::read::walker::{AuditReport, Walker};
+use crate::keystore::audit::trail::Audit;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::audit::{Position, hex32};
 use crate::keystore::storage::file::io_error;
 
 #[derive(Serialize, Deserialize)]

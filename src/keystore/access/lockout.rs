@@ -1,0 +1,52 @@
+//! Nobody takes from themselves the right to change a key policy, unless they say so.
+
+use crate::id::KeyId;
+use crate::keystore::access::decision::authorise;
+use crate::keystore::access::request::Asked;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::error::access::AccessError;
+use crate::keystore::model::action::Action;
+use crate::keystore::model::caller::Caller;
+use crate::keystore::policy::{Fact, Kind, Policy};
+use crate::keystore::records::key::KeyRecord;
+use crate::keystore::storage::sealed::Reader;
+
+/// Whether a policy may take from the caller the right to change it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LockoutCheck {
+    /// It may not.
+    #[default]
+    Enforced,
+    /// It may: `BypassPolicyLockoutSafetyCheck`.
+    Bypassed,
+}
+
+impl LockoutCheck {
+    /// The request of somebody who wants this check.
+    pub(in crate::keystore) fn asked(self) -> Asked<'static> {
+        let bypassed = (self == Self::Bypassed).to_string();
+        Asked::default().with(Fact::BypassPolicyLockoutSafetyCheck, bypassed)
+    }
+}
+
+/// Gives a key a policy, unless that is malformed or locks the caller out.
+pub(in crate::keystore) fn set(
+    reader: &Reader<'_>,
+    caller: &Caller,
+    key: KeyId,
+    record: &mut KeyRecord,
+    policy: &str,
+    check: LockoutCheck,
+) -> Result<(), KeystoreError> {
+    Policy::parse(policy, Kind::Key)?;
+    record.policy = Some(policy.to_owned());
+    if check == LockoutCheck::Enforced {
+        let again =
+            authorise(reader, caller, Action::PutKeyPolicy, Some((key, record)), check.asked());
+        again.map_err(|error| match error {
+            KeystoreError::AccessDenied(_) => AccessError::Lockout.into(),
+            other => other,
+        })?;
+    }
+    Ok(())
+}

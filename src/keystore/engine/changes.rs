@@ -1,0 +1,79 @@
+//! What other processes change is noticed, and what this one remembers of it dropped.
+
+use crate::keystore::engine::keystore::{Keystore, Opened, RowSet};
+use crate::keystore::error::KeystoreError;
+use crate::keystore::storage::file;
+
+impl Keystore {
+    /// Notices what other processes changed since the last call. If something was, everything
+    /// cached is dropped, the rows are checked as at open, and `true` returned. Takes
+    /// microseconds when nothing was changed.
+    /// Errors: `Locked`, `Database`. Rows that were tampered with are no error here: from then on
+    /// every key refuses with `RowSetTampered`.
+    pub fn poll_changes(&self) -> Result<bool, KeystoreError> {
+        self.note_audit_if_due();
+        let mut opened = self.lock();
+        let version = opened.store.version()?;
+        if version == opened.version {
+            return Ok(false);
+        }
+        self.inner.cache.clear();
+        if opened.rows != RowSet::Unchecked {
+            self.note_rows(&mut opened)?;
+        }
+        // Last: what failed above is tried again at the next call.
+        opened.version = version;
+        Ok(true)
+    }
+
+    /// Checks that the file still has its name. One that was moved away, or over which another was
+    /// put, would go on for ever as it was: whoever disables a key does it in the file of that name.
+    /// Errors: `Missing`, `Io`.
+    pub fn check_place(&self) -> Result<(), KeystoreError> {
+        let path = &self.inner.path;
+        if file::identity(path)? == self.inner.identity {
+            return Ok(());
+        }
+        let other = std::io::Error::other("another file has its name now: open that one");
+        Err(file::io_error(path, "go on with", other))
+    }
+
+    /// Drops, and wipes, all keys and rules in memory: the next use of one reads the file again.
+    pub fn forget_cached(&self) {
+        let _store = self.lock();
+        self.inner.cache.clear();
+    }
+
+    /// A count that goes up whenever something may have changed, by this process or, once it was
+    /// noticed, by another: what was derived from keys, policies and grants is stale then.
+    pub fn changes(&self) -> u64 {
+        self.inner.cache.changes()
+    }
+
+    /// Notes whether the rows are those that were written, and not an older state of them.
+    pub(super) fn note_rows(&self, opened: &mut Opened) -> Result<(), KeystoreError> {
+        let found = match self.checked_generation(opened) {
+            Err(KeystoreError::RowSetTampered | KeystoreError::Tampered { .. }) => None,
+            generation => Some(generation?),
+        };
+        match found.filter(|generation| *generation >= opened.generation) {
+            Some(generation) => {
+                (opened.rows, opened.generation) = (RowSet::Good, generation);
+            }
+            None => {
+                log::error!("something else than kmsfs changed the keystore: its keys refuse");
+                opened.rows = RowSet::Bad;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn checked_generation(&self, opened: &mut Opened) -> Result<u64, KeystoreError> {
+        self.read_locked(opened, |reader| {
+            reader.check_set()?;
+            let meta = reader.meta()?;
+            self.inner.audit.learn(&meta.audit);
+            Ok(meta.generation)
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! The open keystore: one file, one root key, one cache, shared by all handles.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::keystore::audit::Audit;
+use crate::keystore::custom_store::link::KeyStores;
+use crate::keystore::engine::cache::Cache;
+use crate::keystore::engine::metrics::Metrics;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::model::caller::Caller;
+use crate::keystore::storage::file;
+use crate::keystore::storage::root::RootKey;
+use crate::keystore::storage::rows::Store;
+use crate::keystore::storage::sealed::{Reader, Writer};
+
+/// An unlocked keystore, acting for a caller: at first for its owner, who unlocked it.
+///
+/// Several threads may use it, and several processes the same file. Cheap to copy for another
+/// caller by [`Keystore::acting_for`].
+pub struct Keystore {
+    pub(super) inner: Arc<Inner>,
+    pub(super) caller: Caller,
+}
+
+/// What all handles of one opening share.
+pub(super) struct Inner {
+    pub(super) path: PathBuf,
+    /// Which file `path` was when it was opened.
+    pub(super) identity: file::Identity,
+    pub(super) root: RootKey,
+    pub(super) cache: Cache,
+    pub(super) key_stores: KeyStores,
+    pub(super) store: Mutex<Opened>,
+    pub(super) audit: Audit,
+    pub(super) metrics: Metrics,
+}
+
+/// The store, and what was last seen of it.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    /// The version of its contents that the cache was filled from.
+    pub(super) version: i64,
+    /// The transactions that had been made when its rows were last checked.
+    pub(super) generation: u64,
+    pub(super) rows: RowSet,
+    /// When the audit log's place was last noted in the store.
+    pub(super) noted: Option<Instant>,
+}
+
+/// Are the rows those that were written?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowSet {
+    /// They were when they were last looked at.
+    Good,
+    /// They were not: no key is taken from them.
+    Bad,
+    /// Nobody looks: [`Keystore::open_damaged`].
+    Unchecked,
+}
+
+impl std::fmt::Debug for Keystore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keystore").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+impl Keystore {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The same keystore for another caller.
+    pub fn acting_for(&self, caller: Caller) -> Self {
+        Self { inner: self.inner.clone(), caller }
+    }
+
+    /// The caller that this handle acts for.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    pub(in crate::keystore) fn root(&self) -> &RootKey {
+        &self.inner.root
+    }
+
+    pub(in crate::keystore) fn audit(&self) -> &Audit {
+        &self.inner.audit
+    }
+
+    pub(in crate::keystore) fn key_stores(&self) -> &KeyStores {
+        &self.inner.key_stores
+    }
+
+    pub(in crate::keystore) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(in crate::keystore) fn read<T>(
+        &self,
+        work: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        self.read_locked(&mut self.lock(), work)
+    }
+
+    pub(super) fn read_locked<T>(
+        &self,
+        opened: &mut Opened,
+        work: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        opened.store.read(|rows| work(&Reader::new(rows, &self.inner.root)))
+    }
+
+    /// One durable transaction. The cache is emptied before anybody else can fill it.
+    pub(in crate::keystore) fn write<T>(
+        &self,
+        work: impl FnOnce(&mut Writer<'_>) -> Result<T, KeystoreError>,
+    ) -> Result<T, KeystoreError> {
+        let mut opened = self.lock();
+        let done = opened.store.write(|rows| {
+            let mut writer = Writer::begin(rows, &self.inner.root)?;
+            let done = work(&mut writer)?;
+            // For nothing, along with whatever else is written.
+            self.inner.audit.note(&mut writer.meta.audit);
+            self.inner.audit.learn(&writer.meta.audit);
+            writer.finish()?;
+            Ok(done)
+        });
+        self.inner.cache.clear();
+        done
+    }
+
+    /// Finishes what a deletion began: the deleted bytes leave the file and the WAL. If another
+    /// process is in the way it stays due, and is tried again at the next opportunity.
+    pub(in crate::keystore) fn scrub_if_due(&self) -> Result<(), KeystoreError> {
+        let before = self.read(|reader| reader.meta())?;
+        if !before.scrub_due {
+            return Ok(());
+        }
+        if !self.lock().store.scrub()? {
+            log::warn!("deleted rows stay in the keystore's WAL until other users release it");
+            return Ok(());
+        }
+        self.write(|writer| {
+            // Rows that somebody else deleted since are not scrubbed yet.
+            writer.meta.scrub_due = writer.meta.generation != before.generation;
+            Ok(())
+        })
+    }
+
+    /// A panic elsewhere leaves no transaction open, so its poison means nothing here.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Opened> {
+        self.inner.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,95 @@
+//! Keys and rules from memory, or else read and put there while nobody can change the file.
+
+use std::sync::Arc;
+
+use crate::id::{KeyId, MaterialId};
+use crate::keystore::engine::cache::{KnownRules, LiveKey};
+use crate::keystore::engine::keystore::{Keystore, RowSet};
+use crate::keystore::error::KeystoreError;
+use crate::keystore::model::id::KeyRef;
+use crate::keystore::model::state::KeyState;
+use crate::keystore::records::alias::AliasRecord;
+use crate::keystore::records::key::{self, KeyRecord};
+use crate::keystore::records::material;
+use crate::keystore::storage::sealed::Reader;
+
+impl Keystore {
+    /// The state of a key, from memory after the first call.
+    /// Errors: `KeyNotFound`.
+    pub fn key_state(&self, key: KeyId) -> Result<KeyState, KeystoreError> {
+        let now = self.caller.time().into();
+        self.live(key).map(|live| live.state(now))
+    }
+
+    /// The material that new ciphertexts of the key are made with.
+    /// Errors: `KeyNotFound`; `InvalidState` while it waits for its first material.
+    pub fn current_material(&self, key: KeyId) -> Result<MaterialId, KeystoreError> {
+        let record = &self.live(key)?.record;
+        let state = KeyState::PendingImport;
+        record.current_material().ok_or(KeystoreError::InvalidState { key, state })
+    }
+
+    /// The key that is meant, which exists; from memory after the first call.
+    /// Errors: `KeyNotFound`, `AliasNotFound`.
+    pub fn resolve(&self, key: &KeyRef) -> Result<KeyId, KeystoreError> {
+        self.live(self.key_named(key)?).map(|live| live.id)
+    }
+
+    /// The key that is meant, which may not exist if it is named by its id.
+    pub(in crate::keystore) fn key_named(&self, key: &KeyRef) -> Result<KeyId, KeystoreError> {
+        let alias = match key {
+            KeyRef::Id(id) => return Ok(*id),
+            KeyRef::Alias(alias) => alias,
+        };
+        if let Some(id) = self.inner.cache.alias(alias) {
+            return Ok(id);
+        }
+        let mut opened = self.lock();
+        let id = self.read_locked(&mut opened, |reader| AliasRecord::target(reader, alias))?;
+        self.inner.cache.put_alias(alias, id);
+        Ok(id)
+    }
+
+    /// A key ready for use, with its material if its state allows that.
+    pub(in crate::keystore) fn live(&self, key: KeyId) -> Result<Arc<LiveKey>, KeystoreError> {
+        let cached = self.inner.cache.key(key);
+        self.inner.metrics.looked_up(&cached);
+        if let Some(live) = cached {
+            return Ok(live);
+        }
+        let mut opened = self.lock();
+        let live = self.read_locked(&mut opened, |reader| {
+            let record = KeyRecord::find(reader, key)?;
+            let usable = key::permit(key::Operation::Crypto, key, record.state).is_ok();
+            let materials =
+                if usable { material::load(reader, key, record.spec)? } else { Vec::new() };
+            let link = |store| self.inner.key_stores.link(reader, store);
+            let link = record.key_store.map(link).transpose()?;
+            Ok(Arc::new(LiveKey::new(key, record, materials, link)))
+        })?;
+        if opened.rows == RowSet::Bad {
+            return Err(KeystoreError::RowSetTampered);
+        }
+        self.inner.cache.put_key(&live);
+        Ok(live)
+    }
+
+    /// What is in memory, or else is read and put there while nobody can change the file.
+    pub(in crate::keystore) fn remembered<T: Clone>(
+        &self,
+        recall: impl FnOnce(&KnownRules) -> Option<T>,
+        load: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
+        keep: impl FnOnce(&mut KnownRules, T),
+    ) -> Result<T, KeystoreError> {
+        if let Some(known) = self.inner.cache.rules(recall) {
+            return Ok(known);
+        }
+        let mut opened = self.lock();
+        let loaded = self.read_locked(&mut opened, load)?;
+        if opened.rows == RowSet::Bad {
+            return Err(KeystoreError::RowSetTampered);
+        }
+        self.inner.cache.put_rules(|known| keep(known, loaded.clone()));
+        Ok(loaded)
+    }
+}

@@ -1,0 +1,120 @@
+//! A keystore is made, or opened and checked.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use crate::crypto::{self, Secret};
+use crate::keystore::audit::Audit;
+use crate::keystore::custom_store::link::KeyStores;
+use crate::keystore::engine::cache::Cache;
+use crate::keystore::engine::keystore::{Inner, Keystore, Opened, RowSet};
+use crate::keystore::engine::metrics::Metrics;
+use crate::keystore::error::KeystoreError;
+use crate::keystore::error::parse::check_region;
+use crate::keystore::model::caller::Caller;
+use crate::keystore::storage::file;
+use crate::keystore::storage::root::RootKey;
+use crate::keystore::storage::rows::{SlotRow, Store};
+use crate::keystore::storage::sealed::Writer;
+use crate::keystore::unlock::{self, Unlock};
+
+impl Keystore {
+    /// Makes a keystore without keys, with one unlock slot. The file has mode 0600, missing
+    /// directories get 0700; it appears under its name only when it is complete and durable.
+    /// Errors: `Exists`, `KeyFile`, `Io`, `Database`.
+    pub fn create(path: &Path, unlock: &Unlock, now: SystemTime) -> Result<Self, KeystoreError> {
+        Self::create_in(None, path, unlock, now)
+    }
+
+    /// As [`Keystore::create`], with a name for the Region that the keystore is: multi-Region keys
+    /// are replicated between keystores of different Regions.
+    /// Errors: as there; `Validation` for a name that none has.
+    pub fn create_in(
+        region: Option<&str>,
+        path: &Path,
+        unlock: &Unlock,
+        now: SystemTime,
+    ) -> Result<Self, KeystoreError> {
+        region.map_or(Ok(()), check_region)?;
+        let root = RootKey::new(Secret::random()?, crypto::random::id16()?);
+        let slot = unlock::slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
+        let draft = file::Draft::begin(path)?;
+        let written = Store::create(draft.path()).and_then(|mut store| {
+            store.write(|rows| {
+                let mut writer = Writer::fresh(rows, &root, now.into());
+                writer.meta.region = region.map(str::to_owned);
+                unlock::slot::insert(&mut writer, slot, now.into())?;
+                writer.finish()
+            })?;
+            store.close()
+        });
+        written.map_err(|error| draft.about_target(error))?;
+        draft.publish()?;
+        Self::assemble(path, root)?.check()
+    }
+
+    /// Opens a keystore and checks that its rows are those that were written.
+    /// Errors: `Missing`, `NotAKeystore`, `NewerSchema`, `Locked`, `KeyFile`, `WrongUnlock`,
+    /// `Tampered`, `RowSetTampered`.
+    pub fn open(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
+        Self::open_damaged(path, unlock)?.check()
+    }
+
+    /// Opens a keystore without the check of all rows, to examine one that [`Keystore::open`]
+    /// refuses, or to save what can be saved. Rows that do not authenticate still refuse, one by
+    /// one; that rows are missing is not noticed.
+    /// Errors: as `open`, except those about rows.
+    pub fn open_damaged(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
+        let (keystore, slots) = read_slots(path)?;
+        // Outside of any transaction: a passphrase takes its time.
+        let root = unlock::slot::unlock(keystore, &slots, unlock.kind(), &unlock.load()?)?;
+        let wrong = || KeystoreError::WrongUnlock {
+            path: path.to_owned(),
+            tried: unlock.kind().as_str(),
+            slots: unlock::slot::in_words(&slots),
+        };
+        Self::assemble(path, root.ok_or_else(wrong)?)
+    }
+
+    /// What unlocks the keystore at `path`, in words, without unlocking it.
+    /// Errors: as [`Keystore::open`], except those of unlocking.
+    pub fn slots_in_words(path: &Path) -> Result<Vec<String>, KeystoreError> {
+        read_slots(path).map(|(_, slots)| unlock::slot::in_words(&slots))
+    }
+
+    pub(in crate::keystore) fn assemble(path: &Path, root: RootKey) -> Result<Self, KeystoreError> {
+        let (store, sharing) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
+        let version = store.version()?;
+        let rows = RowSet::Unchecked;
+        let store = Mutex::new(Opened { store, version, generation: 0, rows, noted: None });
+        let inner = Inner {
+            path: path.to_owned(),
+            identity: file::identity(path)?,
+            audit: Audit::new(path, &root, sharing),
+            root,
+            cache: Cache::default(),
+            key_stores: KeyStores::default(),
+            store,
+            metrics: Metrics::default(),
+        };
+        Ok(Self { inner: Arc::new(inner), caller: Caller::owner() })
+    }
+
+    /// Looks at all rows before the first use, and finishes what a crash may have left undone.
+    pub(in crate::keystore) fn check(self) -> Result<Self, KeystoreError> {
+        let mut opened = self.lock();
+        opened.generation = self.checked_generation(&mut opened)?;
+        opened.rows = RowSet::Good;
+        drop(opened);
+        self.scrub_if_due()?;
+        Ok(self)
+    }
+}
+
+fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
+    file::inspect(path)?;
+    let (mut store, _) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
+    file::make_private(path)?;
+    store.read(|rows| Ok((rows.meta()?.id, rows.slots()?)))
+}

@@ -1,0 +1,83 @@
+//! Policies of users and groups: what the account itself says about who may do what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::keystore::error::KeystoreError;
+use crate::keystore::policy::{Kind, Policy};
+use crate::keystore::storage::rows::Table;
+use crate::keystore::storage::sealed::{Reader, Record, Writer};
+
+/// A user, group or root of the account that has policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PrincipalEntry {
+    /// Its ARN.
+    pub arn: String,
+    /// The names of its policies.
+    pub policy_names: Vec<String>,
+}
+
+/// The stored form: the policies of one principal by name. Found by a keyed hash of the ARN.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::keystore) struct PrincipalRecord {
+    arn: String,
+    policies: BTreeMap<String, String>,
+}
+
+impl Record for PrincipalRecord {
+    const TABLE: Table = Table::Principal;
+}
+
+impl PrincipalRecord {
+    /// The parsed policies of the principal with this ARN.
+    pub(in crate::keystore) fn policies_of(
+        reader: &Reader<'_>,
+        arn: &str,
+    ) -> Result<Arc<[Policy]>, KeystoreError> {
+        let Some(record) = Self::find(reader, arn)? else { return Ok(Arc::new([])) };
+        let parse = |text: &String| Policy::parse(text, Kind::Identity);
+        Ok(record.policies.values().map(parse).collect::<Result<_, _>>()?)
+    }
+
+    /// Has any principal with policies an ARN like this?
+    pub(in crate::keystore) fn any_is(
+        reader: &Reader<'_>,
+        like: impl Fn(&str) -> bool,
+    ) -> Result<bool, KeystoreError> {
+        Ok(reader.all::<Self>()?.iter().any(|stored| like(&stored.record.arn)))
+    }
+
+    pub(in crate::keystore) fn find(
+        reader: &Reader<'_>,
+        arn: &str,
+    ) -> Result<Option<Self>, KeystoreError> {
+        reader.get(&reader.root().lookup(arn))
+    }
+
+    /// Stores it, or removes it when nothing is left in it.
+    pub(in crate::keystore) fn save(&self, writer: &mut Writer<'_>) -> Result<(), KeystoreError> {
+        let id = writer.root().lookup(&self.arn);
+        if self.policies.is_empty() {
+            writer.delete(Table::Principal, &id)
+        } else {
+            writer.put(&id, None, self)
+        }
+    }
+
+    pub(in crate::keystore) fn new(arn: String) -> Self {
+        Self { arn, policies: BTreeMap::new() }
+    }
+
+    /// Its policies as they were given, by name.
+    pub(in crate::keystore) fn policies_mut(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.policies
+    }
+
+    /// As it is listed.
+    pub(in crate::keystore) fn into_entry(self) -> PrincipalEntry {
+        PrincipalEntry { arn: self.arn, policy_names: self.policies.into_keys().collect() }
+    }
+}

@@ -1,0 +1,28 @@
+//! When keys rotate by themselves.
+
+use serde::{Deserialize, Serialize};
+
+use crate::keystore::error::KeystoreError;
+use crate::keystore::model::time::UnixTime;
+
+/// When a key rotates by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::keystore) struct Schedule {
+    pub(in crate::keystore) period_days: u16,
+    pub(in crate::keystore) next: UnixTime,
+}
+
+impl Schedule {
+    /// Errors: `Validation` outside 90 to 2560 days.
+    pub(in crate::keystore) fn starting(
+        period_days: u16,
+        now: UnixTime,
+    ) -> Result<Self, KeystoreError> {
+        if (90..=2560).contains(&period_days) {
+            Ok(Self { period_days, next: now.plus_days(period_days) })
+        } else {
+            let problem = format!("a rotation period has 90 to 2560 days, not {period_days}");
+            Err(KeystoreError::Validation(problem))
+        }
+    }
+}
