@@ -52,6 +52,8 @@ pub enum Request {
     },
     /// Write everything to disk.
     Sync,
+    /// Tell how the session ended, once the mount is gone.
+    AwaitEnd,
 }
 
 /// A directory in the mount. A path would not do: bind mounts, and what is mounted inside, give it
@@ -89,6 +91,10 @@ pub enum Event {
     },
     /// The ciphertext file with this path, from the root of the vault, was changed.
     Changed(String),
+    /// The mount is still there; how its session ends will be told.
+    Waiting,
+    /// The session ended, or could not be ended.
+    Ended(Option<Failure>),
 }
 
 /// A failure as the command will show it.

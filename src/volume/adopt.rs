@@ -65,7 +65,7 @@ impl Volume {
             return Ok(None);
         };
         let bytes = adopted.encode(dir.keys()?);
-        self.write_to(&dir, |fd| write_descriptor(fd, &bytes))?;
+        write_descriptor(dir.as_fd(), &bytes)?;
         sync_file(dir.as_fd())?;
         fsync(&dir)?;
         drop(adopting);

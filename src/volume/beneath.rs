@@ -151,7 +151,8 @@ pub(super) fn create_file<'n>(
 
 /// Makes a directory.
 pub(super) fn make_dir<'n>(dir: impl AsFd, name: impl Into<Name<'n>>, mode: Mode) -> Result<()> {
-    mkdirat(dir, name.into().0, mode)
+    let (dir, name) = (dir.as_fd(), name.into().0);
+    lender::with_access(dir, || mkdirat(dir, name, mode))
 }
 
 /// Makes a FIFO, a socket, a device node or an empty regular file.
@@ -161,12 +162,14 @@ pub(super) fn make_node<'n>(
     (kind, mode): (FileType, Mode),
     device: u64,
 ) -> Result<()> {
-    mknodat(dir, name.into().0, kind, mode, device)
+    let (dir, name) = (dir.as_fd(), name.into().0);
+    lender::with_access(dir, || mknodat(dir, name, kind, mode, device))
 }
 
 /// Makes a symbolic link.
 pub(super) fn make_link<'n>(dir: impl AsFd, name: impl Into<Name<'n>>, text: &str) -> Result<()> {
-    symlinkat(text, dir, name.into().0)
+    let (dir, name) = (dir.as_fd(), name.into().0);
+    lender::with_access(dir, || symlinkat(text, dir, name))
 }
 
 /// Gives the inode that is held a further name.
@@ -175,7 +178,8 @@ pub(super) fn add_name<'n>(
     dir: impl AsFd,
     name: impl Into<Name<'n>>,
 ) -> Result<()> {
-    linkat(CWD, inode.path(), dir, name.into().0, AtFlags::SYMLINK_FOLLOW)
+    let (dir, name, inode) = (dir.as_fd(), name.into().0, inode.path());
+    lender::with_access(dir, || linkat(CWD, &*inode, dir, name, AtFlags::SYMLINK_FOLLOW))
 }
 
 /// Removes an entry that is not a directory.
@@ -196,7 +200,8 @@ pub(super) fn rename<'n>(
     (to, new): (impl AsFd, impl Into<Name<'n>>),
     flags: RenameFlags,
 ) -> Result<()> {
-    renameat_with(from, old.into().0, to, new.into().0, flags)
+    let (from, old, to, new) = (from.as_fd(), old.into().0, to.as_fd(), new.into().0);
+    lender::with_access_to_both(from, to, || renameat_with(from, old, to, new, flags))
 }
 
 fn resolve(dir: impl AsFd, name: Name<'_>, flags: OFlags) -> Result<OwnedFd> {

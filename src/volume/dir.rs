@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags, XattrFlags, fchmod, fdatasync, fgetxattr, fsetxattr, fstat};
+use rustix::fs::{Mode, OFlags, XattrFlags, fdatasync, fgetxattr, fsetxattr, fstat};
 use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
@@ -321,23 +321,6 @@ pub(super) fn write_attribute(dir: BorrowedFd<'_>, bytes: &DescriptorBytes) -> R
         Err(Errno::OPNOTSUPP | Errno::NOSPC) => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Runs `write` on a directory. If its own mode denies that to us, as its owner and not as root, the
-/// owner is given access for that moment. Locks: the caller keeps others from setting the mode.
-///
-/// # Errors
-/// Those of `write` and of the backing filesystem.
-pub(super) fn as_owner<T>(dir: BorrowedFd<'_>, write: impl Fn() -> Result<T>) -> Result<T> {
-    match write() {
-        Err(VolumeError::Io(Errno::ACCESS)) => {}
-        other => return other,
-    }
-    let mode = fstat(dir)?.st_mode & 0o7777;
-    fchmod(dir, Mode::from_raw_mode(mode) | Mode::RWXU)?;
-    let written = write();
-    fchmod(dir, Mode::from_raw_mode(mode))?;
-    written
 }
 
 /// Makes the copy in the file durable.

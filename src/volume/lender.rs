@@ -15,7 +15,7 @@
 //! Modes belong to inodes, not to volumes, so there is one lender in a process.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -77,8 +77,33 @@ pub(super) fn with_access<T>(
     mut action: impl FnMut() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     match action() {
-        Err(Errno::ACCESS) if lends() => lend(of, action),
+        Err(Errno::ACCESS) if lends() => lend(&mut lock(), of.as_fd(), |_| action()),
         other => other,
+    }
+}
+
+/// As [`with_access`] for a call that needs both directories, which may be the same one.
+///
+/// # Errors
+/// As [`with_access`].
+pub(super) fn with_access_to_both<T>(
+    one: impl AsFd,
+    other: impl AsFd,
+    mut action: impl FnMut() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    match action() {
+        Err(Errno::ACCESS) if lends() => {}
+        done => return done,
+    }
+    let (one, other, loans) = (one.as_fd(), other.as_fd(), &mut lock());
+    match (may_be_lent(one), may_be_lent(other)) {
+        (false, false) => Err(Errno::ACCESS),
+        (true, false) => lend(loans, one, |_| action()),
+        (false, true) => lend(loans, other, |_| action()),
+        (true, true) => lend(loans, one, |loans| {
+            // Not the same one, which has it now.
+            if may_be_lent(other) { lend(loans, other, |_| action()) } else { action() }
+        }),
     }
 }
 
@@ -119,12 +144,14 @@ fn lends() -> bool {
     !REFUSED.load(Ordering::Relaxed) && !geteuid().is_root()
 }
 
-fn lend<T>(of: impl AsFd, action: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-    let of = of.as_fd();
-    let mut loans = lock();
+fn lend<T>(
+    loans: &mut Loans,
+    of: BorrowedFd<'_>,
+    action: impl FnOnce(&mut Loans) -> Result<T, Errno>,
+) -> Result<T, Errno> {
     let before = fstat(of)?;
     let (own, bits) = (before.st_mode & BITS, owner_bits(&before));
-    if before.st_uid != geteuid().as_raw() || own & bits == bits || loses_setgid(&before) {
+    if !lacks_access(&before) {
         return Err(Errno::ACCESS);
     }
     // Also for descriptors that can do nothing else.
@@ -133,7 +160,7 @@ fn lend<T>(of: impl AsFd, action: impl FnOnce() -> Result<T, Errno>) -> Result<T
     LENT.store(true, Ordering::Release);
     set(own | bits).map_err(|_| Errno::ACCESS)?;
     let at = fstat(of).map_or(0, |stat| ctime(&stat));
-    let done = action();
+    let done = action(loans);
     let untouched = fstat(of).is_ok_and(|stat| ctime(&stat) == at);
     if let Err(error) = set(own) {
         log::error!("inode {}: its mode {own:o} could not be put back: {error}", before.st_ino);
@@ -151,6 +178,16 @@ fn lend<T>(of: impl AsFd, action: impl FnOnce() -> Result<T, Errno>) -> Result<T
         PENDING.store(true, Ordering::Release);
     }
     done
+}
+
+fn may_be_lent(of: BorrowedFd<'_>) -> bool {
+    fstat(of).is_ok_and(|found| lacks_access(&found))
+}
+
+/// True for an inode of ours that its own mode keeps us out of, and whose mode can be put back.
+fn lacks_access(found: &Stat) -> bool {
+    let (own, bits) = (found.st_mode & BITS, owner_bits(found));
+    found.st_uid == geteuid().as_raw() && own & bits != bits && !loses_setgid(found)
 }
 
 fn lock() -> MutexGuard<'static, Loans> {

@@ -99,7 +99,7 @@ pub use rewrap::{RewrapJob, RewrapReport, Strangers};
 pub use session::{Session, is_free};
 pub use setup::{Options, open_root};
 pub use tree::{Caller, Space};
-pub use upkeep::Upkeep;
+pub use upkeep::{Ended, Upkeep};
 pub use xattr::SetMode;
 
 use crate::envelope::VolumeDescriptor;

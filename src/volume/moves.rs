@@ -7,18 +7,16 @@
 //! it was made for. Elsewhere the first writes are synced before the rename and the rename before
 //! the last ones.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
 use rustix::fs::{FileType, fsync};
-use rustix::io::Errno;
 
 use super::Volume;
 use super::beneath::{self, BackingName};
 use super::dir::{
-    Copies, DescriptorBytes, Dir, as_owner, sync_file, write_attribute, write_descriptor,
-    write_file,
+    Copies, DescriptorBytes, Dir, sync_file, write_attribute, write_descriptor, write_file,
 };
 use super::dir_rules::{Above, Expected};
 use super::error::{Result, VolumeError};
@@ -132,7 +130,7 @@ impl Volume {
             let places = Some(Places::at(*place));
             let settled = DirDescriptor { sequence: stored.sequence + 1, places, ..stored };
             let bytes = settled.encode(dir.keys()?);
-            self.write_to(dir, |fd| write_descriptor(fd, &bytes))
+            write_descriptor(dir.as_fd(), &bytes)
         });
         match settled {
             Ok(()) => log::info!("a rename that was cut short is complete: inode {}", dir.ino()),
@@ -242,37 +240,18 @@ impl Moves<'_> {
 impl Volume {
     /// The attribute alone, where it goes to the disk with the names and in their order: true then.
     fn write_both(&self, one: &Move) -> Result<bool> {
-        self.write_to(&one.dir, |dir| {
-            if write_attribute(dir, &one.both)? && self.tree.one_journal {
-                return Ok(true);
-            }
-            write_file(dir, &one.both)?;
-            sync_file(dir)?;
-            fsync(dir)?;
-            Ok(false)
-        })
-    }
-
-    /// Writes to a directory as its owner, whatever its own mode says. Locks: its times, if need be.
-    pub(super) fn write_to<T>(
-        &self,
-        dir: &Dir,
-        write: impl Fn(BorrowedFd<'_>) -> Result<T>,
-    ) -> Result<T> {
-        match write(dir.as_fd()) {
-            Err(VolumeError::Io(Errno::ACCESS)) => {}
-            other => return other,
+        let dir = one.dir.as_fd();
+        if write_attribute(dir, &one.both)? && self.tree.one_journal {
+            return Ok(true);
         }
-        let mut written = Err(Errno::ACCESS.into());
-        self.times.keep(dir.as_fd(), dir.ino(), || {
-            written = as_owner(dir.as_fd(), || write(dir.as_fd()));
-            Ok(())
-        })?;
-        written
+        write_file(dir, &one.both)?;
+        sync_file(dir)?;
+        fsync(dir)?;
+        Ok(false)
     }
 
     fn write_last(&self, one: &Move, bytes: &DescriptorBytes) {
-        if let Err(error) = self.write_to(&one.dir, |dir| write_descriptor(dir, bytes)) {
+        if let Err(error) = write_descriptor(one.dir.as_fd(), bytes) {
             log::warn!("inode {}: its descriptor is for two places: {error}", one.dir.ino());
         }
         self.tree.dirs.descriptor_changed(one.dir.ino());

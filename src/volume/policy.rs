@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::Volume;
 use super::descent::Descent;
-use super::dir::{Dir, as_owner, write_descriptor};
+use super::dir::{Dir, write_descriptor};
 use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::keyring::Purpose;
@@ -180,7 +180,7 @@ impl Volume {
         let bytes = new.encode(dir.keys()?);
         let mut outcome = Ok(());
         self.times.keep(dir.as_fd(), dir.ino(), || {
-            outcome = as_owner(dir.as_fd(), || write_descriptor(dir.as_fd(), &bytes));
+            outcome = write_descriptor(dir.as_fd(), &bytes);
             Ok(())
         })?;
         self.tree.dirs.descriptor_changed(dir.ino());

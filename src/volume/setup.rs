@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{CWD, Mode, OFlags, fdatasync, fsetxattr, fsync, mkdirat, openat, syncfs};
+use rustix::fs::{CWD, Mode, OFlags, fdatasync, fsync, mkdirat, openat, syncfs};
 use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
@@ -25,8 +25,7 @@ use super::tree::Tree;
 use super::{OpenFiles, Volume, clock, dir, exposure, lender, own_file, readdir};
 use crate::crypto::random;
 use crate::envelope::{
-    DIR_XATTR, RECORD_LEN, ShownTime, TimesKey, UnverifiedVolume, VolumeDescriptor, VolumeFeatures,
-    VolumeKeys,
+    RECORD_LEN, ShownTime, TimesKey, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys,
 };
 use crate::id::{KeyId, VolumeId};
 
@@ -86,11 +85,8 @@ impl Volume {
         let (root_dir, dir_keys) = keyring.new_root(key)?;
         let bytes = root_dir.encode(&dir_keys);
         own_file::replace(&root, dir::FILE, &bytes)?;
-        match fsetxattr(&root, DIR_XATTR, &bytes, rustix::fs::XattrFlags::empty()) {
-            // The mirror is a second copy where the backing filesystem can keep one.
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error.into()),
-        }
+        // A second copy where the backing filesystem can keep one.
+        dir::write_attribute(root.as_fd(), &bytes)?;
         let (volume_key, recipient) = keyring.generate(key, Purpose::Volume)?;
         let keys = VolumeKeys::new(volume, &volume_key);
         let created = clock::now_nanos();
@@ -155,7 +151,7 @@ impl Volume {
         let (shared, record) = open_session(&mut session, &mut descriptor, keys, place, &options)?;
         found.extend(record);
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        let times = Arc::new(load_times(session.meta(), times_key, &options)?);
+        let times = Arc::new(load_times(session.meta(), times_key, &options));
         let files = OpenFiles::new(keyring.clone(), Arc::new(shared), times.clone(), access);
         let meta = rustix::io::fcntl_dupfd_cloexec(session.meta(), 0)?;
         let root_again = rustix::io::fcntl_dupfd_cloexec(&root, 0)?;
@@ -233,9 +229,12 @@ impl Volume {
     /// Appends to the saved list of shown times what came since the last call.
     ///
     /// *Crash*: an inode of which the record did not reach the disk is shown as it is there; a record
-    /// of an inode that did not is about other times than it has.
-    pub(super) fn save_times(&self) -> Result<()> {
-        self.append_times().map(drop)
+    /// of an inode that did not is about other times than it has. So it is a hint, and nothing fails
+    /// because it cannot be written.
+    pub(super) fn save_times(&self) {
+        if let Err(error) = self.append_times() {
+            log::warn!("the list of shown times is not saved: {error}");
+        }
     }
 
     /// The same, durably.
@@ -349,21 +348,28 @@ fn tell(volume: VolumeId, found: &Found) {
 }
 
 /// The saved list, made shorter when most of it has been overtaken.
-fn load_times(meta: &OwnedFd, key: Arc<TimesKey>, options: &Options) -> Result<ShownTimes> {
+fn load_times(meta: &OwnedFd, key: Arc<TimesKey>, options: &Options) -> ShownTimes {
     let saved = match own_file::read(meta, TIMES, (TIMES_MAX, "list of shown times")) {
         Err(error @ VolumeError::Tampered(_)) => {
             log::warn!("{error}: it is made anew");
             None
         }
-        other => other?,
+        Err(error) => {
+            log::warn!("the list of shown times cannot be read: {error}");
+            None
+        }
+        Ok(saved) => saved,
     };
     let saved = saved.unwrap_or_default();
     let times = ShownTimes::parse(&saved, key);
     let all = times.all();
-    if !options.read_only && is_overgrown(saved.len() as u64, all.len()) {
-        own_file::replace(meta, TIMES, &all)?;
+    if !options.read_only
+        && is_overgrown(saved.len() as u64, all.len())
+        && let Err(error) = own_file::replace(meta, TIMES, &all)
+    {
+        log::warn!("the list of shown times is not made shorter: {error}");
     }
-    Ok(times)
+    times
 }
 
 /// True for a list of this length most of which has been overtaken.

@@ -44,6 +44,15 @@ pub struct Upkeep {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The vault says that it is closed.
+    Cleanly,
+    /// Writing a file failed: the next session looks at it as after a crash.
+    InDoubt,
+}
+
 impl Volume {
     /// Starts the background threads.
     ///
@@ -192,7 +201,8 @@ impl Volume {
         }
         self.raise_seals(&old);
         self.files.sweep();
-        synced.and(self.save_times())
+        self.save_times();
+        synced
     }
 
     /// What is synced again and again is never old enough to be sealed above.
@@ -255,9 +265,9 @@ impl Volume {
     ///
     /// # Errors
     /// `Io` when something could not be made durable: the session stays marked as unclean.
-    pub fn end(&self) -> Result<()> {
+    pub fn end(&self) -> Result<Ended> {
         if self.options.read_only {
-            return Ok(());
+            return Ok(Ended::Cleanly);
         }
         // The first round syncs the contents and seals; the second syncs the seals.
         // After it nothing excuses what a failed call left, so all of that is looked at now.
@@ -265,10 +275,11 @@ impl Volume {
         self.flush_and_seal(Duration::ZERO, Look::ForFailures)?;
         if self.files.in_doubt() {
             log::warn!("writing a file failed: the next session looks at it as after a crash");
-            return Ok(());
+            return Ok(Ended::InDoubt);
         }
         self.save_policies();
-        self.session().end()
+        self.session().end()?;
+        Ok(Ended::Cleanly)
     }
 }
 

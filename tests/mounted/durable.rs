@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use rustix::process::{Signal, kill_process};
+
 use crate::harness::{Sandbox, Shell, Vault, is_root, program};
 
 /// An ext4 of its own.
@@ -121,4 +123,30 @@ fn regression_fsync_keeps_attributes_and_names() {
         assert!(kept.status.success(), "{what} was lost");
         mount.unmount();
     }
+}
+
+/// The error was in a log that nobody reads, and whoever unmounted heard that all was well.
+#[test]
+fn regression_a_session_that_cannot_be_ended_is_told_to_whoever_unmounts() {
+    let disk = Disk::new("farewell");
+    let vault = Vault::at("farewell-mnt", disk.vault());
+    let words = "could not be ended";
+    for ask in [true, false] {
+        let mut mount = vault.mount();
+        fs::write(mount.path("file"), "contents").unwrap();
+        disk.cut();
+        if ask {
+            let told = vault.command().arg("umount").arg(mount.root()).output().unwrap();
+            let said = String::from_utf8_lossy(&told.stderr).into_owned();
+            assert_eq!(told.status.code(), Some(20), "{said}");
+            assert!(said.contains(words), "{said}");
+        } else {
+            kill_process(mount.pid(), Signal::TERM).unwrap();
+        }
+        assert_eq!(mount.wait_for_end().code(), Some(20));
+        assert!(vault.log().contains(words), "{}", vault.log());
+        drop(mount);
+        disk.restart();
+    }
+    vault.mount().unmount();
 }

@@ -151,6 +151,56 @@ fn setuid_and_setgid_stay_when_a_header_is_written() {
     }
 }
 
+/// The list of shown times is renamed into place, which the mode of the vault's own directory denied:
+/// the session did not end, and the next mount took it for a crash.
+#[test]
+fn regression_a_session_ends_in_a_vault_that_is_read_only_for_its_owner() {
+    let vault = Vault::new("readonly");
+    let mount = vault.mount();
+    fs::write(mount.path("file"), "contents").unwrap();
+    let long = "x".repeat(3000);
+    Shell::new(vault.store()).run("chmod -R a-w .");
+    vault.kmsfs(["key", "rotate", DEFAULT]);
+    vault.kmsfs(["rewrap", mount.root().to_str().unwrap()]);
+    Shell::new(mount.root()).run("chmod u+w .; mkdir dir; echo new > new");
+    std::os::unix::fs::symlink(&long, mount.path("long")).unwrap();
+    mount.unmount();
+    let mount = vault.mount_with(&[]);
+    assert_eq!(fs::read_link(mount.path("long")).unwrap(), Path::new(&long));
+    assert!(!vault.log().contains("did not end cleanly"), "{}", vault.log());
+    assert!(!vault.log().contains("not saved"), "{}", vault.log());
+    assert_eq!(fs::metadata(vault.store().join(".kmsfs")).unwrap().mode() & 0o7777, 0o500);
+}
+
+/// The kernel goes by the modes that it knows: some calls were lent the owner's access, others not.
+#[test]
+fn regression_what_the_kernel_allowed_is_done_in_a_directory_that_its_owner_has_closed_since() {
+    let vault = Vault::new("lent");
+    let mount = vault.mount();
+    let shell = Shell::new(mount.root());
+    shell.run("mkdir -p a/sub b; echo f > a/f");
+    let dirs = "find . -mindepth 1 -maxdepth 1 -type d ! -name .kmsfs";
+    for change in [
+        "mkdir a/new",
+        "mkfifo a/pipe",
+        "ln -s to a/link",
+        "ln a/f a/again",
+        "mv a/f a/g",
+        "mv a/g b/g",
+        "mv a/sub b/sub",
+        "rmdir b/sub",
+        "rm a/again",
+    ] {
+        shell.run("chmod 700 a b; stat a b > /dev/null");
+        Shell::new(vault.store()).run(&format!("{dirs} -exec chmod 500 {{}} +"));
+        shell.run(change);
+        let modes = Shell::new(vault.store()).run(&format!("{dirs} -exec stat -c %a {{}} +"));
+        assert_eq!(modes.split_whitespace().collect::<Vec<_>>(), ["500", "500"], "{change}");
+    }
+    shell.run("chmod 700 a b");
+    assert_eq!(fs::read_to_string(mount.path("b/g")).unwrap(), "f\n");
+}
+
 #[test]
 fn a_closed_directory_can_be_removed_and_one_that_is_not_empty_stays_closed() {
     let vault = Vault::new("rmdir");

@@ -23,6 +23,7 @@ use super::reach::{self, Keys, Reach};
 use super::steer;
 use crate::cli::args::options::{Atime, Sync};
 use crate::cli::env::detach::Detach;
+use crate::cli::env::farewell::{self, Farewell};
 use crate::cli::env::keys_from::KeysFrom;
 use crate::cli::env::mountpoint::Mountpoint;
 use crate::cli::env::{failure, mountinfo, process, vault};
@@ -68,7 +69,8 @@ pub(in crate::cli) fn run(
     let (keys, confined) = open_keys(plan, unlock, runtime.as_ref().ok())?;
     process::lock_memory();
     let volume = open(plan, &keys)?;
-    let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper: Arc::new(keeper), confined };
+    let (keeper, farewell) = (Arc::new(keeper), Arc::default());
+    let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper, confined, farewell };
     // Whoever sees the mount may end it.
     let signals = watch_signals(&daemon.keeper)?;
     let server = daemon.listen(&runtime);
@@ -94,13 +96,15 @@ pub(in crate::cli) fn run(
         // Nobody would ever answer at that mountpoint.
         end_mount(&daemon.keeper);
     }
-    volume.end().map_err(|error| {
+    let failed = farewell::failure(&plan.vault, &volume.end());
+    match &failed {
         // Nobody reads what a daemon in the background returns.
-        log::error!("volume {}: its session could not be ended: {error}", volume.id());
-        failure::volume(&plan.vault, &error)
-    })?;
-    log::info!("volume {} is released", volume.id());
+        Some(error) => log::error!("volume {}: {}", volume.id(), error.what),
+        None => log::info!("volume {} is released", volume.id()),
+    }
+    daemon.farewell.tell(failed.as_ref().map(CliError::to_failure));
     daemon.keeper.finish();
+    failed.map_or(Ok(()), Err)?;
     served.map(|()| Exit::Ok)
 }
 
@@ -111,6 +115,7 @@ struct Daemon<'a> {
     keys: &'a KeysFrom,
     keeper: Arc<Keeper>,
     confined: Confined,
+    farewell: Arc<Farewell>,
 }
 
 impl Daemon<'_> {
@@ -143,7 +148,7 @@ impl Daemon<'_> {
 
     /// Opens the control socket. A mount without one works, but cannot be steered.
     fn listen(&self, runtime: &std::io::Result<RuntimeDir>) -> Option<Server> {
-        let Self { plan, volume, keys, confined, .. } = self;
+        let Self { plan, volume, keys, confined, farewell, .. } = self;
         // Readers may share a vault, and have nothing to steer.
         if plan.read_only {
             return None;
@@ -151,7 +156,9 @@ impl Daemon<'_> {
         let started = match runtime {
             Ok(dir) => VaultDir::of(volume.root()).and_then(|vault| {
                 let keystore = keys.keystore().cloned();
-                let handler = steer::handler(Arc::clone(volume), keystore, plan, confined);
+                let farewell = Arc::clone(farewell);
+                let handler =
+                    steer::handler(Arc::clone(volume), keystore, plan, confined, farewell);
                 Server::start(&dir.socket(vault), handler)
             }),
             Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::confine::Confined;
 use super::plan::Plan;
+use crate::cli::env::farewell::Farewell;
 use crate::cli::env::mountinfo::text;
 use crate::cli::env::{failure, keys_from};
 use crate::cli::jobs::{rewrap, survey};
@@ -25,6 +26,7 @@ pub(in crate::cli) fn handler(
     keystore: Option<Arc<Keystore>>,
     plan: &Plan,
     confined: &Confined,
+    farewell: Arc<Farewell>,
 ) -> Arc<Handler> {
     let mount = Mount {
         volume,
@@ -33,6 +35,7 @@ pub(in crate::cli) fn handler(
         keys_from: keys_from::describe(&plan.kms, &plan.keystore),
         keystore,
         confined: confined.to_string(),
+        farewell,
     };
     Arc::new(move |request, send: &mut dyn FnMut(Event) -> bool| {
         mount.answer(request, send).map_err(Failure::from)
@@ -46,6 +49,7 @@ struct Mount {
     keys_from: (&'static str, String),
     keystore: Option<Arc<Keystore>>,
     confined: String,
+    farewell: Arc<Farewell>,
 }
 
 impl Mount {
@@ -95,6 +99,10 @@ impl Mount {
             Request::Adopt { dir } => self.on_directory(&dir, Volume::adopt),
             Request::Sync => {
                 self.volume.flush(Duration::ZERO).map_err(|error| self.failed(&error))?;
+                Ok(Value::Null)
+            }
+            Request::AwaitEnd => {
+                self.farewell.attend(send);
                 Ok(Value::Null)
             }
         }

@@ -78,6 +78,13 @@ impl From<Failure> for CliError {
 
 impl From<CliError> for Failure {
     fn from(error: CliError) -> Self {
-        Self { exit: error.exit.code(), what: error.what, advice: error.advice }
+        error.to_failure()
+    }
+}
+
+impl CliError {
+    /// The same as it crosses the socket.
+    pub(in crate::cli) fn to_failure(&self) -> Failure {
+        Failure { exit: self.exit.code(), what: self.what.clone(), advice: self.advice.clone() }
     }
 }

@@ -3,6 +3,7 @@
 pub(in crate::cli) mod busy;
 pub(in crate::cli) mod detach;
 pub(in crate::cli) mod failure;
+pub(in crate::cli) mod farewell;
 pub(in crate::cli) mod interrupt;
 pub(in crate::cli) mod keys_from;
 pub(in crate::cli) mod keystore;

@@ -53,6 +53,8 @@ pub(in crate::cli) enum Exit {
     NotMounted = 18,
     /// The KMS at an endpoint does not answer.
     KmsUnreachable = 19,
+    /// It is unmounted, but its session could not be ended: the next one takes it for a crash.
+    NotEnded = 20,
 }
 
 /// The table as the README prints it.
@@ -77,6 +79,7 @@ pub(in crate::cli) const TABLE: &[(Exit, &str)] = &[
     (Exit::Busy, "the mount is busy"),
     (Exit::NotMounted, "nothing is mounted there"),
     (Exit::KmsUnreachable, "the KMS at an endpoint does not answer"),
+    (Exit::NotEnded, "unmounted, but the session could not be ended: the next mount mends it"),
 ];
 
 impl Exit {

@@ -208,7 +208,8 @@ impl Mount<'_> {
         }
     }
 
-    fn wait_for_end(&mut self) -> ExitStatus {
+    /// How the daemon ends, whoever ended it.
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.daemon.try_wait().unwrap() {

@@ -29,6 +29,7 @@ pub(in crate::cli) fn run(
     let mut event = |event| match event {
         Event::Progress { done, total } => progress.set(done, total),
         Event::Changed(path) => list.add(&path),
+        Event::Waiting | Event::Ended(_) => {}
     };
     let request = Request::Rewrap {
         key: args.key.clone(),

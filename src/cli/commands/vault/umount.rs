@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::cli::args::UmountArgs;
 use crate::cli::env::detach::{Detach, detach};
+use crate::cli::env::farewell::Listening;
 use crate::cli::env::mountinfo::{self, Mounted};
 use crate::cli::env::{busy, live, paths};
 use crate::cli::report::exit::{CliError, Exit};
@@ -22,6 +23,7 @@ pub(in crate::cli) fn run(args: &UmountArgs, output: Output) -> Result<Exit, Cli
     if args.force {
         abort_connection(&mount)?;
     }
+    let listening = if args.lazy { None } else { Listening::to(&mount) };
     let how = if args.lazy || args.force { Detach::Lazily } else { Detach::WhenFree };
     if let Err(error) = detach(&mount, how) {
         return Err(explain(&mount, &error));
@@ -41,6 +43,9 @@ pub(in crate::cli) fn run(args: &UmountArgs, output: Output) -> Result<Exit, Cli
             ),
         )
         .advise("the daemon is still writing, or the mount lives on in another namespace"));
+    }
+    if let Some(listening) = listening.filter(|_| waits) {
+        listening.outcome(&mount.vault)?;
     }
     let value = json!({
         "mountpoint": mountinfo::text(&mountpoint),
