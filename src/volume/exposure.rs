@@ -73,12 +73,13 @@ impl Volume {
         if ino != ROOT || !opens { Ok(()) } else { self.must_be_sheltered() }
     }
 
-    /// The same before the root gets an access ACL, which can let anybody in.
+    /// The same before the root gets an access ACL. One that lets nobody in but the owner is what
+    /// `cp -a` makes of a mode.
     ///
     /// # Errors
     /// `WouldOpenVault`.
-    pub(super) fn keep_closed_to_acl(&self, ino: u64) -> Result<()> {
-        if ino == ROOT { self.must_be_sheltered() } else { Ok(()) }
+    pub(super) fn keep_closed_to_acl(&self, ino: u64, acl: &[u8]) -> Result<()> {
+        if ino != ROOT || is_owners_alone(acl) { Ok(()) } else { self.must_be_sheltered() }
     }
 
     fn must_be_sheltered(&self) -> Result<()> {
@@ -89,6 +90,24 @@ impl Volume {
         }
     }
 }
+
+/// True for an ACL, as the kernel takes it, that grants nothing to anybody but the owner. Its mask is
+/// the group's part of the mode, so that has to be empty too.
+fn is_owners_alone(acl: &[u8]) -> bool {
+    let Some((version, entries)) = acl.split_first_chunk::<4>() else { return false };
+    let grants = |entry: &[u8]| match *entry {
+        [tag, 0, perm, 0, ..] => u16::from(tag) != ACL_OWNER && perm != 0,
+        _ => true,
+    };
+    u32::from_le_bytes(*version) == ACL_VERSION
+        && entries.len().is_multiple_of(ACL_ENTRY)
+        && !entries.chunks(ACL_ENTRY).any(grants)
+}
+
+/// Of `linux/posix_acl_xattr.h`: a version, and entries of a tag, permissions and an id.
+const ACL_VERSION: u32 = 2;
+const ACL_ENTRY: usize = 8;
+const ACL_OWNER: u16 = 1;
 
 /// Lets nobody but its owner into the directory of a new vault, if that is us.
 pub(super) fn close(root: impl AsFd) -> Result<()> {
@@ -126,6 +145,29 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn an_acl_for_the_owner_alone_is_told_from_others() {
+        let acl = |entries: &[[u8; 3]]| {
+            let mut bytes = vec![2, 0, 0, 0];
+            for [tag, perm, id] in entries {
+                bytes.extend([*tag, 0, *perm, 0, *id, 0, 0, 0]);
+            }
+            bytes
+        };
+        let none = u8::MAX;
+        assert!(is_owners_alone(&acl(&[[1, 7, none], [4, 0, none], [32, 0, none]])));
+        let named = [[1, 7, none], [2, 0, 9], [4, 0, none], [16, 0, none], [32, 0, none]];
+        assert!(is_owners_alone(&acl(&named)));
+        for at in 1..named.len() {
+            let mut wider = named;
+            wider[at][1] = 1;
+            assert!(!is_owners_alone(&acl(&wider)), "{at}");
+        }
+        let minimal = acl(&[[1, 7, none], [4, 0, none], [32, 0, none]]);
+        assert!(!is_owners_alone(&minimal[..minimal.len() - 1]));
+        assert!(!is_owners_alone(&[3, 0, 0, 0]) && !is_owners_alone(&[]));
+    }
 
     #[test]
     fn a_vault_is_open_to_others_unless_a_directory_above_keeps_them_out() {

@@ -99,7 +99,7 @@ impl Volume {
         let held = self.hold(ino)?;
         if !name.starts_with(USER) {
             if name == ACL_ACCESS {
-                self.keep_closed_to_acl(ino)?;
+                self.keep_closed_to_acl(ino, value)?;
             }
             held.set_xattr(name, value, flags)?;
             if name == ACL_ACCESS {

@@ -2,6 +2,7 @@
 //! in the vault itself.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::harness::{Shell, Vault, binary, program};
@@ -145,4 +146,30 @@ fn regression_an_ordinary_user_rewraps_the_file_of_another() {
     let file = |listing: &str| listing.lines().find(|line| line.starts_with("f ")).and_then(mtime);
     assert_eq!(file(&listing(&mount.root())), file(&shown), "the time from before is shown");
     assert_eq!(fs::read(mount.path("f")).unwrap(), b"one\n");
+}
+
+/// An ACL that says what the mode says was refused on the root, which is kept closed to others.
+#[test]
+fn regression_a_directory_is_copied_onto_the_root_with_its_mode() {
+    let vault = Vault::new("copied");
+    // Nothing above it keeps others out.
+    let open = vault.store().parent().unwrap();
+    fs::set_permissions(open, fs::Permissions::from_mode(0o755)).unwrap();
+    let mount = vault.mount();
+    let shell = Shell::new(vault.outside("")).var("MNT", vault.mountpoint());
+    for mode in ["700", "500", "1700"] {
+        shell.run(&format!(
+            r#"rm -rf from; mkdir from; echo {mode} > from/file; chmod {mode} from
+               chmod 700 "$MNT"; cp -a from/. "$MNT"
+               test $(stat -c %a "$MNT") = {mode}; test "$(cat "$MNT/file")" = {mode}"#
+        ));
+    }
+    shell.run(r#"setfacl -m u:77:--- "$MNT"; setfacl -b "$MNT"; chmod 700 "$MNT""#);
+    for wider in ["u:77:x", "g::x", "o::x", "u:77:---,m::x"] {
+        let refused = shell.output(&format!(r#"setfacl -m {wider} "$MNT""#));
+        assert!(!refused.status.success(), "{wider}");
+    }
+    let mode = fs::metadata(vault.store()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o700);
+    mount.unmount();
 }
