@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Mount, Vault, is_root, program};
+use crate::harness::{Mount, Vault, binary, is_root, program};
 
 const DEFAULT: &str = "alias/kmsfs/default";
 const ANN: u32 = 61_001;
@@ -329,4 +329,38 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(start.elapsed() < FELT, "{what}: not within {FELT:?}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A vault of somebody else's that is mounted on the machine was one that could not be looked into, and
+/// kept all material of everybody.
+#[test]
+fn regression_a_mount_that_a_user_may_not_look_into_keeps_none_of_their_material() {
+    let vault = vault("others");
+    let mount = shared(&vault);
+    write(&mount, "file", "contents");
+    // Bob's keystore and program are his own.
+    let home = vault.outside_dir("bob");
+    fs::set_permissions(vault.outside(""), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::copy(binary(), home.join("kmsfs")).unwrap();
+    std::os::unix::fs::chown(&home, Some(BOB), Some(BOB)).unwrap();
+    let bob = |script: &str| {
+        let output = Command::new(program("setpriv"))
+            .args([format!("--reuid={BOB}"), format!("--regid={BOB}")])
+            .args(["--clear-groups", "bash", "-euc", script])
+            .current_dir(&home)
+            .env("HOME", &home)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{script}: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let kmsfs = "./kmsfs --keystore store --key-file key";
+    bob(&format!("{kmsfs} keystore init --create-key-file; {kmsfs} key create --alias {DEFAULT}"));
+    bob(&format!("{kmsfs} init vault"));
+    bob(&format!("{kmsfs} key rotate {DEFAULT}; {kmsfs} rewrap vault"));
+    let mounts = bob("cat /proc/self/mounts");
+    assert!(mounts.contains(vault.store().to_str().unwrap()), "{mounts}");
+    let retired = bob(&format!("{kmsfs} key retire {DEFAULT} --yes"));
+    assert!(retired.contains("destroyed"), "{retired}");
 }
