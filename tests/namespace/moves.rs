@@ -4,12 +4,13 @@
 //! of its three descriptors stands in the attribute and in the file.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kmsfs::envelope::{DirDescriptor, DirKeys, Places};
 use kmsfs::keystore::EncryptionContext;
-use kmsfs::volume::{KeyService, VolumeError};
+use kmsfs::volume::{KeyService, Options, Problem, Repair, VolumeError};
 
 use crate::fixture::{Fixture, REPLACE, ROOT};
 
@@ -131,6 +132,12 @@ fn every_state_that_a_crash_in_a_rename_leaves_opens_and_is_completed() {
         }
         write(place, attribute_is, file_is);
         let path = if place == old { "a/old" } else { "b/new" };
+        fixture.reopen_with(Options { read_only: true, ..Options::default() });
+        let report =
+            fixture.volume().check(Repair::No, &mut |_| ControlFlow::Continue(())).unwrap();
+        let missing = |problem: &Problem| problem.what.contains("missing");
+        let found: Vec<_> = report.problems.iter().filter(|one| !missing(one)).collect();
+        assert!(found.is_empty(), "{found:?}: {path}");
         for _ in 0..2 {
             fixture.reopen();
             assert_eq!(
