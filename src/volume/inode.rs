@@ -19,6 +19,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::beneath::BackingName;
@@ -28,6 +29,8 @@ use super::identity::Told;
 pub const ROOT: u64 = 1;
 
 const SHARDS: usize = 64;
+/// Places for counts of sizes: few inodes change at once.
+const RESIZED: usize = 4096;
 /// Known links kept for one inode, and one for each directory beyond that; a file with more is still
 /// reached by those it keeps.
 const MAX_LINKS: usize = 32;
@@ -54,9 +57,17 @@ pub(super) enum Whereabouts {
 #[derive(Debug)]
 pub(super) struct InodeTable {
     shards: Vec<Mutex<HashMap<u64, Node>>>,
+    /// How many sizes the kernel's own requests have made, in all.
+    all_resized: AtomicU64,
+    /// The same, for the inodes that share a place here: a slot has no room for it.
+    resized: Vec<AtomicU32>,
     /// Backing number of the root, and so the shown number of backing inode 1.
     root: u64,
 }
+
+/// A moment in the life of an inode, by the sizes that it has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resized(u32);
 
 #[derive(Debug, Default)]
 struct Node {
@@ -86,7 +97,12 @@ enum Links {
 impl InodeTable {
     /// A table for the volume whose root directory has this backing inode number.
     pub(super) fn new(root: u64) -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), root }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            all_resized: AtomicU64::new(0),
+            resized: (0..RESIZED).map(|_| AtomicU32::new(0)).collect(),
+            root,
+        }
     }
 
     /// The number under which the kernel knows a backing inode. It is its own inverse.
@@ -254,11 +270,38 @@ impl InodeTable {
         self.shard(ino).get(&ino).is_some_and(|node| node.seen == fingerprint && fingerprint != 0)
     }
 
-    /// Remembers the fingerprint of the size that the kernel knows.
-    pub(super) fn set_size(&self, ino: u64, fingerprint: u16) {
+    /// Remembers the fingerprint of the size that the kernel's own requests have made.
+    pub(super) fn note_size(&self, ino: u64, fingerprint: u16) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {
             node.size = fingerprint;
+            self.resized_of(ino).fetch_add(1, Ordering::AcqRel);
+            self.all_resized.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    /// Remembers the fingerprint of a size that the kernel is told, unless its own requests have made
+    /// another since: `since` is from before anybody looked at the file.
+    pub(super) fn tell_size(&self, ino: u64, fingerprint: u16, since: Resized) {
+        if let Some(node) = self.shard(ino).get_mut(&ino)
+            && self.resized(ino) == since
+        {
+            node.size = fingerprint;
+        }
+    }
+
+    /// How often the kernel's requests have made another size of `ino`, or of one that shares its place.
+    pub(super) fn resized(&self, ino: u64) -> Resized {
+        Resized(self.resized_of(ino).load(Ordering::Acquire))
+    }
+
+    /// The same of all inodes together.
+    pub(super) fn all_resized(&self) -> u64 {
+        self.all_resized.load(Ordering::Acquire)
+    }
+
+    fn resized_of(&self, ino: u64) -> &AtomicU32 {
+        let index = usize::try_from(ino % RESIZED as u64).unwrap_or(0);
+        &self.resized[index]
     }
 
     /// The fingerprint of the size that the kernel knows, if it knows one.
@@ -428,7 +471,7 @@ mod tests {
         let (old, new) = (Told { birth: 1, owner: 1 }, Told { birth: 2, owner: 1 });
         assert_eq!(table.enter(7, 1, &name("a"), old), None);
         table.set_seen(7, 5);
-        table.set_size(7, 6);
+        table.note_size(7, 6);
         assert_eq!(table.enter(7, 1, &name("b"), Told { owner: 2, ..old }), Some(old));
         assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));
         let before = table.enter(7, 1, &name("c"), new);
@@ -438,6 +481,20 @@ mod tests {
         assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));
         assert!(!table.forget(7, 2), "three lookups were counted");
         assert!(table.forget(7, 1));
+    }
+
+    #[test]
+    fn a_size_that_was_looked_up_before_the_kernel_made_another_is_not_kept() {
+        let table = InodeTable::new(100);
+        table.enter(7, 1, &name("a"), Told::default());
+        let before = table.resized(7);
+        table.tell_size(7, 5, before);
+        assert_eq!(table.size(7), Some(5));
+        table.note_size(7, 6);
+        table.tell_size(7, 5, before);
+        assert_eq!(table.size(7), Some(6));
+        table.tell_size(7, 8, table.resized(7));
+        assert_eq!(table.size(7), Some(8));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::beneath::{self, BackingName};
 use super::dir::Dir;
 use super::error::{Result, VolumeError};
 use super::identity::{Seen, Told};
-use super::inode::Link;
+use super::inode::{Link, Resized};
 use super::names::EntryName;
 use super::open_file::quietly;
 use super::recovery::has_odd_size;
@@ -68,7 +68,8 @@ impl Volume {
     /// # Errors
     /// `Stale` if it is gone; those of the backing filesystem.
     pub fn attr(&self, ino: u64) -> Result<Attr> {
-        Ok(self.telling_size(self.shown_attr(ino, &self.stat_to_tell(ino)?)?))
+        let since = self.tree.inodes.resized(ino);
+        Ok(self.telling_size(self.shown_attr(ino, &self.stat_to_tell(ino)?)?, since))
     }
 
     /// Tells the kernel of the backing entry `entry`. Locks: the directory's, for reading, so that
@@ -84,8 +85,8 @@ impl Volume {
     ) -> Result<Option<Entered>> {
         let held = self.tree.locks.reading(dir.ino());
         let telling = self.tree.telling();
-        let seen = match beneath::look(dir, entry) {
-            Ok(seen) => seen,
+        let (seen, since) = match self.look_at_entry(dir, entry) {
+            Ok(found) => found,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
@@ -105,12 +106,28 @@ impl Volume {
         let still = self.tree.inodes.told(ino).is_none_or(|now| now.is_born_with(told));
         match shown {
             Ok(attr) if still => {
-                let attr = Attr { generation: self.generation(&seen), ..self.telling_size(attr) };
+                let attr = self.telling_size(attr, since);
+                let attr = Attr { generation: self.generation(&seen), ..attr };
                 Ok(Some(Entered { attr, before }))
             }
             shown => {
                 self.take_back(ino, before);
                 Err(shown.err().unwrap_or(VolumeError::Stale))
+            }
+        }
+    }
+
+    /// Looks at what an entry leads to, and when that was in the life of its inode, whose number
+    /// nobody knows before.
+    fn look_at_entry(&self, dir: &Dir, entry: &BackingName) -> Result<(Seen, Resized), Errno> {
+        let mut tries = 0;
+        loop {
+            let before = self.tree.inodes.all_resized();
+            let seen = beneath::look(dir, entry)?;
+            let since = self.tree.inodes.resized(self.tree.inodes.shown(seen.stat.st_ino));
+            tries += 1;
+            if self.tree.inodes.all_resized() == before || tries == LOOKS {
+                return Ok((seen, since));
             }
         }
     }
@@ -201,3 +218,7 @@ impl Volume {
         read.is_ok() && has_odd_size(stat, &page)
     }
 }
+
+/// How often an entry is looked at while others change sizes all the time. In the end an old look is
+/// only one more that does not count, or a second lookup for whoever opens the file.
+const LOOKS: usize = 8;

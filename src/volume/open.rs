@@ -255,7 +255,8 @@ impl Volume {
     ) -> Result<(Attr, FileHandle)> {
         let subject = (handle.ino, handle.file.subject_cell().clone());
         let admitted = self.gate.admit(subject, uses, caller).and_then(|admission| {
-            let attr = self.telling_size(self.shown_attr(handle.ino, &seen.stat)?);
+            let since = self.tree.inodes.resized(handle.ino);
+            let attr = self.telling_size(self.shown_attr(handle.ino, &seen.stat)?, since);
             Ok((admission, Attr { generation: self.generation(seen), ..attr }))
         });
         match admitted {
@@ -298,16 +299,15 @@ impl Volume {
         match self.open_briefly(ino) {
             Ok(opened) => {
                 self.allow_truncate(opened.file(), size, caller)?;
-                if size > 0 {
-                    self.must_be_told(ino, opened.file())?;
-                }
                 let _writing = self.writing(opened.file(), caller);
-                opened.file().truncate(size)
+                self.cut(opened.file(), size)
             }
             Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) if size == 0 => {
                 let about = About::new_file(self.file_policy(ino)?.create);
                 self.gate.allow(caller, Action::GenerateDataKey, about)?;
-                self.files.erase(ino, |flags| Ok(self.reopen(ino, flags)?.0))
+                self.files.erase(ino, |flags| Ok(self.reopen(ino, flags)?.0))?;
+                self.note_erased(ino);
+                Ok(())
             }
             Err(error) => Err(error),
         }

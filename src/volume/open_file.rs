@@ -445,6 +445,10 @@ impl File {
         self.size_told.store(true, Ordering::Release);
     }
 
+    pub(super) fn set_size_untold(&self) {
+        self.size_told.store(false, Ordering::Release);
+    }
+
     /// The backing file, for its attributes.
     pub fn backing_fd(&self) -> BorrowedFd<'_> {
         self.backing.as_fd()

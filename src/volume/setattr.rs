@@ -63,6 +63,7 @@ impl Volume {
     fn change_others(&self, ino: u64, change: &AttrChange) -> Result<Attr> {
         self.tree.grants.note(change.mode.unwrap_or(0));
         let held = self.hold(ino)?;
+        let since = self.tree.inodes.resized(ino);
         let times = self.times.hold(ino);
         self.change_inode(ino, &held, change)?;
         // Not over what follows: showing a size may open the file, which takes it too.
@@ -72,7 +73,7 @@ impl Volume {
         {
             dir.forget_rules();
         }
-        Ok(self.telling_size(self.shown_attr(ino, &held.stat()?)?))
+        Ok(self.telling_size(self.shown_attr(ino, &held.stat()?)?, since))
     }
 
     fn change_inode(&self, ino: u64, held: &Handle, change: &AttrChange) -> Result<()> {

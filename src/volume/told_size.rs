@@ -8,6 +8,10 @@
 //!
 //! What was told is remembered with the inode, and held against the file when it is opened. From then
 //! on the file changes by the kernel's own requests alone, until its last close.
+//!
+//! Several programs change and look at a file at once, and none of that is somebody else's doing. What
+//! the kernel's requests have made is noted while the file is still open ([`Volume::note_size`]), and an
+//! answer that was looked up before that does not count: the kernel passes it over as well.
 
 use rustix::fs::fstat;
 
@@ -15,6 +19,7 @@ use super::Volume;
 use super::attr::{Attr, FileKind};
 use super::error::{Result, VolumeError};
 use super::identity::{fold, short};
+use super::inode::Resized;
 use super::open_file::File;
 
 impl Volume {
@@ -29,7 +34,8 @@ impl Volume {
         }
         let size = file.size();
         let other = self.tree.inodes.size(ino).is_some_and(|told| told != self.mark_of(size));
-        if other && Self::looks_as_long(file, size) {
+        // A second look: another handle that was opened meanwhile may have made it that long.
+        if other && Self::looks_as_long(file, size) && !file.size_is_told() {
             log::error!("inode {ino}: somebody changed its size in the vault");
             return Err(VolumeError::Stale);
         }
@@ -42,23 +48,25 @@ impl Volume {
         fstat(file.backing_fd()).is_ok_and(|stat| Attr::from_stat(file.ino(), &stat).size == size)
     }
 
-    /// The kernel is told these attributes.
-    pub(super) fn telling_size(&self, attr: Attr) -> Attr {
+    /// The kernel is told these attributes, which were looked up after `since`.
+    pub(super) fn telling_size(&self, attr: Attr, since: Resized) -> Attr {
         if attr.kind == FileKind::Regular {
-            match self.files.find(attr.ino) {
-                Some(file) => self.note_size(&file),
-                None => self.tree.inodes.set_size(attr.ino, self.mark_of(attr.size)),
-            }
+            let size = self.files.find(attr.ino).map_or(attr.size, |file| {
+                file.set_size_told();
+                file.size()
+            });
+            self.tree.inodes.tell_size(attr.ino, self.mark_of(size), since);
         }
         attr
     }
 
-    /// The kernel knows how long an open file is: it is told, or its own requests made it so.
+    /// The kernel knows how long an open file is: its own requests made it so. Before the file is
+    /// closed: whoever opens it next reads from the disk how long it is.
     pub(super) fn note_size(&self, file: &File) {
         file.set_size_told();
         let mut size = file.size();
         loop {
-            self.tree.inodes.set_size(file.ino(), self.mark_of(size));
+            self.tree.inodes.note_size(file.ino(), self.mark_of(size));
             // By another handle, which was closed before this was noted.
             let now = file.size();
             if now == size {
@@ -66,6 +74,37 @@ impl Volume {
             }
             size = now;
         }
+    }
+
+    /// Cuts an open file at the kernel's request.
+    ///
+    /// # Errors
+    /// `Stale` where the kernel knows another size, unless nothing is left of the file; those of the
+    /// cut.
+    pub(super) fn cut(&self, file: &File, size: u64) -> Result<()> {
+        if size > 0 {
+            self.must_be_told(file.ino(), file)?;
+        }
+        // Whoever opens it meanwhile finds the size that the kernel hears of in a moment.
+        let was_told = file.size_is_told();
+        file.set_size_told();
+        match file.truncate(size) {
+            Ok(()) => {
+                self.note_size(file);
+                Ok(())
+            }
+            Err(error) => {
+                if !was_told {
+                    file.set_size_untold();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A file that could not even be opened is empty now, at the kernel's request.
+    pub(super) fn note_erased(&self, ino: u64) {
+        self.tree.inodes.note_size(ino, self.mark_of(0));
     }
 
     /// Tells two sizes apart, but for one pair in 65,535: a known inode has room for no more. Only this

@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use kmsfs::volume::attr::AttrChange;
 use kmsfs::volume::{OpenFor, Origin, ROOT, Result, RewrapJob, VolumeError};
@@ -95,4 +97,67 @@ fn a_size_that_changed_here_is_known() {
         }
     });
     assert_eq!(fixture.volume().attr(ino).unwrap().size, 800_000);
+}
+
+/// A truncation was noted when its file was closed already, and a look at the file from before that
+/// counted after it. The next to open the file was told that somebody had changed the vault.
+#[test]
+fn regression_what_many_do_to_a_size_at_once_is_nobody_elses_doing() {
+    let fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
+    fixture.find("file").unwrap();
+    let volume = fixture.volume();
+    // The kernel changes a file in one request at a time, and knows how long it is.
+    let (size, stale) = (Mutex::new(8), AtomicUsize::new(0));
+    let again = |end: Instant, act: &dyn Fn(u64) -> Result<()>| {
+        let mut round = 0;
+        while Instant::now() < end {
+            round += 1;
+            match act(round) {
+                Err(VolumeError::Stale) => drop(stale.fetch_add(1, Ordering::Relaxed)),
+                done => done.unwrap(),
+            }
+        }
+    };
+    let open = |_: u64| {
+        volume.close(volume.open_as(ino, OpenFor::Both, caller())?.handle);
+        Ok(())
+    };
+    let append = |round: u64| {
+        let handle = volume.open_as(ino, OpenFor::Both, caller())?.handle;
+        {
+            let mut size = size.lock().unwrap();
+            let data = vec![1; 1 + usize::try_from(round % 3000).unwrap()];
+            *size += handle.write(*size, &data, Origin::Caller)? as u64;
+        }
+        volume.close(handle);
+        Ok(())
+    };
+    let cut = |round: u64| {
+        let mut size = size.lock().unwrap();
+        let to = round * 7919 % 9000;
+        *size = cut(&fixture, ino, to)?;
+        assert_eq!(*size, to);
+        Ok(())
+    };
+    let look = |_: u64| volume.attr(ino).map(drop);
+    let find = |_: u64| fixture.find("file").map(drop);
+    let sync = |_: u64| volume.flush(Duration::ZERO);
+    let works: [&[&(dyn Fn(u64) -> Result<()> + Sync)]; 5] = [
+        &[&cut, &open],
+        &[&append, &look],
+        &[&append, &find, &sync],
+        &[&cut, &append, &look],
+        &[&append, &append, &cut, &cut, &look, &find, &open, &sync],
+    ];
+    for works in works {
+        let end = Instant::now() + Duration::from_millis(1500);
+        std::thread::scope(|scope| {
+            for work in works {
+                scope.spawn(move || again(end, &|round| work(round)));
+            }
+        });
+        assert_eq!(volume.attr(ino).unwrap().size, *size.lock().unwrap());
+    }
+    assert_eq!(stale.load(Ordering::Relaxed), 0);
 }
