@@ -252,7 +252,7 @@ fn regression_a_list_of_shown_times_stays_short_while_the_volume_is_open() {
     case.rewrap();
     let list = case.fixture.vault().join(".kmsfs/times");
     let file = fs::File::options().write(true).open(&list).unwrap();
-    file.write_all_at(&[0; 100_000], file.metadata().unwrap().len()).unwrap();
+    file.write_all_at(&vec![0; 100_000], file.metadata().unwrap().len()).unwrap();
     let before = case.times();
     case.rewrap();
     let length = fs::metadata(&list).unwrap().len();

@@ -108,7 +108,7 @@ fn regression_a_copy_of_a_mounted_vault_excuses_what_was_announced_while_it_was_
     write(&fixture, "file", 5 * PAGE as u64, &changed).unwrap();
     contents[5 * PAGE..6 * PAGE].copy_from_slice(&changed);
     let mut torn = fs::read(ciphertext(&fixture)).unwrap();
-    let page = Block(5).data_page().0 as usize * PAGE;
+    let page = usize::try_from(Block(5).data_page().0).unwrap() * PAGE;
     torn[page..page + PAGE].copy_from_slice(&older[page..page + PAGE]);
     fixture.volume().end().unwrap();
     fixture.reopen();
