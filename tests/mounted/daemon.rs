@@ -3,10 +3,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::harness::Vault;
 
@@ -37,21 +40,52 @@ fn regression_whoever_sees_a_mount_can_end_it_by_a_signal() {
     vault.mount().unmount();
     for _ in 0..5 {
         let before = device(&vault.mountpoint());
-        let mut daemon = vault
-            .command()
-            .args(["mount", "--foreground"])
-            .arg(vault.store())
-            .arg(vault.mountpoint())
-            .spawn()
-            .unwrap();
-        while device(&vault.mountpoint()) == before {
-            assert!(daemon.try_wait().unwrap().is_none(), "it ended by itself");
-        }
+        let mut daemon = in_foreground(&vault);
         kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
         let ended = daemon.wait().unwrap();
         assert!(ended.success(), "{ended}");
         assert_eq!(device(&vault.mountpoint()), before);
     }
+}
+
+/// It waited for as long as the daemon was stopped.
+#[test]
+fn regression_a_daemon_that_is_stopped_does_not_stop_status() {
+    let vault = Vault::new("stopped");
+    vault.mount().unmount();
+    let mut daemon = in_foreground(&vault);
+    let pid = Pid::from_child(&daemon);
+    kill_process(pid, Signal::STOP).unwrap();
+    let asked = vault.command().args(["--json", "status"]).stdout(Stdio::piped()).spawn();
+    let mut asked = asked.unwrap();
+    let begun = Instant::now();
+    let mut ended = false;
+    while !ended && begun.elapsed() < Duration::from_secs(120) {
+        ended = asked.try_wait().unwrap().is_some();
+        thread::sleep(Duration::from_millis(50));
+    }
+    kill_process(pid, Signal::CONT).unwrap();
+    let answer = asked.wait_with_output().unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    assert!(ended, "it waited for the daemon");
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let own = vault.mountpoint();
+    let mounts = answer["mounts"].as_array().unwrap().iter();
+    let mut found = mounts.filter(|mount| own.to_str() == mount["mountpoint"].as_str());
+    assert!(found.next().unwrap()["alive"].is_null(), "{answer}");
+}
+
+/// A daemon of this process, which is mounted.
+fn in_foreground(vault: &Vault) -> Child {
+    let before = device(&vault.mountpoint());
+    let mut command = vault.command();
+    command.args(["mount", "--foreground"]).arg(vault.store()).arg(vault.mountpoint());
+    let mut daemon = command.spawn().unwrap();
+    while device(&vault.mountpoint()) == before {
+        assert!(daemon.try_wait().unwrap().is_none(), "it ended by itself");
+    }
+    daemon
 }
 
 fn device(mountpoint: &Path) -> u64 {

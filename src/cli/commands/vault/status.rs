@@ -1,6 +1,8 @@
 //! `kmsfs status`: mounted vaults, or one of them.
 
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -23,19 +25,22 @@ pub(in crate::cli) fn run(args: &StatusArgs, output: Output) -> Result<Exit, Cli
 
 fn all(output: Output) -> Result<Exit, CliError> {
     let mounts = mountinfo::all()?;
-    let values: Vec<Value> = mounts.iter().map(describe).collect();
+    let lives: Vec<Life> = mounts.iter().map(Life::of).collect();
+    let seen = || mounts.iter().zip(&lives);
+    let values: Vec<Value> = seen().map(|(mount, life)| describe(mount, *life)).collect();
     output.result(&json!({ "mounts": values }), || {
         if mounts.is_empty() {
             return "no vault is mounted".into();
         }
-        let rows: Vec<Vec<String>> = mounts
-            .iter()
-            .map(|mount| {
-                let is_dead = is_alive(mount) == Some(false);
-                let state = if is_dead { "dead".into() } else { mode(mount) };
-                vec![text(&mount.mountpoint), state, text(&mount.vault)]
-            })
-            .collect();
+        let row = |(mount, life): (&Mounted, &Life)| {
+            let state = match life {
+                Life::Dead => "dead".into(),
+                Life::Silent => "does not answer".into(),
+                Life::Alive | Life::NotAsked => mode(mount),
+            };
+            vec![text(&mount.mountpoint), state, text(&mount.vault)]
+        };
+        let rows: Vec<_> = seen().map(row).collect();
         table(&["MOUNTPOINT", "STATE", "VAULT"], &rows)
     });
     Ok(Exit::Ok)
@@ -51,7 +56,7 @@ fn one(named: &Path, output: Output) -> Result<Exit, CliError> {
         "in_use": !live::is_free(&target.vault),
     });
     if let Some(mount) = &mount {
-        merge(&mut value, &describe(mount));
+        merge(&mut value, &describe(mount, Life::of(mount)));
     }
     if let Some(answer) = target.call(&Request::Status, |_| {}) {
         merge(&mut value, &answer?);
@@ -71,12 +76,12 @@ fn check_vault(vault: &Path) -> Result<(), CliError> {
     .advise("'kmsfs status' without an argument lists what is mounted"))
 }
 
-fn describe(mount: &Mounted) -> Value {
+fn describe(mount: &Mounted, life: Life) -> Value {
     json!({
         "vault": text(&mount.vault),
         "mountpoint": text(&mount.mountpoint),
         "mode": mode(mount),
-        "alive": is_alive(mount),
+        "alive": life.as_json(),
         "pid": Target::of(mount).daemon().map(|daemon| daemon.daemon()),
     })
 }
@@ -85,15 +90,45 @@ fn mode(mount: &Mounted) -> String {
     if mount.has_option("ro") { "read-only".into() } else { "read-write".into() }
 }
 
-/// Without its daemon a mount answers nothing. Attributes may still come from the kernel's cache;
-/// the free space never does. Nothing is asked of another user's, which answers when that user
-/// likes: `None`.
-fn is_alive(mount: &Mounted) -> Option<bool> {
-    if mount.user != 0 && mount.user != rustix::process::geteuid().as_raw() {
-        return None;
+/// What a mount answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Alive,
+    /// Its daemon is gone.
+    Dead,
+    /// Its daemon is there, and does not answer.
+    Silent,
+    /// Another user's: it answers when that user likes.
+    NotAsked,
+}
+
+impl Life {
+    /// Without its daemon a mount answers nothing. Attributes may still come from the kernel's cache;
+    /// the free space never does. Who asks a daemon that was stopped waits until it goes on, so a thread
+    /// does, which ends with this command at the latest.
+    fn of(mount: &Mounted) -> Self {
+        if mount.user != 0 && mount.user != rustix::process::geteuid().as_raw() {
+            return Self::NotAsked;
+        }
+        let (tell, told) = mpsc::channel();
+        let mountpoint = mount.mountpoint.clone();
+        let asking = std::thread::Builder::new().spawn(move || {
+            let _ = tell.send(rustix::fs::statvfs(&mountpoint).map(drop));
+        });
+        match asking.ok().and_then(|_| told.recv_timeout(PATIENCE).ok()) {
+            Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Self::Dead,
+            Some(_) => Self::Alive,
+            None => Self::Silent,
+        }
     }
-    let asked = rustix::fs::statvfs(&mount.mountpoint);
-    Some(!matches!(asked, Err(Errno::NOTCONN | Errno::CONNABORTED)))
+
+    fn as_json(self) -> Value {
+        match self {
+            Self::Alive => true.into(),
+            Self::Dead => false.into(),
+            Self::Silent | Self::NotAsked => Value::Null,
+        }
+    }
 }
 
 fn merge(into: &mut Value, from: &Value) {
@@ -117,3 +152,6 @@ fn plain(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+/// How long a mount may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
