@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::id::KeyId;
-use crate::keystore::access::request::{Asked, Facts, Looked};
+use crate::keystore::access::request::{DecisionScope, Facts, RequestContext};
 use crate::keystore::access::rules::{KeyRules, RuleSource};
 use crate::keystore::access::table;
 use crate::keystore::error::KeystoreError;
@@ -11,8 +11,7 @@ use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::{Caller, Principal, group_arn};
 use crate::keystore::model::id::{AliasName, KeyArn};
 use crate::keystore::model::spec::GrantOperation;
-use crate::keystore::policy::Verdict as Said;
-use crate::keystore::policy::{Asker, ConditionKey, Request};
+use crate::keystore::policy::{self, Asker, ConditionKey, Request};
 use crate::keystore::records::grant::{Grants, Wanted};
 use crate::keystore::records::key::KeyRecord;
 use crate::keystore::storage::sealed::Reader;
@@ -35,9 +34,11 @@ pub(in crate::keystore) fn authorise(
     caller: &Caller,
     action: Action,
     key: Option<(KeyId, &KeyRecord)>,
-    asked: Asked<'_>,
+    request_context: RequestContext<'_>,
 ) -> Result<(), KeystoreError> {
-    allowed(Question { rules: reader, caller, action, asked: &asked }.judge(key)?)
+    allowed(
+        Question { rules: reader, caller, action, request_context: &request_context }.judge(key)?,
+    )
 }
 
 /// May `caller` do this to an alias? Its key is asked about separately, as in AWS.
@@ -48,8 +49,8 @@ pub(in crate::keystore) fn authorise_alias(
     action: Action,
     alias: &AliasName,
 ) -> Result<(), KeystoreError> {
-    let asked = Asked::default();
-    let question = Question { rules: reader, caller, action, asked: &asked };
+    let request_context = RequestContext::default();
+    let question = Question { rules: reader, caller, action, request_context: &request_context };
     allowed(question.judge_without_key(&alias.arn())?)
 }
 
@@ -79,9 +80,9 @@ pub(in crate::keystore) fn authorise_by(
     caller: &Caller,
     action: Action,
     key: (KeyId, &KeyRecord),
-    asked: &Asked<'_>,
+    request_context: &RequestContext<'_>,
 ) -> Result<(), KeystoreError> {
-    allowed(decide(rules, caller, action, key, asked)?)
+    allowed(decide(rules, caller, action, key, request_context)?)
 }
 
 /// What is to be said to a caller who wants to do this to a key. A refusal is no error.
@@ -91,9 +92,9 @@ pub(in crate::keystore) fn decide(
     caller: &Caller,
     action: Action,
     key: (KeyId, &KeyRecord),
-    asked: &Asked<'_>,
+    request_context: &RequestContext<'_>,
 ) -> Result<Verdict, KeystoreError> {
-    Question { rules, caller, action, asked }.judge(Some(key))
+    Question { rules, caller, action, request_context }.judge(Some(key))
 }
 
 fn allowed(verdict: Verdict) -> Result<(), KeystoreError> {
@@ -105,7 +106,7 @@ struct Question<'a> {
     rules: &'a dyn RuleSource,
     caller: &'a Caller,
     action: Action,
-    asked: &'a Asked<'a>,
+    request_context: &'a RequestContext<'a>,
 }
 
 /// Who refused, or that nobody allowed.
@@ -116,22 +117,23 @@ enum Refusal {
     Nothing,
     NothingInAccount,
     /// The request is not known well enough to decide.
-    Unsaid,
+    MissingConditionKeys,
 }
 
 impl Question<'_> {
     fn judge(&self, key: Option<(KeyId, &KeyRecord)>) -> Result<Verdict, KeystoreError> {
-        let unsaid = table::of_request(self.action).iter().find(|key| !self.asked.says(**key));
-        debug_assert!(unsaid.is_none(), "{} does not say {unsaid:?}", self.action);
+        let missing =
+            table::of_request(self.action).iter().find(|key| !self.request_context.supplies(**key));
+        debug_assert!(missing.is_none(), "{} does not say {missing:?}", self.action);
         if !self.caller.grant_tokens.is_empty() {
             self.rules.check_tokens(&self.caller.grant_tokens)?;
         }
         if !self.caller.principal.is_bound() {
             return Ok(Verdict { denied: None, until: None, any_context: true });
         }
-        if unsaid.is_some() {
+        if missing.is_some() {
             // A Deny that asks for it would be passed.
-            return Ok(self.refused(Refusal::Unsaid, "*", &Looked::default()));
+            return Ok(self.refused(Refusal::MissingConditionKeys, "*", &DecisionScope::default()));
         }
         let Some((id, record)) = key else { return self.judge_without_key("*") };
         let rules = self.rules.of_key(id, record)?;
@@ -144,65 +146,71 @@ impl Question<'_> {
         record: &KeyRecord,
         rules: &KeyRules,
     ) -> Result<Verdict, KeystoreError> {
-        let looked = Looked::default();
-        let facts = Facts { caller: self.caller, asked: self.asked, key: Some((record, rules)) };
-        let conditions = |key: &ConditionKey| facts.values(key, &looked);
+        let scope = DecisionScope::default();
+        let facts = Facts {
+            caller: self.caller,
+            request_context: self.request_context,
+            key: Some((record, rules)),
+        };
+        let conditions = |key: &ConditionKey| facts.values(key, &scope);
         let (arn, groups, resource) = (self.arn(), self.groups(), KeyArn(id).to_string());
         let asker = Asker { arn: &arn, groups: &groups };
         let action = self.action.permission();
         let request = Request { action, resource: &resource, asker, conditions: &conditions };
         let by_key = rules.policy.verdict(&request);
-        if let Said::Deny(_) = by_key {
-            return Ok(self.refused(Refusal::KeyPolicy, &resource, &looked));
+        if let policy::Verdict::Deny(_) = by_key {
+            return Ok(self.refused(Refusal::KeyPolicy, &resource, &scope));
         }
-        let by_account = self.account_says(&request)?;
-        if let Said::Deny(_) = by_account {
-            return Ok(self.refused(Refusal::IdentityPolicy, &resource, &looked));
+        let by_account = self.account_verdict(&request)?;
+        if let policy::Verdict::Deny(_) = by_account {
+            return Ok(self.refused(Refusal::IdentityPolicy, &resource, &scope));
         }
-        if by_key == Said::Allow || (by_key == Said::Delegated && by_account == Said::Allow) {
-            return Ok(self.permitted(&looked, None));
+        if by_key == policy::Verdict::Allow
+            || (by_key == policy::Verdict::Delegated && by_account == policy::Verdict::Allow)
+        {
+            return Ok(self.permitted(&scope, None));
         }
         let grants = self.rules.grants(id)?;
-        if self.asked.entitled {
-            return Ok(self.permitted(&looked, None));
+        if self.request_context.entitled {
+            return Ok(self.permitted(&scope, None));
         }
-        let granted = self.granted(&grants, asker, by_account == Said::Allow, &looked);
+        let granted = self.granted(&grants, asker, by_account == policy::Verdict::Allow, &scope);
         Ok(match granted {
-            Some(until) => self.permitted(&looked, until),
-            None => self.refused(Refusal::Nothing, &resource, &looked),
+            Some(until) => self.permitted(&scope, until),
+            None => self.refused(Refusal::Nothing, &resource, &scope),
         })
     }
 
     fn judge_without_key(&self, resource: &str) -> Result<Verdict, KeystoreError> {
-        let looked = Looked::default();
+        let scope = DecisionScope::default();
         if !self.caller.principal.is_bound() {
-            return Ok(self.permitted(&looked, None));
+            return Ok(self.permitted(&scope, None));
         }
-        let facts = Facts { caller: self.caller, asked: self.asked, key: None };
-        let conditions = |key: &ConditionKey| facts.values(key, &looked);
+        let facts = Facts { caller: self.caller, request_context: self.request_context, key: None };
+        let conditions = |key: &ConditionKey| facts.values(key, &scope);
         let (arn, groups) = (self.arn(), self.groups());
         let asker = Asker { arn: &arn, groups: &groups };
         let action = self.action.permission();
         let request = Request { action, resource, asker, conditions: &conditions };
-        Ok(match self.account_says(&request)? {
-            Said::Deny(_) => self.refused(Refusal::IdentityPolicy, resource, &looked),
-            Said::Allow => self.permitted(&looked, None),
-            _ if asker.is_root() => self.permitted(&looked, None),
-            _ => self.refused(Refusal::NothingInAccount, resource, &looked),
+        Ok(match self.account_verdict(&request)? {
+            policy::Verdict::Deny(_) => self.refused(Refusal::IdentityPolicy, resource, &scope),
+            policy::Verdict::Allow => self.permitted(&scope, None),
+            _ if asker.is_root() => self.permitted(&scope, None),
+            _ => self.refused(Refusal::NothingInAccount, resource, &scope),
         })
     }
 
     /// What the account's policies for the caller and its groups say.
-    fn account_says(&self, request: &Request<'_>) -> Result<Said, KeystoreError> {
-        let mut said = Said::NoMatch;
+    fn account_verdict(&self, request: &Request<'_>) -> Result<policy::Verdict, KeystoreError> {
+        let mut verdict = policy::Verdict::NoMatch;
         for arn in std::iter::once(request.asker.arn)
             .chain(request.asker.groups.iter().map(String::as_str))
         {
             let policies = self.rules.of_principal(arn)?;
             let all = policies.iter().map(|policy| policy.verdict(request));
-            said = all.max().unwrap_or(Said::NoMatch).max(said);
+            verdict = all.max().unwrap_or(policy::Verdict::NoMatch).max(verdict);
         }
-        Ok(said)
+        Ok(verdict)
     }
 
     /// The end of the grant that allows it, if one does.
@@ -211,18 +219,19 @@ impl Question<'_> {
         grants: &Grants,
         asker: Asker<'_>,
         by_account: bool,
-        looked: &Looked,
+        scope: &DecisionScope,
     ) -> Option<Option<SystemTime>> {
         // Which grant gives the right to retire it is up to that grant.
         let operation = self.action.as_str().parse().ok()?;
         if operation == GrantOperation::RetireGrant {
             return None;
         }
-        let context = self.asked.context;
-        let wanted = Wanted { asker, by_account, operation, context, child: self.asked.grant };
+        let context = self.request_context.context;
+        let wanted =
+            Wanted { asker, by_account, operation, context, child: self.request_context.grant };
         let found = grants.allowing(&wanted, self.caller.time());
         if grants.depend_on_context(asker) {
-            looked.at_context();
+            scope.note_context();
         }
         found.map(|grant| grant.expires.map(SystemTime::from))
     }
@@ -235,13 +244,13 @@ impl Question<'_> {
         self.caller.groups.iter().map(|gid| group_arn(*gid)).collect()
     }
 
-    fn permitted(&self, looked: &Looked, end: Option<SystemTime>) -> Verdict {
-        let until = [looked.time_limit(self.caller.time()), end].into_iter().flatten().min();
-        Verdict { denied: None, until, any_context: !looked.was_at_context() }
+    fn permitted(&self, scope: &DecisionScope, end: Option<SystemTime>) -> Verdict {
+        let until = [scope.time_limit(self.caller.time()), end].into_iter().flatten().min();
+        Verdict { denied: None, until, any_context: !scope.depends_on_context() }
     }
 
     /// The refusal in the words of AWS.
-    fn refused(&self, by: Refusal, resource: &str, looked: &Looked) -> Verdict {
+    fn refused(&self, by: Refusal, resource: &str, scope: &DecisionScope) -> Verdict {
         let permission = self.action.permission();
         let why = match by {
             Refusal::KeyPolicy => "with an explicit deny in a resource-based policy".to_owned(),
@@ -255,12 +264,14 @@ impl Question<'_> {
             Refusal::NothingInAccount => {
                 format!("because no identity-based policy allows the {permission} action")
             }
-            Refusal::Unsaid => "because the request lacks condition keys of its operation".into(),
+            Refusal::MissingConditionKeys => {
+                "because the request lacks condition keys of its operation".into()
+            }
         };
         let words = format!(
             "User: {} is not authorized to perform: {permission} on resource: {resource} {why}",
             self.caller.principal
         );
-        Verdict { denied: Some(words), ..self.permitted(looked, None) }
+        Verdict { denied: Some(words), ..self.permitted(scope, None) }
     }
 }

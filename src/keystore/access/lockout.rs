@@ -2,7 +2,7 @@
 
 use crate::id::KeyId;
 use crate::keystore::access::decision::authorise;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::access::AccessError;
 use crate::keystore::model::action::Action;
@@ -23,9 +23,9 @@ pub enum LockoutCheck {
 
 impl LockoutCheck {
     /// The request of somebody who wants this check.
-    pub(in crate::keystore) fn asked(self) -> Asked<'static> {
+    pub(in crate::keystore) fn request_context(self) -> RequestContext<'static> {
         let bypassed = (self == Self::Bypassed).to_string();
-        Asked::default().with(Fact::BypassPolicyLockoutSafetyCheck, bypassed)
+        RequestContext::default().with(Fact::BypassPolicyLockoutSafetyCheck, bypassed)
     }
 }
 
@@ -41,8 +41,13 @@ pub(in crate::keystore) fn set(
     Policy::parse(policy, Kind::Key)?;
     record.policy = Some(policy.to_owned());
     if check == LockoutCheck::Enforced {
-        let again =
-            authorise(reader, caller, Action::PutKeyPolicy, Some((key, record)), check.asked());
+        let again = authorise(
+            reader,
+            caller,
+            Action::PutKeyPolicy,
+            Some((key, record)),
+            check.request_context(),
+        );
         again.map_err(|error| match error {
             KeystoreError::AccessDenied(_) => AccessError::Lockout.into(),
             other => other,

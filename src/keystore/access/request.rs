@@ -19,7 +19,7 @@ use crate::keystore::records::key::KeyRecord;
 
 /// What the arguments of a request say that conditions of policies may ask for.
 #[derive(Debug, Clone, Default)]
-pub(in crate::keystore) struct Asked<'a> {
+pub(in crate::keystore) struct RequestContext<'a> {
     /// The encryption context.
     pub(in crate::keystore) context: Option<&'a EncryptionContext>,
     /// How it names its key: by which alias, or by none; `None` if it does not say.
@@ -38,7 +38,7 @@ pub(in crate::keystore) struct Asked<'a> {
     pub(in crate::keystore) facts: Vec<(Fact, Option<Cow<'a, str>>)>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RequestContext<'a> {
     /// A request to a symmetric key, with an encryption context.
     pub(in crate::keystore) fn symmetric(context: &'a EncryptionContext) -> Self {
         Self::encrypting(EncryptionAlgorithm::SymmetricDefault, context)
@@ -71,8 +71,9 @@ impl<'a> Asked<'a> {
         algorithm: SigningAlgorithm,
         form: MessageType,
     ) -> Self {
-        let asked = Self::default().naming(key).with(Fact::SigningAlgorithm, algorithm.as_str());
-        asked.with(Fact::MessageType, form.as_str())
+        let request_context =
+            Self::default().naming(key).with(Fact::SigningAlgorithm, algorithm.as_str());
+        request_context.with(Fact::MessageType, form.as_str())
     }
 
     /// The same request, which names its key in this way.
@@ -115,7 +116,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Is it told what the request has under this key, if only that it has nothing?
-    pub(in crate::keystore) fn says(&self, key: SuppliedKey) -> bool {
+    pub(in crate::keystore) fn supplies(&self, key: SuppliedKey) -> bool {
         match key {
             SuppliedKey::EncryptionContext | SuppliedKey::Fact(Fact::EncryptionContextKeys) => {
                 self.context.is_some() || self.constraints.is_some()
@@ -138,18 +139,18 @@ impl<'a> Asked<'a> {
 
 /// What a decision looked at: how long it holds, and for which contexts.
 #[derive(Default)]
-pub(in crate::keystore) struct Looked {
+pub(in crate::keystore) struct DecisionScope {
     context: Cell<bool>,
     clock: Cell<bool>,
 }
 
-impl Looked {
+impl DecisionScope {
     /// Notes that another encryption context might have been decided otherwise.
-    pub(in crate::keystore) fn at_context(&self) {
+    pub(in crate::keystore) fn note_context(&self) {
         self.context.set(true);
     }
 
-    pub(in crate::keystore) fn was_at_context(&self) -> bool {
+    pub(in crate::keystore) fn depends_on_context(&self) -> bool {
         self.context.get()
     }
 
@@ -162,45 +163,52 @@ impl Looked {
 /// All that is known about a request.
 pub(in crate::keystore) struct Facts<'a> {
     pub(in crate::keystore) caller: &'a Caller,
-    pub(in crate::keystore) asked: &'a Asked<'a>,
+    pub(in crate::keystore) request_context: &'a RequestContext<'a>,
     pub(in crate::keystore) key: Option<(&'a KeyRecord, &'a KeyRules)>,
 }
 
 impl<'a> Facts<'a> {
     /// The values under a condition key, and a note of what was looked at.
-    pub(in crate::keystore) fn values(&self, key: &ConditionKey, looked: &Looked) -> Values<'a> {
+    pub(in crate::keystore) fn values(
+        &self,
+        key: &ConditionKey,
+        scope: &DecisionScope,
+    ) -> Values<'a> {
         match key {
             ConditionKey::EncryptionContext(name) => {
-                looked.at_context();
-                self.asked.contexts().flat_map(|context| pair(context.pairs(), name)).collect()
+                scope.note_context();
+                self.request_context
+                    .contexts()
+                    .flat_map(|context| pair(context.pairs(), name))
+                    .collect()
             }
             ConditionKey::ResourceTag(name) => {
                 // A key that is made will have the tags that it is made with.
-                let tags = self.key.map(|(record, _)| &record.tags).or(self.asked.tags);
+                let tags = self.key.map(|(record, _)| &record.tags).or(self.request_context.tags);
                 tags.map_or_else(Vec::new, |tags| pair(texts(tags), name))
             }
             ConditionKey::RequestTag(name) => {
-                self.asked.tags.map_or_else(Vec::new, |tags| pair(texts(tags), name))
+                self.request_context.tags.map_or_else(Vec::new, |tags| pair(texts(tags), name))
             }
-            ConditionKey::Fact(fact) => self.fact(*fact, looked),
+            ConditionKey::Fact(fact) => self.fact(*fact, scope),
         }
     }
 
-    fn fact(&self, fact: Fact, looked: &Looked) -> Values<'a> {
+    fn fact(&self, fact: Fact, scope: &DecisionScope) -> Values<'a> {
         match fact {
             Fact::EncryptionContextKeys => {
-                looked.at_context();
-                let pairs = self.asked.contexts().flat_map(EncryptionContext::pairs);
+                scope.note_context();
+                let pairs = self.request_context.contexts().flat_map(EncryptionContext::pairs);
                 pairs.map(|(name, _)| Cow::Borrowed(name)).collect()
             }
             Fact::CurrentTime | Fact::EpochTime => {
-                looked.clock.set(true);
+                scope.clock.set(true);
                 let now = UnixTime::from(self.caller.time());
                 let seconds = fact == Fact::EpochTime;
                 one(if seconds { now.seconds().to_string() } else { now.to_string() })
             }
             _ => {
-                let said = self.asked.facts.iter().filter(|(known, _)| *known == fact);
+                let said = self.request_context.facts.iter().filter(|(known, _)| *known == fact);
                 let said: Values<'a> = said.filter_map(|(_, value)| value.clone()).collect();
                 if !said.is_empty() {
                     return said;
@@ -232,16 +240,17 @@ impl<'a> Facts<'a> {
                 one(caller.secure_transport.to_string())
             }
             Fact::TagKeys => {
-                let tags = self.asked.tags.into_iter().flat_map(BTreeMap::keys);
-                let untagged = self.asked.untagged.into_iter().flatten().copied();
+                let tags = self.request_context.tags.into_iter().flat_map(BTreeMap::keys);
+                let untagged = self.request_context.untagged.into_iter().flatten().copied();
                 tags.map(String::as_str).chain(untagged).map(Cow::Borrowed).collect()
             }
             Fact::RequestAlias => {
-                let alias = self.asked.named.flatten().into_iter();
+                let alias = self.request_context.named.flatten().into_iter();
                 alias.map(|alias| Cow::Borrowed(alias.as_str())).collect()
             }
             Fact::GrantOperations => {
-                let operations = self.asked.grant.iter().flat_map(|grant| grant.operations);
+                let operations =
+                    self.request_context.grant.iter().flat_map(|grant| grant.operations);
                 operations.map(|operation| Cow::Borrowed(operation.as_str())).collect()
             }
             _ => Vec::new(),

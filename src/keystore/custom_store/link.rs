@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::custom_store::presence::Sight;
+use crate::keystore::custom_store::presence::Presence;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::key_store::{ConnectionState, KeyStoreId};
 use crate::keystore::model::state::KeyState;
@@ -25,7 +25,7 @@ pub(in crate::keystore) struct Link {
     place: TokenPlace,
     pin: Pin,
     token: Mutex<Option<Arc<Token>>>,
-    sight: Arc<Sight>,
+    presence: Arc<Presence>,
 }
 
 impl KeyStores {
@@ -50,7 +50,7 @@ impl KeyStores {
             place: record.place(),
             pin: record.open_pin(reader.root(), id)?,
             token: Mutex::default(),
-            sight: Arc::default(),
+            presence: Arc::default(),
         });
         links.insert(id, Arc::clone(&link));
         Ok(link)
@@ -130,7 +130,7 @@ impl Link {
         let probe = move |material: MaterialId| {
             link.token().and_then(|token| token.probe(material.as_bytes())).is_ok()
         };
-        self.connected && self.sight.is_there(material, probe)
+        self.connected && self.presence.is_there(material, probe)
     }
 
     fn judge<T>(
@@ -141,7 +141,7 @@ impl Link {
         result.map_err(|error| match error {
             TokenError::NotAuthentic => KeystoreError::InvalidCiphertext,
             why => {
-                self.sight.is_gone(material);
+                self.presence.is_gone(material);
                 KeystoreError::KeyUnavailable { key, why }
             }
         })

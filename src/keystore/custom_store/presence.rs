@@ -9,7 +9,7 @@ use crate::id::MaterialId;
 
 /// What was last seen of the keys of one token.
 #[derive(Default)]
-pub(in crate::keystore) struct Sight {
+pub(in crate::keystore) struct Presence {
     state: Mutex<State>,
     told: Condvar,
 }
@@ -28,7 +28,7 @@ struct Seen {
     at: Instant,
 }
 
-impl Sight {
+impl Presence {
     /// Was the key there a moment ago? `probe` asks the token, on a thread that ends when there is
     /// nothing left to ask. A token that does not answer for some seconds is not there.
     pub(in crate::keystore) fn is_there(
@@ -62,12 +62,12 @@ impl Sight {
         probe: impl Fn(MaterialId) -> bool + Send + 'static,
     ) -> Instant {
         let now = Instant::now();
-        let sight = Arc::clone(self);
+        let presence = Arc::clone(self);
         let run = move || {
-            while let Some(material) = sight.next() {
+            while let Some(material) = presence.next() {
                 let there = probe(material);
-                sight.lock().note(material, there);
-                sight.told.notify_all();
+                presence.lock().note(material, there);
+                presence.told.notify_all();
             }
         };
         match std::thread::Builder::new().name("token".into()).spawn(run) {
@@ -134,20 +134,20 @@ mod tests {
     /// One key's absence made all keys of the token unavailable, and one's presence the others there.
     #[test]
     fn regression_each_key_is_looked_for_by_itself() {
-        let sight = Arc::new(Sight::default());
+        let presence = Arc::new(Presence::default());
         let only_a = |material| material == A;
-        assert!(sight.is_there(A, only_a));
-        assert!(!sight.is_there(B, only_a));
-        assert!(sight.is_there(A, only_a));
-        sight.is_gone(A);
-        assert!(!sight.is_there(A, only_a));
+        assert!(presence.is_there(A, only_a));
+        assert!(!presence.is_there(B, only_a));
+        assert!(presence.is_there(A, only_a));
+        presence.is_gone(A);
+        assert!(!presence.is_there(A, only_a));
     }
 
     /// A token that hung stopped the thread that watches all keys of a volume.
     #[test]
     fn regression_a_token_that_hangs_is_waited_for_once() {
-        let sight = Arc::new(Sight::default());
-        assert!(sight.is_there(A, |_| true));
+        let presence = Arc::new(Presence::default());
+        assert!(presence.is_there(A, |_| true));
         let (release, hang) = mpsc::channel::<()>();
         let hang = Arc::new(Mutex::new(hang));
         let hanging = || {
@@ -155,27 +155,27 @@ mod tests {
             move |_| hang.lock().unwrap().recv().is_ok()
         };
         let mut answers = 0;
-        while sight.is_there(A, hanging()) {
+        while presence.is_there(A, hanging()) {
             answers += 1;
             std::thread::sleep(BELIEVED / 4);
         }
         assert!(answers > 0, "what was seen is believed for a while");
         for _ in 0..1000 {
-            assert!(!sight.is_there(A, hanging()), "nobody answers");
+            assert!(!presence.is_there(A, hanging()), "nobody answers");
         }
         release.send(()).unwrap();
-        while !sight.is_there(A, hanging()) {
+        while !presence.is_there(A, hanging()) {
             std::thread::sleep(BELIEVED / 4);
         }
     }
 
     #[test]
     fn the_thread_ends_when_nothing_is_left_to_ask() {
-        let sight = Arc::new(Sight::default());
-        assert!(sight.is_there(A, |_| true));
-        while sight.lock().asking_since.is_some() {
+        let presence = Arc::new(Presence::default());
+        assert!(presence.is_there(A, |_| true));
+        while presence.lock().asking_since.is_some() {
             std::thread::yield_now();
         }
-        assert!(sight.is_there(B, |_| true));
+        assert!(presence.is_there(B, |_| true));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::id::KeyId;
 use crate::keystore::access::decision::{self, Verdict};
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::access::rules::{KeyRules, RuleSource};
 use crate::keystore::engine::cache::LiveKey;
 use crate::keystore::engine::keystore::Keystore;
@@ -52,9 +52,15 @@ impl Keystore {
         &self,
         action: Action,
         live: &LiveKey,
-        asked: Asked<'_>,
+        request_context: RequestContext<'_>,
     ) -> Result<(), KeystoreError> {
-        decision::authorise_by(self, &self.caller, action, (live.id, &live.record), &asked)
+        decision::authorise_by(
+            self,
+            &self.caller,
+            action,
+            (live.id, &live.record),
+            &request_context,
+        )
     }
 
     /// May the caller, a user of a volume, do this to a key? Does nothing else and writes nothing
@@ -68,11 +74,11 @@ impl Keystore {
     ) -> Result<Verdict, KeystoreError> {
         let live = self.live(key)?;
         // Volumes name keys by their ids, and move files to other keys only.
-        let mut asked = Asked::symmetric(context).naming_maybe(None);
+        let mut request_context = RequestContext::symmetric(context).naming_maybe(None);
         if matches!(action, Action::ReEncryptFrom | Action::ReEncryptTo) {
-            asked = asked.on_same_key(false);
+            request_context = request_context.on_same_key(false);
         }
-        decision::decide(self, &self.caller, action, (live.id, &live.record), &asked)
+        decision::decide(self, &self.caller, action, (live.id, &live.record), &request_context)
     }
 
     /// Does a policy or a grant name a group of this machine?

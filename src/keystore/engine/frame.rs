@@ -2,7 +2,7 @@
 
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::access;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::audit::{AuditMode, Event, SUCCESS, request_id};
 use crate::keystore::engine::cache::LiveKey;
 use crate::keystore::engine::keystore::Keystore;
@@ -21,7 +21,7 @@ use std::time::Instant;
 
 /// What an operation turned out to be about, for those who write it down.
 #[derive(Debug, Default)]
-pub(in crate::keystore) struct Touched {
+pub(in crate::keystore) struct AuditDetails {
     pub(in crate::keystore) key: Option<KeyId>,
     pub(in crate::keystore) material: Option<MaterialId>,
     /// What more there is to say.
@@ -43,7 +43,7 @@ impl Keystore {
         &self,
         action: Action,
         context: Option<&EncryptionContext>,
-        work: impl FnOnce(&mut Touched) -> Result<T, KeystoreError>,
+        work: impl FnOnce(&mut AuditDetails) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
         self.run(action.as_str(), context, work)
     }
@@ -52,7 +52,7 @@ impl Keystore {
     pub(in crate::keystore) fn operate_own<T>(
         &self,
         name: &'static str,
-        work: impl FnOnce(&mut Touched) -> Result<T, KeystoreError>,
+        work: impl FnOnce(&mut AuditDetails) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
         self.run(name, None, work)
     }
@@ -61,41 +61,41 @@ impl Keystore {
         &self,
         name: &'static str,
         context: Option<&EncryptionContext>,
-        work: impl FnOnce(&mut Touched) -> Result<T, KeystoreError>,
+        work: impl FnOnce(&mut AuditDetails) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
         let fresh = if self.caller.request_id.is_none() { Some(request_id()?) } else { None };
         let request = self.caller.request_id.as_ref().or(fresh.as_ref()).map_or("", String::as_str);
         let call = Call { name, context, request };
-        let mut touched = Touched::default();
+        let mut details = AuditDetails::default();
         if changes(name) {
-            self.announce_call(call, &touched)?;
+            self.announce_call(call, &details)?;
         }
         let begun = Instant::now();
-        let done = work(&mut touched);
+        let done = work(&mut details);
         let result = done.as_ref().map_or_else(KeystoreError::aws_name, |_| SUCCESS);
         self.inner.metrics.observe(name, result, begun.elapsed());
         if let Err(error) = &done {
-            touched.detail = Some(error.to_string());
+            details.detail = Some(error.to_string());
         } else if self.caller.principal == Principal::Service {
             // The volume writes down for whom it opens what.
-            if let Some(key) = touched.key {
+            if let Some(key) = details.key {
                 self.inner.audit.note_use(key, name, self.caller.time().into(), call.request);
             }
             return done;
         }
-        let written = self.record(self.event(call, &touched, result));
+        let written = self.record(self.event(call, &details, result));
         done.and_then(|done| written.map(|()| done))
     }
 
-    fn event(&self, call: Call<'_>, touched: &Touched, result: &'static str) -> Event {
+    fn event(&self, call: Call<'_>, details: &AuditDetails, result: &'static str) -> Event {
         let mut event = Event::by(&self.caller, call.name, call.request.to_owned());
         if let Some(context) = call.context {
             event.context =
                 context.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         }
-        event.key = touched.key.map(|key| KeyArn(key).to_string());
-        event.material = touched.material.map(|material| material.to_string());
-        event.detail.clone_from(&touched.detail);
+        event.key = details.key.map(|key| KeyArn(key).to_string());
+        event.material = details.material.map(|material| material.to_string());
+        event.detail.clone_from(&details.detail);
         event.result = result.into();
         event
     }
@@ -112,13 +112,13 @@ impl Keystore {
         name: &'static str,
         key: Option<KeyId>,
     ) -> Result<(), KeystoreError> {
-        let (touched, request) = (Touched { key, ..Touched::default() }, request_id()?);
-        self.announce_call(Call { name, context: None, request: &request }, &touched)
+        let (details, request) = (AuditDetails { key, ..AuditDetails::default() }, request_id()?);
+        self.announce_call(Call { name, context: None, request: &request }, &details)
     }
 
-    fn announce_call(&self, call: Call<'_>, touched: &Touched) -> Result<(), KeystoreError> {
+    fn announce_call(&self, call: Call<'_>, details: &AuditDetails) -> Result<(), KeystoreError> {
         match self.inner.audit.mode() {
-            AuditMode::Required => self.record(self.event(call, touched, ATTEMPT)),
+            AuditMode::Required => self.record(self.event(call, details, ATTEMPT)),
             AuditMode::BestEffort => Ok(()),
         }
     }
@@ -130,10 +130,10 @@ impl Keystore {
         key: KeyId,
         material: Option<MaterialId>,
     ) -> Result<(), KeystoreError> {
-        let touched = Touched { key: Some(key), material, detail: None };
+        let details = AuditDetails { key: Some(key), material, detail: None };
         let request = request_id()?;
         let call = Call { name, context: None, request: &request };
-        self.record(self.event(call, &touched, SUCCESS))
+        self.record(self.event(call, &details, SUCCESS))
     }
 
     /// One transaction that reads a key, checks that the caller may and that the key's state
@@ -145,26 +145,26 @@ impl Keystore {
         operation: Operation,
         change: impl FnOnce(&mut Writer<'_>, KeyId, &mut KeyRecord) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
-        self.edit_asking(action, key, operation, Asked::default(), change)
+        self.edit_with(action, key, operation, RequestContext::default(), change)
     }
 
     /// As [`Keystore::edit`], with what the request says that policies may ask for.
-    pub(in crate::keystore) fn edit_asking<T>(
+    pub(in crate::keystore) fn edit_with<T>(
         &self,
         action: Action,
         key: &KeyRef,
         operation: Operation,
-        asked: Asked<'_>,
+        request_context: RequestContext<'_>,
         change: impl FnOnce(&mut Writer<'_>, KeyId, &mut KeyRecord) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
-        let asked = asked.naming(key);
-        self.operate(action, None, |touched| {
+        let request_context = request_context.naming(key);
+        self.operate(action, None, |details| {
             self.write(|writer| {
                 let key = named(writer, key)?;
-                touched.key = Some(key);
+                details.key = Some(key);
                 let mut record = KeyRecord::find(writer, key)?;
                 let about = Some((key, &record));
-                access::authorise(writer, &self.caller, action, about, asked)?;
+                access::authorise(writer, &self.caller, action, about, request_context)?;
                 permit(operation, key, record.state)?;
                 self.stop_if_dry()?;
                 let done = change(writer, key, &mut record)?;
@@ -181,14 +181,14 @@ impl Keystore {
         key: &KeyRef,
         look: impl FnOnce(&Reader<'_>, KeyId, KeyRecord) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
-        let asked = Asked::default().naming(key);
-        self.operate(action, None, |touched| {
+        let request_context = RequestContext::default().naming(key);
+        self.operate(action, None, |details| {
             self.read(|reader| {
                 let key = named(reader, key)?;
-                touched.key = Some(key);
+                details.key = Some(key);
                 let record = KeyRecord::find(reader, key)?;
                 let about = Some((key, &record));
-                access::authorise(reader, &self.caller, action, about, asked)?;
+                access::authorise(reader, &self.caller, action, about, request_context)?;
                 look(reader, key, record)
             })
         })
@@ -202,7 +202,7 @@ impl Keystore {
     ) -> Result<T, KeystoreError> {
         self.operate(action, None, |_| {
             self.read(|reader| {
-                access::authorise(reader, &self.caller, action, None, Asked::default())?;
+                access::authorise(reader, &self.caller, action, None, RequestContext::default())?;
                 look(reader)
             })
         })
@@ -214,10 +214,10 @@ impl Keystore {
         &self,
         action: Action,
         key: KeyId,
-        asked: Asked<'_>,
-        touched: &mut Touched,
+        request_context: RequestContext<'_>,
+        details: &mut AuditDetails,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let live = self.admitted(action, key, asked, touched)?;
+        let live = self.admitted(action, key, request_context, details)?;
         self.stop_if_dry()?;
         Ok(live)
     }
@@ -229,12 +229,12 @@ impl Keystore {
         &self,
         action: Action,
         key: KeyId,
-        asked: Asked<'_>,
-        touched: &mut Touched,
+        request_context: RequestContext<'_>,
+        details: &mut AuditDetails,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        touched.key = Some(key);
+        details.key = Some(key);
         let live = self.live(key)?;
-        self.authorise_live(action, &live, asked)?;
+        self.authorise_live(action, &live, request_context)?;
         permit(Operation::Crypto, key, live.record.state_at(self.caller.time().into()))?;
         check_usage(action, key, &live.record)?;
         live.link.as_ref().map_or(Ok(()), |link| link.check_connected(key))?;

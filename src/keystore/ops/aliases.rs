@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::id::KeyId;
 use crate::keystore::access;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
@@ -46,7 +46,7 @@ impl Keystore {
                 // AWS asks both keys: the one that loses the name too.
                 let from = KeyRecord::find(writer, old)?;
                 let (action, about) = (Action::UpdateAlias, Some((old, &from)));
-                access::authorise(writer, self.caller(), action, about, Asked::default())?;
+                access::authorise(writer, self.caller(), action, about, RequestContext::default())?;
                 AliasRecord::check_quota(writer, key)?;
                 check_kind(&from, to)?;
             }
@@ -57,15 +57,15 @@ impl Keystore {
     /// Removes a name. The key is not touched, whatever its state.
     /// Errors: `AliasNotFound`.
     pub fn delete_alias(&self, name: &AliasName) -> Result<(), KeystoreError> {
-        self.operate(Action::DeleteAlias, None, |touched| {
+        self.operate(Action::DeleteAlias, None, |details| {
             self.write(|writer| {
                 let key = AliasRecord::target(writer, name)?;
-                touched.key = Some(key);
+                details.key = Some(key);
                 let record = KeyRecord::find(writer, key)?;
                 let about = Some((key, &record));
                 let action = Action::DeleteAlias;
                 access::authorise_alias(writer, self.caller(), action, name)?;
-                access::authorise(writer, self.caller(), action, about, Asked::default())?;
+                access::authorise(writer, self.caller(), action, about, RequestContext::default())?;
                 writer.delete(Table::Alias, &writer.root().lookup(name.as_str()))
             })
         })

@@ -25,8 +25,8 @@ impl Keystore {
     /// Sets what happens to operations that cannot be written down.
     /// Errors: `AuditUnwritable`: nothing was changed.
     pub fn set_audit_mode(&self, mode: AuditMode) -> Result<(), KeystoreError> {
-        self.operate_own(SET_MODE, |touched| {
-            touched.detail = Some(mode.as_str().to_owned());
+        self.operate_own(SET_MODE, |details| {
+            details.detail = Some(mode.as_str().to_owned());
             if self.audit_mode() == AuditMode::BestEffort {
                 // So that nobody is held to a log that cannot be written.
                 let mut event = self.own_event(SET_MODE, mode.as_str().to_owned())?;

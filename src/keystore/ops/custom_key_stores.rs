@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::keystore::access;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::custom_store::KeyStoreError;
 use crate::keystore::error::{KeystoreError, Quota};
@@ -206,8 +206,10 @@ impl Keystore {
 
     /// Errors: `AccessDenied`, `DryRun`.
     fn may(&self, action: Action) -> Result<(), KeystoreError> {
-        let asked = Asked::default();
-        self.read(|reader| access::authorise(reader, self.caller(), action, None, asked))?;
+        let request_context = RequestContext::default();
+        self.read(|reader| {
+            access::authorise(reader, self.caller(), action, None, request_context)
+        })?;
         self.stop_if_dry()
     }
 }

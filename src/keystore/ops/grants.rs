@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::crypto::random;
 use crate::id::KeyId;
 use crate::keystore::access::decision;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
-use crate::keystore::engine::frame::{Touched, named};
+use crate::keystore::engine::frame::{AuditDetails, named};
 use crate::keystore::error::access::AccessError;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::model::action::Action;
@@ -105,8 +105,8 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<CreatedGrant, KeystoreError> {
         let record = request.record(now.into())?;
-        let made = self.operate(Action::CreateGrant, None, |touched| {
-            self.write(|writer| self.make_grant(writer, key, &record, touched))
+        let made = self.operate(Action::CreateGrant, None, |details| {
+            self.write(|writer| self.make_grant(writer, key, &record, details))
         })?;
         log::info!("grant {} on key {} for {}", made.id, made.key, record.grantee);
         Ok(made)
@@ -150,10 +150,10 @@ impl Keystore {
     /// Gives a grant back, as somebody whom the grant itself names for that.
     /// Errors: `GrantNotFound`, `KeyNotFound`, `AccessDenied`.
     pub fn retire_grant(&self, key: &KeyRef, grant: GrantId) -> Result<(), KeystoreError> {
-        self.operate(Action::RetireGrant, None, |touched| {
+        self.operate(Action::RetireGrant, None, |details| {
             self.write(|writer| {
                 let key = named(writer, key)?;
-                self.retire(writer, key, grant, touched)
+                self.retire(writer, key, grant, details)
             })
         })
     }
@@ -161,12 +161,12 @@ impl Keystore {
     /// As [`Keystore::retire_grant`], for the grant that a token names.
     /// Errors: `InvalidGrantToken`, `AccessDenied`.
     pub fn retire_grant_by_token(&self, token: &str) -> Result<(), KeystoreError> {
-        self.operate(Action::RetireGrant, None, |touched| {
+        self.operate(Action::RetireGrant, None, |details| {
             self.write(|writer| {
                 let grant = grant::read_token(writer.root(), token)?;
                 let row = writer.rows().get(Table::Grant, grant.as_bytes())?;
                 let key = row.and_then(|row| row.owner).ok_or(AccessError::InvalidGrantToken)?;
-                self.retire(writer, key, grant, touched)
+                self.retire(writer, key, grant, details)
             })
         })
     }
@@ -181,7 +181,7 @@ impl Keystore {
         if self.read(ended)?.is_empty() {
             return Ok(0);
         }
-        self.operate_own("kmsfs:DropExpiredGrants", |touched| {
+        self.operate_own("kmsfs:DropExpiredGrants", |details| {
             let dropped = self.write(|writer| {
                 let ended = ended(writer)?;
                 for grant in &ended {
@@ -189,7 +189,7 @@ impl Keystore {
                 }
                 Ok(ended.len())
             })?;
-            touched.detail = Some(format!("{dropped} grants"));
+            details.detail = Some(format!("{dropped} grants"));
             Ok(dropped)
         })
     }
@@ -200,18 +200,18 @@ impl Keystore {
         writer: &mut Writer<'_>,
         key: &KeyRef,
         record: &GrantRecord,
-        touched: &mut Touched,
+        details: &mut AuditDetails,
     ) -> Result<CreatedGrant, KeystoreError> {
-        let asked = record.asked().naming(key);
+        let request_context = record.request_context().naming(key);
         let key = named(writer, key)?;
-        touched.key = Some(key);
+        details.key = Some(key);
         let about = KeyRecord::find(writer, key)?;
         decision::authorise(
             writer,
             self.caller(),
             Action::CreateGrant,
             Some((key, &about)),
-            asked,
+            request_context,
         )?;
         permit(Operation::Crypto, key, about.state)?;
         check_operations(record, &about)?;
@@ -229,17 +229,18 @@ impl Keystore {
         writer: &mut Writer<'_>,
         key: KeyId,
         grant: GrantId,
-        touched: &mut Touched,
+        details: &mut AuditDetails,
     ) -> Result<(), KeystoreError> {
-        touched.key = Some(key);
+        details.key = Some(key);
         let record = KeyRecord::find(writer, key)?;
         let stored = find(writer, key, grant)?;
         let groups: Vec<String> = self.caller().groups.iter().map(|gid| group_arn(*gid)).collect();
         let arn = self.caller().principal.arn();
         let entitled = stored.lets_retire(Asker { arn: &arn, groups: &groups });
-        let asked = Asked { entitled, ..Asked::default() }.constrained(&stored.constraints);
+        let request_context = RequestContext { entitled, ..RequestContext::default() }
+            .constrained(&stored.constraints);
         let about = Some((key, &record));
-        decision::authorise(writer, self.caller(), Action::RetireGrant, about, asked)?;
+        decision::authorise(writer, self.caller(), Action::RetireGrant, about, request_context)?;
         self.stop_if_dry()?;
         writer.delete(Table::Grant, grant.as_bytes())
     }
@@ -282,10 +283,10 @@ impl CreateGrant {
 
 impl GrantRecord {
     /// The request to make this grant.
-    fn asked(&self) -> Asked<'_> {
+    fn request_context(&self) -> RequestContext<'_> {
         let Self { operations, constraints, expires, .. } = self;
         let grant = GrantRequest { operations, constraints, expires: *expires };
-        Asked { grant: Some(grant), ..Asked::default() }
+        RequestContext { grant: Some(grant), ..RequestContext::default() }
             .constrained(constraints)
             .with(Fact::GranteePrincipal, &*self.grantee)
             .with_any(Fact::RetiringPrincipal, self.retiring.as_deref())

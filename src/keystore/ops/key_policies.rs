@@ -19,11 +19,11 @@ impl Keystore {
         check: LockoutCheck,
     ) -> Result<KeyId, KeystoreError> {
         let action = Action::PutKeyPolicy;
-        let id = self.edit_asking(
+        let id = self.edit_with(
             action,
             key,
             Operation::Access,
-            check.asked(),
+            check.request_context(),
             |writer, key, record| {
                 lockout::set(writer, self.caller(), key, record, policy, check)?;
                 Ok(key)

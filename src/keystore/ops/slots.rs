@@ -16,8 +16,8 @@ impl Keystore {
         let loaded = unlock.load()?;
         let slot = sealed_root(self.root(), unlock.kind(), &loaded)?;
         let doomed = slot.clone();
-        self.operate_own("kmsfs:AddSlot", |touched| {
-            touched.detail = Some(unlock.kind().as_str().to_owned());
+        self.operate_own("kmsfs:AddSlot", |details| {
+            details.detail = Some(unlock.kind().as_str().to_owned());
             let written = self.write(|writer| insert(writer, slot, now.into()));
             self.forget_unless(written, &loaded, &doomed)
         })
@@ -28,8 +28,8 @@ impl Keystore {
     /// key of a slot of a token stays on the token.
     /// Errors: `SlotNotFound`, `LastSlot`.
     pub fn remove_slot(&self, slot: SlotId) -> Result<(), KeystoreError> {
-        self.operate_own("kmsfs:RemoveSlot", |touched| {
-            touched.detail = Some(format!("slot {slot}"));
+        self.operate_own("kmsfs:RemoveSlot", |details| {
+            details.detail = Some(format!("slot {slot}"));
             self.write(|writer| {
                 let slots = writer.rows().slots()?;
                 let doomed = find(&slots, slot)?;
@@ -54,8 +54,8 @@ impl Keystore {
         let loaded = unlock.load()?;
         let fresh = sealed_root(self.root(), unlock.kind(), &loaded)?;
         let doomed = fresh.clone();
-        let id = self.operate_own("kmsfs:ReplaceSlot", |touched| {
-            touched.detail = Some(format!("slot {slot}, now a {}", unlock.kind().as_str()));
+        let id = self.operate_own("kmsfs:ReplaceSlot", |details| {
+            details.detail = Some(format!("slot {slot}, now a {}", unlock.kind().as_str()));
             let written = self.write(|writer| {
                 let slots = writer.rows().slots()?;
                 writer.delete_slot(find(&slots, slot)?)?;

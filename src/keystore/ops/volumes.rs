@@ -128,8 +128,8 @@ impl Keystore {
         volume: VolumeId,
         wanted: bool,
     ) -> Result<(), KeystoreError> {
-        self.operate_own("kmsfs:SetRewrapAfterRotate", |touched| {
-            touched.detail = Some(format!("volume {volume}: {wanted}"));
+        self.operate_own("kmsfs:SetRewrapAfterRotate", |details| {
+            details.detail = Some(format!("volume {volume}: {wanted}"));
             self.change_volume(volume, |record| record.rewrap_after_rotate = wanted)
         })
     }
@@ -167,8 +167,8 @@ impl Keystore {
     /// Forgets a volume that is gone for good: it no longer protects the keys it used.
     /// Errors: `VolumeNotFound`.
     pub fn forget_volume(&self, volume: VolumeId) -> Result<(), KeystoreError> {
-        self.operate_own("kmsfs:ForgetVolume", |touched| {
-            touched.detail = Some(format!("volume {volume}"));
+        self.operate_own("kmsfs:ForgetVolume", |details| {
+            details.detail = Some(format!("volume {volume}"));
             self.write(|writer| {
                 volume_record(writer, volume)?;
                 writer.delete(Table::Volume, volume.as_bytes())

@@ -23,7 +23,7 @@ pub(in crate::keystore) use default::DEFAULT;
 pub use default::{DEFAULT_POLICY_NAME, default_key_policy};
 pub use error::PolicyError;
 pub use key::{ConditionKey, Fact, NOT_SUPPLIED};
-pub use principal::{Meant, Named};
+pub use principal::{Named, PrincipalMatch};
 pub use request::{Asker, Request, Values};
 
 use condition::Condition;
@@ -110,13 +110,14 @@ impl Policy {
 
 impl Statement {
     fn verdict(&self, request: &Request<'_>) -> Verdict {
-        let meant = self.principals.as_ref().map_or(Meant::Itself, |all| all.mean(request.asker));
-        if meant == Meant::Not || !self.is_about(request) {
+        let meant =
+            self.principals.as_ref().map_or(PrincipalMatch::Itself, |all| all.mean(request.asker));
+        if meant == PrincipalMatch::Not || !self.is_about(request) {
             return Verdict::NoMatch;
         }
         match (self.effect, meant) {
             (Effect::Deny, _) => Verdict::Deny(self.sid.clone()),
-            (Effect::Allow, Meant::Itself) => Verdict::Allow,
+            (Effect::Allow, PrincipalMatch::Itself) => Verdict::Allow,
             (Effect::Allow, _) => Verdict::Delegated,
         }
     }

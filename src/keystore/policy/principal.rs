@@ -20,7 +20,7 @@ pub enum Named {
 
 /// How a principal is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Meant {
+pub enum PrincipalMatch {
     /// Not at all.
     Not,
     /// As one of the account: the account's own policies have to agree.
@@ -45,13 +45,13 @@ impl Named {
     }
 
     /// Is the asker meant?
-    pub fn means(&self, asker: Asker<'_>) -> Meant {
+    pub fn means(&self, asker: Asker<'_>) -> PrincipalMatch {
         match self {
-            Self::Everybody => Meant::Itself,
-            Self::Account if asker.is_root() => Meant::Itself,
-            Self::Account => Meant::AsOneOfAccount,
-            Self::One(arn) if asker.is(arn) => Meant::Itself,
-            Self::One(_) | Self::Service(_) => Meant::Not,
+            Self::Everybody => PrincipalMatch::Itself,
+            Self::Account if asker.is_root() => PrincipalMatch::Itself,
+            Self::Account => PrincipalMatch::AsOneOfAccount,
+            Self::One(arn) if asker.is(arn) => PrincipalMatch::Itself,
+            Self::One(_) | Self::Service(_) => PrincipalMatch::Not,
         }
     }
 
@@ -76,14 +76,14 @@ pub(super) enum Principals {
 }
 
 impl Principals {
-    pub(super) fn mean(&self, asker: Asker<'_>) -> Meant {
+    pub(super) fn mean(&self, asker: Asker<'_>) -> PrincipalMatch {
         let best = |named: &[Named]| named.iter().map(|one| one.means(asker)).max();
         match self {
-            Self::These(named) => best(named).unwrap_or(Meant::Not),
+            Self::These(named) => best(named).unwrap_or(PrincipalMatch::Not),
             // To name the account exempts its root only, not each of its users.
             Self::AllBut(named) => match best(named) {
-                Some(Meant::Itself) => Meant::Not,
-                _ => Meant::Itself,
+                Some(PrincipalMatch::Itself) => PrincipalMatch::Not,
+                _ => PrincipalMatch::Itself,
             },
         }
     }

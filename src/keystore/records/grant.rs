@@ -17,7 +17,7 @@ use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::GrantId;
 use crate::keystore::model::spec::GrantOperation;
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::policy::{Asker, Meant, Named, ROOT_ARN};
+use crate::keystore::policy::{Asker, Named, PrincipalMatch, ROOT_ARN};
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Record};
@@ -114,15 +114,16 @@ impl GrantRecord {
 
     fn is_for(&self, asker: Asker<'_>, by_account: bool) -> bool {
         match Named::parse(&self.grantee).map(|named| named.means(asker)) {
-            Some(Meant::Itself) => true,
-            Some(Meant::AsOneOfAccount) => by_account,
-            Some(Meant::Not) | None => false,
+            Some(PrincipalMatch::Itself) => true,
+            Some(PrincipalMatch::AsOneOfAccount) => by_account,
+            Some(PrincipalMatch::Not) | None => false,
         }
     }
 
     /// May the asker remove this grant because of what it says?
     pub(in crate::keystore) fn lets_retire(&self, asker: Asker<'_>) -> bool {
-        let itself = |arn: &str| Named::parse(arn).is_some_and(|n| n.means(asker) == Meant::Itself);
+        let itself =
+            |arn: &str| Named::parse(arn).is_some_and(|n| n.means(asker) == PrincipalMatch::Itself);
         let retiring = self.retiring.as_deref().is_some_and(itself);
         retiring
             || (self.operations.contains(&GrantOperation::RetireGrant) && itself(&self.grantee))

@@ -3,7 +3,7 @@
 use crate::crypto::CryptoError;
 use crate::crypto::asym::PrivateKey;
 use crate::id::KeyId;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::engine::cache::LiveKey;
 use crate::keystore::error::KeystoreError;
@@ -58,10 +58,10 @@ impl Keystore {
         message: &[u8],
     ) -> Result<Signed, KeystoreError> {
         check_len(message)?;
-        let asked = Asked::signing(key, algorithm, form);
-        self.operate(Action::Sign, None, |touched| {
+        let request_context = RequestContext::signing(key, algorithm, form);
+        self.operate(Action::Sign, None, |details| {
             let key = self.key_named(key)?;
-            let live = self.admitted(Action::Sign, key, asked, touched)?;
+            let live = self.admitted(Action::Sign, key, request_context, details)?;
             let spec = live.record.spec;
             check_algorithm(algorithm, spec.signing_algorithms(), spec)?;
             let message = algorithm.message(form, message)?;
@@ -82,10 +82,10 @@ impl Keystore {
         signature: &[u8],
     ) -> Result<KeyId, KeystoreError> {
         check_len(message)?;
-        let asked = Asked::signing(key, algorithm, form);
-        self.operate(Action::Verify, None, |touched| {
+        let request_context = RequestContext::signing(key, algorithm, form);
+        self.operate(Action::Verify, None, |details| {
             let key = self.key_named(key)?;
-            let live = self.admitted(Action::Verify, key, asked, touched)?;
+            let live = self.admitted(Action::Verify, key, request_context, details)?;
             let spec = live.record.spec;
             check_algorithm(algorithm, spec.signing_algorithms(), spec)?;
             let message = algorithm.message(form, message)?;
@@ -103,10 +103,10 @@ impl Keystore {
     /// Errors: `KeyNotFound`, `Disabled`, `InvalidState`, `AccessDenied`; `UnsupportedOperation`
     /// for a key that has no public half.
     pub fn get_public_key(&self, key: &KeyRef) -> Result<PublicKeyInfo, KeystoreError> {
-        let asked = Asked::default().naming(key);
-        self.operate(Action::GetPublicKey, None, |touched| {
+        let request_context = RequestContext::default().naming(key);
+        self.operate(Action::GetPublicKey, None, |details| {
             let key = self.key_named(key)?;
-            let live = self.admitted(Action::GetPublicKey, key, asked, touched)?;
+            let live = self.admitted(Action::GetPublicKey, key, request_context, details)?;
             if !live.record.spec.is_asymmetric() {
                 let (arn, spec) = (KeyArn(key), live.record.spec);
                 return Err(KeystoreError::UnsupportedOperation(format!(
@@ -129,9 +129,10 @@ impl Keystore {
         peer: &[u8],
     ) -> Result<SharedSecret, KeystoreError> {
         let action = Action::DeriveSharedSecret;
-        self.operate(action, None, |touched| {
-            let asked = Asked::default().naming(key).with(Fact::KeyAgreementAlgorithm, "ECDH");
-            let live = self.usable(action, self.key_named(key)?, asked, touched)?;
+        self.operate(action, None, |details| {
+            let request_context =
+                RequestContext::default().naming(key).with(Fact::KeyAgreementAlgorithm, "ECDH");
+            let live = self.usable(action, self.key_named(key)?, request_context, details)?;
             let secret = private(&live)?.agree(peer).map_err(|error| match error {
                 CryptoError::MalformedKey => not_on_curve(live.record.spec),
                 other => KeystoreError::Crypto(other),

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::crypto::random;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
@@ -58,8 +58,9 @@ impl Keystore {
             let problem = format!("a data key has 1 to {MAX_BYTES} bytes, not {len}");
             return Err(KeystoreError::Validation(problem));
         }
-        self.operate(action, Some(context), |touched| {
-            let key = self.usable_for_making(action, key, Asked::symmetric(context), touched)?;
+        self.operate(action, Some(context), |details| {
+            let key =
+                self.usable_for_making(action, key, RequestContext::symmetric(context), details)?;
             let mut bytes = Zeroizing::new(vec![0; len]);
             random::fill(&mut bytes)?;
             let ciphertext = wrap(&key, context, &bytes)?;

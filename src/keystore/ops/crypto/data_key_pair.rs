@@ -1,7 +1,7 @@
 //! GenerateDataKeyPair, GenerateDataKeyPairWithoutPlaintext.
 
 use crate::crypto::asym::{KeyKind, PrivateKey};
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
@@ -59,9 +59,10 @@ impl Keystore {
         context: &EncryptionContext,
     ) -> Result<DataKeyPair, KeystoreError> {
         let kind = pair_kind(spec)?;
-        self.operate(action, Some(context), |touched| {
-            let asked = Asked::symmetric(context).with(Fact::DataKeyPairSpec, spec.as_str());
-            let live = self.usable_for_making(action, key, asked, touched)?;
+        self.operate(action, Some(context), |details| {
+            let request_context =
+                RequestContext::symmetric(context).with(Fact::DataKeyPairSpec, spec.as_str());
+            let live = self.usable_for_making(action, key, request_context, details)?;
             let pair = PrivateKey::generate(kind)?;
             let private = pair.to_pkcs8()?;
             Ok(DataKeyPair {

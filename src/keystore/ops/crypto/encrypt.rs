@@ -8,10 +8,10 @@ use std::sync::Arc;
 use crate::crypto::CryptoError;
 use crate::crypto::digest::HashKind;
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::engine::cache::LiveKey;
-use crate::keystore::engine::frame::Touched;
+use crate::keystore::engine::frame::AuditDetails;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::blob::CiphertextBlob;
@@ -84,9 +84,9 @@ impl Keystore {
             return self.encrypt(key, plaintext, context).map(Encrypted::from);
         };
         check_len(plaintext)?;
-        self.operate(Action::Encrypt, Some(context), |touched| {
-            let asked = Asked::encrypting(algorithm, context);
-            let live = self.rsa_key(Action::Encrypt, key, algorithm, asked, touched)?;
+        self.operate(Action::Encrypt, Some(context), |details| {
+            let request_context = RequestContext::encrypting(algorithm, context);
+            let live = self.rsa_key(Action::Encrypt, key, algorithm, request_context, details)?;
             algorithm.check_len(live.record.spec, plaintext.len())?;
             self.stop_if_dry()?;
             seal(&live, hash, plaintext)
@@ -103,10 +103,10 @@ impl Keystore {
         ciphertext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Decrypted, KeystoreError> {
-        self.operate(Action::Decrypt, Some(context), |touched| {
+        self.operate(Action::Decrypt, Some(context), |details| {
             let source = ReEncryptSource { key, algorithm, ciphertext, context };
-            let asked = Asked::encrypting(algorithm, context);
-            self.opened(Action::Decrypt, source, asked, touched)
+            let request_context = RequestContext::encrypting(algorithm, context);
+            self.opened(Action::Decrypt, source, request_context, details)
         })
     }
 
@@ -120,16 +120,17 @@ impl Keystore {
         let (from, to) = (Action::ReEncryptFrom, Action::ReEncryptTo);
         let ReEncryptDestination { key, algorithm, context } = destination;
         let oaep = algorithm.oaep();
-        self.operate(to, Some(context), |touched| {
+        self.operate(to, Some(context), |details| {
             let same = source.key_id(self).is_some_and(|id| self.key_named(key).ok() == Some(id));
-            let asked = Asked::encrypting(algorithm, context).on_same_key(same);
+            let request_context = RequestContext::encrypting(algorithm, context).on_same_key(same);
             let live = match oaep {
-                Some(_) => self.rsa_key(to, key, algorithm, asked, touched)?,
-                None => self.admitted_for_making(to, key, asked, touched)?,
+                Some(_) => self.rsa_key(to, key, algorithm, request_context, details)?,
+                None => self.admitted_for_making(to, key, request_context, details)?,
             };
-            let opened = self.operate(from, Some(source.context), |touched| {
-                let asked = Asked::encrypting(source.algorithm, source.context).on_same_key(same);
-                self.opened(from, source, asked, touched)
+            let opened = self.operate(from, Some(source.context), |details| {
+                let request_context =
+                    RequestContext::encrypting(source.algorithm, source.context).on_same_key(same);
+                self.opened(from, source, request_context, details)
             })?;
             let plaintext = opened.plaintext.expose();
             algorithm.check_len(live.record.spec, plaintext.len())?;
@@ -149,8 +150,8 @@ impl Keystore {
         algorithm: EncryptionAlgorithm,
         context: &EncryptionContext,
     ) -> Result<(), KeystoreError> {
-        let asked = Asked::encrypting(algorithm, context);
-        self.try_use(Action::Decrypt, key, context, asked)
+        let request_context = RequestContext::encrypting(algorithm, context);
+        self.try_use(Action::Decrypt, key, context, request_context)
     }
 
     /// ReEncrypt for a dry run that brings no ciphertext: from one key, algorithm and context to
@@ -164,8 +165,9 @@ impl Keystore {
         let named = |half: ReEncryptDestination<'_>| self.key_named(half.key).ok();
         let same = named(source).is_some() && named(source) == named(destination);
         let half = |action, half: ReEncryptDestination<'_>| {
-            let asked = Asked::encrypting(half.algorithm, half.context).on_same_key(same);
-            self.try_use(action, half.key, half.context, asked)
+            let request_context =
+                RequestContext::encrypting(half.algorithm, half.context).on_same_key(same);
+            self.try_use(action, half.key, half.context, request_context)
         };
         match half(Action::ReEncryptFrom, source) {
             Err(KeystoreError::DryRun) => half(Action::ReEncryptTo, destination),
@@ -178,10 +180,11 @@ impl Keystore {
         action: Action,
         key: &KeyRef,
         context: &EncryptionContext,
-        asked: Asked<'_>,
+        request_context: RequestContext<'_>,
     ) -> Result<(), KeystoreError> {
-        self.operate(action, Some(context), |touched| {
-            self.usable(action, self.key_named(key)?, asked.naming(key), touched).map(drop)
+        self.operate(action, Some(context), |details| {
+            self.usable(action, self.key_named(key)?, request_context.naming(key), details)
+                .map(drop)
         })
     }
 
@@ -189,19 +192,19 @@ impl Keystore {
         &self,
         action: Action,
         source: ReEncryptSource<'_>,
-        asked: Asked<'_>,
-        touched: &mut Touched,
+        request_context: RequestContext<'_>,
+        details: &mut AuditDetails,
     ) -> Result<Decrypted, KeystoreError> {
         let ReEncryptSource { key, algorithm, ciphertext, .. } = source;
         let Some(hash) = algorithm.oaep() else {
             self.check_names_symmetric(key)?;
             let blob = CiphertextBlob::parse(ciphertext)?;
-            return self.unwrap(action, &blob, key, asked, touched);
+            return self.unwrap(action, &blob, key, request_context, details);
         };
         let key = key.ok_or_else(|| {
             KeystoreError::Validation(format!("KeyId is required for the algorithm {algorithm}."))
         })?;
-        let live = self.rsa_key(action, key, algorithm, asked, touched)?;
+        let live = self.rsa_key(action, key, algorithm, request_context, details)?;
         self.stop_if_dry()?;
         let opened = private(&live)?.decrypt(hash, ciphertext).map_err(|error| match error {
             CryptoError::NotAuthentic => KeystoreError::InvalidCiphertext,
@@ -226,18 +229,20 @@ impl Keystore {
         action: Action,
         key: &KeyRef,
         algorithm: EncryptionAlgorithm,
-        asked: Asked<'_>,
-        touched: &mut Touched,
+        request_context: RequestContext<'_>,
+        details: &mut AuditDetails,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let has_context = asked.context.is_some_and(|context| context.pairs().next().is_some());
-        let live = self.admitted(action, self.key_named(key)?, asked.naming(key), touched)?;
+        let has_context =
+            request_context.context.is_some_and(|context| context.pairs().next().is_some());
+        let live =
+            self.admitted(action, self.key_named(key)?, request_context.naming(key), details)?;
         let spec = live.record.spec;
         check_algorithm(algorithm, spec.encryption_algorithms(), spec)?;
         if has_context {
             let problem = format!("An encryption context is not valid for algorithm {algorithm}.");
             return Err(KeystoreError::Validation(problem));
         }
-        touched.material = Some(live.record.current);
+        details.material = Some(live.record.current);
         Ok(live)
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::crypto::{CryptoError, mac};
 use crate::id::KeyId;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::engine::cache::LiveKey;
-use crate::keystore::engine::frame::Touched;
+use crate::keystore::engine::frame::AuditDetails;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::KeyRef;
@@ -37,8 +37,8 @@ impl Keystore {
         message: &[u8],
     ) -> Result<Mac, KeystoreError> {
         check_len(message)?;
-        self.operate(Action::GenerateMac, None, |touched| {
-            let live = self.mac_key(Action::GenerateMac, key, algorithm, touched)?;
+        self.operate(Action::GenerateMac, None, |details| {
+            let live = self.mac_key(Action::GenerateMac, key, algorithm, details)?;
             let mac = mac::generate(algorithm.hash(), secret(&live)?, message)?;
             Ok(Mac { key: live.id, mac })
         })
@@ -54,8 +54,8 @@ impl Keystore {
         mac: &[u8],
     ) -> Result<KeyId, KeystoreError> {
         check_len(message)?;
-        self.operate(Action::VerifyMac, None, |touched| {
-            let live = self.mac_key(Action::VerifyMac, key, algorithm, touched)?;
+        self.operate(Action::VerifyMac, None, |details| {
+            let live = self.mac_key(Action::VerifyMac, key, algorithm, details)?;
             match mac::verify(algorithm.hash(), secret(&live)?, message, mac) {
                 Ok(()) => Ok(live.id),
                 Err(CryptoError::NotAuthentic) => Err(KeystoreError::InvalidMac),
@@ -69,10 +69,11 @@ impl Keystore {
         action: Action,
         key: &KeyRef,
         algorithm: MacAlgorithm,
-        touched: &mut Touched,
+        details: &mut AuditDetails,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let asked = Asked::default().naming(key).with(Fact::MacAlgorithm, algorithm.as_str());
-        let live = self.admitted(action, self.key_named(key)?, asked, touched)?;
+        let request_context =
+            RequestContext::default().naming(key).with(Fact::MacAlgorithm, algorithm.as_str());
+        let live = self.admitted(action, self.key_named(key)?, request_context, details)?;
         let spec = live.record.spec;
         check_algorithm(algorithm, spec.mac_algorithms(), spec)?;
         self.stop_if_dry()?;

@@ -7,10 +7,10 @@ use zeroize::Zeroizing;
 use crate::crypto::xaes::XaesKey;
 use crate::crypto::{CryptoError, Secret};
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::engine::cache::LiveKey;
-use crate::keystore::engine::frame::Touched;
+use crate::keystore::engine::frame::AuditDetails;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::blob::{self, CiphertextBlob, MAX_PLAINTEXT};
@@ -51,8 +51,9 @@ impl Keystore {
         context: &EncryptionContext,
     ) -> Result<DataKey, KeystoreError> {
         let action = Action::GenerateDataKey;
-        self.operate(action, Some(context), |touched| {
-            let key = self.usable_for_making(action, key, Asked::symmetric(context), touched)?;
+        self.operate(action, Some(context), |details| {
+            let key =
+                self.usable_for_making(action, key, RequestContext::symmetric(context), details)?;
             let plaintext = Secret::random()?;
             let ciphertext = wrap(&key, context, plaintext.expose())?;
             Ok(DataKey { plaintext, ciphertext })
@@ -69,9 +70,9 @@ impl Keystore {
         context: &EncryptionContext,
     ) -> Result<CiphertextBlob, KeystoreError> {
         check_len(plaintext)?;
-        self.operate(Action::Encrypt, Some(context), |touched| {
-            let asked = Asked::symmetric(context);
-            let key = self.usable_for_making(Action::Encrypt, key, asked, touched)?;
+        self.operate(Action::Encrypt, Some(context), |details| {
+            let request_context = RequestContext::symmetric(context);
+            let key = self.usable_for_making(Action::Encrypt, key, request_context, details)?;
             wrap(&key, context, plaintext)
         })
     }
@@ -85,8 +86,14 @@ impl Keystore {
         context: &EncryptionContext,
         key: Option<&KeyRef>,
     ) -> Result<Decrypted, KeystoreError> {
-        self.operate(Action::Decrypt, Some(context), |touched| {
-            self.unwrap(Action::Decrypt, ciphertext, key, Asked::symmetric(context), touched)
+        self.operate(Action::Decrypt, Some(context), |details| {
+            self.unwrap(
+                Action::Decrypt,
+                ciphertext,
+                key,
+                RequestContext::symmetric(context),
+                details,
+            )
         })
     }
 
@@ -112,13 +119,13 @@ impl Keystore {
         destination_context: &EncryptionContext,
     ) -> Result<CiphertextBlob, KeystoreError> {
         let (from, to) = (Action::ReEncryptFrom, Action::ReEncryptTo);
-        self.operate(to, Some(destination_context), |touched| {
+        self.operate(to, Some(destination_context), |details| {
             let same = self.resolve(destination)? == ciphertext.key_id();
-            let asked = Asked::symmetric(destination_context).on_same_key(same);
-            let destination = self.usable_for_making(to, destination, asked, touched)?;
-            let opened = self.operate(from, Some(source_context), |touched| {
-                let asked = Asked::symmetric(source_context).on_same_key(same);
-                self.unwrap(from, ciphertext, None, asked, touched)
+            let request_context = RequestContext::symmetric(destination_context).on_same_key(same);
+            let destination = self.usable_for_making(to, destination, request_context, details)?;
+            let opened = self.operate(from, Some(source_context), |details| {
+                let request_context = RequestContext::symmetric(source_context).on_same_key(same);
+                self.unwrap(from, ciphertext, None, request_context, details)
             })?;
             wrap(&destination, destination_context, opened.plaintext.expose())
         })
@@ -129,8 +136,8 @@ impl Keystore {
         action: Action,
         ciphertext: &CiphertextBlob,
         key: Option<&KeyRef>,
-        asked: Asked<'_>,
-        touched: &mut Touched,
+        request_context: RequestContext<'_>,
+        details: &mut AuditDetails,
     ) -> Result<Decrypted, KeystoreError> {
         if let Some(key) = key
             && self.resolve(key)? != ciphertext.key_id()
@@ -138,26 +145,26 @@ impl Keystore {
             return Err(KeystoreError::IncorrectKey);
         }
         let none = EncryptionContext::new();
-        let context = asked.context.unwrap_or(&none);
-        let asked = asked.naming_maybe(key);
-        let live = self.admitted(action, ciphertext.key_id(), asked, touched)?;
+        let context = request_context.context.unwrap_or(&none);
+        let request_context = request_context.naming_maybe(key);
+        let live = self.admitted(action, ciphertext.key_id(), request_context, details)?;
         check_symmetric(action, &live)?;
         self.stop_if_dry()?;
         let material_id = ciphertext.material_id();
-        touched.material = Some(material_id);
+        details.material = Some(material_id);
         let plaintext = Plaintext(open(&live, ciphertext, context)?);
         Ok(Decrypted { plaintext, key: live.id, material: material_id })
     }
 
-    /// A symmetric key whose current material may make ciphertexts with the context of `asked`.
+    /// A symmetric key whose current material may make ciphertexts with the context of the request.
     pub(in crate::keystore) fn usable_for_making(
         &self,
         action: Action,
         key: &KeyRef,
-        asked: Asked<'_>,
-        touched: &mut Touched,
+        request_context: RequestContext<'_>,
+        details: &mut AuditDetails,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let live = self.admitted_for_making(action, key, asked, touched)?;
+        let live = self.admitted_for_making(action, key, request_context, details)?;
         self.stop_if_dry()?;
         Ok(live)
     }
@@ -167,10 +174,10 @@ impl Keystore {
         &self,
         action: Action,
         key: &KeyRef,
-        asked: Asked<'_>,
-        touched: &mut Touched,
+        request_context: RequestContext<'_>,
+        details: &mut AuditDetails,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let reserved = asked.context.is_some_and(EncryptionContext::is_reserved);
+        let reserved = request_context.context.is_some_and(EncryptionContext::is_reserved);
         if reserved && !self.caller().volume_context {
             return Err(KeystoreError::AccessDenied(
                 "encryption context keys that start with 'kmsfs:' are reserved for volumes: an access \
@@ -178,9 +185,10 @@ impl Keystore {
                     .into(),
             ));
         }
-        let live = self.admitted(action, self.resolve(key)?, asked.naming(key), touched)?;
+        let live =
+            self.admitted(action, self.resolve(key)?, request_context.naming(key), details)?;
         check_symmetric(action, &live)?;
-        touched.material = Some(live.record.current);
+        details.material = Some(live.record.current);
         Ok(live)
     }
 }

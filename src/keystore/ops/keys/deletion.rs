@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::id::{KeyId, MaterialId, VolumeId};
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::{InUse, KeystoreError};
 use crate::keystore::model::action::Action;
@@ -88,12 +88,13 @@ impl Keystore {
             return Err(KeystoreError::Validation(problem));
         }
         let key = KeyRef::Id(key);
-        let asked = Asked::default().with(Fact::PendingWindowInDays, window_days.to_string());
-        let scheduled = self.edit_asking(
+        let request_context =
+            RequestContext::default().with(Fact::PendingWindowInDays, window_days.to_string());
+        let scheduled = self.edit_with(
             Action::ScheduleKeyDeletion,
             &key,
             Operation::ScheduleDeletion,
-            asked,
+            request_context,
             |writer, key, record| {
                 let waits = record.wait_for_replicas(window_days);
                 if !waits {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::crypto::asym::PrivateKey;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::access;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::engine::frame::named;
 use crate::keystore::error::KeystoreError;
@@ -69,22 +69,22 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<ImportParameters, KeystoreError> {
         let action = Action::GetParametersForImport;
-        self.operate(action, None, |touched| {
+        self.operate(action, None, |details| {
             let admit = |reader: &Reader<'_>| {
-                let asked = Asked::default()
+                let request_context = RequestContext::default()
                     .naming(key)
                     .with(Fact::WrappingAlgorithm, algorithm.as_str())
                     .with(Fact::WrappingKeySpec, spec.as_str());
                 let key = named(reader, key)?;
                 let record = KeyRecord::find(reader, key)?;
                 let about = Some((key, &record));
-                access::authorise(reader, self.caller(), action, about, asked)?;
+                access::authorise(reader, self.caller(), action, about, request_context)?;
                 permit(Operation::Import, key, record.state)?;
                 check_origin(key, &record)?;
                 import_key::check_wrapping(record.spec, algorithm, spec)?;
                 Ok(key)
             };
-            touched.key = Some(self.read(admit)?);
+            details.key = Some(self.read(admit)?);
             self.stop_if_dry()?;
             // Outside of the transaction: an RSA key takes its time.
             let private = PrivateKey::generate(import_key::kind(spec))?;
@@ -108,19 +108,23 @@ impl Keystore {
         let now = UnixTime::from(now);
         let valid_to = end(request, now)?;
         let action = Action::ImportKeyMaterial;
-        let asked = Asked::default().with(Fact::ExpirationModel, request.model.as_str());
-        let asked = asked.with_any(Fact::ValidTo, valid_to.map(|end| end.to_string()));
+        let request_context =
+            RequestContext::default().with(Fact::ExpirationModel, request.model.as_str());
+        let request_context =
+            request_context.with_any(Fact::ValidTo, valid_to.map(|end| end.to_string()));
         let operation = Operation::Import;
-        let imported = self.edit_asking(action, key, operation, asked, |writer, key, record| {
-            check_origin(key, record)?;
-            check_arguments(request, record.spec)?;
-            let (token, encrypted) = (request.token, request.encrypted);
-            let bytes = import_key::unwrap(writer, key, token, encrypted, now)?;
-            let bytes = material::read_imported(record.spec, bytes)?;
-            let material = Draft { bytes, valid_to, now }.place(writer, key, record, request)?;
-            settle(writer, key, record)?;
-            Ok(ImportedMaterial { key, material: Some(material) })
-        })?;
+        let imported =
+            self.edit_with(action, key, operation, request_context, |writer, key, record| {
+                check_origin(key, record)?;
+                check_arguments(request, record.spec)?;
+                let (token, encrypted) = (request.token, request.encrypted);
+                let bytes = import_key::unwrap(writer, key, token, encrypted, now)?;
+                let bytes = material::read_imported(record.spec, bytes)?;
+                let material =
+                    Draft { bytes, valid_to, now }.place(writer, key, record, request)?;
+                settle(writer, key, record)?;
+                Ok(ImportedMaterial { key, material: Some(material) })
+            })?;
         log::info!("imported material into key {}", imported.key);
         Ok(imported)
     }

@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 
 use crate::crypto::random;
 use crate::id::KeyId;
-use crate::keystore::access;
 use crate::keystore::access::lockout::{self, LockoutCheck};
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
+use crate::keystore::access::{self};
 use crate::keystore::custom_store::token_key::TokenKey;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::{KeystoreError, Quota};
@@ -55,18 +55,22 @@ pub struct CreateKey {
 
 impl CreateKey {
     /// What policies may ask about the request.
-    fn asked(&self) -> Asked<'_> {
+    fn request_context(&self) -> RequestContext<'_> {
         let (spec, usage) =
             kind(self).unwrap_or((KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt));
-        let asked = self.lockout.asked().with(Fact::KeySpec, spec.as_str());
-        let asked = asked.with(Fact::KeyUsage, usage.as_str());
+        let request_context = self.lockout.request_context().with(Fact::KeySpec, spec.as_str());
+        let request_context = request_context.with(Fact::KeyUsage, usage.as_str());
         let of_store = self.key_store.is_some();
         let usual = if of_store { Origin::AwsCloudHsm } else { Origin::AwsKms };
         let origin = self.origin.unwrap_or(usual);
-        let asked = asked.with(Fact::MultiRegion, self.multi_region.to_string());
+        let request_context =
+            request_context.with(Fact::MultiRegion, self.multi_region.to_string());
         let kind = self.multi_region.then_some("PRIMARY");
-        let asked = asked.with_any(Fact::MultiRegionKeyType, kind);
-        Asked { tags: Some(&self.tags), ..asked.with(Fact::KeyOrigin, origin.as_str()) }
+        let request_context = request_context.with_any(Fact::MultiRegionKeyType, kind);
+        RequestContext {
+            tags: Some(&self.tags),
+            ..request_context.with(Fact::KeyOrigin, origin.as_str())
+        }
     }
 }
 
@@ -82,11 +86,17 @@ impl Keystore {
         check_description(&request.description)?;
         check_tags(&request.tags)?;
         let (spec, _) = kind(&request)?;
-        let made = self.operate(Action::CreateKey, None, |touched| {
+        let made = self.operate(Action::CreateKey, None, |details| {
             let wanted = request.clone();
-            let asked = wanted.asked();
+            let request_context = wanted.request_context();
             let authorise = |reader: &Reader<'_>| {
-                access::authorise(reader, self.caller(), Action::CreateKey, None, asked.clone())?;
+                access::authorise(
+                    reader,
+                    self.caller(),
+                    Action::CreateKey,
+                    None,
+                    request_context.clone(),
+                )?;
                 may_tag(reader, self.caller(), None, &wanted.tags)
             };
             self.read(authorise)?;
@@ -104,7 +114,7 @@ impl Keystore {
             if let First::OnToken(key) = &mut first {
                 key.keep();
             }
-            touched.key = Some(made.key_id);
+            details.key = Some(made.key_id);
             Ok(made)
         })?;
         log::info!("created key {}", made.key_id);
@@ -118,7 +128,7 @@ impl Keystore {
             Err(KeystoreError::AliasNotFound(_)) => {}
             found => return found,
         }
-        self.operate(Action::CreateKey, None, |touched| {
+        self.operate(Action::CreateKey, None, |details| {
             let key = self.write(|writer| {
                 // Another process may have made it since.
                 if let Ok(key) = AliasRecord::target(writer, &alias) {
@@ -131,8 +141,8 @@ impl Keystore {
                 AliasRecord::create(writer, &alias, key, now.into())?;
                 Ok(key)
             })?;
-            touched.key = Some(key);
-            touched.detail = Some(alias.to_string());
+            details.key = Some(key);
+            details.detail = Some(alias.to_string());
             Ok(key)
         })
     }
@@ -207,9 +217,9 @@ impl Keystore {
         key: &KeyRef,
         tags: BTreeMap<String, String>,
     ) -> Result<(), KeystoreError> {
-        let asked = Asked { tags: Some(&tags), ..Asked::default() };
+        let request_context = RequestContext { tags: Some(&tags), ..RequestContext::default() };
         let action = Action::TagResource;
-        self.edit_asking(action, key, Operation::Metadata, asked, |_, _, record| {
+        self.edit_with(action, key, Operation::Metadata, request_context, |_, _, record| {
             record.tags.extend(tags.clone());
             check_tags(&record.tags)
         })
@@ -218,9 +228,10 @@ impl Keystore {
     /// Takes tags from a key. Those it does not have are ignored.
     /// Errors: `KeyNotFound`, `InvalidState`.
     pub fn untag_resource(&self, key: &KeyRef, tag_keys: &[&str]) -> Result<(), KeystoreError> {
-        let asked = Asked { untagged: Some(tag_keys), ..Asked::default() };
+        let request_context =
+            RequestContext { untagged: Some(tag_keys), ..RequestContext::default() };
         let action = Action::UntagResource;
-        self.edit_asking(action, key, Operation::Metadata, asked, |_, _, record| {
+        self.edit_with(action, key, Operation::Metadata, request_context, |_, _, record| {
             record.tags.retain(|tag, _| !tag_keys.contains(&tag.as_str()));
             Ok(())
         })
@@ -256,8 +267,8 @@ pub(in crate::keystore) fn may_tag(
     if tags.is_empty() {
         return Ok(());
     }
-    let asked = Asked { tags: Some(tags), ..Asked::default() };
-    access::authorise(reader, caller, Action::TagResource, key, asked)
+    let request_context = RequestContext { tags: Some(tags), ..RequestContext::default() };
+    access::authorise(reader, caller, Action::TagResource, key, request_context)
 }
 
 /// The first material of a key.

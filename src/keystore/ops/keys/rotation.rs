@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::model::action::Action;
@@ -95,9 +95,10 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
         let period = period_days.unwrap_or(DEFAULT_PERIOD);
-        let asked = Asked::default().with(Fact::RotationPeriodInDays, period.to_string());
+        let request_context =
+            RequestContext::default().with(Fact::RotationPeriodInDays, period.to_string());
         let action = Action::EnableKeyRotation;
-        self.edit_asking(action, key, Operation::Rotation, asked, |_, key, record| {
+        self.edit_with(action, key, Operation::Rotation, request_context, |_, key, record| {
             check_rotates(key, record)?;
             check_origin(key, record)?;
             record.must_be_primary(key)?;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::id::KeyId;
 use crate::keystore::access;
 use crate::keystore::access::lockout::LockoutCheck;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
@@ -89,8 +89,8 @@ impl Keystore {
         self.ahead(action, key, |reader| {
             let record = KeyRecord::find(reader, key)?;
             let about = Some((key, &record));
-            let asked = Asked::to_region(action, region);
-            access::authorise(reader, self.caller(), action, about, asked)?;
+            let request_context = RequestContext::to_region(action, region);
+            access::authorise(reader, self.caller(), action, about, request_context)?;
             permit(Operation::Crypto, key, record.state)?;
             Ok(record)
         })
@@ -105,8 +105,8 @@ impl Keystore {
         check: impl FnOnce(&Reader<'_>) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
         self.read(check).or_else(|refusal| {
-            self.operate(action, None, |touched| {
-                touched.key = Some(key);
+            self.operate(action, None, |details| {
+                details.key = Some(key);
                 Err(refusal)
             })
         })

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use crate::crypto::hybrid::PrivateKey;
 use crate::crypto::random;
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::access;
 use crate::keystore::access::lockout::{self, LockoutCheck};
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
+use crate::keystore::access::{self};
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
@@ -64,10 +64,10 @@ impl Keystore {
     /// A key that another keystore can seal one KMS key for, within a day.
     pub fn create_transfer_key(&self, now: SystemTime) -> Result<TransferKey, KeystoreError> {
         let now = UnixTime::from(now);
-        self.operate_own("kmsfs:CreateTransferKey", |touched| {
+        self.operate_own("kmsfs:CreateTransferKey", |details| {
             let Draft { public, private } = self.draft_transfer_key()?;
             let id = public.transfer_id;
-            touched.detail = Some(format!("transfer {id}"));
+            details.detail = Some(format!("transfer {id}"));
             self.write(|writer| {
                 for old in writer.all::<TransferRecord>()? {
                     if now.since(old.record.created) > DAY {
@@ -112,8 +112,8 @@ impl Keystore {
         private: impl FnOnce(&mut Writer<'_>) -> Result<PrivateKey, KeystoreError>,
     ) -> Result<Received, KeystoreError> {
         let (key, kind) = (transfer.key_id, transfer.kind);
-        let record = self.operate(kind.action(), None, |touched| {
-            touched.key = Some(key);
+        let record = self.operate(kind.action(), None, |details| {
+            details.key = Some(key);
             self.write(|writer| {
                 let known = match kind {
                     TransferKind::Replica => None,
@@ -151,7 +151,7 @@ pub(in crate::keystore) fn admit_replica(
     record: &mut KeyRecord,
     lockout: LockoutCheck,
 ) -> Result<(), KeystoreError> {
-    access::authorise(reader, caller, Action::CreateKey, None, asked(record, lockout))?;
+    access::authorise(reader, caller, Action::CreateKey, None, request_context(record, lockout))?;
     manage::may_tag(reader, caller, None, &record.tags)?;
     if reader.rows().get(Table::Key, key.as_bytes())?.is_some() {
         return Err(ReplicaError::Exists { key, region: own_region(reader)? }.into());
@@ -175,8 +175,8 @@ pub(in crate::keystore) fn admit_news(
 ) -> Result<KeyRecord, KeystoreError> {
     let known = reader.get::<KeyRecord>(key.as_bytes())?;
     let about = known.as_ref().map(|record| (key, record));
-    let asked = Asked::to_region(kind.action(), own_region(reader)?);
-    access::authorise(reader, caller, kind.action(), about, asked)?;
+    let request_context = RequestContext::to_region(kind.action(), own_region(reader)?);
+    access::authorise(reader, caller, kind.action(), about, request_context)?;
     let Some(record) = known else {
         return Err(ReplicaError::NoReplica { key, region: own_region(reader)? }.into());
     };
@@ -188,12 +188,14 @@ pub(in crate::keystore) fn admit_news(
 }
 
 /// What policies may ask about a replica that is made: what they ask about a key that is.
-fn asked(record: &KeyRecord, lockout: LockoutCheck) -> Asked<'_> {
-    let asked = lockout.asked().with(Fact::KeySpec, record.spec.as_str());
-    let asked = asked.with(Fact::KeyUsage, record.usage.as_str());
-    let asked = asked.with(Fact::KeyOrigin, record.origin.as_str()).with(Fact::MultiRegion, "true");
-    let asked = asked.with(Fact::MultiRegionKeyType, "REPLICA");
-    Asked { tags: Some(&record.tags), ..asked }
+fn request_context(record: &KeyRecord, lockout: LockoutCheck) -> RequestContext<'_> {
+    let request_context = lockout.request_context().with(Fact::KeySpec, record.spec.as_str());
+    let request_context = request_context.with(Fact::KeyUsage, record.usage.as_str());
+    let request_context = request_context
+        .with(Fact::KeyOrigin, record.origin.as_str())
+        .with(Fact::MultiRegion, "true");
+    let request_context = request_context.with(Fact::MultiRegionKeyType, "REPLICA");
+    RequestContext { tags: Some(&record.tags), ..request_context }
 }
 
 /// The private half of the transfer key, which is used up.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::id::KeyId;
 use crate::keystore::access;
 use crate::keystore::access::lockout::LockoutCheck;
-use crate::keystore::access::request::Asked;
+use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
@@ -123,8 +123,8 @@ impl Keystore {
         self.write(|writer| {
             let mut record = KeyRecord::find(writer, key)?;
             let (action, about) = (Action::ReplicateKey, Some((key, &record)));
-            let asked = Asked::to_region(action, region);
-            access::authorise(writer, self.caller(), action, about, asked)?;
+            let request_context = RequestContext::to_region(action, region);
+            access::authorise(writer, self.caller(), action, about, request_context)?;
             let regions = record.regions.as_mut().ok_or(ReplicaError::NotMultiRegion(key))?;
             regions.replicas.retain(|known| known != region);
             if regions.is_primary()
@@ -147,9 +147,9 @@ impl Keystore {
         change: impl FnOnce(&KeyRecord, &mut Regions) -> Result<KeyRecord, KeystoreError>,
     ) -> Result<Transfer, KeystoreError> {
         let signing = self.signing_key();
-        let asked = Asked::to_region(action, &*to.region);
+        let request_context = RequestContext::to_region(action, &*to.region);
         let operation = Operation::Crypto;
-        self.edit_asking(action, &key.into(), operation, asked, |writer, key, record| {
+        self.edit_with(action, &key.into(), operation, request_context, |writer, key, record| {
             let mut regions = record.regions.clone().ok_or(ReplicaError::NotMultiRegion(key))?;
             let mut sent = change(record, &mut regions)?;
             sent.regions = Some(regions.clone());
