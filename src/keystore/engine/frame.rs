@@ -11,6 +11,7 @@ use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::Principal;
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::{KeyArn, KeyRef};
+use crate::keystore::model::operation::{AuditedOperation, OwnOperation};
 use crate::keystore::records::algorithm::check_usage;
 use crate::keystore::records::alias::AliasRecord;
 use crate::keystore::records::key::{KeyRecord, Operation, permit};
@@ -31,7 +32,7 @@ pub(in crate::keystore) struct AuditDetails {
 /// One call, as it is written down.
 #[derive(Clone, Copy)]
 struct Call<'a> {
-    name: &'static str,
+    operation: AuditedOperation,
     context: Option<&'a EncryptionContext>,
     request: &'a str,
 }
@@ -45,41 +46,46 @@ impl Keystore {
         context: Option<&EncryptionContext>,
         work: impl FnOnce(&mut AuditDetails) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
-        self.run(action.as_str(), context, work)
+        self.run(action.into(), context, work)
     }
 
-    /// As [`Keystore::operate`], for what AWS has no name for: `name` starts with `kmsfs:`.
+    /// As [`Keystore::operate`], for what AWS has no name for.
     pub(in crate::keystore) fn operate_own<T>(
         &self,
-        name: &'static str,
+        operation: OwnOperation,
         work: impl FnOnce(&mut AuditDetails) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
-        self.run(name, None, work)
+        self.run(operation.into(), None, work)
     }
 
     fn run<T>(
         &self,
-        name: &'static str,
+        operation: AuditedOperation,
         context: Option<&EncryptionContext>,
         work: impl FnOnce(&mut AuditDetails) -> Result<T, KeystoreError>,
     ) -> Result<T, KeystoreError> {
         let fresh = if self.caller.request_id.is_none() { Some(request_id()?) } else { None };
         let request = self.caller.request_id.as_ref().or(fresh.as_ref()).map_or("", String::as_str);
-        let call = Call { name, context, request };
+        let call = Call { operation, context, request };
         let mut details = AuditDetails::default();
-        if changes(name) {
+        if operation.writes() {
             self.announce_call(call, &details)?;
         }
         let begun = Instant::now();
         let done = work(&mut details);
         let result = done.as_ref().map_or_else(KeystoreError::aws_name, |_| SUCCESS);
-        self.inner.metrics.observe(name, result, begun.elapsed());
+        self.inner.metrics.observe(operation.as_str(), result, begun.elapsed());
         if let Err(error) = &done {
             details.detail = Some(error.to_string());
         } else if self.caller.principal == Principal::Service {
             // The volume writes down for whom it opens what.
             if let Some(key) = details.key {
-                self.inner.audit.note_use(key, name, self.caller.time().into(), call.request);
+                self.inner.audit.note_use(
+                    key,
+                    operation.as_str(),
+                    self.caller.time().into(),
+                    call.request,
+                );
             }
             return done;
         }
@@ -88,7 +94,7 @@ impl Keystore {
     }
 
     fn event(&self, call: Call<'_>, details: &AuditDetails, result: &'static str) -> Event {
-        let mut event = Event::by(&self.caller, call.name, call.request.to_owned());
+        let mut event = Event::by(&self.caller, call.operation.as_str(), call.request.to_owned());
         if let Some(context) = call.context {
             event.context =
                 context.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -109,11 +115,14 @@ impl Keystore {
     /// Errors: `AuditUnwritable`: it must not be done.
     pub(in crate::keystore) fn announce_own(
         &self,
-        name: &'static str,
+        operation: OwnOperation,
         key: Option<KeyId>,
     ) -> Result<(), KeystoreError> {
         let (details, request) = (AuditDetails { key, ..AuditDetails::default() }, request_id()?);
-        self.announce_call(Call { name, context: None, request: &request }, &details)
+        self.announce_call(
+            Call { operation: operation.into(), context: None, request: &request },
+            &details,
+        )
     }
 
     fn announce_call(&self, call: Call<'_>, details: &AuditDetails) -> Result<(), KeystoreError> {
@@ -126,13 +135,13 @@ impl Keystore {
     /// Writes down what the keystore did by itself to a key.
     pub(in crate::keystore) fn record_own(
         &self,
-        name: &'static str,
+        operation: OwnOperation,
         key: KeyId,
         material: Option<MaterialId>,
     ) -> Result<(), KeystoreError> {
         let details = AuditDetails { key: Some(key), material, detail: None };
         let request = request_id()?;
-        let call = Call { name, context: None, request: &request };
+        let call = Call { operation: operation.into(), context: None, request: &request };
         self.record(self.event(call, &details, SUCCESS))
     }
 
@@ -245,11 +254,6 @@ impl Keystore {
     pub(in crate::keystore) fn stop_if_dry(&self) -> Result<(), KeystoreError> {
         if self.caller.dry_run { Err(KeystoreError::DryRun) } else { Ok(()) }
     }
-}
-
-/// True for operations that leave the keystore other than it was. What is not known, does.
-fn changes(name: &str) -> bool {
-    Action::named(name).is_none_or(|action| !action.only_reads())
 }
 
 /// The key that is meant, in a transaction.

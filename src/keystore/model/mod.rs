@@ -8,6 +8,7 @@ pub(in crate::keystore) mod caller;
 pub mod context;
 pub(in crate::keystore) mod id;
 pub(in crate::keystore) mod key_store;
+pub(in crate::keystore) mod operation;
 pub(in crate::keystore) mod plaintext;
 pub(in crate::keystore) mod region;
 pub(in crate::keystore) mod slot;

@@ -14,6 +14,7 @@ use crate::keystore::engine::{Keystore, frame};
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::{KeyArn, KeyRef};
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::time::UnixTime;
 
 impl Keystore {
@@ -25,11 +26,12 @@ impl Keystore {
     /// Sets what happens to operations that cannot be written down.
     /// Errors: `AuditUnwritable`: nothing was changed.
     pub fn set_audit_mode(&self, mode: AuditMode) -> Result<(), KeystoreError> {
-        self.operate_own(SET_MODE, |details| {
+        self.operate_own(OwnOperation::SetAuditMode, |details| {
             details.detail = Some(mode.as_str().to_owned());
             if self.audit_mode() == AuditMode::BestEffort {
                 // So that nobody is held to a log that cannot be written.
-                let mut event = self.own_event(SET_MODE, mode.as_str().to_owned())?;
+                let mut event =
+                    self.own_event(OwnOperation::SetAuditMode, mode.as_str().to_owned())?;
                 event.result = frame::ATTEMPT.into();
                 self.audit().record_durably(event)?;
             }
@@ -111,7 +113,8 @@ impl Keystore {
             self.audit().shrink();
             return Ok(Pruned::default());
         };
-        let mut event = self.own_event("kmsfs:PruneAudit", format!("records before {before}"))?;
+        let mut event =
+            self.own_event(OwnOperation::PruneAudit, format!("records before {before}"))?;
         event.count = removed;
         self.audit().prune(cut, event, now)?;
         self.audit_checkpoint(now)?;
@@ -193,11 +196,9 @@ impl Keystore {
         Ok(event)
     }
 
-    fn own_event(&self, name: &'static str, detail: String) -> Result<Event, KeystoreError> {
-        let mut event = Event::by(self.caller(), name, request_id()?);
+    fn own_event(&self, operation: OwnOperation, detail: String) -> Result<Event, KeystoreError> {
+        let mut event = Event::by(self.caller(), operation.as_str(), request_id()?);
         event.detail = Some(detail);
         Ok(event)
     }
 }
-
-const SET_MODE: &str = "kmsfs:SetAuditMode";

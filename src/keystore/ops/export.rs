@@ -19,6 +19,7 @@ use crate::id::KeyId;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::{ExportProblem, KeystoreError};
 use crate::keystore::model::id::text;
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::time::UnixTime;
 use crate::keystore::storage::file::{Draft, io_error};
 use crate::keystore::storage::root::RootKey;
@@ -53,7 +54,7 @@ impl Keystore {
     /// opens. Whoever has both has all keys.
     /// Errors: `Validation` for an empty passphrase, `Exists`, `Io`, `Crypto`.
     pub fn export(&self, to: &Path, passphrase: &[u8]) -> Result<(), KeystoreError> {
-        self.operate_own("kmsfs:ExportKeystore", |_| {
+        self.operate_own(OwnOperation::ExportKeystore, |_| {
             self.write_export(to, passphrase)?;
             let now = self.caller().time().into();
             self.write(|writer| {

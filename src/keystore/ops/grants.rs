@@ -16,6 +16,7 @@ use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::group_arn;
 use crate::keystore::model::context;
 use crate::keystore::model::id::{GrantId, KeyRef, text};
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::spec::{GrantOperation, KeySpec, KeyUsage};
 use crate::keystore::model::time::UnixTime;
 use crate::keystore::policy::{Asker, Fact, Named, ROOT_ARN};
@@ -181,7 +182,7 @@ impl Keystore {
         if self.read(ended)?.is_empty() {
             return Ok(0);
         }
-        self.operate_own("kmsfs:DropExpiredGrants", |details| {
+        self.operate_own(OwnOperation::DropExpiredGrants, |details| {
             let dropped = self.write(|writer| {
                 let ended = ended(writer)?;
                 for grant in &ended {

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::keystore::engine::keystore::Keystore;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::slot::SlotId;
 use crate::keystore::storage::rows::SlotRow;
 use crate::keystore::unlock::slot::{SlotInfo, find, info, insert, sealed_root};
@@ -16,7 +17,7 @@ impl Keystore {
         let loaded = unlock.load()?;
         let slot = sealed_root(self.root(), unlock.kind(), &loaded)?;
         let doomed = slot.clone();
-        self.operate_own("kmsfs:AddSlot", |details| {
+        self.operate_own(OwnOperation::AddSlot, |details| {
             details.detail = Some(unlock.kind().as_str().to_owned());
             let written = self.write(|writer| insert(writer, slot, now.into()));
             self.forget_unless(written, &loaded, &doomed)
@@ -28,7 +29,7 @@ impl Keystore {
     /// key of a slot of a token stays on the token.
     /// Errors: `SlotNotFound`, `LastSlot`.
     pub fn remove_slot(&self, slot: SlotId) -> Result<(), KeystoreError> {
-        self.operate_own("kmsfs:RemoveSlot", |details| {
+        self.operate_own(OwnOperation::RemoveSlot, |details| {
             details.detail = Some(format!("slot {slot}"));
             self.write(|writer| {
                 let slots = writer.rows().slots()?;
@@ -54,7 +55,7 @@ impl Keystore {
         let loaded = unlock.load()?;
         let fresh = sealed_root(self.root(), unlock.kind(), &loaded)?;
         let doomed = fresh.clone();
-        let id = self.operate_own("kmsfs:ReplaceSlot", |details| {
+        let id = self.operate_own(OwnOperation::ReplaceSlot, |details| {
             details.detail = Some(format!("slot {slot}, now a {}", unlock.kind().as_str()));
             let written = self.write(|writer| {
                 let slots = writer.rows().slots()?;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::id::KeyId;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::spec::Origin;
 use crate::keystore::model::state::KeyState;
 use crate::keystore::records::access_key::AccessKeyRecord;
@@ -80,7 +81,7 @@ impl Keystore {
     /// of [`Keystore::open_damaged`]. Returns what is still wrong.
     /// Errors: `LastSlot` if no slot would be left.
     pub fn repair(&self) -> Result<VerifyReport, KeystoreError> {
-        self.operate_own("kmsfs:RepairKeystore", |_| self.accept_what_is_left())?;
+        self.operate_own(OwnOperation::RepairKeystore, |_| self.accept_what_is_left())?;
         log::warn!("the keystore was repaired: its rows are accepted as they are");
         self.verify()
     }

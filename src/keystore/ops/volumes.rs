@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::id::VolumeId;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::time::DAY;
 use crate::keystore::records::volume::{
     KnownVolume, VolumeAnchor, VolumeRecord, VolumeScan, others_at, volume_record,
@@ -128,7 +129,7 @@ impl Keystore {
         volume: VolumeId,
         wanted: bool,
     ) -> Result<(), KeystoreError> {
-        self.operate_own("kmsfs:SetRewrapAfterRotate", |details| {
+        self.operate_own(OwnOperation::SetRewrapAfterRotate, |details| {
             details.detail = Some(format!("volume {volume}: {wanted}"));
             self.change_volume(volume, |record| record.rewrap_after_rotate = wanted)
         })
@@ -167,7 +168,7 @@ impl Keystore {
     /// Forgets a volume that is gone for good: it no longer protects the keys it used.
     /// Errors: `VolumeNotFound`.
     pub fn forget_volume(&self, volume: VolumeId) -> Result<(), KeystoreError> {
-        self.operate_own("kmsfs:ForgetVolume", |details| {
+        self.operate_own(OwnOperation::ForgetVolume, |details| {
             details.detail = Some(format!("volume {volume}"));
             self.write(|writer| {
                 volume_record(writer, volume)?;

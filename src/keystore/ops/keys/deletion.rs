@@ -17,6 +17,7 @@ use crate::keystore::engine::Keystore;
 use crate::keystore::error::{InUse, KeystoreError};
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::{KeyRef, text};
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::{DAY, UnixTime};
 use crate::keystore::ops::keys::expiry;
@@ -154,13 +155,13 @@ impl Keystore {
             self.scrub_if_due()?;
             return Ok(Expired::default());
         }
-        any.iter().try_for_each(|key| self.announce_own("DeleteKey", Some(*key)))?;
+        any.iter().try_for_each(|key| self.announce_own(OwnOperation::DeleteKey, Some(*key)))?;
         let waiting = self.destroy_on_tokens(now, trust)?;
         let outcome = self.write(|writer| destroy_expired(writer, now, trust, &waiting))?;
         self.scrub_if_due()?;
         for key in &outcome.deleted {
             log::info!("key {key} is deleted");
-            self.record_own("DeleteKey", *key, None)?;
+            self.record_own(OwnOperation::DeleteKey, *key, None)?;
         }
         if !outcome.held.is_empty() {
             log::warn!("the clock leapt: {} deletions wait for a confirmation", outcome.held.len());

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::spec::Origin;
 use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::UnixTime;
@@ -31,8 +32,8 @@ impl Keystore {
         if keys.is_empty() && !any {
             return Ok(Vec::new());
         }
-        let name = "DeleteExpiredKeyMaterial";
-        keys.iter().try_for_each(|key| self.announce_own(name, Some(*key)))?;
+        let operation = OwnOperation::DeleteExpiredKeyMaterial;
+        keys.iter().try_for_each(|key| self.announce_own(operation, Some(*key)))?;
         let expired = self.write(|writer| {
             for id in over(writer, now)? {
                 writer.delete(Table::ImportKey, &id)?;
@@ -48,7 +49,7 @@ impl Keystore {
         self.scrub_if_due()?;
         for (key, material) in &expired {
             log::info!("imported material {material} of key {key} has expired and is deleted");
-            self.record_own(name, *key, Some(*material))?;
+            self.record_own(operation, *key, Some(*material))?;
         }
         Ok(expired)
     }

@@ -10,6 +10,7 @@ use crate::keystore::engine::Keystore;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::{KeyArn, KeyRef, text};
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::spec::{ExpirationModel, ImportState, KeySpec, Origin};
 use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::UnixTime;
@@ -201,7 +202,9 @@ impl Keystore {
         if waiting.is_empty() {
             return Ok(Vec::new());
         }
-        waiting.iter().try_for_each(|key| self.announce_own("RotateKey", Some(*key)))?;
+        waiting
+            .iter()
+            .try_for_each(|key| self.announce_own(OwnOperation::RotateKey, Some(*key)))?;
         let announced =
             |key: &Stored<KeyRecord>| waiting.iter().any(|id| *id.as_bytes() == *key.id);
         let rotated = self.write(|writer| {
@@ -212,7 +215,7 @@ impl Keystore {
         })?;
         for (key, material) in &rotated {
             log::info!("rotated key {key} by its schedule, material {material}");
-            self.record_own("RotateKey", *key, Some(*material))?;
+            self.record_own(OwnOperation::RotateKey, *key, Some(*material))?;
         }
         Ok(rotated)
     }

@@ -14,6 +14,7 @@ use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::Caller;
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::region::DEFAULT_REGION;
 use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::{DAY, UnixTime};
@@ -64,7 +65,7 @@ impl Keystore {
     /// A key that another keystore can seal one KMS key for, within a day.
     pub fn create_transfer_key(&self, now: SystemTime) -> Result<TransferKey, KeystoreError> {
         let now = UnixTime::from(now);
-        self.operate_own("kmsfs:CreateTransferKey", |details| {
+        self.operate_own(OwnOperation::CreateTransferKey, |details| {
             let Draft { public, private } = self.draft_transfer_key()?;
             let id = public.transfer_id;
             details.detail = Some(format!("transfer {id}"));

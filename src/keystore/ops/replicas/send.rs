@@ -11,6 +11,7 @@ use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::action::Action;
+use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::ops::keys::deletion;
 use crate::keystore::ops::replicas::payload::Payload;
 use crate::keystore::records::key::{KeyRecord, Operation};
@@ -119,7 +120,7 @@ impl Keystore {
         region: &str,
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
-        self.announce_own("ForgetReplica", Some(key))?;
+        self.announce_own(OwnOperation::ForgetReplica, Some(key))?;
         self.write(|writer| {
             let mut record = KeyRecord::find(writer, key)?;
             let (action, about) = (Action::ReplicateKey, Some((key, &record)));
@@ -135,7 +136,7 @@ impl Keystore {
             }
             record.save(writer, key)
         })?;
-        self.record_own("ForgetReplica", key, None)
+        self.record_own(OwnOperation::ForgetReplica, key, None)
     }
 
     fn send(
