@@ -47,7 +47,7 @@ impl RuleSource for Keystore {
 }
 
 impl Keystore {
-    /// As [`authorise`], from memory.
+    /// As `access::authorise`, from memory.
     pub(super) fn authorise_live(
         &self,
         action: Action,

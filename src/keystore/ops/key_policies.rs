@@ -1,4 +1,4 @@
-//! PutKeyPolicy, GetKeyPolicy, ListKeyPolicies, and the policy of keys that were given none.
+//! PutKeyPolicy, GetKeyPolicy, ListKeyPolicies.
 
 use crate::id::KeyId;
 use crate::keystore::access::lockout::{self, LockoutCheck};
