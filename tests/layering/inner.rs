@@ -101,10 +101,11 @@ impl<'a> Room<'a> {
         let len = (0..=path.len()).rev().find(|len| self.by_module.contains_key(&path[..*len]))?;
         let file = self.by_module[&path[..len]];
         let Some(name) = path.get(len) else { return Some(file) };
-        if depth < 8 && !defines(self.files[file], name) {
-            if let Some(passed_on) = self.imports[file].get(name) {
-                return self.resolve(&[passed_on, &path[len + 1..]].concat(), depth + 1);
-            }
+        if depth < 8
+            && !defines(self.files[file], name)
+            && let Some(passed_on) = self.imports[file].get(name)
+        {
+            return self.resolve(&[passed_on, &path[len + 1..]].concat(), depth + 1);
         }
         Some(file)
     }
