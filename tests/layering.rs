@@ -32,23 +32,26 @@ const RANKS: [(&str, u8); 12] = [
 
 /// The same inside of large rooms: for each the rooms in it and their ranks. A room without a table
 /// is not looked into.
-const INNER: &[(&str, &[(&str, u8)])] = &[(
-    "keystore",
-    &[
-        ("model", 0),
-        ("token", 0),
-        ("policy", 1),
-        ("error", 2),
-        ("storage", 3),
-        ("records", 4),
-        ("audit", 5),
-        ("unlock", 5),
-        ("custom_store", 5),
-        ("access", 6),
-        ("engine", 7),
-        ("ops", 8),
-    ],
-)];
+const INNER: &[(&str, &[(&str, u8)])] = &[
+    (
+        "keystore",
+        &[
+            ("model", 0),
+            ("token", 0),
+            ("policy", 1),
+            ("error", 2),
+            ("storage", 3),
+            ("records", 4),
+            ("audit", 5),
+            ("unlock", 5),
+            ("custom_store", 5),
+            ("access", 6),
+            ("engine", 7),
+            ("ops", 8),
+        ],
+    ),
+    ("cli", &[("report", 0), ("args", 1), ("env", 2), ("jobs", 3), ("daemon", 4), ("commands", 5)]),
+];
 
 /// Source files that may lie beside each other in a folder of a room that is looked into.
 const MAX_FILES: usize = 15;

@@ -98,6 +98,6 @@ fn run(cli: &Cli, output: Output) -> Result<Exit, CliError> {
         Command::Adopt(args) => vault::adopt::run(args, output),
         Command::Fsck(args) => vault::fsck::run(args, global, output),
         Command::Cat(args) => vault::cat::run(args, global),
-        Command::Serve(args) => service::serve_kms::run(args, global, output),
+        Command::Serve(args) => service::serve::run(args, global, output),
     }
 }

@@ -21,10 +21,10 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{background, confine};
-use crate::cli::env::busy;
-use crate::cli::env::detach::{self, Detach};
-use crate::cli::env::mountinfo::{self, Mounted};
-use crate::cli::env::mountpoint::Mountpoint;
+use crate::cli::env::mounts::busy;
+use crate::cli::env::mounts::detach::{self, Detach};
+use crate::cli::env::mounts::mountinfo::{self, Mounted};
+use crate::cli::env::mounts::mountpoint::Mountpoint;
 use crate::cli::report::exit::CliError;
 use crate::fuse;
 use crate::sys::{self, Forked};

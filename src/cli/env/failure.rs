@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use crate::cli::report::exit::{CliError, Exit};
 
-use super::mountinfo;
+use super::mounts::mountinfo;
 use crate::keystore::{
     AccessError, ExportProblem, KeyFileProblem, KeyState, KeyStoreError, Keystore, KeystoreError,
     ReplicaError, TokenError,

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failure::NEEDS_ACCESS_KEY;
-use super::keystore;
-use super::{failure, paths};
+use super::failure::{self, NEEDS_ACCESS_KEY};
+use super::{keystore, paths};
 use crate::cli::args::Global;
 use crate::cli::args::kms_source::KmsArgs;
 use crate::cli::report::exit::{CliError, Exit};

@@ -1,15 +1,10 @@
 //! What the commands find around them: paths, mounts, processes, secrets, keys, the daemons of mounts.
 
-pub(in crate::cli) mod busy;
-pub(in crate::cli) mod detach;
 pub(in crate::cli) mod failure;
-pub(in crate::cli) mod farewell;
 pub(in crate::cli) mod interrupt;
 pub(in crate::cli) mod keys_from;
 pub(in crate::cli) mod keystore;
-pub(in crate::cli) mod live;
-pub(in crate::cli) mod mountinfo;
-pub(in crate::cli) mod mountpoint;
+pub(in crate::cli) mod mounts;
 pub(in crate::cli) mod paths;
 pub(in crate::cli) mod process;
 pub(in crate::cli) mod prompt;

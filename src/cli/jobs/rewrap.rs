@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::cli::env::failure;
-use crate::cli::env::mountinfo::text;
+use crate::cli::env::mounts::mountinfo::text;
 use crate::cli::report::exit::CliError;
 use crate::cli::report::output::to_value;
 use crate::control::Event;

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::cli::env::live::Target;
-use crate::cli::env::mountinfo::{self, Mounted, text};
+use crate::cli::env::mounts::daemon_client::Target;
+use crate::cli::env::mounts::mountinfo::{self, Mounted, text};
 use crate::cli::env::{failure, paths};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::count;

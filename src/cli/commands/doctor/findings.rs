@@ -45,7 +45,7 @@ impl Findings {
     }
 
     /// Takes note of a check that could not be made.
-    pub(super) fn failed(&mut self, check: &'static str, error: &CliError) {
+    pub(in crate::cli) fn failed(&mut self, check: &'static str, error: &CliError) {
         self.add(
             Severity::Error,
             check,
@@ -55,18 +55,18 @@ impl Findings {
     }
 
     /// What was found, the worst first.
-    pub(super) fn worst_first(&mut self) -> &[Finding] {
+    pub(in crate::cli) fn worst_first(&mut self) -> &[Finding] {
         self.0.sort_by_key(|finding| finding.severity);
         &self.0
     }
 
     /// True if files or keys may be lost or exposed.
-    pub(super) fn has_errors(&self) -> bool {
+    pub(in crate::cli) fn has_errors(&self) -> bool {
         self.0.iter().any(|finding| finding.severity == Severity::Error)
     }
 
     /// A line for each finding, and one for what to do about it.
-    pub(super) fn in_words(&self) -> String {
+    pub(in crate::cli) fn in_words(&self) -> String {
         if self.0.is_empty() {
             return "nothing to complain about".to_owned();
         }

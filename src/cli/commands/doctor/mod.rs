@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
+use super::doctor::findings::{Findings, Severity};
 use crate::cli::args::Global;
 use crate::cli::env::{failure, keystore, unlock};
 use crate::cli::report::exit::{CliError, Exit};
@@ -19,7 +20,6 @@ use crate::keystore::{
     KeyMetadata, KeySpec, KeyState, Keystore, KnownVolume, MaterialState, Origin, UnixTime,
 };
 use crate::volume::{SmallBlocks, Volume, exposure, small_blocks};
-use findings::{Findings, Severity};
 
 /// Makes all checks and shows what they found, the worst first.
 pub(in crate::cli) fn run(global: &Global, output: Output) -> Result<Exit, CliError> {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::cli::args::replica::{Other, ReceiveArgs, SendArgs};
 use crate::cli::env::keystore::key_id;
-use crate::cli::env::mountinfo::text;
+use crate::cli::env::mounts::mountinfo::text;
 use crate::cli::env::prompt;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, to_value};

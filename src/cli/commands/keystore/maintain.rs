@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::args::Global;
 use crate::cli::args::audit::{MaintainArgs, Switch};
 use crate::cli::env::keys_from::KeysFrom;
-use crate::cli::env::live::Target;
+use crate::cli::env::mounts::daemon_client::Target;
 use crate::cli::env::{failure, interrupt, keystore, trust, vault};
 use crate::cli::jobs::follow::is_behind;
 use crate::cli::jobs::rewrap::{self, What};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::args::Global;
 use crate::cli::args::audit::MetricsArgs;
 use crate::cli::env::keystore;
-use crate::cli::env::live::Target;
+use crate::cli::env::mounts::daemon_client::Target;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;
 use crate::control::Request;

@@ -15,7 +15,7 @@ use super::key::replica;
 use crate::cli::args::Global;
 use crate::cli::args::keys::KeystoreCommand;
 use crate::cli::env::keystore::{open, open_damaged};
-use crate::cli::env::mountinfo::text;
+use crate::cli::env::mounts::mountinfo::text;
 use crate::cli::env::unlock::{self, MissingKeyFile, Source};
 use crate::cli::env::{paths, prompt};
 use crate::cli::report::exit::{CliError, Exit};

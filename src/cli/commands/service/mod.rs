@@ -1,4 +1,4 @@
 //! The KMS endpoint, and requests to one.
 
 pub(in crate::cli) mod kms;
-pub(in crate::cli) mod serve_kms;
+pub(in crate::cli) mod serve;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::cli::args::{FsckArgs, Global};
 use crate::cli::env::keys_from::KeysFrom;
-use crate::cli::env::mountinfo::text;
+use crate::cli::env::mounts::mountinfo::text;
 use crate::cli::env::{failure, interrupt, paths, vault};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, bytes, count, to_value};

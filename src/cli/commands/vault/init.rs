@@ -9,7 +9,7 @@ use crate::cli::args::kms_source::KmsArgs;
 use crate::cli::args::{DEFAULT_ALIAS, Global, InitArgs};
 use crate::cli::env::keys_from::KeysFrom;
 use crate::cli::env::keystore::key_id;
-use crate::cli::env::mountinfo::text;
+use crate::cli::env::mounts::mountinfo::text;
 use crate::cli::env::{failure, paths};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{create, place};
+use super::{create, preflight};
 use crate::cli::args::kms_source::KmsArgs;
 use crate::cli::args::options::MountOptions;
 use crate::cli::args::{Global, MountArgs};
+use crate::cli::daemon;
 use crate::cli::daemon::background::{self, Started};
 use crate::cli::daemon::plan::Plan;
-use crate::cli::daemon::serve;
 use crate::cli::env::keys_from::KeysFrom;
-use crate::cli::env::mountpoint::{Missing, Mountpoint};
+use crate::cli::env::mounts::mountpoint::{Missing, Mountpoint};
 use crate::cli::env::paths;
 use crate::cli::env::unlock::Source;
 use crate::cli::report::exit::{CliError, Exit};
@@ -28,19 +28,19 @@ pub(in crate::cli) fn run(
     options.allow_open_vault |= args.allow_open_vault;
     let global = effective(global, &options)?;
     let detached = args.detached.then(background::detach).transpose()?;
-    place::fuse()?;
+    preflight::fuse()?;
     let vault = paths::real(&args.vault)?;
-    place::apart(&vault, &paths::real(&args.mountpoint)?)?;
+    preflight::apart(&vault, &paths::real(&args.mountpoint)?)?;
     let read_only = args.read_only || options.read_only == Some(true);
     if !options.allow_open_vault {
-        place::closed(&vault)?;
+        preflight::closed(&vault)?;
     }
     let kms = chosen(&args.kms, &options.kms)?;
     // Without a secret nothing is made, not even the mountpoint.
     let source = if kms.url.is_some() { None } else { Some(Source::choose(&global)?) };
     let missing = if args.create { Missing::Make } else { Missing::Refuse };
     let mountpoint = Mountpoint::find(&args.mountpoint, missing, options.nonempty)?;
-    place::apart(&vault, mountpoint.path())?;
+    preflight::apart(&vault, mountpoint.path())?;
     let plan = Plan {
         vault,
         mountpoint: mountpoint.path().to_owned(),
@@ -51,7 +51,7 @@ pub(in crate::cli) fn run(
         trust: args.trust,
     };
     // Before this process knows a secret.
-    let keeper = if args.foreground { Some(serve::keeper(&plan, mountpoint)?) } else { None };
+    let keeper = if args.foreground { Some(daemon::run::keeper(&plan, mountpoint)?) } else { None };
     let unlock = match &source {
         Some(source) => Some(secret(args, source, &plan, output)?),
         None if args.create => {
@@ -61,7 +61,7 @@ pub(in crate::cli) fn run(
         None => None,
     };
     if let Some(keeper) = keeper {
-        return serve::run(&plan, unlock, keeper, detached);
+        return daemon::run::run(&plan, unlock, keeper, detached);
     }
     in_background(args, &global, &plan, unlock)
 }
@@ -73,7 +73,7 @@ fn secret(
     plan: &Plan,
     output: Output,
 ) -> Result<Unlock, CliError> {
-    place::keystore_outside(&plan.keystore, &plan.mountpoint)?;
+    preflight::keystore_outside(&plan.keystore, &plan.mountpoint)?;
     if args.create { create::everything(plan, source, output) } else { source.take(&plan.keystore) }
 }
 

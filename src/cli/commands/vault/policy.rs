@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::cli::args::PolicyCommand;
-use crate::cli::env::live::Target;
-use crate::cli::env::mountinfo;
+use crate::cli::env::mounts::daemon_client::Target;
+use crate::cli::env::mounts::mountinfo;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;
 use crate::control::{DirRef, Request};

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cli::args::{Global, RewrapArgs};
 use crate::cli::env::keys_from::KeysFrom;
-use crate::cli::env::live::Target;
+use crate::cli::env::mounts::daemon_client::Target;
 use crate::cli::env::{interrupt, trust, vault};
 use crate::cli::jobs::rewrap::{What, carry_out, strangers};
 use crate::cli::report::exit::{CliError, Exit};

@@ -8,8 +8,9 @@ use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use crate::cli::args::StatusArgs;
-use crate::cli::env::live::{self, Target};
-use crate::cli::env::mountinfo::{self, Mounted, text};
+use crate::cli::env::mounts::daemon_client;
+use crate::cli::env::mounts::daemon_client::Target;
+use crate::cli::env::mounts::mountinfo::{self, Mounted, text};
 use crate::cli::env::paths;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, table};
@@ -53,7 +54,7 @@ fn one(named: &Path, output: Output) -> Result<Exit, CliError> {
     let mut value = json!({
         "vault": text(&target.vault),
         "mounted": mount.is_some(),
-        "in_use": !live::is_free(&target.vault),
+        "in_use": !daemon_client::is_free(&target.vault),
     });
     if let Some(mount) = &mount {
         merge(&mut value, &describe(mount, Life::of(mount)));

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::cli::args::UmountArgs;
-use crate::cli::env::detach::{Detach, detach};
-use crate::cli::env::farewell::Listening;
-use crate::cli::env::mountinfo::{self, Mounted};
-use crate::cli::env::{busy, live, paths};
+use crate::cli::env::mounts::detach::{Detach, detach};
+use crate::cli::env::mounts::farewell::Listening;
+use crate::cli::env::mounts::mountinfo::{self, Mounted};
+use crate::cli::env::mounts::{busy, daemon_client};
+use crate::cli::env::paths;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;
 
@@ -95,7 +96,7 @@ fn wait_for_release(mount: &Mounted, time: Duration) -> bool {
     // Readers may share a vault, and leave nothing to be written.
     let read_only = mount.has_option("ro");
     let end = Instant::now() + if read_only { time.min(READER_WAIT) } else { time };
-    while !live::is_free(&mount.vault) {
+    while !daemon_client::is_free(&mount.vault) {
         if Instant::now() >= end {
             return read_only;
         }

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::live::Target;
+use super::daemon_client::Target;
 use super::mountinfo::Mounted;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::control::{Event, Failure, Request};

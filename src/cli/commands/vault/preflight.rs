@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
-use crate::cli::env::{failure, mountinfo, paths, process};
+use crate::cli::env::mounts::mountinfo;
+use crate::cli::env::{failure, paths, process};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::volume::{Volume, VolumeError, exposure};
 

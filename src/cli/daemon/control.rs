@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::confine::Confined;
 use super::plan::Plan;
-use crate::cli::env::farewell::Farewell;
-use crate::cli::env::mountinfo::text;
+use crate::cli::env::mounts::farewell::Farewell;
+use crate::cli::env::mounts::mountinfo::text;
 use crate::cli::env::{failure, keys_from};
 use crate::cli::jobs::{rewrap, survey};
 use crate::cli::report::exit::{CliError, Exit};

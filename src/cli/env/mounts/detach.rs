@@ -10,7 +10,7 @@ use rustix::mount::UnmountFlags;
 
 use super::mountinfo::Mounted;
 use super::mountpoint::{by_number, mount_of};
-use super::process;
+use crate::cli::env::process;
 
 /// When a mountpoint may be taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

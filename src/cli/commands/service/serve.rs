@@ -13,7 +13,7 @@ use crate::cli::args::Global;
 use crate::cli::args::serve::ServeArgs;
 use crate::cli::env::unlock::Source;
 use crate::cli::env::{paths, process};
-use crate::cli::jobs::chores::Chores;
+use crate::cli::jobs::maintenance::Maintenance;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;
 use crate::keystore::{Caller, Keystore};
@@ -35,7 +35,7 @@ pub(in crate::cli) fn run(
     let places = places?;
     process::raise_open_files();
     process::lock_secrets();
-    let (service, _chores) = open(args, global)?;
+    let (service, _maintenance) = open(args, global)?;
     process::lock_memory();
     let passed = passed_sockets()
         .map_err(|error| CliError::io("cannot take over the sockets of systemd", &error))?;
@@ -73,7 +73,7 @@ fn config(args: &ServeArgs) -> Result<Config, CliError> {
 }
 
 /// Opens the keystores. What is due by date in them is done while this lives.
-fn open(args: &ServeArgs, global: &Global) -> Result<(Service, Vec<Chores>), CliError> {
+fn open(args: &ServeArgs, global: &Global) -> Result<(Service, Vec<Maintenance>), CliError> {
     let source = Source::choose(global)?;
     let open = |path: &Path| -> Result<Keystore, CliError> {
         Ok(Keystore::open(path, &source.take(path)?)?)
@@ -91,17 +91,17 @@ fn open(args: &ServeArgs, global: &Global) -> Result<(Service, Vec<Chores>), Cli
         keystore.adopt_region(&region(name)?)?;
         service.add_region(name, keystore);
     }
-    let chores = chores(&service);
-    Ok((service, chores))
+    let maintenance = maintenance(&service);
+    Ok((service, maintenance))
 }
 
 /// Starts what each keystore has to do by date, and to bring to the others.
-fn chores(service: &Service) -> Vec<Chores> {
+fn maintenance(service: &Service) -> Vec<Maintenance> {
     let all = || service.keystores().map(|(_, keystore)| keystore.acting_for(Caller::owner()));
     let start = |keystore: Keystore| {
         let keystore = Arc::new(keystore);
         let (own, others) = (Arc::clone(&keystore), all().collect::<Vec<_>>());
-        Chores::start(&keystore, move || {
+        Maintenance::start(&keystore, move || {
             if let Err(error) = own.settle_replicas(&others, SystemTime::now()) {
                 log::warn!("replicas of multi-Region keys: {error}");
             }

@@ -17,18 +17,19 @@ use signal_hook::iterator::Signals;
 
 use super::background::{self, Detached};
 use super::confine::{self, Confined};
+use super::control;
 use super::keeper::{Charge, Keeper};
 use super::plan::Plan;
 use super::reach::{self, Keys, Reach};
-use super::steer;
 use crate::cli::args::options::{Atime, Sync};
-use crate::cli::env::detach::Detach;
-use crate::cli::env::farewell::{self, Farewell};
 use crate::cli::env::keys_from::KeysFrom;
-use crate::cli::env::mountpoint::Mountpoint;
-use crate::cli::env::{failure, mountinfo, process, vault};
-use crate::cli::jobs::chores::Chores;
+use crate::cli::env::mounts::detach::Detach;
+use crate::cli::env::mounts::farewell::{self, Farewell};
+use crate::cli::env::mounts::mountinfo;
+use crate::cli::env::mounts::mountpoint::Mountpoint;
+use crate::cli::env::{failure, process, vault};
 use crate::cli::jobs::follow::Follower;
+use crate::cli::jobs::maintenance::Maintenance;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::logging;
 use crate::control::{RuntimeDir, Server, VaultDir};
@@ -131,10 +132,10 @@ impl Daemon<'_> {
         volume.attach_kernel(mounted.kernel_cache());
         let _upkeep =
             volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
-        let _chores = keys.keystore().and_then(|keystore| {
+        let _maintenance = keys.keystore().and_then(|keystore| {
             let follower = Follower::new(keystore, volume, &plan.vault);
             let follower = (!plan.read_only).then_some(follower);
-            Chores::start(keystore, move || follower.iter().for_each(Follower::follow))
+            Maintenance::start(keystore, move || follower.iter().for_each(Follower::follow))
         });
         if let Some(detached) = detached {
             go_to_background(volume, runtime, detached)?;
@@ -158,7 +159,7 @@ impl Daemon<'_> {
                 let keystore = keys.keystore().cloned();
                 let farewell = Arc::clone(farewell);
                 let handler =
-                    steer::handler(Arc::clone(volume), keystore, plan, confined, farewell);
+                    control::handler(Arc::clone(volume), keystore, plan, confined, farewell);
                 Server::start(&dir.socket(vault), handler)
             }),
             Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),

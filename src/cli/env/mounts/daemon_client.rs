@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::mountinfo::{self, Mounted};
-use super::paths;
+use crate::cli::env::paths;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::printable::{lines, printable};
 use crate::control::{Client, ClientError, Event, Failure, Request, VaultDir};

@@ -9,11 +9,11 @@ use crate::keystore::{ClockTrust, Keystore};
 
 /// What the keystore has to do by date while a daemon runs: rotations that are due, keys whose
 /// waiting period is over, grants that have ended.
-pub(in crate::cli) struct Chores {
+pub(in crate::cli) struct Maintenance {
     stop: mpsc::Sender<()>,
 }
 
-impl Chores {
+impl Maintenance {
     /// Starts a thread that does them now and once an hour, until this is dropped. `also` is done
     /// after them.
     pub(in crate::cli) fn start(
@@ -32,12 +32,12 @@ impl Chores {
                 }
             }
         };
-        let started = thread::Builder::new().name("chores".into()).spawn(work);
+        let started = thread::Builder::new().name("maintenance".into()).spawn(work);
         started.ok().map(|_| Self { stop })
     }
 }
 
-impl Drop for Chores {
+impl Drop for Maintenance {
     fn drop(&mut self) {
         let _ = self.stop.send(());
     }
