@@ -11,7 +11,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use super::Volume;
 use super::beneath::{self, BackingName};
 use super::dir::{Copies, Dir};
-use super::dir_rules::Authority;
+use super::dir_rules::{Authority, Says};
 use super::error::{Result, VolumeError};
 use super::inode::{Link, ROOT, Whereabouts};
 use super::renames::{Moved, Watch};
@@ -56,7 +56,8 @@ pub(super) enum Unseen {
 struct Level {
     depth: usize,
     ino: u64,
-    authority: Authority,
+    /// It may be changed before those below it are opened.
+    says: Arc<Says>,
 }
 
 /// What was renamed, where it is now.
@@ -135,10 +136,10 @@ impl<'a> Descent<'a> {
                     None => continue,
                 },
             };
-            let nothing = |level: &Level| matches!(level.authority, Authority::None);
+            let nothing = |level: &Level| matches!(level.says.now(), Authority::None);
             self.below_unusable = self.above.last().is_some_and(nothing);
-            let (depth, ino, authority) = (visit.depth, dir.ino(), dir.authority());
-            self.above.push(Level { depth, ino, authority });
+            let (depth, ino, says) = (visit.depth, dir.ino(), Arc::clone(dir.says()));
+            self.above.push(Level { depth, ino, says });
             return Ok(Some((visit, dir)));
         }
         Ok(None)
@@ -170,7 +171,7 @@ impl<'a> Descent<'a> {
         drop(still);
         let ino = self.volume.tree.inodes.shown(stat.st_ino);
         let fd = fcntl_dupfd_cloexec(&visit.fd, 0)?;
-        let expected = above.authority.expects(name.bytes());
+        let expected = above.says.now().expects(name.bytes());
         let dir = Dir::open(ino, fd, copies, expected.clone(), self.volume.opener())?;
         if dir.misplaced().is_none() || !self.volume.tree.dirs.has_changed_since(begun) {
             dir.sound_alarm();

@@ -6,13 +6,13 @@
 //! under foreign names, and can be removed, but nothing can be made in it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags, XattrFlags, fdatasync, fgetxattr, fsetxattr, fstat};
 use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
-use super::dir_rules::{Authority, DirAnchor, Expected, KeyRules, Misplaced};
+use super::dir_rules::{Authority, DirAnchor, Expected, KeyRules, Misplaced, Says};
 use super::error::{Result, VolumeError};
 use super::inode::Link;
 use super::keyring::Keyring;
@@ -36,6 +36,7 @@ pub(super) struct Dir {
     ino: u64,
     fd: OwnedFd,
     names: Names,
+    says: Arc<Says>,
     expected: Expected,
     link: Option<Link>,
     rules: Mutex<Option<CreateRules>>,
@@ -108,7 +109,8 @@ impl Dir {
         if matches!(names, Names::Broken) {
             log::error!("the directory with inode {ino} has no usable descriptor");
         }
-        Ok(Self { ino, fd, names, expected, link: None, rules: Mutex::new(None), copies })
+        let says = Arc::new(Says::new(names.authority()));
+        Ok(Self { ino, fd, names, says, expected, link: None, rules: Mutex::new(None), copies })
     }
 
     /// Tells the log that it is out of its place, once that is certain.
@@ -126,7 +128,19 @@ impl Dir {
     /// The same, which does not count where it is.
     pub(super) fn refused(self, why: Misplaced) -> Self {
         log::error!("the directory with inode {}: {why}", self.ino);
-        Self { names: Names::Misplaced(why), ..self }
+        let says = Arc::new(Says::new(Authority::None));
+        Self { names: Names::Misplaced(why), says, ..self }
+    }
+
+    /// The entry by which it was found; `None` for the root, and for one that was removed.
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
+    /// True if it would be opened under `above` as it was.
+    pub(super) fn fits_below(&self, above: &Self) -> bool {
+        let link = self.link.as_ref();
+        link.is_some_and(|link| above.authority().expects(link.name.bytes()) == self.expected)
     }
 
     /// True if it was verified as the entry `name` of the directory `parent`.
@@ -196,13 +210,12 @@ impl Dir {
 
     /// What it says of the directories in it.
     pub(super) fn authority(&self) -> Authority {
-        match &self.names {
-            Names::Readable { descriptor, .. } => {
-                Authority::Verified(descriptor.dir, KeyRules::of(descriptor))
-            }
-            Names::KeyUnusable(_, claimed) => Authority::Locked(*claimed),
-            Names::Misplaced(_) | Names::Broken => Authority::None,
-        }
+        self.says.now()
+    }
+
+    /// The same, for whoever asks later, and does not hold the directory open for that.
+    pub(super) fn says(&self) -> &Arc<Says> {
+        &self.says
     }
 
     /// Reads the descriptor again: it is the same directory, but what it says may have changed
@@ -242,6 +255,18 @@ impl Dir {
     /// Asks the backing directory again next time: its mode or ACL was changed.
     pub(super) fn forget_rules(&self) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Names {
+    fn authority(&self) -> Authority {
+        match self {
+            Self::Readable { descriptor, .. } => {
+                Authority::Verified(descriptor.dir, KeyRules::of(descriptor))
+            }
+            Self::KeyUnusable(_, claimed) => Authority::Locked(*claimed),
+            Self::Misplaced(_) | Self::Broken => Authority::None,
+        }
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! A directory stays usable through its `Arc` after it has left the cache. Eviction is by second
 //! chance, so a hit only takes the lock for reading.
+//!
+//! What a directory comes to depends on those above it. When one of these has changed, each directory
+//! is held against the one above before it is used again, up to one that this was done for: a change
+//! costs nothing for the thousands that nobody asks for, and no search for those below.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,12 +35,25 @@ pub(super) struct Era {
     drops: u64,
     /// How often a descriptor was replaced.
     descriptors: u64,
+    /// How often something changed that directories below depend on.
+    above: u64,
+}
+
+/// Whom a new descriptor concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Concerns {
+    /// The directory alone: its own wrap, or its place.
+    Itself,
+    /// Those below as well: it says something else of keys, or is somewhere else.
+    AllBelow,
 }
 
 #[derive(Debug)]
 struct Slot {
     dir: Arc<Dir>,
     used: AtomicBool,
+    /// [`Era::above`] when it was last known to fit what is above it.
+    fits: u64,
 }
 
 impl DirCache {
@@ -45,12 +62,16 @@ impl DirCache {
         Self { capacity: capacity.max(1), inner: RwLock::default() }
     }
 
-    /// The directory, if it is held open.
+    /// The directory, if it is held open and what was above it still is.
     pub(super) fn find(&self, ino: u64) -> Option<Arc<Dir>> {
         let inner = self.read();
         let slot = inner.dirs.get(&ino)?;
-        slot.used.store(true, Ordering::Relaxed);
-        Some(Arc::clone(&slot.dir))
+        if slot.fits == inner.era.above {
+            slot.used.store(true, Ordering::Relaxed);
+            return Some(Arc::clone(&slot.dir));
+        }
+        drop(inner);
+        self.write().find_fitting(ino)
     }
 
     /// The era that opening a directory begins in.
@@ -65,13 +86,14 @@ impl DirCache {
         if inner.era != begun {
             return dir;
         }
-        if let Some(slot) = inner.dirs.get(&dir.ino()) {
-            return Arc::clone(&slot.dir);
+        if let Some(known) = inner.find_fitting(dir.ino()) {
+            return known;
         }
         while inner.dirs.len() >= self.capacity {
             inner.evict();
         }
-        let slot = Slot { dir: Arc::clone(&dir), used: AtomicBool::new(true) };
+        let (used, fits) = (AtomicBool::new(true), inner.era.above);
+        let slot = Slot { dir: Arc::clone(&dir), used, fits };
         inner.dirs.insert(dir.ino(), slot);
         inner.clock.push_back(dir.ino());
         dir
@@ -104,13 +126,22 @@ impl DirCache {
         inner.era.drops += 1;
     }
 
+    /// Drops a directory that was moved behind our back, and all that was verified below it.
+    pub(super) fn has_left(&self, ino: u64) {
+        let mut inner = self.write();
+        inner.dirs.remove(&ino);
+        inner.era.drops += 1;
+        inner.era.above += 1;
+    }
+
     /// Drops a directory whose descriptor was replaced. That comes before what is new in it is noted
     /// anywhere, so that whoever finds it noted finds it changed.
-    pub(super) fn descriptor_changed(&self, ino: u64) {
+    pub(super) fn descriptor_changed(&self, ino: u64, concerns: Concerns) {
         let mut inner = self.write();
         inner.dirs.remove(&ino);
         inner.era.drops += 1;
         inner.era.descriptors += 1;
+        inner.era.above += u64::from(concerns == Concerns::AllBelow);
     }
 
     /// Drops all directories, with their keys, because a KMS key changed its state, and returns
@@ -129,6 +160,36 @@ impl DirCache {
 }
 
 impl Inner {
+    /// The directory, if each one up to the root is what the next below it was opened under. What does
+    /// not fit goes, and so does what is below one that was dropped: it is opened anew, from above.
+    fn find_fitting(&mut self, ino: u64) -> Option<Arc<Dir>> {
+        let now = self.era.above;
+        let (mut climbed, mut at) = (Vec::new(), ino);
+        let fits = loop {
+            let Some(slot) = self.dirs.get(&at) else { break false };
+            if slot.fits == now {
+                break true;
+            }
+            climbed.push(at);
+            let Some(link) = slot.dir.link() else { break true };
+            let above = self.dirs.get(&link.parent).filter(|_| climbed.len() <= self.dirs.len());
+            if !above.is_some_and(|above| slot.dir.fits_below(&above.dir)) {
+                break false;
+            }
+            at = link.parent;
+        };
+        for ino in climbed {
+            if !fits {
+                self.dirs.remove(&ino);
+            } else if let Some(slot) = self.dirs.get_mut(&ino) {
+                slot.fits = now;
+            }
+        }
+        let slot = self.dirs.get(&ino)?;
+        slot.used.store(true, Ordering::Relaxed);
+        Some(Arc::clone(&slot.dir))
+    }
+
     fn clear(&mut self) -> Vec<u64> {
         self.era.drops += 1;
         self.clock.clear();

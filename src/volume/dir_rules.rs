@@ -240,7 +240,7 @@ pub(super) fn inheriting(effective: DirDescriptor, kept: Vec<KeyId>) -> DirDescr
 }
 
 /// What a directory must say of itself where it was found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expected {
     /// Below a directory that can be used, or the root.
     At(DirPlace, Above),
@@ -251,7 +251,7 @@ pub(super) enum Expected {
 }
 
 /// What is above a directory.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Above {
     /// Nothing: it is the root.
     Volume,
@@ -351,5 +351,25 @@ impl Authority {
             Self::Locked(dir) => Expected::At(DirPlace::below(*dir, entry), Above::Locked),
             Self::None => Expected::Nothing,
         }
+    }
+}
+
+/// What an open directory says of those below it, kept up to date by whoever changes its descriptor.
+#[derive(Debug)]
+pub(super) struct Says(Mutex<Authority>);
+
+impl Says {
+    pub(super) fn new(authority: Authority) -> Self {
+        Self(Mutex::new(authority))
+    }
+
+    pub(super) fn now(&self) -> Authority {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on it is this.
+    pub(super) fn become_of(&self, descriptor: &DirDescriptor) {
+        let now = Authority::Verified(descriptor.dir, KeyRules::of(descriptor));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 }

@@ -159,7 +159,7 @@ impl Volume {
     /// the volume: what was verified of it counts no more. Locks: the directory's, for reading.
     fn enter_dir(&self, ino: u64, parent: &Dir, entry: &BackingName) {
         if self.tree.dirs.find(ino).is_some_and(|dir| !dir.was_found_at(parent.ino(), entry)) {
-            self.tree.dirs.remove(ino);
+            self.tree.dirs.has_left(ino);
         }
         let link = Link { parent: parent.ino(), name: entry.clone() };
         self.tree.inodes.only_link(ino, &link);

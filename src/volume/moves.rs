@@ -18,6 +18,7 @@ use super::beneath::{self, BackingName};
 use super::dir::{
     Copies, DescriptorBytes, Dir, sync_file, write_attribute, write_descriptor, write_file,
 };
+use super::dir_cache::Concerns;
 use super::dir_rules::{Above, Expected};
 use super::error::{Result, VolumeError};
 use super::inode::Link;
@@ -222,9 +223,9 @@ impl Moves<'_> {
             if let Err(error) = synced {
                 // Good for both places, as it is.
                 log::warn!("a rename of a directory is not known to be durable: {error}");
-                self.moves
-                    .iter()
-                    .for_each(|one| volume.tree.dirs.descriptor_changed(one.dir.ino()));
+                self.moves.iter().for_each(|one| {
+                    volume.tree.dirs.descriptor_changed(one.dir.ino(), Concerns::AllBelow);
+                });
                 return;
             }
         }
@@ -254,6 +255,6 @@ impl Volume {
         if let Err(error) = write_descriptor(one.dir.as_fd(), bytes) {
             log::warn!("inode {}: its descriptor is for two places: {error}", one.dir.ino());
         }
-        self.tree.dirs.descriptor_changed(one.dir.ino());
+        self.tree.dirs.descriptor_changed(one.dir.ino(), Concerns::AllBelow);
     }
 }

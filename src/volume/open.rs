@@ -238,6 +238,8 @@ impl Volume {
         let adopted = self.files.adopt(ino, fd, &policy);
         let made = adopted.and_then(|file| {
             file.source().set_prepared(prepared);
+            // Whoever tells open files of a new policy did not see this one until now.
+            self.hear_of_name(ino);
             self.open_made(FileHandle::new(ino, file), &seen, uses, new.caller)
         });
         if made.is_err() {

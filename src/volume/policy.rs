@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::Volume;
 use super::descent::Descent;
 use super::dir::{Dir, write_descriptor};
+use super::dir_cache::Concerns;
 use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::keyring::Purpose;
@@ -95,7 +96,7 @@ impl Volume {
     /// *Locks*: one at a time, so that whoever finds the key accepted finds that durable as well.
     pub(super) fn accept_key(&self, dir: &Dir, key: KeyId) -> Result<()> {
         let _one = self.tree.accepting.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = self.change_descriptor(dir, |now| {
+        let changed = self.change_current(dir.ino(), |now| {
             self.tree.kept.fetch_add(1, Ordering::AcqRel);
             if now.accepts(key) {
                 return Ok(None);
@@ -152,6 +153,26 @@ impl Volume {
         change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
     ) -> Result<bool> {
         let _one = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        self.change_alone(dir, change)
+    }
+
+    /// The same of the directory `ino` as it is now. Whoever opened it before may not have heard that
+    /// one above it gives a key up, and would find that key accepted.
+    fn change_current(
+        &self,
+        ino: u64,
+        change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
+    ) -> Result<bool> {
+        let _one = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        self.change_alone(&*self.dir(ino)?, change)
+    }
+
+    /// *Locks*: the caller holds the one of the descriptors for writing.
+    fn change_alone(
+        &self,
+        dir: &Dir,
+        change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
+    ) -> Result<bool> {
         let stored = dir.read_again()?;
         self.keyring.check(stored.recipient.key)?;
         // Where it was found in its place; by now it may be on its way to another.
@@ -166,7 +187,11 @@ impl Volume {
             return Ok(false);
         }
         let says = |of: &DirDescriptor| (of.policy, of.inherited, of.cross, of.previous.clone());
-        if says(&new) != says(&stored) {
+        let concerns = match says(&new) == says(&stored) {
+            true => Concerns::Itself,
+            false => Concerns::AllBelow,
+        };
+        if concerns == Concerns::AllBelow {
             new.policy_sequence = stored.policy_sequence.max(self.tree.anchor.newest(new.dir)) + 1;
         }
         if !new.fits() {
@@ -183,9 +208,10 @@ impl Volume {
             outcome = write_descriptor(dir.as_fd(), &bytes);
             Ok(())
         })?;
-        self.tree.dirs.descriptor_changed(dir.ino());
+        self.tree.dirs.descriptor_changed(dir.ino(), concerns);
         outcome?;
         self.tree.anchor.note(&new);
+        dir.says().become_of(&dir.expected().admit(&new, &self.tree.anchor).unwrap_or(new));
         Ok(true)
     }
 }

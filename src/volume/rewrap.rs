@@ -178,6 +178,8 @@ impl Run<'_> {
         let rest_is_done = finished && self.report.failed.len() == self.strangers;
         if rest_is_done && (self.moves_keys() || self.is_for_all()) {
             self.directories(Mark::Finish)?;
+            // Whoever has a file open accepts no former key either.
+            self.volume.refresh_policies();
         }
         self.volume.save_policies();
         Ok(())
