@@ -16,10 +16,10 @@ use crate::audit::{all, of, records};
 use crate::fixture::{TempDir, by_id, day};
 
 /// A filesystem of its own, with a keystore in it.
-struct SmallDisk(TempDir);
+pub(crate) struct SmallDisk(pub(crate) TempDir);
 
 impl SmallDisk {
-    fn new(size: &str) -> Self {
+    pub(crate) fn new(size: &str) -> Self {
         let dir = TempDir::new();
         let options = format!("size={size},mode=0700");
         let mounted = Command::new("mount")
@@ -32,7 +32,7 @@ impl SmallDisk {
         Self(dir)
     }
 
-    fn open(&self) -> Keystore {
+    pub(crate) fn open(&self) -> Keystore {
         let unlock = Unlock::KeyFile(self.0.join("key"));
         Keystore::open(&self.0.join("store.db"), &unlock).unwrap()
     }
@@ -42,7 +42,7 @@ impl SmallDisk {
     }
 
     /// Leaves no page free.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut filler = OpenOptions::new().create(true).append(true).open(self.filler()).unwrap();
         for size in [1 << 20, 4096, 1] {
             let chunk = vec![0; size];
@@ -51,7 +51,14 @@ impl SmallDisk {
         }
     }
 
-    fn make_room(&self) {
+    /// Leaves so much free. Units: KiB.
+    pub(crate) fn fill_but(&self, free: u64) {
+        self.fill();
+        let filler = OpenOptions::new().write(true).open(self.filler()).unwrap();
+        filler.set_len(filler.metadata().unwrap().len().saturating_sub(free << 10)).unwrap();
+    }
+
+    pub(crate) fn make_room(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 }

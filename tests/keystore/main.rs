@@ -16,6 +16,7 @@ mod bad_input;
 mod conditions;
 mod deletion;
 mod export;
+mod full_disk;
 mod grants;
 mod import;
 mod key_stores;

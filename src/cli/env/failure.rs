@@ -60,6 +60,7 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         | E::Tampered { .. }
         | E::RowSetTampered
         | E::AuditUnwritable(_)
+        | E::AuditUnfinished(_)
         | E::Database { .. } => Exit::KeystoreUnusable,
         E::NoRoom { .. } => Exit::NoSpace,
         E::WrongUnlock { .. } => Exit::WrongSecret,
@@ -152,6 +153,9 @@ fn keystore_advice(error: &KeystoreError) -> Option<&'static str> {
         }
         E::Access(AccessError::AccessKeyNotFound(_)) => {
             Some("'kmsfs access-key list' shows the access keys")
+        }
+        E::AuditUnfinished(_) => {
+            Some("look what is there before you do it again; what it would have shown is not shown")
         }
         E::SlotNotFound(_) => Some("'kmsfs keystore slots list' shows the slots"),
         _ => None,

@@ -90,6 +90,8 @@ impl Keystore {
             return done;
         }
         let written = self.record(self.event(call, &details, result));
+        let written =
+            written.map_err(|error| if operation.writes() { after_all(error) } else { error });
         done.and_then(|done| written.map(|()| done))
     }
 
@@ -133,6 +135,7 @@ impl Keystore {
     }
 
     /// Writes down what the keystore did by itself to a key.
+    /// Errors: `AuditUnfinished`.
     pub(in crate::keystore) fn record_own(
         &self,
         operation: OwnOperation,
@@ -142,7 +145,7 @@ impl Keystore {
         let details = AuditDetails { key: Some(key), material, detail: None };
         let request = request_id()?;
         let call = Call { operation: operation.into(), context: None, request: &request };
-        self.record(self.event(call, &details, SUCCESS))
+        self.record(self.event(call, &details, SUCCESS)).map_err(after_all)
     }
 
     /// One transaction that reads a key, checks that the caller may and that the key's state
@@ -256,6 +259,15 @@ impl Keystore {
     }
 }
 
+/// What it means that the record of a change cannot be written: the change is durable, and was
+/// announced.
+fn after_all(error: KeystoreError) -> KeystoreError {
+    match error {
+        KeystoreError::AuditUnwritable(reason) => KeystoreError::AuditUnfinished(reason),
+        error => error,
+    }
+}
+
 /// The key that is meant, in a transaction.
 /// Errors: `AliasNotFound`.
 pub(in crate::keystore) fn named(
@@ -270,3 +282,15 @@ pub(in crate::keystore) fn named(
 
 /// The result of records that announce a change which may not have happened yet.
 pub(in crate::keystore) const ATTEMPT: &str = "Attempt";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "The audit log cannot be written" was said of a change that had been made.
+    #[test]
+    fn regression_a_change_without_its_last_record_is_told_as_made() {
+        let error = after_all(KeystoreError::AuditUnwritable("the disk is full".to_owned()));
+        assert!(error.to_string().starts_with("it was done, but"), "{error}");
+    }
+}

@@ -132,9 +132,23 @@ impl Keystore {
         done
     }
 
-    /// Finishes what a deletion began: the deleted bytes leave the file and the WAL. If another
-    /// process is in the way it stays due, and is tried again at the next opportunity.
-    pub(in crate::keystore) fn scrub_if_due(&self) -> Result<(), KeystoreError> {
+    /// Finishes what a deletion began: the deleted bytes leave the file and the WAL. The deletion
+    /// itself is durable by then, so what goes wrong here is never its error: the scrub stays due,
+    /// and every opening, deletion and maintenance tries again.
+    pub(in crate::keystore) fn scrub_if_due(&self) {
+        let Err(error) = self.try_scrub() else { return };
+        let why = match error {
+            // Its own words say that nothing was changed.
+            KeystoreError::NoRoom { .. } => "its filesystem is full or read-only".to_owned(),
+            error => error.to_string(),
+        };
+        log::warn!(
+            "what was deleted is gone, but its bytes stay in the keystore's file, and copies of it, \
+             until kmsfs next opens or changes it with room to rewrite it: {why}"
+        );
+    }
+
+    fn try_scrub(&self) -> Result<(), KeystoreError> {
         let before = self.read(|reader| reader.meta())?;
         if !before.scrub_due {
             return Ok(());

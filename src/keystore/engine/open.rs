@@ -107,7 +107,7 @@ impl Keystore {
         opened.generation = self.checked_generation(&mut opened)?;
         opened.rows = RowSet::Good;
         drop(opened);
-        self.scrub_if_due()?;
+        self.scrub_if_due();
         Ok(self)
     }
 }

@@ -168,6 +168,9 @@ pub enum KeystoreError {
     },
     /// An operation could not be written to the audit log, which is required. The reason is given.
     AuditUnwritable(String),
+    /// A change was made, but its end could not be written to the audit log, which is required and
+    /// has its announcement. The reason is given.
+    AuditUnfinished(String),
     /// Records of the audit log that should be removed are not as they were written.
     AuditDamaged {
         /// The first that is not, or is missing.
@@ -243,6 +246,7 @@ impl KeystoreError {
             | Self::Database { .. }
             | Self::NoRoom { .. }
             | Self::AuditUnwritable(_)
+            | Self::AuditUnfinished(_)
             | Self::AuditDamaged { .. }
             | Self::Crypto(_)
             | Self::Token(_) => "KMSInternalException",
@@ -378,6 +382,10 @@ impl KeystoreError {
                 write!(f, "keystore '{}': {detail}", path.display())
             }
             Self::AuditUnwritable(reason) => write!(f, "the audit log cannot be written: {reason}"),
+            Self::AuditUnfinished(reason) => write!(
+                f,
+                "it was done, but the audit log, which is required, has only the attempt: {reason}"
+            ),
             Self::AuditDamaged { record, problem } => write!(
                 f,
                 "the audit log is not as it was written, from record {record} on ({problem}): \

@@ -119,7 +119,8 @@ impl Keystore {
             writer.delete(Table::AccessKey, &row)
         })?;
         log::info!("access key {id} is deleted");
-        self.scrub_if_due()
+        self.scrub_if_due();
+        Ok(())
     }
 
     /// Whom requests signed with this access key come from; `None` if there is no such key, or it

@@ -183,7 +183,8 @@ impl Keystore {
                 writer.meta.scrub_due = true;
                 Ok(())
             })?;
-            self.scrub_if_due()
+            self.scrub_if_due();
+            Ok(())
         })
     }
 

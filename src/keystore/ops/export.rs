@@ -57,10 +57,14 @@ impl Keystore {
         self.operate_own(OwnOperation::ExportKeystore, |_| {
             self.write_export(to, passphrase)?;
             let now = self.caller().time().into();
-            self.write(|writer| {
+            let noted = self.write(|writer| {
                 writer.meta.exported = Some(now);
                 Ok(())
-            })
+            });
+            if let Err(error) = noted {
+                log::warn!("the export is made, but the keystore does not note when: {error}");
+            }
+            Ok(())
         })
     }
 

@@ -41,7 +41,8 @@ impl Keystore {
                 writer.delete_slot(doomed)
             })
         })?;
-        self.scrub_if_due()
+        self.scrub_if_due();
+        Ok(())
     }
 
     /// Puts another passphrase or key file in the place of a slot, in one transaction.
@@ -65,7 +66,7 @@ impl Keystore {
             });
             self.forget_unless(written, &loaded, &doomed)
         })?;
-        self.scrub_if_due()?;
+        self.scrub_if_due();
         Ok(id)
     }
 

@@ -187,11 +187,13 @@ impl Store {
     /// the old ones before the file shrinks. `false` if another process is in the way just now.
     pub(in crate::keystore) fn scrub(&mut self) -> Result<bool, KeystoreError> {
         let scrubbed = self.0.run_if_free(|connection| {
-            if checkpoint(connection)? {
-                connection.execute_batch("VACUUM")?;
-                return checkpoint(connection);
+            if !checkpoint(connection)? {
+                return Ok(false);
             }
-            Ok(false)
+            let vacuumed = connection.execute_batch("VACUUM");
+            // Also if that failed: what it wrote until the disk was full lies in the WAL.
+            let emptied = checkpoint(connection);
+            vacuumed.and(emptied)
         });
         scrubbed.map(|done| done.unwrap_or(false))
     }

@@ -152,21 +152,22 @@ impl Keystore {
         // Noted once an hour, so that a clock that runs is not taken for one that leaps.
         let note_due = now.since(meta.clock) > DAY / 24 || trust == ClockTrust::Confirmed;
         if any.is_empty() && !note_due {
-            self.scrub_if_due()?;
+            self.scrub_if_due();
             return Ok(Expired::default());
         }
         any.iter().try_for_each(|key| self.announce_own(OwnOperation::DeleteKey, Some(*key)))?;
         let waiting = self.destroy_on_tokens(now, trust)?;
         let outcome = self.write(|writer| destroy_expired(writer, now, trust, &waiting))?;
-        self.scrub_if_due()?;
+        self.scrub_if_due();
+        let mut recorded = Ok(());
         for key in &outcome.deleted {
             log::info!("key {key} is deleted");
-            self.record_own(OwnOperation::DeleteKey, *key, None)?;
+            recorded = recorded.and(self.record_own(OwnOperation::DeleteKey, *key, None));
         }
         if !outcome.held.is_empty() {
             log::warn!("the clock leapt: {} deletions wait for a confirmation", outcome.held.len());
         }
-        Ok(outcome)
+        recorded.map(|()| outcome)
     }
 
     /// The latest time that was accepted: the clock was there once.
@@ -196,7 +197,8 @@ impl Keystore {
             writer.delete(Table::Material, material.as_bytes())
         })?;
         log::info!("material {material} is retired");
-        self.scrub_if_due()
+        self.scrub_if_due();
+        Ok(())
     }
 }
 

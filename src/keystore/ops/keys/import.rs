@@ -152,7 +152,7 @@ impl Keystore {
                 Ok(ImportedMaterial { key, material: Some(id) })
             })?;
         log::info!("deleted imported material of key {}", deleted.key);
-        self.scrub_if_due()?;
+        self.scrub_if_due();
         Ok(deleted)
     }
 }
