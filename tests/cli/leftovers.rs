@@ -24,29 +24,71 @@ fn regression_nothing_is_made_for_a_vault_that_is_there() {
     assert!(!machine.path("data/kmsfs").exists());
 }
 
-/// The key file of a keystore that could not be made stayed behind, and looked like a good one.
+/// A key file went with the keystore that could not be made, and so it did when another process had
+/// made the keystore under it, or when the keystore was there and only what follows had failed.
 #[test]
-fn regression_a_key_file_goes_with_the_keystore_that_failed() {
+fn regression_a_key_file_that_was_made_stays_and_is_taken_by_the_next_try() {
     let machine = Machine::new();
     fs::write(machine.path("file"), "").unwrap();
     let below = machine.path("file/keystore.db");
     let below = below.to_str().unwrap();
     let make = ["--key-file", "key", "--keystore", below];
     let init: Vec<&str> = [&make[..], &["keystore", "init", "--create-key-file"]].concat();
-    machine.fails(&init, 1, "file");
-    assert!(!machine.path("key").exists());
+    machine.fails(&init, 1, "made the key file key: it stays");
+    let made = fs::read(machine.path("key")).unwrap();
     fs::write(machine.path("copy"), "no export").unwrap();
     let import = ["keystore", "import", "copy", "--export-passphrase-fd", "0"];
     assert_eq!(machine.feed(&keyed(&import), "sesame\n"), 6);
-    assert!(!machine.path("key").exists());
+    machine.ok(&keyed(&["keystore", "init", "--create-key-file"]));
+    assert_eq!(fs::read(machine.path("key")).unwrap(), made);
 }
 
 #[test]
-fn regression_a_key_file_goes_with_the_slot_that_failed() {
+fn a_key_file_for_a_slot_that_failed_stays_and_is_taken_by_the_next_try() {
     let machine = Machine::with_vault();
-    let words = ["keystore", "slots", "change", "99", "--new-key-file", "key2"];
-    machine.fails(&keyed(&words), 12, "99");
-    assert!(!machine.path("key2").exists());
+    let change = |slot| ["keystore", "slots", "change", slot, "--new-key-file", "key2"];
+    machine.fails(&keyed(&change("99")), 12, "99");
+    machine.ok(&keyed(&change("1")));
+    machine.ok(&["--key-file", "key2", "key", "list"]);
+}
+
+/// Of two first commands at once, the one that was late took the key file of the other away.
+#[test]
+fn regression_first_commands_at_once_end_with_one_keystore_that_opens() {
+    for _ in 0..5 {
+        let machine = Machine::new();
+        let started: Vec<_> = (0..4)
+            .map(|_| {
+                let words = keyed(&["keystore", "init", "--create-key-file"]);
+                machine.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        let codes = started.into_iter().map(|mut child| child.wait().unwrap().code().unwrap());
+        let made = codes.filter(|code| *code == 0).count();
+        assert_eq!(made, 1);
+        machine.ok(&keyed(&["key", "list"]));
+    }
+}
+
+/// One of two who made a vault in the same place at the same time took away what the other had made.
+#[test]
+fn regression_a_vault_is_made_once_by_those_who_make_it_at_once() {
+    let machine = Machine::new();
+    machine.ok(&keyed(&["keystore", "init", "--create-key-file"]));
+    for vault in ["v1", "v2", "v3", "v4"] {
+        let started: Vec<_> = (0..4)
+            .map(|_| {
+                let words = keyed(&["init", vault]);
+                machine.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        let codes = started.into_iter().map(|mut child| child.wait().unwrap().code().unwrap());
+        let mut codes: Vec<_> = codes.collect();
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 14, 14, 14]);
+        assert!(machine.path(vault).join(".kmsfs.dir").exists());
+        machine.ok(&keyed(&["fsck", vault]));
+    }
 }
 
 #[test]

@@ -127,7 +127,10 @@ fn token_exit(error: &TokenError) -> Exit {
 
 fn key_file_exit(problem: &KeyFileProblem) -> Exit {
     match problem {
-        KeyFileProblem::Io(_) => Exit::NoSecret,
+        KeyFileProblem::Io(error) => match io_exit(Errno::from_io_error(error)) {
+            Exit::NoSpace => Exit::NoSpace,
+            _ => Exit::NoSecret,
+        },
         KeyFileProblem::Exposed(_) | KeyFileProblem::Short(_) | KeyFileProblem::Long => {
             Exit::WrongSecret
         }
@@ -144,7 +147,9 @@ fn keystore_advice(error: &KeystoreError) -> Option<&'static str> {
         E::InvalidState { .. } => Some("'kmsfs key describe' shows its state"),
         E::NotAKeystore(_) => Some("name another with --keystore, or restore it from a backup"),
         E::Missing(_) => Some("'kmsfs mount --create' makes all that is missing"),
-        E::Io { source, .. } => room_advice(Errno::from_io_error(source)),
+        E::Io { source, .. } | E::KeyFile { problem: KeyFileProblem::Io(source), .. } => {
+            room_advice(Errno::from_io_error(source))
+        }
         E::Access(AccessError::PolicyNotFound(_)) => {
             Some("'kmsfs principal list' shows the policies of users and groups")
         }

@@ -15,7 +15,9 @@ use crate::cli::args::Global;
 use crate::cli::args::keys::NewSecret;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;
-use crate::keystore::{self, CREDENTIAL, PIN_CREDENTIAL, Pin, TokenPlace, Unlock};
+use crate::keystore::{
+    self, CREDENTIAL, KeyFileProblem, KeystoreError, PIN_CREDENTIAL, Pin, TokenPlace, Unlock,
+};
 
 /// The place a secret will be taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +82,9 @@ impl Source {
         }
     }
 
-    /// Takes the secret for what `make` makes, and takes a new key file away if that fails.
+    /// Takes the secret for what `make` makes. A key file that is made for it stays, whatever
+    /// comes of that: somebody may have taken it by then, the failure may be one of what follows
+    /// a commit, and the next try takes it.
     pub(in crate::cli) fn with_new<T>(
         &self,
         missing: MissingKeyFile,
@@ -88,33 +92,40 @@ impl Source {
         output: Output,
         make: impl FnOnce(&Unlock) -> Result<T, CliError>,
     ) -> Result<(T, Unlock), CliError> {
-        let fresh = match self {
-            Self::KeyFile(path) if !exists(path) => Some(path),
-            _ => None,
-        };
-        let unlock = self.take_new(missing, what)?;
-        let made = make(&unlock).inspect_err(|_| {
-            if let Some(path) = fresh {
-                let _ = std::fs::remove_file(path);
-            }
-        })?;
+        let fresh = self.make_key_file(missing)?;
+        let unlock = self.take_new(what)?;
+        let made = make(&unlock);
         if let Some(path) = fresh {
-            output.note(&format!(
-                "made the key file {}: it opens {what}, back it up elsewhere",
-                path.display()
-            ));
+            let use_ = match made {
+                Ok(_) => format!("it opens {what}, back it up elsewhere"),
+                Err(_) => "it stays, and the next try takes it".to_owned(),
+            };
+            output.note(&format!("made the key file {}: {use_}", path.display()));
         }
-        Ok((made, unlock))
+        Ok((made?, unlock))
     }
 
-    /// Takes the secret for something that is about to be made. A prompt asks twice; a key file
-    /// that is missing is made when `missing` says so.
-    fn take_new(&self, missing: MissingKeyFile, what: &str) -> Result<Unlock, CliError> {
-        match self {
-            Self::KeyFile(path) if missing == MissingKeyFile::Make && !exists(path) => {
-                keystore::create_key_file(path)?;
-                Ok(Unlock::KeyFile(path.clone()))
+    /// Makes the key file if it is missing and `missing` says so. Gives it back if it did.
+    fn make_key_file(&self, missing: MissingKeyFile) -> Result<Option<&Path>, CliError> {
+        let Self::KeyFile(path) = self else { return Ok(None) };
+        if missing == MissingKeyFile::Refuse || exists(path) {
+            return Ok(None);
+        }
+        match keystore::create_key_file(path) {
+            Ok(()) => Ok(Some(path)),
+            // Another process has made it since, and it is complete.
+            Err(KeystoreError::KeyFile { problem: KeyFileProblem::Io(error), .. })
+                if error.kind() == io::ErrorKind::AlreadyExists =>
+            {
+                Ok(None)
             }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the secret for something that is about to be made. A prompt asks twice.
+    fn take_new(&self, what: &str) -> Result<Unlock, CliError> {
+        match self {
             Self::Prompt => Ok(Unlock::Passphrase(prompt::new_passphrase(what)?)),
             Self::Descriptor(descriptor) => {
                 let passphrase = read_descriptor(*descriptor)?;

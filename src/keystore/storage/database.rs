@@ -150,8 +150,12 @@ impl Database {
     }
 
     /// Closes the last connection to a new file, so that everything is in it and no WAL is left.
-    /// Errors: `Database`.
+    /// Closing alone would not say that the file has no room for what is in the WAL.
+    /// Errors: `NoRoom`, `Locked`, `Database`: the file is not complete.
     pub(in crate::keystore) fn close(self) -> Result<(), KeystoreError> {
+        if !self.run(checkpoint)? {
+            return Err(KeystoreError::Locked(self.path));
+        }
         let Self { connection, path } = self;
         connection.close().map_err(|(_, error)| fault(&path, &error))
     }
@@ -249,9 +253,9 @@ fn no_room(path: &Path, error: &rusqlite::Error) -> Option<&'static str> {
     let place = if refused { statvfs(parent(path)).ok() } else { None };
     match (code, place) {
         (ErrorCode::DiskFull, _) => Some("nothing was changed, make room and try again"),
-        (_, Some(place)) if place.f_flag.contains(StatVfsMountFlags::RDONLY) => {
-            Some("its filesystem is read-only, remount it writable")
-        }
+        (_, Some(place)) if place.f_flag.contains(StatVfsMountFlags::RDONLY) => Some(
+            "its filesystem is read-only: copy the keystore to a writable place, or remount it",
+        ),
         (ErrorCode::SystemIoFailure, Some(place)) if place.f_bavail == 0 => {
             Some("its filesystem is full, make room and try again")
         }

@@ -20,14 +20,24 @@ pub(in crate::keystore) struct Draft {
 }
 
 impl Draft {
-    /// An empty file of mode 0600 beside `target`; missing directories are made with mode 0700.
-    /// Errors: `Exists` if `target` does; `Io`.
+    /// As [`Draft::beside`]; missing directories are made with mode 0700.
+    /// Errors: as there.
     pub(in crate::keystore) fn begin(target: &Path) -> Result<Self, KeystoreError> {
         if fs::symlink_metadata(target).is_ok() {
             return Err(KeystoreError::Exists(target.to_owned()));
         }
         let dir = parent(target);
         make_dirs(dir).map_err(|error| io_error(dir, "create the directory", error))?;
+        Self::beside(target)
+    }
+
+    /// An empty file of mode 0600 in the directory of `target`.
+    /// Errors: `Exists` if `target` does; `Io`.
+    pub(in crate::keystore) fn beside(target: &Path) -> Result<Self, KeystoreError> {
+        if fs::symlink_metadata(target).is_ok() {
+            return Err(KeystoreError::Exists(target.to_owned()));
+        }
+        let dir = parent(target);
         let mark: String = random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect();
         let temporary = dir.join(format!(".kmsfs.tmp.{mark}"));
         OpenOptions::new()

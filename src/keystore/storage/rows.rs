@@ -199,6 +199,7 @@ impl Store {
     }
 
     /// Closes the last connection to a new file, so that everything is in it and no WAL is left.
+    /// Errors: `NoRoom`, `Locked`, `Database`: the file is not complete.
     pub(in crate::keystore) fn close(self) -> Result<(), KeystoreError> {
         self.0.close()
     }

@@ -4,9 +4,9 @@ pub(in crate::keystore) mod slot;
 pub(in crate::keystore) mod token_slot;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64, Encoding};
@@ -17,7 +17,7 @@ use crate::crypto::passphrase::{self, Cost};
 use crate::crypto::{CryptoError, Secret};
 use crate::keystore::error::{KeyFileProblem, KeystoreError};
 use crate::keystore::model::slot::SlotKind;
-use crate::keystore::storage::directory::sync_parent;
+use crate::keystore::storage::file::Draft;
 use crate::keystore::token::{Pin, Token, TokenPlace};
 
 /// The name of the credential that systemd passes, in `$CREDENTIALS_DIRECTORY`.
@@ -126,6 +126,10 @@ impl SlotSecret<'_> {
 }
 
 /// Makes a key file: mode 0600, 32 random bytes as one line of base64, durable.
+///
+/// It has another name until it is complete and durable, and takes no name that is taken. A crash
+/// before leaves a file `.kmsfs.tmp.*` that nothing needs; one after, a key file for the next try.
+/// Once it has its name it is never removed: somebody else may have taken it for a keystore.
 /// Errors: `KeyFile`, also when the file exists.
 pub fn create_key_file(path: &Path) -> Result<(), KeystoreError> {
     let key = Secret::<32>::random()?;
@@ -133,14 +137,16 @@ pub fn create_key_file(path: &Path) -> Result<(), KeystoreError> {
     let (text, end) = line.split_at_mut(44);
     Base64::encode(key.expose(), text).expect("32 bytes are 44 characters of base64");
     end.fill(b'\n');
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(
-        |mut file| {
-            file.write_all(&*line)?;
-            file.sync_all()?;
-            sync_parent(path)
-        },
-    );
-    written.map_err(|error| key_file_error(path, KeyFileProblem::Io(error)))
+    let failed = |problem| key_file_error(path, KeyFileProblem::Io(problem));
+    let made = Draft::beside(path).and_then(|draft| {
+        fs::write(draft.path(), &*line).map_err(failed)?;
+        draft.publish()
+    });
+    made.map_err(|error| match error {
+        KeystoreError::Exists(_) => failed(io::ErrorKind::AlreadyExists.into()),
+        KeystoreError::Io { source, .. } => failed(source),
+        error => error,
+    })
 }
 
 #[derive(PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::cli::env::keys_from::KeysFrom;
 use crate::cli::env::unlock::{MissingKeyFile, Source};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;
-use crate::keystore::{Keystore, Unlock};
+use crate::keystore::{Keystore, KeystoreError, Unlock};
 
 /// Makes key file, keystore, default key and vault where they are missing; gives back the secret.
 pub(in crate::cli) fn everything(
@@ -30,8 +30,9 @@ pub(in crate::cli) fn everything(
 
 /// Makes the vault where it is missing.
 pub(in crate::cli) fn vault(plan: &Plan, keys: &KeysFrom, output: Output) -> Result<(), CliError> {
-    if init::look(&plan.vault)? == init::Found::Nothing {
-        init::make(&plan.vault, keys, DEFAULT_ALIAS)?;
+    if init::look(&plan.vault)? == init::Found::Nothing
+        && init::make(&plan.vault, keys, DEFAULT_ALIAS)?.is_some()
+    {
         output.note(&format!("made the vault {}", plan.vault.display()));
     }
     Ok(())
@@ -43,10 +44,17 @@ fn keystore(path: &Path, source: &Source, output: Output) -> Result<(Keystore, U
         let unlock = source.take(path)?;
         return Ok((Keystore::open(path, &unlock)?, unlock));
     }
-    let (keystore, unlock) =
+    let ((keystore, is_new), unlock) =
         source.with_new(MissingKeyFile::Make, "the keystore", output, |unlock| {
-            Ok(Keystore::create(path, unlock, SystemTime::now())?)
+            match Keystore::create(path, unlock, SystemTime::now()) {
+                // Another process has made it since.
+                Err(KeystoreError::Exists(_)) => Ok((Keystore::open(path, unlock)?, false)),
+                made => Ok((made?, true)),
+            }
         })?;
+    if !is_new {
+        return Ok((keystore, unlock));
+    }
     output.note(&format!(
         "made the keystore {}: without it the files are lost, so back it up \
          (kmsfs keystore export FILE)",

@@ -1,8 +1,14 @@
 //! `kmsfs init`: making a vault.
 
+use std::fs::{DirBuilder, File, Metadata};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde_json::json;
 
 use crate::cli::args::kms_source::KmsArgs;
@@ -17,7 +23,6 @@ use crate::envelope::{DIR_FILE, META_DIR};
 use crate::id::{KeyId, VolumeId};
 use crate::keystore::{KeyState, Keystore, KeystoreError};
 use crate::volume::{Volume, VolumeError};
-use std::time::SystemTime;
 
 /// What stands at the place of a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +41,12 @@ pub(in crate::cli) fn run(
 ) -> Result<Exit, CliError> {
     let vault = paths::real(&args.vault)?;
     if look(&vault)? == Found::Vault {
-        return Err(CliError::new(
-            Exit::Refused,
-            format!("{} is a vault already", vault.display()),
-        )
-        .advise("nothing was changed; make another one elsewhere"));
+        return Err(is_a_vault(&vault));
     }
     let keys = KeysFrom::open(&args.kms, global)?;
-    let (volume, key) = make(&vault, &keys, &args.key)?;
+    let Some((volume, key)) = make(&vault, &keys, &args.key)? else {
+        return Err(is_a_vault(&vault));
+    };
     let value = json!({
         "vault": text(&vault),
         "volume": volume.to_string(),
@@ -88,11 +91,12 @@ pub(in crate::cli) fn look(vault: &Path) -> Result<Found, CliError> {
 
 /// Makes a vault in a directory that is missing or empty, and lets a keystore on this machine know
 /// of it. Returns the key that was meant, too; only there is it made when it is the default one.
+/// `None` if another process has made the vault since somebody looked.
 pub(in crate::cli) fn make(
     vault: &Path,
     keys: &KeysFrom,
     key: &str,
-) -> Result<(VolumeId, KeyId), CliError> {
+) -> Result<Option<(VolumeId, KeyId)>, CliError> {
     let failed = |error| match error {
         VolumeError::NotEmpty => not_empty(vault),
         error => failure::volume(vault, &error),
@@ -104,19 +108,67 @@ pub(in crate::cli) fn make(
     if let Some(parent) = vault.parent() {
         std::fs::create_dir_all(parent).map_err(|error| CliError::io(parent.display(), &error))?;
     }
-    let is_new = vault.symlink_metadata().is_err();
+    let Some(claim) = Claim::take(vault)? else { return Ok(None) };
     let made = Volume::init_vault(vault, keys.service(), key);
     let volume = made
         .inspect_err(|_| {
-            if is_new {
+            if claim.is_new {
                 remove_rest(vault)
             }
         })
         .map_err(failed)?;
+    drop(claim);
     if let Some(keystore) = keys.keystore() {
-        keystore.register_volume(volume, vault)?;
+        keystore.register_volume(volume, vault).map_err(|error| {
+            let what = format!("made the vault, but the keystore does not know of it: {error}");
+            CliError { what, ..error.into() }.advise("mounting it lets the keystore know")
+        })?;
     }
-    Ok((volume, key))
+    Ok(Some((volume, key)))
+}
+
+/// The right to make a vault in a directory: the lock that a mount takes. Of two who make one at the
+/// same time, one would take away, or write over, what the other makes.
+struct Claim {
+    _dir: File,
+    /// The directory was missing.
+    is_new: bool,
+}
+
+impl Claim {
+    /// Makes the directory if it is missing. `None` if it is a vault by the time that it is ours.
+    fn take(vault: &Path) -> Result<Option<Self>, CliError> {
+        let failed = |error| CliError::io(vault.display(), &error);
+        let end = Instant::now() + PATIENCE;
+        let mut is_new = false;
+        loop {
+            is_new |= DirBuilder::new().mode(0o700).create(vault).is_ok();
+            let dir = File::open(vault).map_err(failed)?;
+            let locked = flock(&dir, FlockOperation::NonBlockingLockExclusive);
+            if look(vault)? == Found::Vault {
+                return Ok(None);
+            }
+            match locked {
+                // One who failed may have removed the directory since it was opened.
+                Ok(()) if is_at(&dir, vault) => return Ok(Some(Self { _dir: dir, is_new })),
+                Ok(()) | Err(Errno::WOULDBLOCK) if Instant::now() < end => sleep(PAUSE),
+                Ok(()) | Err(Errno::WOULDBLOCK) => {
+                    return Err(failure::volume(vault, &VolumeError::InUse));
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+    }
+}
+
+fn is_at(dir: &File, path: &Path) -> bool {
+    let id = |found: io::Result<Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
+    id(dir.metadata()).is_some_and(|own| Some(own) == id(path.metadata()))
+}
+
+fn is_a_vault(vault: &Path) -> CliError {
+    CliError::new(Exit::Refused, format!("{} is a vault already", vault.display()))
+        .advise("nothing was changed; make another one elsewhere")
 }
 
 /// The options that name the same source of keys, each with a space behind it.
@@ -152,3 +204,7 @@ fn not_empty(vault: &Path) -> CliError {
     )
     .advise("a vault is made in a directory that is missing or empty")
 }
+
+/// How long somebody else may take to make a vault.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
