@@ -18,6 +18,7 @@ mod jobs;
 mod report;
 
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -43,7 +44,8 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
     process::harden();
     logging::start(cli.global.verbose);
     let output = if cli.global.json { Output::Json } else { Output::Text };
-    let exit = run(&cli, output).unwrap_or_else(|error| {
+    let done = run(&cli, output).and_then(|exit| output.written().map(|()| exit));
+    let exit = done.unwrap_or_else(|error| {
         output.error(&error);
         error.exit
     });
@@ -53,8 +55,8 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
 /// Prints help, or what is wrong with the command line.
 fn not_understood(error: &clap::Error, wants_json: bool) -> ExitCode {
     if !error.use_stderr() {
-        let _ = error.print();
-        return ExitCode::from(Exit::Ok.code());
+        let failed = error.print().is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        return ExitCode::from(if failed { Exit::General } else { Exit::Ok }.code());
     }
     if !wants_json {
         // It repeats the words of the command line, which may be names of a vault.

@@ -1,6 +1,7 @@
 //! Policies, grants, principals and access keys on the command line.
 
 use std::fs;
+use std::process::Stdio;
 
 use crate::machine::{Machine, keyed, mode};
 
@@ -144,4 +145,31 @@ fn an_access_key_is_switched_off_and_deleted() {
     machine.fails(&keyed(&["access-key", "delete", id, "--yes"]), 12, "kmsfs access-key list");
     machine.fails(&keyed(&["access-key", "create"]), 2, "--user");
     machine.fails(&keyed(&["access-key", "create", "--user", "a/b"]), 2, "a user name has");
+}
+
+/// A result that could not be written was a success, and the only copy of a secret was lost.
+#[test]
+fn regression_a_result_that_cannot_be_written_is_a_failure() {
+    let machine = Machine::with_vault();
+    let into = |words: &[&str], out: Stdio| {
+        let mut command = machine.command(&keyed(words));
+        command.stdout(out).stderr(Stdio::piped()).output().unwrap()
+    };
+    let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    for words in [&["key", "list"][..], &["key", "list", "--json"]] {
+        let output = into(words, full());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(16), "{said}");
+        assert!(said.contains("cannot write the result"), "{said}");
+    }
+    let output = into(&["access-key", "create", "--root"], full());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(16), "{said}");
+    let keys = machine.json(&keyed(&["access-key", "list"]));
+    let id = keys["AccessKeys"][0]["AccessKeyId"].as_str().unwrap_or_default();
+    assert!(!id.is_empty() && said.contains(&format!("access-key delete {id}")), "{said}");
+    // Whoever has seen enough has had a result.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert!(into(&["key", "list"], writer.into()).status.success());
 }

@@ -1,6 +1,7 @@
 //! Results on stdout: text for people, one JSON document for programs.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -28,6 +29,16 @@ impl Output {
                     line(&printable::lines(text.trim_end()));
                 }
             }
+        }
+    }
+
+    /// Has everything that was to be printed on stdout been written there?
+    /// Errors: the first failure; what the command did is done.
+    pub(in crate::cli) fn written(self) -> Result<(), CliError> {
+        match UNWRITTEN.get() {
+            None => Ok(()),
+            Some(error) => Err(CliError::io("cannot write the result", error)
+                .advise("it is only the output that is missing: what the command does is done")),
         }
     }
 
@@ -107,9 +118,23 @@ pub(in crate::cli) fn count(number: u64, thing: &str) -> String {
 }
 
 fn line(text: &str) {
-    // A closed pipe (`kmsfs key list | head -1`) is the reader's choice, not a failure.
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    let mut stdout = io::stdout().lock();
+    note(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
 }
+
+/// Keeps the first failure to write a result. A closed pipe (`kmsfs key list | head -1`) is the
+/// reader's choice, not a failure.
+fn note(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        UNWRITTEN.get_or_init(|| error);
+    }
+}
+
+/// Results are printed in many places, and none of them can do anything about it: [`Output::written`]
+/// is asked at the end, and where a result is shown only once.
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
 
 const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 

@@ -72,7 +72,13 @@ fn create(keystore: &Keystore, args: &CreateAccessKeyArgs, output: Output) -> Re
         Some((path, file)) => written(path, file, &made, output),
         None => {
             shown(&made, request.user.as_deref(), output);
-            Ok(())
+            output.written().map_err(|error| {
+                error.advise(format!(
+                    "the access key {0} was made and its secret is lost: 'kmsfs access-key delete \
+                     {0}', and make another one",
+                    made.id
+                ))
+            })
         }
     }
 }
