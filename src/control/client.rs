@@ -131,30 +131,45 @@ impl Client {
         self.daemon
     }
 
-    /// Sends a request and waits for its result; events are passed on as they come.
+    /// Sends a request and waits for its result; events are passed on as they come, until one
+    /// gives `false`: the daemon stops then.
     ///
     /// # Errors
+    /// `Interrupted` if an event gave `false`;
     /// `TimedOut` if another user's daemon takes too long, and any for what waits for no disk.
     pub fn call(
         self,
         request: &Request,
-        mut event: impl FnMut(Event),
+        mut event: impl FnMut(Event) -> bool,
     ) -> Result<Value, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Io(e.into()))?;
         line.push(b'\n');
         let patience = self.patience(request);
         self.stream.set_write_timeout(Some(PATIENCE)).map_err(ClientError::Io)?;
         (&self.stream).write_all(&line).map_err(ClientError::Io)?;
+        let mut confirm = self.stream.try_clone().map_err(ClientError::Io)?;
         let mut answer = BufReader::new(Answer { stream: self.stream, patience });
         loop {
             let line = read_line(&mut answer).map_err(ClientError::Io)?;
             match serde_json::from_slice(&line).map_err(|e| ClientError::Io(e.into()))? {
-                Reply::Event(news) => event(news),
+                Reply::Event(news) => {
+                    let waits = wants_confirmation(request, &news);
+                    if !event(news) {
+                        return Err(ClientError::Io(io::ErrorKind::Interrupted.into()));
+                    }
+                    if waits {
+                        confirm.write_all(b"\n").map_err(ClientError::Io)?;
+                    }
+                }
                 Reply::Done(value) => return Ok(value),
                 Reply::Failed(failure) => return Err(ClientError::Failed(failure)),
             }
         }
     }
+}
+
+fn wants_confirmation(request: &Request, news: &Event) -> bool {
+    matches!((request, news), (Request::Rewrap { confirm: true, .. }, Event::Changed(_)))
 }
 
 /// How long somebody waits.

@@ -22,6 +22,9 @@ pub enum Request {
         /// Also files under a key that their directory does not accept.
         #[serde(default)]
         take_in: bool,
+        /// The command answers each changed file with a line end before the file is changed.
+        #[serde(default)]
+        confirm: bool,
     },
     /// Count which keys and materials the volume refers to.
     References,
@@ -89,7 +92,7 @@ pub enum Event {
         /// Files in all.
         total: Option<u64>,
     },
-    /// The ciphertext file with this path, from the root of the vault, was changed.
+    /// The ciphertext file with this path, from the root of the vault, is changed next.
     Changed(String),
     /// The mount is still there; how its session ends will be told.
     Waiting,

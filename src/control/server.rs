@@ -92,7 +92,13 @@ fn serve(stream: &UnixStream, handler: &Arc<Handler>) {
         return;
     }
     let result = match serde_json::from_str(&line) {
-        Ok(request) => handler(request, &mut |event| send(stream, &Reply::Event(event)).is_ok()),
+        Ok(request) => {
+            let confirm = matches!(request, Request::Rewrap { confirm: true, .. });
+            handler(request, &mut |event| {
+                let wait = confirm && matches!(event, Event::Changed(_));
+                send(stream, &Reply::Event(event)).is_ok() && (!wait || is_confirmed(stream))
+            })
+        }
         Err(_) => Err(Failure {
             exit: 2,
             what: "the daemon does not know this request".into(),
@@ -100,6 +106,11 @@ fn serve(stream: &UnixStream, handler: &Arc<Handler>) {
         }),
     };
     let _ = send(stream, &result.map_or_else(Reply::Failed, Reply::Done));
+}
+
+/// Has the command done its part? One that has gone, or takes too long, stops the work.
+fn is_confirmed(mut stream: &UnixStream) -> bool {
+    stream.read_exact(&mut [0]).is_ok()
 }
 
 fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
@@ -128,7 +139,7 @@ mod tests {
     }
 
     fn rewrap() -> Request {
-        Request::Rewrap { key: None, to: None, list: true, take_in: false }
+        Request::Rewrap { key: None, to: None, list: true, take_in: false, confirm: true }
     }
 
     #[test]
@@ -141,9 +152,32 @@ mod tests {
         });
         let _server = Server::start(&path, handler).unwrap();
         let mut seen = Vec::new();
-        let result = client(&path).call(&rewrap(), |event| seen.push(event));
+        let result = client(&path).call(&rewrap(), |event| {
+            seen.push(event);
+            true
+        });
         assert_eq!(result.unwrap(), json!({ "asked": true }));
         assert_eq!(seen.len(), 2);
+    }
+
+    /// A file was changed before the command had written it down, or had said that it cannot.
+    #[test]
+    fn regression_a_file_is_not_changed_before_the_command_has_noted_it() {
+        let path = socket("confirmed");
+        let handler: Arc<Handler> = Arc::new(|_, send| {
+            let sent = ["first", "second", "third"].map(|name| send(Event::Changed(name.into())));
+            Ok(json!(sent))
+        });
+        let _server = Server::start(&path, handler).unwrap();
+        let all = client(&path).call(&rewrap(), |_| true);
+        assert_eq!(all.unwrap(), json!([true, true, true]));
+        let mut left = 1;
+        let stopped = client(&path).call(&rewrap(), |_| {
+            left -= 1;
+            left >= 0
+        });
+        assert!(matches!(stopped, Err(ClientError::Io(_))));
+        assert_eq!(left, -1, "the third is not tried");
     }
 
     #[test]
@@ -152,7 +186,7 @@ mod tests {
         let failure = Failure { exit: 12, what: "no key".into(), advice: Some("make it".into()) };
         let sent = failure.clone();
         let _server = Server::start(&path, Arc::new(move |_, _| Err(sent.clone()))).unwrap();
-        let result = client(&path).call(&Request::Sync, |_| {});
+        let result = client(&path).call(&Request::Sync, |_| true);
         assert!(matches!(result, Err(ClientError::Failed(got)) if got == failure));
     }
 

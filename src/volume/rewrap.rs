@@ -96,6 +96,7 @@ struct Run<'a> {
     /// How often directories had come to need a former key when the last pass began.
     kept: u64,
     progress: &'a mut dyn FnMut(&RewrapReport) -> ControlFlow<()>,
+    next: &'a mut dyn FnMut(&std::path::Path) -> ControlFlow<()>,
     changed: &'a mut dyn FnMut(&std::path::Path),
 }
 
@@ -113,13 +114,38 @@ impl Volume {
         progress: &mut dyn FnMut(&RewrapReport) -> ControlFlow<()>,
         changed: &mut dyn FnMut(&std::path::Path),
     ) -> Result<RewrapReport> {
+        self.run_rewrap(job, progress, &mut |_| ControlFlow::Continue(()), changed)
+    }
+
+    /// As [`Volume::rewrap`]; `next` is given the backing path of every file before its ciphertext
+    /// changes. If it does not agree, the file stays as it is, and `progress` should end the rest.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rewrap_announced(
+        &self,
+        job: RewrapJob,
+        progress: &mut dyn FnMut(&RewrapReport) -> ControlFlow<()>,
+        next: &mut dyn FnMut(&std::path::Path) -> ControlFlow<()>,
+    ) -> Result<RewrapReport> {
+        self.run_rewrap(job, progress, next, &mut |_| {})
+    }
+
+    fn run_rewrap(
+        &self,
+        job: RewrapJob,
+        progress: &mut dyn FnMut(&RewrapReport) -> ControlFlow<()>,
+        next: &mut dyn FnMut(&std::path::Path) -> ControlFlow<()>,
+        changed: &mut dyn FnMut(&std::path::Path),
+    ) -> Result<RewrapReport> {
         self.tree.writable()?;
         for key in [job.from, job.to].into_iter().flatten() {
             self.must_be_usable(key)?;
         }
         let report = RewrapReport { total: self.count_files()?, ..Default::default() };
         let (batch, strangers, kept) = (Vec::new(), 0, 0);
-        let mut run = Run { volume: self, job, report, batch, strangers, kept, progress, changed };
+        let mut run =
+            Run { volume: self, job, report, batch, strangers, kept, progress, next, changed };
         let finished = run.all();
         // Whatever happened, handles are given back and what was written is made durable.
         let settled = run.settle_batch();
@@ -267,17 +293,29 @@ impl Run<'_> {
         }
         let policy = self.policy(descriptor, &slots);
         let file = self.volume.files.open(ino, &policy, open)?;
-        let moved = file.must_be_writable().and_then(|()| self.rewrap(&file, descriptor));
+        let path = visit.path_of(entry);
+        let moved = file.must_be_writable().and_then(|()| {
+            // Before the first byte changes: a list that ends here has it, whatever comes.
+            match (self.next)(&path) {
+                ControlFlow::Break(()) => Ok(None),
+                ControlFlow::Continue(()) => self.rewrap(&file, descriptor).map(Some),
+            }
+        });
         match moved {
-            Ok(true) => {
-                (self.changed)(&visit.path_of(entry));
+            Ok(None) => {
+                drop(file);
+                self.volume.files.release(ino);
+                Ok(())
+            }
+            Ok(Some(true)) => {
+                (self.changed)(&path);
                 self.report.rewrapped += 1;
-                self.batch.push((file, visit.path_of(entry)));
+                self.batch.push((file, path));
                 Ok(())
             }
             // The newer slot is as it should be, and a crash came before the older one was.
-            Ok(false) => {
-                self.batch.push((file, visit.path_of(entry)));
+            Ok(Some(false)) => {
+                self.batch.push((file, path));
                 self.report.rewrapped += 1;
                 Ok(())
             }

@@ -152,6 +152,28 @@ fn a_live_mount_is_rewrapped_and_old_material_retired() {
     assert_eq!(machine.ok(&keyed(&["cat", "vault", "file"])), "hello");
 }
 
+/// On a full disk files were re-wrapped that no list told of, and the list of a run before was lost.
+#[test]
+fn regression_no_file_is_rewrapped_before_its_line_is_in_the_list() {
+    let machine = mounted();
+    for name in ["one", "two", "three"] {
+        fs::write(machine.path("m").join(name), "hello").unwrap();
+    }
+    for (target, list) in [("m", "live"), ("vault", "offline")] {
+        if target == "vault" {
+            machine.ok(&["umount", "m"]);
+        }
+        machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+        let full = keyed(&["rewrap", target, "--changed-list", "/dev/full"]);
+        machine.fails(&full, 16, "run it again");
+        fs::write(machine.path(list), "earlier\n").unwrap();
+        let report = machine.json(&keyed(&["rewrap", target, "--changed-list", list]));
+        assert_eq!(report["rewrapped"], 3, "{target}: nothing was changed without a line");
+        let lines = fs::read_to_string(machine.path(list)).unwrap();
+        assert_eq!((lines.lines().next(), lines.lines().count()), (Some("earlier"), 4), "{lines}");
+    }
+}
+
 #[test]
 fn a_directory_gets_its_own_key_and_losing_it_costs_only_that() {
     let machine = mounted();

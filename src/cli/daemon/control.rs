@@ -72,7 +72,7 @@ impl Mount {
                 "small_blocks": self.volume.small_blocks().map(|small| small.to_string()),
             })),
             Request::Metrics => self.metrics(),
-            Request::Rewrap { key, to, list, take_in } => {
+            Request::Rewrap { key, to, list, take_in, confirm: _ } => {
                 let what = rewrap::What { key, to, strangers: rewrap::strangers(take_in) };
                 rewrap::carry_out(&self.volume, &self.vault, &what, &mut |event| {
                     let wanted = list || !matches!(event, Event::Changed(_));

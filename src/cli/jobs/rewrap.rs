@@ -43,13 +43,17 @@ pub(in crate::cli) fn carry_out(
     let wanted = Cell::new(true);
     let event = RefCell::new(event);
     let tell = |news| wanted.set((*event.borrow_mut())(news) && wanted.get());
-    let report = volume.rewrap(
+    let go_on = || if wanted.get() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+    let report = volume.rewrap_announced(
         job,
         &mut |report| {
             tell(Event::Progress { done: report.scanned, total: Some(report.total) });
-            if wanted.get() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            go_on()
         },
-        &mut |path| tell(Event::Changed(text(path))),
+        &mut |path| {
+            tell(Event::Changed(text(path)));
+            go_on()
+        },
     );
     to_value(&report.map_err(|error| failure::volume(vault, &error))?)
 }

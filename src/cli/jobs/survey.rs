@@ -118,7 +118,7 @@ impl Seen {
     /// without one nothing may change meanwhile.
     fn at(vault: &Path) -> Result<Self, CliError> {
         let failed = |error| failure::volume(vault, &error);
-        if let Some(answer) = Target::find(vault)?.call(&Request::References, |_| {}) {
+        if let Some(answer) = Target::find(vault)?.call(&Request::References, |_| true) {
             match answer.map(|value| from_value(&value)) {
                 Ok(Some((volume, found))) => return Ok(Self { volume, found, unsettled: None }),
                 Ok(None) => return Self::roughly(vault, "its daemon gave no answer".to_owned()),

@@ -109,8 +109,9 @@ fn look_after(keystore: &Arc<Keystore>, known: &KnownVolume, done: &mut Summary)
 
 /// Through the daemon if the vault is mounted, else by itself.
 fn rewrap_vault(keystore: &Arc<Keystore>, vault: &Path) -> Result<(), CliError> {
-    let request = Request::Rewrap { key: None, to: None, list: false, take_in: false };
-    let report = match Target::find(vault)?.call(&request, |_| {}) {
+    let (key, to) = (None, None);
+    let request = Request::Rewrap { key, to, list: false, take_in: false, confirm: false };
+    let report = match Target::find(vault)?.call(&request, |_| true) {
         Some(answer) => answer?,
         None => {
             let keys = KeysFrom::Keystore(Arc::clone(keystore));

@@ -22,7 +22,7 @@ pub(in crate::cli) fn run(
         None => keystore::open(global)?.metrics_text(SystemTime::now())?,
         Some(named) => {
             let target = Target::find(named)?;
-            let answer = target.call(&Request::Metrics, |_| {}).ok_or_else(|| {
+            let answer = target.call(&Request::Metrics, |_| true).ok_or_else(|| {
                 let what = format!("{} is not mounted", target.vault.display());
                 CliError::new(Exit::NotMounted, what)
                     .advise("without a vault, 'kmsfs metrics' shows what the keystore knows")

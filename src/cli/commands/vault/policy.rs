@@ -55,7 +55,7 @@ pub(in crate::cli) fn ask(
     };
     let mount = mountinfo::of_device(stat.st_dev)?.ok_or_else(outside)?;
     let request = request(DirRef { inode: stat.st_ino, name: mountinfo::text(dir) });
-    Target::of(&mount).call(&request, |_| {}).ok_or_else(|| {
+    Target::of(&mount).call(&request, |_| true).ok_or_else(|| {
         CliError::new(
             Exit::General,
             format!("the daemon of {} does not answer", mount.mountpoint.display()),

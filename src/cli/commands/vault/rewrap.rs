@@ -1,7 +1,7 @@
 //! `kmsfs rewrap`: through the daemon when the volume is mounted, by itself when it is not.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::Value;
@@ -27,22 +27,28 @@ pub(in crate::cli) fn run(
     let mut list = ChangedList::open(args.changed_list.as_deref())?;
     let progress = Progress::new("rewrap");
     let mut event = |event| match event {
-        Event::Progress { done, total } => progress.set(done, total),
+        Event::Progress { done, total } => {
+            progress.set(done, total);
+            true
+        }
         Event::Changed(path) => list.add(&path),
-        Event::Waiting | Event::Ended(_) => {}
+        Event::Waiting | Event::Ended(_) => true,
     };
     let request = Request::Rewrap {
         key: args.key.clone(),
         to: args.to.clone(),
         list: args.changed_list.is_some(),
         take_in: args.take_in,
+        confirm: args.changed_list.is_some(),
     };
     let report = match target.call(&request, &mut event) {
-        Some(answer) => answer?,
-        None => offline(args, global, &target.vault, &mut event)?,
+        Some(answer) => answer,
+        None => offline(args, global, &target.vault, &mut event),
     };
     progress.finish();
+    // What stopped it comes first.
     list.close()?;
+    let report = report?;
     output.result(&report, || summary(&report, &target.vault));
     Ok(if report["complete"] == true { Exit::Ok } else { Exit::General })
 }
@@ -51,17 +57,14 @@ fn offline(
     args: &RewrapArgs,
     global: &Global,
     vault: &Path,
-    event: &mut dyn FnMut(Event),
+    event: &mut dyn FnMut(Event) -> bool,
 ) -> Result<Value, CliError> {
     let keys = KeysFrom::open(&args.kms, global)?;
     let volume = vault::open(&keys, vault, trust::options())?;
     let stop = interrupt::watch()?;
     let (key, to) = (args.key.clone(), args.to.clone());
     let what = What { key, to, strangers: strangers(args.take_in) };
-    let report = carry_out(&volume, vault, &what, &mut |news| {
-        event(news);
-        !stop.is_set()
-    });
+    let report = carry_out(&volume, vault, &what, &mut |news| event(news) && !stop.is_set());
     volume.end().map_err(|error| keys.failed(vault, &error))?;
     report
 }
@@ -94,34 +97,47 @@ fn summary(report: &Value, vault: &Path) -> String {
 
 /// The file of `--changed-list`: one ciphertext path in each line. A name that somebody planted
 /// does not begin another line.
+///
+/// A line is written before its file changes, behind those of earlier runs: a run that was stopped,
+/// or killed, and the one that goes on where it stopped give a list of everything together. Power
+/// that fails may take lines with it, and then also the headers, or leaves those that were synced.
 struct ChangedList<'a> {
-    file: Option<(&'a Path, BufWriter<File>)>,
-    failure: Option<std::io::Error>,
+    file: Option<(&'a Path, File)>,
+    failure: Option<io::Error>,
 }
 
 impl<'a> ChangedList<'a> {
     fn open(path: Option<&'a Path>) -> Result<Self, CliError> {
         let open = |path: &'a Path| {
-            let file = File::create(path).map_err(|error| CliError::io(path.display(), &error))?;
-            Ok::<_, CliError>((path, BufWriter::new(file)))
+            let opened = OpenOptions::new().append(true).create(true).open(path);
+            Ok::<_, CliError>((path, opened.map_err(|error| CliError::io(path.display(), &error))?))
         };
         Ok(Self { file: path.map(open).transpose()?, failure: None })
     }
 
-    fn add(&mut self, changed: &str) {
+    /// Notes a file that is about to be changed. `false` if it must not be.
+    fn add(&mut self, changed: &str) -> bool {
         if let Some((_, file)) = &mut self.file
-            && let Err(error) = writeln!(file, "{}", printable(changed))
+            && let Err(error) = file.write_all(format!("{}\n", printable(changed)).as_bytes())
         {
             self.failure.get_or_insert(error);
         }
+        self.failure.is_none()
     }
 
-    fn close(mut self) -> Result<(), CliError> {
-        let Some((path, mut file)) = self.file.take() else { return Ok(()) };
-        let flushed = file.flush();
-        match self.failure.or(flushed.err()) {
+    fn close(self) -> Result<(), CliError> {
+        let Some((path, file)) = self.file else { return Ok(()) };
+        let synced = match file.sync_all() {
+            // A pipe, or a terminal.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            synced => synced,
+        };
+        match self.failure.or(synced.err()) {
             None => Ok(()),
-            Some(error) => Err(CliError::io(path.display(), &error)),
+            Some(error) => Err(CliError::io(path.display(), &error).advise(
+                "the re-wrap stopped before the file that has no line; run it again with the same \
+                 list, which is continued",
+            )),
         }
     }
 }

@@ -59,7 +59,7 @@ fn one(named: &Path, output: Output) -> Result<Exit, CliError> {
     if let Some(mount) = &mount {
         merge(&mut value, &describe(mount, Life::of(mount)));
     }
-    if let Some(answer) = target.call(&Request::Status, |_| {}) {
+    if let Some(answer) = target.call(&Request::Status, |_| true) {
         merge(&mut value, &answer?);
     }
     output.result(&value, || lines(&value));

@@ -42,7 +42,7 @@ impl Target {
     pub(in crate::cli) fn call(
         &self,
         request: &Request,
-        event: impl FnMut(Event),
+        event: impl FnMut(Event) -> bool,
     ) -> Option<Result<Value, CliError>> {
         let client = self.daemon()?;
         Some(client.call(request, event).map_err(|error| self.explain(error)))

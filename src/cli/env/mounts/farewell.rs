@@ -84,7 +84,7 @@ impl Listening {
         let (sender, receiver) = channel();
         std::thread::Builder::new()
             .name("farewell".into())
-            .spawn(move || client.call(&Request::AwaitEnd, |event| drop(sender.send(event))))
+            .spawn(move || client.call(&Request::AwaitEnd, |event| sender.send(event).is_ok()))
             .ok()?;
         let first = receiver.recv_timeout(PATIENCE);
         matches!(first, Ok(Event::Waiting)).then_some(Self(receiver))
