@@ -350,13 +350,21 @@ impl Admission {
     }
 
     /// Asks whether the user's write may make this key for the file, and writes it down. The file may
-    /// have come into a directory of another key since it was opened.
+    /// have come into a directory of another key since it was opened. A handle that reads gives the
+    /// contents back, and takes their key for that as at its open.
     fn note_made(&self, subject: Subject) -> Result<()> {
         let Some(keystore) = self.gate.keystore() else { return Ok(()) };
         let (action, about) = (Action::GenerateDataKey, About::from(subject));
-        let answer = self.gate.ask(keystore, &self.user, action, about)?;
-        self.gate.note(keystore, &self.user, action, about, &answer)?;
-        if answer.denied.is_some() {
+        let made = self.gate.ask(keystore, &self.user, action, about)?;
+        if made.denied.is_none() && self.uses.reads {
+            let read = self.gate.ask(keystore, &self.user, Action::Decrypt, about)?;
+            if read.denied.is_some() {
+                self.gate.note(keystore, &self.user, Action::Decrypt, about, &read)?;
+                return Err(VolumeError::Denied(subject.key));
+            }
+        }
+        self.gate.note(keystore, &self.user, action, about, &made)?;
+        if made.denied.is_some() {
             return Err(VolumeError::Denied(subject.key));
         }
         self.noted.store(true, Ordering::Relaxed);

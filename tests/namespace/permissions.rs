@@ -234,6 +234,30 @@ fn regression_a_handle_on_an_empty_file_reads_only_with_decrypt() {
     volume.close(made(b"b", OpenFor::Writing).unwrap().1);
 }
 
+/// Who had lost Decrypt since the open wrote the first contents, through a handle that reads them.
+#[test]
+fn regression_first_contents_through_a_handle_that_reads_take_decrypt_as_well() {
+    let fixture = Fixture::new();
+    let empty = fixture.file(ROOT, "empty", "").unwrap().ino;
+    allow(&fixture, fixture.key(), &[ANN]);
+    let key = KeyRef::Id(fixture.key());
+    let make = CreateGrant { operations: vec![GrantOperation::GenerateDataKey], ..grant(None) };
+    fixture.keystore.create_grant(&key, &make, SystemTime::now()).unwrap();
+    let read = fixture.keystore.create_grant(&key, &grant(None), SystemTime::now()).unwrap();
+    let volume = fixture.volume();
+    volume.watch_keys();
+    let open = |wanted| volume.open_as(empty, wanted, user(BOB)).unwrap().handle;
+    let (both, writing) = (open(OpenFor::Both), open(OpenFor::Writing));
+    fixture.keystore.revoke_grant(&key, read.id).unwrap();
+    volume.watch_keys();
+    let refused = both.write(0, b"contents", Origin::Caller);
+    assert!(matches!(refused, Err(VolumeError::Denied(_))), "{refused:?}");
+    assert_eq!(fixture.contents(empty), "");
+    writing.write(0, b"contents", Origin::Caller).unwrap();
+    volume.close(both);
+    volume.close(writing);
+}
+
 /// Nothing was asked for while there was nothing in it, and the kernel's cache then showed the first
 /// contents to whoever had it open.
 #[test]
