@@ -27,7 +27,7 @@ fn every_thread_of_a_daemon_is_confined_and_its_keeper_bounded() {
         assert_eq!(field(&status, "NoNewPrivs"), "1");
         assert_eq!(
             (field(&status, "Seccomp"), field(&status, "Seccomp_filters")),
-            ("2".into(), "2".into())
+            ("2".into(), "3".into())
         );
         for set in ["CapPrm", "CapEff", "CapBnd"] {
             let has = u64::from_str_radix(&field(&status, set), 16).unwrap();

@@ -11,20 +11,43 @@
 use libc::c_long;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, apply_filter,
+    SeccompFilter, SeccompRule, apply_filter, apply_filter_all_threads,
 };
+
+/// The sockets that a daemon may make beside those of Unix. Landlock looks at the ports of plain TCP
+/// only: what is not that, and ways to begin and accept connections past it, end here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Sockets {
+    /// No others.
+    Unix,
+    /// Plain TCP and UDP, and what looking for a host needs.
+    Internet,
+    /// Whatever a module of others wants.
+    Any,
+}
 
 /// Refuses these calls from now on to this thread, and to those that it starts.
 ///
 /// Errors: of a kernel without filters, or a processor that nobody knows here.
-pub(in crate::cli) fn give_up() -> Result<(), seccompiler::Error> {
+pub(in crate::cli) fn give_up(sockets: Sockets) -> Result<(), seccompiler::Error> {
     let missing = u32::try_from(libc::ENOSYS).unwrap_or(1);
-    let refused = u32::try_from(libc::EPERM).unwrap_or(1);
     // Its flags are behind a pointer: the C library then makes threads by the older call.
     apply_filter(&filter([(libc::SYS_clone3, Vec::new())], missing)?)?;
     let whole = REFUSED.iter().map(|call| (*call, Vec::new()));
-    let namespaces = (libc::SYS_clone, new_namespaces()?);
-    apply_filter(&filter(whole.chain(foreign()).chain([namespaces]), refused)?)
+    let partly = partly(sockets)?;
+    apply_filter(&filter(whole.chain(foreign()).chain(partly), refused())?)
+}
+
+/// Refuses to listen from now on, to all threads. A socket that listens without `bind` has a port that
+/// Landlock was not asked about, so this comes as soon as the control socket is there.
+///
+/// Errors: as [`give_up`].
+pub(in crate::cli) fn stop_listening() -> Result<(), seccompiler::Error> {
+    apply_filter_all_threads(&filter([(libc::SYS_listen, Vec::new())], refused())?)
+}
+
+fn refused() -> u32 {
+    u32::try_from(libc::EPERM).unwrap_or(1)
 }
 
 /// Can this kernel refuse calls?
@@ -39,6 +62,85 @@ fn filter(
     let (rest, these) = (SeccompAction::Allow, SeccompAction::Errno(errno));
     let processor = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(calls.into_iter().collect(), rest, these, processor)?.try_into()
+}
+
+/// What is refused by what is asked of it.
+fn partly(sockets: Sockets) -> Result<Vec<(c_long, Vec<SeccompRule>)>, BackendError> {
+    let others = || Ok::<_, BackendError>(vec![rule([not(0, 0)?])?]);
+    let fast_open = |flags| Ok::<_, BackendError>(vec![rule([has(flags, libc::MSG_FASTOPEN)?])?]);
+    let mut calls = vec![
+        (libc::SYS_clone, new_namespaces()?),
+        // Limits and processors of another process: a limit of no time kills it.
+        (libc::SYS_prlimit64, others()?),
+        (libc::SYS_sched_setaffinity, others()?),
+        (libc::SYS_sched_setattr, others()?),
+        (libc::SYS_sched_setparam, others()?),
+        (libc::SYS_sched_setscheduler, others()?),
+        // A connection that begins with its first data.
+        (libc::SYS_sendto, fast_open(3)?),
+        (libc::SYS_sendmsg, fast_open(2)?),
+        (libc::SYS_sendmmsg, fast_open(3)?),
+        (libc::SYS_setsockopt, fast_open_options()?),
+    ];
+    match sockets {
+        Sockets::Unix => calls.push((libc::SYS_socket, vec![rule([not(0, libc::AF_UNIX)?])?])),
+        Sockets::Internet => calls.push((libc::SYS_socket, unusual_sockets()?)),
+        Sockets::Any => {}
+    }
+    Ok(calls)
+}
+
+fn fast_open_options() -> Result<Vec<SeccompRule>, BackendError> {
+    let options = [libc::TCP_FASTOPEN, libc::TCP_FASTOPEN_CONNECT];
+    let refused = |option| rule([is(1, libc::IPPROTO_TCP)?, is(2, option)?]);
+    options.into_iter().map(refused).collect()
+}
+
+/// Whatever is neither plain TCP nor UDP: MPTCP, SCTP and others are connections that no rule sees.
+fn unusual_sockets() -> Result<Vec<SeccompRule>, BackendError> {
+    let usual = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let families = usual.map(|family| not(0, family)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut rules = vec![SeccompRule::new(families)?];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let (tcp, udp) = (not(2, libc::IPPROTO_TCP)?, not(2, libc::IPPROTO_UDP)?);
+        rules.push(rule([is(0, family)?, not(2, 0)?, tcp, udp])?);
+        // Without a protocol the type means one.
+        for kind in
+            (0..=SOCK_TYPES).filter(|kind| ![libc::SOCK_STREAM, libc::SOCK_DGRAM].contains(kind))
+        {
+            rules.push(rule([is(0, family)?, is_under(1, SOCK_TYPES, kind)?])?);
+        }
+    }
+    Ok(rules)
+}
+
+fn rule<const N: usize>(all: [SeccompCondition; N]) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(all.into())
+}
+
+fn is(argument: u8, value: i32) -> Result<SeccompCondition, BackendError> {
+    condition(argument, SeccompCmpOp::Eq, value)
+}
+
+fn not(argument: u8, value: i32) -> Result<SeccompCondition, BackendError> {
+    condition(argument, SeccompCmpOp::Ne, value)
+}
+
+fn has(argument: u8, flag: i32) -> Result<SeccompCondition, BackendError> {
+    is_under(argument, flag, flag)
+}
+
+fn is_under(argument: u8, mask: i32, value: i32) -> Result<SeccompCondition, BackendError> {
+    condition(argument, SeccompCmpOp::MaskedEq(mask.cast_unsigned().into()), value)
+}
+
+/// The kernel takes these arguments as 32 bits, whatever the others are.
+fn condition(
+    argument: u8,
+    how: SeccompCmpOp,
+    value: i32,
+) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value.cast_unsigned().into())
 }
 
 /// A process in namespaces of its own, which is what `clone` makes with any of these flags.
@@ -56,7 +158,7 @@ fn new_namespaces() -> Result<Vec<SeccompRule>, BackendError> {
 #[cfg(target_arch = "x86_64")]
 fn foreign() -> impl Iterator<Item = (c_long, Vec<SeccompRule>)> {
     const X32: c_long = 0x4000_0000;
-    let same = REFUSED.iter().copied().chain([libc::SYS_clone, libc::SYS_clone3]);
+    let same = REFUSED.iter().chain(PARTLY).copied();
     same.chain(512..548).map(|call| (call | X32, Vec::new()))
 }
 
@@ -64,6 +166,27 @@ fn foreign() -> impl Iterator<Item = (c_long, Vec<SeccompRule>)> {
 fn foreign() -> impl Iterator<Item = (c_long, Vec<SeccompRule>)> {
     std::iter::empty()
 }
+
+/// What is refused to programs of another kind altogether, because it is refused in part.
+#[cfg(target_arch = "x86_64")]
+const PARTLY: &[c_long] = &[
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_setsockopt,
+    libc::SYS_socket,
+    libc::SYS_listen,
+];
+
+/// The bits of a socket's type that are no flags.
+const SOCK_TYPES: i32 = 0xf;
 
 /// What is refused whatever is asked of it.
 const REFUSED: &[c_long] = &[
@@ -97,6 +220,11 @@ const REFUSED: &[c_long] = &[
     libc::SYS_process_madvise,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    libc::SYS_process_mrelease,
+    libc::SYS_setpriority,
+    libc::SYS_ioprio_set,
     // Keys of the kernel.
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -148,17 +276,96 @@ const NAMESPACES: &[i32] = &[
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
     use rustix::io::Errno;
+    use rustix::net::{
+        AddressFamily, Protocol, RawProtocol, SendFlags, SocketType, ipproto, send, socket,
+    };
+    use rustix::process::{Pid, Resource, getpid, prlimit};
 
     use super::*;
     use crate::sys::call_with_zeros;
+
+    fn after_giving_up(sockets: Sockets, work: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                give_up(sockets).unwrap();
+                work();
+            });
+        });
+    }
+
+    fn protocol(number: u32) -> Option<Protocol> {
+        RawProtocol::new(number).map(Protocol::from_raw)
+    }
+
+    /// MPTCP, fast open and sockets that listen without a name were no TCP for Landlock.
+    #[test]
+    fn regression_a_daemon_without_a_kms_makes_no_socket_of_the_internet() {
+        after_giving_up(Sockets::Unix, || {
+            for family in [AddressFamily::INET, AddressFamily::INET6, AddressFamily::NETLINK] {
+                for kind in [SocketType::STREAM, SocketType::DGRAM, SocketType::RAW] {
+                    for number in [0, 6, 17, 262] {
+                        let made = socket(family, kind, protocol(number)).map(drop);
+                        assert_eq!(made, Err(Errno::PERM), "{family:?} {kind:?} {number}");
+                    }
+                }
+            }
+            assert!(socket(AddressFamily::UNIX, SocketType::STREAM, None).is_ok());
+            assert!(std::os::unix::net::UnixDatagram::unbound().is_ok());
+        });
+    }
+
+    #[test]
+    fn regression_a_daemon_with_a_kms_makes_connections_of_plain_tcp_only() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        after_giving_up(Sockets::Internet, || {
+            for family in [AddressFamily::INET, AddressFamily::INET6] {
+                let refused = |kind, number| {
+                    let made = socket(family, kind, protocol(number)).map(drop);
+                    assert_eq!(made, Err(Errno::PERM), "{family:?} {kind:?} {number}");
+                };
+                [262, 132, 33, 136, 1]
+                    .iter()
+                    .for_each(|number| refused(SocketType::STREAM, *number));
+                refused(SocketType::SEQPACKET, 0);
+                refused(SocketType::from_raw(6), 0);
+                refused(SocketType::RAW, 255);
+            }
+            let vsock = AddressFamily::from_raw(40);
+            assert_eq!(socket(vsock, SocketType::STREAM, None).map(drop), Err(Errno::PERM));
+            let connected = TcpStream::connect(address).unwrap();
+            send(&connected, b"x", SendFlags::empty()).unwrap();
+            let fast = SendFlags::from_bits_retain(libc::MSG_FASTOPEN.cast_unsigned());
+            assert_eq!(send(&connected, b"x", fast), Err(Errno::PERM));
+            assert!(UdpSocket::bind("127.0.0.1:0").is_ok());
+            assert!(socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP)).is_ok());
+            assert!(socket(AddressFamily::NETLINK, SocketType::RAW, None).is_ok());
+        });
+    }
+
+    /// A limit of no processor time killed any process of the same user.
+    #[test]
+    fn regression_limits_of_other_processes_are_not_set() {
+        let parent = rustix::process::getppid().unwrap_or(Pid::INIT);
+        after_giving_up(Sockets::Any, || {
+            let now = rustix::process::getrlimit(Resource::Nofile);
+            for other in [parent, getpid()] {
+                let set = prlimit(Some(other), Resource::Nofile, now.clone()).map(drop);
+                assert_eq!(set, Err(Errno::PERM));
+            }
+            rustix::process::setrlimit(Resource::Nofile, now).unwrap();
+        });
+    }
 
     /// Only the thread that gives them up does, and what it does ends with it.
     #[test]
     fn a_thread_that_has_given_calls_up_makes_none_of_them_and_still_works() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                give_up().unwrap();
+                give_up(Sockets::Any).unwrap();
                 for call in REFUSED {
                     assert_eq!(call_with_zeros(*call), Err(Errno::PERM), "{call}");
                 }
@@ -172,7 +379,7 @@ mod tests {
                 // Threads, files and sockets are what a daemon lives of.
                 assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
                 assert!(std::fs::read("/proc/self/status").is_ok());
-                assert!(std::net::TcpListener::bind("127.0.0.1:0").is_ok());
+                assert!(TcpListener::bind("127.0.0.1:0").is_ok());
             });
         });
         assert!(std::process::Command::new("/bin/true").status().unwrap().success());
@@ -184,7 +391,7 @@ mod tests {
             let flag = *flag;
             std::thread::scope(|scope| {
                 scope.spawn(move || {
-                    give_up().unwrap();
+                    give_up(Sockets::Any).unwrap();
                     assert_eq!(crate::sys::clone_with(flag), Err(Errno::PERM), "{flag:x}");
                 });
             });

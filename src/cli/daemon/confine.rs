@@ -47,7 +47,7 @@ pub(in crate::cli) fn confine(reach: &Reach) -> Confined {
         Err(error) => Some(error.to_string()),
     };
     // Last: it refuses nothing that the others need, and covers what they are made of.
-    let calls = calls::give_up().err().map(|error| error.to_string());
+    let calls = calls::give_up(reach.sockets()).err().map(|error| error.to_string());
     let confined = Confined { files, privileges, calls };
     log::info!("confined: {confined}");
     confined
@@ -62,6 +62,13 @@ impl std::fmt::Display for Confined {
         let (files, privileges) =
             (part("files", &self.files), part("privileges", &self.privileges));
         write!(f, "{files}, {privileges}, {}", part("system calls", &self.calls))
+    }
+}
+
+/// Opens no further socket to the outside, now that the control socket is there.
+pub(in crate::cli) fn settle() {
+    if let Err(error) = calls::stop_listening() {
+        log::warn!("confined: a daemon that is taken over could accept connections: {error}");
     }
 }
 

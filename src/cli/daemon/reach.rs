@@ -7,6 +7,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::calls::Sockets;
 use super::plan::Plan;
 use crate::cli::env::trust;
 use crate::control::RuntimeDir;
@@ -90,6 +91,15 @@ impl Reach {
             Keys::Endpoint(address) => reach.endpoint(plan, address),
         }
         reach
+    }
+
+    /// The sockets that this takes.
+    pub(in crate::cli) fn sockets(&self) -> Sockets {
+        match &self.ports {
+            Ports::Only(ports) if ports.is_empty() => Sockets::Unix,
+            Ports::Only(_) => Sockets::Internet,
+            Ports::Any => Sockets::Any,
+        }
     }
 
     fn add(&mut self, path: &Path, how: Use) {
