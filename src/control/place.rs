@@ -3,9 +3,11 @@
 //! The place follows from what the kernel says: the user, and the device and inode of the vault's
 //! directory. Nothing in the vault is asked, so whoever writes to the vault leads nobody elsewhere.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -92,13 +94,37 @@ impl RuntimeDir {
     }
 }
 
-/// Where the daemons of a user may have their sockets, the usual place first.
+/// Where the daemons of a user may have their sockets, the usual place first. A command and a daemon
+/// with other variables have most of it in common.
 pub(super) fn places(user: Uid) -> Vec<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    choose(user, if user == geteuid() { runtime } else { None })
+    let of = |name| std::env::var_os(name).map(PathBuf::from);
+    if user != geteuid() {
+        return choose(user, None, home_of(user).map(|home| home.join(STATE)));
+    }
+    let home = of("HOME").or_else(|| home_of(user)).map(|home| home.join(STATE));
+    choose(user, of("XDG_RUNTIME_DIR"), of("XDG_STATE_HOME").into_iter().chain(home))
 }
 
-fn choose(user: Uid, runtime: Option<PathBuf>) -> Vec<PathBuf> {
+/// The home of a user of this machine.
+fn home_of(user: Uid) -> Option<PathBuf> {
+    let users = std::fs::read("/etc/passwd").ok()?;
+    users.split(|byte| *byte == b'\n').find_map(|line| home_in(line, user))
+}
+
+/// Source: passwd(5).
+fn home_in(line: &[u8], user: Uid) -> Option<PathBuf> {
+    let mut fields = line.split(|byte| *byte == b':');
+    let number = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let home = fields.nth(2).filter(|home| !home.is_empty())?;
+    let is_it = number.parse() == Ok(user.as_raw());
+    is_it.then(|| PathBuf::from(OsStr::from_bytes(home)))
+}
+
+fn choose(
+    user: Uid,
+    runtime: Option<PathBuf>,
+    state: impl IntoIterator<Item = PathBuf>,
+) -> Vec<PathBuf> {
     if user.is_root() {
         return vec!["/run/kmsfs".into()];
     }
@@ -107,6 +133,8 @@ fn choose(user: Uid, runtime: Option<PathBuf>) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = [runtime, Some(usual)]
         .into_iter()
         .flatten()
+        // Before what everybody can take: somebody else's directory in /tmp would silence the mount.
+        .chain(state)
         .filter(fits)
         .map(|p| p.join("kmsfs"))
         .collect();
@@ -116,7 +144,10 @@ fn choose(user: Uid, runtime: Option<PathBuf>) -> Vec<PathBuf> {
 }
 
 fn prepare(path: &Path, user: Uid) -> io::Result<()> {
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+    // Of the other places, what is missing above them is nobody's to make.
+    let of_state = path.parent().is_some_and(|above| above.ends_with(STATE));
+    let made = std::fs::DirBuilder::new().mode(0o700).recursive(of_state).create(path);
+    match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made?,
     }
@@ -147,13 +178,17 @@ pub(super) fn check(
 /// A socket address holds 108 bytes; "/kmsfs/", two numbers and ".sock" need 46 of them.
 const LONGEST: usize = 59;
 
+/// The state of a user's programs, in the home directory.
+const STATE: &str = ".local/state";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn root_has_its_own_place_whatever_the_environment_says() {
-        let places = choose(Uid::ROOT, Some("/home/x".into()));
+        let places =
+            choose(Uid::ROOT, Some("/home/x".into()), [PathBuf::from("/root/.local/state")]);
         assert_eq!(places, [Path::new("/run/kmsfs")]);
     }
 
@@ -161,11 +196,47 @@ mod tests {
     fn a_runtime_directory_that_is_relative_or_too_long_is_not_used() {
         let usual = [Path::new("/run/user/7/kmsfs"), Path::new("/tmp/kmsfs-7")];
         let user = Uid::from_raw(7);
-        assert_eq!(choose(user, None), usual);
-        assert_eq!(choose(user, Some("x".into())), usual);
-        assert_eq!(choose(user, Some(format!("/{}", "x".repeat(60)).into())), usual);
-        assert_eq!(choose(user, Some("/run/user/7".into())), usual);
-        assert_eq!(choose(user, Some("/run/x".into()))[0], Path::new("/run/x/kmsfs"));
+        let choose = |runtime| choose(user, runtime, None);
+        assert_eq!(choose(None), usual);
+        assert_eq!(choose(Some("x".into())), usual);
+        assert_eq!(choose(Some(format!("/{}", "x".repeat(60)).into())), usual);
+        assert_eq!(choose(Some("/run/user/7".into())), usual);
+        assert_eq!(choose(Some("/run/x".into()))[0], Path::new("/run/x/kmsfs"));
+    }
+
+    /// Without a runtime directory the first place was one in /tmp, which another user could take:
+    /// no control socket then, and no log.
+    #[test]
+    fn regression_a_place_of_ones_own_comes_before_one_that_anybody_can_take() {
+        let (user, run) = (Uid::from_raw(7), Path::new("/run/user/7/kmsfs"));
+        let with = |state: &[&str]| choose(user, None, state.iter().map(PathBuf::from));
+        let (given, usual) = ("/s", "/home/u/.local/state");
+        let tmp = Path::new("/tmp/kmsfs-7");
+        let (own, home) = (Path::new("/s/kmsfs"), Path::new("/home/u/.local/state/kmsfs"));
+        assert_eq!(with(&[given, usual]), [run, own, home, tmp]);
+        assert_eq!(with(&[usual]), [run, home, tmp]);
+        assert_eq!(with(&[&format!("/{}", "x".repeat(60)), "relative"]), [run, tmp]);
+    }
+
+    #[test]
+    fn the_home_of_another_user_is_in_the_list_of_users() {
+        let line = b"anna:x:1000:100:Anna,,,:/home/anna:/bin/sh";
+        assert_eq!(home_in(line, Uid::from_raw(1000)), Some("/home/anna".into()));
+        for other in [&b"anna:x:1001:100::/home/anna:/bin/sh"[..], b"anna:x:1000", b""] {
+            assert_eq!(home_in(other, Uid::from_raw(1000)), None);
+        }
+        assert_eq!(home_of(Uid::ROOT), Some("/root".into()));
+    }
+
+    #[test]
+    fn a_place_among_the_users_state_is_made_with_what_is_missing_above_it() {
+        let home = std::env::temp_dir().join(format!("kmsfs-{}-home", std::process::id()));
+        std::fs::create_dir(&home).unwrap();
+        let place = home.join(STATE).join("kmsfs");
+        prepare(&place, geteuid()).unwrap();
+        assert_eq!(std::fs::metadata(&place).unwrap().mode() & 0o777, 0o700);
+        assert!(prepare(&home.join("run/kmsfs"), geteuid()).is_err());
+        std::fs::remove_dir_all(&home).unwrap();
     }
 
     #[test]
