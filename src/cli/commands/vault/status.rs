@@ -39,7 +39,8 @@ fn all(output: Output) -> Result<Exit, CliError> {
                 Life::Silent => "does not answer".into(),
                 Life::Alive | Life::NotAsked => mode(mount),
             };
-            vec![text(&mount.mountpoint), state, text(&mount.vault)]
+            let vault = mount.believed_vault().map_or_else(|| "-".into(), text);
+            vec![text(&mount.mountpoint), state, vault]
         };
         let rows: Vec<_> = seen().map(row).collect();
         table(&["MOUNTPOINT", "STATE", "VAULT"], &rows)
@@ -79,7 +80,7 @@ fn check_vault(vault: &Path) -> Result<(), CliError> {
 
 fn describe(mount: &Mounted, life: Life) -> Value {
     json!({
-        "vault": text(&mount.vault),
+        "vault": mount.believed_vault().map(text),
         "mountpoint": text(&mount.mountpoint),
         "mode": mode(mount),
         "alive": life.as_json(),

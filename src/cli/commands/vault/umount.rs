@@ -31,7 +31,8 @@ pub(in crate::cli) fn run(args: &UmountArgs, output: Output) -> Result<Exit, Cli
     }
     // A bind mount of it, or of a part: the filesystem lives on, and what was asked for is done.
     let elsewhere = mountinfo::all()?.into_iter().any(|other| other.device == mount.device);
-    let waits = !args.lazy && !elsewhere;
+    // A vault that somebody else's mount only names is not waited for.
+    let waits = !args.lazy && !elsewhere && mount.is_believable();
     let released = !waits || wait_for_release(&mount, Duration::from_secs(args.timeout));
     if !released {
         return Err(CliError::new(
@@ -50,7 +51,7 @@ pub(in crate::cli) fn run(args: &UmountArgs, output: Output) -> Result<Exit, Cli
     }
     let value = json!({
         "mountpoint": mountinfo::text(&mountpoint),
-        "vault": mountinfo::text(&mount.vault),
+        "vault": mount.believed_vault().map(mountinfo::text),
         "released": waits,
     });
     output.result(&value, String::new);

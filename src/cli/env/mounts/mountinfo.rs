@@ -41,6 +41,11 @@ impl Mounted {
         self.is_trusted() || self.source().is_some()
     }
 
+    /// The path of the vault, if the source may be believed.
+    pub(in crate::cli) fn believed_vault(&self) -> Option<&Path> {
+        self.is_believable().then_some(&*self.vault)
+    }
+
     /// The vault, if the source may be believed. The path may lead elsewhere in the next moment: who
     /// asks about the vault uses what this has found.
     pub(in crate::cli) fn source(&self) -> Option<VaultDir> {
