@@ -80,7 +80,8 @@ fn what_was_destroyed_before_kill_9_is_in_no_file_afterwards() {
 /// on it.
 fn read_elsewhere(path: &Path) -> Vec<u8> {
     let output = Command::new("cat").arg(path).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    // The draft of an audit log has gone, or has its name, since the directory was listed.
+    assert!(output.status.success() || !path.exists(), "{output:?}");
     output.stdout
 }
 
