@@ -22,13 +22,25 @@ fn regression_whoever_sees_a_mount_finds_the_socket_of_its_daemon() {
     let store = fs::metadata(vault.store()).unwrap();
     let socket = format!("{:x}-{:x}.sock", store.dev(), store.ino());
     for _ in 0..5 {
-        let over = AtomicBool::new(false);
+        let (before, given_up) = (device(&vault.mountpoint()), AtomicBool::new(false));
         thread::scope(|scope| {
-            let seen = scope.spawn(|| listens_when_mounted(&vault.mountpoint(), &socket, &over));
-            vault.mount_with(&[]).unmount();
-            over.store(true, Ordering::Relaxed);
+            let looking = || listens_when_mounted(&vault.mountpoint(), before, &socket, &given_up);
+            let seen = scope.spawn(looking);
+            let unless_mounted = SetOnDrop(&given_up);
+            let mounted = vault.mount_with(&[]);
+            std::mem::forget(unless_mounted);
             assert!(seen.join().unwrap(), "nobody listened when the mount was there");
+            mounted.unmount();
         });
+    }
+}
+
+/// Tells a thread to end if this one panics.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -56,6 +68,9 @@ fn regression_a_daemon_that_is_stopped_does_not_stop_status() {
     let mut daemon = in_foreground(&vault);
     let pid = Pid::from_child(&daemon);
     kill_process(pid, Signal::STOP).unwrap();
+    while !is_stopped(daemon.id()) {
+        thread::sleep(Duration::from_millis(10));
+    }
     let asked = vault.command().args(["--json", "status"]).stdout(Stdio::piped()).spawn();
     let mut asked = asked.unwrap();
     let begun = Instant::now();
@@ -76,6 +91,14 @@ fn regression_a_daemon_that_is_stopped_does_not_stop_status() {
     assert!(found.next().unwrap()["alive"].is_null(), "{answer}");
 }
 
+/// True once every thread of the process has stopped: a signal does not stop them all at once.
+fn is_stopped(process: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let mut states = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+    // The name of a thread stands in brackets before its state.
+    states.all(|stat| stat.is_ok_and(|stat| stat.rsplit(") ").next().unwrap().starts_with('T')))
+}
+
 /// A daemon of this process, which is mounted.
 fn in_foreground(vault: &Vault) -> Child {
     let before = device(&vault.mountpoint());
@@ -93,10 +116,14 @@ fn device(mountpoint: &Path) -> u64 {
 }
 
 /// Looks all the time, and asks for the socket in the moment in which the mount is there.
-fn listens_when_mounted(mountpoint: &Path, socket: &str, over: &AtomicBool) -> bool {
-    let before = device(mountpoint);
+fn listens_when_mounted(
+    mountpoint: &Path,
+    before: u64,
+    socket: &str,
+    given_up: &AtomicBool,
+) -> bool {
     while fs::metadata(mountpoint).map_or(before, |found| found.dev()) == before {
-        assert!(!over.load(Ordering::Relaxed), "the mount came and went unseen");
+        assert!(!given_up.load(Ordering::Relaxed), "there was no mount");
     }
     fs::read_to_string("/proc/net/unix").unwrap().lines().any(|line| line.ends_with(socket))
 }
