@@ -80,6 +80,10 @@ id16! {
     DirId
 }
 id16! {
+    /// One place in the tree of a volume: an entry of a directory, or the root.
+    DirPlace
+}
+id16! {
     /// A KMS key.
     ///
     /// Its text is a UUID; that of a multi-Region key, which carries a mark in its bytes, is `mrk-`
@@ -91,7 +95,7 @@ id16! {
     MaterialId
 }
 
-uuid_text!(VolumeId, FileId, DirId, MaterialId);
+uuid_text!(VolumeId, FileId, DirId, DirPlace, MaterialId);
 
 const MULTI_REGION: &str = "mrk-";
 

@@ -1,18 +1,13 @@
 //! Where a directory belongs (FORMAT section 7.1).
 
 use crate::crypto::hash::sha256;
+pub use crate::id::DirPlace;
 use crate::id::{DirId, VolumeId};
 
 /// Bytes of a place in a descriptor.
 const PLACE_LEN: usize = 16;
 const BELOW: &[u8] = b"kmsfs/1/dir/place";
 const ROOT: &[u8] = b"kmsfs/1/dir/root";
-
-/// One place in the tree of a volume: an entry of a directory, or the root.
-///
-/// It is a hash without a key: what makes it binding is the MAC of the descriptor that names it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct DirPlace([u8; PLACE_LEN]);
 
 /// The places that a descriptor is good for: two while its directory is renamed, otherwise one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +18,7 @@ pub struct Places {
     pub to: DirPlace,
 }
 
+/// A place is a hash without a key: what makes it binding is the MAC of the descriptor that names it.
 impl DirPlace {
     /// The root of a volume.
     pub fn root(volume: VolumeId) -> Self {
@@ -37,15 +33,7 @@ impl DirPlace {
     fn cut(hash: [u8; 32]) -> Self {
         let mut place = [0; PLACE_LEN];
         place.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-        Self(place)
-    }
-
-    pub(super) const fn from_bytes(bytes: [u8; PLACE_LEN]) -> Self {
-        Self(bytes)
-    }
-
-    pub(super) const fn as_bytes(&self) -> &[u8; PLACE_LEN] {
-        &self.0
+        Self::from_bytes(place)
     }
 }
 
@@ -63,14 +51,6 @@ impl Places {
     /// True for one place: no rename was under way.
     pub fn are_settled(&self) -> bool {
         self.from == self.to
-    }
-}
-
-impl std::fmt::Debug for DirPlace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DirPlace(")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(")")
     }
 }
 

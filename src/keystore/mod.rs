@@ -89,7 +89,9 @@ pub use records::material::MaterialOrigin;
 pub use records::principal::PrincipalEntry;
 pub use records::regions::{MultiRegionConfiguration, RelatedKey};
 pub use records::transfer::{Transfer, TransferKey, TransferKind};
-pub use records::volume::{AnchoredPolicy, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan};
+pub use records::volume::{
+    AnchoredPlace, AnchoredPolicy, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan,
+};
 pub use token::{Pin, TokenError, TokenPlace};
 pub use unlock::slot::{SlotInfo, TokenSlot};
 pub use unlock::{CREDENTIAL, PIN_CREDENTIAL, Unlock, create_key_file};

@@ -54,7 +54,9 @@ impl Volume {
     /// Takes in the directory `ino` where it is: from here on it belongs there, with the key policy
     /// that it has. `None` if it was in its place already.
     ///
-    /// *Crash order*: one descriptor is written; before it the directory is as it was.
+    /// *Crash order*: one descriptor is written; before it the directory is as it was. Then what is
+    /// remembered of the place: before that the place may still be another directory's, and it is adopted
+    /// again.
     ///
     /// # Errors
     /// As [`Self::adoption`]; `ReadOnly`; those of the backing filesystem.
@@ -69,11 +71,16 @@ impl Volume {
         sync_file(dir.as_fd())?;
         fsync(&dir)?;
         drop(adopting);
+        if let Some(Places { to: place, .. }) = adopted.places {
+            self.claim_place(place, adopted.dir);
+        }
         self.tree.anchor.note(&adopted);
-        self.save_policies();
         log::warn!("directory {} was taken in where it is (inode {ino})", adopted.dir);
         // What is below it can be used now, under other names than were shown until now.
         self.invalidate(self.tree.dirs.clear());
+        // Where it is, is noted by whoever opens it.
+        let _opened = self.dir(ino);
+        self.save_policies();
         Ok(Some(adoption))
     }
 

@@ -18,6 +18,8 @@ use super::handle::Handle;
 use super::names::EntryName;
 use super::readdir::raw_names;
 use super::tree::Caller;
+use crate::envelope::DirPlace;
+use crate::id::DirId;
 
 /// The bits that are set only once the owner is right.
 const SPECIAL: u32 = 0o6000;
@@ -76,9 +78,9 @@ impl Volume {
         let dir = self.dir(parent)?;
         let name = EntryName::new(&dir, name)?;
         let temp = self.tree.temp_name();
-        let made = self.build_dir(&dir, &temp, &name, &new).and_then(|()| {
+        let made = self.build_dir(&dir, &temp, &name, &new).and_then(|id| {
             self.prepare_sidecar(&dir, &name)?;
-            self.settle_dir(&dir, &temp, &name)
+            self.settle_dir(&dir, &temp, (&name, id))
         });
         if made.is_err() {
             self.remove_leftover(&dir, &temp);
@@ -194,7 +196,7 @@ impl Volume {
         temp: &BackingName,
         name: &EntryName,
         new: &NewNode,
-    ) -> Result<()> {
+    ) -> Result<DirId> {
         let above = parent.descriptor()?;
         let (descriptor, keys) = self.keyring.new_dir(above, name.entry.bytes())?;
         if !descriptor.fits() {
@@ -215,7 +217,8 @@ impl Volume {
         if gives {
             fchown(&fd, uid, gid)?;
         }
-        self.finish_mode(&fd, mode, building)
+        self.finish_mode(&fd, mode, building)?;
+        Ok(descriptor.dir)
     }
 
     /// Takes back what was only for building, and adds what had to wait for the owner. The group
@@ -230,9 +233,19 @@ impl Volume {
         Ok(fchmod(fd, mode)?)
     }
 
-    fn settle_dir(&self, dir: &Dir, temp: &BackingName, name: &EntryName) -> Result<()> {
+    fn settle_dir(
+        &self,
+        dir: &Dir,
+        temp: &BackingName,
+        (name, id): (&EntryName, DirId),
+    ) -> Result<()> {
         let _changing = self.tree.locks.changing(&[dir.ino()]);
         self.keep_sidecar(dir, name)?;
+        let place = DirPlace::below(dir.descriptor()?.dir, name.entry.bytes());
+        // One that is there keeps its place, and the rename is refused.
+        if !self.entry_exists(dir, &name.entry)? {
+            self.claim_place(place, id);
+        }
         // Before the rename as well, so that no sync of the directory can miss it.
         self.tree.unsynced.add(dir.ino(), &name.entry);
         let renamed = beneath::rename((dir, temp), (dir, &name.entry), RenameFlags::NOREPLACE);

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::occupants::Occupants;
 use crate::envelope::{CrossMode, DirDescriptor, DirPlace, VolumeFeatures};
 use crate::id::{DirId, KeyId, VolumeId};
 use crate::keystore::{AnchoredPolicy, VolumeAnchor};
@@ -28,6 +29,8 @@ pub enum Misplaced {
     Above,
     /// Another directory has its id: one of them is a copy.
     Twin,
+    /// The place belongs to another directory, which the mount has not taken away from there.
+    Taken,
 }
 
 impl fmt::Display for Misplaced {
@@ -42,6 +45,10 @@ impl fmt::Display for Misplaced {
                 "another directory of the vault has the same id: it is a copy, or an older one was \
                  put back where that one was before"
             }
+            Self::Taken => {
+                "its place belongs to another directory, which the mount neither removed nor renamed: \
+                 an older one was put back in place of that one, with other keys perhaps"
+            }
         })
     }
 }
@@ -51,6 +58,7 @@ impl fmt::Display for Misplaced {
 pub(super) struct DirAnchor {
     all_placed: AtomicBool,
     policies: Mutex<Policies>,
+    pub(super) occupants: Occupants,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +103,7 @@ impl DirAnchor {
         let last_removed = policies.iter().map(|policy| policy.removed).max().unwrap_or(0);
         known.policies().newest.extend(newest);
         known.policies().last_removed = last_removed;
+        known.occupants.remember(anchor.map_or(&[][..], |anchor| &anchor.places));
         known
     }
 
@@ -297,6 +306,9 @@ impl Expected {
         }
         if stored.policy_sequence < anchor.newest(stored.dir) {
             return Err(Misplaced::Older);
+        }
+        if anchor.occupants.is_anothers(place, stored.dir) {
+            return Err(Misplaced::Taken);
         }
         if !stored.inherited {
             return Ok(stored.clone());

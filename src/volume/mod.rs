@@ -40,6 +40,7 @@ mod links;
 mod lookup;
 mod moves;
 mod names;
+mod occupants;
 mod open;
 mod open_file;
 mod own_file;

@@ -22,7 +22,8 @@ use super::dir_cache::Concerns;
 use super::dir_rules::{Above, Expected};
 use super::error::{Result, VolumeError};
 use super::inode::Link;
-use crate::envelope::{DirDescriptor, Places};
+use crate::envelope::{DirDescriptor, DirPlace, Places};
+use crate::id::DirId;
 
 /// The directories that a rename moves. While this lives no other one moves, and no policy changes.
 pub(super) struct Moves<'a> {
@@ -51,6 +52,13 @@ struct Move {
     moved: DescriptorBytes,
     /// It takes its keys along, to a directory that has others.
     own_policy: Option<DirDescriptor>,
+    id: DirId,
+    here: DirPlace,
+    there: DirPlace,
+    /// It is remembered where it is.
+    known: bool,
+    /// It will have a policy of its own.
+    own: bool,
 }
 
 impl Volume {
@@ -79,7 +87,9 @@ impl Volume {
             match dir.descriptor() {
                 Ok(_) => {
                     let here = from.authority().expects(entry.bytes());
-                    moves.push(Move::new(dir, here, to, name)?);
+                    let mut one = Move::new(dir, here, to, name)?;
+                    one.known = self.tree.anchor.occupants.at(one.here) == Some(one.id);
+                    moves.push(one);
                 }
                 Err(VolumeError::Misplaced(_) | VolumeError::Tampered(_)) => {}
                 Err(error) => return Err(error),
@@ -180,9 +190,25 @@ impl Move {
             stayed: at(&stays, Places::at(here), 2),
             both: at(&moves, Places { from: here, to: there }, 1),
             moved: at(&moves, Places::at(there), 2),
+            own: !moves.inherited,
             own_policy: (moves.inherited != stored.inherited).then_some(moves),
+            id: stored.dir,
+            here,
+            there,
+            known: false,
             dir,
         })
+    }
+}
+
+impl Move {
+    /// What is remembered of places follows the rename.
+    fn has_moved(&self, volume: &Volume) {
+        let occupants = &volume.tree.anchor.occupants;
+        occupants.leave(self.here, self.id);
+        if self.known || self.own {
+            occupants.learn(self.there, self.id);
+        }
     }
 }
 
@@ -198,6 +224,7 @@ impl Moves<'_> {
     /// Those of the backing filesystem; nothing has changed then.
     pub(super) fn announce(&mut self, volume: &Volume) -> Result<()> {
         volume.tree.moved.fetch_add(1, Ordering::AcqRel);
+        self.moves.iter().for_each(|one| volume.claim_place(one.there, one.id));
         for (done, one) in self.moves.iter().enumerate() {
             match volume.write_both(one) {
                 Ok(journaled) => self.syncs |= !journaled,
@@ -218,6 +245,7 @@ impl Moves<'_> {
 
     /// After the rename: each descriptor is good for the new place alone.
     pub(super) fn conclude(&self, volume: &Volume) {
+        self.moves.iter().for_each(|one| one.has_moved(volume));
         if self.syncs {
             let synced = self.between.iter().try_for_each(|dir| fsync(&**dir));
             if let Err(error) = synced {

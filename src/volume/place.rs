@@ -151,7 +151,10 @@ impl Volume {
     ) -> Result<Arc<Dir>> {
         let dir = if ino == ROOT { self.open_root()? } else { self.open_known_dir(ino, above)? };
         match dir.misplaced() {
-            None => return Ok(self.tree.dirs.add(Arc::new(dir), *begun)),
+            None => {
+                self.remember_place(&dir);
+                return Ok(self.tree.dirs.add(Arc::new(dir), *begun));
+            }
             // Looked at again each time: it counts as soon as the other one has gone.
             Some(Misplaced::Twin) => return Ok(Arc::new(dir)),
             Some(_) if verdict == Verdict::Any => {}

@@ -59,6 +59,8 @@ impl Volume {
         drop(still);
         self.refresh_policies();
         self.sync_everything()?;
+        // Where it is, and what is above it, is noted by whoever opens it.
+        let _opened = self.dir(ino);
         self.save_policies();
         Ok(changed)
     }
@@ -123,18 +125,35 @@ impl Volume {
         Ok(new)
     }
 
-    /// Remembers, outside of the vault, what has changed of policies since the last time. *Crash
-    /// order*: the descriptors are durable before, or a cut would leave older ones than those that
-    /// are remembered, and their directories could not be used again; what is not remembered yet is
-    /// so when the directory is opened again.
+    /// Remembers, outside of the vault, what has changed of policies and of their places since the last
+    /// time. *Crash order*: what is in the vault is durable before, or a cut would leave older
+    /// descriptors than those that are remembered, or other directories in their places, and these could
+    /// not be used again; what is not remembered yet is so when the directory is opened again.
     pub(super) fn save_policies(&self) {
         let Some(ledger) = self.session().ledger().cloned() else { return };
-        let Some(policies) = self.tree.anchor.take_unsaved() else { return };
-        let saved = self
-            .sync_everything()
-            .and_then(|()| ledger.change_anchor(|anchor| anchor.policies = policies));
+        let anchor = &self.tree.anchor;
+        let (policies, places) = (anchor.take_unsaved(), anchor.occupants.take_unsaved());
+        if policies.is_none() && places.is_none() {
+            return;
+        }
+        let (had_policies, had_places) = (policies.is_some(), places.is_some());
+        let saved = self.sync_everything().and_then(|()| {
+            ledger.change_anchor(|saved| {
+                if let Some(policies) = policies {
+                    saved.policies = policies;
+                }
+                if let Some(places) = places {
+                    saved.places = anchor.occupants.still(&places);
+                }
+            })
+        });
         if let Err(error) = saved {
-            self.tree.anchor.give_back();
+            if had_policies {
+                anchor.give_back();
+            }
+            if had_places {
+                anchor.occupants.give_back();
+            }
             log::warn!("key policies of directories are not remembered outside the vault: {error}");
         }
     }

@@ -12,12 +12,13 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use super::Volume;
 use super::beneath::{self, BackingName, Name};
 use super::dir::{self, Dir, restore_descriptor};
+use super::dir_rules::Expected;
 use super::error::{Result, VolumeError};
 use super::handle::Handle;
 use super::names::EntryName;
 use super::readdir::{raw_names, remove_unfinished_dir};
 use crate::envelope::{SIDECAR_SUFFIX, TEMP_PREFIX, is_hidden, is_sidecar};
-use crate::id::DirId;
+use crate::id::{DirId, DirPlace};
 
 impl Volume {
     /// Removes a name that is not a directory's.
@@ -88,7 +89,8 @@ impl Volume {
         }
     }
 
-    /// The id of a directory that is to be removed, if something is remembered of it outside the vault.
+    /// The id of a directory that is to be removed, and its place, if something is remembered outside the
+    /// vault.
     /// One that does not count where it is may be a copy of one that stays. Locks: the caller claims
     /// the directory above.
     pub(super) fn remembered(
@@ -96,18 +98,20 @@ impl Volume {
         parent: &Arc<Dir>,
         entry: &BackingName,
         ino: u64,
-    ) -> Option<DirId> {
+    ) -> Option<(DirId, DirPlace)> {
         if self.tree.anchor.is_empty() {
             return None;
         }
         let dir = self.entry_dir(parent, entry).ok().filter(|dir| dir.ino() == ino)?;
-        dir.descriptor().ok().map(|found| found.dir)
+        let Expected::At(place, _) = dir.expected() else { return None };
+        dir.descriptor().ok().map(|found| (found.dir, *place))
     }
 
-    /// Forgets what was held of a directory that is gone, which is `remembered` by this id.
-    pub(super) fn removed_dir(&self, ino: u64, remembered: Option<DirId>) {
-        if let Some(id) = remembered {
+    /// Forgets what was held of a directory that is gone, which is `remembered` by this id and place.
+    pub(super) fn removed_dir(&self, ino: u64, remembered: Option<(DirId, DirPlace)>) {
+        if let Some((id, place)) = remembered {
             self.tree.anchor.removed(id);
+            self.tree.anchor.occupants.leave(place, id);
         }
         self.tree.dirs.remove(ino);
         self.tree.unsynced.remove(ino);

@@ -148,7 +148,8 @@ impl Volume {
             log::warn!("{small}: {}", SmallBlocks::ADVICE);
         }
         let times_key = keys.times_key().clone();
-        let (shared, record) = open_session(&mut session, &mut descriptor, keys, place, &options)?;
+        let (shared, record) =
+            open_session(&mut session, &mut descriptor, keys, place, &options, &anchor)?;
         found.extend(record);
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let times = Arc::new(load_times(session.meta(), times_key, &options));
@@ -279,6 +280,7 @@ fn open_session(
     keys: VolumeKeys,
     place: AnchorPlace,
     options: &Options,
+    directories: &DirAnchor,
 ) -> Result<(Shared, Option<(&'static str, &'static str)>)> {
     let upgrade = !descriptor.features.has(VolumeFeatures::STATE_RECORD);
     let mut random = [0; 4];
@@ -293,7 +295,12 @@ fn open_session(
         syncfs(session.meta())?;
     }
     let counted = if upgrade { session.counted()? } else { None };
-    let found = Found::look(session.meta(), &keys, &place, counted, begin)?;
+    let mut found = Found::look(session.meta(), &keys, &place, counted, begin)?;
+    if found.verdict == Verdict::Newer {
+        // What was moved there, and to where, is not known here: it is learnt anew.
+        directories.occupants.forget();
+        found.anchor.iter_mut().for_each(|anchor| anchor.places.clear());
+    }
     session.set_notice(found.notice());
     tell(descriptor.volume, &found);
     let is_lost = !upgrade && found.verdict == Verdict::Lost;

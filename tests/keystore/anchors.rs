@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use kmsfs::id::{DirId, VolumeId};
-use kmsfs::keystore::{AnchoredPolicy, VolumeAnchor};
+use kmsfs::id::{DirId, DirPlace, VolumeId};
+use kmsfs::keystore::{AnchoredPlace, AnchoredPolicy, VolumeAnchor};
 
 use crate::fixture::Fixture;
 
@@ -23,6 +23,10 @@ fn an_anchor_is_kept_and_leaves_the_rest_of_the_volume_alone() {
             directory: DirId::from_bytes([1; 16]),
             sequence: 9,
             removed: 0,
+        }],
+        places: vec![AnchoredPlace {
+            place: DirPlace::from_bytes([2; 16]),
+            directory: DirId::from_bytes([1; 16]),
         }],
         rollbacks: 1,
     };

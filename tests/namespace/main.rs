@@ -32,6 +32,7 @@ mod sessions;
 mod sick;
 mod sizes;
 mod strays;
+mod taken;
 mod times;
 mod unsynced;
 mod upkeep;

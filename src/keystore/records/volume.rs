@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{DirId, KeyId, MaterialId, VolumeId};
+use crate::id::{DirId, DirPlace, KeyId, MaterialId, VolumeId};
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::id::text;
 use crate::keystore::model::time::UnixTime;
@@ -71,6 +71,9 @@ pub struct VolumeAnchor {
     /// Directories that have a policy of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<AnchoredPolicy>,
+    /// Where those are, and the directories above them; the last ones that were learnt come last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<AnchoredPlace>,
     /// How often an older or forked vault was seen.
     #[serde(default)]
     pub rollbacks: u64,
@@ -87,6 +90,17 @@ pub struct AnchoredPolicy {
     /// Its turn among the directories that were removed, from 1 on; 0 for one that is there.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub removed: u64,
+}
+
+/// A place that belongs to one directory: another one there was put there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchoredPlace {
+    /// The place.
+    #[serde(with = "text")]
+    pub place: DirPlace,
+    /// The directory.
+    #[serde(with = "text")]
+    pub directory: DirId,
 }
 
 impl AnchoredPolicy {

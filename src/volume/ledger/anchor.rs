@@ -165,7 +165,11 @@ fn later(one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
         // A session is closed after it was open.
         let closed = one.closed || other.closed;
         let sequence = one.sequence.max(other.sequence);
-        return VolumeAnchor { closed, sequence, features: one.features | other.features, ..one };
+        let features = one.features | other.features;
+        // One may have missed that a place was given up.
+        let places =
+            one.places.iter().filter(|place| other.places.contains(place)).copied().collect();
+        return VolumeAnchor { closed, sequence, features, places, ..one };
     }
     if number(&other) > number(&one) { other } else { one }
 }
@@ -186,7 +190,8 @@ fn open_or_make(directory: &Path) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::DirId;
+    use crate::id::{DirId, DirPlace};
+    use crate::keystore::AnchoredPlace;
 
     fn policy(directory: u8, sequence: u64) -> AnchoredPolicy {
         AnchoredPolicy { directory: DirId::from_bytes([directory; 16]), sequence, removed: 0 }
@@ -208,6 +213,17 @@ mod tests {
         assert_eq!((both.word, both.closed, &both.policies), (theirs.word, false, &newest));
         assert_eq!(ours.policies, newest, "and is known here from now on");
         assert_eq!(ours.word, SessionWord::new(5, 7).bits());
+    }
+
+    #[test]
+    fn of_two_places_that_remember_one_session_only_what_both_say_of_directories_counts() {
+        let at = |number: u8| AnchoredPlace {
+            place: DirPlace::from_bytes([number; 16]),
+            directory: DirId::from_bytes([number; 16]),
+        };
+        let kept = VolumeAnchor { places: vec![at(1), at(2)], ..anchor(5, Vec::new()) };
+        let filed = VolumeAnchor { places: vec![at(2), at(3)], ..anchor(5, Vec::new()) };
+        assert_eq!(later(kept, filed).places, [at(2)]);
     }
 
     #[test]
