@@ -251,6 +251,10 @@ impl Content {
         let first = group.first_block();
         let had_tails = state.ready()?.header.seal.size > first.start() + first.payload() as u64;
         let (page, mut roles) = match choose(copies, known) {
+            // A crash tore the other copy when it was written: recovery writes it anew.
+            Choice::Page(page, roles) if bad > 0 && self.crash_may_explain(state, first) => {
+                (page, Roles { owed: true, ..roles })
+            }
             Choice::Page(page, roles) => (page, roles),
             Choice::None(roles) if bad == 0 || known.is_some() => (SpillPage::empty(group), roles),
             // Its first version was torn. No tail of the group was ever durable, and the data
