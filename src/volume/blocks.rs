@@ -2,9 +2,8 @@
 //!
 //! A page of 4096 bytes that is overwritten is the old one or the new one after a power cut: the format
 //! builds on that (FORMAT section 11.1). A filesystem with smaller blocks writes a page in pieces, and a
-//! cut between two of them leaves neither.
+//! cut between two of them leaves neither: there pages are journaled (section 11.5).
 
-use std::fmt;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -24,16 +23,23 @@ pub struct SmallBlocks {
 
 impl SmallBlocks {
     /// What can be done about it.
-    pub const ADVICE: &'static str =
-        "move the vault to a filesystem with blocks of 4096 bytes ('mkfs.ext4 -b 4096')";
-}
+    pub const ADVICE: &'static str = "a filesystem with blocks of 4096 bytes ('mkfs.ext4 -b 4096') needs no journal; \
+                                      the mount option page-journal=off does without, at a risk";
 
-impl fmt::Display for SmallBlocks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the filesystem of the vault has blocks of {} bytes: a power cut while a file is overwritten \
-             can take bytes along that were synced before",
+    /// What it means where pages are journaled.
+    pub fn with_journal(&self) -> String {
+        format!(
+            "the filesystem of the vault has blocks of {} bytes: pages go to a journal before they are \
+             written over",
+            self.size
+        )
+    }
+
+    /// What it means where they are not.
+    pub fn without_journal(&self) -> String {
+        format!(
+            "the filesystem of the vault has blocks of {} bytes, and pages are not journaled: a power cut \
+             while a file is overwritten can take bytes along that were synced before",
             self.size
         )
     }
@@ -51,6 +57,12 @@ impl Volume {
     /// Whether the backing filesystem has blocks smaller than a page.
     pub fn small_blocks(&self) -> Option<SmallBlocks> {
         small_blocks_of(&self.root).unwrap_or_default()
+    }
+
+    /// What a person should know of that.
+    pub fn told_of_small_blocks(&self) -> Option<String> {
+        let small = self.small_blocks()?;
+        Some(if self.journals_pages() { small.with_journal() } else { small.without_journal() })
     }
 }
 

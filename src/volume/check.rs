@@ -69,6 +69,9 @@ pub struct CheckReport {
     pub pending: u64,
     /// Of these, sessions whose traces are not believed, because the vault was put back.
     pub withheld: u64,
+    /// Pages that a crash tore, and that the page journal of the crashed session has: a recovery puts
+    /// them back.
+    pub journaled: u64,
     /// False if the check was stopped before its end.
     pub complete: bool,
 }
@@ -83,7 +86,7 @@ impl CheckReport {
         self.problems.push(Problem { path, what: what.to_string(), repaired, leftover: false });
     }
 
-    fn add_leftover(&mut self, path: PathBuf, repaired: bool) {
+    pub(super) fn add_leftover(&mut self, path: PathBuf, repaired: bool) {
         let what = LEFT_OVER.to_owned();
         self.problems.push(Problem { path, what, repaired, leftover: true });
     }
@@ -231,6 +234,7 @@ impl Volume {
         }
         let (bytes, bad) = read_all(file.content());
         report.bytes += bytes;
+        report.journaled += file.content().torn_pages().unwrap_or(0);
         for (block, error) in bad {
             report.add(path.clone(), format!("bytes {} on: {error}", block * PAGE), false);
         }

@@ -28,6 +28,9 @@ impl Volume {
         for (file, what) in &self.found {
             report.add(Path::new(".kmsfs").join(file), what, repair == Repair::Yes);
         }
+        for stray in &self.strays {
+            report.add_leftover(Path::new(".kmsfs").join(stray.path()), repair == Repair::Yes);
+        }
     }
 
     /// The copies of a directory's descriptor, and the directory's attributes.

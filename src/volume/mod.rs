@@ -32,6 +32,8 @@ mod handle;
 mod identity;
 mod inode;
 mod io;
+pub mod journal;
+mod journaling;
 mod key_service;
 mod keyring;
 mod ledger;
@@ -87,6 +89,7 @@ pub use exposure::{Exposure, exposure};
 pub use file_key::FilePolicy;
 pub use inode::ROOT;
 pub use io::Allocate;
+pub use journaling::PageJournaling;
 pub use key_service::{KeyHealth, KeyService};
 pub use keyring::Keyring;
 pub use open::{FileHandle, OpenFor, Opened};
@@ -134,6 +137,8 @@ pub struct Volume {
     kernel: Mutex<Option<Arc<dyn KernelCache>>>,
     /// What was wrong with the vault's own files when it was opened: their names, and what.
     found: Vec<(&'static str, &'static str)>,
+    /// Page journals that nobody needed.
+    strays: Vec<beneath::BackingName>,
 }
 
 impl std::fmt::Debug for Volume {

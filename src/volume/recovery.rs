@@ -120,7 +120,7 @@ impl Volume {
         let Some(ledger) = ledger else { return Ok(RecoveryReport::default()) };
         let mut crashes = ledger.unrecovered();
         crashes.retain(|crash| !crash.withheld && self.is_worth_a_look(crash));
-        if crashes.is_empty() {
+        if crashes.is_empty() && !self.has_unknown_journals() {
             return Ok(RecoveryReport { complete: true, ..RecoveryReport::default() });
         }
         let mut run = Run {
@@ -308,7 +308,9 @@ impl Run<'_> {
             .iter()
             .any(|header| self.crashes.iter().any(|crash| explains(crash, header, true)));
         let bare = held.found().st_size > 0 && page.iter().take(HEADER_AREA).all(|byte| *byte == 0);
-        if !claimed && !bare && !has_odd_size(held.found(), &page) {
+        let left = self.volume.files.shared().left();
+        let journaled = left.is_some_and(|left| slots.iter().any(|header| left.has(header.file)));
+        if !claimed && !bare && !journaled && !has_odd_size(held.found(), &page) {
             return Ok(None);
         }
         Ok(Some(Claims(slots)))
@@ -400,6 +402,9 @@ impl Run<'_> {
         self.ledger.recovered(&left, known.then_some(&keys[..]))?;
         let shared = self.volume.files.shared();
         shared.set_crashes(self.ledger.unrecovered(), self.ledger.cursor());
+        if !self.left.again {
+            self.volume.drop_recovered_journals()?;
+        }
         self.report.complete = !self.left.again;
         log::info!(
             "volume {}: recovery looked through {} of {} files",

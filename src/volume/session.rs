@@ -16,9 +16,10 @@ use rustix::io::Errno;
 
 use super::beneath::{self, Name};
 use super::error::{Result, VolumeError};
+use super::journal::files;
 use super::ledger::Ledger;
 use super::{clock, own_file};
-use crate::envelope::{Counted, META_DIR};
+use crate::envelope::{Counted, META_DIR, SessionWord};
 
 /// The directory of what belongs to the volume as a whole.
 pub(super) const META: Name<'static> = Name::literal(META_DIR);
@@ -42,6 +43,8 @@ pub struct Session {
     ledger: Option<Arc<Ledger>>,
     /// What a person should know of the vault as it was found.
     notice: Option<&'static str>,
+    /// The session has a page journal.
+    journal: Option<SessionWord>,
 }
 
 impl Session {
@@ -68,7 +71,7 @@ impl Session {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Self { meta, _locks: locks, ledger: None, notice: None })
+        Ok(Self { meta, _locks: locks, ledger: None, notice: None, journal: None })
     }
 
     /// Keeps what a person should know of the vault as it was found.
@@ -112,13 +115,22 @@ impl Session {
         self.ledger.as_ref()
     }
 
-    /// Ends the session cleanly: everything is durable, then the record says so.
+    /// The session of this word has a page journal.
+    pub(super) fn set_journal(&mut self, word: SessionWord) {
+        self.journal = Some(word);
+    }
+
+    /// Ends the session cleanly: everything is durable, so nobody needs its page journal any more, and
+    /// then the record says so. A journal that a crash leaves is a stray one, and harms nobody.
     ///
     /// # Errors
     /// Those of the backing filesystem: the next session then finds this one open.
     pub(super) fn end(&mut self) -> Result<()> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
         rustix::fs::syncfs(&self.meta)?;
+        if let Some(word) = self.journal.take() {
+            files::remove(&self.meta, word);
+        }
         ledger.end()?;
         self.ledger = None;
         Ok(())

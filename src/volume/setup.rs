@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, fdatasync, fsync, mkdirat, openat, syncfs};
 use rustix::io::Errno;
 
 use super::beneath::{self, BackingName, Name};
-use super::blocks::{SmallBlocks, small_blocks_of};
+use super::blocks::small_blocks_of;
 use super::content::{Access, Shared};
 use super::dir::{Copies, Opener};
 use super::dir_rules::{DirAnchor, Expected};
@@ -22,7 +22,9 @@ use super::ledger::{AnchorPlace, Begin, Found, Ledger, Verdict};
 use super::session::{self, Session};
 use super::times::ShownTimes;
 use super::tree::Tree;
-use super::{OpenFiles, Volume, clock, dir, exposure, lender, own_file, readdir};
+use super::{
+    OpenFiles, PageJournaling, Volume, clock, dir, exposure, journaling, lender, own_file, readdir,
+};
 use crate::crypto::random;
 use crate::envelope::{
     RECORD_LEN, ShownTime, TimesKey, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys,
@@ -57,6 +59,8 @@ pub struct Options {
     pub accept_residue: bool,
     /// Changes may be made even if nothing outside the vault remembers the session.
     pub unanchored: bool,
+    /// When pages go to a journal before they are written over.
+    pub page_journal: PageJournaling,
 }
 
 impl Volume {
@@ -144,12 +148,19 @@ impl Volume {
             log::warn!("one copy of the volume descriptor is damaged: repaired from the other");
             write_descriptor(session.meta(), &descriptor, &keys)?;
         }
-        if let Some(small) = small_blocks_of(&root)?.filter(|_| !options.read_only) {
-            log::warn!("{small}: {}", SmallBlocks::ADVICE);
-        }
+        let small = small_blocks_of(&root)?;
         let times_key = keys.times_key().clone();
         let (shared, record) =
             open_session(&mut session, &mut descriptor, keys, place, &options, &anchor)?;
+        let how = (small.is_some(), record.is_some());
+        let (shared, strays) = journaling::begin(session.meta(), shared, &options, how)?;
+        let journals = shared.journal().is_some();
+        if journals {
+            session.set_journal(shared.session());
+        }
+        if let Some(small) = small.filter(|_| !options.read_only) {
+            log::warn!("{}", if journals { small.with_journal() } else { small.without_journal() });
+        }
         found.extend(record);
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let times = Arc::new(load_times(session.meta(), times_key, &options));
@@ -169,6 +180,7 @@ impl Volume {
             session: Mutex::new(session),
             kernel: Mutex::new(None),
             found,
+            strays,
         })
     }
 

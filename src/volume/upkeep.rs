@@ -68,6 +68,7 @@ impl Volume {
         let (volume, mut flushed, mut turned) = (self.clone(), Instant::now(), Instant::now());
         upkeep.start("upkeep-disk", move || {
             volume.drop_outdated_pages();
+            volume.drain_journal();
             volume.tidy_up(&mut flushed);
             volume.turn_announcements(&mut turned);
         })?;

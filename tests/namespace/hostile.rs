@@ -12,13 +12,14 @@ use kmsfs::volume::attr::{AttrChange, NewTime, Timestamp};
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{
-    Caller, CheckReport, NewNode, OpenFor, Options, References, Repair, RewrapJob, SetMode, Volume,
-    VolumeError, is_free,
+    Caller, CheckReport, NewNode, OpenFor, Options, PageJournaling, References, Repair, RewrapJob,
+    SetMode, Volume, VolumeError, is_free,
 };
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 use rustix::io::Errno;
 
 use crate::fixture::{Fixture, REPLACE, ROOT, caller, new_node};
+use crate::journaled::journals;
 
 /// What follows the prefix was taken for a name as it stood: `..` was the directory above the vault.
 /// Every mount, and `fsck --repair`, ended with "is a directory".
@@ -349,6 +350,28 @@ fn nothing_planted_in_the_place_of_the_vaults_own_files_hangs_or_is_followed() {
                 }
             });
         }
+    }
+}
+
+#[test]
+fn nothing_planted_in_the_place_of_a_page_journal_hangs_or_is_followed() {
+    let on = Options { page_journal: PageJournaling::On, ..Options::default() };
+    for (what, plant) in PLANTED {
+        let mut fixture = Fixture::new();
+        fixture.reopen_with(on.clone());
+        fixture.file(ROOT, "file", "contents").unwrap();
+        fixture.close();
+        for place in journals(&fixture) {
+            fs::remove_file(&place).unwrap();
+            plant(&place);
+        }
+        let on = on.clone();
+        in_time(what, move || {
+            for read_only in [true, false] {
+                let volume = fixture.try_open(Options { read_only, ..on.clone() }).unwrap();
+                use_everything(&volume);
+            }
+        });
     }
 }
 

@@ -32,7 +32,7 @@ fn sealed(length: usize) -> (Fixture, PathBuf) {
 }
 
 /// The ciphertext of the only file.
-fn ciphertext(fixture: &Fixture) -> PathBuf {
+pub(crate) fn ciphertext(fixture: &Fixture) -> PathBuf {
     let inside = fs::read_dir(fixture.vault()).unwrap().map(|entry| entry.unwrap());
     let is_own = |name: std::ffi::OsString| name.to_string_lossy().starts_with(".kmsfs");
     inside.filter(|entry| !is_own(entry.file_name())).map(|entry| entry.path()).next().unwrap()

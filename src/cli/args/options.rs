@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::kms_source::KmsArgs;
 use crate::cli::report::exit::{CliError, Exit};
+use crate::volume::PageJournaling;
 
 /// What `-o` asks for. `None` means that nothing was said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(in crate::cli) struct MountOptions {
     pub token_paths: Vec<PathBuf>,
     /// `threads=N`.
     pub threads: Option<usize>,
+    /// `page-journal=auto|on|off`.
+    pub page_journal: PageJournaling,
 }
 
 /// When access times are updated.
@@ -129,6 +132,14 @@ impl MountOptions {
             "threads" => {
                 let threads = value.parse().ok().filter(|count| (1..=256).contains(count));
                 self.threads = Some(threads.ok_or_else(|| bad(name, value, "1 to 256"))?);
+            }
+            "page-journal" => {
+                self.page_journal = match value {
+                    "auto" => PageJournaling::Auto,
+                    "on" => PageJournaling::On,
+                    "off" => PageJournaling::Off,
+                    _ => return Err(bad(name, value, "auto, on or off")),
+                };
             }
             "subtype" if value == "kmsfs" => {}
             "subtype" => return Err(bad(name, value, "kmsfs")),
@@ -236,6 +247,15 @@ mod tests {
         assert_eq!(kms.url.as_deref(), Some("https://kms.example:8443"));
         assert_eq!((kms.credentials, kms.grace), (Some("/etc/aws".into()), Some(5)));
         assert!(parse("kms-grace=soon").is_err());
+    }
+
+    #[test]
+    fn pages_are_journaled_as_asked_for() {
+        assert_eq!(parse("rw").unwrap().page_journal, PageJournaling::Auto);
+        assert_eq!(parse("page-journal=on").unwrap().page_journal, PageJournaling::On);
+        assert_eq!(parse("page-journal=off").unwrap().page_journal, PageJournaling::Off);
+        let what = parse("page-journal=yes").unwrap_err().what;
+        assert_eq!(what, "bad value of mount option page-journal: 'yes', not auto, on or off");
     }
 
     #[test]

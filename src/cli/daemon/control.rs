@@ -69,7 +69,8 @@ impl Mount {
                 "rollbacks_seen": self.volume.rollbacks(),
                 "found_at_mount": self.volume.notice(),
                 "confined": self.confined,
-                "small_blocks": self.volume.small_blocks().map(|small| small.to_string()),
+                "small_blocks": self.volume.told_of_small_blocks(),
+                "journals_pages": self.volume.journals_pages(),
             })),
             Request::Metrics => self.metrics(),
             Request::Rewrap { key, to, list, take_in, confirm: _ } => {

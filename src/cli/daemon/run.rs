@@ -198,6 +198,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         read_only: plan.read_only,
         suid: plan.options.suid == Some(true),
         open_vault: plan.options.allow_open_vault,
+        page_journal: plan.options.page_journal,
         ..plan.trust.options()
     };
     vault::must_be_expected(keys, &plan.vault, &options)?;

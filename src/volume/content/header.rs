@@ -46,7 +46,9 @@ impl Content {
             (Slot::A, [_, spare]) | (Slot::B, [spare, _]) => spare,
         };
         let spare_ok = spare.is_ok_and(|spare| spare.verify(&keys).is_ok());
-        (state.excuses, state.mended) = self.shared.excuses(&header, spare_ok);
+        let other = area.chunks_exact(RECORD_LEN).nth(usize::from(slot == Slot::A));
+        let both = spare_ok || self.is_half_a_header(&header, other.unwrap_or_default());
+        (state.excuses, state.mended) = self.shared.excuses(&header, both);
         if state.marks.header_durable.is_none() && state.marks.header_written.is_none() {
             state.marks.header_durable = Some(slot);
         }

@@ -20,6 +20,7 @@ mod resize;
 mod seek;
 mod shared;
 mod sync;
+mod torn;
 mod write;
 mod written;
 
@@ -37,6 +38,7 @@ use crate::id::FileId;
 use super::backing::Backing;
 use super::error::{Result, VolumeError};
 use super::errseq::WriteErrors;
+use super::journal::KeptPages;
 use cache::{Roles, Spills};
 use written::{Synced, Written};
 
@@ -187,6 +189,8 @@ pub(super) struct Marks {
     written: Written,
     /// Those that a sync of this session has made durable.
     synced: Synced,
+    /// Those that the page journal has as the last sync made them durable.
+    kept: KeptPages,
     /// The disk may have dropped them: they are written again before the next sync counts.
     written_owed: bool,
     /// A write-back that failed, of which no handle was told.
@@ -262,7 +266,11 @@ impl Content {
         if let Err(error) = self.tell_again(state) {
             log::warn!("the length of a file could not be put right: {error}");
         }
-        self.check_size(state)
+        self.check_size(state)?;
+        if let Err(error) = self.put_torn_back(state) {
+            log::error!("a page that was torn could not be put back: {error}");
+        }
+        Ok(())
     }
 
     /// Contents of a volume without a history, over any backing: what tests and benches open.

@@ -112,7 +112,9 @@ impl Content {
             out.fill(0);
             return Ok(Soundness::Sound);
         };
-        let unit = self.open_unit(state, block.data_page(), page, out)?;
+        let (unit, torn) = self.open_unit_or_torn(state, block.data_page(), page, out)?;
+        // What was torn is written anew, also where nothing, or an old version, is right.
+        let sound = if torn { Soundness::Residue } else { Soundness::Sound };
         let mut facts = Facts {
             expected: if block == last { last_length } else { PAGE_LEN },
             payload: block.payload(),
@@ -124,7 +126,7 @@ impl Content {
             && facts.expected <= length
         {
             out.get_mut(facts.expected..).unwrap_or_default().fill(0);
-            return Ok(Soundness::Sound);
+            return Ok(sound);
         }
         let mut punched = false;
         let verdict = self.with_spill(state, group, |spill, absent| {
@@ -144,7 +146,7 @@ impl Content {
             Verdict::Bytes { odd, held } => {
                 // A tail of another write may be longer than the file.
                 out.get_mut(facts.expected..).unwrap_or_default().fill(0);
-                let Some(what) = odd else { return Ok(Soundness::Sound) };
+                let Some(what) = odd else { return Ok(sound) };
                 // The tail of a block that was about to become a hole is authentic zeros.
                 let made_up =
                     (held < facts.expected && !punched).then_some(block.start() + held as u64);
@@ -152,7 +154,7 @@ impl Content {
             }
             Verdict::Hole => {
                 out.fill(0);
-                Ok(Soundness::Sound)
+                Ok(sound)
             }
             Verdict::OddHole { what, was_hole } => {
                 out.fill(0);
@@ -177,13 +179,29 @@ impl Content {
         bytes: &[u8],
         out: &mut [u8],
     ) -> Result<Opened> {
+        self.open_unit_or_torn(state, page, bytes, out).map(|(unit, _)| unit)
+    }
+
+    /// The same; true with what stands for a page that a crash tore.
+    fn open_unit_or_torn(
+        &self,
+        state: &State,
+        page: PageNo,
+        bytes: &[u8],
+        out: &mut [u8],
+    ) -> Result<(Opened, bool)> {
         let unit = bytes.get(page.unit_start()..).unwrap_or_default();
         let room = out.get_mut(..DATA_PAYLOAD).unwrap_or_default();
         let ready = state.ready()?;
-        ready.cipher.open(UnitPlace::data(page), unit, room).map_err(|error| {
-            log::error!("file {}: page {} is not authentic", ready.header.file, page.0);
-            error.into()
-        })
+        let error = match ready.cipher.open(UnitPlace::data(page), unit, room) {
+            Ok(opened) => return Ok((opened, false)),
+            Err(error) => error,
+        };
+        if let Some(opened) = self.open_torn(state, page, room) {
+            return Ok((opened, true));
+        }
+        log::error!("file {}: page {} is not authentic", ready.header.file, page.0);
+        Err(error.into())
     }
 
     /// Something odd that a crash may have left is reported and served; the same thing where no
@@ -222,7 +240,7 @@ impl Content {
             && self.is_excused(state)
             && !state.marks.synced.contains(block.data_page())
             && state.ready().is_ok_and(|ready| block.start() >= ready.header.seal.size)
-            && self.is_blank(block)
+            && (self.is_blank(block) || self.was_never_there(state, block.data_page()))
     }
 
     /// True if the page of a block was never written. One without a unit may be torn.

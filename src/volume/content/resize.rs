@@ -258,8 +258,9 @@ impl Content {
     }
 
     /// Page 0 of a file that keeps its header but has no contents: the unit is erased.
-    fn write_empty_first(&self, state: &mut State) -> Result<()> {
+    pub(super) fn write_empty_first(&self, state: &mut State) -> Result<()> {
         let start = Block(0).data_page().unit_start();
+        self.keep_old(state, Block(0), Block(1))?;
         state.marks.written.add(PageNo(0), PageNo(0));
         self.write_all(&vec![0; PAGE_LEN - start], start as u64)?;
         state.marks.touch();
@@ -416,6 +417,9 @@ impl Content {
             *marked = stop;
         }
         self.sync_locked(state)?;
+        if first.0 == 0 {
+            self.keep_old(state, Block(0), Block(1))?;
+        }
         let mut at = first;
         while at < end {
             let stop = end.min(at.group().end_block());

@@ -13,6 +13,7 @@ use crate::envelope::layout::{Block, pages_of};
 use crate::envelope::{Cursor, FileHeader, SessionWord, Unrecovered};
 use crate::id::FileId;
 use crate::volume::error::Result;
+use crate::volume::journal::{LeftPages, PageJournal};
 
 /// Where a session announces which files it is about to change.
 pub trait Announcements: Send + Sync {
@@ -44,6 +45,11 @@ pub struct Shared {
     failed_syncs: AtomicU64,
     /// Held while one is under way: who comes next must know how it ended.
     whole_sync: Mutex<()>,
+    /// Where pages are not written whole: what is written over goes there first.
+    journal: Option<PageJournal>,
+    /// Journals of sessions that crashed.
+    left: RwLock<Option<Arc<LeftPages>>>,
+    has_left: AtomicBool,
 }
 
 /// A filesystem takes its times from a clock that ticks only this often, at most: nanoseconds.
@@ -83,6 +89,9 @@ impl Shared {
             doubt: AtomicBool::new(false),
             failed_syncs: AtomicU64::new(0),
             whole_sync: Mutex::new(()),
+            journal: None,
+            left: RwLock::default(),
+            has_left: AtomicBool::new(false),
         }
     }
 
@@ -98,6 +107,33 @@ impl Shared {
     pub fn caching(mut self, pages: usize) -> Self {
         self.cache = Arc::new(SpillCache::of(pages));
         self
+    }
+
+    /// The same with a journal for pages that are written over.
+    #[must_use]
+    pub fn journaling(mut self, journal: PageJournal) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
+    /// Pages that crashed sessions wrote over are looked for here.
+    pub fn set_left(&self, left: LeftPages) {
+        self.has_left.store(!left.is_empty(), Ordering::Release);
+        let left = (!left.is_empty()).then(|| Arc::new(left));
+        *self.left.write().unwrap_or_else(PoisonError::into_inner) = left;
+    }
+
+    /// The journals of crashed sessions, if there are any.
+    pub(in crate::volume) fn left(&self) -> Option<Arc<LeftPages>> {
+        if !self.has_left.load(Ordering::Acquire) {
+            return None;
+        }
+        self.left.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The page journal of the session, if it has one.
+    pub(in crate::volume) fn journal(&self) -> Option<&PageJournal> {
+        self.journal.as_ref()
     }
 
     /// The session.
@@ -169,7 +205,12 @@ impl Shared {
         sync: impl FnOnce() -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let _turn = self.whole_sync.lock().unwrap_or_else(PoisonError::into_inner);
-        sync().inspect_err(|_| self.note_failed_sync())
+        let orphans = self.journal.as_ref().map(PageJournal::orphans);
+        sync().inspect_err(|_| self.note_failed_sync())?;
+        if let Some(orphans) = orphans {
+            orphans.settle();
+        }
+        Ok(())
     }
 
     /// A sync of the whole backing filesystem failed, and does not say of which file.
@@ -218,6 +259,11 @@ impl Shared {
         let crashes = self.read();
         let mut withheld = crashes.unrecovered.iter().filter(|crash| crash.withheld);
         withheld.any(|crash| would_explain(crash, header, true))
+    }
+
+    /// True if this session crashed, and what it was changing was not looked through yet.
+    pub(in crate::volume) fn is_unrecovered(&self, word: SessionWord) -> bool {
+        self.still_unrecovered(&[word])
     }
 
     fn still_unrecovered(&self, words: &[SessionWord]) -> bool {

@@ -341,6 +341,7 @@ impl Marks {
         }
         if self.generation <= generation && !owed && !self.owes_anything() {
             self.rewritten.clear();
+            self.kept.release();
             if !self.is_unsure() {
                 self.synced.add(&self.written);
             }

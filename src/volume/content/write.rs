@@ -100,6 +100,7 @@ impl Content {
         let pieces = self.merge_edges(state, offset, data)?;
         let first = Block::of_offset(offset);
         let past = Block(Block::of_offset(end - 1).0 + 1);
+        self.keep_old(state, first, past)?;
         if first.0 > 0 {
             self.write_fresh_header(state)?;
         }
@@ -355,9 +356,11 @@ impl Content {
     }
 
     /// A file that goes out whole in one page is sealed with it: there is nothing to sync between.
+    /// Where that page may tear, the header could arrive alone.
     fn seal_small_file(&self, state: &mut State) {
         let size = state.size;
         if size <= FIRST_PAYLOAD as u64
+            && self.shared.journal().is_none()
             && let Some(ready) = &mut state.ready
         {
             ready.header.seal = Seal { size, session: self.shared.session(), mtime: i64::MIN };

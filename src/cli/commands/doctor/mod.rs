@@ -214,8 +214,8 @@ fn vaults(keystore: &Keystore, findings: &mut Findings) -> Result<(), CliError> 
             );
         }
         if there && let Ok(Some(small)) = small_blocks(&known.path) {
-            let what = format!("{}: {small}", known.path.display());
-            findings.add(Severity::Warning, "vaults", what, SmallBlocks::ADVICE);
+            let what = format!("{}: {}", known.path.display(), small.with_journal());
+            findings.add(Severity::Note, "vaults", what, SmallBlocks::ADVICE);
         }
         if let Some(other) = places.insert(known.path.clone(), known.id) {
             log::debug!("volumes {other} and {} were both seen at one place", known.id);

@@ -99,6 +99,15 @@ fn summary(report: &CheckReport, vault: &Path, repair: Repair) -> String {
             count(withheld, "crashed session")
         )),
     }
+    if report.journaled > 0 {
+        lines.push(format!(
+            "{} torn by a crash and in its journal: recovery puts them back",
+            match report.journaled {
+                1 => "1 page was".to_owned(),
+                many => format!("{many} pages were"),
+            }
+        ));
+    }
     if leftovers > 0 && repair == Repair::No {
         lines.push("what is left over harms nobody: 'kmsfs fsck --repair' removes it".into());
     }

@@ -1,0 +1,184 @@
+//! Pages that are not written whole: the old one goes to the page journal first, and comes back from
+//! there if a crash tore the new one (see [`crate::volume::journal`]).
+
+use super::{Access, Content, State};
+use crate::envelope::layout::{Block, PAGE, PAGE_LEN, PageNo, PageRole};
+use crate::envelope::{FileHeader, Opened, UnitPlace};
+use crate::volume::error::Result;
+use crate::volume::journal::OldPage;
+
+impl Content {
+    /// Before the data pages of these blocks are written over or erased: what of them was durable at
+    /// the last sync of the file is in the journal, durably. Nothing is changed before that.
+    ///
+    /// A page needs it once between two syncs. Without a journal this is one branch.
+    ///
+    /// # Errors
+    /// `Io` when the journal takes no more: the pages must stay as they are.
+    pub(super) fn keep_old(&self, state: &mut State, first: Block, end: Block) -> Result<()> {
+        let Some(journal) = self.shared.journal() else { return Ok(()) };
+        // What begins behind that was not there, and no sync has told anybody that it was.
+        let durable = Block(state.marks.durable_size.div_ceil(PAGE));
+        let had_header = state.marks.header_durable.is_some();
+        let is_due = |block: &Block| match block.0 {
+            // It may be there without contents, too: erased, or in a file that has attributes alone.
+            0 => had_header,
+            _ => *block < durable,
+        };
+        let due: Vec<PageNo> = (first.0..end.0.min(durable.0.max(1)))
+            .map(Block)
+            .filter(is_due)
+            .map(Block::data_page)
+            .filter(|page| !state.marks.kept.has(*page))
+            .collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let file = state.ready()?.header.file;
+        let mut bytes = vec![0; due.len() * PAGE_LEN];
+        for (page, room) in due.iter().zip(bytes.chunks_exact_mut(PAGE_LEN)) {
+            self.backing.read_at(room, page.offset())?;
+        }
+        let old: Vec<_> = due
+            .iter()
+            .zip(bytes.chunks_exact(PAGE_LEN))
+            .map(|(page, bytes)| {
+                let start = page.unit_start();
+                OldPage { page: *page, start, bytes: bytes.get(start..).unwrap_or_default() }
+            })
+            .collect();
+        Ok(journal.keep(file, &old, &mut state.marks.kept)?)
+    }
+
+    /// A page that is not authentic in its place, from the journal of a session that crashed: the
+    /// newest version that is authentic. A page that had none was being written for the first time,
+    /// and is as if it was not there.
+    ///
+    /// Whoever writes to the vault gains nothing: he could put the same bytes, or zeros, in place.
+    pub(super) fn open_torn(&self, state: &State, page: PageNo, out: &mut [u8]) -> Option<Opened> {
+        self.shared.left()?;
+        if let Some(opened) = self.open_version(state, page, out) {
+            return Some(opened);
+        }
+        self.was_never_there(state, page).then_some(Opened::Absent)
+    }
+
+    /// Not where this session has made the page durable: what is there now is not of a crash.
+    fn open_version(&self, state: &State, page: PageNo, out: &mut [u8]) -> Option<Opened> {
+        let (left, ready) = (self.shared.left()?, state.ready.as_ref()?);
+        if state.marks.synced.contains(page) {
+            return None;
+        }
+        let place = UnitPlace::data(page);
+        left.versions(ready.header.file, page)
+            .find_map(|old| ready.cipher.open(place, old.get(page.unit_start()..)?, out).ok())
+    }
+
+    /// True for a page that a crash tore when it was written for the first time: its session wrote
+    /// down every page that was durable before, and not this one. (A later session, which wrote over
+    /// what was torn, has written that down.)
+    pub(super) fn was_never_there(&self, state: &State, page: PageNo) -> bool {
+        let PageRole::Data(block) = page.role() else { return false };
+        let (Some(left), Ok(ready)) = (self.shared.left(), state.ready()) else { return false };
+        let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        block.start() >= ready.header.seal.size
+            && block.start() >= state.mended
+            && self.is_excused(state)
+            && state.excuses.iter().any(|word| left.covers(*word))
+            && !state.marks.synced.contains(page)
+            && self.open_version(state, page, &mut plain[..]).is_none()
+    }
+
+    /// Puts pages that a crash tore back into their places. It is durable with the next sync, and
+    /// until then, and for as long as the journal is there, a crash leaves them as they are now.
+    pub(super) fn put_torn_back(&self, state: &mut State) -> Result<()> {
+        let Some(left) = self.shared.left().filter(|_| self.access == Access::ReadWrite) else {
+            return Ok(());
+        };
+        let Ok(ready) = state.ready() else { return Ok(()) };
+        let file = ready.header.file;
+        for page in left.pages_of(file) {
+            let start = page.unit_start();
+            let (mut bytes, mut plain) =
+                (vec![0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+            let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
+            let opens = |state: &State, bytes: &[u8], plain: &mut [u8]| {
+                let unit = bytes.get(start..).unwrap_or_default();
+                let cipher = state.ready().map(|ready| &ready.cipher);
+                cipher.is_ok_and(|cipher| cipher.open(UnitPlace::data(page), unit, plain).is_ok())
+            };
+            let is_data = matches!(page.role(), PageRole::Data(_));
+            if !whole || !is_data || opens(state, &bytes, &mut plain[..PAGE_LEN]) {
+                continue;
+            }
+            let mut versions = left.versions(file, page);
+            let Some(old) = versions.find(|old| opens(state, old, &mut plain[..PAGE_LEN])) else {
+                continue;
+            };
+            log::warn!("file {file}: page {} was torn by a crash and is put back", page.0);
+            let offset = page.offset() + start as u64;
+            let old = old.get(start..).unwrap_or_default();
+            self.backing.keep_times(&mut || match self.backing.write_at(old, offset)? {
+                taken if taken == old.len() => Ok(()),
+                _ => Err(rustix::io::Errno::IO),
+            })?;
+            state.marks.written.add(page, page);
+            state.marks.touch();
+            state.marks.contents_dirty = true;
+        }
+        self.erase_torn_first(state)
+    }
+
+    /// A file of which nothing arrived but its header is empty, and its page says so from now on. Of
+    /// a longer one recovery writes anew what is torn.
+    fn erase_torn_first(&self, state: &mut State) -> Result<()> {
+        let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+        if state.size > 0 || state.ready()?.fresh || !self.was_never_there(state, PageNo(0)) {
+            return Ok(());
+        }
+        self.backing.read_at(&mut bytes, 0)?;
+        let unit = bytes.get(PageNo(0).unit_start()..).unwrap_or_default();
+        let place = UnitPlace::data(PageNo(0));
+        if state.ready()?.cipher.open(place, unit, &mut plain[..]).is_err() {
+            self.write_empty_first(state)?;
+            state.marks.contents_dirty = true;
+        }
+        Ok(())
+    }
+
+    /// True for a header of which only one slot arrived, of a file that a session was making which
+    /// had a page journal: both were written in one page, which tore.
+    ///
+    /// Whoever makes zeros of a slot gains nothing: every header of such a file says, in both slots,
+    /// that the session made it, until recovery or a seal writes both.
+    pub(super) fn is_half_a_header(&self, header: &FileHeader, other: &[u8]) -> bool {
+        header.flags.open
+            && other.iter().all(|byte| *byte == 0)
+            && self.shared.left().is_some_and(|left| left.covers(header.seal.session))
+    }
+
+    /// True if the file needs records of the journal: a sync of it ends that.
+    pub(in crate::volume) fn needs_journal(&self) -> bool {
+        !self.read_state().marks.kept.is_empty()
+    }
+
+    /// Pages that are in the journal of a crashed session alone.
+    ///
+    /// # Errors
+    /// As a read.
+    pub(in crate::volume) fn torn_pages(&self) -> Result<u64> {
+        let state = self.ready_state()?;
+        let (Some(left), Some(ready)) = (self.shared.left(), &state.ready) else { return Ok(0) };
+        let (mut bytes, mut plain) = (vec![0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+        let mut torn = 0;
+        for page in left.pages_of(ready.header.file) {
+            let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
+            let unit = bytes.get(page.unit_start()..).unwrap_or_default();
+            let place = UnitPlace::data(page);
+            if whole && ready.cipher.open(place, unit, &mut plain[..]).is_err() {
+                torn += u64::from(self.open_torn(&state, page, &mut plain[..]).is_some());
+            }
+        }
+        Ok(torn)
+    }
+}
