@@ -7,8 +7,8 @@ use kmsfs::envelope::layout::{Block, PageNo, PageRole};
 use kmsfs::volume::VolumeError;
 use kmsfs::volume::content::Content;
 
-use crate::disk::{Disk, Image, Unwritten};
-use crate::ops::{Op, When, contents, open};
+use crate::disk::{Disk, Image, Torn, Unwritten};
+use crate::ops::{Crash, Op, When, contents, open, open_after};
 use crate::states::Dice;
 
 const BLOCK: usize = 4096;
@@ -20,14 +20,16 @@ pub(crate) enum Cut {
     Clean,
     /// One page that was on its way is a mixture.
     Torn,
+    /// The same, and pages that were durable are in a journal: nothing is spoiled.
+    Journaled,
 }
 
 /// The models since the sync: the first is what was durable, the last what was done.
 pub(crate) struct History<'a> {
     pub(crate) models: &'a [Vec<u8>],
     pub(crate) cut: Cut,
-    /// What was announced before the cut.
-    pub(crate) announced: Intents,
+    /// The cuts, the last of which is looked at.
+    pub(crate) crashes: Vec<Crash>,
     /// The page that is torn.
     pub(crate) torn: Option<usize>,
 }
@@ -38,8 +40,10 @@ impl History<'_> {
     /// Opens what the cut left and holds it against the history; then the file must work again.
     pub(crate) fn check(&self, image: Image, dice: &mut Dice) -> Verdict<()> {
         let unwritten = if dice.roll(2) == 0 { Unwritten::Holes } else { Unwritten::Data };
-        let disk = Arc::new(Disk::left_by(image, self.announced.clone(), unwritten));
-        let content = match open(&disk, When::After) {
+        let disk = Disk::left_by(image, Intents::default(), unwritten);
+        let disk =
+            Arc::new(if self.cut == Cut::Journaled { disk.journaled(Torn::Some) } else { disk });
+        let content = match open_after(&disk, &self.crashes) {
             Ok(content) => content,
             // The first page of a file that was never synced is all there is of it: half a header
             // excuses nothing (FORMAT section 12.3).
@@ -56,7 +60,9 @@ impl History<'_> {
         drop(content);
         match blocks.into_iter().collect::<Option<Vec<_>>>() {
             // One file in four, since this costs more than everything before it.
-            Some(blocks) if dice.roll(4) == 0 => follow_up(&disk, blocks.concat(), dice),
+            Some(blocks) if dice.roll(4) == 0 => {
+                follow_up(&disk, &self.crashes, blocks.concat(), dice)
+            }
             _ => Ok(()),
         }
     }
@@ -74,7 +80,7 @@ impl History<'_> {
 
     /// Torn pages are not authentic, so reading block by block may say so where it may.
     fn explain(&self, content: &Content, error: &VolumeError) -> Verdict<Vec<Option<Vec<u8>>>> {
-        if self.cut == Cut::Clean {
+        if self.cut != Cut::Torn {
             return Err(format!("read: {error:?}"));
         }
         let size = usize::try_from(content.size()).unwrap();
@@ -125,7 +131,7 @@ impl History<'_> {
         if !changed && found == parts[0] {
             return Ok(());
         }
-        let strict = self.cut == Cut::Clean || !changed;
+        let strict = self.cut != Cut::Torn || !changed;
         for (at, byte) in found.iter().enumerate() {
             let zero_was_legal = !strict || parts.iter().any(|p| p.get(at).is_none_or(|b| *b == 0));
             let known = parts.iter().any(|part| part.get(at) == Some(byte));
@@ -140,8 +146,14 @@ impl History<'_> {
 }
 
 /// After a crash the file is used on: it must behave like any other, and seal without a complaint.
-fn follow_up(disk: &Arc<Disk>, mut model: Vec<u8>, dice: &mut Dice) -> Verdict<()> {
-    let mut content = Some(open(disk, When::After).map_err(|error| format!("reopen: {error:?}"))?);
+fn follow_up(
+    disk: &Arc<Disk>,
+    crashes: &[Crash],
+    mut model: Vec<u8>,
+    dice: &mut Dice,
+) -> Verdict<()> {
+    let opened = open_after(disk, crashes).map_err(|error| format!("reopen: {error:?}"))?;
+    let mut content = Some(opened);
     let size = model.len() as u64;
     let mut done = Vec::new();
     for tag in [8, 9] {

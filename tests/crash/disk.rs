@@ -8,11 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kmsfs::envelope::Intents;
+use kmsfs::envelope::layout::{PageNo, PageRole};
 use kmsfs::id::FileId;
 use kmsfs::volume::VolumeError;
 use kmsfs::volume::backing::{Backing, Durability};
 use kmsfs::volume::content::Announcements;
+use kmsfs::volume::journal::PageJournal;
 use rustix::io::Errno;
+
+use crate::journal::{Journal, JournalFile, durable, has_record};
 
 pub(crate) const PAGE: usize = 4096;
 pub(crate) const SECTOR: usize = 512;
@@ -53,6 +57,8 @@ pub(crate) struct Epoch {
     pub(crate) last: usize,
     /// The files that were announced until then.
     pub(crate) announced: Intents,
+    /// What was durable of the page journal then.
+    pub(crate) journal: Journal,
 }
 
 /// How a call fails.
@@ -103,6 +109,19 @@ struct Inner {
     /// A write-back has failed, and nobody was told.
     owed: bool,
     unwritten: Unwritten,
+    /// The files of the page journal, where there is one.
+    journal: Option<[Arc<JournalFile>; 2]>,
+    torn: Torn,
+}
+
+/// What a cut tore: nothing of that is worth a record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Torn {
+    #[default]
+    Nothing,
+    Page(usize),
+    /// Nobody knows which pages.
+    Some,
 }
 
 /// The simulated file.
@@ -153,6 +172,26 @@ impl Disk {
         (inner.announced, inner.unwritten) = (announced, unwritten);
         drop(inner);
         disk
+    }
+
+    /// The same, where a page that was durable must be in the page journal before it is written over,
+    /// unless it is `torn`.
+    pub(crate) fn journaled(self, torn: Torn) -> Self {
+        let mut inner = self.lock();
+        (inner.journal, inner.torn) = (Some(<[Arc<JournalFile>; 2]>::default()), torn);
+        drop(inner);
+        self
+    }
+
+    /// The files of the page journal.
+    pub(crate) fn journal_files(&self) -> [Arc<JournalFile>; 2] {
+        self.lock().journal.clone().expect("there is a page journal")
+    }
+
+    /// The page journal of a session that begins now.
+    pub(crate) fn journal(&self) -> Option<PageJournal> {
+        let files = self.lock().journal.clone()?;
+        Some(PageJournal::over(files.map(|file| file as Arc<dyn Backing>)))
     }
 
     /// The files that were announced.
@@ -218,7 +257,8 @@ impl Inner {
             let (dropped, announced) = (self.dropped.clone(), self.announced.clone());
             self.dropped.retain(|page, _| !log.iter().any(|change| change.replaces(*page)));
             let (first, last) = (self.first, self.operation);
-            self.epochs.push(Epoch { base, log, dropped, first, last, announced });
+            let journal = self.journal.as_ref().map_or_else(Journal::default, durable);
+            self.epochs.push(Epoch { base, log, dropped, first, last, announced, journal });
         }
         self.first = self.operation;
     }
@@ -228,6 +268,23 @@ impl Inner {
         let pages = self.now.length.max(self.base.length) / PAGE as u64;
         let silent = self.guarded && self.announced.is_empty();
         assert!(!silent || pages <= 1, "{what} before the change was announced");
+    }
+
+    /// Fails the test if a page is written over that was durable and is not in the journal.
+    fn must_be_kept(&self, number: usize, from: usize) {
+        let Some(journal) = &self.journal else { return };
+        let Some(old) = self.base.page(number) else { return };
+        let is_data = matches!(PageNo(number as u64).role(), PageRole::Data(_));
+        let start = PageNo(number as u64).unit_start();
+        let gone = self.log.iter().any(|change| change.removes(number));
+        if !is_data || from < start || gone || [Torn::Some, Torn::Page(number)].contains(&self.torn)
+        {
+            return;
+        }
+        let length = old[start..].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let old = &old[start..start + length];
+        let kept = length == 0 || has_record(journal, number, old);
+        assert!(kept, "page {number} is not in the journal");
     }
 
     /// A sync fails: the pages that were on their way may be dropped and stay in memory as clean,
@@ -389,6 +446,7 @@ impl Backing for Disk {
         while !rest.is_empty() {
             let (number, within) = (at / PAGE, at % PAGE);
             let take = (PAGE - within).min(rest.len());
+            inner.must_be_kept(number, within);
             let mut page = inner.now.page(number).map_or([0; PAGE], |page| **page);
             page[within..within + take].copy_from_slice(&rest[..take]);
             let page = Arc::new(page);

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use kmsfs::envelope::Intents;
 use kmsfs::volume::VolumeError;
 use kmsfs::volume::content::Content;
 use rustix::io::Errno;
 
 use crate::check::{Cut, History};
 use crate::disk::{Disk, Fault, Image};
-use crate::ops::{Crowd, Op, Outcome, When, open};
+use crate::ops::{Crash, Crowd, Op, Outcome, When, open};
 use crate::states::{Dice, some_pages};
 use crate::{Tally, start};
 
@@ -101,8 +102,12 @@ impl Failing {
             }
             Err(_) => vec![model.to_vec(), after],
         };
-        let history =
-            History { models: &models, cut: Cut::Clean, announced: disk.announced(), torn: None };
+        let history = History {
+            models: &models,
+            cut: Cut::Clean,
+            crashes: crashed(disk.announced()),
+            torn: None,
+        };
         let between = history.live(file).map_err(|problem| format!("live, {problem}"))?;
         disk.operation(1);
         let mut last = between.clone();
@@ -122,7 +127,7 @@ impl Failing {
             let history = History {
                 models: &[last.clone()],
                 cut: Cut::Clean,
-                announced: disk.announced(),
+                crashes: crashed(disk.announced()),
                 torn: None,
             };
             history.live(&file).map_err(|problem| format!("reopen {when:?}, {problem}"))?;
@@ -165,7 +170,7 @@ impl Failing {
                 let history = History {
                     models: &models,
                     cut: Cut::Clean,
-                    announced: epoch.announced.clone(),
+                    crashes: crashed(epoch.announced.clone()),
                     torn: None,
                 };
                 problem = history.check(image, &mut follow).map_err(|problem| {
@@ -176,4 +181,8 @@ impl Failing {
         }
         Ok(())
     }
+}
+
+fn crashed(announced: Intents) -> Vec<Crash> {
+    vec![Crash { announced, journal: None }]
 }

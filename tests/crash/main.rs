@@ -9,6 +9,7 @@
 mod check;
 mod disk;
 mod errors;
+mod journal;
 mod namespace;
 mod ops;
 mod regressions;
@@ -19,12 +20,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use check::{Cut, History};
-use disk::{Disk, Image};
+use disk::{Disk, Image, Torn};
 use kmsfs::volume::content::Content;
 use ops::Op::{
     self, Append, Extend, Punch, Raise, Reopen, Seal, Shrink, Sync, Truncate, Write, Xattr, Zero,
 };
-use ops::{When, contents, open};
+use ops::{Crash, When, contents, open};
 use states::{Dice, torn_page, whole_pages};
 
 /// Where the first group ends, and the second.
@@ -127,7 +128,9 @@ impl Tally {
         self.workloads += 1;
         let seed = self.workloads as u64;
         let mut dice = Dice::new(seed);
-        let disk = Arc::new(Disk::guarded(image.clone()));
+        let disk = Disk::guarded(image.clone());
+        let disk =
+            Arc::new(if cut == Cut::Journaled { disk.journaled(Torn::Nothing) } else { disk });
         let mut models = vec![model.to_vec()];
         let mut content = Some(open(&disk, When::Cut).unwrap());
         for (number, op) in ops.iter().enumerate() {
@@ -147,8 +150,9 @@ impl Tally {
             let mut visit = |image: Image, torn: Option<usize>, choice: &str| {
                 self.files += 1;
                 let models = &models[epoch.first..=epoch.last + 1];
-                let announced = epoch.announced.clone();
-                let history = History { models, cut, announced, torn };
+                let journal = (cut == Cut::Journaled).then(|| epoch.journal.clone());
+                let crashes = vec![Crash { announced: epoch.announced.clone(), journal }];
+                let history = History { models, cut, crashes, torn };
                 if let Err(problem) = history.check(image, &mut follow) {
                     self.failed(format!(
                         "{name} {ops:?}, cut in operation {} to {}, {choice}: {problem}",
@@ -158,7 +162,9 @@ impl Tally {
             };
             match cut {
                 Cut::Clean => whole_pages(&epoch, &mut dice, |i, c| visit(i, None, c)),
-                Cut::Torn => torn_page(&epoch, &mut dice, |i, page, c| visit(i, Some(page), c)),
+                Cut::Torn | Cut::Journaled => {
+                    torn_page(&epoch, &mut dice, |i, page, c| visit(i, Some(page), c))
+                }
             }
         }
     }
@@ -192,6 +198,25 @@ fn live(content: &Content, model: &[u8]) -> Option<String> {
     }
 }
 
+/// All workloads of one operation, and every `stride`-th of two.
+fn explore_pairs(starts: &[(&str, &[Op])], ops: &[Op], stride: usize, cut: Cut) -> Tally {
+    let mut tally = Tally::default();
+    let mut number = 0;
+    for (name, setup) in starts {
+        let (image, model) = start(name, setup);
+        for first in ops {
+            tally.workload(name, &image, &model, &[*first], cut);
+            for second in ops {
+                number += 1;
+                if number % stride == 0 {
+                    tally.workload(name, &image, &model, &[*first, *second], cut);
+                }
+            }
+        }
+    }
+    tally
+}
+
 /// All workloads of one and two operations, and every `stride`-th of three.
 fn explore(starts: &[(&str, &[Op])], ops: &[Op], stride: usize, cut: Cut) -> Tally {
     let mut tally = Tally::default();
@@ -214,7 +239,7 @@ fn explore(starts: &[(&str, &[Op])], ops: &[Op], stride: usize, cut: Cut) -> Tal
     tally
 }
 
-/// Of the workloads of three operations, one in this many is run, so that the suite stays short;
+/// Of the workloads of the most operations, one in this many is run, so that the suite stays short;
 /// `KMSFS_CRASH_STRIDE=1` runs them all.
 fn stride(usual: usize) -> usize {
     let given = std::env::var("KMSFS_CRASH_STRIDE").ok();

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kmsfs::crypto::secret::Secret;
-use kmsfs::envelope::{FileHeader, Recipient, SessionWord, Unrecovered, Wrapped};
+use kmsfs::envelope::{FileHeader, Intents, Recipient, SessionWord, Unrecovered, Wrapped};
 use kmsfs::id::{FileId, KeyId, MaterialId};
 use kmsfs::volume::VolumeError;
-use kmsfs::volume::backing::Durability;
+use kmsfs::volume::backing::memory::MemoryFile;
+use kmsfs::volume::backing::{Backing, Durability};
 use kmsfs::volume::content::{Access, Content, KeySource, Look, Reserve, Shared};
+use kmsfs::volume::journal::LeftPages;
 
 use crate::disk::Disk;
+use crate::journal::Journal;
 
 /// When a file is opened. Files that a workload starts from were made in an earlier session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,45 @@ impl KeySource for OneKey {
     }
 }
 
+/// A session that ended in a crash: what it announced, and what was durable of its page journal.
+#[derive(Clone)]
+pub(crate) struct Crash {
+    pub(crate) announced: Intents,
+    pub(crate) journal: Option<Journal>,
+}
+
+/// Opens a file in the session after these crashes; the first is that of [`When::Cut`].
+pub(crate) fn open_after(disk: &Arc<Disk>, crashes: &[Crash]) -> Result<Content, VolumeError> {
+    let word = |number: usize| {
+        let number = u32::try_from(number).unwrap() + 2;
+        SessionWord::new(number, number * 11)
+    };
+    let unrecovered = crashes.iter().enumerate().map(|(number, crash)| Unrecovered {
+        word: word(number),
+        counted: false,
+        withheld: false,
+        span: (0, 0),
+        intents: crash.announced.clone(),
+        listed: false,
+        waiting: None,
+    });
+    let shared = Shared::in_session(word(crashes.len()), unrecovered.collect());
+    let part = |bytes: &Vec<u8>| Arc::new(MemoryFile::new(bytes.clone())) as Arc<dyn Backing>;
+    let journals = crashes.iter().enumerate().rev().filter_map(|(number, crash)| {
+        Some((word(number), crash.journal.as_ref()?.iter().map(part).collect()))
+    });
+    shared.set_left(LeftPages::read(journals.collect()));
+    finish(disk, shared)
+}
+
+fn finish(disk: &Arc<Disk>, shared: Shared) -> Result<Content, VolumeError> {
+    let mut shared = shared.announcing(disk.clone());
+    if let Some(journal) = disk.journal() {
+        shared = shared.journaling(journal);
+    }
+    Content::over(disk.clone(), Arc::new(OneKey::default()), Arc::new(shared), Access::ReadWrite)
+}
+
 /// Opens a file.
 pub(crate) fn open(disk: &Arc<Disk>, when: When) -> Result<Content, VolumeError> {
     let cut = SessionWord::new(2, 22);
@@ -84,8 +126,7 @@ pub(crate) fn open(disk: &Arc<Disk>, when: When) -> Result<Content, VolumeError>
         When::After => Shared::in_session(SessionWord::new(3, 33), vec![crash]),
         When::Later => Shared::in_session(SessionWord::new(4, 44), Vec::new()),
     };
-    let shared = Arc::new(shared.announcing(disk.clone()));
-    Content::over(disk.clone(), Arc::new(OneKey::default()), shared, Access::ReadWrite)
+    finish(disk, shared)
 }
 
 /// Another file of the same volume, in the session that the power cut ends. There is room for one

@@ -22,6 +22,7 @@ mod durable;
 mod escape;
 mod fsx;
 mod harness;
+mod journal;
 mod keys;
 mod memory;
 mod metadata;
