@@ -20,7 +20,7 @@ pub(crate) fn attempt(
     let at = if scenario.keys == Keys::Apart { recording.events.len() } else { at };
     let image = cut(&recording.base, &recording.events, at, how, unit, random);
     let mut off = Off { image, apart: recording.apart.clone() };
-    let torn = unit == Unit::Sector || !backing.whole_pages();
+    let torn = unit == Unit::Sector && !recording.journaled;
     let twice = random.one_in(5);
     let again =
         if twice { interrupted(backing, scenario.keys, &off, random) } else { Ok(off.clone()) };

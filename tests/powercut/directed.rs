@@ -4,6 +4,7 @@
 use crate::attempt::attempt;
 use crate::backing::{BTRFS, JOURNAL, ORDERED, SMALL, WRITEBACK, XFS};
 use crate::cut::{Kept, Unit};
+use crate::machine::Journal;
 use crate::random::Random;
 use crate::record::record;
 use crate::scenarios as s;
@@ -15,7 +16,7 @@ macro_rules! cuts {
         #[test]
         fn $name() {
             need_root();
-            let recording = record(&$backing, &s::$scenario, SEED)
+            let recording = record(&$backing, &s::$scenario, SEED, Journal::Auto)
                 .unwrap_or_else(|error| panic!("{} {}: {error}", $backing.name, s::$scenario.name));
             let mut random = Random::new(named(stringify!($name)));
             let at = recording.last_word();
@@ -86,6 +87,11 @@ cuts! {
     small_blocks_never_synced: SMALL, NEVER_SYNCED, Metadata, Piece;
     small_blocks_holes: SMALL, HOLES, None, Piece;
     small_blocks_torn: SMALL, CELLS_NOISE, Some, Sector;
+    small_blocks_appends: SMALL, APPENDS, Some, Piece;
+    small_blocks_appends_torn: SMALL, APPENDS, Some, Sector;
+    small_blocks_sizes_torn: SMALL, SIZES_NOISE, Some, Sector;
+    small_blocks_sqlite_delete: SMALL, SQLITE_DELETE, Some, Piece;
+    small_blocks_sqlite_persist: SMALL, SQLITE_PERSIST, Some, Sector;
     xfs_cells_fdatasync: XFS, CELLS_FDATASYNC, None, Piece;
     xfs_holes: XFS, HOLES, None, Piece;
     xfs_replace_and_fsync_the_file: XFS, REPLACE_FILE, None, Piece;

@@ -26,6 +26,15 @@ pub(crate) enum Keys {
     Apart,
 }
 
+/// Whether pages are journaled before they are written over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Journal {
+    /// Where the mount thinks it necessary.
+    Auto,
+    /// Everywhere.
+    On,
+}
+
 /// What survives of a machine without power: the disk, and the keystore where it lies apart.
 #[derive(Clone)]
 pub(crate) struct Off {
@@ -37,6 +46,7 @@ pub(crate) struct Off {
 pub(crate) struct Machine {
     backing: &'static Backing,
     keys: Keys,
+    journal: Journal,
     daemon: Option<Child>,
     disk: Option<Disk>,
     scratch: Scratch,
@@ -75,7 +85,20 @@ impl Machine {
             fs::write(scratch.path("apart").join(name), bytes).unwrap();
         }
         let disk = Disk::plug(off.image.clone(), &scratch.dir("disk")).unwrap();
-        Self { backing, keys, daemon: None, disk: Some(disk), scratch, _alone: alone }
+        Self {
+            backing,
+            keys,
+            journal: Journal::Auto,
+            daemon: None,
+            disk: Some(disk),
+            scratch,
+            _alone: alone,
+        }
+    }
+
+    /// From the next mount on, journals pages everywhere.
+    pub(crate) fn journal(&mut self, journal: Journal) {
+        self.journal = journal;
     }
 
     pub(crate) fn disk(&self) -> &Disk {
@@ -120,6 +143,7 @@ impl Machine {
             .command()
             .args(["mount", "--foreground"])
             .args(options)
+            .args((self.journal == Journal::On).then_some("-opage-journal=on"))
             .args([self.vault(), self.mnt()])
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -4,6 +4,7 @@ use crate::attempt::attempt;
 use crate::backing::{BTRFS, Backing, JOURNAL, ORDERED, SMALL, WRITEBACK, XFS};
 use crate::cut::{Kept, Unit};
 use crate::device::Event;
+use crate::machine::Journal;
 use crate::oracle::Found;
 use crate::random::Random;
 use crate::record::{Needs, Recording, Scenario, record};
@@ -60,7 +61,7 @@ fn campaign(backing: &'static Backing, share: usize) {
     let seed = number("KMSFS_TEST_SEED").unwrap_or(8) as u64;
     let name = backing.name.bytes().fold(0u64, |sum, byte| sum.rotate_left(9) ^ u64::from(byte));
     let mut random = Random::new(seed ^ name);
-    let scenarios = scenarios(backing);
+    let scenarios = scenarios();
     let mut tally = Tally::default();
     let first = random.index(scenarios.len());
     for scenario in scenarios.iter().cycle().skip(first) {
@@ -78,16 +79,25 @@ fn campaign(backing: &'static Backing, share: usize) {
     assert!(tally.failures.is_empty(), "{}", tally.failures.join("\n"));
 }
 
-/// Those that this filesystem can stand, or the one that the environment names.
-fn scenarios(backing: &Backing) -> Vec<&'static Scenario> {
+/// All, or the one that the environment names.
+fn scenarios() -> Vec<&'static Scenario> {
     let only = std::env::var("KMSFS_POWERCUT_SCENARIO").ok();
-    let stands = |scenario: &Scenario| scenario.needs == Needs::Nothing || backing.whole_pages();
     let wanted = |scenario: &Scenario| only.as_ref().is_none_or(|only| only == scenario.name);
-    ALL.iter().copied().filter(|scenario| wanted(scenario) && stands(scenario)).collect()
+    ALL.iter().copied().filter(|scenario| wanted(scenario)).collect()
+}
+
+/// Whether pages are journaled: one recording in three, or as the environment says.
+fn journal(seed: u64) -> Journal {
+    match std::env::var("KMSFS_POWERCUT_JOURNAL").as_deref() {
+        Ok("on") => Journal::On,
+        Ok("auto") => Journal::Auto,
+        _ if seed.is_multiple_of(3) => Journal::On,
+        _ => Journal::Auto,
+    }
 }
 
 fn one(backing: &'static Backing, scenario: &Scenario, seed: u64, cuts: usize, tally: &mut Tally) {
-    let recording = match record(backing, scenario, seed) {
+    let recording = match record(backing, scenario, seed, journal(seed)) {
         Ok(recording) => recording,
         Err(error) => {
             tally.cuts += cuts;
@@ -117,7 +127,10 @@ fn cut_once(
 ) -> (Found, String) {
     let mut random = Random::new(recording.seed ^ ((number as u64 + 1) << 32));
     let at = moment(recording, &mut random);
-    let torn = random.one_in(5) && scenario.needs == Needs::Nothing;
+    let torn = match recording.journaled {
+        true => random.one_in(2),
+        false => random.one_in(5) && scenario.needs == Needs::Nothing,
+    };
     let unit = if torn { Unit::Sector } else { Unit::Piece };
     let how = match random.below(8) {
         0 => Kept::None,

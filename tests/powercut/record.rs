@@ -14,7 +14,7 @@ use crate::backing::Backing;
 use crate::claim::{Claim, Side, State};
 use crate::device::{Disk, Event};
 use crate::image::Image;
-use crate::machine::{Keys, Machine, Off};
+use crate::machine::{Journal, Keys, Machine, Off};
 use crate::random::Random;
 
 /// What happens on a disk, told by the side that does it. One value for each side.
@@ -70,6 +70,8 @@ pub(crate) enum Needs {
 /// Everything that a cut needs.
 pub(crate) struct Recording {
     pub(crate) seed: u64,
+    /// A page that tears takes nothing along.
+    pub(crate) journaled: bool,
     pub(crate) base: Image,
     pub(crate) events: Vec<Event>,
     pub(crate) claims: Vec<Claim>,
@@ -135,8 +137,10 @@ pub(crate) fn record(
     backing: &'static Backing,
     scenario: &Scenario,
     seed: u64,
+    journal: Journal,
 ) -> Result<Recording, String> {
     let mut machine = Machine::plug(backing, scenario.keys, &installed(backing, scenario.keys));
+    machine.journal(journal);
     machine.mount_backing()?;
     machine.mount_vault(&[])?;
     let claims = Mutex::new(Vec::new());
@@ -170,7 +174,8 @@ pub(crate) fn record(
     machine.kill_daemon();
     let apart = machine.apart();
     let claims = claims.into_inner().unwrap();
-    Ok(Recording { seed, base, events, claims, apart })
+    let journaled = journal == Journal::On || !backing.whole_pages();
+    Ok(Recording { seed, journaled, base, events, claims, apart })
 }
 
 /// Stops the noise when it goes.
