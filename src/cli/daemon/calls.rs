@@ -353,7 +353,7 @@ mod tests {
         after_giving_up(Sockets::Any, || {
             let now = rustix::process::getrlimit(Resource::Nofile);
             for other in [parent, getpid()] {
-                let set = prlimit(Some(other), Resource::Nofile, now.clone()).map(drop);
+                let set = prlimit(Some(other), Resource::Nofile, now).map(drop);
                 assert_eq!(set, Err(Errno::PERM));
             }
             rustix::process::setrlimit(Resource::Nofile, now).unwrap();

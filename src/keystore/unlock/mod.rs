@@ -139,7 +139,7 @@ pub fn create_key_file(path: &Path) -> Result<(), KeystoreError> {
     end.fill(b'\n');
     let failed = |problem| key_file_error(path, KeyFileProblem::Io(problem));
     let made = Draft::beside(path).and_then(|draft| {
-        fs::write(draft.path(), &*line).map_err(failed)?;
+        fs::write(draft.path(), line.as_slice()).map_err(failed)?;
         draft.publish()
     });
     made.map_err(|error| match error {
