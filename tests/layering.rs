@@ -538,24 +538,6 @@ fn string_len(rest: &str) -> Option<usize> {
     Some(rest.len())
 }
 
-/// What a document promises, something asserts: the tests that the threat model names are there.
-#[test]
-fn the_tests_that_the_threat_model_names_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/THREAT_MODEL.md")).unwrap();
-    let quoted = page.split('`').skip(1).step_by(2);
-    let named: Vec<Vec<&str>> = quoted
-        .filter(|text| text.matches("::").count() == 2 && !text.contains(' '))
-        .map(|text| text.split("::").collect())
-        .collect();
-    assert!(named.len() > 15, "the table of attacks is gone");
-    for parts in named {
-        let file = root.join(format!("tests/{}/{}.rs", parts[0], parts[1]));
-        let source = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
-        assert!(source.contains(&format!("fn {}()", parts[2])), "no test {}", parts.join("::"));
-    }
-}
-
 #[test]
 fn the_scanner_sees_what_it_must() {
     let source = Source::new;
