@@ -18,7 +18,7 @@
 //! **The path of a byte**: `fuse::adapter` write → `volume::content` (split, merge, crash order) →
 //! `envelope::layout` + `envelope::unit` → `crypto::bulk`, then `volume::backing`.
 //!
-//! **The path of a key**: `volume::content` → `volume::keyring` → `keystore` GenerateDataKey or
+//! **The path of a key**: `volume::content` → `volume::keys` → `keystore` GenerateDataKey or
 //! Decrypt → key material → root key. Back come a file key, which stays in memory until the last
 //! close, and its wrapped form, which goes into the file's header.
 

@@ -29,7 +29,7 @@ const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DONT_MASK,
-    // fuser does not know what this asks of a filesystem: `volume::privilege` does it.
+    // fuser does not know what this asks of a filesystem: `volume::access::privileges` does it.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 

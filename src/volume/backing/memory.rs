@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{Backing, Durability, MTIME_STEP, Result};
+use super::contents::{Backing, Durability, MTIME_STEP, Result};
 
 const PAGE: usize = 4096;
 

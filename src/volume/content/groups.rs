@@ -6,7 +6,7 @@ use super::cache::{Cached, GroupState, Groups, Roles};
 use super::{Access, Content, State};
 use crate::envelope::layout::{Block, Copy2, DATA_PAYLOAD, Group, PAGE_LEN, last_block};
 use crate::envelope::{EntryState, EnvelopeError, Opened, SpillPage, UnitPlace};
-use crate::volume::error::{Result, VolumeError};
+use crate::volume::model::error::{Result, VolumeError};
 
 const WHAT: &str = "spill page";
 

@@ -10,8 +10,8 @@ use crate::envelope::{
     EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipients, Seal,
     UnverifiedHeader,
 };
-use crate::volume::backing::{MTIME_STEP, is_blank};
-use crate::volume::error::{Result, VolumeError};
+use crate::volume::backing::contents::{MTIME_STEP, is_blank};
+use crate::volume::model::error::{Result, VolumeError};
 
 const WHAT: &str = "file header";
 

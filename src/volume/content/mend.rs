@@ -8,7 +8,7 @@ use super::read::Soundness;
 use super::{Access, Content, State, Unsure};
 use crate::envelope::EntryState;
 use crate::envelope::layout::{Block, Group, PAGE, PAGE_LEN, last_block};
-use crate::volume::error::{Result, VolumeError};
+use crate::volume::model::error::{Result, VolumeError};
 
 /// How much may be looked at before a seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

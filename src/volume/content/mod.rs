@@ -35,10 +35,10 @@ use crate::envelope::layout::{Block, Group, plain_size};
 use crate::envelope::{FileHeader, FileKeys, Recipient, SessionWord, UnitCipher, XattrKeys};
 use crate::id::FileId;
 
-use super::backing::Backing;
-use super::error::{Result, VolumeError};
-use super::errseq::WriteErrors;
-use super::journal::KeptPages;
+use crate::volume::backing::contents::Backing;
+use crate::volume::journal::KeptPages;
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::errseq::WriteErrors;
 use cache::{Roles, Spills};
 use written::{Synced, Written};
 

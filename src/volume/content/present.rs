@@ -3,7 +3,7 @@
 
 use super::{Access, Content, State};
 use crate::envelope::Seal;
-use crate::volume::error::Result;
+use crate::volume::model::error::Result;
 
 impl Content {
     /// Before the file is changed: where its seal is of a session that this one does not follow, a

@@ -5,7 +5,7 @@ use super::read::Soundness;
 use super::{Access, Content, Look, State};
 use crate::envelope::Seal;
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, last_block};
-use crate::volume::error::{Result, VolumeError};
+use crate::volume::model::error::{Result, VolumeError};
 
 impl Content {
     /// Since when something durable stands above the seal.

@@ -6,7 +6,7 @@ use super::block::{Facts, Verdict, judge};
 use super::{Content, State};
 use crate::envelope::layout::{Block, DATA_PAYLOAD, Group, PAGE, PAGE_LEN, PageNo, last_block};
 use crate::envelope::{EntryState, Opened, UnitPlace};
-use crate::volume::error::{Result, VolumeError};
+use crate::volume::model::error::{Result, VolumeError};
 
 thread_local! {
     /// Ciphertext on its way in or out: plaintext is encrypted on its way into it, or at once in it,

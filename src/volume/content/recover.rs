@@ -8,7 +8,7 @@ use crate::envelope::layout::{
     Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block, pages_of,
 };
 use crate::envelope::{Opened, claimed_length};
-use crate::volume::error::{Result, VolumeError};
+use crate::volume::model::error::{Result, VolumeError};
 
 impl Content {
     /// Holds the size that the length of the backing file tells against what the file says itself.

@@ -6,7 +6,7 @@ use crate::envelope::EntryState;
 use crate::envelope::layout::{
     Block, Copy2, Group, MAX_SIZE, PAGE, PAGE_LEN, PageNo, backing_len, last_block, pages_of,
 };
-use crate::volume::error::{Result, VolumeError};
+use crate::volume::model::error::{Result, VolumeError};
 
 /// Gaps up to this length are filled with encrypted zeros; longer ones make the file sparse.
 const FILLED_GAP: u64 = 64 * 1024;

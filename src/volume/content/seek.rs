@@ -8,7 +8,7 @@
 use super::{Content, State};
 use crate::envelope::EntryState;
 use crate::envelope::layout::{Block, Group, PAGE, PageNo, PageRole, last_block};
-use crate::volume::error::Result;
+use crate::volume::model::error::Result;
 
 /// What to look for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

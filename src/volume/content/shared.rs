@@ -12,8 +12,8 @@ use super::{Content, State};
 use crate::envelope::layout::{Block, pages_of};
 use crate::envelope::{Cursor, FileHeader, SessionWord, Unrecovered};
 use crate::id::FileId;
-use crate::volume::error::Result;
 use crate::volume::journal::{LeftPages, PageJournal};
+use crate::volume::model::error::Result;
 
 /// Where a session announces which files it is about to change.
 pub trait Announcements: Send + Sync {

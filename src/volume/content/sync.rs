@@ -8,8 +8,8 @@ use super::cache::Roles;
 use super::{Access, Content, Look, Marks, State};
 use crate::envelope::Seal;
 use crate::envelope::layout::{Group, PAGE, PAGE_LEN, PageNo};
-use crate::volume::backing::Durability;
-use crate::volume::error::{Result, VolumeError};
+use crate::volume::backing::contents::Durability;
+use crate::volume::model::error::{Result, VolumeError};
 
 /// Pages that are written again at a time.
 const AT_ONCE: usize = 64;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::envelope::layout::{PAGE, PAGE_LEN, backing_len};
 use crate::envelope::{Intents, Unrecovered};
-use crate::volume::backing::Durability;
+use crate::volume::backing::contents::Durability;
 use crate::volume::backing::memory::MemoryFile;
 
 struct FixedKey;

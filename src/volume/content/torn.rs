@@ -4,8 +4,8 @@
 use super::{Access, Content, State};
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, PageNo, PageRole};
 use crate::envelope::{FileHeader, Opened, UnitPlace};
-use crate::volume::error::Result;
 use crate::volume::journal::OldPage;
+use crate::volume::model::error::Result;
 
 impl Content {
     /// Before the data pages of these blocks are written over or erased: what of them was durable at

@@ -14,7 +14,7 @@ use crate::envelope::layout::{
     Block, Copy2, FIRST_PAYLOAD, Group, MAX_SIZE, PAGE_LEN, backing_len, pages_of,
 };
 use crate::envelope::{EntryState, Seal, SpillPage, UnitPlace};
-use crate::volume::error::{Result, VolumeError};
+use crate::volume::model::error::{Result, VolumeError};
 
 /// A block that a write covers only in part, merged with what it held.
 struct Merged {

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, fsync};
 use rustix::io::Errno;
 
-use super::{LeftPages, PageJournal};
+use super::left::LeftPages;
+use super::page_journal::PageJournal;
 use crate::envelope::SessionWord;
-use crate::volume::backing::{Backing, BackingFile};
-use crate::volume::beneath::{self, BackingName};
-use crate::volume::error::Result;
-use crate::volume::{own_file, readdir};
+use crate::volume::backing::beneath::{self, BackingName};
+use crate::volume::backing::contents::{Backing, BackingFile};
+use crate::volume::backing::own_file;
+use crate::volume::model::error::Result;
+use crate::volume::ops::names::readdir;
 
 /// Journals of crashed sessions that are used; there are no more crashes in a record.
 const SESSIONS: usize = 16;

@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::MOST;
+use super::page_journal::MOST;
 use crate::envelope::layout::{PAGE_LEN, PageNo};
 use crate::envelope::{SessionWord, UNDO_HEADER, UndoRecord};
 use crate::id::FileId;
-use crate::volume::backing::Backing;
+use crate::volume::backing::contents::Backing;
 
 /// Pages that are kept in mind, over all journals.
 const PAGES: usize = 1 << 20;

@@ -1,0 +1,131 @@
+//! Taking setuid and setgid away where POSIX and Linux do so.
+//!
+//! The kernel leaves this to us (`HANDLE_KILLPRIV_V2`), which spares it a question about the
+//! file's capabilities before every single write. It says with a write whether the writer may keep
+//! the bits; for the other changes of contents everybody but root loses them. File capabilities
+//! and the bits at a change of owner are taken away by the backing filesystem itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Mode, fchmod, fstat};
+
+use crate::volume::backing::handle::Handle;
+use crate::volume::backing::lender;
+use crate::volume::engine::Volume;
+use crate::volume::model::error::Result;
+use crate::volume::namespace::tree::Caller;
+use crate::volume::ops::contents::open::FileHandle;
+
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const GROUP_EXEC: u32 = 0o010;
+
+/// What became of a file's setuid and setgid bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileges {
+    /// There was nothing to take away.
+    Unchanged,
+    /// The mode changed: the kernel does not know yet.
+    Dropped,
+}
+
+/// Counts how often some file was given setuid or setgid, so that an open file that was found
+/// without them need not be looked at again until then.
+#[derive(Debug)]
+pub(in crate::volume) struct Grants(AtomicU64);
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self(AtomicU64::new(1))
+    }
+}
+
+impl Grants {
+    /// Notes that a file gets this mode.
+    pub(in crate::volume) fn note(&self, mode: u32) {
+        if mode & (SETUID | SETGID) != 0 {
+            self.0.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Caller {
+    /// True if the caller may keep setuid and setgid on a file that it changes.
+    pub fn keeps_privileges(self) -> bool {
+        self.uid == 0
+    }
+
+    /// True if the caller may set setgid on a file of group `gid`.
+    fn is_in_group(self, gid: u32) -> bool {
+        self.uid == 0 || self.gid == gid || supplementary_groups(self.pid).contains(&gid)
+    }
+}
+
+impl Volume {
+    /// Before a change of contents by someone who may not keep them: takes setuid and setgid.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn drop_privileges(&self, handle: &FileHandle) -> Result<Privileges> {
+        let grants = self.tree.grants.0.load(Ordering::Acquire);
+        if handle.unprivileged.load(Ordering::Acquire) == grants {
+            return Ok(Privileges::Unchanged);
+        }
+        let fd = handle.file.backing_fd();
+        let stat = fstat(fd)?;
+        let without = without_privileges(lender::settled(&stat).0);
+        if let Some(without) = without {
+            lender::change_mode(&stat, || fchmod(fd, Mode::from_raw_mode(without)))?;
+        }
+        handle.unprivileged.store(grants, Ordering::Release);
+        Ok(if without.is_some() { Privileges::Dropped } else { Privileges::Unchanged })
+    }
+}
+
+/// As [`Volume::drop_privileges`], for a file that is not open.
+pub(in crate::volume) fn drop_at(held: &Handle) -> Result<()> {
+    match without_privileges(lender::settled(&held.stat()?).0) {
+        Some(without) => Ok(held.set_mode(without)?),
+        None => Ok(()),
+    }
+}
+
+/// After an ACL was set: as for chmod, only members of the file's group may leave it setgid.
+pub(in crate::volume) fn drop_setgid(held: &Handle, caller: Caller) -> Result<()> {
+    let stat = held.stat()?;
+    if stat.st_mode & SETGID != 0 && !caller.is_in_group(stat.st_gid) {
+        held.set_mode(lender::settled(&stat).0 & 0o7777 & !SETGID)?;
+    }
+    Ok(())
+}
+
+/// The permission bits without the privileges, if there are any. Setgid without group execution
+/// is not one.
+fn without_privileges(mode: u32) -> Option<u32> {
+    let mut taken = mode & SETUID;
+    if mode & GROUP_EXEC != 0 {
+        taken |= mode & SETGID;
+    }
+    (taken != 0).then_some(mode & 0o7777 & !taken)
+}
+
+/// The groups of a process, which the kernel does not tell; none if it cannot be asked.
+fn supplementary_groups(pid: u32) -> Vec<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_whitespace().filter_map(|gid| gid.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setgid_without_group_execution_is_no_privilege() {
+        assert_eq!(without_privileges(0o100_644), None);
+        assert_eq!(without_privileges(0o104_755), Some(0o755));
+        assert_eq!(without_privileges(0o106_755), Some(0o755));
+        assert_eq!(without_privileges(0o102_745), None);
+        assert_eq!(without_privileges(0o106_745), Some(0o2745));
+    }
+}

@@ -1,0 +1,12 @@
+//! What is beneath: the files and directories of the vault, as the backing filesystem has them. Nothing here
+//! knows a key. Imports `model`.
+
+pub(in crate::volume) mod beneath;
+pub(in crate::volume) mod contents;
+pub(in crate::volume) mod handle;
+pub(in crate::volume) mod identity;
+pub(in crate::volume) mod lender;
+pub mod memory;
+pub(in crate::volume) mod own_file;
+
+pub use contents::{Backing, BackingFile, Durability};

@@ -1,0 +1,180 @@
+//! Where the keys of one file come from: the KMS, by what the file's directory accepts.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::crypto::random;
+use crate::crypto::secret::Secret;
+use crate::envelope::{FileHeader, Recipient};
+use crate::id::{FileId, KeyId};
+use crate::volume::access::authorizer::{Subject, SubjectCell};
+use crate::volume::content::KeySource;
+use crate::volume::keys::keyring::{Keyring, Purpose};
+use crate::volume::model::error::{Result, VolumeError};
+
+/// Which KMS keys a file may be under: those of the directory that it was found in (R9).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePolicy {
+    /// The key for a file that gets its first contents.
+    pub create: KeyId,
+    /// The keys that its header may name.
+    pub accepted: Vec<KeyId>,
+    /// It has names in directories whose new files get different keys: it gets none.
+    pub divided: bool,
+}
+
+/// A key that was made before it is needed: the KMS is elsewhere and may fall silent, and who was
+/// told that a file is open for writing must not be refused by the first write.
+///
+/// It is used at once or not at all: its material may be retired while nothing shows that a file is
+/// about to depend on it.
+pub(in crate::volume) struct Prepared {
+    file: FileId,
+    dek: Secret<32>,
+    recipient: Recipient,
+    made: Instant,
+}
+
+impl Prepared {
+    /// A key under `key`; `None` where the KMS is on this machine and need not be asked before.
+    ///
+    /// # Errors
+    /// `KeyUnusable`, `KmsUnreachable`.
+    pub(in crate::volume) fn make(keyring: &Keyring, key: KeyId) -> Result<Option<Self>> {
+        if keyring.service().keystore().is_some() {
+            return Ok(None);
+        }
+        Self::generate(keyring, key).map(Some)
+    }
+
+    fn generate(keyring: &Keyring, key: KeyId) -> Result<Self> {
+        let made = Instant::now();
+        let file = FileId::from_bytes(random::id16()?);
+        let (dek, recipient) = keyring.generate(key, Purpose::File(file))?;
+        Ok(Self { file, dek, recipient, made })
+    }
+
+    fn is_good(&self, key: KeyId) -> bool {
+        self.recipient.key == key && self.made.elapsed() < GOOD_FOR
+    }
+}
+
+/// The keys of one file.
+pub(in crate::volume) struct FileKeySource {
+    keyring: Arc<Keyring>,
+    policy: Mutex<FilePolicy>,
+    subject: Arc<SubjectCell>,
+    /// For the first contents, if they come soon.
+    prepared: Mutex<Option<Prepared>>,
+}
+
+impl FileKeySource {
+    pub(in crate::volume) fn new(keyring: Arc<Keyring>, policy: FilePolicy) -> Self {
+        let (policy, prepared) = (Mutex::new(policy), Mutex::default());
+        Self { keyring, policy, subject: Arc::default(), prepared }
+    }
+
+    /// What permissions on the file are about, kept up to date.
+    pub(in crate::volume) fn subject(&self) -> &Arc<SubjectCell> {
+        &self.subject
+    }
+
+    /// The directory of the file has changed.
+    pub(in crate::volume) fn set_policy(&self, policy: FilePolicy) {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    /// The file may be under this key as well.
+    pub(in crate::volume) fn accept(&self, key: KeyId) {
+        let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        if !policy.accepted.contains(&key) {
+            policy.accepted.push(key);
+        }
+    }
+
+    /// Has a key for the first contents, so that these need no KMS that may be silent by then.
+    ///
+    /// # Errors
+    /// As [`Prepared::make`].
+    pub(in crate::volume) fn prepare(&self) -> Result<()> {
+        let key = self.first_key();
+        if !self.prepared().as_ref().is_some_and(|prepared| prepared.is_good(key)) {
+            self.set_prepared(Prepared::make(&self.keyring, key)?);
+        }
+        Ok(())
+    }
+
+    /// Takes a key for the first contents; `None` forgets the one that is there.
+    pub(in crate::volume) fn set_prepared(&self, prepared: Option<Prepared>) {
+        *self.prepared() = prepared;
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Prepared>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(in crate::volume) fn is_revoked(&self, key: KeyId) -> bool {
+        self.keyring.is_revoked(key)
+    }
+
+    pub(in crate::volume) fn first_key(&self) -> KeyId {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner).create
+    }
+
+    /// Notes what permissions on the file are about. Who has it open is asked again if that changes.
+    pub(in crate::volume) fn note(&self, recipient: &Recipient, file: FileId) {
+        let (key, material) = (recipient.key, recipient.material);
+        // A new file id under the same key is the same user's file, cut to nothing and written anew.
+        let before = self.subject.set(Subject { key, material, file });
+        if before.other_key {
+            self.keyring.permissions_changed();
+        }
+        if before.empty {
+            self.keyring.note_first_contents();
+        }
+    }
+}
+
+impl KeySource for FileKeySource {
+    fn create(&self) -> Result<(FileId, Secret<32>, Recipient)> {
+        let divided = self.policy.lock().unwrap_or_else(PoisonError::into_inner).divided;
+        if divided {
+            log::error!("a file has names in directories of two KMS keys: it gets neither");
+            return Err(VolumeError::LinkedElsewhere);
+        }
+        let key = self.first_key();
+        let prepared = self.prepared().take().filter(|prepared| prepared.is_good(key));
+        let made = prepared.map_or_else(|| Prepared::generate(&self.keyring, key), Ok)?;
+        let Prepared { file, dek, recipient, .. } = made;
+        let (key, material) = (recipient.key, recipient.material);
+        self.subject.note_made(Subject { key, material, file })?;
+        self.note(&recipient, file);
+        // Revoked while the KMS answered: whoever wiped the open files did not see this key yet.
+        self.keyring.check(key).inspect_err(|_| self.forget())?;
+        Ok((file, dek, recipient))
+    }
+
+    fn forget(&self) {
+        self.subject.clear();
+    }
+
+    fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>> {
+        let accepted = {
+            let policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.recipients.iter().find(|r| policy.accepted.contains(&r.key))
+        };
+        let Some(recipient) = accepted else {
+            let found = claims.recipients.first().map_or(KeyId::from_bytes([0; 16]), |r| r.key);
+            log::error!(
+                "file {}: its header names KMS key {found}, not one that its directory accepts",
+                claims.file
+            );
+            return Err(VolumeError::ForeignKey { found });
+        };
+        self.note(recipient, claims.file);
+        self.keyring.unwrap(recipient, Purpose::File(claims.file))
+    }
+}
+
+/// How soon a key that was made ahead has to be used.
+const GOOD_FOR: Duration = Duration::from_secs(5);

@@ -1,0 +1,4 @@
+//! The open files, and where their keys come from.
+
+pub(in crate::volume) mod file_key;
+pub(in crate::volume) mod open_file;

@@ -1,0 +1,594 @@
+//! The open files: one [`File`] for each inode, however many handles and paths lead to it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::file_key::{FileKeySource, FilePolicy};
+use crate::envelope::Recipient;
+use crate::envelope::layout::plain_size;
+use crate::id::KeyId;
+use crate::volume::access::authorizer::{Subject, SubjectCell};
+use crate::volume::backing::contents::{Backing, BackingFile, Durability};
+use crate::volume::content::{Access, Content, Damaged, Marks, Shared};
+use crate::volume::keys::keyring::Keyring;
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::session::times::{ShownTimes, TimedFile};
+
+/// Where bytes to write come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A system call that is under way: it can be refused.
+    Caller,
+    /// Pages that were written through a mapping earlier: they must not be lost (R12).
+    PageCache,
+}
+
+/// An inode that is open.
+pub struct File {
+    ino: u64,
+    content: Content,
+    /// Why the backing file is open for reading only, if the volume is not.
+    unwritable: Option<Errno>,
+    backing: Arc<TimedFile>,
+    source: Arc<FileKeySource>,
+    /// The kernel knows the size.
+    size_told: AtomicBool,
+}
+
+/// The table of open files.
+pub struct OpenFiles {
+    keyring: Arc<Keyring>,
+    shared: Arc<Shared>,
+    times: Arc<ShownTimes>,
+    access: Access,
+    table: Mutex<Table>,
+    /// Files that turned out to have another size than their backing files told.
+    resized: Mutex<Vec<u64>>,
+    outdated: Mutex<BTreeSet<u64>>,
+    /// Held while an inode's first open or last close is under way; lock order: before `table`.
+    turns: [Mutex<()>; TURNS],
+}
+
+const TURNS: usize = 64;
+
+/// What a sync of the whole filesystem means for a file that nobody has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::volume) enum Parked {
+    /// It has nothing more to be synced.
+    Clean,
+    /// It was written since, or somebody has opened it.
+    Dirty,
+    /// The sync says nothing of it.
+    Doubtful,
+}
+
+#[derive(Default)]
+struct Table {
+    open: HashMap<u64, Slot>,
+    /// What is written but not synced of files that nobody has open.
+    parked: HashMap<u64, Marks>,
+    /// Every file that the kernel has closed and may have cached pages of, with the key that it had
+    /// then. A file that is open knows better.
+    cached: HashMap<u64, Option<KeyId>>,
+}
+
+struct Slot {
+    file: Arc<File>,
+    handles: usize,
+}
+
+impl std::fmt::Debug for OpenFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenFiles").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("File").field("ino", &self.ino).finish_non_exhaustive()
+    }
+}
+
+impl OpenFiles {
+    pub(in crate::volume) fn new(
+        keyring: Arc<Keyring>,
+        shared: Arc<Shared>,
+        times: Arc<ShownTimes>,
+        access: Access,
+    ) -> Self {
+        let turns = std::array::from_fn(|_| Mutex::default());
+        let (table, resized, outdated) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { keyring, shared, times, access, table, resized, outdated, turns }
+    }
+
+    /// What all files share.
+    pub(in crate::volume) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// True if a write or sync of some file failed: the session must not end as a clean one.
+    pub(in crate::volume) fn in_doubt(&self) -> bool {
+        self.shared.in_doubt()
+    }
+
+    /// Opens inode `ino`, or counts another handle of it. Every success needs a [`Self::release`].
+    ///
+    /// `reopen` opens the backing file with the flags it is given.
+    ///
+    /// # Errors
+    /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; those of `reopen`.
+    pub fn open(
+        &self,
+        ino: u64,
+        policy: &FilePolicy,
+        reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<Arc<File>> {
+        self.open_or_refuse(ino, (policy, Damaged::Refused), reopen)
+    }
+
+    /// The same; says what to do with a file that is damaged.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(in crate::volume) fn open_or_refuse(
+        &self,
+        ino: u64,
+        (policy, damaged): (&FilePolicy, Damaged),
+        reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<Arc<File>> {
+        let _turn = self.turn(ino);
+        if let Some(slot) = self.lock().open.get_mut(&ino) {
+            slot.file.check(Origin::Caller)?;
+            slot.handles += 1;
+            return Ok(slot.file.clone());
+        }
+        let (fd, unwritable) = self.open_backing(reopen)?;
+        let file = self.open_content(ino, (fd, unwritable), policy, damaged)?;
+        self.lock().open.insert(ino, Slot { file: file.clone(), handles: 1 });
+        // A key that was revoked while it was on its way here is in no file that was wiped.
+        if let Err(error) = file.check(Origin::Caller) {
+            file.content.wipe();
+            drop(file);
+            self.lock().give_back(ino);
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    /// Takes over a backing file that was just created.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn adopt(&self, ino: u64, fd: OwnedFd, policy: &FilePolicy) -> Result<Arc<File>> {
+        let mut fd = Some(fd);
+        self.open(ino, policy, |_| fd.take().ok_or(Errno::BADF))
+    }
+
+    /// Gives one handle back; the last one drops the keys.
+    pub fn release(&self, ino: u64) {
+        let _turn = self.turn(ino);
+        self.lock().give_back(ino);
+    }
+
+    /// Closes what somebody still looked at when its last handle was given back.
+    pub(in crate::volume) fn sweep(&self) {
+        let idle: Vec<u64> = {
+            let table = self.lock();
+            table.open.iter().filter(|(_, slot)| slot.handles == 0).map(|(ino, _)| *ino).collect()
+        };
+        for ino in idle {
+            let _turn = self.turn(ino);
+            let mut table = self.lock();
+            // Somebody may have opened it in the meantime.
+            if table.open.get(&ino).is_some_and(|slot| slot.handles == 0) {
+                table.give_back(ino);
+            }
+        }
+    }
+
+    /// The open file of an inode, without counting a handle.
+    pub fn find(&self, ino: u64) -> Option<Arc<File>> {
+        self.lock().open.get(&ino).map(|slot| slot.file.clone())
+    }
+
+    /// The size of a file that is open, or whose backing file could not be given its length.
+    pub(in crate::volume) fn known_size(&self, ino: u64) -> Option<u64> {
+        let file = {
+            let table = self.lock();
+            match table.open.get(&ino) {
+                Some(slot) => slot.file.clone(),
+                None => return table.parked.get(&ino).and_then(Marks::untold_size),
+            }
+        };
+        Some(file.size())
+    }
+
+    /// The kernel is about to close a handle, and may keep pages. `known`: does it know the inode?
+    pub(in crate::volume) fn note_cached(
+        &self,
+        ino: u64,
+        key: Option<KeyId>,
+        known: impl Fn() -> bool,
+    ) {
+        let mut table = self.lock();
+        // Not if it has forgotten the inode already: nothing would remove the entry.
+        if known() {
+            table.cached.insert(ino, key);
+        }
+    }
+
+    /// The kernel has forgotten the inode, and every cached page of it, unless it has looked it up
+    /// again since and it is `known`.
+    pub(in crate::volume) fn forget(&self, ino: u64, known: impl Fn() -> bool) {
+        let mut table = self.lock();
+        if !known() {
+            table.cached.remove(&ino);
+        }
+    }
+
+    /// The last name of the inode is gone: nothing of it needs a sync any more, and a new file may
+    /// get its number.
+    pub fn removed(&self, ino: u64) {
+        self.lock().parked.remove(&ino);
+        self.times.remove(ino);
+    }
+
+    /// Cuts a file whose header is damaged to nothing (R5): what `O_TRUNC` may always do.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem; `ReadOnly`.
+    pub fn erase(
+        &self,
+        ino: u64,
+        reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<()> {
+        if self.access == Access::ReadOnly {
+            return Err(VolumeError::ReadOnly);
+        }
+        let _turn = self.turn(ino);
+        if self.lock().open.contains_key(&ino) {
+            return Err(VolumeError::Io(Errno::BUSY));
+        }
+        let (fd, unwritable) = self.open_backing(reopen)?;
+        unwritable.map_or(Ok(()), Err)?;
+        rustix::fs::ftruncate(&fd, 0)?;
+        self.times.remove(ino);
+        self.lock().parked.remove(&ino);
+        Ok(())
+    }
+
+    /// Files of which the kernel may know another size than they have.
+    pub(in crate::volume) fn take_resized(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.resized.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes that the contents have changed in a request that failed.
+    pub(in crate::volume) fn note_outdated(&self, ino: u64) {
+        self.outdated.lock().unwrap_or_else(PoisonError::into_inner).insert(ino);
+    }
+
+    /// Files of which the kernel may have pages that are not right any more.
+    pub(in crate::volume) fn take_outdated(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *self.outdated.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Every open file.
+    pub(in crate::volume) fn all(&self) -> Vec<Arc<File>> {
+        self.lock().open.values().map(|slot| slot.file.clone()).collect()
+    }
+
+    /// Inodes under one of `keys` that the kernel may have cached pages of.
+    pub(in crate::volume) fn cached_under(&self, keys: &[KeyId]) -> Vec<u64> {
+        let table = self.lock();
+        let open = table.open.iter().map(|(ino, slot)| (*ino, slot.file.key()));
+        let closed = table.cached.iter().filter(|(ino, _)| !table.open.contains_key(ino));
+        let all = open.chain(closed.map(|(ino, key)| (*ino, *key)));
+        all.filter(|(_, under)| under.is_some_and(|under| keys.contains(&under)))
+            .map(|(ino, _)| ino)
+            .collect()
+    }
+
+    /// Inodes that are written but not synced, with the point that a sync reaches.
+    pub(in crate::volume) fn parked(&self) -> Vec<(u64, u64, Option<std::time::Instant>)> {
+        let table = self.lock();
+        let parked = table.parked.iter().filter(|(_, marks)| marks.waiting_since().is_some());
+        parked.map(|(ino, marks)| (*ino, marks.generation(), marks.waiting_since())).collect()
+    }
+
+    /// True if a change of some file failed, and its blocks were not looked at since.
+    pub(in crate::volume) fn is_any_unsure(&self) -> bool {
+        let table = self.lock();
+        table.parked.values().any(Marks::is_unsure)
+            || table.open.values().any(|slot| slot.file.content.is_unsure())
+    }
+
+    /// A sync of the whole backing filesystem succeeded after [`Self::parked`] was asked.
+    ///
+    /// A failure before may have been of this inode: it then has to be synced by itself.
+    pub(in crate::volume) fn parked_is_synced(&self, ino: u64, generation: u64) -> Parked {
+        let mut table = self.lock();
+        let Some(marks) = table.parked.get_mut(&ino) else { return Parked::Dirty };
+        if marks.were_passed_over(self.shared.failed_syncs()) {
+            return Parked::Doubtful;
+        }
+        marks.flip(generation, false);
+        let clean = !marks.is_dirty();
+        if clean {
+            marks.prove_parked();
+        }
+        if marks.is_forgettable() {
+            table.parked.remove(&ino);
+        }
+        if clean { Parked::Clean } else { Parked::Dirty }
+    }
+
+    /// A sync of the whole backing filesystem failed: nobody knows what is on the disk of a closed
+    /// file that was not synced.
+    pub(in crate::volume) fn parked_sync_failed(&self, ino: u64) {
+        if let Some(marks) = self.lock().parked.get_mut(&ino) {
+            marks.sync_failed();
+            self.shared.doubt();
+        }
+    }
+
+    /// The backing file, and why it cannot be written if it cannot: somebody else's, immutable, or
+    /// being run as a program.
+    fn open_backing(
+        &self,
+        mut reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<(OwnedFd, Option<Errno>)> {
+        let base = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        if self.access == Access::ReadOnly {
+            return Ok((quietly(base | OFlags::RDONLY, reopen)?, None));
+        }
+        match reopen(base | OFlags::RDWR) {
+            Err(why @ (Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY)) => {
+                Ok((reopen(base | OFlags::RDONLY)?, Some(why)))
+            }
+            other => Ok((other?, None)),
+        }
+    }
+
+    fn open_content(
+        &self,
+        ino: u64,
+        (fd, unwritable): (OwnedFd, Option<Errno>),
+        policy: &FilePolicy,
+        damaged: Damaged,
+    ) -> Result<Arc<File>> {
+        // Nothing may count on a write that the backing file would refuse: no repair, no seal.
+        let access = if unwritable.is_some() { Access::ReadOnly } else { self.access };
+        let backing = Arc::new(TimedFile::new(BackingFile::new(fd), ino, self.times.clone()));
+        let source = Arc::new(FileKeySource::new(self.keyring.clone(), policy.clone()));
+        let told = plain_size(backing.length()?).0;
+        let marks = self.lock().parked.remove(&ino);
+        let shared = self.shared.clone();
+        // Kept until the open is known to be good: its failure must not lose them.
+        let kept = marks.clone();
+        let opened =
+            Content::open(backing.clone(), source.clone(), shared, access, (marks, damaged));
+        if let (Err(_), Some(kept)) = (&opened, kept) {
+            self.lock().parked.insert(ino, kept);
+        }
+        let content = opened?;
+        if content.size() != told {
+            self.resized.lock().unwrap_or_else(PoisonError::into_inner).push(ino);
+        }
+        let size_told = AtomicBool::new(false);
+        Ok(Arc::new(File { ino, content, unwritable, backing, source, size_told }))
+    }
+
+    fn turn(&self, ino: u64) -> MutexGuard<'_, ()> {
+        let at = usize::try_from(ino % TURNS as u64).unwrap_or(0);
+        let turn = self.turns.get(at).unwrap_or(&self.turns[0]);
+        turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Takes one handle of an open file back, and closes it after the last. Locks: the caller has
+    /// the inode's turn.
+    fn give_back(&mut self, ino: u64) {
+        let Some(slot) = self.open.get_mut(&ino) else { return };
+        slot.handles = slot.handles.saturating_sub(1);
+        if slot.handles > 0 {
+            return;
+        }
+        let Some(slot) = self.open.remove(&ino) else { return };
+        if let Some(key) = self.cached.get_mut(&ino) {
+            *key = slot.file.key();
+        }
+        match Arc::try_unwrap(slot.file) {
+            Ok(file) => {
+                // Of a file without a name nothing is kept: a new one may get its number.
+                let stat = rustix::fs::fstat(file.backing_fd());
+                let nameless = stat.is_ok_and(|stat| stat.st_nlink == 0);
+                match file.content.into_marks().filter(|_| !nameless) {
+                    Some(marks) => self.parked.insert(ino, marks),
+                    None => self.parked.remove(&ino),
+                };
+            }
+            // Somebody still looks at it: it stays in the table until the next sweep.
+            Err(file) => {
+                self.open.insert(ino, Slot { file, handles: 0 });
+            }
+        }
+    }
+}
+
+impl File {
+    /// The inode number.
+    pub fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    /// The file's contents. Use this for what is not a request of a caller.
+    pub(in crate::volume) fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The plaintext size in bytes.
+    pub fn size(&self) -> u64 {
+        self.content.size()
+    }
+
+    /// True once the kernel knows the size: from then on its own requests alone change it.
+    pub(in crate::volume) fn size_is_told(&self) -> bool {
+        self.size_told.load(Ordering::Acquire)
+    }
+
+    pub(in crate::volume) fn set_size_told(&self) {
+        self.size_told.store(true, Ordering::Release);
+    }
+
+    pub(in crate::volume) fn set_size_untold(&self) {
+        self.size_told.store(false, Ordering::Release);
+    }
+
+    /// The backing file, for its attributes.
+    pub fn backing_fd(&self) -> BorrowedFd<'_> {
+        self.backing.as_fd()
+    }
+
+    /// Reads into `buf`; returns how many bytes there were before the end.
+    ///
+    /// # Errors
+    /// As [`Content::read`]; `KeyUnusable` from the instant that the key is revoked.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.check(Origin::Caller)?;
+        self.content.read(offset, buf)
+    }
+
+    /// Writes `data`; returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// As [`Content::write`].
+    pub fn write(&self, offset: u64, data: &[u8], origin: Origin) -> Result<usize> {
+        self.check(origin)?;
+        self.must_be_writable()?;
+        self.content.write(offset, data)
+    }
+
+    /// Sets the size.
+    ///
+    /// # Errors
+    /// As [`Content::truncate`].
+    pub fn truncate(&self, size: u64) -> Result<()> {
+        self.check(Origin::Caller)?;
+        self.must_be_writable()?;
+        self.content.truncate(size)
+    }
+
+    /// Refuses what would write to a backing file that is open for reading only.
+    ///
+    /// # Errors
+    /// `Io`: why it could not be opened for writing.
+    pub(in crate::volume) fn must_be_writable(&self) -> Result<()> {
+        self.unwritable.map_or(Ok(()), |why| Err(why.into()))
+    }
+
+    /// The contents, for the other operations of a caller.
+    ///
+    /// # Errors
+    /// `KeyUnusable` when the key is revoked.
+    pub fn for_caller(&self) -> Result<&Content> {
+        self.check(Origin::Caller)?;
+        Ok(&self.content)
+    }
+
+    /// Makes contents and length durable; needs no key.
+    ///
+    /// # Errors
+    /// `Io` when the disk failed.
+    pub fn sync(&self, what: Durability) -> Result<()> {
+        self.content.sync(what)
+    }
+
+    /// The keys of the file's extended attributes; `None` for an empty file without any when
+    /// nothing is to be changed.
+    ///
+    /// # Errors
+    /// As [`Content::xattr_keys`].
+    pub fn xattr_keys(&self, change: Access) -> Result<Option<crate::envelope::XattrKeys>> {
+        self.check(Origin::Caller)?;
+        self.content.xattr_keys(change)
+    }
+
+    /// The directory of the file has changed, by a rename, a link or a new policy.
+    pub(in crate::volume) fn set_policy(&self, policy: FilePolicy) {
+        self.source.set_policy(policy);
+    }
+
+    /// The file may be under this key as well.
+    pub(in crate::volume) fn accept(&self, key: KeyId) {
+        self.source.accept(key);
+    }
+
+    /// The KMS key that the header names, once there is a header.
+    pub fn key(&self) -> Option<KeyId> {
+        self.subject().map(|subject| subject.key)
+    }
+
+    /// A re-wrap brought the file under another key or material.
+    pub(in crate::volume) fn set_recipient(&self, recipient: &Recipient) {
+        if let Some(subject) = self.subject() {
+            self.source.note(recipient, subject.file);
+        }
+    }
+
+    /// What permissions on the file are about, kept up to date.
+    pub(in crate::volume) fn subject_cell(&self) -> &Arc<SubjectCell> {
+        self.source.subject()
+    }
+
+    /// What they are about now; `None` before the file has contents.
+    pub(in crate::volume) fn subject(&self) -> Option<Subject> {
+        self.source.subject().get()
+    }
+
+    /// True if the file has attributes under its key, which it keeps when it is cut to nothing.
+    pub(in crate::volume) fn keeps_its_key(&self) -> bool {
+        self.content.header().is_some_and(|header| header.flags.xattrs)
+    }
+
+    /// The key that the file gets with its first contents.
+    pub(in crate::volume) fn first_key(&self) -> KeyId {
+        self.source.first_key()
+    }
+
+    /// The source of the file's keys.
+    pub(in crate::volume) fn source(&self) -> &FileKeySource {
+        &self.source
+    }
+
+    /// R12: from the instant of revocation only pages that were dirty before get through.
+    fn check(&self, origin: Origin) -> Result<()> {
+        match self.key() {
+            Some(key) if origin == Origin::Caller && self.source.is_revoked(key) => {
+                Err(VolumeError::KeyUnusable(key))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Opens a backing file for reads of our own, which are no accesses of the user's: the access time
+/// stays, where this process may ask for that.
+pub(in crate::volume) fn quietly(
+    flags: OFlags,
+    mut open: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+) -> std::result::Result<OwnedFd, Errno> {
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        other => other,
+    }
+}

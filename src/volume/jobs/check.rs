@@ -1,0 +1,365 @@
+//! `fsck`: reads and authenticates everything, and repairs what can be repaired without a loss.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::check_copies::read_slots;
+use super::descent::Descent;
+use super::walk::{Entry, Role, Visit};
+use crate::envelope::layout::PAGE;
+use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX};
+use crate::volume::backing::beneath;
+use crate::volume::backing::contents::{BackingFile, is_blank};
+use crate::volume::content::{Content, SeekTo};
+use crate::volume::engine::Volume;
+use crate::volume::files::open_file::quietly;
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::namespace::dir::Dir;
+use crate::volume::namespace::dir_rules::Misplaced;
+use crate::volume::namespace::names::read_sidecar;
+use crate::volume::ops::contents::open::policy_of;
+use crate::volume::ops::names::links::target_file;
+use crate::volume::ops::names::readdir::remove_unfinished_dir;
+
+/// Whether a check may change the vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// Only look.
+    No,
+    /// Repair header slots, descriptors and sizes from their other copies, and remove what a crash
+    /// left of things that were never finished. Nothing that could be read is given up.
+    Yes,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    /// The backing path, below the vault.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+    /// True if it is not wrong any more.
+    pub repaired: bool,
+    /// True if it is of no use and harms nobody: what a crash left of something unfinished.
+    pub leftover: bool,
+}
+
+/// How far a check is, and at the end what it found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CheckReport {
+    /// Files that were read.
+    pub files: u64,
+    /// Directories that were read.
+    pub directories: u64,
+    /// Plaintext bytes that were authenticated.
+    pub bytes: u64,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// Backing paths of files of which nothing was synced before a crash: they are empty, and that is
+    /// no problem.
+    pub emptied: Vec<PathBuf>,
+    /// Sessions that ended in a crash whose traces are not mended yet: what is odd because of them
+    /// is served, and no problem.
+    pub pending: u64,
+    /// Of these, sessions whose traces are not believed, because the vault was put back.
+    pub withheld: u64,
+    /// Pages that a crash tore, and that the page journal of the crashed session has: a recovery puts
+    /// them back.
+    pub journaled: u64,
+    /// False if the check was stopped before its end.
+    pub complete: bool,
+}
+
+impl CheckReport {
+    /// True if everything could be read, or was repaired.
+    pub fn is_clean(&self) -> bool {
+        self.complete && self.problems.iter().all(|problem| problem.repaired || problem.leftover)
+    }
+
+    pub(in crate::volume) fn add(&mut self, path: PathBuf, what: impl ToString, repaired: bool) {
+        self.problems.push(Problem { path, what: what.to_string(), repaired, leftover: false });
+    }
+
+    pub(in crate::volume) fn add_leftover(&mut self, path: PathBuf, repaired: bool) {
+        let what = LEFT_OVER.to_owned();
+        self.problems.push(Problem { path, what, repaired, leftover: true });
+    }
+}
+
+impl Volume {
+    /// Checks the whole volume.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem; what is wrong with a file is in the report.
+    pub fn check(
+        &self,
+        repair: Repair,
+        progress: &mut dyn FnMut(&CheckReport) -> ControlFlow<()>,
+    ) -> Result<CheckReport> {
+        let mut report = CheckReport::default();
+        (report.pending, report.withheld) = self.files.shared().crashes();
+        let (mut targets, mut dirs) = (HashSet::new(), HashMap::new());
+        self.check_own_files(repair, &mut report);
+        let mut descent = Descent::new(self)?;
+        while let Some((visit, dir)) = descent.step()? {
+            report.directories += 1;
+            match dir.keys() {
+                Err(_) if descent.is_below_unusable() => {}
+                // Nothing is taken in by a repair: whoever put it there may have meant that.
+                Err(error @ VolumeError::Misplaced(_)) => {
+                    report.add(visit.path(), error, false);
+                }
+                Err(error) => {
+                    let what = format!("its names cannot be read: {error}");
+                    report.add(visit.path(), what, false);
+                }
+                Ok(_) => {}
+            }
+            if let Ok(found) = dir.descriptor()
+                && dirs.insert(found.dir, dir.ino()).is_some_and(|other| other != dir.ino())
+            {
+                report.add(visit.path(), Misplaced::Twin, false);
+            }
+            self.check_directory(&visit, &dir, repair, &mut report)?;
+            self.check_leftovers(&visit, repair, &mut report)?;
+            for entry in &visit.entries {
+                self.check_entry((&visit, &dir, entry), repair, &mut report)?;
+                targets.extend(long_target(&visit, entry));
+                if progress(&report).is_break() {
+                    return Ok(report);
+                }
+            }
+        }
+        let missed = descent.missed();
+        // The links of what looks left over may be there.
+        if missed.is_empty() {
+            self.check_targets(&targets, repair, &mut report)?;
+        }
+        for missed in missed {
+            report.add(missed.path, missed.why, false);
+        }
+        report.complete = true;
+        if repair == Repair::Yes && report.is_clean() {
+            self.flush(std::time::Duration::ZERO)?;
+        }
+        Ok(report)
+    }
+
+    fn check_entry(
+        &self,
+        (visit, dir, entry): (&Visit, &Dir, &Entry),
+        repair: Repair,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let path = || visit.path_of(entry);
+        if matches!(entry.role, Role::Sidecar | Role::Temporary) {
+            return Ok(());
+        }
+        if let Ok(keys) = dir.keys() {
+            let long = entry.name.bytes().starts_with(LONG_PREFIX.as_bytes());
+            let text = match long {
+                true => read_sidecar(&visit.fd, &entry.name),
+                false => Some(entry.name.bytes().to_vec()),
+            };
+            match text {
+                Some(text) if keys.decode_name(&text).is_ok() => {}
+                Some(_) => {
+                    report.add(path(), "its name was not made by this directory", false);
+                }
+                None => report.add(path(), "its long name cannot be read", false),
+            }
+        }
+        match entry.role {
+            Role::File => self.check_file((visit, dir, entry), repair, report),
+            Role::Other => {
+                if let Ok(text) =
+                    beneath::hold(&visit.fd, &entry.name).and_then(|link| link.read_link())
+                    && let Err(error) = self.decode_link(text)
+                {
+                    report.add(path(), error, false);
+                }
+                Ok(())
+            }
+            Role::Directory | Role::Sidecar | Role::Temporary => Ok(()),
+        }
+    }
+
+    fn check_file(
+        &self,
+        (visit, dir, entry): (&Visit, &Dir, &Entry),
+        repair: Repair,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let path = visit.path_of(entry);
+        let held = match visit.hold(entry) {
+            Ok(Some(held)) => held,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                report.add(path, error, false);
+                return Ok(());
+            }
+        };
+        report.files += 1;
+        let policy = match policy_of(dir) {
+            Ok(policy) => policy,
+            // Told once, of the directory.
+            Err(VolumeError::Misplaced(_) | VolumeError::Tampered(_)) => return Ok(()),
+            Err(_) => {
+                report.add(path, "the key of its directory cannot be used", false);
+                return Ok(());
+            }
+        };
+        // The number and the contents are those of one inode, whatever its name leads to meanwhile.
+        let ino = self.tree.inodes.shown(held.found().st_ino);
+        // As they are before the file is opened, which may repair one.
+        let slots = read_slots(&held).ok().flatten();
+        let open = |flags| quietly(flags, |flags| held.open_file(flags));
+        let file = match self.files.open(ino, &policy, open) {
+            Ok(file) => file,
+            Err(error) => {
+                let lost = matches!(error, VolumeError::Lost(_)) && repair == Repair::Yes;
+                let emptied = lost && self.empty_if_blank(ino, open).unwrap_or(false);
+                report.add(path, error, emptied);
+                return Ok(());
+            }
+        };
+        if file.content().was_emptied() {
+            report.emptied.push(path.clone());
+        }
+        let (bytes, bad) = read_all(file.content());
+        report.bytes += bytes;
+        report.journaled += file.content().torn_pages().unwrap_or(0);
+        for (block, error) in bad {
+            report.add(path.clone(), format!("bytes {} on: {error}", block * PAGE), false);
+        }
+        if let Err(error) = self.check_parts((&held, &file), slots, &path, report) {
+            report.add(path, error, false);
+        }
+        drop(file);
+        self.files.release(ino);
+        Ok(())
+    }
+
+    /// Files of long link targets whose link is gone.
+    fn check_targets(
+        &self,
+        used: &HashSet<String>,
+        repair: Repair,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        for name in self.unused_targets(used)? {
+            let id = String::from_utf8_lossy(name.bytes()).into_owned();
+            if repair == Repair::Yes {
+                self.remove_long_link(&id);
+            }
+            report.add_leftover(PathBuf::from(".kmsfs/links").join(id), repair == Repair::Yes);
+        }
+        Ok(())
+    }
+
+    /// Cuts a file to nothing in which there is nothing, not even a header; true if it was one. No
+    /// crash needs to explain that: nothing is given up.
+    fn empty_if_blank(
+        &self,
+        ino: u64,
+        open: impl Fn(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<bool> {
+        if !is_blank(&BackingFile::new(open(OFlags::RDONLY)?))? {
+            return Ok(false);
+        }
+        self.files.erase(ino, open)?;
+        Ok(true)
+    }
+
+    /// Temporary names, and long names whose entry is gone.
+    fn check_leftovers(
+        &self,
+        visit: &Visit,
+        repair: Repair,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let names: HashSet<&[u8]> = visit.entries.iter().map(|entry| entry.name.bytes()).collect();
+        for entry in &visit.entries {
+            let orphan = entry.role == Role::Sidecar
+                && entry
+                    .name
+                    .bytes()
+                    .strip_suffix(SIDECAR_SUFFIX.as_bytes())
+                    .is_none_or(|owner| !names.contains(owner));
+            if !orphan && entry.role != Role::Temporary {
+                continue;
+            }
+            let repaired = repair == Repair::Yes && remove(visit, entry).is_ok();
+            report.add_leftover(visit.path_of(entry), repaired);
+        }
+        Ok(())
+    }
+}
+
+/// The file that holds the target of the link that an entry is, if one does.
+fn long_target(visit: &Visit, entry: &Entry) -> Option<String> {
+    if entry.role != Role::Other {
+        return None;
+    }
+    target_file(&beneath::hold(&visit.fd, &entry.name).ok()?.read_link().ok()?)
+}
+
+fn remove(visit: &Visit, entry: &Entry) -> Result<()> {
+    match beneath::remove(&visit.fd, &entry.name) {
+        Err(Errno::ISDIR | Errno::PERM) => remove_unfinished_dir(&visit.fd, &entry.name),
+        other => Ok(other?),
+    }
+}
+
+/// Reads every block; returns how many bytes were authentic and from where on what was not.
+///
+/// Whoever writes to the vault can make a file as long as a filesystem lets them: what has no page
+/// is passed over without a look at each block, and of what is wrong the first thousand are told.
+fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
+    let size = content.size();
+    let (mut buf, mut at, mut good, mut bad) = (vec![0; STEP], 0, 0, Vec::new());
+    while at < size && bad.len() < MOST_BAD {
+        // Authentic holes. Where that cannot be told, a read tells why.
+        if let Ok(Some(data)) = content.seek(at, SeekTo::Data) {
+            good += data - at;
+            at = data;
+        }
+        if let Ok(got) = content.read(at, &mut buf) {
+            good += got as u64;
+            at += got as u64;
+            continue;
+        }
+        // Once more, block by block, to say which.
+        let end = size.min(at + buf.len() as u64);
+        while at < end && bad.len() < MOST_BAD {
+            let block = buf.get_mut(..4096).unwrap_or_default();
+            let read = content.read(at, block);
+            let after = (at / PAGE + 1) * PAGE;
+            match read {
+                Ok(got) => {
+                    good += got as u64;
+                    at = after;
+                }
+                Err(error) => {
+                    bad.push((at / PAGE, error.to_string()));
+                    at = content.next_page(after).unwrap_or(after).max(after);
+                }
+            }
+        }
+    }
+    use zeroize::Zeroize;
+    buf.zeroize();
+    (good, bad)
+}
+
+/// Bytes that are read at once.
+const STEP: usize = 64 * 4096;
+/// What is told of one file: more says no more.
+const MOST_BAD: usize = 1000;
+const LEFT_OVER: &str = "left over from something that was never finished";

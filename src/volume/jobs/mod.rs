@@ -1,0 +1,13 @@
+//! What walks over the whole tree or runs beside the requests.
+
+pub(in crate::volume) mod adopt;
+pub(in crate::volume) mod check;
+pub(in crate::volume) mod check_copies;
+pub(in crate::volume) mod descent;
+pub(in crate::volume) mod placing;
+pub(in crate::volume) mod recovery;
+pub(in crate::volume) mod references;
+pub(in crate::volume) mod revoke;
+pub(in crate::volume) mod rewrap;
+pub(in crate::volume) mod upkeep;
+pub(in crate::volume) mod walk;

@@ -1,0 +1,457 @@
+//! Recovery after a crash: what the crashed sessions were changing is looked through, mended and
+//! sealed, and then the crash excuses nothing any more (R22; FORMAT section 12.4).
+//!
+//! It runs beside everything else, in steps, and can be interrupted at any point: what is mended
+//! is durable and sealed, so the next run passes over it, and a long file goes on where it stopped.
+//!
+//! A file's excuse ends with the file: both slots of its header say so before the next one's does.
+//! What cannot be looked at keeps its excuse, and nothing else does.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{OFlags, Stat};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::descent::{Descent, Missed, Unseen};
+use super::walk::{Entry, Role, Visit};
+use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, PageNo, plain_size};
+use crate::envelope::{
+    Cursor, FileHeader, HEADER_SLOTS, Intents, RECORD_LEN, Unrecovered, UnverifiedHeader,
+    claimed_length,
+};
+use crate::id::KeyId;
+use crate::volume::backing::handle::Handle;
+use crate::volume::content::{Look, Mended, explains};
+use crate::volume::engine::Volume;
+use crate::volume::files::open_file::{File, quietly};
+use crate::volume::keys::service::KeyHealth;
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::namespace::dir::Dir;
+use crate::volume::ops::contents::open::policy_of;
+use crate::volume::session::ledger::{Ledger, StillLeft};
+
+/// Files between two syncs of the filesystem.
+const BATCH: usize = 256;
+/// Bytes of a file that are looked at while others wait.
+const STEP: u64 = 4 * 1024 * 1024;
+/// Bytes of a file after which the place is noted.
+const NOTED: u64 = 256 * 1024 * 1024;
+
+/// How far recovery is, and at the end what it found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RecoveryReport {
+    /// Files in the volume that were considered.
+    pub scanned: u64,
+    /// Files that a crashed session may have been changing, and that were looked through.
+    pub examined: u64,
+    /// Backing paths of files that have bytes which cannot be read, with the reason.
+    pub spoiled: Vec<(PathBuf, String)>,
+    /// Backing paths of files of which nothing was synced before a crash: they are empty now.
+    pub emptied: Vec<PathBuf>,
+    /// Keys that could not be used: files under them are looked through when they can.
+    pub waiting: Vec<String>,
+    /// True if nothing is excused by a crash any more, but for what waits.
+    pub complete: bool,
+}
+
+struct Run<'a> {
+    volume: &'a Volume,
+    ledger: &'a Ledger,
+    crashes: Vec<Unrecovered>,
+    report: RecoveryReport,
+    left: Left,
+    batch: Vec<Seen>,
+    progress: &'a mut dyn FnMut(&RecoveryReport) -> ControlFlow<()>,
+}
+
+/// What could not be looked through.
+#[derive(Default)]
+struct Left {
+    /// The files, as far as they say who they are, for each of the crashes.
+    files: Vec<Intents>,
+    /// Keys that were refused.
+    keys: BTreeSet<KeyId>,
+    /// Something was in the way that is no key: it is tried again.
+    again: bool,
+    /// Of some the size may be wrong, and nothing else.
+    sizes: bool,
+    /// Nobody knows which files they are: the crashes stay as they are.
+    unknown: bool,
+}
+
+/// A file that was looked at and is still open.
+struct Seen {
+    file: Arc<File>,
+    path: PathBuf,
+    claims: Claims,
+    /// To its end.
+    through: bool,
+}
+
+impl Volume {
+    /// Crashes whose traces are not mended yet, with those that nobody has agreed to believe.
+    pub fn unrecovered(&self) -> Vec<Unrecovered> {
+        self.session().ledger().map_or_else(Vec::new, |ledger| ledger.unrecovered())
+    }
+
+    /// What a person should know of the vault as it was found when it was opened.
+    pub fn notice(&self) -> Option<&'static str> {
+        self.session().notice()
+    }
+
+    /// How often the vault that was mounted here was older than before, or another copy.
+    pub fn rollbacks(&self) -> u64 {
+        self.session().ledger().map_or(0, |ledger| ledger.anchor().rollbacks)
+    }
+
+    /// Looks through what crashed sessions were changing. `progress` may stop it at any point.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem; what is wrong with a file is in the report.
+    pub fn recover(
+        &self,
+        progress: &mut dyn FnMut(&RecoveryReport) -> ControlFlow<()>,
+    ) -> Result<RecoveryReport> {
+        let ledger = self.session().ledger().cloned();
+        let Some(ledger) = ledger else { return Ok(RecoveryReport::default()) };
+        let mut crashes = ledger.unrecovered();
+        crashes.retain(|crash| !crash.withheld && self.is_worth_a_look(crash));
+        if crashes.is_empty() && !self.has_unknown_journals() {
+            return Ok(RecoveryReport { complete: true, ..RecoveryReport::default() });
+        }
+        let mut run = Run {
+            volume: self,
+            ledger: &ledger,
+            crashes,
+            report: RecoveryReport::default(),
+            left: Left::default(),
+            batch: Vec::new(),
+            progress,
+        };
+        let walked = run.walk();
+        let settled = run.settle();
+        let stopped = walked?.is_break();
+        settled?;
+        run.finish(stopped)
+    }
+
+    /// True if one of the keys that recovery waits for can be used, and could not when this was asked
+    /// before: `usable` are those that could.
+    pub fn has_key_come_back(&self, usable: &mut BTreeSet<KeyId>) -> bool {
+        let mut keys: Vec<KeyId> =
+            self.unrecovered().into_iter().filter_map(|crash| crash.waiting).flatten().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let health = match keys.is_empty() {
+            true => Vec::new(),
+            false => self.keyring.service().health(&keys),
+        };
+        let now = health.into_iter().filter(|(_, health)| *health == KeyHealth::Usable);
+        let now: BTreeSet<KeyId> = now.map(|(key, _)| key).collect();
+        let come_back = !now.is_subset(usable);
+        *usable = now;
+        come_back
+    }
+
+    /// False if nothing can have changed since a recovery that waits for keys.
+    fn is_worth_a_look(&self, crash: &Unrecovered) -> bool {
+        let Some(keys) = &crash.waiting else { return true };
+        let health = self.keyring.service().health(keys);
+        health.iter().any(|(_, health)| *health == KeyHealth::Usable)
+    }
+}
+
+impl Run<'_> {
+    fn walk(&mut self) -> Result<ControlFlow<()>> {
+        self.left.files = vec![Intents::default(); self.crashes.len()];
+        let mut descent = Descent::new(self.volume)?;
+        while let Some((visit, dir)) = descent.step()? {
+            for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
+                self.report.scanned += 1;
+                self.file(&visit, &dir, entry)?;
+                if self.batch.len() >= BATCH {
+                    self.settle()?;
+                }
+                if (self.progress)(&self.report).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        for Missed { why, .. } in descent.missed() {
+            // What is below a mount would lose its excuse unseen. Who takes entries away from outside
+            // could do so for ever, and an excuse that lasts is worth more to him than to anybody else.
+            log::warn!("recovery has not seen everything: {why}");
+            self.left.unknown |= why != Unseen::Vanished;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn file(&mut self, visit: &Visit, dir: &Dir, entry: &Entry) -> Result<()> {
+        // The number, the claims and the contents are those of one inode, whatever its name leads to
+        // meanwhile.
+        let held = match visit.hold(entry) {
+            Ok(Some(held)) => held,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.failed(visit.path_of(entry), None, error);
+                return Ok(());
+            }
+        };
+        let claims = match self.concerned(&held) {
+            Ok(Some(claims)) => claims,
+            Ok(None) => return Ok(()),
+            Err(VolumeError::Io(Errno::ACCESS | Errno::PERM)) if self.is_somebody_elses(&held) => {
+                let what = "it is somebody else's and cannot be opened: no session has changed it";
+                self.report.spoil(visit.path_of(entry), what.to_owned());
+                return Ok(());
+            }
+            Err(error) => {
+                self.failed(visit.path_of(entry), None, error);
+                return Ok(());
+            }
+        };
+        self.report.examined += 1;
+        let ino = self.volume.tree.inodes.shown(held.found().st_ino);
+        let open = |flags| quietly(flags, |flags| held.open_file(flags));
+        let open = || policy_of(dir).and_then(|policy| self.volume.files.open(ino, &policy, open));
+        let opened = match open() {
+            // While it is open here, nobody gets a lease on it.
+            Err(VolumeError::Io(Errno::AGAIN)) => {
+                let kept = held.open_file_waiting(OFlags::RDWR);
+                let opened = open();
+                drop(kept);
+                opened
+            }
+            other => other,
+        };
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) => {
+                self.failed(visit.path_of(entry), Some(&claims), error);
+                return Ok(());
+            }
+        };
+        let path = visit.path_of(entry);
+        if claims.0.is_empty() && file.content().header().is_none() && file.size() == 0 {
+            self.report.emptied.push(path.clone());
+        }
+        let through = match self.look_through(&file) {
+            Ok(Looked::Through { spoiled }) => {
+                if spoiled {
+                    let what = "bytes were lost in the crash, or are not authentic".to_owned();
+                    self.report.spoil(path.clone(), what);
+                }
+                true
+            }
+            Ok(Looked::Stopped) => {
+                self.left.unknown = true;
+                false
+            }
+            Err(error) => {
+                self.failed(path.clone(), Some(&claims), error);
+                false
+            }
+        };
+        self.batch.push(Seen { file, path, claims, through });
+        Ok(())
+    }
+
+    /// Mends a file step by step.
+    fn look_through(&mut self, file: &File) -> Result<Looked> {
+        if file.content().needs_recovery() {
+            // What cannot be mended now keeps its excuse.
+            file.must_be_writable()?;
+        }
+        // Whose place is noted is what the file proves, not what it claims.
+        let id = file.content().header().map(|header| header.file);
+        let mut noted = 0;
+        loop {
+            match file.content().recover(STEP)? {
+                Mended::All { spoiled } => return Ok(Looked::Through { spoiled }),
+                Mended::UpTo(bytes) => {
+                    if let Some(file) = id.filter(|_| bytes - noted >= NOTED) {
+                        self.ledger.set_cursor(Cursor { file, bytes })?;
+                        noted = bytes;
+                    }
+                    if (self.progress)(&self.report).is_break() {
+                        return Ok(Looked::Stopped);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a file claims to be, if a crashed session may have been changing it; one without any
+    /// header claims nothing, and is looked at as well. Its attributes are those from before it is
+    /// opened: the change time moves where its mode has to be lent for that.
+    fn concerned(&self, held: &Handle) -> Result<Option<Claims>> {
+        let opened = quietly(OFlags::RDONLY, |flags| held.open_file(flags));
+        let probe = match opened {
+            Err(Errno::AGAIN) => held.open_file_waiting(OFlags::RDONLY)?,
+            // It has become something else.
+            Err(Errno::STALE) => return Ok(None),
+            other => other?,
+        };
+        let mut page = [0; PAGE_LEN];
+        rustix::io::pread(&probe, &mut page, 0)?;
+        let slots: Vec<_> = page
+            .chunks_exact(RECORD_LEN)
+            .take(HEADER_SLOTS)
+            .filter_map(|slot| UnverifiedHeader::parse(slot.first_chunk()?).ok())
+            .map(|slot| slot.claims().clone())
+            .collect();
+        let claimed = slots
+            .iter()
+            .any(|header| self.crashes.iter().any(|crash| explains(crash, header, true)));
+        let bare = held.found().st_size > 0 && page.iter().take(HEADER_AREA).all(|byte| *byte == 0);
+        let left = self.volume.files.shared().left();
+        let journaled = left.is_some_and(|left| slots.iter().any(|header| left.has(header.file)));
+        if !claimed && !bare && !journaled && !has_odd_size(held.found(), &page) {
+            return Ok(None);
+        }
+        Ok(Some(Claims(slots)))
+    }
+
+    /// What an ordinary user's daemon made is that user's, and it can open no other's that keeps it out.
+    fn is_somebody_elses(&self, held: &Handle) -> bool {
+        !self.volume.tree.is_root() && !self.volume.tree.is_ours(held.found())
+    }
+
+    /// Something keeps its excuse, if it can be looked at later; `claims`: what it says it is.
+    fn failed(&mut self, path: PathBuf, claims: Option<&Claims>, error: VolumeError) {
+        match error {
+            // The key that was refused, whatever else the file names.
+            VolumeError::KeyUnusable(key) | VolumeError::WrappedElsewhere(key) => {
+                self.left.keys.insert(key);
+            }
+            // What is not authentic is excused by nothing.
+            VolumeError::Tampered(_)
+            | VolumeError::Misplaced(_)
+            | VolumeError::Lost(_)
+            | VolumeError::ForeignKey { .. } => {
+                log::error!("recovery: {error}");
+                self.report.spoil(path, error.to_string());
+                return;
+            }
+            other => {
+                log::error!("recovery: a file could not be looked through: {other}");
+                self.left.again = true;
+            }
+        }
+        match claims {
+            Some(claims) => self.left.keep(&self.crashes, claims),
+            None => self.left.unknown = true,
+        }
+    }
+
+    /// What was mended is made durable, then sealed, in one slot of the header and then in the other.
+    fn settle(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let mut synced = Ok(());
+        // The last of these writes is durable with the next sync: that of the next batch, or the one
+        // before the crashes are dropped.
+        for _ in 0..2 {
+            synced = synced.and_then(|()| self.volume.sync_all(Look::Briefly));
+            if synced.is_ok() {
+                self.confirm();
+            }
+        }
+        for seen in std::mem::take(&mut self.batch) {
+            let ino = seen.file.ino();
+            drop(seen);
+            self.volume.files.release(ino);
+        }
+        synced
+    }
+
+    fn confirm(&mut self) {
+        for at in 0..self.batch.len() {
+            let Some(seen) = self.batch.get_mut(at).filter(|seen| seen.through) else { continue };
+            let error = match seen.file.content().confirm() {
+                Ok(true) => continue,
+                Ok(false) => VolumeError::Io(Errno::AGAIN),
+                Err(error) => error,
+            };
+            seen.through = false;
+            let (path, claims) = (seen.path.clone(), seen.claims.clone());
+            self.failed(path, Some(&claims), error);
+        }
+    }
+
+    /// The crashes are mended once the last seal is durable.
+    fn finish(mut self, stopped: bool) -> Result<RecoveryReport> {
+        self.report.waiting = self.left.keys.iter().map(KeyId::to_string).collect();
+        if stopped || self.left.unknown {
+            return Ok(self.report);
+        }
+        self.volume.sync_all(Look::Briefly)?;
+        let words = self.crashes.iter().map(|crash| crash.word);
+        let files = std::mem::take(&mut self.left.files).into_iter();
+        let sizes = self.left.sizes;
+        let left = words.zip(files).map(|(word, files)| StillLeft { word, files, sizes });
+        let left: Vec<_> = left.collect();
+        let keys: Vec<KeyId> = self.left.keys.iter().copied().collect();
+        // The record has no room for many keys: those are known until the end of the session.
+        let known = !self.left.again;
+        self.ledger.recovered(&left, known.then_some(&keys[..]))?;
+        let shared = self.volume.files.shared();
+        shared.set_crashes(self.ledger.unrecovered(), self.ledger.cursor());
+        if !self.left.again {
+            self.volume.drop_recovered_journals()?;
+        }
+        self.report.complete = !self.left.again;
+        log::info!(
+            "volume {}: recovery looked through {} of {} files",
+            self.volume.id(),
+            self.report.examined,
+            self.report.scanned
+        );
+        Ok(self.report)
+    }
+}
+
+impl Left {
+    /// Keeps what excuses a file that says this of itself. A lie is excused by nothing: it is not
+    /// authentic, and the file that it names, if it was looked through, says so itself.
+    fn keep(&mut self, crashes: &[Unrecovered], claims: &Claims) {
+        let excused =
+            |header: &FileHeader| crashes.iter().any(|crash| explains(crash, header, true));
+        self.sizes |= !claims.0.iter().any(excused);
+        for (crash, files) in crashes.iter().zip(&mut self.files) {
+            for header in claims.0.iter().filter(|header| explains(crash, header, true)) {
+                files.add(header.file);
+            }
+        }
+    }
+}
+
+impl RecoveryReport {
+    fn spoil(&mut self, path: PathBuf, why: String) {
+        if !self.spoiled.iter().any(|(known, _)| *known == path) {
+            self.spoiled.push((path, why));
+        }
+    }
+}
+
+/// True if the length of the file is not the one that its only page claims. Such a file is never
+/// announced, and no time says when that came about: clocks are set, and vaults are copied.
+pub(in crate::volume) fn has_odd_size(stat: &Stat, page: &[u8; PAGE_LEN]) -> bool {
+    let Ok(length) = u64::try_from(stat.st_size) else { return false };
+    length / PAGE == 1 && claimed_length(PageNo(0), page) as u64 != plain_size(length).0
+}
+
+/// What became of a look through a file.
+enum Looked {
+    Through { spoiled: bool },
+    Stopped,
+}
+
+/// What an unopened file says of itself, in each slot of its header.
+#[derive(Clone)]
+struct Claims(Vec<FileHeader>);

@@ -1,0 +1,188 @@
+//! Which KMS keys and materials a vault still needs: read from its headers, without any key.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use rustix::fs::{OFlags, fstat};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::descent::Descent;
+use super::rewrap::read_slots;
+use super::walk::{Role, Visit, Walk};
+use crate::envelope::{
+    DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, VolumeDescriptor, may_be_encoded,
+};
+use crate::id::{KeyId, MaterialId, VolumeId};
+use crate::volume::backing::{lender, own_file};
+use crate::volume::engine::Volume;
+use crate::volume::engine::setup::open_root;
+use crate::volume::files::open_file::quietly;
+use crate::volume::model::error::Result;
+use crate::volume::namespace::dir;
+use crate::volume::session::lock::Session;
+
+/// How many files and directories of a volume name which material.
+#[derive(Debug, Clone, Default)]
+pub struct References {
+    /// Files, by key and material. A file counts once for each material that a slot names.
+    pub files: HashMap<(KeyId, MaterialId), u64>,
+    /// Directories, and the volume itself, likewise.
+    pub directories: HashMap<(KeyId, MaterialId), u64>,
+    /// Files and directories whose header or descriptor could not be read, and places in which some
+    /// were not seen.
+    pub unreadable: u64,
+}
+
+/// What a key is needed for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Needed {
+    /// Files that cannot be read without it.
+    pub files: u64,
+    /// Directories whose names cannot be read without it.
+    pub directories: u64,
+}
+
+impl References {
+    /// Counts what the vault in `path` refers to. Works while it is mounted; what is renamed meanwhile
+    /// may then be missed.
+    ///
+    /// # Errors
+    /// `NotAVolume`; those of the backing filesystem.
+    pub fn scan(path: &Path) -> Result<(VolumeId, Self)> {
+        let descriptor = Volume::peek(path)?;
+        let mut found = Self::of_volume(&descriptor);
+        let mut walk = Walk::new(&open_root(path)?)?;
+        while let Some(visit) = walk.step().transpose() {
+            match visit {
+                Ok(visit) => found.look_into(&visit)?,
+                Err(_) => found.unreadable += 1,
+            }
+        }
+        let unseen = walk.take_mounted().len() + walk.take_lost().len();
+        found.unreadable += unseen as u64 + u64::from(walk.has_vanished());
+        Ok((descriptor.volume, found))
+    }
+
+    /// As [`Self::scan`], while nobody may change the vault: nothing is missed.
+    ///
+    /// # Errors
+    /// `InUse` if somebody may; as [`Self::scan`].
+    pub fn scan_still(path: &Path) -> Result<(VolumeId, Self)> {
+        let _held = Session::begin(open_root(path)?, false)?;
+        Self::scan(path)
+    }
+
+    fn of_volume(descriptor: &VolumeDescriptor) -> Self {
+        let mut found = Self::default();
+        count(&mut found.directories, [&descriptor.recipient]);
+        found
+    }
+
+    fn look_into(&mut self, visit: &Visit) -> Result<()> {
+        let copies = dir_copies(&visit.fd);
+        // The root has no name. What has one that nobody here made is foreign: no key's business.
+        let ours = visit.name().is_none_or(|name| may_be_encoded(name.bytes()));
+        if copies.is_empty() && ours {
+            self.unreadable += 1;
+        }
+        count(&mut self.directories, copies.iter().map(|copy| &copy.recipient));
+        for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
+            let opened = match visit.hold(entry) {
+                // The walk knows of what has gone.
+                Ok(None) => continue,
+                Ok(Some(held)) => quietly(OFlags::RDONLY, |flags| held.open_file(flags)).ok(),
+                Err(_) => None,
+            };
+            let Some(fd) = opened else {
+                self.unreadable += 1;
+                continue;
+            };
+            let slots = read_slots(&fd)?;
+            if slots.is_empty() && may_be_encoded(entry.name.bytes()) && fstat(&fd)?.st_size > 0 {
+                self.unreadable += 1;
+            }
+            count(&mut self.files, slots.iter().flat_map(|slot| slot.recipients.iter()));
+        }
+        Ok(())
+    }
+
+    /// What needs any material of `key`.
+    pub fn of_key(&self, key: KeyId) -> Needed {
+        self.sum(|(k, _)| *k == key)
+    }
+
+    /// What needs this material.
+    pub fn of_material(&self, material: MaterialId) -> Needed {
+        self.sum(|(_, m)| *m == material)
+    }
+
+    fn sum(&self, wanted: impl Fn(&(KeyId, MaterialId)) -> bool) -> Needed {
+        let total = |counts: &HashMap<(KeyId, MaterialId), u64>| {
+            counts.iter().filter(|(id, _)| wanted(id)).map(|(_, n)| n).sum()
+        };
+        Needed { files: total(&self.files), directories: total(&self.directories) }
+    }
+}
+
+impl Volume {
+    /// Counts what this volume refers to, also what is renamed meanwhile. `progress` may stop it.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem and of the KMS.
+    pub fn references(
+        &self,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<References> {
+        // From here on new wraps are under the current material, of which another process may have
+        // made another a moment ago.
+        self.keyring.service().refresh()?;
+        let mut found = References::of_volume(&self.newest_descriptor()?);
+        let mut descent = Descent::new(self)?;
+        let mut scanned = 0;
+        while let Some(visited) = descent.step().transpose() {
+            match visited {
+                Ok((visit, _)) => {
+                    found.look_into(&visit)?;
+                    scanned += visit.entries.len() as u64;
+                }
+                Err(_) => found.unreadable += 1,
+            }
+            if progress(scanned).is_break() {
+                return Err(Errno::INTR.into());
+            }
+        }
+        found.unreadable += descent.missed().len() as u64;
+        // Those that were unlinked before the walk came to them, and are still open.
+        for file in self.nameless() {
+            let slots = read_slots(file.backing_fd())?;
+            count(&mut found.files, slots.iter().flat_map(|slot| slot.recipients.iter()));
+        }
+        Ok(found)
+    }
+}
+
+fn count<'a>(
+    counts: &mut HashMap<(KeyId, MaterialId), u64>,
+    recipients: impl IntoIterator<Item = &'a Recipient>,
+) {
+    let mut named: Vec<_> = recipients.into_iter().map(|r| (r.key, r.material)).collect();
+    named.sort_unstable();
+    named.dedup();
+    for id in named {
+        *counts.entry(id).or_default() += 1;
+    }
+}
+
+/// The copies of a directory's descriptor that can be read, as claims.
+pub(in crate::volume) fn dir_copies(fd: &std::os::fd::OwnedFd) -> Vec<DirDescriptor> {
+    let mut attribute = [0; RECORD_LEN];
+    let get = || rustix::fs::fgetxattr(fd, DIR_XATTR, &mut attribute);
+    let length = lender::with_access(fd, get);
+    let attribute = (length == Ok(RECORD_LEN)).then_some(attribute);
+    let file = own_file::read(fd, dir::FILE, (RECORD_LEN, "directory descriptor"));
+    let file = file.ok().flatten().and_then(|bytes| bytes.try_into().ok());
+    let copies = [file, attribute].into_iter().flatten();
+    copies.filter_map(|bytes: [u8; RECORD_LEN]| DirDescriptor::parse(&bytes).ok()).collect()
+}

@@ -1,0 +1,87 @@
+//! A key is disabled, or comes back, while its files are open (R12).
+//!
+//! 1. From one instant every request under the key fails, but for pages that were written through a
+//!    mapping before. 2. Requests in flight end: wiping waits for the file's lock. 3. The kernel is
+//!    asked to give dirty pages back and to drop the rest. 4. The keys are wiped, and the cached ends
+//!    of blocks: the only contents that outlive their request here, for `fuse` wipes the buffers of a
+//!    request with its answer. 5. The kernel is asked once more, for pages that it read in between.
+//!    No lock is held while the kernel is asked, and no request waits for this thread. The kernel may
+//!    take its time over dirty pages: all that refuses comes before the first time that it is asked.
+
+use std::sync::{Arc, PoisonError};
+
+use crate::id::KeyId;
+use crate::volume::engine::{KernelCache, Volume};
+use crate::volume::keys::service::KeyHealth;
+
+impl Volume {
+    /// Asks the KMS what became of the keys in use, and acts on it.
+    pub fn watch_keys(&self) {
+        let changes = self.keyring.poll();
+        for (key, health) in &changes.lost {
+            let why = match health {
+                KeyHealth::Unreachable => "its KMS has not answered for too long",
+                KeyHealth::Usable | KeyHealth::Unusable => "it can no longer be used",
+            };
+            log::warn!("KMS key {key}: {why}: closing its files");
+            self.keyring.set_revoked(*key, true);
+        }
+        for key in &changes.back {
+            log::warn!("KMS key {key} can be used again");
+            self.keyring.set_revoked(*key, false);
+        }
+        // Directories show encrypted names while their key is gone, and plain ones when it is back.
+        let same = changes.lost.is_empty() && changes.back.is_empty();
+        let dirs = if same { Vec::new() } else { self.tree.dirs.clear() };
+        // Handles of users who lost a permission are refused from here on.
+        let refused = self.gate.review();
+        let lost: Vec<KeyId> = changes.lost.iter().map(|(key, _)| *key).collect();
+        self.revoke(&lost);
+        // What the kernel has cached must not answer them either.
+        self.invalidate(refused.into_iter().chain(dirs));
+    }
+
+    /// Has the kernel ask anew for the size of files that turned out to have another one. Whoever
+    /// opens such a file by a request hears of it at once; this is for all other ways.
+    pub fn tell_sizes(&self) {
+        let resized = self.files.take_resized();
+        let Some(kernel) = self.kernel().filter(|_| !resized.is_empty()) else { return };
+        for ino in resized {
+            kernel.invalidate_attributes(ino);
+        }
+    }
+
+    /// Has the kernel drop the pages of files that a request has changed and then failed.
+    pub fn drop_outdated_pages(&self) {
+        self.invalidate(self.files.take_outdated());
+    }
+
+    /// The second round is for what was in flight in the first: a write that made the first key of
+    /// its file, a file that came under the key, pages that were read again.
+    fn revoke(&self, keys: &[KeyId]) {
+        if keys.is_empty() {
+            return;
+        }
+        for _round in 0..2 {
+            self.invalidate(self.files.cached_under(keys));
+            for file in self.files.all() {
+                file.source().set_prepared(None);
+                if file.key().is_some_and(|key| keys.contains(&key)) {
+                    file.content().wipe();
+                }
+            }
+        }
+    }
+
+    /// Has the kernel drop what it keeps of some inodes. Locks: none may be held.
+    pub(in crate::volume) fn invalidate(&self, inodes: impl IntoIterator<Item = u64>) {
+        let Some(kernel) = self.kernel() else { return };
+        for ino in inodes {
+            kernel.invalidate_inode(ino);
+        }
+    }
+
+    fn kernel(&self) -> Option<Arc<dyn KernelCache>> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

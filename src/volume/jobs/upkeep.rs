@@ -1,0 +1,338 @@
+//! What a volume does by itself: it syncs what stays dirty, seals what is closed, watches its keys.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::recovery::RecoveryReport;
+use crate::volume::backing::contents::Durability;
+use crate::volume::content::{Look, Mended};
+use crate::volume::engine::Volume;
+use crate::volume::files::open_file::{File, Parked};
+use crate::volume::model::error::Result;
+use crate::volume::session::ledger::Ledger;
+
+/// How often the threads look for work. The keystore is asked whether a key was disabled well within
+/// the promised second.
+const WATCH: Duration = Duration::from_millis(200);
+/// How long contents may stay without a sync (R2e).
+const DIRTY_FOR: Duration = Duration::from_secs(30);
+/// How often that is looked at.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How long a generation of announcements lasts.
+const TURN: Duration = Duration::from_secs(300);
+/// After this time a recovery that could not see everything is tried again, then after twice as
+/// long, and so on.
+const RETRY: Duration = Duration::from_secs(60);
+const LAST_RETRY: Duration = Duration::from_secs(3600);
+/// How often the keys that recovery waits for are asked about.
+const WAITING: Duration = Duration::from_secs(5);
+/// Bytes of a file that are looked at while others wait.
+const MENDED_AT_ONCE: u64 = 4 * 1024 * 1024;
+/// With this many unsynced files, one sync of the filesystem is cheaper than one of each.
+const FEW: usize = 8;
+
+type Stop = Arc<(Mutex<bool>, Condvar)>;
+
+/// The background threads of a volume; stopped and waited for on drop.
+///
+/// One watches the keys, the other looks after the disk: a slow one must not delay a revocation.
+#[derive(Debug, Default)]
+pub struct Upkeep {
+    stop: Stop,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The vault says that it is closed.
+    Cleanly,
+    /// Writing a file failed: the next session looks at it as after a crash.
+    InDoubt,
+}
+
+impl Volume {
+    /// Starts the background threads.
+    ///
+    /// # Errors
+    /// `Io` when the system has no thread left.
+    pub fn start_upkeep(self: &Arc<Self>) -> Result<Upkeep> {
+        let mut upkeep = Upkeep::default();
+        let volume = self.clone();
+        upkeep.start("upkeep-keys", move || {
+            volume.watch_keys();
+            volume.tell_sizes();
+        })?;
+        let (volume, mut flushed, mut turned) = (self.clone(), Instant::now(), Instant::now());
+        upkeep.start("upkeep-disk", move || {
+            volume.drop_outdated_pages();
+            volume.drain_journal();
+            volume.tidy_up(&mut flushed);
+            volume.turn_announcements(&mut turned);
+        })?;
+        let (volume, stop) = (self.clone(), upkeep.stop.clone());
+        let (mut due, mut pause) = (Some(Instant::now()), RETRY);
+        let (mut usable, mut asked) = (BTreeSet::new(), None::<Instant>);
+        upkeep.start("upkeep-recovery", move || {
+            if asked.is_none_or(|asked| asked.elapsed() >= WAITING) {
+                asked = Some(Instant::now());
+                // Its files were passed over.
+                if volume.has_key_come_back(&mut usable) {
+                    due = Some(Instant::now());
+                }
+            }
+            if due.is_some_and(|due| due <= Instant::now()) {
+                volume.place_beside(&stop);
+                due = (!volume.recover_beside(&stop)).then(|| Instant::now() + pause);
+                pause = (pause * 2).min(LAST_RETRY);
+            }
+            volume.mend_unsure(&stop);
+        })?;
+        Ok(upkeep)
+    }
+
+    /// Recovers from crashes while the volume is used. False if something was left.
+    fn recover_beside(&self, stop: &Stop) -> bool {
+        let mut progress = |_: &RecoveryReport| match is_stopped(stop) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        match self.recover(&mut progress) {
+            Ok(report) => report.complete,
+            Err(error) => {
+                log::error!("recovery: {error}: it is tried again later");
+                false
+            }
+        }
+    }
+
+    /// Brings the directories of a volume from before places up to date.
+    fn place_beside(&self, stop: &Stop) {
+        let mut progress = || match is_stopped(stop) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        if let Err(error) = self.place_directories(&mut progress) {
+            log::error!("places of directories: {error}: it is tried again later");
+        }
+    }
+
+    /// Looks through the files of which a call failed, so that they can be sealed.
+    fn mend_unsure(&self, stop: &Stop) {
+        for file in self.files.all() {
+            while !is_stopped(stop) && file.content().is_unsure() && !file.content().is_dirty() {
+                match file.content().recover(MENDED_AT_ONCE) {
+                    Ok(Mended::UpTo(_)) => {}
+                    Ok(Mended::All { .. }) | Err(_) => break,
+                }
+            }
+        }
+        self.files.sweep();
+    }
+
+    /// Begins a new generation of announcements from time to time, and forgets the one before once
+    /// everything that it was for is durable (R21).
+    fn turn_announcements(&self, turned: &mut Instant) {
+        let Some(ledger) = self.session().ledger().cloned() else { return };
+        if turned.elapsed() < TURN {
+            return;
+        }
+        *turned = Instant::now();
+        let done = match ledger.has_previous() {
+            true => self.drop_announcements(&ledger),
+            false => ledger.turn().map(drop),
+        };
+        if let Err(error) = done {
+            log::warn!("the announcements of this session stay as they are: {error}");
+        }
+    }
+
+    fn drop_announcements(&self, ledger: &Ledger) -> Result<()> {
+        for file in self.files.all() {
+            // Whoever began before the turn is done; whoever begins now is in the new generation.
+            file.content().wait_for_writers();
+        }
+        self.files.sweep();
+        self.sync_all(Look::Briefly)?;
+        if self.files.in_doubt() || self.files.is_any_unsure() {
+            return Ok(());
+        }
+        ledger.drop_previous()
+    }
+
+    fn tidy_up(&self, flushed: &mut Instant) {
+        self.files.sweep();
+        if flushed.elapsed() < FLUSH || self.options.read_only {
+            return;
+        }
+        *flushed = Instant::now();
+        self.save_policies();
+        if let Err(error) = self.flush(DIRTY_FOR) {
+            log::error!("background sync: {error}");
+        }
+    }
+
+    /// Makes durable what has been dirty for at least `age`, seals what that settled, and saves
+    /// the list of shown times. A file whose sync fails keeps no other from its turn.
+    ///
+    /// # Errors
+    /// `Io` when the disk failed: the first of all failures, after everything was tried.
+    pub fn flush(&self, age: Duration) -> Result<()> {
+        self.flush_and_seal(age, Look::Briefly)
+    }
+
+    fn flush_and_seal(&self, age: Duration, look: Look) -> Result<()> {
+        let old = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() >= age);
+        let due: Vec<_> =
+            self.files.all().into_iter().filter(|file| old(file.content().dirty_since())).collect();
+        let parked_due = self.files.parked().iter().any(|(_, _, since)| old(*since));
+        let synced = if due.is_empty() && !parked_due {
+            Ok(())
+        } else if !parked_due && due.len() <= FEW {
+            sync_each(&due)
+        } else {
+            self.sync_all(look)
+        };
+        for file in due {
+            if let Err(error) = file.content().seal(look) {
+                log::debug!("inode {}: not sealed: {error}", file.ino());
+            }
+        }
+        self.raise_seals(&old);
+        self.files.sweep();
+        self.save_times();
+        synced
+    }
+
+    /// What is synced again and again is never old enough to be sealed above.
+    fn raise_seals(&self, is_old: &impl Fn(Option<Instant>) -> bool) {
+        for file in self.files.all() {
+            if is_old(file.content().above_seal_since())
+                && let Err(error) = file.content().raise_seal()
+            {
+                log::debug!("inode {}: its seal stays as it is: {error}", file.ino());
+            }
+        }
+    }
+
+    /// One sync of the filesystem for all dirty files, open or not.
+    pub(in crate::volume) fn sync_all(&self, look: Look) -> Result<()> {
+        let open: Vec<_> = self
+            .files
+            .all()
+            .into_iter()
+            .filter_map(|file| file.content().before_sync().map(|at| (file, at)))
+            .collect();
+        let parked = self.files.parked();
+        // What is written while this runs stays dirty: its generation is a later one.
+        let mut outcome = self.sync_everything();
+        if let Err(error) = &outcome {
+            // Which file it was is not said, and it is said only once: each is asked by itself.
+            log::error!("the backing filesystem could not be synced whole: {error}");
+        }
+        for (file, generation) in &open {
+            let synced = file.content().synced_elsewhere(*generation);
+            outcome = outcome.and(noted(file.ino(), synced));
+        }
+        for (ino, generation, _) in parked {
+            match self.files.parked_is_synced(ino, generation) {
+                Parked::Clean => self.seal_closed(ino, look),
+                Parked::Doubtful => outcome = outcome.and(noted(ino, self.sync_parked(ino))),
+                Parked::Dirty => {}
+            }
+        }
+        outcome
+    }
+
+    /// Syncs a file that nobody has open by itself, after a sync of them all has failed: what was
+    /// written of it may be gone, so it is written again first. A failure is kept for who opens it.
+    fn sync_parked(&self, ino: u64) -> Result<()> {
+        self.files.parked_sync_failed(ino);
+        self.open_briefly(ino)?.file().sync(Durability::Contents)
+    }
+
+    /// Seals a file that nobody has open. Its old seal is a lower bound too, so a failure is not
+    /// worth more than a note.
+    fn seal_closed(&self, ino: u64, look: Look) {
+        let sealed = self.open_briefly(ino).and_then(|opened| opened.file().content().seal(look));
+        if let Err(error) = sealed {
+            log::debug!("inode {ino}: not sealed: {error}");
+        }
+    }
+
+    /// Ends the session: everything is synced and sealed, and the vault is free.
+    ///
+    /// # Errors
+    /// `Io` when something could not be made durable: the session stays marked as unclean.
+    pub fn end(&self) -> Result<Ended> {
+        if self.options.read_only {
+            return Ok(Ended::Cleanly);
+        }
+        // The first round syncs the contents and seals; the second syncs the seals.
+        // After it nothing excuses what a failed call left, so all of that is looked at now.
+        self.flush_and_seal(Duration::ZERO, Look::ForFailures)?;
+        self.flush_and_seal(Duration::ZERO, Look::ForFailures)?;
+        if self.files.in_doubt() {
+            log::warn!("writing a file failed: the next session looks at it as after a crash");
+            return Ok(Ended::InDoubt);
+        }
+        self.save_policies();
+        self.session().end()?;
+        Ok(Ended::Cleanly)
+    }
+}
+
+/// Syncs each of the files, whatever becomes of the others; fails with the first error.
+fn sync_each(files: &[Arc<File>]) -> Result<()> {
+    let mut outcome = Ok(());
+    for file in files {
+        outcome = outcome.and(noted(file.ino(), file.sync(Durability::Contents)));
+    }
+    outcome
+}
+
+fn noted(ino: u64, synced: Result<()>) -> Result<()> {
+    if let Err(error) = &synced {
+        log::error!("inode {ino}: background sync: {error}");
+    }
+    synced
+}
+
+impl Upkeep {
+    /// Starts a thread that does `work` again and again.
+    fn start(&mut self, name: &str, mut work: impl FnMut() + Send + 'static) -> Result<()> {
+        let stop = self.stop.clone();
+        let work = move || {
+            while !stops_within(&stop, WATCH) {
+                work();
+            }
+        };
+        self.threads.push(std::thread::Builder::new().name(name.into()).spawn(work)?);
+        Ok(())
+    }
+}
+
+fn is_stopped(stop: &Stop) -> bool {
+    *stop.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn stops_within((stopped, signal): &(Mutex<bool>, Condvar), time: Duration) -> bool {
+    let stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = signal.wait_timeout_while(stopped, time, |stopped| !*stopped);
+    *waited.unwrap_or_else(PoisonError::into_inner).0
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a background thread of the volume ended in a panic");
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The thread that asks for the state of the keys in use.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::Shared;
+use crate::volume::model::error::{Result, VolumeError};
+
+/// How often each key is asked about.
+const POLL: Duration = Duration::from_secs(2);
+/// How often while nobody answers, so that a server which was restarted is found soon.
+const POLL_SILENT: Duration = Duration::from_secs(1);
+
+/// Ends its thread, and waits for it, when dropped.
+#[derive(Debug)]
+pub(super) struct Watch {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    pub(super) fn start(shared: &Arc<Shared>) -> Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (shared, signal) = (shared.clone(), stop.clone());
+        let thread = std::thread::Builder::new()
+            .name("kms-watch".into())
+            .spawn(move || run(&shared, &signal))
+            .map_err(VolumeError::from)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread that watches the keys ended in a panic");
+        }
+    }
+}
+
+fn run(shared: &Shared, stop: &(Mutex<bool>, Condvar)) {
+    loop {
+        let pause = if shared.line.silence().is_some() { POLL_SILENT } else { POLL };
+        let stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = stop.1.wait_timeout_while(stopped, pause, |stopped| !*stopped);
+        if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+            return;
+        }
+        look(shared);
+    }
+}
+
+/// Asks about every key in use. What the mount's access key may not even ask about counts as lost.
+fn look(shared: &Shared) {
+    let watched: Vec<_> = shared.watched().iter().copied().collect();
+    for key in watched {
+        match shared.ask(key) {
+            Ok(_) => {}
+            Err(VolumeError::KmsUnreachable(_)) if shared.line.silence().is_some() => return,
+            Err(error @ (VolumeError::KmsUnreachable(_) | VolumeError::Kms(_))) => {
+                log::debug!("KMS key {key}: its state is not known: {error}");
+            }
+            Err(error) => {
+                log::debug!("KMS key {key}: {error}");
+                if let Some(known) = shared.keys().get_mut(&key) {
+                    known.usable = false;
+                }
+            }
+        }
+    }
+}

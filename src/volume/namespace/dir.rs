@@ -1,0 +1,473 @@
+//! One directory of the vault, held open, with the keys of its names.
+//!
+//! The descriptor is kept twice: in the file `.kmsfs.dir` and in an attribute of the directory.
+//! Of those that are valid, the newest that was made for this place counts, and the other is
+//! repaired from it. A directory whose descriptor cannot be used still opens: what is in it is shown
+//! under foreign names, and can be removed, but nothing can be made in it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags, XattrFlags, fdatasync, fgetxattr, fsetxattr, fstat};
+use rustix::io::Errno;
+
+use super::dir_rules::{Authority, DirAnchor, Expected, KeyRules, Misplaced, Says};
+use super::inode::Link;
+use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, DirKeys, EnvelopeError, RECORD_LEN};
+use crate::id::{DirId, KeyId};
+use crate::volume::backing::beneath::{self, BackingName, Name};
+use crate::volume::backing::lender;
+use crate::volume::backing::own_file;
+use crate::volume::keys::keyring::Keyring;
+use crate::volume::model::error::{Result, VolumeError};
+
+/// The attribute by which a directory gives its children their ACL.
+const DEFAULT_ACL: &str = "system.posix_acl_default";
+const WHAT: &str = "directory descriptor";
+/// The file in every directory that holds its descriptor.
+pub(in crate::volume) const FILE: Name<'static> = Name::literal(DIR_FILE);
+
+/// The bytes of a descriptor.
+pub(in crate::volume) type DescriptorBytes = [u8; RECORD_LEN];
+
+/// An open directory of the vault.
+#[derive(Debug)]
+pub(in crate::volume) struct Dir {
+    ino: u64,
+    fd: OwnedFd,
+    names: Names,
+    says: Arc<Says>,
+    expected: Expected,
+    link: Option<Link>,
+    rules: Mutex<Option<CreateRules>>,
+    copies: Copies,
+}
+
+/// What is wrong with the copies of a descriptor of which one is good. An older one is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::volume) struct Flaws {
+    /// The file is missing, or not authentic.
+    pub(in crate::volume) file: bool,
+    /// The attribute is not authentic.
+    pub(in crate::volume) attribute: bool,
+    /// There is no attribute, or one of another length.
+    pub(in crate::volume) no_attribute: bool,
+}
+
+/// Both copies of a descriptor, as they were found.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::volume) struct Copies {
+    file: Option<DescriptorBytes>,
+    attribute: Option<DescriptorBytes>,
+    /// A copy could not be read, which says nothing of it.
+    failed: Option<Errno>,
+}
+
+/// What opening a directory takes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::volume) struct Opener<'a> {
+    pub(in crate::volume) keyring: &'a Keyring,
+    pub(in crate::volume) anchor: &'a DirAnchor,
+    /// Nothing is repaired.
+    pub(in crate::volume) read_only: bool,
+}
+
+/// What a directory decides about the files made in it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::volume) struct CreateRules {
+    /// It has a default ACL, which takes the place of the umask.
+    pub default_acl: bool,
+    /// It is setgid: children get its group.
+    pub setgid: bool,
+}
+
+#[derive(Debug)]
+enum Names {
+    Readable { descriptor: Box<DirDescriptor>, keys: Box<DirKeys> },
+    KeyUnusable(KeyId, DirId),
+    Misplaced(Misplaced),
+    Broken,
+}
+
+impl Dir {
+    /// Takes over the open directory `fd`, shown as inode `ino`, and opens its descriptor.
+    ///
+    /// *Locks*: the copies are read while nobody renames the directory, so that they fit what is
+    /// expected of them.
+    ///
+    /// # Errors
+    /// Those of the keystore that are not about this one key, and of a disk that cannot be read; a
+    /// bad descriptor is no error.
+    pub(in crate::volume) fn open(
+        ino: u64,
+        fd: OwnedFd,
+        copies: Copies,
+        expected: Expected,
+        opener: Opener<'_>,
+    ) -> Result<Self> {
+        let names = open_names(&fd, copies, &expected, opener)?;
+        if matches!(names, Names::Broken) {
+            log::error!("the directory with inode {ino} has no usable descriptor");
+        }
+        let says = Arc::new(Says::new(names.authority()));
+        Ok(Self { ino, fd, names, says, expected, link: None, rules: Mutex::new(None), copies })
+    }
+
+    /// Tells the log that it is out of its place, once that is certain.
+    pub(in crate::volume) fn sound_alarm(&self) {
+        if let Names::Misplaced(why) = self.names {
+            log::error!("the directory with inode {}: {why}", self.ino);
+        }
+    }
+
+    /// The same, found by way of `link`.
+    pub(in crate::volume) fn found_by(self, link: Link) -> Self {
+        Self { link: Some(link), ..self }
+    }
+
+    /// The same, which does not count where it is.
+    pub(in crate::volume) fn refused(self, why: Misplaced) -> Self {
+        log::error!("the directory with inode {}: {why}", self.ino);
+        let says = Arc::new(Says::new(Authority::None));
+        Self { names: Names::Misplaced(why), says, ..self }
+    }
+
+    /// The entry by which it was found; `None` for the root, and for one that was removed.
+    pub(in crate::volume) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
+    /// True if it would be opened under `above` as it was.
+    pub(in crate::volume) fn fits_below(&self, above: &Self) -> bool {
+        let link = self.link.as_ref();
+        link.is_some_and(|link| above.authority().expects(link.name.bytes()) == self.expected)
+    }
+
+    /// True if it was verified as the entry `name` of the directory `parent`.
+    pub(in crate::volume) fn was_found_at(&self, parent: u64, name: &BackingName) -> bool {
+        self.link.as_ref().is_some_and(|link| link.parent == parent && link.name == *name)
+    }
+
+    /// The inode number.
+    pub(in crate::volume) fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    /// The keys of the names in it.
+    ///
+    /// # Errors
+    /// `KeyUnusable`; `Misplaced` if it is not in its place; `Tampered` if neither copy of the
+    /// descriptor is good.
+    pub(in crate::volume) fn keys(&self) -> Result<&DirKeys> {
+        self.readable().map(|(_, keys)| keys)
+    }
+
+    /// What the directory says of itself, as it counts in its place.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub(in crate::volume) fn descriptor(&self) -> Result<&DirDescriptor> {
+        self.readable().map(|(descriptor, _)| descriptor)
+    }
+
+    fn readable(&self) -> Result<(&DirDescriptor, &DirKeys)> {
+        match &self.names {
+            Names::Readable { descriptor, keys } => Ok((descriptor, keys)),
+            Names::KeyUnusable(key, _) => Err(VolumeError::KeyUnusable(*key)),
+            Names::Misplaced(why) => Err(VolumeError::Misplaced(*why)),
+            Names::Broken => Err(VolumeError::Tampered(WHAT)),
+        }
+    }
+
+    /// Why it is not in its place, if it is not.
+    pub(in crate::volume) fn misplaced(&self) -> Option<Misplaced> {
+        match self.names {
+            Names::Misplaced(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// What was wrong with its descriptor when it was opened.
+    pub(in crate::volume) fn flaws(&self) -> Flaws {
+        self.flaws_of(self.copies)
+    }
+
+    /// The same of these copies.
+    pub(in crate::volume) fn flaws_of(&self, copies: Copies) -> Flaws {
+        let Ok(keys) = self.keys() else { return Flaws::default() };
+        let good = |bytes: DescriptorBytes| DirDescriptor::verify(&bytes, keys).is_ok();
+        Flaws {
+            file: !copies.file.is_some_and(good),
+            attribute: copies.attribute.is_some_and(|bytes| !good(bytes)),
+            no_attribute: copies.attribute.is_none(),
+        }
+    }
+
+    /// What was expected of it where it was found.
+    pub(in crate::volume) fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
+    /// What it says of the directories in it.
+    pub(in crate::volume) fn authority(&self) -> Authority {
+        self.says.now()
+    }
+
+    /// The same, for whoever asks later, and does not hold the directory open for that.
+    pub(in crate::volume) fn says(&self) -> &Arc<Says> {
+        &self.says
+    }
+
+    /// Reads the descriptor again: it is the same directory, but what it says may have changed
+    /// since it was opened.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub(in crate::volume) fn read_again(&self) -> Result<DirDescriptor> {
+        let (old, keys) = self.readable()?;
+        let copies = Copies::read(&self.fd);
+        let authentic = copies.all().filter_map(|bytes| DirDescriptor::verify(&bytes, keys).ok());
+        let newest = authentic.max_by_key(|copy| copy.sequence);
+        newest
+            .filter(|copy| copy.sequence >= old.sequence)
+            .ok_or(copies.fault(VolumeError::Tampered(WHAT)))
+    }
+
+    /// What it decides about the files made in it.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub(in crate::volume) fn rules(&self) -> Result<CreateRules> {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rules) = *rules {
+            return Ok(rules);
+        }
+        let setgid = fstat(&self.fd)?.st_mode & libc::S_ISGID != 0;
+        let default_acl = match fgetxattr(&self.fd, DEFAULT_ACL, &mut [0_u8; 64]) {
+            Ok(length) => length > 0,
+            Err(error) => error == Errno::RANGE,
+        };
+        let found = CreateRules { default_acl, setgid };
+        *rules = Some(found);
+        Ok(found)
+    }
+
+    /// Asks the backing directory again next time: its mode or ACL was changed.
+    pub(in crate::volume) fn forget_rules(&self) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Names {
+    fn authority(&self) -> Authority {
+        match self {
+            Self::Readable { descriptor, .. } => {
+                Authority::Verified(descriptor.dir, KeyRules::of(descriptor))
+            }
+            Self::KeyUnusable(_, claimed) => Authority::Locked(*claimed),
+            Self::Misplaced(_) | Self::Broken => Authority::None,
+        }
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Copies {
+    /// Reads both copies of the descriptor of the open directory `dir`.
+    pub(in crate::volume) fn read(dir: impl AsFd) -> Self {
+        let dir = dir.as_fd();
+        let mut failed = None;
+        let mut note = |error| {
+            failed = Some(error);
+            None
+        };
+        let file = read_file(dir).unwrap_or_else(&mut note);
+        let attribute = read_attribute(dir).unwrap_or_else(&mut note);
+        Self { file, attribute, failed }
+    }
+
+    /// Why there is no good copy: the disk could not be read, else `otherwise`.
+    fn fault(&self, otherwise: VolumeError) -> VolumeError {
+        self.failed.map_or(otherwise, VolumeError::Io)
+    }
+
+    fn all(&self) -> impl Iterator<Item = DescriptorBytes> {
+        [self.file, self.attribute].into_iter().flatten()
+    }
+}
+
+/// Writes both copies of a directory's descriptor.
+///
+/// The attribute is left out where the backing filesystem has none.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn write_descriptor(dir: impl AsFd, bytes: &DescriptorBytes) -> Result<()> {
+    let dir = dir.as_fd();
+    write_attribute(dir, bytes)?;
+    write_file(dir, bytes)
+}
+
+/// The same for a directory that was just made, which nobody can have anything in: if there is a
+/// descriptor, it is another directory.
+///
+/// # Errors
+/// `Io(EXIST)`; those of the backing filesystem.
+pub(in crate::volume) fn write_first_descriptor(
+    dir: impl AsFd,
+    bytes: &[u8; RECORD_LEN],
+) -> Result<()> {
+    let dir = dir.as_fd();
+    let file = beneath::create_file(dir, FILE, Mode::RUSR | Mode::WUSR)?;
+    own_file::write_all(file.as_fd(), bytes)?;
+    write_attribute(dir, bytes)?;
+    Ok(())
+}
+
+/// Writes the descriptor file again from the attribute, after a removal that took the file away
+/// and then failed.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn restore_descriptor(dir: &OwnedFd) -> Result<()> {
+    let bytes = read_attribute(dir.as_fd())?.ok_or(VolumeError::Lost(WHAT))?;
+    write_file(dir, &bytes)
+}
+
+/// Writes the copy in the attribute; false where the backing filesystem has no room for one.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn write_attribute(
+    dir: BorrowedFd<'_>,
+    bytes: &DescriptorBytes,
+) -> Result<bool> {
+    let set = || fsetxattr(dir, DIR_XATTR, bytes, XattrFlags::empty());
+    match lender::with_access(dir, set) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSPC) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the copy in the file durable.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn sync_file(dir: BorrowedFd<'_>) -> Result<()> {
+    Ok(fdatasync(beneath::open_file(dir, FILE, OFlags::RDONLY)?)?)
+}
+
+/// Writes the copy in the file.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn write_file(dir: impl AsFd, bytes: &DescriptorBytes) -> Result<()> {
+    let dir = dir.as_fd();
+    match own_file::to_write(dir, FILE)? {
+        Some(file) if holds_id_of(file.as_fd(), bytes) => {
+            Ok(own_file::write_all(file.as_fd(), bytes)?)
+        }
+        _ => Ok(own_file::replace(dir, FILE, bytes)?),
+    }
+}
+
+/// True for the descriptor of the same directory, whatever it says. Anything else that lies in its
+/// place may be somebody's file, and is not written to.
+fn holds_id_of(file: BorrowedFd<'_>, bytes: &DescriptorBytes) -> bool {
+    let mut found = [0; RECORD_LEN + 1];
+    let whole = rustix::io::pread(file, &mut found, 0) == Ok(RECORD_LEN);
+    let id = |bytes: &[u8; RECORD_LEN]| DirDescriptor::parse(bytes).ok().map(|claims| claims.dir);
+    let there = found.first_chunk::<RECORD_LEN>().and_then(id);
+    whole && there.is_some() && there == id(bytes)
+}
+
+fn open_names(
+    fd: &OwnedFd,
+    copies: Copies,
+    expected: &Expected,
+    opener: Opener<'_>,
+) -> Result<Names> {
+    let claims = |bytes: DescriptorBytes| DirDescriptor::parse(&bytes).ok().map(|c| (bytes, c));
+    let mut found: Vec<_> = copies.all().filter_map(claims).collect();
+    // After a crash in a rename the file may be ahead of the directory's name: what was made for
+    // this place comes first, and then what is newer.
+    found.sort_by_key(|(_, claims)| std::cmp::Reverse((expected.suits(claims), claims.sequence)));
+    for (bytes, claims) in &found {
+        match open_copy(bytes, claims, opener.keyring) {
+            Ok((stored, keys)) => {
+                let descriptor = match expected.admit(&stored, opener.anchor) {
+                    Ok(descriptor) => descriptor.into(),
+                    Err(why) => return Ok(Names::Misplaced(why)),
+                };
+                if matches!(expected, Expected::At(..)) {
+                    opener.anchor.note(&stored);
+                }
+                if !opener.read_only {
+                    repair(fd, bytes, copies);
+                }
+                return Ok(Names::Readable { descriptor, keys: keys.into() });
+            }
+            Err(VolumeError::KeyUnusable(key) | VolumeError::WrappedElsewhere(key)) => {
+                return Ok(Names::KeyUnusable(key, claims.dir));
+            }
+            Err(VolumeError::Tampered(_) | VolumeError::Newer(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    copies.failed.map_or(Ok(Names::Broken), |error| Err(error.into()))
+}
+
+fn open_copy(
+    bytes: &DescriptorBytes,
+    claims: &DirDescriptor,
+    keyring: &Keyring,
+) -> Result<(DirDescriptor, DirKeys)> {
+    let keys = keyring.open_dir(claims)?;
+    let descriptor = DirDescriptor::verify(bytes, &keys).map_err(|error| match error {
+        EnvelopeError::Crypto(error) => VolumeError::from(error),
+        _ => VolumeError::Tampered(WHAT),
+    })?;
+    Ok((descriptor, keys))
+}
+
+/// True if a directory has a copy of its descriptor in an attribute.
+pub(in crate::volume) fn has_attribute(dir: BorrowedFd<'_>) -> bool {
+    read_attribute(dir).is_ok_and(|found| found.is_some())
+}
+
+/// Brings the copy that is missing, damaged or older in line with `good`, if the vault lets us.
+fn repair(fd: &OwnedFd, good: &DescriptorBytes, copies: Copies) {
+    if copies.file.as_ref() != Some(good) && write_file(fd, good).is_ok() {
+        log::warn!("repaired the descriptor file of a directory from its attribute");
+    }
+    if copies.attribute.as_ref() != Some(good)
+        && write_attribute(fd.as_fd(), good).is_ok_and(|written| written)
+    {
+        log::info!("wrote the descriptor attribute of a directory again");
+    }
+}
+
+fn read_file(dir: BorrowedFd<'_>) -> Result<Option<DescriptorBytes>, Errno> {
+    match own_file::read(dir, FILE, (RECORD_LEN, WHAT)) {
+        Err(VolumeError::Io(error)) if is_of_the_moment(error) => Err(error),
+        read => Ok(read.ok().flatten().and_then(|bytes| bytes.try_into().ok())),
+    }
+}
+
+fn read_attribute(dir: BorrowedFd<'_>) -> Result<Option<DescriptorBytes>, Errno> {
+    let mut bytes = [0; RECORD_LEN];
+    match lender::with_access(dir, || fgetxattr(dir, DIR_XATTR, &mut bytes)) {
+        Err(error) if is_of_the_moment(error) => Err(error),
+        length => Ok((length == Ok(RECORD_LEN)).then_some(bytes)),
+    }
+}
+
+/// True for what says nothing of the vault: its disk fails, or the process has no means left.
+fn is_of_the_moment(error: Errno) -> bool {
+    matches!(error, Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE)
+}

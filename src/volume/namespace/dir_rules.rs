@@ -1,0 +1,395 @@
+//! What a directory must say of itself in the place where it is found (FORMAT section 7.1).
+//!
+//! Whoever can write to the vault can exchange directories, put old ones back and copy them. So a
+//! descriptor names the places that it is good for, what it inherits has to be what the directory
+//! above has, and the newest policies are remembered outside of the vault.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::occupants::Occupants;
+use crate::envelope::{CrossMode, DirDescriptor, DirPlace, VolumeFeatures};
+use crate::id::{DirId, KeyId, VolumeId};
+use crate::keystore::{AnchoredPolicy, VolumeAnchor};
+
+/// Why an authentic directory cannot be used where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misplaced {
+    /// Its descriptor was made for another place.
+    Elsewhere,
+    /// It has the keys of the directory above, and that one has others.
+    Keys,
+    /// Its key policy has been changed since it was made.
+    Older,
+    /// It is from before directories said where they belong, and all others of the volume do.
+    Unplaced,
+    /// The directory above cannot be used, so nobody can say what belongs below it.
+    Above,
+    /// Another directory has its id: one of them is a copy.
+    Twin,
+    /// The place belongs to another directory, which the mount has not taken away from there.
+    Taken,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Elsewhere => "it was made for another place: exchanged, moved or copied outside",
+            Self::Keys => "it inherits keys that the directory above does not have",
+            Self::Older => "its key policy has been changed since: an older one was put back",
+            Self::Unplaced => "it does not say where it belongs: an older one was put back",
+            Self::Above => "the directory above it cannot be used",
+            Self::Twin => {
+                "another directory of the vault has the same id: it is a copy, or an older one was \
+                 put back where that one was before"
+            }
+            Self::Taken => {
+                "its place belongs to another directory, which the mount neither removed nor renamed: \
+                 an older one was put back in place of that one, with other keys perhaps"
+            }
+        })
+    }
+}
+
+/// What is known of directories from outside of the vault.
+#[derive(Debug, Default)]
+pub(in crate::volume) struct DirAnchor {
+    all_placed: AtomicBool,
+    policies: Mutex<Policies>,
+    pub(in crate::volume) occupants: Occupants,
+}
+
+#[derive(Debug, Default)]
+struct Policies {
+    newest: HashMap<DirId, Newest>,
+    /// The turn of the last directory that was removed.
+    last_removed: u64,
+    unsaved: bool,
+}
+
+/// The newest policy of a directory, and its turn among the removed ones if it was removed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Newest {
+    sequence: u32,
+    removed: u64,
+}
+
+impl DirAnchor {
+    /// True once every directory of the volume says where it belongs.
+    pub(in crate::volume) fn all_placed(&self) -> bool {
+        self.all_placed.load(Ordering::Acquire)
+    }
+
+    /// What is remembered of a volume, whose own descriptor has `features`.
+    ///
+    /// A volume that was put back on purpose may be from before its directories had places.
+    pub(in crate::volume) fn of(
+        anchor: Option<&VolumeAnchor>,
+        features: VolumeFeatures,
+        restored: bool,
+    ) -> Self {
+        let known = Self::default();
+        let remembered = anchor.map_or(0, |anchor| if restored { 0 } else { anchor.features });
+        if features.with(VolumeFeatures::from_bits(remembered)).has(VolumeFeatures::PLACED) {
+            known.set_all_placed();
+        }
+        let policies = anchor.map_or(&[][..], |anchor| &anchor.policies);
+        let newest = policies.iter().map(|policy| {
+            let sequence = u32::try_from(policy.sequence).unwrap_or(u32::MAX);
+            (policy.directory, Newest { sequence, removed: policy.removed })
+        });
+        let last_removed = policies.iter().map(|policy| policy.removed).max().unwrap_or(0);
+        known.policies().newest.extend(newest);
+        known.policies().last_removed = last_removed;
+        known.occupants.remember(anchor.map_or(&[][..], |anchor| &anchor.places));
+        known
+    }
+
+    /// From here on directories that do not say where they belong are refused.
+    pub(in crate::volume) fn set_all_placed(&self) {
+        self.all_placed.store(true, Ordering::Release);
+    }
+
+    /// Notes what an authentic descriptor says, if an older one of its directory would make files of
+    /// other keys acceptable again: it has a policy of its own, or keeps keys that the directory above
+    /// does not have, or once did.
+    pub(in crate::volume) fn note(&self, stored: &DirDescriptor) {
+        let own = !stored.inherited || !kept_keys(stored).is_empty();
+        if own || self.newest(stored.dir) > 0 {
+            self.raise(stored.dir, stored.policy_sequence);
+        }
+    }
+
+    /// Notes the newest policy of a directory.
+    fn raise(&self, dir: DirId, sequence: u32) {
+        let mut policies = self.policies();
+        let known = policies.newest.get(&dir).copied().unwrap_or_default();
+        // One that is there was not removed, or its removal did not reach the disk.
+        if known.sequence < sequence || known.removed > 0 {
+            let sequence = known.sequence.max(sequence);
+            policies.newest.insert(dir, Newest { sequence, removed: 0 });
+            policies.unsaved = true;
+        }
+    }
+
+    /// Notes that a directory was removed: what is remembered of it gives way to that of others in
+    /// time, so that a keystore does not grow for ever.
+    pub(in crate::volume) fn removed(&self, dir: DirId) {
+        let mut policies = self.policies();
+        let turn = policies.last_removed.saturating_add(1);
+        if let Some(newest) = policies.newest.get_mut(&dir) {
+            newest.removed = turn;
+            policies.last_removed = turn;
+            policies.unsaved = true;
+        }
+    }
+
+    /// True if nothing is remembered of any directory.
+    pub(in crate::volume) fn is_empty(&self) -> bool {
+        self.policies().newest.is_empty()
+    }
+
+    /// The newest policy that was noted of a directory; 0 if none was.
+    pub(in crate::volume) fn newest(&self, dir: DirId) -> u32 {
+        self.policies().newest.get(&dir).map_or(0, |newest| newest.sequence)
+    }
+
+    /// All newest policies, if any has come since the last call.
+    pub(in crate::volume) fn take_unsaved(&self) -> Option<Vec<AnchoredPolicy>> {
+        let mut policies = self.policies();
+        if !std::mem::take(&mut policies.unsaved) {
+            return None;
+        }
+        let policy = |(dir, newest): (&DirId, &Newest)| AnchoredPolicy {
+            directory: *dir,
+            sequence: u64::from(newest.sequence),
+            removed: newest.removed,
+        };
+        let mut all: Vec<_> = policies.newest.iter().map(policy).collect();
+        AnchoredPolicy::forget_long_removed(&mut all);
+        if all.len() < policies.newest.len() {
+            let kept: HashSet<_> = all.iter().map(|policy| policy.directory).collect();
+            policies.newest.retain(|dir, _| kept.contains(dir));
+        }
+        all.sort_by_key(|policy| policy.directory);
+        Some(all)
+    }
+
+    /// What was taken could not be saved.
+    pub(in crate::volume) fn give_back(&self) {
+        self.policies().unsaved = true;
+    }
+
+    fn policies(&self) -> MutexGuard<'_, Policies> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keys that a directory has for its files, and so for the directories that inherit from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::volume) struct KeyRules {
+    policy: KeyId,
+    previous: Vec<KeyId>,
+    cross: CrossMode,
+}
+
+impl KeyRules {
+    pub(in crate::volume) fn of(descriptor: &DirDescriptor) -> Self {
+        let DirDescriptor { policy, previous, cross, .. } = descriptor.clone();
+        Self { policy, previous, cross }
+    }
+
+    fn accept(&self, key: KeyId) -> bool {
+        self.policy == key || self.previous.contains(&key)
+    }
+
+    /// True if a directory may inherit from one with these keys, and loses none of its own by that:
+    /// what it says, and what that has come to where it was.
+    pub(in crate::volume) fn suit(
+        &self,
+        stored: &DirDescriptor,
+        effective: &DirDescriptor,
+    ) -> bool {
+        let kept = kept_keys(stored);
+        self.policy == effective.policy
+            && effective.previous.iter().all(|key| self.accept(*key) || kept.contains(key))
+    }
+
+    /// What an inheriting directory has: the policy, the former keys and the mode of the one above,
+    /// and the keys that it keeps itself. So a change of policy that was interrupted half way down
+    /// the tree counts everywhere, and a directory from before the end of a re-wrap brings no former
+    /// key back. `None` if it has a policy that the one above never had.
+    fn inherited_by(&self, stored: &DirDescriptor) -> Option<DirDescriptor> {
+        if !self.accept(stored.policy) {
+            return None;
+        }
+        let mut previous = self.previous.clone();
+        previous.extend(kept_keys(stored).iter().filter(|key| !self.accept(**key)));
+        Some(DirDescriptor { policy: self.policy, previous, cross: self.cross, ..stored.clone() })
+    }
+}
+
+/// The keys that an inheriting directory accepts for files that came with them. Former keys of the
+/// directory above, which others list too, are none of these: they end there.
+fn kept_keys(stored: &DirDescriptor) -> &[KeyId] {
+    match stored.cross {
+        CrossMode::Keep if stored.inherited => &stored.previous,
+        _ => &[],
+    }
+}
+
+/// What a directory that inherits says of its keys: what it keeps itself, and otherwise a copy of
+/// what is above it.
+pub(in crate::volume) fn inheriting(effective: DirDescriptor, kept: Vec<KeyId>) -> DirDescriptor {
+    match effective.cross {
+        _ if !kept.is_empty() => {
+            DirDescriptor { cross: CrossMode::Keep, previous: kept, ..effective }
+        }
+        CrossMode::Keep => DirDescriptor { previous: kept, ..effective },
+        CrossMode::Rewrap | CrossMode::Exdev => effective,
+    }
+}
+
+/// What a directory must say of itself where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::volume) enum Expected {
+    /// Below a directory that can be used, or the root.
+    At(DirPlace, Above),
+    /// Below one that cannot: nothing belongs there.
+    Nothing,
+    /// It was removed, and is only still open.
+    Removed,
+}
+
+/// What is above a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::volume) enum Above {
+    /// Nothing: it is the root.
+    Volume,
+    /// A directory with these keys.
+    Keys(KeyRules),
+    /// A directory whose own key cannot be used now: nobody vouches for what it says of keys.
+    Locked,
+}
+
+impl Expected {
+    /// What the root of a volume must say.
+    pub(in crate::volume) fn root(volume: VolumeId) -> Self {
+        Self::At(DirPlace::root(volume), Above::Volume)
+    }
+
+    /// True if a descriptor was made for this place, by its claims.
+    pub(in crate::volume) fn suits(&self, claims: &DirDescriptor) -> bool {
+        match self {
+            Self::At(place, _) => claims.belongs_at(*place),
+            Self::Nothing | Self::Removed => true,
+        }
+    }
+
+    /// What an authentic descriptor comes to in this place.
+    ///
+    /// # Errors
+    /// Why it does not count here.
+    pub(in crate::volume) fn admit(
+        &self,
+        stored: &DirDescriptor,
+        anchor: &DirAnchor,
+    ) -> Result<DirDescriptor, Misplaced> {
+        let (place, above) = match self {
+            Self::At(place, above) => (*place, above),
+            Self::Nothing => return Err(Misplaced::Above),
+            Self::Removed => return Ok(stored.clone()),
+        };
+        if stored.places.is_none() && anchor.all_placed() {
+            return Err(Misplaced::Unplaced);
+        }
+        if !stored.belongs_at(place) {
+            return Err(Misplaced::Elsewhere);
+        }
+        if stored.policy_sequence < anchor.newest(stored.dir) {
+            return Err(Misplaced::Older);
+        }
+        if anchor.occupants.is_anothers(place, stored.dir) {
+            return Err(Misplaced::Taken);
+        }
+        if !stored.inherited {
+            return Ok(stored.clone());
+        }
+        match above {
+            Above::Volume => Err(Misplaced::Keys),
+            Above::Locked => Err(Misplaced::Above),
+            // Before places, a directory that moved took its keys with it and was still said to
+            // inherit them.
+            Above::Keys(keys) if stored.places.is_none() => {
+                Ok(DirDescriptor { inherited: keys.suit(stored, stored), ..stored.clone() })
+            }
+            Above::Keys(keys) => keys.inherited_by(stored).ok_or(Misplaced::Keys),
+        }
+    }
+}
+
+impl Expected {
+    /// How a directory writes down that it has become `new`, after it was `now`.
+    pub(in crate::volume) fn written(
+        &self,
+        new: DirDescriptor,
+        now: [&DirDescriptor; 2],
+    ) -> DirDescriptor {
+        let Self::At(_, Above::Keys(above)) = self else { return new };
+        if !new.inherited {
+            return new;
+        }
+        let mut kept = Vec::new();
+        if now.iter().any(|now| now.cross == CrossMode::Keep) {
+            kept.extend(new.previous.iter().filter(|key| !above.accept(**key)));
+        }
+        inheriting(new, kept)
+    }
+}
+
+/// What a directory can say of those below it.
+#[derive(Debug, Clone)]
+pub(in crate::volume) enum Authority {
+    /// It was verified.
+    Verified(DirId, KeyRules),
+    /// Its key cannot be used: this is what it claims to be. Who forges that gains a directory in
+    /// which nothing has a name and nothing can be made.
+    Locked(DirId),
+    /// None: it is damaged, or not in its own place.
+    None,
+}
+
+impl Authority {
+    /// What the directory must say that is found under the backing name `entry`.
+    pub(in crate::volume) fn expects(&self, entry: &[u8]) -> Expected {
+        match self {
+            Self::Verified(dir, keys) => {
+                Expected::At(DirPlace::below(*dir, entry), Above::Keys(keys.clone()))
+            }
+            Self::Locked(dir) => Expected::At(DirPlace::below(*dir, entry), Above::Locked),
+            Self::None => Expected::Nothing,
+        }
+    }
+}
+
+/// What an open directory says of those below it, kept up to date by whoever changes its descriptor.
+#[derive(Debug)]
+pub(in crate::volume) struct Says(Mutex<Authority>);
+
+impl Says {
+    pub(in crate::volume) fn new(authority: Authority) -> Self {
+        Self(Mutex::new(authority))
+    }
+
+    pub(in crate::volume) fn now(&self) -> Authority {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on it is this.
+    pub(in crate::volume) fn become_of(&self, descriptor: &DirDescriptor) {
+        let now = Authority::Verified(descriptor.dir, KeyRules::of(descriptor));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+}

@@ -1,0 +1,202 @@
+//! What a sync of a directory has to make durable besides the directory itself.
+//!
+//! A child directory is of no use without its descriptor, whose *contents* are a file of their own,
+//! which a sync of the parent alone would leave behind.
+//! Memory is bounded: a directory with many of them, or many such directories, are synced by one
+//! sync of the whole backing filesystem instead.
+//!
+//! Nothing is forgotten before it is durable: whoever syncs the same directory at the same time must
+//! not find an empty list while the first sync is still under way. So a sync only looks, and what
+//! it found is settled when it has succeeded; what came in the meantime stays.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::volume::backing::beneath::BackingName;
+
+const MAX_ITEMS: usize = 64;
+const MAX_DIRS: usize = 16_384;
+
+/// Names in directories whose contents are not known to be durable.
+#[derive(Debug, Default)]
+pub(in crate::volume) struct Unsynced {
+    dirs: Mutex<Dirs>,
+}
+
+/// What one directory has that is not durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::volume) enum Pending {
+    /// These backing names, of child directories.
+    Names(Vec<BackingName>),
+    /// More than is worth a list.
+    Everything,
+}
+
+/// A moment: what was noted before it is what a sync that began then makes durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(in crate::volume) struct Moment(u64);
+
+#[derive(Debug, Default)]
+struct Dirs {
+    pending: HashMap<u64, Noted>,
+    /// The map was full, last at this moment: every directory is taken to have something.
+    overflow: Option<Moment>,
+    now: Moment,
+}
+
+/// The names of one directory, each with the moment of its last change.
+#[derive(Debug)]
+enum Noted {
+    Names(Vec<(Moment, BackingName)>),
+    Everything(Moment),
+}
+
+impl Unsynced {
+    /// Notes that the child directory `name` in `dir` is new.
+    pub(in crate::volume) fn add(&self, dir: u64, name: &BackingName) {
+        let mut dirs = self.lock();
+        dirs.now.0 += 1;
+        let now = dirs.now;
+        if dirs.pending.len() >= MAX_DIRS && !dirs.pending.contains_key(&dir) {
+            dirs.overflow = Some(now);
+            return;
+        }
+        let noted = dirs.pending.entry(dir).or_insert_with(|| Noted::Names(Vec::new()));
+        match noted {
+            Noted::Names(names) => {
+                names.retain(|(_, known)| known != name);
+                names.push((now, name.clone()));
+                if names.len() > MAX_ITEMS {
+                    *noted = Noted::Everything(now);
+                }
+            }
+            Noted::Everything(last) => *last = now,
+        }
+    }
+
+    /// What `dir` has now, to be made durable and then told to [`Self::settled`].
+    pub(in crate::volume) fn of(&self, dir: u64) -> (Pending, Moment) {
+        let dirs = self.lock();
+        let pending = match dirs.pending.get(&dir) {
+            _ if dirs.overflow.is_some() => Pending::Everything,
+            Some(Noted::Everything(_)) => Pending::Everything,
+            Some(Noted::Names(names)) => {
+                Pending::Names(names.iter().map(|(_, name)| name.clone()).collect())
+            }
+            None => Pending::Names(Vec::new()),
+        };
+        (pending, dirs.now)
+    }
+
+    /// The moment at which a sync of the whole backing filesystem begins.
+    pub(in crate::volume) fn now(&self) -> Moment {
+        self.lock().now
+    }
+
+    /// What `dir` had at this moment is durable.
+    pub(in crate::volume) fn settled(&self, dir: u64, at: Moment) {
+        let mut dirs = self.lock();
+        if dirs.pending.get_mut(&dir).is_some_and(|noted| noted.settle(at)) {
+            dirs.pending.remove(&dir);
+        }
+    }
+
+    /// What all directories had at this moment is durable.
+    pub(in crate::volume) fn all_settled(&self, at: Moment) {
+        let mut dirs = self.lock();
+        dirs.pending.retain(|_, noted| !noted.settle(at));
+        dirs.overflow = dirs.overflow.filter(|last| *last > at);
+    }
+
+    /// The directory is gone.
+    pub(in crate::volume) fn remove(&self, dir: u64) {
+        self.lock().pending.remove(&dir);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Dirs> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Noted {
+    /// Drops what was noted up to a moment; true if nothing is left.
+    fn settle(&mut self, at: Moment) -> bool {
+        match self {
+            Self::Names(names) => {
+                names.retain(|(noted, _)| *noted > at);
+                names.is_empty()
+            }
+            Self::Everything(last) => *last <= at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> BackingName {
+        BackingName::new(text.as_bytes()).unwrap()
+    }
+
+    fn names(names: &[&str]) -> Pending {
+        Pending::Names(names.iter().map(|text| name(text)).collect())
+    }
+
+    #[test]
+    fn a_sync_under_way_hides_nothing_from_a_second_one() {
+        let unsynced = Unsynced::default();
+        unsynced.add(5, &name("a"));
+        let (first, at) = unsynced.of(5);
+        assert_eq!(first, names(&["a"]));
+        assert_eq!(unsynced.of(5).0, first, "the first sync has not come back yet");
+        unsynced.settled(5, at);
+        assert_eq!(unsynced.of(5).0, names(&[]));
+    }
+
+    #[test]
+    fn what_came_during_a_sync_stays() {
+        let unsynced = Unsynced::default();
+        for text in ["a", "b"] {
+            unsynced.add(5, &name(text));
+        }
+        let (_, at) = unsynced.of(5);
+        for text in ["b", "c"] {
+            unsynced.add(5, &name(text));
+        }
+        unsynced.settled(5, at);
+        assert_eq!(unsynced.of(5).0, names(&["b", "c"]), "b was made anew");
+        let at = unsynced.now();
+        unsynced.add(6, &name("d"));
+        unsynced.all_settled(at);
+        assert_eq!((unsynced.of(5).0, unsynced.of(6).0), (names(&[]), names(&["d"])));
+    }
+
+    #[test]
+    fn many_names_become_everything() {
+        let unsynced = Unsynced::default();
+        for i in 0..=MAX_ITEMS {
+            unsynced.add(5, &name(&i.to_string()));
+        }
+        let (pending, at) = unsynced.of(5);
+        assert_eq!(pending, Pending::Everything);
+        assert_eq!(unsynced.of(5).0, Pending::Everything, "until that sync has come back");
+        unsynced.all_settled(at);
+        assert_eq!(unsynced.of(5).0, names(&[]));
+    }
+
+    #[test]
+    fn a_full_map_takes_every_directory_to_have_something() {
+        let unsynced = Unsynced::default();
+        for dir in 0..=MAX_DIRS as u64 {
+            unsynced.add(dir, &name("a"));
+        }
+        let (pending, at) = unsynced.of(u64::MAX);
+        assert_eq!(pending, Pending::Everything);
+        assert_eq!(unsynced.of(5).0, Pending::Everything);
+        unsynced.all_settled(at);
+        assert_eq!(unsynced.of(5).0, names(&[]), "settled with the rest");
+        unsynced.add(7, &name("a"));
+        assert_eq!(unsynced.of(u64::MAX).0, names(&[]), "there is room again");
+    }
+}

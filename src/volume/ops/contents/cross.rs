@@ -1,0 +1,271 @@
+//! Keys that follow a file: what a move to a directory of another key takes.
+//!
+//! A header must always name a key that its directory accepts (R9), also when a crash comes between
+//! the rename and the header. So the file key is first wrapped for both keys and that is made
+//! durable; then the entry moves; then the old wrap goes, from both slots. A file without contents
+//! has no header: its first one, which an open handle may write at any time, is brought under the
+//! directory's key after the move.
+//!
+//! All names of a file lie in directories of one key: a header that is made anew knows one of them
+//! only. So a link across keys is refused, and a move of one name of several, and a policy that
+//! would part them (`policy`).
+
+use rustix::fs::{OFlags, Stat};
+
+use crate::envelope::{CrossMode, DirDescriptor, Recipients};
+use crate::id::KeyId;
+use crate::keystore::Action;
+use crate::volume::access::authorizer::About;
+use crate::volume::backing::contents::Durability;
+use crate::volume::engine::Volume;
+use crate::volume::files::file_key::FilePolicy;
+use crate::volume::jobs::rewrap::read_slots;
+use crate::volume::keys::keyring::Purpose;
+use crate::volume::model::attr::FileKind;
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::namespace::dir::Dir;
+use crate::volume::namespace::tree::Caller;
+
+impl Volume {
+    /// Before what `stat` shows moves from `source` to `target`: whatever the move takes. Returns the
+    /// key of the target if that is another one: [`Self::settle`] has to follow the move then.
+    ///
+    /// # Errors
+    /// `CrossPolicy` where it must be copied; `KeyUnusable`, `Denied`.
+    pub(in crate::volume) fn cross(
+        &self,
+        stat: &Stat,
+        (source, target): (&Dir, &Dir),
+        caller: Caller,
+    ) -> Result<Option<KeyId>> {
+        if !self.crosses(stat, source, target)? {
+            return Ok(None);
+        }
+        let to = target.descriptor()?;
+        if to.cross == CrossMode::Exdev || (is_regular(stat) && stat.st_nlink > 1) {
+            return Err(VolumeError::CrossPolicy);
+        }
+        let (ino, from) = (self.tree.inodes.shown(stat.st_ino), source.descriptor()?);
+        self.suits_all(ino, to.policy)?;
+        match to.cross {
+            CrossMode::Keep if stat.st_size > 0 => self.keep_key(ino, target, Vec::new())?,
+            CrossMode::Keep => {}
+            _ if stat.st_size > 0 => self.share_key(ino, (from, to), caller)?,
+            _ => self.allow_empty((from, to), caller)?,
+        }
+        Ok(Some(to.policy))
+    }
+
+    /// Nobody who has a file open may lack the permission for the key that it comes under: the
+    /// kernel's cache shows them what others write into it then.
+    ///
+    /// # Errors
+    /// `CrossPolicy`: what is copied has no handles.
+    pub(in crate::volume) fn suits_all(&self, ino: u64, key: KeyId) -> Result<()> {
+        match self.gate.may_all_take(ino, key)? {
+            true => Ok(()),
+            false => Err(VolumeError::CrossPolicy),
+        }
+    }
+
+    /// A file without contents gets its key where it is by then. So moving it takes what moving the
+    /// contents would take that somebody is about to write.
+    ///
+    /// Whether it has contents is what its length says at this moment. A key that it is known to have
+    /// had says nothing: it may have been cut to nothing since, or be about to get none.
+    fn allow_empty(
+        &self,
+        (from, to): (&DirDescriptor, &DirDescriptor),
+        caller: Caller,
+    ) -> Result<()> {
+        if from.policy == to.policy {
+            return Ok(());
+        }
+        self.gate.allow(caller, Action::ReEncryptFrom, About::new_file(from.policy))?;
+        self.gate.allow(caller, Action::ReEncryptTo, About::new_file(to.policy))
+    }
+
+    /// Before `ino` gets a further name in `dir`.
+    ///
+    /// # Errors
+    /// `CrossPolicy` if the name would be under another key; `KeyUnusable`.
+    pub(in crate::volume) fn cross_link(&self, ino: u64, dir: &Dir) -> Result<()> {
+        let stat = self.stat(ino)?;
+        for parent in self.tree.inodes.parents(ino) {
+            if self.crosses(&stat, &*self.dir(parent)?, dir)? {
+                return Err(VolumeError::CrossPolicy);
+            }
+        }
+        Ok(())
+    }
+
+    /// True if what is in `source` cannot be in `target` as it is. A directory moves with its own
+    /// key, and links and devices have none: they are kept out by `CrossMode::Exdev` alone.
+    fn crosses(&self, stat: &Stat, source: &Dir, target: &Dir) -> Result<bool> {
+        if source.ino() == target.ino() {
+            return Ok(false);
+        }
+        let to = target.descriptor()?;
+        if !is_regular(stat) {
+            let other = source.descriptor().is_ok_and(|from| from.policy != to.policy);
+            return Ok(other && to.cross == CrossMode::Exdev);
+        }
+        let from = match source.descriptor() {
+            Ok(from) => from,
+            // Who cannot read the directory can still rescue what another can open.
+            Err(_) if stat.st_size > 0 && self.is_accepted(stat, to)? => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if from.policy != to.policy {
+            return Ok(true);
+        }
+        // Files that have not moved to their directory's key yet are there only while it says so.
+        Ok(!from.previous.is_empty() && !self.is_accepted(stat, to)?)
+    }
+
+    /// True if the directory can open a file's header as it is.
+    fn is_accepted(&self, stat: &Stat, dir: &DirDescriptor) -> Result<bool> {
+        let ino = self.tree.inodes.shown(stat.st_ino);
+        let (fd, _) = self.reopen(ino, OFlags::RDONLY)?;
+        let newest = read_slots(&fd)?.into_iter().max_by_key(|slot| slot.sequence);
+        Ok(newest.is_none_or(|header| header.recipients.iter().any(|r| dir.accepts(r.key))))
+    }
+
+    /// The file key is wrapped for the new directory too. Users of its key can read the file then,
+    /// so the caller needs the permissions of ReEncrypt.
+    fn share_key(
+        &self,
+        ino: u64,
+        (from, dir): (&DirDescriptor, &DirDescriptor),
+        caller: Caller,
+    ) -> Result<()> {
+        let (to, keyring) = (dir.policy, &self.keyring);
+        let opened = self.open_briefly(ino)?;
+        match opened.file().subject() {
+            // Cut to nothing since its length was looked at.
+            None => return self.allow_empty((from, dir), caller),
+            Some(subject) if subject.key != to => {
+                self.gate.allow(caller, Action::ReEncryptFrom, subject.into())?;
+                self.gate.allow(
+                    caller,
+                    Action::ReEncryptTo,
+                    About { key: to, ..subject.into() },
+                )?;
+            }
+            Some(_) => {}
+        }
+        opened.file().must_be_writable()?;
+        let shared = opened.file().content().rewrap(|header| {
+            if header.recipients.iter().any(|recipient| recipient.key == to) {
+                return Ok(None);
+            }
+            let Some(old) = header.recipients.first() else { return Ok(None) };
+            let new = keyring.rewrap(old, to, Purpose::File(header.file))?;
+            // What does not fit cannot follow, and tools copy.
+            let both = Recipients::new(vec![new, old.clone()]);
+            both.map(Some).map_err(|_| VolumeError::CrossPolicy)
+        })?;
+        let mut policy = self.file_policy(ino)?;
+        policy.accepted.push(to);
+        opened.file().set_policy(policy);
+        if shared { opened.file().sync(Durability::Contents) } else { Ok(()) }
+    }
+
+    /// The file keeps its key, and the directory accepts it.
+    fn keep_key(&self, ino: u64, dir: &Dir, also: Vec<KeyId>) -> Result<()> {
+        let opened = self.open_under(ino, &self.accepting(ino, also)?)?;
+        opened.file().key().map_or(Ok(()), |key| self.accept_key(dir, key))
+    }
+
+    /// After the move: the file is under the key of its directory alone, or that accepts its key.
+    /// What fails here leaves it readable, and a re-wrap brings it in order.
+    pub(in crate::volume) fn settle(&self, ino: u64, (source, target): (&Dir, &Dir)) {
+        let settled = (|| {
+            let former = source.descriptor()?;
+            let mut also = former.previous.clone();
+            also.push(former.policy);
+            match target.descriptor()?.cross {
+                CrossMode::Keep => self.keep_key(ino, target, also)?,
+                CrossMode::Rewrap | CrossMode::Exdev => self.settle_key(ino, also)?,
+            }
+            self.refresh_policy(ino)
+        })();
+        if let Err(error) = settled {
+            log::warn!(
+                "inode {ino} is still under the key of the directory that it was moved from: \
+                 {error}; 'kmsfs rewrap --take-in' brings it under the one of its directory"
+            );
+        }
+    }
+
+    /// Only the directory's key opens the file, also if its first contents came during the move.
+    fn settle_key(&self, ino: u64, also: Vec<KeyId>) -> Result<()> {
+        let policy = self.accepting(ino, also)?;
+        if policy.divided {
+            return Err(VolumeError::LinkedElsewhere);
+        }
+        let (to, keyring) = (policy.create, &self.keyring);
+        let opened = self.open_under(ino, &policy)?;
+        let file = opened.file();
+        // From here on first contents are made under the directory's key.
+        file.set_policy(policy);
+        let settled = file.content().rewrap(|header| {
+            let mut kept: Vec<_> =
+                header.recipients.iter().filter(|recipient| recipient.key == to).cloned().collect();
+            if let (true, Some(old)) = (kept.is_empty(), header.recipients.first()) {
+                kept.push(keyring.rewrap(old, to, Purpose::File(header.file))?);
+            }
+            let settles = kept.iter().ne(header.recipients.iter());
+            Ok(if settles { Some(Recipients::new(kept)?) } else { None })
+        })?;
+        if settled {
+            if let Some(header) = file.content().header()
+                && let Some(recipient) = header.recipients.first()
+            {
+                file.set_recipient(recipient);
+            }
+            file.sync(Durability::Contents)?;
+            file.content().scrub()?;
+        }
+        Ok(())
+    }
+
+    /// What the directories of `ino` say, and these keys as well.
+    fn accepting(&self, ino: u64, also: Vec<KeyId>) -> Result<FilePolicy> {
+        let mut policy = self.file_policy(ino)?;
+        policy.accepted.extend(also);
+        Ok(policy)
+    }
+
+    /// The kernel found a file by a name, perhaps another than before: if it is open, what it was
+    /// opened with is not all that counts.
+    pub(in crate::volume) fn hear_of_name(&self, ino: u64) {
+        if let Err(error) = self.refresh_policy(ino) {
+            log::debug!("inode {ino}: what its directories say of keys: {error}");
+        }
+    }
+
+    /// An open file hears what its directories say now.
+    fn refresh_policy(&self, ino: u64) -> Result<()> {
+        match self.files.find(ino) {
+            Some(file) => self.file_policy(ino).map(|policy| file.set_policy(policy)),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for every open file: those without contents have not shown their key to anybody.
+    /// When this returns, what first contents were given before is on the disk, or gone.
+    pub(in crate::volume) fn refresh_policies(&self) {
+        for file in self.files.all() {
+            if let Err(error) = self.refresh_policy(file.ino()) {
+                log::debug!("inode {}: what its directories say of keys: {error}", file.ino());
+            }
+            file.source().set_prepared(None);
+            file.content().wait_for_writers();
+        }
+    }
+}
+
+fn is_regular(stat: &Stat) -> bool {
+    FileKind::from_mode(stat.st_mode) == Some(FileKind::Regular)
+}

@@ -1,0 +1,493 @@
+//! Opening, creating and truncating regular files.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use rustix::fs::{OFlags, Stat, fstat};
+use rustix::io::Errno;
+
+use crate::envelope::DirDescriptor;
+use crate::keystore::Action;
+use crate::volume::access::authorizer::{About, Admission, Uses, Writing};
+use crate::volume::backing::identity::{Seen, fold, short};
+use crate::volume::content::{Access, Damaged};
+use crate::volume::engine::Volume;
+use crate::volume::files::file_key::{FilePolicy, Prepared};
+use crate::volume::files::open_file::{File, Origin, quietly};
+use crate::volume::model::attr::Attr;
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::errseq::Heard;
+use crate::volume::namespace::dir::Dir;
+use crate::volume::namespace::inode::ROOT;
+use crate::volume::namespace::names::EntryName;
+use crate::volume::namespace::tree::Caller;
+use crate::volume::ops::inodes::lookup::Entered;
+use crate::volume::ops::names::create::NewNode;
+
+/// A file that somebody has open, until [`Volume::close`].
+#[derive(Debug)]
+pub struct FileHandle {
+    /// Inode number.
+    pub ino: u64,
+    /// The open file, shared by all handles of the inode.
+    pub file: Arc<File>,
+    /// The count of [`crate::volume::access::privileges::Grants`] when it was last found without privileges.
+    pub(in crate::volume) unprivileged: AtomicU64,
+    /// The right of the user who opened it; none for the volume's owner.
+    admission: Option<Arc<Admission>>,
+    /// What it was told of failed write-backs.
+    pub(in crate::volume) heard: Heard,
+}
+
+impl FileHandle {
+    fn new(ino: u64, file: Arc<File>) -> Self {
+        let heard = file.content().errors().sample();
+        Self { ino, file, unprivileged: AtomicU64::new(0), admission: None, heard }
+    }
+
+    /// Writes `data`; returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// As [`File::write`]; `Keystore` when a required audit log cannot be written.
+    pub fn write(&self, offset: u64, data: &[u8], origin: Origin) -> Result<usize> {
+        // Pages of the kernel's cache come back without a user: they must not be lost.
+        let _writing = if origin == Origin::Caller { self.writing() } else { None };
+        self.file.write(offset, data, origin)
+    }
+
+    /// A request that may give the file its first contents: held while that is under way, so that
+    /// it is written down for whom a key is made.
+    pub(in crate::volume) fn writing(&self) -> Option<Writing> {
+        self.admission.as_ref().map(|admission| admission.writing())
+    }
+
+    /// Refuses a user who may not use the file any more. Costs next to nothing while nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// `Denied`.
+    pub fn check(&self) -> Result<()> {
+        self.admission.as_ref().map_or(Ok(()), |admission| admission.check())
+    }
+}
+
+/// What a user opens a file for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenFor {
+    /// Reads.
+    Reading,
+    /// Writes: nothing comes back through the handle.
+    Writing,
+    /// Reads and writes.
+    Both,
+}
+
+impl OpenFor {
+    const fn access(self) -> Access {
+        match self {
+            Self::Reading => Access::ReadOnly,
+            Self::Writing | Self::Both => Access::ReadWrite,
+        }
+    }
+
+    const fn reads(self) -> bool {
+        matches!(self, Self::Reading | Self::Both)
+    }
+}
+
+/// A handle, and whether the kernel's cached pages of the file are still right.
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle.
+    pub handle: FileHandle,
+    /// True if the kernel may keep what it has cached.
+    pub keep_cache: bool,
+    /// The file is damaged: its size is not what the kernel takes it for, so reads must come here to
+    /// be refused.
+    pub damaged: bool,
+    /// The file has another size than the length of its backing file told: what the kernel knows of
+    /// it may be wrong.
+    pub resized: bool,
+}
+
+/// A handle for the length of one call.
+#[derive(Debug)]
+pub(in crate::volume) struct Briefly<'a> {
+    file: Arc<File>,
+    // After `file`: the table takes a file back that nobody holds any more.
+    _release: Release<'a>,
+}
+
+#[derive(Debug)]
+struct Release<'a> {
+    volume: &'a Volume,
+    ino: u64,
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.volume.files.release(self.ino);
+    }
+}
+
+impl Briefly<'_> {
+    pub(in crate::volume) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Volume {
+    /// Opens a regular file for a user of the mount.
+    ///
+    /// A damaged file opens for writing, and can then be cut to nothing and nothing else.
+    ///
+    /// # Errors
+    /// `Denied`; as [`Volume::open_handle`].
+    pub fn open_as(&self, ino: u64, wanted: OpenFor, caller: Caller) -> Result<Opened> {
+        // The kernel cuts with a request of its own what a program opens with O_TRUNC, and does not
+        // say so before: who may write opens what is damaged as well, for that alone.
+        let damaged = match wanted.access() {
+            Access::ReadOnly => Damaged::Refused,
+            Access::ReadWrite => Damaged::Opened,
+        };
+        let mut opened = self.open_for(ino, wanted.access(), damaged)?;
+        match self.admit(ino, &opened.handle.file, wanted, caller) {
+            Ok(admission) => opened.handle.admission = admission,
+            Err(error) => {
+                self.close(opened.handle);
+                return Err(error);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Opens a regular file for the owner of the volume, whom no policy binds.
+    ///
+    /// # Errors
+    /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; `ReadOnly` for writing; `Stale`, also where
+    /// the kernel knows another size.
+    pub fn open_handle(&self, ino: u64, access: Access) -> Result<Opened> {
+        self.open_for(ino, access, Damaged::Refused)
+    }
+
+    fn open_for(&self, ino: u64, access: Access, damaged: Damaged) -> Result<Opened> {
+        if access == Access::ReadWrite {
+            self.tree.writable()?;
+        }
+        let mut found = None;
+        let told = |stat: &Stat| (self.fingerprint(stat), Attr::from_stat(ino, stat).size);
+        let file = self.open_file(ino, damaged, |stat| found = Some(told(stat)))?;
+        if let Err(error) = self.must_be_told(ino, &file) {
+            drop(file);
+            self.files.release(ino);
+            return Err(error);
+        }
+        // Nothing was opened: it is open already, and what is cached of it is watched over.
+        let keep_cache = found.is_none_or(|(found, _)| self.tree.inodes.was_seen(ino, found));
+        let resized = found.is_some_and(|(_, size)| size != file.size());
+        let damaged = damaged == Damaged::Opened && file.content().is_damaged();
+        Ok(Opened { handle: FileHandle::new(ino, file), keep_cache, damaged, resized })
+    }
+
+    /// Gives a handle back. Contents that the kernel has cached stay good if nothing changes them.
+    pub fn close(&self, handle: impl Into<Arc<FileHandle>>) {
+        let handle = handle.into();
+        let ino = handle.ino;
+        let stat = fstat(handle.file.backing_fd());
+        self.note_size(&handle.file);
+        if let Ok(stat) = &stat {
+            self.tree.inodes.set_seen(ino, self.fingerprint(stat));
+        }
+        // Before it is closed: it is listed as open or as cached at any time.
+        self.files.note_cached(ino, handle.file.key(), || self.tree.inodes.knows(ino));
+        drop(handle);
+        self.files.release(ino);
+        if stat.is_ok_and(|stat| stat.st_nlink == 0) {
+            self.files.removed(ino);
+        }
+    }
+
+    /// Makes a regular file and opens it. The kernel then holds a lookup.
+    ///
+    /// # Errors
+    /// `Io(EXIST)` if the name is taken; `Denied`; as [`Volume::mkdir`] and
+    /// [`Volume::open_handle`].
+    pub fn create_file(
+        &self,
+        parent: u64,
+        name: &[u8],
+        new: &NewNode,
+        wanted: OpenFor,
+    ) -> Result<(Attr, FileHandle)> {
+        self.tree.writable()?;
+        let dir = self.dir(parent)?;
+        let name = EntryName::new(&dir, name)?;
+        let uses = Uses { makes: true, reads: wanted.reads() };
+        self.gate.allow_new(new.caller, uses, dir.descriptor()?.policy)?;
+        let policy = policy_of(&dir)?;
+        // A silent KMS refuses the open, before there is a file, and not its first write.
+        let prepared = match wanted.access() {
+            Access::ReadWrite => Prepared::make(&self.keyring, policy.create)?,
+            Access::ReadOnly => None,
+        };
+        let fd = self.make_file(&dir, &name, new)?;
+        let seen = Seen::of(&fd)?;
+        let ino = self.tree.inodes.shown(seen.stat.st_ino);
+        let before = self.tell(&seen, parent, &name.entry);
+        let adopted = self.files.adopt(ino, fd, &policy);
+        let made = adopted.and_then(|file| {
+            file.source().set_prepared(prepared);
+            // Whoever tells open files of a new policy did not see this one until now.
+            self.hear_of_name(ino);
+            self.open_made(FileHandle::new(ino, file), &seen, uses, new.caller)
+        });
+        if made.is_err() {
+            self.take_back(ino, before);
+        }
+        made
+    }
+
+    fn open_made(
+        &self,
+        handle: FileHandle,
+        seen: &Seen,
+        uses: Uses,
+        caller: Caller,
+    ) -> Result<(Attr, FileHandle)> {
+        let subject = (handle.ino, handle.file.subject_cell().clone());
+        let admitted = self.gate.admit(subject, uses, caller).and_then(|admission| {
+            let since = self.tree.inodes.resized(handle.ino);
+            let attr = self.telling_size(self.shown_attr(handle.ino, &seen.stat)?, since);
+            Ok((admission, Attr { generation: self.generation(seen), ..attr }))
+        });
+        match admitted {
+            Ok((admission, attr)) => Ok((attr, FileHandle { admission, ..handle })),
+            Err(error) => {
+                self.close(handle);
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds a regular file and opens it. The kernel then holds a lookup.
+    ///
+    /// # Errors
+    /// `NotFound`; as [`Volume::open_as`].
+    pub fn open_existing(
+        &self,
+        parent: u64,
+        name: &[u8],
+        wanted: OpenFor,
+        caller: Caller,
+    ) -> Result<(Attr, FileHandle)> {
+        let Entered { attr, before } = self.look_up(parent, name)?.ok_or(VolumeError::NotFound)?;
+        match self.open_as(attr.ino, wanted, caller) {
+            Ok(opened) => Ok((attr, opened.handle)),
+            Err(error) => {
+                self.take_back(attr.ino, before);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sets the plaintext size of a file by its inode.
+    ///
+    /// A file whose header is lost can still be cut to nothing.
+    ///
+    /// # Errors
+    /// `Denied`; as [`Volume::open_handle`]; `Io(NOSPC)`, `TooLarge`.
+    pub(in crate::volume) fn truncate(&self, ino: u64, size: u64, caller: Caller) -> Result<()> {
+        match self.open_briefly(ino) {
+            Ok(opened) => {
+                self.allow_truncate(opened.file(), size, caller)?;
+                let _writing = self.writing(opened.file(), caller);
+                self.cut(opened.file(), size)
+            }
+            Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) if size == 0 => {
+                let about = About::new_file(self.file_policy(ino)?.create);
+                self.gate.allow(caller, Action::GenerateDataKey, about)?;
+                self.files.erase(ino, |flags| Ok(self.reopen(ino, flags)?.0))?;
+                self.note_erased(ino);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A file that is cut to nothing forgets its key (R14): what is written next takes a new one.
+    fn allow_truncate(&self, file: &File, size: u64, caller: Caller) -> Result<()> {
+        self.allow_use(file, Access::ReadWrite, caller)?;
+        if size > 0 || file.keeps_its_key() {
+            return Ok(());
+        }
+        self.gate.allow(caller, Action::GenerateDataKey, About::new_file(file.first_key()))?;
+        // What it holds is not given up while a KMS elsewhere has no key for what comes after.
+        file.source().prepare()
+    }
+
+    /// Asks whether a user may use an open file without a handle of their own.
+    ///
+    /// # Errors
+    /// `Denied`.
+    pub(in crate::volume) fn allow_use(
+        &self,
+        file: &File,
+        access: Access,
+        caller: Caller,
+    ) -> Result<()> {
+        match file.subject() {
+            Some(subject) => self.gate.allow(caller, Action::Decrypt, subject.into()),
+            None if access == Access::ReadWrite => {
+                let about = About::new_file(file.first_key());
+                self.gate.allow(caller, Action::GenerateDataKey, about)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// As [`FileHandle::writing`], for a request without a handle.
+    pub(in crate::volume) fn writing(&self, file: &File, caller: Caller) -> Option<Writing> {
+        self.gate.writing((file.ino(), file.subject_cell().clone()), caller)
+    }
+
+    fn admit(
+        &self,
+        ino: u64,
+        file: &File,
+        wanted: OpenFor,
+        caller: Caller,
+    ) -> Result<Option<Arc<Admission>>> {
+        // A file without contents has no key yet: who may write it makes one.
+        let empty = file.subject().is_none();
+        let makes = wanted.access() == Access::ReadWrite && empty;
+        let uses = Uses { makes, reads: wanted.reads() };
+        // Asked now, since a write must not fail later, and since the kernel's cache will show the
+        // first contents to every reader who has the file open.
+        if empty {
+            self.gate.allow_new(caller, uses, file.first_key())?;
+        }
+        if makes {
+            file.source().prepare()?;
+        }
+        self.gate.admit((ino, file.subject_cell().clone()), uses, caller)
+    }
+
+    /// Opens a file for the length of one call.
+    pub(in crate::volume) fn open_briefly(&self, ino: u64) -> Result<Briefly<'_>> {
+        self.open_under(ino, &self.file_policy(ino)?)
+    }
+
+    /// The same, for a file that may be under other keys.
+    pub(in crate::volume) fn open_under(
+        &self,
+        ino: u64,
+        policy: &FilePolicy,
+    ) -> Result<Briefly<'_>> {
+        let file = self.files.open(ino, policy, |flags| {
+            quietly(flags, |flags| self.reopen(ino, flags).map(|(fd, _)| fd))
+        })?;
+        Ok(Briefly { file, _release: Release { volume: self, ino } })
+    }
+
+    /// The size of a file of which more is known than the backing inode tells.
+    pub(in crate::volume) fn open_size(&self, ino: u64) -> Option<u64> {
+        self.files.known_size(ino)
+    }
+
+    /// Opens `ino` and tells `found` the state of its backing file, if that had to be opened.
+    fn open_file(
+        &self,
+        ino: u64,
+        damaged: Damaged,
+        mut found: impl FnMut(&Stat),
+    ) -> Result<Arc<File>> {
+        let policy = self.file_policy(ino)?;
+        self.files.open_or_refuse(ino, (&policy, damaged), |flags| {
+            let (fd, stat) = self.reopen(ino, flags)?;
+            found(&stat);
+            Ok(fd)
+        })
+    }
+
+    /// Opens the backing file of `ino`. Locks: the directory's, for reading, for a moment.
+    ///
+    /// # Errors
+    /// `STALE` if `ino` is gone, or no regular file.
+    pub(in crate::volume) fn reopen(
+        &self,
+        ino: u64,
+        flags: OFlags,
+    ) -> Result<(OwnedFd, Stat), Errno> {
+        let held = self.hold(ino).map_err(|error| match error {
+            VolumeError::Io(errno) => errno,
+            _ => Errno::STALE,
+        })?;
+        let open = |flags| held.open_file(flags);
+        let fd = if self.tree.options.read_only {
+            // Not even access times change; who may not ask for that reads without.
+            match open(flags | OFlags::NOATIME) {
+                Err(Errno::PERM) => open(flags)?,
+                other => other?,
+            }
+        } else {
+            open(flags)?
+        };
+        Ok((fd, *held.found()))
+    }
+
+    /// The KMS keys that `ino` may be under: those that all directories accept that it is in (R9).
+    pub(in crate::volume) fn file_policy(&self, ino: u64) -> Result<FilePolicy> {
+        let mut policy: Option<FilePolicy> = None;
+        let mut misplaced = None;
+        for parent in self.tree.inodes.parents(ino) {
+            let found = match self.dir(parent).and_then(|dir| policy_of(&dir)) {
+                Ok(found) => found,
+                Err(VolumeError::Stale) => continue,
+                // A name there takes nothing from the names that it has elsewhere.
+                Err(VolumeError::Misplaced(why)) => {
+                    misplaced = Some(why);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match &mut policy {
+                Some(policy) => policy.narrow(&found),
+                None => policy = Some(found),
+            }
+        }
+        match (policy, misplaced) {
+            (Some(policy), _) => Ok(policy),
+            (None, Some(why)) => Err(VolumeError::Misplaced(why)),
+            // Its directories are gone, and it is open through a descriptor only.
+            (None, None) => policy_of(&*self.dir(ROOT)?),
+        }
+    }
+
+    /// Tells two states of a file apart without reading it. Only this process can make use of it.
+    fn fingerprint(&self, stat: &Stat) -> u16 {
+        let state = (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime);
+        fold(short(&self.tree.hasher, (state, stat.st_ctime_nsec)))
+    }
+}
+
+/// What a directory says of the keys of its files.
+pub(in crate::volume) fn policy_of(dir: &Dir) -> Result<FilePolicy> {
+    dir.descriptor().map(FilePolicy::of)
+}
+
+impl FilePolicy {
+    /// What the directory with this descriptor says of the files in it.
+    pub(in crate::volume) fn of(descriptor: &DirDescriptor) -> Self {
+        let mut accepted = vec![descriptor.policy];
+        accepted.extend(&descriptor.previous);
+        Self { create: descriptor.policy, accepted, divided: false }
+    }
+
+    /// What counts for a file that is in another directory too. Made on the mount its names are all
+    /// under one key; whoever writes to the vault can make others.
+    fn narrow(&mut self, other: &Self) {
+        self.divided |= self.create != other.create;
+        self.accepted.retain(|key| other.accepted.contains(key));
+    }
+}

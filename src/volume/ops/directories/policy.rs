@@ -1,0 +1,255 @@
+//! The key policies of directories: which key their new files get, and which they still accept.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::envelope::{CrossMode, DirDescriptor, Places};
+use crate::id::KeyId;
+use crate::volume::engine::Volume;
+use crate::volume::jobs::descent::Descent;
+use crate::volume::jobs::walk::{Role, Visit};
+use crate::volume::keys::keyring::Purpose;
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::namespace::dir::{Dir, write_descriptor};
+use crate::volume::namespace::dir_cache::Concerns;
+use crate::volume::namespace::dir_rules::Expected;
+
+impl Volume {
+    /// What the directory `ino` says of keys.
+    ///
+    /// # Errors
+    /// `KeyUnusable`, `Tampered`, `Stale`.
+    pub fn policy(&self, ino: u64) -> Result<DirDescriptor> {
+        self.dir(ino)?.descriptor().cloned()
+    }
+
+    /// Gives a directory, and those below that inherit from it, the key `key` for new files.
+    ///
+    /// Files keep the key that they have, which stays accepted, until a re-wrap moves them. Returns
+    /// how many directories changed.
+    ///
+    /// # Errors
+    /// `KeyUnusable`; `Io(BUSY)` if something is mounted on one of them; `FormerKeys` when files of too many of them still wait for a re-wrap;
+    /// `LinkedElsewhere` if a file has a further name in a directory that does not change.
+    pub fn set_policy(&self, ino: u64, key: KeyId, cross: Option<CrossMode>) -> Result<u64> {
+        self.tree.writable()?;
+        // What is renamed meanwhile would keep the key that it had.
+        let still = self.tree.renames.hold();
+        let top = self.dir(ino)?;
+        let mut names = Names::default();
+        self.each_inheriting(&top, |visit, _| names.count(visit))?;
+        if names.are_elsewhere() {
+            return Err(VolumeError::LinkedElsewhere);
+        }
+        let mut changed = 0;
+        self.each_inheriting(&top, |visit, dir| {
+            changed += 1;
+            self.change_descriptor(dir, |old| {
+                let mut new = self.under(old, key)?;
+                new.inherited = visit.depth > 0;
+                new.cross = cross.unwrap_or(old.cross);
+                Ok(Some(new))
+            })?;
+            Ok(())
+        })?;
+        drop(still);
+        self.refresh_policies();
+        self.sync_everything()?;
+        // Where it is, and what is above it, is noted by whoever opens it.
+        let _opened = self.dir(ino);
+        self.save_policies();
+        Ok(changed)
+    }
+
+    /// Acts on the directory, and on all below that take their policy from it, parents first.
+    fn each_inheriting(
+        &self,
+        top: &Arc<Dir>,
+        mut act: impl FnMut(&Visit, &Dir) -> Result<()>,
+    ) -> Result<()> {
+        let mut descent = Descent::below(self, Arc::clone(top))?;
+        // Directories down to this depth have one above them that counts.
+        let mut reach = 0;
+        while let Some((visit, dir)) = descent.step()? {
+            if visit.depth > reach {
+                continue;
+            }
+            reach = visit.depth;
+            if visit.depth == 0 || dir.descriptor()?.inherited {
+                act(&visit, &dir)?;
+                reach += 1;
+            }
+        }
+        // What is mounted on one of them keeps it out of reach.
+        if let Some(missed) = descent.missed().first() {
+            log::warn!("policy: in {}, {}", missed.path.display(), missed.why);
+            return Err(Errno::BUSY.into());
+        }
+        Ok(())
+    }
+
+    /// Lets a file that keeps its key into a directory of another one (`CrossMode::Keep`), durably: a
+    /// crash that leaves the file there and the descriptor as it was would leave nothing to open it by.
+    ///
+    /// *Locks*: one at a time, so that whoever finds the key accepted finds that durable as well.
+    pub(in crate::volume) fn accept_key(&self, dir: &Dir, key: KeyId) -> Result<()> {
+        let _one = self.tree.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = self.change_current(dir.ino(), |now| {
+            self.tree.kept.fetch_add(1, Ordering::AcqRel);
+            if now.accepts(key) {
+                return Ok(None);
+            }
+            let mut new = now.clone();
+            new.previous.push(key);
+            Ok(Some(new))
+        })?;
+        // After a sync that failed, nobody knows which descriptors are durable.
+        if changed || self.is_any_lost() { self.sync_everything() } else { Ok(()) }
+    }
+
+    fn under(&self, old: &DirDescriptor, key: KeyId) -> Result<DirDescriptor> {
+        let mut new = old.clone();
+        if old.policy != key {
+            new.policy = key;
+            new.previous.retain(|known| *known != key);
+            new.previous.insert(0, old.policy);
+        }
+        if old.recipient.key != key {
+            new.recipient =
+                self.keyring.rewrap(&old.recipient, key, Purpose::Directory(old.dir))?;
+        }
+        Ok(new)
+    }
+
+    /// Remembers, outside of the vault, what has changed of policies and of their places since the last
+    /// time. *Crash order*: what is in the vault is durable before, or a cut would leave older
+    /// descriptors than those that are remembered, or other directories in their places, and these could
+    /// not be used again; what is not remembered yet is so when the directory is opened again.
+    pub(in crate::volume) fn save_policies(&self) {
+        let Some(ledger) = self.session().ledger().cloned() else { return };
+        let anchor = &self.tree.anchor;
+        let (policies, places) = (anchor.take_unsaved(), anchor.occupants.take_unsaved());
+        if policies.is_none() && places.is_none() {
+            return;
+        }
+        let (had_policies, had_places) = (policies.is_some(), places.is_some());
+        let saved = self.sync_everything().and_then(|()| {
+            ledger.change_anchor(|saved| {
+                if let Some(policies) = policies {
+                    saved.policies = policies;
+                }
+                if let Some(places) = places {
+                    saved.places = anchor.occupants.still(&places);
+                }
+            })
+        });
+        if let Err(error) = saved {
+            if had_policies {
+                anchor.give_back();
+            }
+            if had_places {
+                anchor.occupants.give_back();
+            }
+            log::warn!("key policies of directories are not remembered outside the vault: {error}");
+        }
+    }
+
+    /// Writes a directory's descriptor again, if `change` makes another of the one that is there;
+    /// for the user the directory has not changed. Returns false if nothing had to be written.
+    ///
+    /// One at a time: whoever writes what was read before another wrote takes back a key that files
+    /// need. *Locks*: held over calls of the KMS, but no request for contents waits for it.
+    ///
+    /// # Errors
+    /// `FormerKeys` when it would accept more of them than it has room for; those of `change`.
+    pub(in crate::volume) fn change_descriptor(
+        &self,
+        dir: &Dir,
+        change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
+    ) -> Result<bool> {
+        let _one = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        self.change_alone(dir, change)
+    }
+
+    /// The same of the directory `ino` as it is now. Whoever opened it before may not have heard that
+    /// one above it gives a key up, and would find that key accepted.
+    fn change_current(
+        &self,
+        ino: u64,
+        change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
+    ) -> Result<bool> {
+        let _one = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        self.change_alone(&*self.dir(ino)?, change)
+    }
+
+    /// *Locks*: the caller holds the one of the descriptors for writing.
+    fn change_alone(
+        &self,
+        dir: &Dir,
+        change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
+    ) -> Result<bool> {
+        let stored = dir.read_again()?;
+        self.keyring.check(stored.recipient.key)?;
+        // Where it was found in its place; by now it may be on its way to another.
+        let now = dir.expected().admit(&stored, &self.tree.anchor);
+        let now = now.unwrap_or_else(|_| stored.clone());
+        let Some(new) = change(&now)? else { return Ok(false) };
+        let mut new = dir.expected().written(new, [&stored, &now]);
+        if let (None, Expected::At(place, _)) = (new.places, dir.expected()) {
+            new.places = Some(Places::at(*place));
+        }
+        if new == stored {
+            return Ok(false);
+        }
+        let says = |of: &DirDescriptor| (of.policy, of.inherited, of.cross, of.previous.clone());
+        let concerns = match says(&new) == says(&stored) {
+            true => Concerns::Itself,
+            false => Concerns::AllBelow,
+        };
+        if concerns == Concerns::AllBelow {
+            new.policy_sequence = stored.policy_sequence.max(self.tree.anchor.newest(new.dir)) + 1;
+        }
+        if !new.fits() {
+            return Err(VolumeError::FormerKeys);
+        }
+        // Files are under it: a re-wrap that has been here already may not give it up.
+        if new.previous.iter().any(|key| !now.previous.contains(key)) {
+            self.tree.kept.fetch_add(1, Ordering::AcqRel);
+        }
+        new.sequence = stored.sequence + 1;
+        let bytes = new.encode(dir.keys()?);
+        let mut outcome = Ok(());
+        self.times.keep(dir.as_fd(), dir.ino(), || {
+            outcome = write_descriptor(dir.as_fd(), &bytes);
+            Ok(())
+        })?;
+        self.tree.dirs.descriptor_changed(dir.ino(), concerns);
+        outcome?;
+        self.tree.anchor.note(&new);
+        dir.says().become_of(&dir.expected().admit(&new, &self.tree.anchor).unwrap_or(new));
+        Ok(true)
+    }
+}
+
+/// Files with several names: how many they have, and how many were counted.
+#[derive(Default)]
+struct Names(HashMap<u64, (u64, u64)>);
+
+impl Names {
+    fn count(&mut self, visit: &Visit) -> Result<()> {
+        for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
+            if let Some(stat) = visit.stat(entry)?.filter(|stat| stat.st_nlink > 1) {
+                self.0.entry(stat.st_ino).or_insert((stat.st_nlink, 0)).1 += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn are_elsewhere(&self) -> bool {
+        self.0.values().any(|(all, counted)| counted < all)
+    }
+}

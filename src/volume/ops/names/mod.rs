@@ -1,0 +1,8 @@
+//! Names that come and go.
+
+pub(in crate::volume) mod create;
+pub(in crate::volume) mod links;
+pub(in crate::volume) mod readdir;
+pub(in crate::volume) mod remove;
+pub(in crate::volume) mod rename;
+pub(in crate::volume) mod sidecars;

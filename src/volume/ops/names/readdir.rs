@@ -1,0 +1,281 @@
+//! Listing directories.
+//!
+//! The offset of an entry is the cookie that the backing filesystem gave for the one after it, so
+//! it stays right while the directory changes and seekdir works as it does there.
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FileType, RawDir, SeekFrom, seek};
+use rustix::io::Errno;
+
+use crate::envelope::is_hidden;
+use crate::volume::backing::beneath::{self, BackingName, Name};
+use crate::volume::backing::identity::Told;
+use crate::volume::engine::Volume;
+use crate::volume::model::attr::{Attr, FileKind};
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::errseq::Heard;
+use crate::volume::namespace::dir::{self, Copies, Dir};
+use crate::volume::namespace::dir_rules::Expected;
+use crate::volume::namespace::inode::ROOT;
+use crate::volume::namespace::names;
+use crate::volume::ops::inodes::lookup::Entered;
+
+/// Read at once from the backing directory.
+const CHUNK: usize = 32 * 1024;
+
+/// An open directory stream. It has no keys: these go when they are revoked, however long the stream
+/// stays open.
+#[derive(Debug)]
+pub struct DirStream {
+    pub(in crate::volume) ino: u64,
+    fd: OwnedFd,
+    position: Mutex<Position>,
+    /// What it was told of failed syncs.
+    pub(in crate::volume) heard: Heard,
+}
+
+/// One entry of a listing.
+#[derive(Debug)]
+pub struct DirEntry {
+    /// Plaintext name.
+    pub name: Vec<u8>,
+    /// Inode number.
+    pub ino: u64,
+    /// Kind of file.
+    pub kind: FileKind,
+    /// Where the listing goes on after this entry.
+    pub next: u64,
+    /// The attributes, if they were asked for; the kernel then holds a lookup.
+    pub attr: Option<Attr>,
+}
+
+/// What the receiver of a listing says to an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sink {
+    /// It was taken.
+    Taken,
+    /// There is no room: it was not.
+    Full,
+}
+
+/// What a listing contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Names, inode numbers and kinds.
+    Names,
+    /// The attributes as well; each counts as a lookup.
+    Attributes,
+}
+
+#[derive(Debug, Default)]
+struct Position {
+    /// Entries that were read and not yet handed out.
+    ahead: VecDeque<RawEntry>,
+    /// Offset at which the first of them, or the descriptor, stands.
+    offset: u64,
+}
+
+#[derive(Debug)]
+struct RawEntry {
+    name: RawName,
+    ino: u64,
+    kind: FileType,
+    next: u64,
+}
+
+#[derive(Debug)]
+enum RawName {
+    /// The directory itself, or the one above it.
+    Dots(&'static str),
+    Entry(BackingName),
+    /// No filesystem should give such a name, and nothing is done with it.
+    Odd,
+}
+
+impl Volume {
+    /// Opens a directory for listing.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn open_dir_stream(&self, ino: u64) -> Result<DirStream> {
+        let fd = beneath::reopen_dir(&*self.dir(ino)?)?;
+        let heard = self.tree.errors.sample(ino);
+        Ok(DirStream { ino, fd, position: Mutex::default(), heard })
+    }
+
+    /// Lists from `offset` (0 is the start) until `sink` is full or the directory ends.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem. Entries that cannot be read are left out, not an error.
+    pub fn read_dir(
+        &self,
+        stream: &DirStream,
+        offset: u64,
+        detail: Detail,
+        mut sink: impl FnMut(&DirEntry) -> Sink,
+    ) -> Result<()> {
+        let dir = self.stream_dir(stream)?;
+        let mut position = stream.position.lock().unwrap_or_else(PoisonError::into_inner);
+        if position.offset != offset || offset == 0 {
+            seek(&stream.fd, SeekFrom::Start(offset))?;
+            *position = Position { ahead: VecDeque::new(), offset };
+        }
+        loop {
+            if position.ahead.is_empty() {
+                position.ahead = match read_chunk(&stream.fd) {
+                    // The kernel hears of what was taken; of the error the next time.
+                    Err(_) if position.offset != offset => return Ok(()),
+                    read => read?,
+                };
+            }
+            let Some(raw) = position.ahead.front() else { return Ok(()) };
+            if let Some((entry, before)) = self.show(&dir, raw, detail)
+                && sink(&entry) == Sink::Full
+            {
+                if entry.attr.is_some() {
+                    self.take_back(entry.ino, before);
+                }
+                return Ok(());
+            }
+            position.offset = raw.next;
+            position.ahead.pop_front();
+        }
+    }
+
+    /// The directory of a stream, which may have been removed since it was opened.
+    fn stream_dir(&self, stream: &DirStream) -> Result<Arc<Dir>> {
+        match self.dir(stream.ino) {
+            Err(VolumeError::Stale) => {
+                let fd = rustix::io::fcntl_dupfd_cloexec(&stream.fd, 0)?;
+                let copies = Copies::read(&fd);
+                let removed = Dir::open(stream.ino, fd, copies, Expected::Nothing, self.opener())?;
+                Ok(Arc::new(removed))
+            }
+            known => known,
+        }
+    }
+
+    /// An entry of the listing; with attributes, and what the kernel was told before of its number.
+    fn show(
+        &self,
+        dir: &Arc<Dir>,
+        raw: &RawEntry,
+        detail: Detail,
+    ) -> Option<(DirEntry, Option<Told>)> {
+        let entry = match &raw.name {
+            RawName::Dots(dots) => return Some((self.show_dots(dir, raw, dots), None)),
+            RawName::Entry(entry) => entry,
+            RawName::Odd => return None,
+        };
+        if is_hidden(entry.bytes()) {
+            if self.tree.is_stale_temp(entry) && !self.tree.options.read_only {
+                self.remove_leftover(dir, entry);
+            }
+            return None;
+        }
+        let (name, next) = (names::shown_name(dir, entry), raw.next);
+        if detail == Detail::Names {
+            let ino = self.tree.inodes.shown(raw.ino);
+            let kind = FileKind::from_type(raw.kind).or_else(|| kind(dir, entry))?;
+            return Some((DirEntry { name, ino, kind, next, attr: None }, None));
+        }
+        let Entered { attr, before } = self.enter_entry(dir, entry).ok()??;
+        let entry = DirEntry { name, ino: attr.ino, kind: attr.kind, next, attr: Some(attr) };
+        Some((entry, before))
+    }
+
+    fn show_dots(&self, dir: &Dir, raw: &RawEntry, dots: &str) -> DirEntry {
+        let ino = if dir.ino() == ROOT { ROOT } else { self.tree.inodes.shown(raw.ino) };
+        let name = dots.as_bytes().to_vec();
+        let (kind, next) = (FileKind::Directory, raw.next);
+        DirEntry { name, ino, kind, next, attr: None }
+    }
+
+    /// Removes something unfinished that an earlier run left behind.
+    pub(in crate::volume) fn remove_leftover(&self, dir: &Dir, entry: &BackingName) {
+        let _changing = self.tree.locks.changing(&[dir.ino()]);
+        let removed = match beneath::remove(dir, entry) {
+            Err(Errno::ISDIR) => remove_unfinished_dir(dir, entry),
+            other => other.map_err(VolumeError::from),
+        };
+        if let Err(error) = removed {
+            log::warn!("something unfinished could not be removed: {error}");
+        }
+    }
+}
+
+/// For backing filesystems that do not say the kind in the entry.
+fn kind(dir: &Dir, entry: &BackingName) -> Option<FileKind> {
+    FileKind::from_mode(beneath::stat(dir, entry).ok()?.st_mode)
+}
+
+/// A directory that never got its name: it holds a descriptor at most. What holds more is somebody's,
+/// who was given such a name by someone else, and stays as it is.
+pub(in crate::volume) fn remove_unfinished_dir(dir: impl AsFd, entry: &BackingName) -> Result<()> {
+    let dir = dir.as_fd();
+    let unfinished = beneath::open_dir(dir, entry)?;
+    if raw_names(&unfinished)?.iter().any(|name| Name::from(name) != dir::FILE) {
+        return Err(VolumeError::NotEmpty);
+    }
+    match beneath::remove(unfinished, dir::FILE) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(beneath::remove_dir(dir, entry)?)
+}
+
+/// The backing names that a freshly opened directory holds, without the dots.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn raw_names(fd: impl AsFd) -> Result<Vec<BackingName>> {
+    let mut names = Vec::new();
+    loop {
+        let chunk = read_chunk(fd.as_fd())?;
+        if chunk.is_empty() {
+            return Ok(names);
+        }
+        names.extend(chunk.into_iter().filter_map(|entry| match entry.name {
+            RawName::Entry(name) => Some(name),
+            RawName::Dots(_) | RawName::Odd => None,
+        }));
+    }
+}
+
+/// The first backing name in `dir` that is `wanted`.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn find_raw(
+    dir: &Dir,
+    wanted: impl Fn(&BackingName) -> bool,
+) -> Result<Option<BackingName>> {
+    Ok(raw_names(beneath::reopen_dir(dir)?)?.into_iter().find(wanted))
+}
+
+fn read_chunk(fd: impl AsFd) -> Result<VecDeque<RawEntry>> {
+    let mut buffer = vec![MaybeUninit::uninit(); CHUNK];
+    let mut raw = RawDir::new(fd, &mut buffer);
+    let mut entries = VecDeque::new();
+    while let Some(entry) = raw.next() {
+        let entry = entry?;
+        entries.push_back(RawEntry {
+            name: match entry.file_name().to_bytes() {
+                b"." => RawName::Dots("."),
+                b".." => RawName::Dots(".."),
+                name => BackingName::new(name).map_or(RawName::Odd, RawName::Entry),
+            },
+            ino: entry.ino(),
+            kind: entry.file_type(),
+            next: entry.next_entry_cookie(),
+        });
+        if raw.is_buffer_empty() {
+            break;
+        }
+    }
+    Ok(entries)
+}

@@ -1,0 +1,9 @@
+//! The sessions of a vault: who holds it, what is written down of that in it and out of its reach, and the
+//! times that are shown.
+
+pub(in crate::volume) mod anchor;
+pub(in crate::volume) mod ledger;
+pub(in crate::volume) mod lock;
+pub(in crate::volume) mod state_file;
+pub(in crate::volume) mod times;
+pub(in crate::volume) mod verdict;
