@@ -282,6 +282,24 @@ fn is_there(parts: &[&str], path: &[String], text: &str) -> bool {
     within(parts) || (within(above) && function)
 }
 
+/// Whoever is new reads it to the end; what is only looked up stands in `docs/`.
+#[test]
+fn the_readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 150, "README.md has {lines} lines");
+}
+
+/// One command runs it, and one runs its tests.
+#[test]
+fn the_readme_begins_with_one_command_to_run_and_one_to_test() {
+    let readme = read("README.md");
+    let mut blocks =
+        readme.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let run = "cargo run --release -- mount --create --key-file ~/.kmsfs.key ~/vault ~/private\n";
+    assert_eq!(blocks.next(), Some(run));
+    assert_eq!(blocks.next(), Some("tests/install-tools.sh && cargo test\n"));
+}
+
 #[test]
 fn the_readers_of_these_tests_see_what_they_must() {
     assert_eq!(cited("sections 5, 6 and 11.3) and more"), ["5", "6", "11.3"]);

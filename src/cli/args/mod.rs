@@ -401,7 +401,7 @@ const EXAMPLES: &str = "Examples:
   kmsfs keystore export backup.kmsfs          without the keystore the files are lost: back it up
 
 Secrets come from --key-file, --passphrase-fd, --pin-fd, systemd credentials (kmsfs.key, kmsfs.pin)
-or a prompt; never from arguments or the environment. Exit codes are listed in the README.";
+or a prompt; never from arguments or the environment. docs/REFERENCE.md lists exit codes.";
 
 /// The key of a vault for which no other was named.
 pub(in crate::cli) const DEFAULT_ALIAS: &str = "alias/kmsfs/default";
@@ -429,13 +429,15 @@ mod tests {
         }
     }
 
-    /// The README's first command for clients of AWS KMS was refused.
+    /// The first command for clients of AWS KMS was refused.
     #[test]
     fn regression_every_example_of_help_and_documents_is_a_command() {
         let mut texts: Vec<String> = [
             include_str!("../../../README.md"),
             include_str!("../../../docs/AUDIT.md"),
             include_str!("../../../docs/KMS_API.md"),
+            include_str!("../../../docs/OPERATIONS.md"),
+            include_str!("../../../docs/REFERENCE.md"),
             include_str!("../../../docs/SEMANTICS.md"),
         ]
         .map(str::to_owned)

@@ -165,7 +165,7 @@ fn is_foreign(name: &str) -> bool {
 
 fn unknown(name: &str) -> CliError {
     CliError::new(Exit::Usage, format!("unknown mount option: {name}"))
-        .advise("the README lists the options that -o takes")
+        .advise("docs/REFERENCE.md lists the options that -o takes")
 }
 
 fn bad(name: &str, value: &str, allowed: &str) -> CliError {
@@ -214,6 +214,28 @@ mod tests {
         assert_eq!((options.suid, options.dev), (Some(true), Some(true)));
         assert_eq!(options.key_file, Some(PathBuf::from("/etc/k")));
         assert!(options.allow_other);
+    }
+
+    #[test]
+    fn what_the_reference_lists_is_known() {
+        let page = include_str!("../../../docs/REFERENCE.md");
+        let (_, section) = page.split_once("## Mount options").unwrap();
+        let (section, _) = section.split_once("## Exit codes").unwrap();
+        let (known, _) = section.split_once("An unknown option").unwrap();
+        // In the table, options stand in the first column.
+        let cells = known.lines().map(|line| match line.strip_prefix("| ") {
+            Some(row) => row.split(" | ").next().unwrap(),
+            None => line.split("(EPERM)").next().unwrap(),
+        });
+        let (mut seen, mut wrong) = (0, Vec::new());
+        let options = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        for option in options.filter(|option| *option != "-o") {
+            let what = parse(option).err().map(|error| error.what);
+            seen += 1;
+            wrong.extend(what.filter(|what| what.starts_with("unknown")));
+        }
+        assert!(seen > 30, "only {seen} options were found");
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 
     #[test]

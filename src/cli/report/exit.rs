@@ -1,6 +1,6 @@
 //! Exit codes: one table, for people and for scripts.
 //!
-//! The README repeats it; a test here keeps the two equal.
+//! `docs/REFERENCE.md` repeats it; a test here keeps the two equal.
 
 use std::fmt;
 
@@ -57,7 +57,7 @@ pub(in crate::cli) enum Exit {
     NotEnded = 20,
 }
 
-/// The table as the README prints it.
+/// The table as `docs/REFERENCE.md` prints it.
 pub(in crate::cli) const TABLE: &[(Exit, &str)] = &[
     (Exit::Ok, "done"),
     (Exit::General, "failed; the message says why"),
@@ -170,11 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_holds_the_same_table() {
-        let readme = include_str!("../../../README.md");
+    fn the_reference_holds_the_same_table() {
+        let reference = include_str!("../../../docs/REFERENCE.md");
         for (exit, meaning) in TABLE {
             let row = format!("| {} | {meaning} |", exit.code());
-            assert!(readme.contains(&row), "README lacks: {row}");
+            assert!(reference.contains(&row), "docs/REFERENCE.md lacks: {row}");
         }
     }
 
