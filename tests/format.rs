@@ -130,9 +130,8 @@ fn worked_sizes_of_the_page_are_those_of_the_code() {
 fn the_worked_unit_of_the_page_opens() {
     let unit = worked("Worked unit:");
     let cipher = FileKeys::new(FileId::from_bytes([7; 16]), key()).unit_cipher();
-    let mut page = vec![0; 4096];
+    let (mut page, mut out) = ([0; 4096], [0; 4096]);
     page[..unit.len()].copy_from_slice(&unit);
-    let mut out = vec![0; 4052];
     let opened = cipher.open(UnitPlace::data(PageNo(5)), &page, &mut out).unwrap();
     assert!(matches!(opened, Opened::Present { length: 8, .. }));
     assert_eq!(&out[..8], b"contents");
@@ -301,8 +300,10 @@ proptest! {
             let _ = UnverifiedHeader::parse(record);
             let _ = DirDescriptor::parse(record);
         }
+        let mut plain = [0; 4052];
+        plain.iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
         for group in [Group(0), Group(1)] {
-            let page = SpillPage::from_plain(group, &bytes);
+            let page = SpillPage::from_plain(group, &plain);
             for index in 0..80 {
                 let Entry { tail, .. } = page.entry(index);
                 prop_assert!(tail.len() <= 2092);

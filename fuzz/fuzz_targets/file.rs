@@ -13,7 +13,7 @@ use kmsfs::crypto::hash::{Label, derive, hmac_sha256};
 use kmsfs::crypto::secret::Secret;
 use kmsfs::envelope::layout::{MAX_SIZE, PAGE_LEN, PageNo, PageRole};
 use kmsfs::envelope::{
-    FileHeader, FileKeys, Intents, Recipient, SessionWord, UnitPlace, Unrecovered, Wrapped,
+    FileHeader, FileKeys, Intents, Nonces, Recipient, SessionWord, UnitPlace, Unrecovered, Wrapped,
 };
 use kmsfs::id::{FileId, KeyId, MaterialId};
 use kmsfs::volume::backing::Durability;
@@ -429,11 +429,11 @@ fn forge(pages: &mut Pages, number: PageNo, spill: bool, length: usize, bytes: &
     };
     let place = if spill { UnitPlace::spill(number) } else { UnitPlace::data(number) };
     let page = pages.page(number.0);
-    let unit = &mut page[number.unit_start()..];
-    let mut payload = vec![0; length % (unit.len() - 44 + 1)];
+    let mut payload = vec![0; length % (number.unit(page).len() - 44 + 1)];
     payload.iter_mut().zip(bytes.iter().cycle()).for_each(|(to, from)| *to = *from);
     let cipher = FileKeys::new(FILE, key()).unit_cipher();
-    cipher.seal(place, &[9; 12], &payload, unit).expect("there is room");
+    let mut nonces = Nonces::draw(1).expect("the kernel has randomness");
+    cipher.seal(place, &mut nonces, &payload, page).expect("there is room");
     let end = (number.0 + 1) * PAGE_LEN as u64;
     pages.set_length(pages.length().max(end));
 }

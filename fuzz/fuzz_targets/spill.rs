@@ -51,9 +51,10 @@ fn room(group: Group, index: usize) -> usize {
 }
 
 fn any_bytes(group: Group, bytes: &[u8]) {
-    let page = within(MEMORY, || SpillPage::from_plain(group, bytes));
-    assert_eq!(page.as_bytes().len(), DATA_PAYLOAD);
-    assert_eq!(SpillPage::from_plain(group, page.as_bytes()), page);
+    let mut plain = [0; DATA_PAYLOAD];
+    plain.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    let page = within(MEMORY, || SpillPage::from_plain(group, &plain));
+    assert_eq!(page.as_bytes(), plain);
     // What can be read of it, written into an empty page, reads the same.
     let mut copy = SpillPage::empty(group);
     copy.set_sequence(page.sequence());
@@ -72,9 +73,9 @@ fn any_bytes(group: Group, bytes: &[u8]) {
     }
     assert_eq!(copy.sequence(), page.sequence());
     let mut settled = page.clone();
-    settled.settle(blocks(group));
+    settled.settle(group);
     let once = settled.clone();
-    settled.settle(blocks(group));
+    settled.settle(group);
     assert_eq!(settled, once);
     for index in 0..blocks(group) {
         let (before, after) = (page.entry(index), settled.entry(index));
@@ -105,7 +106,7 @@ fn like_a_list(group: Group, changes: &[Change<'_>]) {
                 model[index] = entry;
             }
             Change::Settle => {
-                page.settle(blocks(group));
+                page.settle(group);
                 for entry in model.iter_mut().filter(|entry| entry.0 == EntryState::Filled) {
                     entry.0 = EntryState::Present;
                 }

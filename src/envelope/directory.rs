@@ -82,7 +82,7 @@ impl DirDescriptor {
         let count = previous.len().min(MAX_PREVIOUS);
         let format = if self.places.is_some() { PLACED } else { super::FORMAT };
         let mut record = RecordWriter::of_format(MAGIC, format);
-        record.put(&[flags, cross, u8::try_from(count).unwrap_or(0), 0]);
+        record.put(&[flags, cross, u8::try_from(count).expect("at most three"), 0]);
         record.put(&self.sequence.to_le_bytes());
         record.put(self.dir.as_bytes());
         record.put(&keys.commitment);

@@ -15,6 +15,8 @@
 pub const PAGE: u64 = 4096;
 /// [`PAGE`] as a buffer length.
 pub const PAGE_LEN: usize = 4096;
+/// The bytes of a backing page, or of a plaintext block.
+pub type Page = [u8; PAGE_LEN];
 /// Bytes of a unit before its ciphertext: nonce 24, tag 16, length 2, kind 1, flags 1.
 pub const UNIT_HEADER: usize = 44;
 /// Bytes of a block that its data page holds.
@@ -100,8 +102,12 @@ impl Block {
 
     /// The block's place among the blocks of its group, from 0.
     pub fn index(self) -> usize {
-        let index = self.0 - self.group().first_block().0;
-        usize::try_from(index).unwrap_or(usize::MAX)
+        in_memory(self.0 - self.group().first_block().0)
+    }
+
+    /// How many bytes of the block lie before the plaintext offset `offset`.
+    pub fn before(self, offset: u64) -> usize {
+        in_memory(offset.saturating_sub(self.start()).min(PAGE))
     }
 
     /// The page that holds the block's first bytes.
@@ -134,6 +140,11 @@ impl Group {
     /// How many blocks the group has.
     pub fn blocks(self) -> u64 {
         if self.0 == 0 { FIRST_GROUP_BLOCKS } else { GROUP_BLOCKS }
+    }
+
+    /// The same as a number of entries of its spill page.
+    pub fn entries(self) -> usize {
+        in_memory(self.blocks())
     }
 
     /// The block after the group's last one.
@@ -171,6 +182,16 @@ impl PageNo {
         if self.0 == 0 { HEADER_AREA } else { 0 }
     }
 
+    /// The bytes of its unit.
+    pub fn unit(self, page: &Page) -> &[u8] {
+        &page[self.unit_start()..]
+    }
+
+    /// The same, to be changed.
+    pub fn unit_mut(self, page: &mut Page) -> &mut [u8] {
+        &mut page[self.unit_start()..]
+    }
+
     /// What the page is for.
     pub fn role(self) -> PageRole {
         let Some(rest) = self.0.checked_sub(FIRST_GROUP_PAGES) else {
@@ -194,7 +215,12 @@ impl PageNo {
 pub fn last_block(size: u64) -> Option<(Block, usize)> {
     let last = size.checked_sub(1)?;
     let block = Block::of_offset(last);
-    Some((block, usize::try_from(size - block.start()).unwrap_or(PAGE_LEN)))
+    Some((block, block.before(size)))
+}
+
+/// A number of bytes or blocks that lie in memory together, as the length of their buffer.
+pub fn in_memory(count: u64) -> usize {
+    usize::try_from(count).expect("what lies in memory can be counted there")
 }
 
 /// The number of backing pages of a plaintext of `size` bytes that has a header.

@@ -11,6 +11,7 @@ mod header;
 pub mod layout;
 mod link;
 mod name;
+mod nonce;
 mod places;
 mod recipient;
 mod record;
@@ -35,6 +36,7 @@ pub use name::{
     EncodedName, FOREIGN_PREFIX, ForeignName, LONG_PREFIX, NAME_MAX, SIDECAR_SUFFIX, foreign_name,
     is_hidden, is_name, is_sidecar,
 };
+pub use nonce::Nonces;
 pub use places::{DirPlace, Places};
 pub use recipient::{OPAQUE_MAX, Opaque, Recipient, Recipients, WRAPPED_LEN, Wrapped};
 pub use record::RECORD_LEN;

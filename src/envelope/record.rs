@@ -39,10 +39,10 @@ impl RecordWriter {
 
     pub(super) fn put(&mut self, bytes: &[u8]) {
         let end = self.at + bytes.len();
-        debug_assert!(end <= MAC_START, "a record body is at most {MAC_START} bytes");
-        if let Some(room) = self.bytes.get_mut(self.at..end) {
-            room.copy_from_slice(bytes);
-        }
+        // Recipients are refused where they do not fit; a record without its end would be one that
+        // nobody can open any more.
+        assert!(end <= MAC_START, "a record body is at most {MAC_START} bytes");
+        self.bytes[self.at..end].copy_from_slice(bytes);
         self.at = end;
     }
 
@@ -61,9 +61,7 @@ impl RecordWriter {
     pub(super) fn finish(mut self, mac_key: &Secret<32>) -> [u8; RECORD_LEN] {
         let (body, tail) = self.bytes.split_at_mut(MAC_START);
         let mac = hmac_sha256(mac_key, &[body]);
-        if let Some(room) = tail.get_mut(..32) {
-            room.copy_from_slice(&mac);
-        }
+        tail[..32].copy_from_slice(&mac);
         let (all, crc) = self.bytes.split_at_mut(CRC_START);
         crc.copy_from_slice(&crc32fast::hash(all).to_le_bytes());
         self.bytes

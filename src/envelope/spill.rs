@@ -55,14 +55,9 @@ impl SpillPage {
         Self { first: group.0 == 0, bytes: vec![0; DATA_PAYLOAD] }
     }
 
-    /// The page that these decrypted bytes are; a short page reads as absent entries past its end.
-    pub fn from_plain(group: Group, bytes: &[u8]) -> Self {
-        let mut page = Self::empty(group);
-        let length = bytes.len().min(DATA_PAYLOAD);
-        if let (Some(to), Some(from)) = (page.bytes.get_mut(..length), bytes.get(..length)) {
-            to.copy_from_slice(from);
-        }
-        page
+    /// The page that these decrypted bytes are.
+    pub fn from_plain(group: Group, bytes: &[u8; DATA_PAYLOAD]) -> Self {
+        Self { first: group.0 == 0, bytes: bytes.to_vec() }
     }
 
     /// The plaintext bytes to seal.
@@ -72,14 +67,12 @@ impl SpillPage {
 
     /// Which of two copies is newer.
     pub fn sequence(&self) -> u64 {
-        self.bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b))
+        u64::from_le_bytes(*self.bytes.first_chunk().expect(WHOLE))
     }
 
     /// Sets the sequence number.
     pub fn set_sequence(&mut self, sequence: u64) {
-        if let Some(room) = self.bytes.first_chunk_mut() {
-            *room = sequence.to_le_bytes();
-        }
+        *self.bytes.first_chunk_mut().expect(WHOLE) = sequence.to_le_bytes();
     }
 
     /// The entry of the group's block number `index`.
@@ -104,11 +97,15 @@ impl SpillPage {
     }
 
     /// Sets the entry of the group's block number `index`.
+    ///
+    /// *Shape*: the group has the block, and `tail` is no longer than what a whole block has behind
+    /// its data page. (Cut here, bytes would be lost that somebody was told are written.)
     pub fn set(&mut self, index: usize, state: EntryState, binding: [u8; 8], tail: &[u8]) {
         let (start, room) = self.span(index);
-        let Some(entry) = self.bytes.get_mut(start..start + ENTRY_HEAD + room) else { return };
+        assert!(tail.len() <= room, "a tail of {} bytes has room for {room}", tail.len());
+        let entry = &mut self.bytes[start..start + ENTRY_HEAD + room];
         entry.fill(0);
-        let length = u16::try_from(tail.len().min(room)).unwrap_or(0);
+        let length = u16::try_from(tail.len()).expect("a tail is shorter than a page");
         let code = match state {
             EntryState::Absent => return,
             EntryState::Hole => 1,
@@ -116,24 +113,16 @@ impl SpillPage {
             EntryState::Filled => 3,
         };
         let (head, body) = entry.split_at_mut(ENTRY_HEAD);
-        if let Some((to, word)) = head.split_first_chunk_mut::<8>() {
-            *to = binding;
-            word.copy_from_slice(&(code << STATE_SHIFT | length).to_le_bytes());
-        }
-        if let (Some(to), Some(from)) =
-            (body.get_mut(..usize::from(length)), tail.get(..usize::from(length)))
-        {
-            to.copy_from_slice(from);
-        }
+        head[..8].copy_from_slice(&binding);
+        head[8..].copy_from_slice(&(code << STATE_SHIFT | length).to_le_bytes());
+        body[..tail.len()].copy_from_slice(tail);
     }
 
-    /// Notes that the page and its data pages are durable now: what was filled stays so.
-    pub fn settle(&mut self, blocks: usize) {
-        for index in 0..blocks {
+    /// Notes that the page of `group` and its data pages are durable now: what was filled stays so.
+    pub fn settle(&mut self, group: Group) {
+        for index in 0..group.entries() {
             let (start, _) = self.span(index);
-            let Some([_, high]) = self.bytes.get_mut(start + 8..start + ENTRY_HEAD) else {
-                continue;
-            };
+            let high = &mut self.bytes[start + ENTRY_HEAD - 1];
             if u16::from(*high) >> (STATE_SHIFT - 8) == 3 {
                 *high = (*high & !(3 << (STATE_SHIFT - 8))) | 2 << (STATE_SHIFT - 8);
             }
@@ -155,6 +144,9 @@ impl SpillPage {
         }
     }
 }
+
+/// A page is made with all of its bytes, and keeps them.
+const WHOLE: &str = "a spill page has 4052 bytes";
 
 const _: () = assert!(FIRST_TAIL <= FIRST_TAIL_ROOM);
 
@@ -185,13 +177,36 @@ mod tests {
             assert_eq!(page.entry(1).state, EntryState::Hole);
             page.set(1, EntryState::Filled, [4; 8], &[9; 44]);
             assert_eq!(page.entry(1).state, EntryState::Filled);
-            page.settle(blocks);
+            page.settle(group);
             let settled = Entry { state: EntryState::Present, binding: [4; 8], tail: &[9; 44] };
             assert_eq!(page.entry(1), settled);
             assert_eq!(page.entry(2).tail, tail(2));
+            assert_eq!(SpillPage::from_plain(group, page.as_bytes().first_chunk().unwrap()), page);
             page.set(1, EntryState::Absent, [0; 8], &[]);
             assert_eq!(page.entry(1).state, EntryState::Absent);
             assert_eq!(page.entry(blocks).state, EntryState::Absent);
         }
+    }
+
+    #[test]
+    fn what_the_bytes_claim_is_an_entry_or_nothing() {
+        for group in [Group(0), Group(3)] {
+            for filling in 0..=255 {
+                let page = SpillPage::from_plain(group, &[filling; DATA_PAYLOAD]);
+                for index in 0..=255 {
+                    let Entry { state, tail, .. } = page.entry(index);
+                    let has_tail = matches!(state, EntryState::Present | EntryState::Filled);
+                    assert_eq!(has_tail, !tail.is_empty(), "{filling} {index}");
+                    let most = if (group.0, index) == (0, 0) { FIRST_TAIL_ROOM } else { TAIL };
+                    assert!(tail.len() <= most);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "has room for 44")]
+    fn a_tail_that_is_too_long_is_not_cut() {
+        SpillPage::empty(Group(1)).set(0, EntryState::Present, [1; 8], &[9; TAIL + 1]);
     }
 }

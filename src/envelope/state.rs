@@ -123,10 +123,8 @@ impl StateRecord {
         for crash in self.unrecovered.iter().take(UNRECOVERED) {
             crash.put(&mut out);
         }
-        let length = u32::try_from(out.len() + MAC_LEN + 4).unwrap_or(u32::MAX);
-        if let Some(room) = out.get_mut(LENGTH_AT..LENGTH_AT + 4) {
-            room.copy_from_slice(&length.to_le_bytes());
-        }
+        let length = u32::try_from(out.len() + MAC_LEN + 4).expect("a record fits its slot");
+        out[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&length.to_le_bytes());
         let mac = hmac_sha256(keys.state_mac(), &[&out]);
         out.extend(mac);
         let crc = crc32fast::hash(&out);
@@ -307,7 +305,7 @@ fn take_intents(reader: &mut Reader<'_>) -> Result<Intents, EnvelopeError> {
 
 fn count<T>(items: &[T], most: usize) -> u8 {
     debug_assert!(items.len() <= most, "{} of at most {most}", items.len());
-    u8::try_from(items.len().min(most)).unwrap_or(0)
+    u8::try_from(items.len().min(most)).expect("no list of the record has more than 64")
 }
 
 /// Reads fields in order; every read is bounds checked.

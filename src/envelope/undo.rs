@@ -34,8 +34,8 @@ impl UndoRecord {
         bytes: &[u8],
     ) {
         let stored = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let bytes = bytes.get(..stored).unwrap_or_default();
-        let short = |number: usize| u16::try_from(number).unwrap_or(0).to_le_bytes();
+        let bytes = &bytes[..stored];
+        let short = |n: usize| u16::try_from(n).expect("a page has 4096 bytes").to_le_bytes();
         let begin = out.len();
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&sequence.to_le_bytes());
@@ -44,7 +44,7 @@ impl UndoRecord {
         out.extend_from_slice(&short(start));
         out.extend_from_slice(&short(stored));
         let mut crc = crc32fast::Hasher::new();
-        crc.update(out.get(begin..).unwrap_or_default());
+        crc.update(&out[begin..]);
         crc.update(bytes);
         out.extend_from_slice(&crc.finalize().to_le_bytes());
         out.extend_from_slice(bytes);

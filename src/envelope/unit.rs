@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::layout::{PAGE_LEN, PageNo, UNIT_HEADER};
+use super::layout::{Page, PageNo, UNIT_HEADER};
+use super::nonce::{FreshNonce, Nonces};
 use super::{EnvelopeError, FORMAT, SUITE};
 use crate::crypto::bulk::BulkKey;
-use crate::crypto::random;
 use crate::crypto::secret::Secret;
 use crate::crypto::xaes;
+use crate::crypto::{Nonce, Tag};
 use crate::id::FileId;
 
 /// Bytes of a unit before its ciphertext.
@@ -63,11 +64,11 @@ pub struct UnitCipher {
     file: FileId,
     root: Secret<32>,
     writing: RwLock<Option<Arc<WriteKey>>>,
-    reading: RwLock<Vec<([u8; 12], Arc<BulkKey>)>>,
+    reading: RwLock<Vec<(Nonce, Arc<BulkKey>)>>,
 }
 
 struct WriteKey {
-    prefix: [u8; 12],
+    prefix: Nonce,
     key: Arc<BulkKey>,
     left: AtomicU32,
 }
@@ -95,41 +96,39 @@ impl UnitCipher {
         Self { file, root, writing: RwLock::new(None), reading: RwLock::new(Vec::new()) }
     }
 
-    /// Seals `payload` into `unit` and returns the first 8 bytes of the tag.
-    ///
-    /// Shape: `unit` is the page from the unit's start to the page's end and is overwritten whole;
-    /// `payload` is at most `unit.len() - 44` bytes; `nonce` is the fresh second half of the nonce.
+    /// Seals `payload` as the unit of `page` and returns the first 8 bytes of the tag. What the page
+    /// has before its unit stays.
     ///
     /// # Errors
-    /// `Crypto` if the system gives no randomness.
+    /// `Oversized` for more than the page has room for; `Crypto` if the system gives no randomness.
     pub fn seal(
         &self,
         place: UnitPlace,
-        nonce: &[u8; 12],
+        nonces: &mut Nonces,
         payload: &[u8],
-        unit: &mut [u8],
+        page: &mut Page,
     ) -> Result<[u8; 8], EnvelopeError> {
+        let (header, room) = place
+            .page
+            .unit_mut(page)
+            .split_first_chunk_mut::<UNIT_HEADER>()
+            .expect("a page is longer than the header of its unit");
+        let oversized = EnvelopeError::Oversized("the payload of a page");
+        let (ciphertext, rest) = room.split_at_mut_checked(payload.len()).ok_or(oversized)?;
+        let length = u16::try_from(payload.len()).map_err(|_| oversized)?;
         let key = self.write_key()?;
-        let (header, room) =
-            unit.split_at_mut_checked(UNIT_HEADER).ok_or(EnvelopeError::Malformed("page"))?;
-        let (ciphertext, rest) = room
-            .split_at_mut_checked(payload.len())
-            .ok_or(EnvelopeError::Malformed("page payload"))?;
-        let length = u16::try_from(payload.len()).unwrap_or(u16::MAX);
-        let aad = self.aad(place, length);
-        let tag = key.key.seal_to(nonce, &aad, payload, ciphertext)?;
+        let nonce = nonces.take()?.use_up();
+        let tag = key.key.seal_to(&nonce, &self.aad(place, length), payload, ciphertext)?;
         rest.fill(0);
-        let mut at = 0;
-        for part in [&key.prefix[..], nonce, &tag, &length.to_le_bytes(), &[place.kind.code(), 0]] {
-            if let Some(room) = header.get_mut(at..at + part.len()) {
-                room.copy_from_slice(part);
-            }
-            at += part.len();
-        }
+        header[..12].copy_from_slice(&key.prefix);
+        header[12..24].copy_from_slice(&nonce);
+        header[24..40].copy_from_slice(&tag);
+        header[LENGTH_AT..LENGTH_AT + 2].copy_from_slice(&length.to_le_bytes());
+        header[LENGTH_AT + 2..].copy_from_slice(&[place.kind.code(), 0]);
         Ok(short(&tag))
     }
 
-    /// Opens `unit` into `out`, which must have room for its payload.
+    /// Opens the unit of `page` into `out`.
     ///
     /// # Errors
     /// `NotAuthentic` for anything but zeros that was not sealed at this place of this file;
@@ -137,11 +136,11 @@ impl UnitCipher {
     pub fn open(
         &self,
         place: UnitPlace,
-        unit: &[u8],
-        out: &mut [u8],
+        page: &Page,
+        out: &mut Page,
     ) -> Result<Opened, EnvelopeError> {
         let bad = EnvelopeError::NotAuthentic("page");
-        let (header, room) = unit.split_at_checked(UNIT_HEADER).ok_or(bad)?;
+        let (header, room) = place.page.unit(page).split_first_chunk::<UNIT_HEADER>().ok_or(bad)?;
         if header.iter().all(|b| *b == 0) && room.iter().all(|b| *b == 0) {
             return Ok(Opened::Absent);
         }
@@ -162,21 +161,13 @@ impl UnitCipher {
 
     fn aad(&self, place: UnitPlace, length: u16) -> [u8; AAD_LEN] {
         let mut aad = [0; AAD_LEN];
-        let mut at = 0;
-        for part in [
-            &b"unit"[..],
-            &FORMAT.to_le_bytes(),
-            &SUITE.to_le_bytes(),
-            &[place.kind.code(), 0],
-            &length.to_le_bytes(),
-            self.file.as_bytes(),
-            &place.page.0.to_le_bytes(),
-        ] {
-            if let Some(room) = aad.get_mut(at..at + part.len()) {
-                room.copy_from_slice(part);
-            }
-            at += part.len();
-        }
+        aad[..4].copy_from_slice(b"unit");
+        aad[4..6].copy_from_slice(&FORMAT.to_le_bytes());
+        aad[6..8].copy_from_slice(&SUITE.to_le_bytes());
+        aad[8..10].copy_from_slice(&[place.kind.code(), 0]);
+        aad[10..12].copy_from_slice(&length.to_le_bytes());
+        aad[12..28].copy_from_slice(self.file.as_bytes());
+        aad[28..].copy_from_slice(&place.page.0.to_le_bytes());
         aad
     }
 
@@ -186,15 +177,14 @@ impl UnitCipher {
         {
             return Ok(key.clone());
         }
-        let mut prefix = [0; 12];
-        random::fill_nonces(&mut prefix)?;
+        let prefix = FreshNonce::draw()?.use_up();
         let key = self.read_key(&prefix);
         let fresh = Arc::new(WriteKey { prefix, key, left: AtomicU32::new(UNITS_PER_PREFIX - 1) });
         *write(&self.writing) = Some(fresh.clone());
         Ok(fresh)
     }
 
-    fn read_key(&self, prefix: &[u8; 12]) -> Arc<BulkKey> {
+    fn read_key(&self, prefix: &Nonce) -> Arc<BulkKey> {
         if let Some((_, key)) = read(&self.reading).iter().find(|(known, _)| known == prefix) {
             return key.clone();
         }
@@ -209,11 +199,10 @@ impl UnitCipher {
 }
 
 /// The length that a page's unit claims, authentic or not: at most a page's payload.
-pub fn claimed_length(page: PageNo, bytes: &[u8]) -> usize {
-    let at = page.unit_start() + LENGTH_AT;
-    let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
-    let length = field.map_or(0, |field| usize::from(u16::from_le_bytes(*field)));
-    length.min(PAGE_LEN - page.unit_start() - UNIT_HEADER)
+pub fn claimed_length(number: PageNo, page: &Page) -> usize {
+    let unit = number.unit(page);
+    let claimed = u16::from_le_bytes([unit[LENGTH_AT], unit[LENGTH_AT + 1]]);
+    usize::from(claimed).min(unit.len() - UNIT_HEADER)
 }
 
 impl WriteKey {
@@ -231,8 +220,8 @@ impl UnitKind {
     }
 }
 
-fn short(tag: &[u8; 16]) -> [u8; 8] {
-    *tag.first_chunk().unwrap_or(&[0; 8])
+fn short(tag: &Tag) -> [u8; 8] {
+    *tag.first_chunk().expect("a tag has 16 bytes")
 }
 
 // A panic elsewhere cannot leave these caches half changed, so a poisoned lock is still good.
@@ -247,18 +236,24 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::layout::DATA_PAYLOAD;
+    use crate::envelope::layout::{DATA_PAYLOAD, FIRST_PAYLOAD, HEADER_AREA, PAGE_LEN};
     use proptest::prelude::*;
 
     fn cipher() -> UnitCipher {
         UnitCipher::new(FileId::from_bytes([7; 16]), Secret::filled(|k| k.fill(9)))
     }
 
+    fn sealed(cipher: &UnitCipher, place: UnitPlace, payload: &[u8]) -> (Page, [u8; 8]) {
+        let mut page = [0; PAGE_LEN];
+        let tag = cipher.seal(place, &mut Nonces::draw(1).unwrap(), payload, &mut page).unwrap();
+        (page, tag)
+    }
+
     #[test]
     fn a_unit_opens_only_where_it_was_sealed() {
         let (cipher, place) = (cipher(), UnitPlace::data(PageNo(5)));
-        let (mut page, mut out) = ([0; PAGE_LEN], [0; DATA_PAYLOAD]);
-        let tag = cipher.seal(place, &[1; 12], b"contents", &mut page).unwrap();
+        let (page, tag) = sealed(&cipher, place, b"contents");
+        let mut out = [0; PAGE_LEN];
         let opened = cipher.open(place, &page, &mut out).unwrap();
         assert_eq!(opened, Opened::Present { length: 8, tag });
         assert_eq!(&out[..8], b"contents");
@@ -272,10 +267,42 @@ mod tests {
     #[test]
     fn zeros_are_absent_and_nothing_else_is() {
         let (cipher, place) = (cipher(), UnitPlace::data(PageNo(5)));
-        let (mut page, mut out) = ([0; PAGE_LEN], [0; DATA_PAYLOAD]);
+        let (mut page, mut out) = ([0; PAGE_LEN], [0; PAGE_LEN]);
         assert_eq!(cipher.open(place, &page, &mut out).unwrap(), Opened::Absent);
         page[PAGE_LEN - 1] = 1;
         assert!(cipher.open(place, &page, &mut out).is_err());
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_and_not_cut() {
+        let cipher = cipher();
+        for (number, room) in [(0, FIRST_PAYLOAD), (5, DATA_PAYLOAD)] {
+            let place = UnitPlace::data(PageNo(number));
+            let (page, _) = sealed(&cipher, place, &vec![1; room]);
+            assert_eq!(claimed_length(PageNo(number), &page), room);
+            let (mut page, mut nonces) = ([7; PAGE_LEN], Nonces::draw(1).unwrap());
+            let refused = cipher.seal(place, &mut nonces, &vec![1; room + 1], &mut page);
+            assert!(matches!(refused, Err(EnvelopeError::Oversized(_))));
+        }
+    }
+
+    #[test]
+    fn the_header_slots_are_not_part_of_the_unit() {
+        let (cipher, place) = (cipher(), UnitPlace::data(PageNo(0)));
+        let (mut page, mut out) = ([7; PAGE_LEN], [0; PAGE_LEN]);
+        cipher.seal(place, &mut Nonces::draw(1).unwrap(), b"contents", &mut page).unwrap();
+        assert_eq!(page[..HEADER_AREA], [7; HEADER_AREA]);
+        page[..HEADER_AREA].fill(0);
+        assert!(cipher.open(place, &page, &mut out).is_ok());
+    }
+
+    #[test]
+    fn the_same_bytes_are_sealed_under_another_nonce_each_time() {
+        let (cipher, place) = (cipher(), UnitPlace::data(PageNo(5)));
+        let halves = |page: Page| page[..24].to_vec();
+        let units: Vec<_> = (0..3).map(|_| halves(sealed(&cipher, place, b"same").0)).collect();
+        assert!(units.iter().all(|unit| unit[..12] == units[0][..12]), "one half for many units");
+        assert!(units[0] != units[1] && units[1] != units[2] && units[0] != units[2]);
     }
 
     proptest! {
@@ -284,12 +311,10 @@ mod tests {
             length in 0usize..=DATA_PAYLOAD, at in 0usize..PAGE_LEN, bit in 0u8..8
         ) {
             let (cipher, place) = (cipher(), UnitPlace::data(PageNo(1)));
-            let (mut page, mut out) = (vec![0; PAGE_LEN], vec![0; DATA_PAYLOAD]);
-            let payload = vec![0x5a; length];
-            cipher.seal(place, &[3; 12], &payload, &mut page).unwrap();
+            let (mut page, _) = sealed(&cipher, place, &vec![0x5a; length]);
             let at = at % (UNIT_HEADER + length);
             page[at] ^= 1 << bit;
-            prop_assert!(cipher.open(place, &page, &mut out).is_err());
+            prop_assert!(cipher.open(place, &page, &mut [0; PAGE_LEN]).is_err());
         }
     }
 }

@@ -4,8 +4,8 @@ use rustix::io::Errno;
 
 use super::cache::{Cached, GroupState, Groups, Roles};
 use super::{Access, Content, State};
-use crate::envelope::layout::{Block, Copy2, DATA_PAYLOAD, Group, PAGE_LEN, last_block};
-use crate::envelope::{EntryState, EnvelopeError, Opened, SpillPage, UnitPlace};
+use crate::envelope::layout::{Block, Copy2, Group, PAGE_LEN, Page, last_block};
+use crate::envelope::{EntryState, EnvelopeError, Nonces, Opened, SpillPage, UnitPlace};
 use crate::volume::model::error::{Result, VolumeError};
 
 const WHAT: &str = "spill page";
@@ -120,8 +120,8 @@ impl Content {
         &self,
         state: &State,
         group: Group,
-        nonce: &[u8; 12],
-        out: &mut [u8],
+        nonces: &mut Nonces,
+        out: &mut Page,
     ) -> Result<()> {
         let ready = state.ready()?;
         let mut groups = state.spills.lock();
@@ -133,7 +133,7 @@ impl Content {
         let place = UnitPlace::spill(group.spill_page(roles.target()));
         let sequence = roles.sequence + 1;
         cached.page.set_sequence(sequence);
-        ready.cipher.seal(place, nonce, cached.page.as_bytes(), out)?;
+        ready.cipher.seal(place, nonces, cached.page.as_bytes(), out)?;
         // Counted even if the write fails: a number is never used for two contents (R6).
         roles.sequence = sequence;
         Ok(())
@@ -179,11 +179,9 @@ impl Content {
 
     /// Writes a group's page by itself.
     pub(super) fn write_spill(&self, state: &mut State, group: Group) -> Result<()> {
-        let mut nonce = [0; 12];
-        crate::crypto::random::fill_nonces(&mut nonce)?;
-        let mut out = vec![0; PAGE_LEN];
+        let mut out = [0; PAGE_LEN];
         let page = group.spill_page(self.spill_target(state, group));
-        self.seal_spill(state, group, &nonce, &mut out)?;
+        self.seal_spill(state, group, &mut Nonces::draw(1)?, &mut out)?;
         self.put_spill(state, group, &out, page.offset())
     }
 
@@ -273,18 +271,19 @@ impl Content {
     fn read_copies(&self, state: &State, group: Group) -> Result<([Option<SpillPage>; 2], usize)> {
         let ready = state.ready()?;
         let (first, second) = (group.spill_page(Copy2::First), group.spill_page(Copy2::Second));
-        let mut pair = [0; 2 * PAGE_LEN];
-        self.backing.read_at(&mut pair, first.min(second).offset())?;
-        let (low, high) = pair.split_at(PAGE_LEN);
-        let units = if first < second { [low, high] } else { [high, low] };
+        let mut pair = [[0; PAGE_LEN]; 2];
+        self.read_pages(first.min(second), &mut pair)?;
+        let [low, high] = &pair;
+        let pages = if first < second { [low, high] } else { [high, low] };
         let (mut copies, mut bad) = ([None, None], 0);
-        for (copy, unit) in [Copy2::First, Copy2::Second].into_iter().zip(units) {
-            let mut plain = zeroize::Zeroizing::new([0; DATA_PAYLOAD]);
+        for (copy, page) in [Copy2::First, Copy2::Second].into_iter().zip(pages) {
+            let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
             let place = UnitPlace::spill(group.spill_page(copy));
-            match ready.cipher.open(place, unit, &mut plain[..]) {
+            match ready.cipher.open(place, page, &mut plain) {
                 Ok(Opened::Absent) => {}
                 Ok(Opened::Present { .. }) => {
-                    copies[copy as usize] = Some(SpillPage::from_plain(group, &plain[..]));
+                    let plain = plain.first_chunk().expect("a payload is shorter than its page");
+                    copies[copy as usize] = Some(SpillPage::from_plain(group, plain));
                 }
                 Err(EnvelopeError::NotAuthentic(_) | EnvelopeError::Malformed(_)) => bad += 1,
                 Err(error) => return Err(error.into()),

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use super::change::Change;
 use super::write::is_untouched;
 use super::{Access, Content, Ready, Slot, State};
-use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, backing_len};
+use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, Page, backing_len};
 use crate::envelope::{
     EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipients, Seal,
     UnverifiedHeader,
@@ -36,7 +36,7 @@ impl Content {
         }
         let mut page = [0; PAGE_LEN];
         let got = self.backing.read_at(&mut page, 0)?;
-        let area = page.first_chunk::<HEADER_AREA>().unwrap_or(&[0; HEADER_AREA]);
+        let area = page.first_chunk::<HEADER_AREA>().expect("page 0 begins with the slots");
         if got < HEADER_AREA || area.iter().all(|b| *b == 0) {
             return self.without_header(state);
         }
@@ -46,8 +46,7 @@ impl Content {
             (Slot::A, [_, spare]) | (Slot::B, [spare, _]) => spare,
         };
         let spare_ok = spare.is_ok_and(|spare| spare.verify(&keys).is_ok());
-        let other = area.chunks_exact(RECORD_LEN).nth(usize::from(slot == Slot::A));
-        let both = spare_ok || self.is_half_a_header(&header, other.unwrap_or_default());
+        let both = spare_ok || self.is_half_a_header(&header, bytes_of(area, slot.other()));
         (state.excuses, state.mended) = self.shared.excuses(&header, both);
         if state.marks.header_durable.is_none() && state.marks.header_written.is_none() {
             state.marks.header_durable = Some(slot);
@@ -400,7 +399,7 @@ impl Content {
     }
 
     /// Puts both slots of a fresh header into the page that is about to go out.
-    pub(super) fn fresh_slots(&self, state: &State, page: &mut [u8]) -> Result<()> {
+    pub(super) fn fresh_slots(&self, state: &State, page: &mut Page) -> Result<()> {
         let ready = state.ready()?;
         let bytes = ready.header.encode(&ready.keys);
         for slot in page.chunks_exact_mut(RECORD_LEN).take(2) {
@@ -457,10 +456,13 @@ impl Content {
 }
 
 fn parse_slot(area: &[u8; HEADER_AREA], slot: Slot) -> Result<UnverifiedHeader, EnvelopeError> {
-    let start = usize::try_from(slot.offset()).unwrap_or(0);
-    let bytes = area
-        .get(start..)
-        .and_then(|rest| rest.first_chunk::<RECORD_LEN>())
-        .ok_or(EnvelopeError::Malformed(WHAT))?;
-    UnverifiedHeader::parse(bytes)
+    UnverifiedHeader::parse(bytes_of(area, slot))
+}
+
+fn bytes_of(area: &[u8; HEADER_AREA], slot: Slot) -> &[u8; RECORD_LEN] {
+    let (first, second) = area.split_first_chunk().expect("the area has two slots");
+    match slot {
+        Slot::A => first,
+        Slot::B => second.first_chunk().expect("the area has two slots"),
+    }
 }

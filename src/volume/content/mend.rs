@@ -148,11 +148,11 @@ impl Content {
 
     /// What an earlier session filled may not be settled on the disk.
     fn note_filled(&self, state: &mut State, group: Group) {
-        let blocks = usize::try_from(group.blocks()).unwrap_or(0);
         let found = self.with_spill(state, group, |page, _| {
-            (0..blocks).any(|index| page.entry(index).state == EntryState::Filled)
+            (0..group.entries()).any(|index| page.entry(index).state == EntryState::Filled)
         });
-        if found.unwrap_or(false) {
+        // A page that cannot be read has nothing to settle: its blocks say so when they are read.
+        if matches!(found, Ok(true)) {
             state.marks.filled.insert(group);
         }
     }
@@ -169,7 +169,7 @@ impl Content {
             self.note_filled(state, block.group());
         }
         let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
-        match self.read_block(state, block, &mut bytes[..]) {
+        match self.read_block(state, block, &mut bytes) {
             Ok(found) => {
                 let length = if block == last { last_length } else { PAGE_LEN };
                 // A cut that failed half way leaves a last page that says more than the file has.
@@ -177,8 +177,7 @@ impl Content {
                 if found == Soundness::Sound && ends {
                     return Ok(owed);
                 }
-                let held = bytes.get(..length).unwrap_or_default();
-                self.write_range(state, block.start(), held)?;
+                self.write_range(state, block.start(), &bytes[..length])?;
                 Ok(true)
             }
             Err(VolumeError::Lost(_) | VolumeError::Tampered(_)) => {

@@ -70,7 +70,7 @@ impl Content {
     fn is_sound(&self, state: &State, from: u64, to: u64) -> Result<bool> {
         let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
         for block in (from / PAGE..to.div_ceil(PAGE)).map(Block) {
-            match self.read_block(state, block, &mut bytes[..]) {
+            match self.read_block(state, block, &mut bytes) {
                 Ok(Soundness::Sound) => {}
                 Ok(Soundness::Residue) | Err(VolumeError::Lost(_) | VolumeError::Tampered(_)) => {
                     return Ok(false);

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 
 use super::block::{Facts, Verdict, judge};
 use super::{Content, State};
-use crate::envelope::layout::{Block, DATA_PAYLOAD, Group, PAGE, PAGE_LEN, PageNo, last_block};
+use crate::envelope::layout::{Block, PAGE, PAGE_LEN, Page, PageNo, in_memory, last_block};
 use crate::envelope::{EntryState, Opened, UnitPlace};
 use crate::volume::model::error::{Result, VolumeError};
 
 thread_local! {
     /// Ciphertext on its way in or out: plaintext is encrypted on its way into it, or at once in it,
     /// so it is never wiped.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Page>> = const { RefCell::new(Vec::new()) };
 }
 
 /// How a block was found.
@@ -23,13 +23,13 @@ pub(super) enum Soundness {
     Residue,
 }
 
-/// Runs `work` on a ciphertext buffer of `length` bytes with arbitrary contents.
-pub(super) fn with_scratch<T>(length: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+/// Runs `work` on `count` pages for ciphertext, with arbitrary contents.
+pub(super) fn with_pages<T>(count: usize, work: impl FnOnce(&mut [Page]) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < length {
-            scratch.resize(length, 0);
+        if scratch.len() < count {
+            scratch.resize(count, [0; PAGE_LEN]);
         }
-        work(scratch.get_mut(..length).unwrap_or(&mut []))
+        work(&mut scratch[..count])
     })
 }
 
@@ -45,11 +45,11 @@ impl Content {
     }
 
     pub(super) fn read_from(&self, state: &State, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let left = usize::try_from(state.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let length = buf.len().min(left);
+        let left = state.size.saturating_sub(offset);
+        let length = in_memory(left.min(buf.len() as u64));
         let mut done = 0;
-        while let Some(rest) = buf.get_mut(done..length).filter(|rest| !rest.is_empty()) {
-            done += self.read_run(state, offset + done as u64, rest)?;
+        while done < length {
+            done += self.read_run(state, offset + done as u64, &mut buf[done..length])?;
         }
         Ok(length)
     }
@@ -57,32 +57,35 @@ impl Content {
     /// Reads up to the end of the run of pages that `offset` lies in: block 0, or a group's rest.
     fn read_run(&self, state: &State, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let first = Block::of_offset(offset);
-        let group = first.group();
-        let end = if first.0 == 0 { PAGE } else { group.end_block().start() };
-        let length = buf.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
-        let buf = buf.get_mut(..length).unwrap_or_default();
+        let end = if first.0 == 0 { PAGE } else { first.group().end_block().start() };
+        let length = in_memory((end - offset).min(buf.len() as u64));
         let last = Block::of_offset(offset + length as u64 - 1);
-        let pages = usize::try_from(last.0 - first.0 + 1).unwrap_or(0);
-        with_scratch(pages * PAGE_LEN, |units| {
-            let got = self.backing.read_at(units, first.data_page().offset())?;
-            units.get_mut(got..).unwrap_or_default().fill(0);
-            let mut at = 0;
-            for (number, page) in units.chunks_exact(PAGE_LEN).enumerate() {
-                let block = Block(first.0 + number as u64);
-                let skip = usize::try_from((offset + at as u64) - block.start()).unwrap_or(0);
-                let take = (PAGE_LEN - skip).min(length - at);
-                let part = buf.get_mut(at..at + take).unwrap_or_default();
-                if take == PAGE_LEN {
-                    self.open_block(state, block, group, page, part)?;
+        with_pages(in_memory(last.0 - first.0 + 1), |pages| {
+            self.read_pages(first.data_page(), pages)?;
+            let mut rest = &mut buf[..length];
+            for (block, page) in (first.0..).map(Block).zip(&*pages) {
+                let skip = block.before(offset);
+                let take = (PAGE_LEN - skip).min(rest.len());
+                let (part, after) = rest.split_at_mut(take);
+                if let Some(whole) = part.first_chunk_mut() {
+                    self.open_block(state, block, page, whole)?;
                 } else {
                     let mut whole = zeroize::Zeroizing::new([0; PAGE_LEN]);
-                    self.open_block(state, block, group, page, &mut whole[..])?;
-                    part.copy_from_slice(whole.get(skip..skip + take).unwrap_or_default());
+                    self.open_block(state, block, page, &mut whole)?;
+                    part.copy_from_slice(&whole[skip..skip + take]);
                 }
-                at += take;
+                rest = after;
             }
             Ok(length)
         })
+    }
+
+    /// Reads backing pages that lie side by side; behind the end of the backing file they are zeros.
+    pub(super) fn read_pages(&self, first: PageNo, pages: &mut [Page]) -> Result<()> {
+        let bytes = pages.as_flattened_mut();
+        let got = self.backing.read_at(bytes, first.offset())?;
+        bytes[got..].fill(0);
+        Ok(())
     }
 
     /// Reads one whole block; bytes past the end of the file are zeros.
@@ -90,23 +93,21 @@ impl Content {
         &self,
         state: &State,
         block: Block,
-        out: &mut [u8],
+        out: &mut Page,
     ) -> Result<Soundness> {
-        with_scratch(PAGE_LEN, |page| {
-            let got = self.backing.read_at(page, block.data_page().offset())?;
-            page.get_mut(got..).unwrap_or_default().fill(0);
-            self.open_block(state, block, block.group(), page, out)
+        with_pages(1, |pages| {
+            self.read_pages(block.data_page(), pages)?;
+            self.open_block(state, block, &pages[0], out)
         })
     }
 
-    /// Opens one block into `out` (4096 bytes), judging what it finds.
+    /// Opens one block into `out`, judging what it finds.
     fn open_block(
         &self,
         state: &State,
         block: Block,
-        group: Group,
-        page: &[u8],
-        out: &mut [u8],
+        page: &Page,
+        out: &mut Page,
     ) -> Result<Soundness> {
         let Some((last, last_length)) = last_block(state.size) else {
             out.fill(0);
@@ -125,27 +126,27 @@ impl Content {
         if let Opened::Present { length, .. } = unit
             && facts.expected <= length
         {
-            out.get_mut(facts.expected..).unwrap_or_default().fill(0);
+            out[facts.expected..].fill(0);
             return Ok(sound);
         }
         let mut punched = false;
-        let verdict = self.with_spill(state, group, |spill, absent| {
+        let verdict = self.with_spill(state, block.group(), |spill, absent| {
             facts.group_absent = absent;
             let entry = spill.entry(block.index());
             punched = entry.state == EntryState::Hole;
             let verdict = judge(facts, unit, entry);
             if let (Verdict::Bytes { held, .. }, Opened::Present { length, .. }) = (verdict, unit) {
-                let (_, rest) = out.split_at_mut(length);
-                let (to, zeros) = rest.split_at_mut((held - length).min(rest.len()));
-                to.copy_from_slice(entry.tail.get(..to.len()).unwrap_or_default());
-                zeros.fill(0);
+                // A tail of a longer block 0 is cut off at the end of the block.
+                let tail = (held - length).min(PAGE_LEN - length);
+                out[length..length + tail].copy_from_slice(&entry.tail[..tail]);
+                out[length + tail..].fill(0);
             }
             verdict
         })?;
         match verdict {
             Verdict::Bytes { odd, held } => {
                 // A tail of another write may be longer than the file.
-                out.get_mut(facts.expected..).unwrap_or_default().fill(0);
+                out[facts.expected..].fill(0);
                 let Some(what) = odd else { return Ok(sound) };
                 // The tail of a block that was about to become a hole is authentic zeros.
                 let made_up =
@@ -176,8 +177,8 @@ impl Content {
         &self,
         state: &State,
         page: PageNo,
-        bytes: &[u8],
-        out: &mut [u8],
+        bytes: &Page,
+        out: &mut Page,
     ) -> Result<Opened> {
         self.open_unit_or_torn(state, page, bytes, out).map(|(unit, _)| unit)
     }
@@ -187,17 +188,15 @@ impl Content {
         &self,
         state: &State,
         page: PageNo,
-        bytes: &[u8],
-        out: &mut [u8],
+        bytes: &Page,
+        out: &mut Page,
     ) -> Result<(Opened, bool)> {
-        let unit = bytes.get(page.unit_start()..).unwrap_or_default();
-        let room = out.get_mut(..DATA_PAYLOAD).unwrap_or_default();
         let ready = state.ready()?;
-        let error = match ready.cipher.open(UnitPlace::data(page), unit, room) {
+        let error = match ready.cipher.open(UnitPlace::data(page), bytes, out) {
             Ok(opened) => return Ok((opened, false)),
             Err(error) => error,
         };
-        if let Some(opened) = self.open_torn(state, page, room) {
+        if let Some(opened) = self.open_torn(state, page, out) {
             return Ok((opened, true));
         }
         log::error!("file {}: page {} is not authentic", ready.header.file, page.0);
@@ -215,7 +214,7 @@ impl Content {
         block: Block,
         what: &'static str,
         made_up: Option<u64>,
-        out: &mut [u8],
+        out: &mut Page,
     ) -> Result<Soundness> {
         let sealed = state.ready()?.header.seal.size;
         let durable = made_up.is_some_and(|from| from < sealed);
@@ -245,10 +244,9 @@ impl Content {
 
     /// True if the page of a block was never written. One without a unit may be torn.
     fn is_blank(&self, block: Block) -> bool {
-        let (page, mut bytes) = (block.data_page(), vec![0; PAGE_LEN]);
-        let unit = bytes.get_mut(page.unit_start()..).unwrap_or_default();
-        let read = self.backing.read_at(unit, page.offset() + page.unit_start() as u64);
-        read.is_ok() && unit.iter().all(|byte| *byte == 0)
+        let (page, mut bytes) = (block.data_page(), [[0; PAGE_LEN]]);
+        let read = self.read_pages(page, &mut bytes);
+        read.is_ok() && page.unit(&bytes[0]).iter().all(|byte| *byte == 0)
     }
 
     /// A page that is not there: lost in a crash if nothing says that it was durable.

@@ -2,7 +2,7 @@
 //! at all times in a file of one page.
 
 use super::block::{Facts, Verdict, judge};
-use super::read::with_scratch;
+use super::read::with_pages;
 use super::{Access, Content, State};
 use crate::envelope::layout::{
     Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block, pages_of,
@@ -80,7 +80,7 @@ impl Content {
     fn only_length(&self, state: &State) -> Result<Option<usize>> {
         let (mut page, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
         self.backing.read_at(&mut page, 0)?;
-        Ok(match self.open_unit(state, PageNo(0), &page, &mut plain[..])? {
+        Ok(match self.open_unit(state, PageNo(0), &page, &mut plain)? {
             Opened::Absent => None,
             Opened::Present { length, .. } => Some(length),
         })
@@ -162,11 +162,10 @@ impl Content {
     /// How long the block is that is last on the disk; `None` if its page is not there.
     pub(super) fn last_length(&self, state: &State, block: Block) -> Result<Option<usize>> {
         let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
-        let (unit, claimed) = with_scratch(PAGE_LEN, |page| {
-            let got = self.backing.read_at(page, block.data_page().offset())?;
-            page.get_mut(got..).unwrap_or_default().fill(0);
-            let unit = self.open_unit(state, block.data_page(), page, &mut plain[..]);
-            Ok::<_, VolumeError>((unit, claimed_length(block.data_page(), page)))
+        let (unit, claimed) = with_pages(1, |pages| {
+            self.read_pages(block.data_page(), pages)?;
+            let unit = self.open_unit(state, block.data_page(), &pages[0], &mut plain);
+            Ok::<_, VolumeError>((unit, claimed_length(block.data_page(), &pages[0])))
         })?;
         let unit = match unit {
             // A torn page hurts its own block, whose reads fail: the rest of the file is good.

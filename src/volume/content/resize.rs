@@ -4,7 +4,8 @@ use super::read::Soundness;
 use super::{Content, State};
 use crate::envelope::EntryState;
 use crate::envelope::layout::{
-    Block, Copy2, Group, MAX_SIZE, PAGE, PAGE_LEN, PageNo, backing_len, last_block, pages_of,
+    Block, Copy2, Group, MAX_SIZE, PAGE, PAGE_LEN, PageNo, backing_len, in_memory, last_block,
+    pages_of,
 };
 use crate::volume::model::error::{Result, VolumeError};
 
@@ -13,7 +14,7 @@ const FILLED_GAP: u64 = 64 * 1024;
 /// Bytes of a file that are punched while others wait.
 const PUNCHED_AT_ONCE: u64 = 1 << 30;
 /// Zeros written at a time.
-const ZEROS: usize = 64 * PAGE_LEN;
+const ZEROS: u64 = 64 * PAGE;
 
 /// What [`Content::reserve`] does to the size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,11 +94,11 @@ impl Content {
 
     /// Appends zeros.
     fn write_zeros(&self, state: &mut State, mut count: u64) -> Result<()> {
-        let zeros = vec![0; ZEROS];
+        let zeros = vec![0; in_memory(ZEROS)];
         while count > 0 {
-            let part = usize::try_from(count).unwrap_or(ZEROS).min(ZEROS);
+            let part = in_memory(count.min(ZEROS));
             let at = state.size;
-            count -= self.write_range(state, at, zeros.get(..part).unwrap_or_default())? as u64;
+            count -= self.write_range(state, at, &zeros[..part])? as u64;
         }
         Ok(())
     }
@@ -147,7 +148,7 @@ impl Content {
                 *solid = Some(self.fill_gap(state, last.start())?);
             }
             let from = state.size.max(last.start());
-            let zeros = vec![0; usize::try_from(last.start() + length as u64 - from).unwrap_or(0)];
+            let zeros = vec![0; in_memory(last.start() + length as u64 - from)];
             self.write_range(state, from, &zeros).map(|_| ())
         })
     }
@@ -164,7 +165,7 @@ impl Content {
         let cut = last_block(size).filter(|(_, length)| *length < PAGE_LEN);
         let mut kept = zeroize::Zeroizing::new([0; PAGE_LEN]);
         if let Some((block, _)) = cut {
-            self.read_block(state, block, &mut kept[..])?;
+            self.read_block(state, block, &mut kept)?;
             self.settle_if_durable(state, block);
         }
         // Two steps: a single cut to the final length would leave old ciphertext in its hint (R6).
@@ -172,8 +173,7 @@ impl Content {
         Self::end_at(state, size);
         let ended = self.forget_tails(state, size).and_then(|()| match cut {
             Some((block, length)) => {
-                let bytes = kept.get(..length).unwrap_or_default();
-                self.write_range(state, block.start(), bytes).map(|_| ())
+                self.write_range(state, block.start(), &kept[..length]).map(|_| ())
             }
             None if size == 0 => self.write_empty_first(state),
             None => Ok(()),
@@ -223,9 +223,8 @@ impl Content {
             None => self.write_empty_first(state)?,
             Some((block, length)) => {
                 let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
-                self.read_block(state, block, &mut bytes[..])?;
-                let kept = bytes.get(..length).unwrap_or_default();
-                self.write_range(state, block.start(), kept)?;
+                self.read_block(state, block, &mut bytes)?;
+                self.write_range(state, block.start(), &bytes[..length])?;
             }
         }
         state.marks.end_owed = false;
@@ -236,7 +235,7 @@ impl Content {
     /// what a crash left short, is written whole and durably before the cut.
     fn make_an_end(&self, state: &mut State, block: Block, length: usize) -> Result<()> {
         let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
-        let residue = match self.read_block(state, block, &mut bytes[..]) {
+        let residue = match self.read_block(state, block, &mut bytes) {
             Ok(found) => found == Soundness::Residue,
             // A block that is kept whole is not asked for what it holds.
             Err(VolumeError::Lost(_) | VolumeError::Tampered(_)) if length == PAGE_LEN => {
@@ -247,9 +246,7 @@ impl Content {
         // After a failed sync nobody knows whether the page is there.
         let residue = residue || state.marks.sync_failed;
         if residue || (state.sparse() && self.last_length(state, block)?.is_none()) {
-            let held = usize::try_from(state.size - block.start()).unwrap_or(PAGE_LEN);
-            let held = bytes.get(..held.min(PAGE_LEN)).unwrap_or_default();
-            self.write_range(state, block.start(), held)?;
+            self.write_range(state, block.start(), &bytes[..block.before(state.size)])?;
         }
         if (residue || state.sparse()) && state.marks.contents_dirty {
             self.sync_locked(state)?;
@@ -374,11 +371,10 @@ impl Content {
 
     /// Overwrites `offset..end`, which lies within the file, with zeros.
     fn zero_part(&self, state: &mut State, mut offset: u64, end: u64) -> Result<()> {
-        let zeros = vec![0; ZEROS];
+        let zeros = vec![0; in_memory(ZEROS)];
         while offset < end {
-            let part = usize::try_from(end - offset).unwrap_or(ZEROS).min(ZEROS);
-            offset +=
-                self.write_range(state, offset, zeros.get(..part).unwrap_or_default())? as u64;
+            let part = in_memory((end - offset).min(ZEROS));
+            offset += self.write_range(state, offset, &zeros[..part])? as u64;
         }
         Ok(())
     }

@@ -7,12 +7,12 @@ use rustix::io::Errno;
 use super::cache::Roles;
 use super::{Access, Content, Look, Marks, State};
 use crate::envelope::Seal;
-use crate::envelope::layout::{Group, PAGE, PAGE_LEN, PageNo};
+use crate::envelope::layout::{Group, PAGE, PAGE_LEN, Page, PageNo, in_memory};
 use crate::volume::backing::contents::Durability;
 use crate::volume::model::error::{Result, VolumeError};
 
 /// Pages that are written again at a time.
-const AT_ONCE: usize = 64;
+const AT_ONCE: u64 = 64;
 
 impl Content {
     /// Makes everything that was written durable.
@@ -109,13 +109,12 @@ impl Content {
             return Ok(());
         }
         let pages = self.backing.length()? / PAGE;
-        let mut buffer = vec![0; AT_ONCE * PAGE_LEN];
+        let mut buffer = vec![[0; PAGE_LEN]; in_memory(AT_ONCE)];
         self.backing.keep_times(&mut || {
             for (from, to) in state.marks.written.ranges() {
-                for at in (*from..pages.min(*to)).step_by(AT_ONCE) {
-                    let count = usize::try_from(to - at).unwrap_or(AT_ONCE).min(AT_ONCE);
-                    let room = buffer.get_mut(..count * PAGE_LEN).unwrap_or_default();
-                    self.renew(PageNo(at), room)?;
+                for at in (*from..pages.min(*to)).step_by(buffer.len()) {
+                    let count = in_memory((to - at).min(AT_ONCE));
+                    self.renew(PageNo(at), &mut buffer[..count])?;
                 }
             }
             Ok(())
@@ -124,12 +123,12 @@ impl Content {
         Ok(())
     }
 
-    fn renew(&self, first: PageNo, buffer: &mut [u8]) -> Result<(), Errno> {
-        let got = self.backing.read_at(buffer, first.offset())?;
+    fn renew(&self, first: PageNo, buffer: &mut [Page]) -> Result<(), Errno> {
+        let got = self.backing.read_at(buffer.as_flattened_mut(), first.offset())?;
         // ext4 takes a page that it once found a place for to be there, though the write failed and
         // the place still counts as never written: pages that come anew find theirs again.
         self.backing.forget(first.offset(), got as u64)?;
-        let whole = buffer.get(..got).unwrap_or_default().chunks_exact(PAGE_LEN);
+        let whole = &buffer[..got / PAGE_LEN];
         for (page, bytes) in (first.0..).map(PageNo).zip(whole) {
             let hole = bytes.iter().all(|byte| *byte == 0);
             if !hole && self.backing.write_at(bytes, page.offset())? < PAGE_LEN {
@@ -167,7 +166,7 @@ impl Content {
                 continue;
             }
             if let Some(cached) = spill.page.as_mut().filter(|_| !residue) {
-                cached.page.settle(usize::try_from(group.blocks()).unwrap_or(0));
+                cached.page.settle(*group);
             }
         }
         groups.retain(|_, spill| spill.page.is_some() || !spill.roles.is_forgettable());
@@ -293,10 +292,9 @@ impl Content {
     }
 
     fn write_settled(&self, state: &mut State, group: Group) -> Result<()> {
-        let blocks = usize::try_from(group.blocks()).unwrap_or(0);
         match self.with_spill(state, group, |_, absent| absent) {
             Ok(true) | Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) => Ok(()),
-            Ok(false) => self.update_spill(state, group, |page| page.settle(blocks)),
+            Ok(false) => self.update_spill(state, group, |page| page.settle(group)),
             Err(error) => Err(error),
         }
     }

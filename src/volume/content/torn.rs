@@ -2,7 +2,7 @@
 //! there if a crash tore the new one (see [`crate::volume::journal`]).
 
 use super::{Access, Content, State};
-use crate::envelope::layout::{Block, PAGE, PAGE_LEN, PageNo, PageRole};
+use crate::envelope::layout::{Block, PAGE, PAGE_LEN, Page, PageNo, PageRole};
 use crate::envelope::{FileHeader, Opened, UnitPlace};
 use crate::volume::journal::OldPage;
 use crate::volume::model::error::Result;
@@ -35,16 +35,17 @@ impl Content {
             return Ok(());
         }
         let file = state.ready()?.header.file;
-        let mut bytes = vec![0; due.len() * PAGE_LEN];
-        for (page, room) in due.iter().zip(bytes.chunks_exact_mut(PAGE_LEN)) {
-            self.backing.read_at(room, page.offset())?;
+        let mut pages = vec![[0; PAGE_LEN]; due.len()];
+        for (page, room) in due.iter().zip(&mut pages) {
+            self.read_pages(*page, std::slice::from_mut(room))?;
         }
         let old: Vec<_> = due
             .iter()
-            .zip(bytes.chunks_exact(PAGE_LEN))
-            .map(|(page, bytes)| {
-                let start = page.unit_start();
-                OldPage { page: *page, start, bytes: bytes.get(start..).unwrap_or_default() }
+            .zip(&pages)
+            .map(|(page, bytes)| OldPage {
+                page: *page,
+                start: page.unit_start(),
+                bytes: page.unit(bytes),
             })
             .collect();
         Ok(journal.keep(file, &old, &mut state.marks.kept)?)
@@ -55,7 +56,7 @@ impl Content {
     /// and is as if it was not there.
     ///
     /// Whoever writes to the vault gains nothing: he could put the same bytes, or zeros, in place.
-    pub(super) fn open_torn(&self, state: &State, page: PageNo, out: &mut [u8]) -> Option<Opened> {
+    pub(super) fn open_torn(&self, state: &State, page: PageNo, out: &mut Page) -> Option<Opened> {
         self.shared.left()?;
         if let Some(opened) = self.open_version(state, page, out) {
             return Some(opened);
@@ -64,14 +65,14 @@ impl Content {
     }
 
     /// Not where this session has made the page durable: what is there now is not of a crash.
-    fn open_version(&self, state: &State, page: PageNo, out: &mut [u8]) -> Option<Opened> {
+    fn open_version(&self, state: &State, page: PageNo, out: &mut Page) -> Option<Opened> {
         let (left, ready) = (self.shared.left()?, state.ready.as_ref()?);
         if state.marks.synced.contains(page) {
             return None;
         }
         let place = UnitPlace::data(page);
         left.versions(ready.header.file, page)
-            .find_map(|old| ready.cipher.open(place, old.get(page.unit_start()..)?, out).ok())
+            .find_map(|old| ready.cipher.open(place, old.first_chunk()?, out).ok())
     }
 
     /// True for a page that a crash tore when it was written for the first time: its session wrote
@@ -86,7 +87,7 @@ impl Content {
             && self.is_excused(state)
             && state.excuses.iter().any(|word| left.covers(*word))
             && !state.marks.synced.contains(page)
-            && self.open_version(state, page, &mut plain[..]).is_none()
+            && self.open_version(state, page, &mut plain).is_none()
     }
 
     /// Puts pages that a crash tore back into their places. It is durable with the next sync, and
@@ -98,26 +99,23 @@ impl Content {
         let Ok(ready) = state.ready() else { return Ok(()) };
         let file = ready.header.file;
         for page in left.pages_of(file) {
-            let start = page.unit_start();
-            let (mut bytes, mut plain) =
-                (vec![0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+            let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
             let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
-            let opens = |state: &State, bytes: &[u8], plain: &mut [u8]| {
-                let unit = bytes.get(start..).unwrap_or_default();
+            let opens = |state: &State, bytes: &Page, plain: &mut Page| {
                 let cipher = state.ready().map(|ready| &ready.cipher);
-                cipher.is_ok_and(|cipher| cipher.open(UnitPlace::data(page), unit, plain).is_ok())
+                cipher.is_ok_and(|cipher| cipher.open(UnitPlace::data(page), bytes, plain).is_ok())
             };
             let is_data = matches!(page.role(), PageRole::Data(_));
-            if !whole || !is_data || opens(state, &bytes, &mut plain[..PAGE_LEN]) {
+            if !whole || !is_data || opens(state, &bytes, &mut plain) {
                 continue;
             }
-            let mut versions = left.versions(file, page);
-            let Some(old) = versions.find(|old| opens(state, old, &mut plain[..PAGE_LEN])) else {
+            let versions = left.versions(file, page);
+            let mut whole = versions.filter_map(|old| old.first_chunk::<PAGE_LEN>().copied());
+            let Some(old) = whole.find(|old| opens(state, old, &mut plain)) else {
                 continue;
             };
             log::warn!("file {file}: page {} was torn by a crash and is put back", page.0);
-            let offset = page.offset() + start as u64;
-            let old = old.get(start..).unwrap_or_default();
+            let (old, offset) = (page.unit(&old), page.offset() + page.unit_start() as u64);
             self.backing.keep_times(&mut || match self.backing.write_at(old, offset)? {
                 taken if taken == old.len() => Ok(()),
                 _ => Err(rustix::io::Errno::IO),
@@ -137,9 +135,7 @@ impl Content {
             return Ok(());
         }
         self.backing.read_at(&mut bytes, 0)?;
-        let unit = bytes.get(PageNo(0).unit_start()..).unwrap_or_default();
-        let place = UnitPlace::data(PageNo(0));
-        if state.ready()?.cipher.open(place, unit, &mut plain[..]).is_err() {
+        if state.ready()?.cipher.open(UnitPlace::data(PageNo(0)), &bytes, &mut plain).is_err() {
             self.write_empty_first(state)?;
             state.marks.contents_dirty = true;
         }
@@ -169,14 +165,13 @@ impl Content {
     pub(in crate::volume) fn torn_pages(&self) -> Result<u64> {
         let state = self.ready_state()?;
         let (Some(left), Some(ready)) = (self.shared.left(), &state.ready) else { return Ok(0) };
-        let (mut bytes, mut plain) = (vec![0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+        let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
         let mut torn = 0;
         for page in left.pages_of(ready.header.file) {
             let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
-            let unit = bytes.get(page.unit_start()..).unwrap_or_default();
             let place = UnitPlace::data(page);
-            if whole && ready.cipher.open(place, unit, &mut plain[..]).is_err() {
-                torn += u64::from(self.open_torn(&state, page, &mut plain[..]).is_some());
+            if whole && ready.cipher.open(place, &bytes, &mut plain).is_err() {
+                torn += u64::from(self.open_torn(&state, page, &mut plain).is_some());
             }
         }
         Ok(torn)

@@ -7,20 +7,19 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::cache::GroupState;
-use super::read::with_scratch;
+use super::read::with_pages;
 use super::{Content, State};
-use crate::crypto::random;
 use crate::envelope::layout::{
-    Block, Copy2, FIRST_PAYLOAD, Group, MAX_SIZE, PAGE_LEN, backing_len, pages_of,
+    Block, Copy2, FIRST_PAYLOAD, Group, MAX_SIZE, PAGE_LEN, Page, backing_len, in_memory, pages_of,
 };
-use crate::envelope::{EntryState, Seal, SpillPage, UnitPlace};
+use crate::envelope::{EntryState, Nonces, Seal, SpillPage, UnitPlace};
 use crate::volume::model::error::{Result, VolumeError};
 
 /// A block that a write covers only in part, merged with what it held.
 struct Merged {
     block: Block,
     /// On the heap: a move would leave a copy on the stack.
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Box<Zeroizing<Page>>,
     length: usize,
 }
 
@@ -121,8 +120,12 @@ impl Content {
                 Ok(blocks) if blocks == batch.end.0 - batch.first.0 => at = batch.end,
                 other => {
                     state.marks.written.blur();
-                    let undone = Block(at.0 + *other.as_ref().unwrap_or(&0));
-                    let error = other.err().unwrap_or(VolumeError::Io(Errno::NOSPC));
+                    // What ends early without an error found no room.
+                    let (done, error) = match other {
+                        Ok(done) => (done, VolumeError::Io(Errno::NOSPC)),
+                        Err(error) => (0, error),
+                    };
+                    let undone = Block(at.0 + done);
                     Self::note_uncertain(state, group, &error);
                     return self.cut_short(state, offset, old, undone, error);
                 }
@@ -157,7 +160,7 @@ impl Content {
             self.tell_length(state);
         }
         match reached.checked_sub(offset) {
-            Some(done @ 1..) => Ok(usize::try_from(done).unwrap_or(usize::MAX)),
+            Some(done @ 1..) => Ok(in_memory(done)),
             _ => Err(error),
         }
     }
@@ -175,23 +178,18 @@ impl Content {
         let edges = if first == last { [Some(first), None] } else { [Some(first), Some(last)] };
         for (slot, block) in pieces.merged.iter_mut().zip(edges) {
             let Some(block) = block else { continue };
-            let from = block_offset(block, offset);
-            let to = block_offset(block, end);
-            let held = block_offset(block, state.size);
+            let (from, to) = (block.before(offset), block.before(end));
+            let held = block.before(state.size);
             if from == 0 && to >= held {
                 continue;
             }
-            let mut bytes = Zeroizing::new(vec![0; PAGE_LEN]);
+            let mut bytes = Box::new(Zeroizing::new([0; PAGE_LEN]));
             if held > 0 {
                 self.read_block(state, block, &mut bytes)?;
                 self.settle_if_durable(state, block);
             }
-            let start = usize::try_from((block.start() + from as u64) - offset).unwrap_or(0);
-            if let (Some(to), Some(from)) =
-                (bytes.get_mut(from..to), data.get(start..start + (to - from)))
-            {
-                to.copy_from_slice(from);
-            }
+            let start = in_memory(block.start() + from as u64 - offset);
+            bytes[from..to].copy_from_slice(&data[start..start + (to - from)]);
             *slot = Some(Merged { block, bytes, length: held.max(to) });
         }
         Ok(pieces)
@@ -213,20 +211,19 @@ impl Content {
 
     /// Seals and writes the blocks of one group; returns how many of them are written whole.
     fn write_batch(&self, state: &mut State, batch: &Batch, pieces: &Pieces<'_>) -> Result<u64> {
-        let blocks = usize::try_from(batch.end.0 - batch.first.0).unwrap_or(0);
+        let blocks = in_memory(batch.end.0 - batch.first.0);
         // A file of one page has no spill pages, and nothing is ever written past the end.
         let with_spill = pages_of(state.size) > 1 && (state.sparse() || batch.has_tails(pieces));
-        let mut nonces = vec![[0; 12]; blocks + 1];
-        random::fill_nonces(nonces.as_flattened_mut())?;
-        with_scratch((SLOT_DATA + blocks) * PAGE_LEN, |scratch| {
-            let tags = self.seal_data(state, batch, pieces, &nonces, scratch)?;
+        let mut nonces = Nonces::draw(blocks + 1)?;
+        with_pages(SLOT_DATA + blocks, |scratch| {
+            let tags = self.seal_data(state, batch, pieces, &mut nonces, scratch)?;
             if !with_spill {
                 return self.write_data(state, batch, scratch, None);
             }
             let mut filled = false;
             let before = self.change_spill_from(state, batch.group, batch.before, |page| {
                 for (block, tag) in (batch.first.0..).map(Block).zip(&tags) {
-                    let tail = pieces.of(block).get(block.payload()..).unwrap_or_default();
+                    let (_, tail) = pieces.halves(block);
                     let entry = match page.entry(block.index()).state {
                         _ if tail.is_empty() => EntryState::Absent,
                         EntryState::Hole | EntryState::Filled => EntryState::Filled,
@@ -239,16 +236,15 @@ impl Content {
             if filled {
                 state.marks.filled.insert(batch.group);
             }
-            let nonce = nonces.last().copied().unwrap_or_default();
-            let spill = slot(scratch, SLOT_SPILL);
+            let spill = &mut scratch[SLOT_SPILL];
             let target = self.spill_target(state, batch.group);
-            if let Err(error) = self.seal_spill(state, batch.group, &nonce, spill) {
+            if let Err(error) = self.seal_spill(state, batch.group, &mut nonces, spill) {
                 self.restore_spill(state, batch.group, before);
                 return Err(error);
             }
             let generation = state.marks.touch();
             let written = self.write_data(state, batch, scratch, Some(target));
-            let done = *written.as_ref().unwrap_or(&0);
+            let done = written.as_ref().map_or(0, |done| *done);
             if done < blocks as u64 {
                 self.take_back(state, batch, done, before, generation);
             }
@@ -261,18 +257,15 @@ impl Content {
         state: &State,
         batch: &Batch,
         pieces: &Pieces<'_>,
-        nonces: &[[u8; 12]],
-        scratch: &mut [u8],
+        nonces: &mut Nonces,
+        scratch: &mut [Page],
     ) -> Result<Vec<[u8; 8]>> {
         let cipher = &state.ready()?.cipher;
-        let mut tags = Vec::with_capacity(nonces.len());
-        for (block, nonce) in (batch.first.0..batch.end.0).map(Block).zip(nonces) {
-            let bytes = pieces.of(block);
-            let payload = bytes.get(..block.payload()).unwrap_or(bytes);
-            let page = block.data_page();
-            let room = slot(scratch, batch.slot_of(block));
-            let unit = room.get_mut(page.unit_start()..).unwrap_or_default();
-            tags.push(cipher.seal(UnitPlace::data(page), nonce, payload, unit)?);
+        let mut tags = Vec::with_capacity(in_memory(batch.end.0 - batch.first.0));
+        for block in (batch.first.0..batch.end.0).map(Block) {
+            let (payload, _) = pieces.halves(block);
+            let place = UnitPlace::data(block.data_page());
+            tags.push(cipher.seal(place, nonces, payload, &mut scratch[batch.slot_of(block)])?);
         }
         Ok(tags)
     }
@@ -282,20 +275,20 @@ impl Content {
         &self,
         state: &mut State,
         batch: &Batch,
-        scratch: &mut [u8],
+        scratch: &mut [Page],
         target: Option<Copy2>,
     ) -> Result<u64> {
         let zero = batch.first.0 == 0;
         let fresh = zero && state.ready()?.fresh;
         if fresh {
             self.seal_small_file(state);
-            self.fresh_slots(state, slot(scratch, SLOT_ZERO))?;
+            self.fresh_slots(state, &mut scratch[SLOT_ZERO])?;
         }
         let zero_start = if fresh { 0 } else { Block(0).data_page().unit_start() };
-        let blocks = usize::try_from(batch.end.0 - batch.first.0).unwrap_or(0);
+        let blocks = in_memory(batch.end.0 - batch.first.0);
         let data_blocks = if zero { blocks - 1 } else { blocks };
         let data_first = Block(if zero { 1 } else { batch.first.0 });
-        let bytes = |from: usize, to: usize| scratch.get(from..to).unwrap_or_default();
+        let bytes = |from: usize, to: usize| &scratch.as_flattened()[from..to];
         let (spill_at, data_at) = (SLOT_SPILL * PAGE_LEN, SLOT_DATA * PAGE_LEN);
         let data_end = data_at + data_blocks * PAGE_LEN;
         let mut done = 0;
@@ -416,8 +409,8 @@ impl Batch {
     fn slot_of(&self, block: Block) -> usize {
         match (block.0, self.first.0) {
             (0, _) => SLOT_ZERO,
-            (number, 0) => SLOT_DATA + usize::try_from(number - 1).unwrap_or(0),
-            (number, first) => SLOT_DATA + usize::try_from(number - first).unwrap_or(0),
+            (number, 0) => SLOT_DATA + in_memory(number - 1),
+            (number, first) => SLOT_DATA + in_memory(number - first),
         }
     }
 }
@@ -426,20 +419,16 @@ impl Pieces<'_> {
     /// The block's contents after the write, from its first byte.
     fn of(&self, block: Block) -> &[u8] {
         if let Some(merged) = self.merged.iter().flatten().find(|m| m.block == block) {
-            return merged.bytes.get(..merged.length).unwrap_or_default();
+            return &merged.bytes[..merged.length];
         }
-        let start = usize::try_from(block.start().saturating_sub(self.offset)).unwrap_or(0);
-        let rest = self.data.get(start..).unwrap_or_default();
-        rest.get(..PAGE_LEN).unwrap_or(rest)
+        // One that is not merged begins inside of what is written.
+        let rest = &self.data[in_memory(block.start() - self.offset)..];
+        &rest[..rest.len().min(PAGE_LEN)]
     }
-}
 
-fn slot(scratch: &mut [u8], number: usize) -> &mut [u8] {
-    scratch.get_mut(number * PAGE_LEN..(number + 1) * PAGE_LEN).unwrap_or_default()
-}
-
-/// How much of the block lies before `offset`.
-fn block_offset(block: Block, offset: u64) -> usize {
-    let within = offset.saturating_sub(block.start()).min(PAGE_LEN as u64);
-    usize::try_from(within).unwrap_or(PAGE_LEN)
+    /// What of it goes into the data page, and its tail.
+    fn halves(&self, block: Block) -> (&[u8], &[u8]) {
+        let bytes = self.of(block);
+        bytes.split_at(bytes.len().min(block.payload()))
+    }
 }
