@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what `.ci/run` and the tests drive: programs from the distribution (Debian or Ubuntu),
-# programs from crates.io and from PyPI, which go into target/tools. Does nothing where everything is
+# Rust and Python programs at pinned versions, which go into target/tools. Does nothing where everything is
 # there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,7 +44,7 @@ install_crate fsx 0.3.2
 install_crate cargo-deny 0.20.2 --debug
 rm -rf "$tools/build"
 
-# From PyPI, in an environment of its own. moto stands in for AWS KMS; the others are its clients.
+# Python, in an environment of its own. moto stands in for AWS KMS; the others are its clients.
 packages=(
     'moto[server]==5.2.1'
     'boto3==1.44.5' 'botocore==1.44.5' 'awscli==1.46.3' 'aws-encryption-sdk[MPL]==4.0.7'
