@@ -282,6 +282,41 @@ fn is_there(parts: &[&str], path: &[String], text: &str) -> bool {
     within(parts) || (within(above) && function)
 }
 
+/// What a person runs to check a change, and what everything is built from, is explained.
+#[test]
+fn every_suite_and_every_dependency_has_a_line() {
+    let page = read("CONTRIBUTING.md");
+    let firsts: BTreeSet<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+        .flat_map(quoted)
+        .collect();
+    let mut wrong = Vec::new();
+    for entry in fs::read_dir(root().join("tests")).unwrap() {
+        let path = entry.unwrap().path();
+        let is_suite =
+            path.join("main.rs").is_file() || path.extension().is_some_and(|e| e == "rs");
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        if is_suite && !firsts.contains(name) {
+            wrong.push(format!("suite {name}"));
+        }
+    }
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let mut inside = false;
+        for line in read(manifest).lines() {
+            if line.starts_with('[') {
+                inside = line.ends_with("dependencies]");
+            } else if let (true, Some((name, _))) = (inside, line.split_once('=')) {
+                let name = name.trim().trim_matches('"');
+                if name != "kmsfs" && !firsts.contains(name) {
+                    wrong.push(format!("{manifest}: {name}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "CONTRIBUTING.md lacks: {}", wrong.join(", "));
+}
+
 /// Whoever is new reads it to the end; what is only looked up stands in `docs/`.
 #[test]
 fn the_readme_is_short() {
