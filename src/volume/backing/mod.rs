@@ -6,6 +6,7 @@ pub(in crate::volume) mod contents;
 pub(in crate::volume) mod handle;
 pub(in crate::volume) mod identity;
 pub(in crate::volume) mod lender;
+pub(in crate::volume) mod listing;
 pub mod memory;
 pub(in crate::volume) mod own_file;
 

@@ -16,6 +16,7 @@ use crate::id::{KeyId, VolumeId};
 use crate::volume::access::authorizer::Gate;
 use crate::volume::access::exposure::{self, exposure_of};
 use crate::volume::backing::beneath::{self, BackingName, Name};
+use crate::volume::backing::listing::raw_names;
 use crate::volume::backing::{lender, own_file};
 use crate::volume::content::{Access, Shared};
 use crate::volume::files::open_file::OpenFiles;
@@ -30,7 +31,6 @@ use crate::volume::namespace::dir_rules::{DirAnchor, Expected};
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::tree::Tree;
 use crate::volume::ops::contents::journaling::{self, PageJournaling};
-use crate::volume::ops::names::readdir;
 use crate::volume::session::anchor::AnchorPlace;
 use crate::volume::session::ledger::{Found, Ledger};
 use crate::volume::session::lock::{self, Session};
@@ -444,7 +444,7 @@ fn refuse_contents(root: &OwnedFd) -> Result<()> {
             || name == dir::FILE
             || dir::FILE.with(".new").is_some_and(|new| name == Name::from(&new))
     };
-    if readdir::raw_names(beneath::reopen_dir(root)?)?.iter().any(|name| !ours(name)) {
+    if raw_names(beneath::reopen_dir(root)?)?.iter().any(|name| !ours(name)) {
         return Err(VolumeError::NotEmpty);
     }
     let meta = match lock::open_meta(root) {

@@ -16,9 +16,9 @@ use super::page_journal::PageJournal;
 use crate::envelope::SessionWord;
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::contents::{Backing, BackingFile};
+use crate::volume::backing::listing::raw_names;
 use crate::volume::backing::own_file;
 use crate::volume::model::error::Result;
-use crate::volume::ops::names::readdir;
 
 /// Journals of crashed sessions that are used; there are no more crashes in a record.
 const SESSIONS: usize = 16;
@@ -45,7 +45,7 @@ pub(in crate::volume) fn find(
     let meta = meta.as_fd();
     let (mut journals, mut strays) =
         (Vec::<(SessionWord, Vec<Arc<dyn Backing>>)>::new(), Vec::new());
-    for name in readdir::raw_names(beneath::reopen_dir(meta)?)? {
+    for name in raw_names(beneath::reopen_dir(meta)?)? {
         let Some(word) = session_of(&name) else { continue };
         if !is_needed(word) {
             strays.push(name);

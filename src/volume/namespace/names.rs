@@ -16,6 +16,7 @@ use crate::envelope::{
     is_name,
 };
 use crate::volume::backing::beneath::BackingName;
+use crate::volume::backing::listing::find_raw;
 use crate::volume::backing::own_file;
 use crate::volume::model::error::{Result, VolumeError};
 
@@ -84,9 +85,7 @@ impl EntryName {
     /// What follows the prefix comes from a user: `..` after it would be the directory above.
     fn foreign(dir: &Dir, name: &[u8], foreign: ForeignName<'_>) -> Result<Self> {
         let entry = match foreign {
-            ForeignName::Hashed => crate::volume::ops::names::readdir::find_raw(dir, |entry| {
-                foreign_name(entry.bytes()) == name
-            })?,
+            ForeignName::Hashed => find_raw(dir, |entry| foreign_name(entry.bytes()) == name)?,
             ForeignName::Entry(raw) => BackingName::new(raw),
         };
         // A name that the key does read is shown under that name only.

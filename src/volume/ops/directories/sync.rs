@@ -7,11 +7,12 @@ use rustix::io::Errno;
 
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::contents::{Backing, BackingFile, Durability};
+use crate::volume::backing::listing::raw_names;
 use crate::volume::engine::Volume;
 use crate::volume::model::error::Result;
 use crate::volume::namespace::dir::{self, Dir};
 use crate::volume::namespace::unsynced::Pending;
-use crate::volume::ops::names::readdir::{DirStream, raw_names};
+use crate::volume::ops::names::readdir::DirStream;
 
 impl Volume {
     /// Makes the entries of a directory durable, with the descriptors of its new child directories,

@@ -9,11 +9,11 @@ use std::sync::{Arc, PoisonError};
 use rustix::fs::{FileType, Mode, RenameFlags, fchmod, fchown, fstat};
 use rustix::io::Errno;
 
-use super::readdir::raw_names;
 use crate::envelope::DirPlace;
 use crate::id::DirId;
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::handle::Handle;
+use crate::volume::backing::listing::raw_names;
 use crate::volume::engine::Volume;
 use crate::volume::model::attr::{Attr, decode_device};
 use crate::volume::model::error::{Result, VolumeError};

@@ -11,11 +11,11 @@ use rustix::fs::{Mode, Stat, fchown, fdatasync, fsync};
 use rustix::io::Errno;
 
 use super::create::Node;
-use super::readdir::raw_names;
 use crate::crypto::random;
 use crate::envelope::{LINK_TEXT_MAX, LongLink, TARGET_MAX, link_target_len};
 use crate::volume::backing::beneath::{self, BackingName, Name};
 use crate::volume::backing::handle::Handle;
+use crate::volume::backing::listing::raw_names;
 use crate::volume::backing::own_file;
 use crate::volume::engine::Volume;
 use crate::volume::model::attr::Attr;

@@ -4,16 +4,16 @@
 //! it stays right while the directory changes and seekdir works as it does there.
 
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{FileType, RawDir, SeekFrom, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use crate::envelope::is_hidden;
 use crate::volume::backing::beneath::{self, BackingName, Name};
 use crate::volume::backing::identity::Told;
+use crate::volume::backing::listing::{RawEntry, RawName, raw_names, read_chunk};
 use crate::volume::engine::Volume;
 use crate::volume::model::attr::{Attr, FileKind};
 use crate::volume::model::error::{Result, VolumeError};
@@ -23,9 +23,6 @@ use crate::volume::namespace::dir_rules::Expected;
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::names;
 use crate::volume::ops::inodes::lookup::Entered;
-
-/// Read at once from the backing directory.
-const CHUNK: usize = 32 * 1024;
 
 /// An open directory stream. It has no keys: these go when they are revoked, however long the stream
 /// stays open.
@@ -77,23 +74,6 @@ struct Position {
     ahead: VecDeque<RawEntry>,
     /// Offset at which the first of them, or the descriptor, stands.
     offset: u64,
-}
-
-#[derive(Debug)]
-struct RawEntry {
-    name: RawName,
-    ino: u64,
-    kind: FileType,
-    next: u64,
-}
-
-#[derive(Debug)]
-enum RawName {
-    /// The directory itself, or the one above it.
-    Dots(&'static str),
-    Entry(BackingName),
-    /// No filesystem should give such a name, and nothing is done with it.
-    Odd,
 }
 
 impl Volume {
@@ -226,56 +206,4 @@ pub(in crate::volume) fn remove_unfinished_dir(dir: impl AsFd, entry: &BackingNa
         Err(error) => return Err(error.into()),
     }
     Ok(beneath::remove_dir(dir, entry)?)
-}
-
-/// The backing names that a freshly opened directory holds, without the dots.
-///
-/// # Errors
-/// Those of the backing filesystem.
-pub(in crate::volume) fn raw_names(fd: impl AsFd) -> Result<Vec<BackingName>> {
-    let mut names = Vec::new();
-    loop {
-        let chunk = read_chunk(fd.as_fd())?;
-        if chunk.is_empty() {
-            return Ok(names);
-        }
-        names.extend(chunk.into_iter().filter_map(|entry| match entry.name {
-            RawName::Entry(name) => Some(name),
-            RawName::Dots(_) | RawName::Odd => None,
-        }));
-    }
-}
-
-/// The first backing name in `dir` that is `wanted`.
-///
-/// # Errors
-/// Those of the backing filesystem.
-pub(in crate::volume) fn find_raw(
-    dir: &Dir,
-    wanted: impl Fn(&BackingName) -> bool,
-) -> Result<Option<BackingName>> {
-    Ok(raw_names(beneath::reopen_dir(dir)?)?.into_iter().find(wanted))
-}
-
-fn read_chunk(fd: impl AsFd) -> Result<VecDeque<RawEntry>> {
-    let mut buffer = vec![MaybeUninit::uninit(); CHUNK];
-    let mut raw = RawDir::new(fd, &mut buffer);
-    let mut entries = VecDeque::new();
-    while let Some(entry) = raw.next() {
-        let entry = entry?;
-        entries.push_back(RawEntry {
-            name: match entry.file_name().to_bytes() {
-                b"." => RawName::Dots("."),
-                b".." => RawName::Dots(".."),
-                name => BackingName::new(name).map_or(RawName::Odd, RawName::Entry),
-            },
-            ino: entry.ino(),
-            kind: entry.file_type(),
-            next: entry.next_entry_cookie(),
-        });
-        if raw.is_buffer_empty() {
-            break;
-        }
-    }
-    Ok(entries)
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use super::readdir::{raw_names, remove_unfinished_dir};
+use super::readdir::remove_unfinished_dir;
 use crate::envelope::{SIDECAR_SUFFIX, TEMP_PREFIX, is_hidden, is_sidecar};
 use crate::id::{DirId, DirPlace};
 use crate::volume::backing::beneath::{self, BackingName, Name};
 use crate::volume::backing::handle::Handle;
+use crate::volume::backing::listing::raw_names;
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::{self, Dir, restore_descriptor};
