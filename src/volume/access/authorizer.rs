@@ -17,8 +17,8 @@ use crate::id::{FileId, KeyId, MaterialId};
 use crate::keystore::audit::FileOpen;
 use crate::keystore::{Action, Keystore, KeystoreError};
 use crate::volume::keys::keyring::Keyring;
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::namespace::tree::Caller;
 
 /// Decides, and remembers.
 pub(in crate::volume) struct Gate {

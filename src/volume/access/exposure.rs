@@ -5,7 +5,6 @@
 //! owner and the mode that the root of the mount has: a mount that others use must have its vault
 //! below a directory that they may not enter.
 
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -16,30 +15,13 @@ use crate::volume::engine::Volume;
 use crate::volume::engine::setup::open_root;
 use crate::volume::model::attr::AttrChange;
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::exposure::Exposure;
 use crate::volume::namespace::inode::ROOT;
 
 /// The bits by which a directory can be entered by others than its owner.
 const ENTER: u32 = 0o011;
 /// All that a vault grants to others than its owner.
 const OTHERS: u32 = 0o077;
-
-/// How other users get into a vault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exposure {
-    /// It belongs to this user, who is neither root nor the one who asks.
-    Owner(u32),
-    /// Its mode lets them.
-    Mode(u32),
-}
-
-impl fmt::Display for Exposure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Owner(uid) => write!(f, "it belongs to user {uid}"),
-            Self::Mode(mode) => write!(f, "its mode is {mode:04o}"),
-        }
-    }
-}
 
 /// How other users may enter the vault in `path`; `None` if they may not.
 ///

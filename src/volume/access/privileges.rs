@@ -12,8 +12,8 @@ use rustix::fs::{Mode, fchmod, fstat};
 use crate::volume::backing::handle::Handle;
 use crate::volume::backing::lender;
 use crate::volume::engine::Volume;
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::Result;
-use crate::volume::namespace::tree::Caller;
 use crate::volume::ops::contents::open::FileHandle;
 
 const SETUID: u32 = 0o4000;

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::keystore;
-use crate::volume::namespace::tree::Caller;
+use crate::volume::model::caller::Caller;
 
 /// The process that made a request, and on demand the groups it is in.
 #[derive(Debug)]

@@ -16,8 +16,9 @@ use crate::id::{DirId, KeyId};
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::misplaced::Misplaced;
 use crate::volume::namespace::dir::{Copies, Dir, sync_file, write_descriptor};
-use crate::volume::namespace::dir_rules::{Above, Expected, Misplaced};
+use crate::volume::namespace::dir_rules::{Above, Expected};
 use crate::volume::namespace::inode::{Link, Whereabouts};
 
 /// What taking in a directory means.

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use super::exposure::Exposure;
+use super::misplaced::Misplaced;
 use crate::crypto::CryptoError;
 use crate::envelope::EnvelopeError;
 use crate::id::KeyId;
 use crate::keystore::KeystoreError;
-use crate::volume::access::exposure::Exposure;
-use crate::volume::namespace::dir_rules::Misplaced;
 
 /// The result of an operation on a volume.
 pub type Result<T, E = VolumeError> = std::result::Result<T, E>;

@@ -1,7 +1,11 @@
 //! Plain data and errors, which all others speak of. Imports nothing of the volume.
 
 pub mod attr;
+pub(in crate::volume) mod caller;
 pub(in crate::volume) mod clock;
 pub(in crate::volume) mod error;
 pub(in crate::volume) mod errseq;
+pub(in crate::volume) mod exposure;
+pub(in crate::volume) mod key_rules;
+pub(in crate::volume) mod misplaced;
 pub(in crate::volume) mod small_blocks;

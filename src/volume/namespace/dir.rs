@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{Mode, OFlags, XattrFlags, fdatasync, fgetxattr, fsetxattr, fstat};
 use rustix::io::Errno;
 
-use super::dir_rules::{Authority, DirAnchor, Expected, KeyRules, Misplaced, Says};
+use super::dir_rules::{Authority, DirAnchor, Expected, Says};
 use super::inode::Link;
 use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, DirKeys, EnvelopeError, RECORD_LEN};
 use crate::id::{DirId, KeyId};
@@ -20,6 +20,8 @@ use crate::volume::backing::lender;
 use crate::volume::backing::own_file;
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::key_rules::KeyRules;
+use crate::volume::model::misplaced::Misplaced;
 
 /// The attribute by which a directory gives its children their ACL.
 const DEFAULT_ACL: &str = "system.posix_acl_default";

@@ -5,53 +5,15 @@
 //! above has, and the newest policies are remembered outside of the vault.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::occupants::Occupants;
 use crate::envelope::{CrossMode, DirDescriptor, DirPlace, VolumeFeatures};
-use crate::id::{DirId, KeyId, VolumeId};
+use crate::id::{DirId, VolumeId};
 use crate::keystore::{AnchoredPolicy, VolumeAnchor};
-
-/// Why an authentic directory cannot be used where it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Misplaced {
-    /// Its descriptor was made for another place.
-    Elsewhere,
-    /// It has the keys of the directory above, and that one has others.
-    Keys,
-    /// Its key policy has been changed since it was made.
-    Older,
-    /// It is from before directories said where they belong, and all others of the volume do.
-    Unplaced,
-    /// The directory above cannot be used, so nobody can say what belongs below it.
-    Above,
-    /// Another directory has its id: one of them is a copy.
-    Twin,
-    /// The place belongs to another directory, which the mount has not taken away from there.
-    Taken,
-}
-
-impl fmt::Display for Misplaced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Elsewhere => "it was made for another place: exchanged, moved or copied outside",
-            Self::Keys => "it inherits keys that the directory above does not have",
-            Self::Older => "its key policy has been changed since: an older one was put back",
-            Self::Unplaced => "it does not say where it belongs: an older one was put back",
-            Self::Above => "the directory above it cannot be used",
-            Self::Twin => {
-                "another directory of the vault has the same id: it is a copy, or an older one was \
-                 put back where that one was before"
-            }
-            Self::Taken => {
-                "its place belongs to another directory, which the mount neither removed nor renamed: \
-                 an older one was put back in place of that one, with other keys perhaps"
-            }
-        })
-    }
-}
+use crate::volume::model::key_rules::{KeyRules, inheriting, kept_keys};
+use crate::volume::model::misplaced::Misplaced;
 
 /// What is known of directories from outside of the vault.
 #[derive(Debug, Default)]
@@ -184,71 +146,6 @@ impl DirAnchor {
 
     fn policies(&self) -> MutexGuard<'_, Policies> {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The keys that a directory has for its files, and so for the directories that inherit from it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::volume) struct KeyRules {
-    policy: KeyId,
-    previous: Vec<KeyId>,
-    cross: CrossMode,
-}
-
-impl KeyRules {
-    pub(in crate::volume) fn of(descriptor: &DirDescriptor) -> Self {
-        let DirDescriptor { policy, previous, cross, .. } = descriptor.clone();
-        Self { policy, previous, cross }
-    }
-
-    fn accept(&self, key: KeyId) -> bool {
-        self.policy == key || self.previous.contains(&key)
-    }
-
-    /// True if a directory may inherit from one with these keys, and loses none of its own by that:
-    /// what it says, and what that has come to where it was.
-    pub(in crate::volume) fn suit(
-        &self,
-        stored: &DirDescriptor,
-        effective: &DirDescriptor,
-    ) -> bool {
-        let kept = kept_keys(stored);
-        self.policy == effective.policy
-            && effective.previous.iter().all(|key| self.accept(*key) || kept.contains(key))
-    }
-
-    /// What an inheriting directory has: the policy, the former keys and the mode of the one above,
-    /// and the keys that it keeps itself. So a change of policy that was interrupted half way down
-    /// the tree counts everywhere, and a directory from before the end of a re-wrap brings no former
-    /// key back. `None` if it has a policy that the one above never had.
-    fn inherited_by(&self, stored: &DirDescriptor) -> Option<DirDescriptor> {
-        if !self.accept(stored.policy) {
-            return None;
-        }
-        let mut previous = self.previous.clone();
-        previous.extend(kept_keys(stored).iter().filter(|key| !self.accept(**key)));
-        Some(DirDescriptor { policy: self.policy, previous, cross: self.cross, ..stored.clone() })
-    }
-}
-
-/// The keys that an inheriting directory accepts for files that came with them. Former keys of the
-/// directory above, which others list too, are none of these: they end there.
-fn kept_keys(stored: &DirDescriptor) -> &[KeyId] {
-    match stored.cross {
-        CrossMode::Keep if stored.inherited => &stored.previous,
-        _ => &[],
-    }
-}
-
-/// What a directory that inherits says of its keys: what it keeps itself, and otherwise a copy of
-/// what is above it.
-pub(in crate::volume) fn inheriting(effective: DirDescriptor, kept: Vec<KeyId>) -> DirDescriptor {
-    match effective.cross {
-        _ if !kept.is_empty() => {
-            DirDescriptor { cross: CrossMode::Keep, previous: kept, ..effective }
-        }
-        CrossMode::Keep => DirDescriptor { previous: kept, ..effective },
-        CrossMode::Rewrap | CrossMode::Exdev => effective,
     }
 }
 

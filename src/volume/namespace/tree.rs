@@ -21,6 +21,7 @@ use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::handle::Handle;
 use crate::volume::backing::identity::{Fingerprints, Seen, Told};
 use crate::volume::engine::setup::Options;
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::errseq::DirErrors;
 
@@ -77,17 +78,6 @@ pub(in crate::volume) struct Tree {
     owner: (Uid, Gid),
     temp_stem: String,
     temps: AtomicU64,
-}
-
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caller {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Process id; 0 if unknown.
-    pub pid: u32,
 }
 
 /// Space and inodes of the backing filesystem.

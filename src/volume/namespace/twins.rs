@@ -12,12 +12,12 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::dir::Dir;
-use super::dir_rules::Misplaced;
 use super::inode::{ROOT, Whereabouts};
 use crate::id::DirId;
 use crate::volume::backing::beneath;
 use crate::volume::engine::Volume;
 use crate::volume::jobs::references::dir_copies;
+use crate::volume::model::misplaced::Misplaced;
 
 /// Which directory counts for an id.
 #[derive(Debug, Default)]

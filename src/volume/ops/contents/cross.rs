@@ -22,9 +22,9 @@ use crate::volume::files::file_key::FilePolicy;
 use crate::volume::jobs::rewrap::read_slots;
 use crate::volume::keys::keyring::Purpose;
 use crate::volume::model::attr::FileKind;
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
-use crate::volume::namespace::tree::Caller;
 
 impl Volume {
     /// Before what `stat` shows moves from `source` to `target`: whatever the move takes. Returns the

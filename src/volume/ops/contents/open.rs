@@ -16,12 +16,12 @@ use crate::volume::engine::Volume;
 use crate::volume::files::file_key::{FilePolicy, Prepared};
 use crate::volume::files::open_file::{File, Origin, quietly};
 use crate::volume::model::attr::Attr;
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::errseq::Heard;
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::names::EntryName;
-use crate::volume::namespace::tree::Caller;
 use crate::volume::ops::inodes::lookup::Entered;
 use crate::volume::ops::names::create::NewNode;
 

@@ -18,9 +18,10 @@ use crate::volume::backing::handle::Handle;
 use crate::volume::backing::identity::Seen;
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::misplaced::Misplaced;
 use crate::volume::namespace::dir::{Copies, Dir, Opener};
 use crate::volume::namespace::dir_cache::Era;
-use crate::volume::namespace::dir_rules::{Expected, Misplaced};
+use crate::volume::namespace::dir_rules::Expected;
 use crate::volume::namespace::inode::{Link, ROOT, Whereabouts};
 
 /// How often an entry that moved away under us is looked for again.

@@ -9,8 +9,8 @@ use crate::volume::backing::handle::Handle;
 use crate::volume::backing::identity::Seen;
 use crate::volume::engine::Volume;
 use crate::volume::model::attr::{Attr, AttrChange, NewTime, Timestamp};
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::Result;
-use crate::volume::namespace::tree::Caller;
 use crate::volume::session::times::Times;
 
 impl Volume {

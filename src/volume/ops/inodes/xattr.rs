@@ -15,9 +15,9 @@ use crate::volume::backing::handle::Handle;
 use crate::volume::content::Access;
 use crate::volume::engine::Volume;
 use crate::volume::model::attr::FileKind;
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
-use crate::volume::namespace::tree::Caller;
 use crate::volume::ops::contents::open::Briefly;
 
 const USER: &[u8] = b"user.";

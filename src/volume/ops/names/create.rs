@@ -16,10 +16,10 @@ use crate::volume::backing::handle::Handle;
 use crate::volume::backing::listing::raw_names;
 use crate::volume::engine::Volume;
 use crate::volume::model::attr::{Attr, decode_device};
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::{Dir, write_first_descriptor};
 use crate::volume::namespace::names::EntryName;
-use crate::volume::namespace::tree::Caller;
 
 /// The bits that are set only once the owner is right.
 const SPECIAL: u32 = 0o6000;

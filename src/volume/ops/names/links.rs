@@ -19,11 +19,11 @@ use crate::volume::backing::listing::raw_names;
 use crate::volume::backing::own_file;
 use crate::volume::engine::Volume;
 use crate::volume::model::attr::Attr;
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::inode::{Link, ROOT};
 use crate::volume::namespace::names::EntryName;
-use crate::volume::namespace::tree::Caller;
 
 /// What every filesystem takes for the text of a link: if it refuses that, it is for another reason.
 const TEXT_EVERYWHERE: usize = 255;

@@ -11,12 +11,12 @@ use crate::volume::backing::beneath;
 use crate::volume::backing::handle::Handle;
 use crate::volume::engine::Volume;
 use crate::volume::model::attr::FileKind;
+use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_locks::Changing;
 use crate::volume::namespace::inode::Link;
 use crate::volume::namespace::names::EntryName;
-use crate::volume::namespace::tree::Caller;
 use crate::volume::ops::directories::moves::Moves;
 
 /// How to rename.
