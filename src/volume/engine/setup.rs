@@ -1,7 +1,7 @@
 //! Making a vault and opening one.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{CWD, Mode, OFlags, fdatasync, fsync, mkdirat, openat, syncfs};
@@ -24,14 +24,15 @@ use crate::volume::keys::keyring::{Keyring, Purpose};
 use crate::volume::keys::service::KeyService;
 use crate::volume::model::clock;
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::options::Options;
 use crate::volume::model::small_blocks::small_blocks_of;
 use crate::volume::namespace::dir;
 use crate::volume::namespace::dir::{Copies, Opener};
 use crate::volume::namespace::dir_rules::{DirAnchor, Expected};
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::tree::Tree;
-use crate::volume::ops::contents::journaling::{self, PageJournaling};
 use crate::volume::session::anchor::AnchorPlace;
+use crate::volume::session::journaling;
 use crate::volume::session::ledger::{Found, Ledger};
 use crate::volume::session::lock::{self, Session};
 use crate::volume::session::times::ShownTimes;
@@ -45,29 +46,6 @@ const PRIVATE: Mode = Mode::RWXU;
 const TIMES_MAX: usize = 256 << 20;
 /// Bytes that the list of shown times may have beyond twice its use.
 const TIMES_SLACK: usize = 64 * 1024;
-
-/// How a volume is opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Nothing in the vault may change.
-    pub read_only: bool,
-    /// Set-user-id programs and file capabilities are honoured by the mount.
-    pub suid: bool,
-    /// Other users may enter the vault, and its root may be opened to them. For a mount a person has
-    /// to say so; whoever serves nobody else need not care.
-    pub open_vault: bool,
-    /// A directory of this machine's, out of reach of whoever writes to the vault: what must be
-    /// remembered of the volume goes there when no keystore takes it.
-    pub anchors: Option<PathBuf>,
-    /// The vault was put back on purpose: what its record excuses after a crash is believed.
-    pub restored: bool,
-    /// The record of the sessions was lost: whatever may be the trace of a crash is taken for one.
-    pub accept_residue: bool,
-    /// Changes may be made even if nothing outside the vault remembers the session.
-    pub unanchored: bool,
-    /// When pages go to a journal before they are written over.
-    pub page_journal: PageJournaling,
-}
 
 impl Volume {
     /// Makes a vault in `path`, which must be missing or empty, with `key` for its root directory.

@@ -3,13 +3,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::setup::Options;
 use crate::envelope::VolumeDescriptor;
 use crate::id::VolumeId;
 use crate::volume::access::authorizer::Gate;
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::files::open_file::OpenFiles;
 use crate::volume::keys::keyring::Keyring;
+use crate::volume::model::options::Options;
 use crate::volume::namespace::tree::Tree;
 use crate::volume::session::lock::Session;
 use crate::volume::session::times::ShownTimes;

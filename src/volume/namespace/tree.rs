@@ -20,10 +20,10 @@ use crate::volume::access::privileges::Grants;
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::handle::Handle;
 use crate::volume::backing::identity::{Fingerprints, Seen, Told};
-use crate::volume::engine::setup::Options;
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::errseq::DirErrors;
+use crate::volume::model::options::Options;
 
 /// Directories held open at most; fewer when the process may open few files.
 const MAX_DIRS: u64 = 4096;

@@ -2,6 +2,7 @@
 //! times that are shown.
 
 pub(in crate::volume) mod anchor;
+pub(in crate::volume) mod journaling;
 pub(in crate::volume) mod ledger;
 pub(in crate::volume) mod lock;
 pub(in crate::volume) mod state_file;
