@@ -196,7 +196,7 @@ const NAMING_HOMES: [&str; 6] = [
     "volume/backing/handle.rs",
     "volume/backing/identity.rs",
     "volume/backing/lender.rs",
-    "volume/engine/setup.rs",
+    "volume/backing/root.rs",
     "volume/access/exposure.rs",
 ];
 

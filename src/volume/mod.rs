@@ -24,7 +24,8 @@ mod session;
 
 pub use access::exposure::exposure;
 pub use access::privileges::Privileges;
-pub use engine::setup::open_root;
+pub use backing::root::open_root;
+pub use backing::small_blocks::{SmallBlocks, small_blocks};
 pub use engine::{KernelCache, Volume};
 pub use files::file_key::FilePolicy;
 pub use files::open_file::{File, OpenFiles, Origin};
@@ -47,7 +48,6 @@ pub use model::exposure::Exposure;
 pub use model::misplaced::Misplaced;
 pub use model::options::Options;
 pub use model::options::PageJournaling;
-pub use model::small_blocks::{SmallBlocks, small_blocks};
 pub use namespace::inode::ROOT;
 pub use namespace::tree::Space;
 pub use ops::contents::io::Allocate;

@@ -11,8 +11,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
 use rustix::process::geteuid;
 
+use crate::volume::backing::root::open_root;
 use crate::volume::engine::Volume;
-use crate::volume::engine::setup::open_root;
 use crate::volume::model::attr::AttrChange;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::exposure::Exposure;

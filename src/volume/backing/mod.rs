@@ -9,5 +9,7 @@ pub(in crate::volume) mod lender;
 pub(in crate::volume) mod listing;
 pub mod memory;
 pub(in crate::volume) mod own_file;
+pub(in crate::volume) mod root;
+pub(in crate::volume) mod small_blocks;
 
 pub use contents::{Backing, BackingFile, Durability};

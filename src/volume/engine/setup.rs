@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{CWD, Mode, OFlags, fdatasync, fsync, mkdirat, openat, syncfs};
+use rustix::fs::{Mode, fdatasync, fsync, syncfs};
 use rustix::io::Errno;
 
 use super::Volume;
@@ -17,6 +17,8 @@ use crate::volume::access::authorizer::Gate;
 use crate::volume::access::exposure::{self, exposure_of};
 use crate::volume::backing::beneath::{self, BackingName, Name};
 use crate::volume::backing::listing::raw_names;
+use crate::volume::backing::root::{make_root, open_root};
+use crate::volume::backing::small_blocks::small_blocks_of;
 use crate::volume::backing::{lender, own_file};
 use crate::volume::content::{Access, Shared};
 use crate::volume::files::open_file::OpenFiles;
@@ -25,7 +27,6 @@ use crate::volume::keys::service::KeyService;
 use crate::volume::model::clock;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::options::Options;
-use crate::volume::model::small_blocks::small_blocks_of;
 use crate::volume::namespace::dir;
 use crate::volume::namespace::dir::{Copies, Opener};
 use crate::volume::namespace::dir_rules::{DirAnchor, Expected};
@@ -56,10 +57,7 @@ impl Volume {
     /// # Errors
     /// `NotEmpty`; `KeyUnusable`; those of the backing filesystem.
     pub fn init_vault(path: &Path, service: Arc<dyn KeyService>, key: KeyId) -> Result<VolumeId> {
-        match mkdirat(CWD, path, PRIVATE) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
+        make_root(path)?;
         let root = open_root(path)?;
         refuse_contents(&root)?;
         exposure::close(&root)?;
@@ -395,16 +393,6 @@ fn refuse_other_root(
     let opener = Opener { keyring, anchor, read_only: true };
     let dir = dir::Dir::open(ROOT, fd, copies, Expected::root(volume), opener)?;
     dir.misplaced().map_or(Ok(()), |why| Err(VolumeError::Misplaced(why)))
-}
-
-/// Opens a directory that a person named: links in its path are that person's.
-///
-/// # Errors
-/// `NoProc`: what is there would look like what is missing; those of the filesystem.
-pub fn open_root(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(CWD, "/proc/self/fd", flags, Mode::empty()).map_err(|_| VolumeError::NoProc)?;
-    Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
 fn open_meta(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {

@@ -15,9 +15,9 @@ use crate::envelope::{
     DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, VolumeDescriptor, may_be_encoded,
 };
 use crate::id::{KeyId, MaterialId, VolumeId};
+use crate::volume::backing::root::open_root;
 use crate::volume::backing::{lender, own_file};
 use crate::volume::engine::Volume;
-use crate::volume::engine::setup::open_root;
 use crate::volume::files::open_file::quietly;
 use crate::volume::model::error::Result;
 use crate::volume::namespace::dir;

@@ -9,4 +9,3 @@ pub(in crate::volume) mod exposure;
 pub(in crate::volume) mod key_rules;
 pub(in crate::volume) mod misplaced;
 pub(in crate::volume) mod options;
-pub(in crate::volume) mod small_blocks;

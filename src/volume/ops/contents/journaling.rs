@@ -2,12 +2,24 @@
 
 use crate::envelope::SessionWord;
 use crate::volume::backing::contents::Durability;
+use crate::volume::backing::small_blocks::{SmallBlocks, small_blocks_of};
 use crate::volume::content::Look;
 use crate::volume::engine::Volume;
 use crate::volume::journal::files;
 use crate::volume::model::error::Result;
 
 impl Volume {
+    /// Whether the backing filesystem has blocks smaller than a page.
+    pub fn small_blocks(&self) -> Option<SmallBlocks> {
+        small_blocks_of(&self.root).unwrap_or_default()
+    }
+
+    /// What a person should know of that.
+    pub fn told_of_small_blocks(&self) -> Option<String> {
+        let small = self.small_blocks()?;
+        Some(if self.journals_pages() { small.with_journal() } else { small.without_journal() })
+    }
+
     /// True if pages go to a journal before they are written over.
     pub fn journals_pages(&self) -> bool {
         self.files.shared().journal().is_some()

@@ -9,10 +9,9 @@ use std::path::Path;
 
 use rustix::fs::{fstatfs, fstatvfs};
 
-use super::error::Result;
+use super::root::open_root;
 use crate::envelope::layout::PAGE;
-use crate::volume::engine::Volume;
-use crate::volume::engine::setup::open_root;
+use crate::volume::model::error::Result;
 
 /// A backing filesystem whose blocks are smaller than a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,19 +50,6 @@ impl SmallBlocks {
 /// Those of the backing filesystem.
 pub fn small_blocks(path: &Path) -> Result<Option<SmallBlocks>> {
     small_blocks_of(open_root(path)?)
-}
-
-impl Volume {
-    /// Whether the backing filesystem has blocks smaller than a page.
-    pub fn small_blocks(&self) -> Option<SmallBlocks> {
-        small_blocks_of(&self.root).unwrap_or_default()
-    }
-
-    /// What a person should know of that.
-    pub fn told_of_small_blocks(&self) -> Option<String> {
-        let small = self.small_blocks()?;
-        Some(if self.journals_pages() { small.with_journal() } else { small.without_journal() })
-    }
 }
 
 /// The same of the open directory.
