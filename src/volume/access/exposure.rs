@@ -12,16 +12,13 @@ use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
 use rustix::process::geteuid;
 
 use crate::volume::backing::root::open_root;
-use crate::volume::engine::Volume;
-use crate::volume::model::attr::AttrChange;
-use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::error::Result;
 use crate::volume::model::exposure::Exposure;
-use crate::volume::namespace::inode::ROOT;
 
 /// The bits by which a directory can be entered by others than its owner.
 const ENTER: u32 = 0o011;
 /// All that a vault grants to others than its owner.
-const OTHERS: u32 = 0o077;
+pub(in crate::volume) const OTHERS: u32 = 0o077;
 
 /// How other users may enter the vault in `path`; `None` if they may not.
 ///
@@ -44,38 +41,9 @@ pub(in crate::volume) fn exposure_of(root: BorrowedFd<'_>) -> Result<Option<Expo
     Ok((!is_sheltered(root)?).then_some(exposed))
 }
 
-impl Volume {
-    /// Before the attributes of the mount's root change, which are those of the vault's.
-    ///
-    /// # Errors
-    /// `WouldOpenVault` if other users could then enter the vault.
-    pub(in crate::volume) fn keep_closed(&self, ino: u64, change: &AttrChange) -> Result<()> {
-        let opens = change.mode.is_some_and(|mode| mode & OTHERS != 0)
-            || change.uid.is_some_and(|uid| uid != 0 && uid != geteuid().as_raw());
-        if ino != ROOT || !opens { Ok(()) } else { self.must_be_sheltered() }
-    }
-
-    /// The same before the root gets an access ACL. One that lets nobody in but the owner is what
-    /// `cp -a` makes of a mode.
-    ///
-    /// # Errors
-    /// `WouldOpenVault`.
-    pub(in crate::volume) fn keep_closed_to_acl(&self, ino: u64, acl: &[u8]) -> Result<()> {
-        if ino != ROOT || is_owners_alone(acl) { Ok(()) } else { self.must_be_sheltered() }
-    }
-
-    fn must_be_sheltered(&self) -> Result<()> {
-        if self.options.open_vault || is_sheltered(self.tree.root())? {
-            Ok(())
-        } else {
-            Err(VolumeError::WouldOpenVault)
-        }
-    }
-}
-
 /// True for an ACL, as the kernel takes it, that grants nothing to anybody but the owner. Its mask is
 /// the group's part of the mode, so that has to be empty too.
-fn is_owners_alone(acl: &[u8]) -> bool {
+pub(in crate::volume) fn is_owners_alone(acl: &[u8]) -> bool {
     let Some((version, entries)) = acl.split_first_chunk::<4>() else { return false };
     let grants = |entry: &[u8]| match *entry {
         [tag, 0, perm, 0, ..] => u16::from(tag) != ACL_OWNER && perm != 0,
@@ -101,7 +69,7 @@ pub(in crate::volume) fn close(root: impl AsFd) -> Result<()> {
 }
 
 /// True if one of the directories above keeps others out.
-fn is_sheltered(root: BorrowedFd<'_>) -> Result<bool> {
+pub(in crate::volume) fn is_sheltered(root: BorrowedFd<'_>) -> Result<bool> {
     let upwards = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let (mut dir, mut stat) = (openat(root, "..", upwards, Mode::empty())?, fstat(root)?);
     loop {

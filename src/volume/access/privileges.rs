@@ -5,49 +5,14 @@
 //! the bits; for the other changes of contents everybody but root loses them. File capabilities
 //! and the bits at a change of owner are taken away by the backing filesystem itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use rustix::fs::{Mode, fchmod, fstat};
-
 use crate::volume::backing::handle::Handle;
 use crate::volume::backing::lender;
-use crate::volume::engine::Volume;
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::Result;
-use crate::volume::ops::contents::open::FileHandle;
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
 const GROUP_EXEC: u32 = 0o010;
-
-/// What became of a file's setuid and setgid bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Privileges {
-    /// There was nothing to take away.
-    Unchanged,
-    /// The mode changed: the kernel does not know yet.
-    Dropped,
-}
-
-/// Counts how often some file was given setuid or setgid, so that an open file that was found
-/// without them need not be looked at again until then.
-#[derive(Debug)]
-pub(in crate::volume) struct Grants(AtomicU64);
-
-impl Default for Grants {
-    fn default() -> Self {
-        Self(AtomicU64::new(1))
-    }
-}
-
-impl Grants {
-    /// Notes that a file gets this mode.
-    pub(in crate::volume) fn note(&self, mode: u32) {
-        if mode & (SETUID | SETGID) != 0 {
-            self.0.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-}
 
 impl Caller {
     /// True if the caller may keep setuid and setgid on a file that it changes.
@@ -61,28 +26,7 @@ impl Caller {
     }
 }
 
-impl Volume {
-    /// Before a change of contents by someone who may not keep them: takes setuid and setgid.
-    ///
-    /// # Errors
-    /// Those of the backing filesystem.
-    pub fn drop_privileges(&self, handle: &FileHandle) -> Result<Privileges> {
-        let grants = self.tree.grants.0.load(Ordering::Acquire);
-        if handle.unprivileged.load(Ordering::Acquire) == grants {
-            return Ok(Privileges::Unchanged);
-        }
-        let fd = handle.file.backing_fd();
-        let stat = fstat(fd)?;
-        let without = without_privileges(lender::settled(&stat).0);
-        if let Some(without) = without {
-            lender::change_mode(&stat, || fchmod(fd, Mode::from_raw_mode(without)))?;
-        }
-        handle.unprivileged.store(grants, Ordering::Release);
-        Ok(if without.is_some() { Privileges::Dropped } else { Privileges::Unchanged })
-    }
-}
-
-/// As [`Volume::drop_privileges`], for a file that is not open.
+/// Takes setuid and setgid from a file that is not open.
 pub(in crate::volume) fn drop_at(held: &Handle) -> Result<()> {
     match without_privileges(lender::settled(&held.stat()?).0) {
         Some(without) => Ok(held.set_mode(without)?),
@@ -101,7 +45,7 @@ pub(in crate::volume) fn drop_setgid(held: &Handle, caller: Caller) -> Result<()
 
 /// The permission bits without the privileges, if there are any. Setgid without group execution
 /// is not one.
-fn without_privileges(mode: u32) -> Option<u32> {
+pub(in crate::volume) fn without_privileges(mode: u32) -> Option<u32> {
     let mut taken = mode & SETUID;
     if mode & GROUP_EXEC != 0 {
         taken |= mode & SETGID;

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::crypto::random;
 use crate::crypto::secret::Secret;
-use crate::envelope::{FileHeader, Recipient};
+use crate::envelope::{DirDescriptor, FileHeader, Recipient};
 use crate::id::{FileId, KeyId};
 use crate::volume::access::authorizer::{Subject, SubjectCell};
 use crate::volume::content::KeySource;
 use crate::volume::keys::keyring::{Keyring, Purpose};
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::namespace::dir::Dir;
 
 /// Which KMS keys a file may be under: those of the directory that it was found in (R9).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,27 @@ pub struct FilePolicy {
     pub accepted: Vec<KeyId>,
     /// It has names in directories whose new files get different keys: it gets none.
     pub divided: bool,
+}
+
+impl FilePolicy {
+    /// What the directory with this descriptor says of the files in it.
+    pub(in crate::volume) fn of(descriptor: &DirDescriptor) -> Self {
+        let mut accepted = vec![descriptor.policy];
+        accepted.extend(&descriptor.previous);
+        Self { create: descriptor.policy, accepted, divided: false }
+    }
+
+    /// What counts for a file that is in another directory too. Made on the mount its names are all
+    /// under one key; whoever writes to the vault can make others.
+    pub(in crate::volume) fn narrow(&mut self, other: &Self) {
+        self.divided |= self.create != other.create;
+        self.accepted.retain(|key| other.accepted.contains(key));
+    }
+}
+
+/// What a directory says of the keys of its files.
+pub(in crate::volume) fn policy_of(dir: &Dir) -> Result<FilePolicy> {
+    dir.descriptor().map(FilePolicy::of)
 }
 
 /// A key that was made before it is needed: the KMS is elsewhere and may fall silent, and who was

@@ -18,12 +18,12 @@ use crate::volume::backing::beneath;
 use crate::volume::backing::contents::{BackingFile, is_blank};
 use crate::volume::content::{Content, SeekTo};
 use crate::volume::engine::Volume;
+use crate::volume::files::file_key::policy_of;
 use crate::volume::files::open_file::quietly;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::misplaced::Misplaced;
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::names::read_sidecar;
-use crate::volume::ops::contents::open::policy_of;
 use crate::volume::ops::names::links::target_file;
 use crate::volume::ops::names::readdir::remove_unfinished_dir;
 

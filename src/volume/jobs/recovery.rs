@@ -27,11 +27,11 @@ use crate::id::KeyId;
 use crate::volume::backing::handle::Handle;
 use crate::volume::content::{Look, Mended, explains};
 use crate::volume::engine::Volume;
+use crate::volume::files::file_key::policy_of;
 use crate::volume::files::open_file::{File, quietly};
 use crate::volume::keys::service::KeyHealth;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
-use crate::volume::ops::contents::open::policy_of;
 use crate::volume::session::ledger::{Ledger, StillLeft};
 
 /// Files between two syncs of the filesystem.

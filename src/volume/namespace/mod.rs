@@ -4,6 +4,7 @@ pub(in crate::volume) mod dir;
 pub(in crate::volume) mod dir_cache;
 pub(in crate::volume) mod dir_locks;
 pub(in crate::volume) mod dir_rules;
+pub(in crate::volume) mod grants;
 pub(in crate::volume) mod inode;
 pub(in crate::volume) mod names;
 pub(in crate::volume) mod occupants;

@@ -2,10 +2,10 @@
 
 use rustix::io::Errno;
 
-use super::open::FileHandle;
 use crate::volume::backing::contents::Durability;
 use crate::volume::content::{Reserve, SeekTo};
 use crate::volume::engine::Volume;
+use crate::volume::files::handle::FileHandle;
 use crate::volume::files::open_file::Origin;
 use crate::volume::model::error::Result;
 

@@ -4,3 +4,4 @@ pub(in crate::volume) mod cross;
 pub(in crate::volume) mod io;
 pub(in crate::volume) mod journaling;
 pub(in crate::volume) mod open;
+pub(in crate::volume) mod privileges;

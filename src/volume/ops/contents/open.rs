@@ -2,75 +2,25 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{OFlags, Stat, fstat};
 use rustix::io::Errno;
 
-use crate::envelope::DirDescriptor;
 use crate::keystore::Action;
 use crate::volume::access::authorizer::{About, Admission, Uses, Writing};
 use crate::volume::backing::identity::{Seen, fold, short};
 use crate::volume::content::{Access, Damaged};
 use crate::volume::engine::Volume;
-use crate::volume::files::file_key::{FilePolicy, Prepared};
-use crate::volume::files::open_file::{File, Origin, quietly};
+use crate::volume::files::file_key::{FilePolicy, Prepared, policy_of};
+use crate::volume::files::handle::FileHandle;
+use crate::volume::files::open_file::{File, quietly};
 use crate::volume::model::attr::Attr;
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::model::errseq::Heard;
-use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::names::EntryName;
 use crate::volume::ops::inodes::lookup::Entered;
 use crate::volume::ops::names::create::NewNode;
-
-/// A file that somebody has open, until [`Volume::close`].
-#[derive(Debug)]
-pub struct FileHandle {
-    /// Inode number.
-    pub ino: u64,
-    /// The open file, shared by all handles of the inode.
-    pub file: Arc<File>,
-    /// The count of [`crate::volume::access::privileges::Grants`] when it was last found without privileges.
-    pub(in crate::volume) unprivileged: AtomicU64,
-    /// The right of the user who opened it; none for the volume's owner.
-    admission: Option<Arc<Admission>>,
-    /// What it was told of failed write-backs.
-    pub(in crate::volume) heard: Heard,
-}
-
-impl FileHandle {
-    fn new(ino: u64, file: Arc<File>) -> Self {
-        let heard = file.content().errors().sample();
-        Self { ino, file, unprivileged: AtomicU64::new(0), admission: None, heard }
-    }
-
-    /// Writes `data`; returns how many bytes were taken.
-    ///
-    /// # Errors
-    /// As [`File::write`]; `Keystore` when a required audit log cannot be written.
-    pub fn write(&self, offset: u64, data: &[u8], origin: Origin) -> Result<usize> {
-        // Pages of the kernel's cache come back without a user: they must not be lost.
-        let _writing = if origin == Origin::Caller { self.writing() } else { None };
-        self.file.write(offset, data, origin)
-    }
-
-    /// A request that may give the file its first contents: held while that is under way, so that
-    /// it is written down for whom a key is made.
-    pub(in crate::volume) fn writing(&self) -> Option<Writing> {
-        self.admission.as_ref().map(|admission| admission.writing())
-    }
-
-    /// Refuses a user who may not use the file any more. Costs next to nothing while nothing
-    /// changes.
-    ///
-    /// # Errors
-    /// `Denied`.
-    pub fn check(&self) -> Result<()> {
-        self.admission.as_ref().map_or(Ok(()), |admission| admission.check())
-    }
-}
 
 /// What a user opens a file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -468,26 +418,5 @@ impl Volume {
     fn fingerprint(&self, stat: &Stat) -> u16 {
         let state = (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime);
         fold(short(&self.tree.hasher, (state, stat.st_ctime_nsec)))
-    }
-}
-
-/// What a directory says of the keys of its files.
-pub(in crate::volume) fn policy_of(dir: &Dir) -> Result<FilePolicy> {
-    dir.descriptor().map(FilePolicy::of)
-}
-
-impl FilePolicy {
-    /// What the directory with this descriptor says of the files in it.
-    pub(in crate::volume) fn of(descriptor: &DirDescriptor) -> Self {
-        let mut accepted = vec![descriptor.policy];
-        accepted.extend(&descriptor.previous);
-        Self { create: descriptor.policy, accepted, divided: false }
-    }
-
-    /// What counts for a file that is in another directory too. Made on the mount its names are all
-    /// under one key; whoever writes to the vault can make others.
-    fn narrow(&mut self, other: &Self) {
-        self.divided |= self.create != other.create;
-        self.accepted.retain(|key| other.accepted.contains(key));
     }
 }

@@ -1,0 +1,41 @@
+//! Setuid and setgid go before contents change.
+
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{Mode, fchmod, fstat};
+
+use crate::volume::access::privileges::without_privileges;
+use crate::volume::backing::lender;
+use crate::volume::engine::Volume;
+use crate::volume::files::handle::FileHandle;
+use crate::volume::model::error::Result;
+
+/// What became of a file's setuid and setgid bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileges {
+    /// There was nothing to take away.
+    Unchanged,
+    /// The mode changed: the kernel does not know yet.
+    Dropped,
+}
+
+impl Volume {
+    /// Before a change of contents by someone who may not keep them: takes setuid and setgid.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn drop_privileges(&self, handle: &FileHandle) -> Result<Privileges> {
+        let grants = self.tree.grants.count();
+        if handle.unprivileged.load(Ordering::Acquire) == grants {
+            return Ok(Privileges::Unchanged);
+        }
+        let fd = handle.file.backing_fd();
+        let stat = fstat(fd)?;
+        let without = without_privileges(lender::settled(&stat).0);
+        if let Some(without) = without {
+            lender::change_mode(&stat, || fchmod(fd, Mode::from_raw_mode(without)))?;
+        }
+        handle.unprivileged.store(grants, Ordering::Release);
+        Ok(if without.is_some() { Privileges::Dropped } else { Privileges::Unchanged })
+    }
+}
