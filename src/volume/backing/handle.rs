@@ -146,3 +146,15 @@ impl AsFd for Handle {
         self.fd.as_fd()
     }
 }
+
+/// Opens a backing file for reads of our own, which are no accesses of the user's: the access time
+/// stays, where this process may ask for that.
+pub(in crate::volume) fn quietly(
+    flags: OFlags,
+    mut open: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+) -> std::result::Result<OwnedFd, Errno> {
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        other => other,
+    }
+}

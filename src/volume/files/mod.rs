@@ -3,3 +3,4 @@
 pub(in crate::volume) mod file_key;
 pub(in crate::volume) mod handle;
 pub(in crate::volume) mod open_file;
+pub(in crate::volume) mod unopened;

@@ -14,6 +14,7 @@ use crate::envelope::layout::plain_size;
 use crate::id::KeyId;
 use crate::volume::access::authorizer::{Subject, SubjectCell};
 use crate::volume::backing::contents::{Backing, BackingFile, Durability};
+use crate::volume::backing::handle::quietly;
 use crate::volume::content::{Access, Content, Damaged, Marks, Shared};
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::error::{Result, VolumeError};
@@ -578,17 +579,5 @@ impl File {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Opens a backing file for reads of our own, which are no accesses of the user's: the access time
-/// stays, where this process may ask for that.
-pub(in crate::volume) fn quietly(
-    flags: OFlags,
-    mut open: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
-) -> std::result::Result<OwnedFd, Errno> {
-    match open(flags | OFlags::NOATIME) {
-        Err(Errno::PERM) => open(flags),
-        other => other,
     }
 }

@@ -12,23 +12,24 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, Stat};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::descent::{Descent, Missed, Unseen};
 use super::walk::{Entry, Role, Visit};
-use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, PageNo, plain_size};
+use crate::envelope::layout::{HEADER_AREA, PAGE_LEN};
 use crate::envelope::{
     Cursor, FileHeader, HEADER_SLOTS, Intents, RECORD_LEN, Unrecovered, UnverifiedHeader,
-    claimed_length,
 };
 use crate::id::KeyId;
 use crate::volume::backing::handle::Handle;
+use crate::volume::backing::handle::quietly;
 use crate::volume::content::{Look, Mended, explains};
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::policy_of;
-use crate::volume::files::open_file::{File, quietly};
+use crate::volume::files::open_file::File;
+use crate::volume::files::unopened::has_odd_size;
 use crate::volume::keys::service::KeyHealth;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
@@ -437,13 +438,6 @@ impl RecoveryReport {
             self.spoiled.push((path, why));
         }
     }
-}
-
-/// True if the length of the file is not the one that its only page claims. Such a file is never
-/// announced, and no time says when that came about: clocks are set, and vaults are copied.
-pub(in crate::volume) fn has_odd_size(stat: &Stat, page: &[u8; PAGE_LEN]) -> bool {
-    let Ok(length) = u64::try_from(stat.st_size) else { return false };
-    length / PAGE == 1 && claimed_length(PageNo(0), page) as u64 != plain_size(length).0
 }
 
 /// What became of a look through a file.

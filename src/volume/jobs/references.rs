@@ -9,16 +9,16 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::descent::Descent;
-use super::rewrap::read_slots;
 use super::walk::{Role, Visit, Walk};
 use crate::envelope::{
     DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, VolumeDescriptor, may_be_encoded,
 };
 use crate::id::{KeyId, MaterialId, VolumeId};
+use crate::volume::backing::handle::quietly;
 use crate::volume::backing::root::open_root;
 use crate::volume::backing::{lender, own_file};
 use crate::volume::engine::Volume;
-use crate::volume::files::open_file::quietly;
+use crate::volume::files::unopened::read_slots;
 use crate::volume::model::error::Result;
 use crate::volume::namespace::dir;
 use crate::volume::session::lock::Session;

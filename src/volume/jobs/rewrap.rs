@@ -15,19 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::OFlags;
-use rustix::io::{Errno, pread};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::descent::{Descent, Missed};
 use super::walk::{Entry, Role, Visit, Walk};
-use crate::envelope::{
-    DirDescriptor, FileHeader, HEADER_SLOTS, RECORD_LEN, Recipient, Recipients, UnverifiedHeader,
-};
+use crate::envelope::{DirDescriptor, FileHeader, Recipient, Recipients};
 use crate::id::KeyId;
 use crate::volume::backing::handle::Handle;
+use crate::volume::backing::handle::quietly;
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::FilePolicy;
-use crate::volume::files::open_file::{File, quietly};
+use crate::volume::files::open_file::File;
+use crate::volume::files::unopened::read_slots;
 use crate::volume::keys::keyring::Purpose;
 use crate::volume::keys::service::KeyHealth;
 use crate::volume::model::error::{Result, VolumeError};
@@ -523,15 +523,4 @@ fn is_same(one: &Handle, other: &Handle) -> bool {
 enum Mark {
     Accept,
     Finish,
-}
-
-/// The header slots of a file that can be read without a key; none for an empty file.
-pub(in crate::volume) fn read_slots(fd: impl std::os::fd::AsFd) -> Result<Vec<FileHeader>> {
-    let mut area = [0; HEADER_SLOTS * RECORD_LEN];
-    let got = pread(fd, &mut area, 0)?;
-    let area = area.get(..got).unwrap_or_default();
-    let slots = area.chunks_exact(RECORD_LEN).filter_map(|slot| {
-        UnverifiedHeader::parse(slot.try_into().ok()?).ok().map(|slot| slot.claims().clone())
-    });
-    Ok(slots.collect())
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use rustix::fs::fstat;
 
-use super::{Run, read_slots};
+use super::Run;
 use crate::envelope::Recipient;
 use crate::id::KeyId;
 use crate::volume::engine::Volume;
 use crate::volume::files::open_file::File;
+use crate::volume::files::unopened::read_slots;
 use crate::volume::model::error::Result;
 
 impl Volume {

@@ -19,7 +19,7 @@ use crate::volume::access::authorizer::About;
 use crate::volume::backing::contents::Durability;
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::FilePolicy;
-use crate::volume::jobs::rewrap::read_slots;
+use crate::volume::files::unopened::read_slots;
 use crate::volume::keys::keyring::Purpose;
 use crate::volume::model::attr::FileKind;
 use crate::volume::model::caller::Caller;

@@ -8,12 +8,13 @@ use rustix::io::Errno;
 
 use crate::keystore::Action;
 use crate::volume::access::authorizer::{About, Admission, Uses, Writing};
+use crate::volume::backing::handle::quietly;
 use crate::volume::backing::identity::{Seen, fold, short};
 use crate::volume::content::{Access, Damaged};
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::{FilePolicy, Prepared, policy_of};
 use crate::volume::files::handle::FileHandle;
-use crate::volume::files::open_file::{File, quietly};
+use crate::volume::files::open_file::File;
 use crate::volume::model::attr::Attr;
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
