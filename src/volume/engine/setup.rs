@@ -27,8 +27,8 @@ use crate::volume::keys::service::KeyService;
 use crate::volume::model::clock;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::options::Options;
-use crate::volume::namespace::dir;
-use crate::volume::namespace::dir::{Copies, Opener};
+use crate::volume::namespace::descriptor::{self, Copies};
+use crate::volume::namespace::dir::{Dir, Opener};
 use crate::volume::namespace::dir_rules::{DirAnchor, Expected};
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::tree::Tree;
@@ -70,9 +70,9 @@ impl Volume {
         let keyring = Keyring::new(service, volume);
         let (root_dir, dir_keys) = keyring.new_root(key)?;
         let bytes = root_dir.encode(&dir_keys);
-        own_file::replace(&root, dir::FILE, &bytes)?;
+        own_file::replace(&root, descriptor::FILE, &bytes)?;
         // A second copy where the backing filesystem can keep one.
-        dir::write_attribute(root.as_fd(), &bytes)?;
+        descriptor::write_attribute(root.as_fd(), &bytes)?;
         let (volume_key, recipient) = keyring.generate(key, Purpose::Volume)?;
         let keys = VolumeKeys::new(volume, &volume_key);
         let created = clock::now_nanos();
@@ -391,7 +391,7 @@ fn refuse_other_root(
     let fd = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
     let copies = Copies::read(root);
     let opener = Opener { keyring, anchor, read_only: true };
-    let dir = dir::Dir::open(ROOT, fd, copies, Expected::root(volume), opener)?;
+    let dir = Dir::open(ROOT, fd, copies, Expected::root(volume), opener)?;
     dir.misplaced().map_or(Ok(()), |why| Err(VolumeError::Misplaced(why)))
 }
 
@@ -407,8 +407,8 @@ fn refuse_contents(root: &OwnedFd) -> Result<()> {
     let ours = |name: &BackingName| {
         let name = Name::from(name);
         name == lock::META
-            || name == dir::FILE
-            || dir::FILE.with(".new").is_some_and(|new| name == Name::from(&new))
+            || name == descriptor::FILE
+            || descriptor::FILE.with(".new").is_some_and(|new| name == Name::from(&new))
     };
     if raw_names(beneath::reopen_dir(root)?)?.iter().any(|name| !ours(name)) {
         return Err(VolumeError::NotEmpty);

@@ -9,8 +9,9 @@ use crate::volume::access::authorizer::Gate;
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::files::open_file::OpenFiles;
 use crate::volume::keys::keyring::Keyring;
+use crate::volume::model::error::Result;
 use crate::volume::model::options::Options;
-use crate::volume::namespace::tree::Tree;
+use crate::volume::namespace::tree::{Space, Tree};
 use crate::volume::session::lock::Session;
 use crate::volume::session::times::ShownTimes;
 
@@ -74,6 +75,14 @@ impl Volume {
     /// show is the one that opening the file finds (R5).
     pub fn size_is_suspect(&self, backing_ctime: i64) -> bool {
         self.files.shared().is_suspect(backing_ctime)
+    }
+
+    /// Space and inodes of the backing filesystem.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn space(&self) -> Result<Space> {
+        self.tree.space()
     }
 
     /// The directory of the vault.

@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError};
 use rustix::fs::{fstat, fsync};
 use rustix::io::Errno;
 
-use super::references::dir_copies;
 use super::walk::Walk;
 use crate::envelope::{DirDescriptor, Places};
 use crate::id::{DirId, KeyId};
@@ -17,7 +16,9 @@ use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::misplaced::Misplaced;
-use crate::volume::namespace::dir::{Copies, Dir, sync_file, write_descriptor};
+use crate::volume::namespace::descriptor::dir_copies;
+use crate::volume::namespace::descriptor::{Copies, sync_file, write_descriptor};
+use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_rules::{Above, Expected};
 use crate::volume::namespace::inode::{Link, Whereabouts};
 

@@ -16,7 +16,8 @@ use crate::volume::backing::handle::quietly;
 use crate::volume::engine::Volume;
 use crate::volume::files::open_file::File;
 use crate::volume::model::error::Result;
-use crate::volume::namespace::dir::{Copies, Dir, has_attribute};
+use crate::volume::namespace::descriptor::{Copies, has_attribute};
+use crate::volume::namespace::dir::Dir;
 use crate::volume::ops::inodes::xattr::damaged_attributes;
 
 /// The bytes of both header slots of a file.

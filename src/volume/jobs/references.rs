@@ -10,17 +10,14 @@ use serde::Serialize;
 
 use super::descent::Descent;
 use super::walk::{Role, Visit, Walk};
-use crate::envelope::{
-    DIR_XATTR, DirDescriptor, RECORD_LEN, Recipient, VolumeDescriptor, may_be_encoded,
-};
+use crate::envelope::{Recipient, VolumeDescriptor, may_be_encoded};
 use crate::id::{KeyId, MaterialId, VolumeId};
 use crate::volume::backing::handle::quietly;
 use crate::volume::backing::root::open_root;
-use crate::volume::backing::{lender, own_file};
 use crate::volume::engine::Volume;
 use crate::volume::files::unopened::read_slots;
 use crate::volume::model::error::Result;
-use crate::volume::namespace::dir;
+use crate::volume::namespace::descriptor::dir_copies;
 use crate::volume::session::lock::Session;
 
 /// How many files and directories of a volume name which material.
@@ -173,16 +170,4 @@ fn count<'a>(
     for id in named {
         *counts.entry(id).or_default() += 1;
     }
-}
-
-/// The copies of a directory's descriptor that can be read, as claims.
-pub(in crate::volume) fn dir_copies(fd: &std::os::fd::OwnedFd) -> Vec<DirDescriptor> {
-    let mut attribute = [0; RECORD_LEN];
-    let get = || rustix::fs::fgetxattr(fd, DIR_XATTR, &mut attribute);
-    let length = lender::with_access(fd, get);
-    let attribute = (length == Ok(RECORD_LEN)).then_some(attribute);
-    let file = own_file::read(fd, dir::FILE, (RECORD_LEN, "directory descriptor"));
-    let file = file.ok().flatten().and_then(|bytes| bytes.try_into().ok());
-    let copies = [file, attribute].into_iter().flatten();
-    copies.filter_map(|bytes: [u8; RECORD_LEN]| DirDescriptor::parse(&bytes).ok()).collect()
 }

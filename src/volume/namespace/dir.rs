@@ -8,16 +8,15 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags, XattrFlags, fdatasync, fgetxattr, fsetxattr, fstat};
+use rustix::fs::{fgetxattr, fstat};
 use rustix::io::Errno;
 
+use super::descriptor::{Copies, DescriptorBytes, repair};
 use super::dir_rules::{Authority, DirAnchor, Expected, Says};
 use super::inode::Link;
-use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, DirKeys, EnvelopeError, RECORD_LEN};
+use crate::envelope::{DirDescriptor, DirKeys, EnvelopeError};
 use crate::id::{DirId, KeyId};
-use crate::volume::backing::beneath::{self, BackingName, Name};
-use crate::volume::backing::lender;
-use crate::volume::backing::own_file;
+use crate::volume::backing::beneath::BackingName;
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::key_rules::KeyRules;
@@ -26,11 +25,6 @@ use crate::volume::model::misplaced::Misplaced;
 /// The attribute by which a directory gives its children their ACL.
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 const WHAT: &str = "directory descriptor";
-/// The file in every directory that holds its descriptor.
-pub(in crate::volume) const FILE: Name<'static> = Name::literal(DIR_FILE);
-
-/// The bytes of a descriptor.
-pub(in crate::volume) type DescriptorBytes = [u8; RECORD_LEN];
 
 /// An open directory of the vault.
 #[derive(Debug)]
@@ -54,15 +48,6 @@ pub(in crate::volume) struct Flaws {
     pub(in crate::volume) attribute: bool,
     /// There is no attribute, or one of another length.
     pub(in crate::volume) no_attribute: bool,
-}
-
-/// Both copies of a descriptor, as they were found.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::volume) struct Copies {
-    file: Option<DescriptorBytes>,
-    attribute: Option<DescriptorBytes>,
-    /// A copy could not be read, which says nothing of it.
-    failed: Option<Errno>,
 }
 
 /// What opening a directory takes.
@@ -278,116 +263,6 @@ impl AsFd for Dir {
     }
 }
 
-impl Copies {
-    /// Reads both copies of the descriptor of the open directory `dir`.
-    pub(in crate::volume) fn read(dir: impl AsFd) -> Self {
-        let dir = dir.as_fd();
-        let mut failed = None;
-        let mut note = |error| {
-            failed = Some(error);
-            None
-        };
-        let file = read_file(dir).unwrap_or_else(&mut note);
-        let attribute = read_attribute(dir).unwrap_or_else(&mut note);
-        Self { file, attribute, failed }
-    }
-
-    /// Why there is no good copy: the disk could not be read, else `otherwise`.
-    fn fault(&self, otherwise: VolumeError) -> VolumeError {
-        self.failed.map_or(otherwise, VolumeError::Io)
-    }
-
-    fn all(&self) -> impl Iterator<Item = DescriptorBytes> {
-        [self.file, self.attribute].into_iter().flatten()
-    }
-}
-
-/// Writes both copies of a directory's descriptor.
-///
-/// The attribute is left out where the backing filesystem has none.
-///
-/// # Errors
-/// Those of the backing filesystem.
-pub(in crate::volume) fn write_descriptor(dir: impl AsFd, bytes: &DescriptorBytes) -> Result<()> {
-    let dir = dir.as_fd();
-    write_attribute(dir, bytes)?;
-    write_file(dir, bytes)
-}
-
-/// The same for a directory that was just made, which nobody can have anything in: if there is a
-/// descriptor, it is another directory.
-///
-/// # Errors
-/// `Io(EXIST)`; those of the backing filesystem.
-pub(in crate::volume) fn write_first_descriptor(
-    dir: impl AsFd,
-    bytes: &[u8; RECORD_LEN],
-) -> Result<()> {
-    let dir = dir.as_fd();
-    let file = beneath::create_file(dir, FILE, Mode::RUSR | Mode::WUSR)?;
-    own_file::write_all(file.as_fd(), bytes)?;
-    write_attribute(dir, bytes)?;
-    Ok(())
-}
-
-/// Writes the descriptor file again from the attribute, after a removal that took the file away
-/// and then failed.
-///
-/// # Errors
-/// Those of the backing filesystem.
-pub(in crate::volume) fn restore_descriptor(dir: &OwnedFd) -> Result<()> {
-    let bytes = read_attribute(dir.as_fd())?.ok_or(VolumeError::Lost(WHAT))?;
-    write_file(dir, &bytes)
-}
-
-/// Writes the copy in the attribute; false where the backing filesystem has no room for one.
-///
-/// # Errors
-/// Those of the backing filesystem.
-pub(in crate::volume) fn write_attribute(
-    dir: BorrowedFd<'_>,
-    bytes: &DescriptorBytes,
-) -> Result<bool> {
-    let set = || fsetxattr(dir, DIR_XATTR, bytes, XattrFlags::empty());
-    match lender::with_access(dir, set) {
-        Ok(()) => Ok(true),
-        Err(Errno::OPNOTSUPP | Errno::NOSPC) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Makes the copy in the file durable.
-///
-/// # Errors
-/// Those of the backing filesystem.
-pub(in crate::volume) fn sync_file(dir: BorrowedFd<'_>) -> Result<()> {
-    Ok(fdatasync(beneath::open_file(dir, FILE, OFlags::RDONLY)?)?)
-}
-
-/// Writes the copy in the file.
-///
-/// # Errors
-/// Those of the backing filesystem.
-pub(in crate::volume) fn write_file(dir: impl AsFd, bytes: &DescriptorBytes) -> Result<()> {
-    let dir = dir.as_fd();
-    match own_file::to_write(dir, FILE)? {
-        Some(file) if holds_id_of(file.as_fd(), bytes) => {
-            Ok(own_file::write_all(file.as_fd(), bytes)?)
-        }
-        _ => Ok(own_file::replace(dir, FILE, bytes)?),
-    }
-}
-
-/// True for the descriptor of the same directory, whatever it says. Anything else that lies in its
-/// place may be somebody's file, and is not written to.
-fn holds_id_of(file: BorrowedFd<'_>, bytes: &DescriptorBytes) -> bool {
-    let mut found = [0; RECORD_LEN + 1];
-    let whole = rustix::io::pread(file, &mut found, 0) == Ok(RECORD_LEN);
-    let id = |bytes: &[u8; RECORD_LEN]| DirDescriptor::parse(bytes).ok().map(|claims| claims.dir);
-    let there = found.first_chunk::<RECORD_LEN>().and_then(id);
-    whole && there.is_some() && there == id(bytes)
-}
-
 fn open_names(
     fd: &OwnedFd,
     copies: Copies,
@@ -435,41 +310,4 @@ fn open_copy(
         _ => VolumeError::Tampered(WHAT),
     })?;
     Ok((descriptor, keys))
-}
-
-/// True if a directory has a copy of its descriptor in an attribute.
-pub(in crate::volume) fn has_attribute(dir: BorrowedFd<'_>) -> bool {
-    read_attribute(dir).is_ok_and(|found| found.is_some())
-}
-
-/// Brings the copy that is missing, damaged or older in line with `good`, if the vault lets us.
-fn repair(fd: &OwnedFd, good: &DescriptorBytes, copies: Copies) {
-    if copies.file.as_ref() != Some(good) && write_file(fd, good).is_ok() {
-        log::warn!("repaired the descriptor file of a directory from its attribute");
-    }
-    if copies.attribute.as_ref() != Some(good)
-        && write_attribute(fd.as_fd(), good).is_ok_and(|written| written)
-    {
-        log::info!("wrote the descriptor attribute of a directory again");
-    }
-}
-
-fn read_file(dir: BorrowedFd<'_>) -> Result<Option<DescriptorBytes>, Errno> {
-    match own_file::read(dir, FILE, (RECORD_LEN, WHAT)) {
-        Err(VolumeError::Io(error)) if is_of_the_moment(error) => Err(error),
-        read => Ok(read.ok().flatten().and_then(|bytes| bytes.try_into().ok())),
-    }
-}
-
-fn read_attribute(dir: BorrowedFd<'_>) -> Result<Option<DescriptorBytes>, Errno> {
-    let mut bytes = [0; RECORD_LEN];
-    match lender::with_access(dir, || fgetxattr(dir, DIR_XATTR, &mut bytes)) {
-        Err(error) if is_of_the_moment(error) => Err(error),
-        length => Ok((length == Ok(RECORD_LEN)).then_some(bytes)),
-    }
-}
-
-/// True for what says nothing of the vault: its disk fails, or the process has no means left.
-fn is_of_the_moment(error: Errno) -> bool {
-    matches!(error, Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE)
 }

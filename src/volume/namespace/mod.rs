@@ -1,5 +1,6 @@
 //! The state of the namespace: inodes, directories, names, locks. The verbs that change it are in `ops`.
 
+pub(in crate::volume) mod descriptor;
 pub(in crate::volume) mod dir;
 pub(in crate::volume) mod dir_cache;
 pub(in crate::volume) mod dir_locks;

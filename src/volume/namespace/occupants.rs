@@ -11,16 +11,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::dir::Dir;
-use super::dir_rules::{Above, Expected};
-use super::inode::ROOT;
 use crate::envelope::DirPlace;
 use crate::id::DirId;
 use crate::keystore::AnchoredPlace;
-use crate::volume::engine::Volume;
 
 /// So many places are remembered, the last ones that were learnt.
-const MOST: usize = 10_000;
+pub(in crate::volume) const MOST: usize = 10_000;
 
 /// What is known of places.
 #[derive(Debug, Default)]
@@ -90,13 +86,23 @@ impl Occupants {
     }
 
     /// The place is to be the one of `dir`, and nobody else's. True if the anchor may name it.
-    fn vacate_for(&self, place: DirPlace, dir: DirId) -> bool {
+    pub(in crate::volume) fn vacate_for(&self, place: DirPlace, dir: DirId) -> bool {
         let mut inner = self.lock();
         if inner.known.get(&place).is_some_and(|occupant| occupant.dir != dir) {
             inner.known.remove(&place);
             inner.unsaved = true;
         }
         inner.saved.contains(&place)
+    }
+
+    /// The anchor does not name the place any more.
+    pub(in crate::volume) fn note_released(&self, place: DirPlace) {
+        self.lock().saved.remove(&place);
+    }
+
+    /// The anchor may name the place: nobody knows whether it was released.
+    pub(in crate::volume) fn note_saved(&self, place: DirPlace) {
+        self.lock().saved.insert(place);
     }
 
     /// What is to be saved, if anything has changed since the last time.
@@ -145,60 +151,6 @@ impl Inner {
             let oldest = turns.get(turns.len() - MOST).copied().unwrap_or(0);
             self.known.retain(|_, occupant| occupant.turn >= oldest);
         }
-    }
-}
-
-impl Volume {
-    /// Before the mount brings the directory `dir` to a place where none is, or where it takes the place
-    /// of another: whatever the anchor says of that one there is taken out of it, durably. It is learnt
-    /// again when it is opened, if nothing comes of the change.
-    ///
-    /// Where nothing outside the vault can be written, no more is known there than that: after a crash
-    /// the directory may have to be adopted.
-    pub(in crate::volume) fn claim_place(&self, place: DirPlace, dir: DirId) {
-        let occupants = &self.tree.anchor.occupants;
-        if !occupants.vacate_for(place, dir) {
-            return;
-        }
-        let Some(ledger) = self.session().ledger().cloned() else { return };
-        let released = ledger.change_anchor(|anchor| {
-            anchor.places.retain(|at| at.place != place || at.directory == dir);
-            if !anchor.places.iter().any(|at| at.place == place) {
-                occupants.lock().saved.remove(&place);
-            }
-        });
-        if let Err(error) = released {
-            occupants.lock().saved.insert(place);
-            log::warn!("a place is remembered outside the vault as another directory's: {error}");
-        }
-    }
-
-    /// Notes where a directory is that has a policy of its own, and where those above it are: an older one
-    /// of these could bring an older one along that inherits. As far as they are held open, as they are
-    /// when it was just opened.
-    pub(in crate::volume) fn remember_place(&self, dir: &Dir) {
-        if dir.descriptor().is_ok_and(|found| found.inherited) {
-            return;
-        }
-        let mut above = self.learn_place(dir);
-        for _ in 0..MOST {
-            let open = above.filter(|ino| *ino != ROOT).and_then(|ino| self.tree.dirs.find(ino));
-            let Some(open) = open else { return };
-            above = self.learn_place(&open);
-        }
-    }
-
-    /// Notes where a directory is if it still is there, and returns the one above. Locks: that one's, for
-    /// a moment: no rename or removal is half way done then.
-    fn learn_place(&self, dir: &Dir) -> Option<u64> {
-        let (link, found) = (dir.link()?, dir.descriptor().ok()?);
-        let Expected::At(place, Above::Keys(_)) = dir.expected() else { return None };
-        let _still = self.tree.locks.reading(link.parent);
-        if !self.tree.inodes.has_link(dir.ino(), link) {
-            return None;
-        }
-        self.tree.anchor.occupants.learn(*place, found.dir);
-        Some(link.parent)
     }
 }
 

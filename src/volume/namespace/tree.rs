@@ -153,7 +153,11 @@ impl Tree {
         self.meta.as_fd()
     }
 
-    fn space(&self) -> Result<Space> {
+    /// Space and inodes of the backing filesystem.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub(in crate::volume) fn space(&self) -> Result<Space> {
         let stat = fstatvfs(&self.root)?;
         Ok(Space {
             blocks: stat.f_blocks,
@@ -253,16 +257,6 @@ impl Tree {
         let uid = (self.is_root() && uid != self.owner.0).then_some(uid);
         let gid = (self.is_root() && !setgid && gid != self.owner.1).then_some(gid);
         (uid, gid)
-    }
-}
-
-impl crate::volume::engine::Volume {
-    /// Space and inodes of the backing filesystem.
-    ///
-    /// # Errors
-    /// Those of the backing filesystem.
-    pub fn space(&self) -> Result<Space> {
-        self.tree.space()
     }
 }
 

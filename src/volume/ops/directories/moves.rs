@@ -18,9 +18,10 @@ use crate::id::DirId;
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::namespace::dir::{
-    Copies, DescriptorBytes, Dir, sync_file, write_attribute, write_descriptor, write_file,
+use crate::volume::namespace::descriptor::{
+    Copies, DescriptorBytes, sync_file, write_attribute, write_descriptor, write_file,
 };
+use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_cache::Concerns;
 use crate::volume::namespace::dir_rules::{Above, Expected};
 use crate::volume::namespace::inode::Link;

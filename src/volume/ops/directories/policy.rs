@@ -14,7 +14,8 @@ use crate::volume::jobs::descent::Descent;
 use crate::volume::jobs::walk::{Role, Visit};
 use crate::volume::keys::keyring::Purpose;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::namespace::dir::{Dir, write_descriptor};
+use crate::volume::namespace::descriptor::write_descriptor;
+use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_cache::Concerns;
 use crate::volume::namespace::dir_rules::Expected;
 

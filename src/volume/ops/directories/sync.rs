@@ -10,7 +10,8 @@ use crate::volume::backing::contents::{Backing, BackingFile, Durability};
 use crate::volume::backing::listing::raw_names;
 use crate::volume::engine::Volume;
 use crate::volume::model::error::Result;
-use crate::volume::namespace::dir::{self, Dir};
+use crate::volume::namespace::descriptor;
+use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::unsynced::Pending;
 use crate::volume::ops::names::readdir::DirStream;
 
@@ -93,7 +94,7 @@ fn sync_child(dir: &Dir, name: &BackingName, renew: bool) -> Result<()> {
 
 fn sync_descriptor(dir: impl AsFd, renew: bool) -> Result<()> {
     let flags = if renew { OFlags::RDWR } else { OFlags::RDONLY };
-    let file = match beneath::open_file(dir, dir::FILE, flags) {
+    let file = match beneath::open_file(dir, descriptor::FILE, flags) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => return Ok(()),
         other => BackingFile::new(other?),
     };

@@ -18,7 +18,8 @@ use crate::volume::engine::Volume;
 use crate::volume::model::attr::{Attr, decode_device};
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::namespace::dir::{Dir, write_first_descriptor};
+use crate::volume::namespace::descriptor::write_first_descriptor;
+use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::names::EntryName;
 
 /// The bits that are set only once the owner is right.

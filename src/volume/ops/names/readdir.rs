@@ -18,7 +18,8 @@ use crate::volume::engine::Volume;
 use crate::volume::model::attr::{Attr, FileKind};
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::errseq::Heard;
-use crate::volume::namespace::dir::{self, Copies, Dir};
+use crate::volume::namespace::descriptor::{self, Copies};
+use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_rules::Expected;
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::names;
@@ -198,10 +199,10 @@ fn kind(dir: &Dir, entry: &BackingName) -> Option<FileKind> {
 pub(in crate::volume) fn remove_unfinished_dir(dir: impl AsFd, entry: &BackingName) -> Result<()> {
     let dir = dir.as_fd();
     let unfinished = beneath::open_dir(dir, entry)?;
-    if raw_names(&unfinished)?.iter().any(|name| Name::from(name) != dir::FILE) {
+    if raw_names(&unfinished)?.iter().any(|name| Name::from(name) != descriptor::FILE) {
         return Err(VolumeError::NotEmpty);
     }
-    match beneath::remove(unfinished, dir::FILE) {
+    match beneath::remove(unfinished, descriptor::FILE) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }

@@ -17,7 +17,8 @@ use crate::volume::backing::handle::Handle;
 use crate::volume::backing::listing::raw_names;
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::namespace::dir::{self, Dir, restore_descriptor};
+use crate::volume::namespace::descriptor::{self, restore_descriptor};
+use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_rules::Expected;
 use crate::volume::namespace::names::EntryName;
 
@@ -190,18 +191,18 @@ fn is_ours(name: &BackingName, names: &[BackingName]) -> bool {
 
 /// The descriptor, or what a crash left of one that was to replace it.
 fn is_descriptor(name: &BackingName) -> bool {
-    Name::from(name) == dir::FILE || dir::FILE.with(".new").as_ref() == Some(name)
+    Name::from(name) == descriptor::FILE || descriptor::FILE.with(".new").as_ref() == Some(name)
 }
 
 /// Removes the vault's own files from a directory, the descriptor last.
 fn clear(dir: &OwnedFd, names: &[BackingName]) -> Result<()> {
-    for name in names.iter().filter(|name| Name::from(*name) != dir::FILE) {
+    for name in names.iter().filter(|name| Name::from(*name) != descriptor::FILE) {
         match beneath::remove(dir, name) {
             Err(Errno::ISDIR) => remove_unfinished_dir(dir, name)?,
             other => other?,
         }
     }
-    match beneath::remove(dir, dir::FILE) {
+    match beneath::remove(dir, descriptor::FILE) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
