@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::Shared;
+use super::key_table::KeyTable;
 use crate::volume::model::error::{Result, VolumeError};
 
 /// How often each key is asked about.
@@ -20,12 +20,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(shared: &Arc<Shared>) -> Result<Self> {
+    pub(super) fn start(keys: &Arc<KeyTable>) -> Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let (shared, signal) = (shared.clone(), stop.clone());
+        let (keys, signal) = (keys.clone(), stop.clone());
         let thread = std::thread::Builder::new()
             .name("kms-watch".into())
-            .spawn(move || run(&shared, &signal))
+            .spawn(move || run(&keys, &signal))
             .map_err(VolumeError::from)?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -43,31 +43,31 @@ impl Drop for Watch {
     }
 }
 
-fn run(shared: &Shared, stop: &(Mutex<bool>, Condvar)) {
+fn run(keys: &KeyTable, stop: &(Mutex<bool>, Condvar)) {
     loop {
-        let pause = if shared.line.silence().is_some() { POLL_SILENT } else { POLL };
+        let pause = if keys.line.silence().is_some() { POLL_SILENT } else { POLL };
         let stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = stop.1.wait_timeout_while(stopped, pause, |stopped| !*stopped);
         if *waited.unwrap_or_else(PoisonError::into_inner).0 {
             return;
         }
-        look(shared);
+        look(keys);
     }
 }
 
 /// Asks about every key in use. What the mount's access key may not even ask about counts as lost.
-fn look(shared: &Shared) {
-    let watched: Vec<_> = shared.watched().iter().copied().collect();
+fn look(keys: &KeyTable) {
+    let watched: Vec<_> = keys.watched().iter().copied().collect();
     for key in watched {
-        match shared.ask(key) {
+        match keys.ask(key) {
             Ok(_) => {}
-            Err(VolumeError::KmsUnreachable(_)) if shared.line.silence().is_some() => return,
+            Err(VolumeError::KmsUnreachable(_)) if keys.line.silence().is_some() => return,
             Err(error @ (VolumeError::KmsUnreachable(_) | VolumeError::Kms(_))) => {
                 log::debug!("KMS key {key}: its state is not known: {error}");
             }
             Err(error) => {
                 log::debug!("KMS key {key}: {error}");
-                if let Some(known) = shared.keys().get_mut(&key) {
+                if let Some(known) = keys.keys().get_mut(&key) {
                     known.usable = false;
                 }
             }
