@@ -30,7 +30,7 @@ pub use files::file_key::FilePolicy;
 pub use files::handle::FileHandle;
 pub use files::open_file::{File, OpenFiles, Origin};
 pub use jobs::adopt::Adoption;
-pub use jobs::check::{CheckReport, Problem, Repair};
+pub use jobs::check_report::{CheckReport, Problem, Repair};
 pub use jobs::recovery::RecoveryReport;
 pub use jobs::references::{Needed, References};
 pub use jobs::rewrap::{RewrapJob, RewrapReport, Strangers};

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use serde::Serialize;
 
 use super::check_copies::read_slots;
+use super::check_report::{CheckReport, Repair};
 use super::descent::Descent;
 use super::walk::{Entry, Role, Visit};
 use crate::envelope::layout::PAGE;
@@ -26,71 +26,6 @@ use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::names::read_sidecar;
 use crate::volume::ops::names::links::target_file;
 use crate::volume::ops::names::readdir::remove_unfinished_dir;
-
-/// Whether a check may change the vault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repair {
-    /// Only look.
-    No,
-    /// Repair header slots, descriptors and sizes from their other copies, and remove what a crash
-    /// left of things that were never finished. Nothing that could be read is given up.
-    Yes,
-}
-
-/// One thing that is wrong.
-#[derive(Debug, Clone, Serialize)]
-pub struct Problem {
-    /// The backing path, below the vault.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub what: String,
-    /// True if it is not wrong any more.
-    pub repaired: bool,
-    /// True if it is of no use and harms nobody: what a crash left of something unfinished.
-    pub leftover: bool,
-}
-
-/// How far a check is, and at the end what it found.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct CheckReport {
-    /// Files that were read.
-    pub files: u64,
-    /// Directories that were read.
-    pub directories: u64,
-    /// Plaintext bytes that were authenticated.
-    pub bytes: u64,
-    /// What is wrong.
-    pub problems: Vec<Problem>,
-    /// Backing paths of files of which nothing was synced before a crash: they are empty, and that is
-    /// no problem.
-    pub emptied: Vec<PathBuf>,
-    /// Sessions that ended in a crash whose traces are not mended yet: what is odd because of them
-    /// is served, and no problem.
-    pub pending: u64,
-    /// Of these, sessions whose traces are not believed, because the vault was put back.
-    pub withheld: u64,
-    /// Pages that a crash tore, and that the page journal of the crashed session has: a recovery puts
-    /// them back.
-    pub journaled: u64,
-    /// False if the check was stopped before its end.
-    pub complete: bool,
-}
-
-impl CheckReport {
-    /// True if everything could be read, or was repaired.
-    pub fn is_clean(&self) -> bool {
-        self.complete && self.problems.iter().all(|problem| problem.repaired || problem.leftover)
-    }
-
-    pub(in crate::volume) fn add(&mut self, path: PathBuf, what: impl ToString, repaired: bool) {
-        self.problems.push(Problem { path, what: what.to_string(), repaired, leftover: false });
-    }
-
-    pub(in crate::volume) fn add_leftover(&mut self, path: PathBuf, repaired: bool) {
-        let what = LEFT_OVER.to_owned();
-        self.problems.push(Problem { path, what, repaired, leftover: true });
-    }
-}
 
 impl Volume {
     /// Checks the whole volume.
@@ -362,4 +297,3 @@ fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
 const STEP: usize = 64 * 4096;
 /// What is told of one file: more says no more.
 const MOST_BAD: usize = 1000;
-const LEFT_OVER: &str = "left over from something that was never finished";

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::{fcntl_dupfd_cloexec, pread};
 
-use super::check::{CheckReport, Repair};
+use super::check_report::{CheckReport, Repair};
 use super::walk::Visit;
 use crate::envelope::layout::HEADER_AREA;
 use crate::envelope::{DIR_FILE, XattrKeys};
