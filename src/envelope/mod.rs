@@ -45,7 +45,9 @@ pub use spill::{Entry, EntryState, SpillPage};
 pub use state::{Cursor, STATE_SLOT, StateRecord, UNRECOVERED, Unrecovered, WAITING, WORDS};
 pub use times::{Kept, ShownTime, TimesKey};
 pub use undo::{UNDO_HEADER, UndoRecord};
-pub use unit::{Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace, claimed_length};
+pub use unit::{
+    Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace, binding_of, claimed_length,
+};
 pub use volume::{UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys};
 pub use xattr::{XATTR_PREFIX, XattrKeys};
 

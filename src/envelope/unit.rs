@@ -24,7 +24,8 @@ const UNITS_PER_PREFIX: u32 = 1 << 24;
 /// Derived keys kept for reading: a file has one for each daemon run that wrote to it.
 const READ_KEYS: usize = 8;
 const AAD_LEN: usize = 36;
-/// Where in a unit its length stands.
+/// Where in a unit its tag stands, and its length.
+const TAG_AT: usize = 24;
 const LENGTH_AT: usize = 40;
 
 /// What a unit holds.
@@ -122,7 +123,7 @@ impl UnitCipher {
         rest.fill(0);
         header[..12].copy_from_slice(&key.prefix);
         header[12..24].copy_from_slice(&nonce);
-        header[24..40].copy_from_slice(&tag);
+        header[TAG_AT..LENGTH_AT].copy_from_slice(&tag);
         header[LENGTH_AT..LENGTH_AT + 2].copy_from_slice(&length.to_le_bytes());
         header[LENGTH_AT + 2..].copy_from_slice(&[place.kind.code(), 0]);
         Ok(short(&tag))
@@ -205,6 +206,12 @@ pub fn claimed_length(number: PageNo, page: &Page) -> usize {
     usize::from(claimed).min(unit.len() - UNIT_HEADER)
 }
 
+/// The first 8 bytes of the tag that a page's unit claims: what the entry of its tail is bound to.
+pub fn binding_of(number: PageNo, page: &Page) -> [u8; 8] {
+    let unit = number.unit(page);
+    *unit[TAG_AT..].first_chunk().expect("a page is longer than the header of its unit")
+}
+
 impl WriteKey {
     fn take(&self) -> bool {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
@@ -256,6 +263,7 @@ mod tests {
         let mut out = [0; PAGE_LEN];
         let opened = cipher.open(place, &page, &mut out).unwrap();
         assert_eq!(opened, Opened::Present { length: 8, tag });
+        assert_eq!(binding_of(PageNo(5), &page), tag);
         assert_eq!(&out[..8], b"contents");
         for other in [UnitPlace::data(PageNo(6)), UnitPlace::spill(PageNo(5))] {
             assert!(cipher.open(other, &page, &mut out).is_err());

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::cache::{Cached, GroupState, Groups, Roles};
+use super::pages::{Arrival, Call};
 use super::{Access, Content, State};
 use crate::envelope::layout::{Block, Copy2, Group, PAGE_LEN, Page, last_block};
 use crate::envelope::{EntryState, EnvelopeError, Nonces, Opened, SpillPage, UnitPlace};
@@ -139,8 +140,7 @@ impl Content {
         Ok(())
     }
 
-    /// Notes that the sealed page was written to its target.
-    pub(super) fn spill_is_out(&self, state: &mut State, group: Group) {
+    fn spill_is_out(&self, state: &mut State, group: Group) {
         let updated = state.marks.touch();
         state.marks.groups.remove(&group);
         if let Some(spill) = state.spills.lock().get_mut(&group) {
@@ -152,14 +152,12 @@ impl Content {
         }
     }
 
-    /// Notes how a write of the sealed page to its target went: whole, not at all, or so that
-    /// nobody knows what the copy holds.
-    pub(super) fn spill_went(&self, state: &mut State, group: Group, went: Result<usize, Errno>) {
-        match went {
-            Ok(PAGE_LEN..) => self.spill_is_out(state, group),
-            // The system says that there is no room, and has touched nothing.
-            Ok(0) | Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {}
-            _ => self.spill_is_owed(state, group),
+    /// Notes what the write of the sealed page to its target has left there.
+    pub(super) fn spill_arrived(&self, state: &mut State, group: Group, arrival: Arrival) {
+        match arrival {
+            Arrival::Whole => self.spill_is_out(state, group),
+            Arrival::Nothing => {}
+            Arrival::Unknown => self.spill_is_owed(state, group),
         }
     }
 
@@ -179,23 +177,15 @@ impl Content {
 
     /// Writes a group's page by itself.
     pub(super) fn write_spill(&self, state: &mut State, group: Group) -> Result<()> {
-        let mut out = [0; PAGE_LEN];
-        let page = group.spill_page(self.spill_target(state, group));
-        self.seal_spill(state, group, &mut Nonces::draw(1)?, &mut out)?;
-        self.put_spill(state, group, &out, page.offset())
-    }
-
-    /// Writes a sealed page to its target.
-    pub(super) fn put_spill(
-        &self,
-        state: &mut State,
-        group: Group,
-        bytes: &[u8],
-        offset: u64,
-    ) -> Result<()> {
-        let went = self.backing.write_at(bytes, offset);
-        self.spill_went(state, group, went);
-        if went? < bytes.len() { Err(VolumeError::Io(Errno::NOSPC)) } else { Ok(()) }
+        let mut page = [0; PAGE_LEN];
+        let place = group.spill_page(self.spill_target(state, group));
+        self.seal_spill(state, group, &mut Nonces::draw(1)?, &mut page)?;
+        let call = Call::of_spill(place, &page);
+        let went = self.backing.write_at(call.bytes, call.offset);
+        let landed = call.landed(went);
+        landed.spill.into_iter().for_each(|arrival| self.spill_arrived(state, group, arrival));
+        went?;
+        if landed.whole { Ok(()) } else { Err(VolumeError::Io(Errno::NOSPC)) }
     }
 
     /// The groups of which one copy of the spill page is not authentic; true for those where it was

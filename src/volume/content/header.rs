@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use super::change::Change;
 use super::write::is_untouched;
 use super::{Access, Content, Ready, Slot, State};
-use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, Page, backing_len};
+use crate::envelope::layout::{HEADER_AREA, PAGE, PAGE_LEN, backing_len};
 use crate::envelope::{
     EnvelopeError, FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Recipients, Seal,
     UnverifiedHeader,
@@ -361,7 +361,7 @@ impl Content {
             return Ok(());
         }
         let mut page = [0; PAGE_LEN];
-        self.fresh_slots(state, &mut page)?;
+        self.fresh_slots(state, page.first_chunk_mut().expect("page 0 begins with the slots"))?;
         self.set_length(backing_len(state.size))?;
         if let Err(error) = self.write_all(&page, 0) {
             self.tell_length(state);
@@ -399,12 +399,10 @@ impl Content {
     }
 
     /// Puts both slots of a fresh header into the page that is about to go out.
-    pub(super) fn fresh_slots(&self, state: &State, page: &mut Page) -> Result<()> {
+    pub(super) fn fresh_slots(&self, state: &State, area: &mut [u8; HEADER_AREA]) -> Result<()> {
         let ready = state.ready()?;
         let bytes = ready.header.encode(&ready.keys);
-        for slot in page.chunks_exact_mut(RECORD_LEN).take(2) {
-            slot.copy_from_slice(&bytes);
-        }
+        area.chunks_exact_mut(RECORD_LEN).for_each(|slot| slot.copy_from_slice(&bytes));
         Ok(())
     }
 

@@ -6,12 +6,12 @@
 //! `gate` exclusively while the disk works, so that no spill page changes under it (R2b) while
 //! readers go on. FORMAT section 11 has the crash argument of every step.
 
-mod block;
 mod cache;
 mod change;
 mod groups;
 mod header;
 mod mend;
+mod pages;
 mod present;
 mod raise;
 mod read;
@@ -22,7 +22,6 @@ mod shared;
 mod sync;
 mod torn;
 mod write;
-mod written;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -40,7 +39,7 @@ use crate::volume::journal::KeptPages;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::errseq::WriteErrors;
 use cache::{Roles, Spills};
-use written::{Synced, Written};
+use pages::{Synced, Written};
 
 pub use mend::{Look, Mended};
 pub use resize::Reserve;

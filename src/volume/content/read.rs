@@ -1,18 +1,10 @@
 //! Reading: pages in, authenticated plaintext out.
 
-use std::cell::RefCell;
-
-use super::block::{Facts, Verdict, judge};
+use super::pages::{Facts, Verdict, judge, with_pages};
 use super::{Content, State};
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, Page, PageNo, in_memory, last_block};
 use crate::envelope::{EntryState, Opened, UnitPlace};
 use crate::volume::model::error::{Result, VolumeError};
-
-thread_local! {
-    /// Ciphertext on its way in or out: plaintext is encrypted on its way into it, or at once in it,
-    /// so it is never wiped.
-    static SCRATCH: RefCell<Vec<Page>> = const { RefCell::new(Vec::new()) };
-}
 
 /// How a block was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,16 +13,6 @@ pub(super) enum Soundness {
     Sound,
     /// As a crash left it: served, but it must not be sealed like this.
     Residue,
-}
-
-/// Runs `work` on `count` pages for ciphertext, with arbitrary contents.
-pub(super) fn with_pages<T>(count: usize, work: impl FnOnce(&mut [Page]) -> T) -> T {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < count {
-            scratch.resize(count, [0; PAGE_LEN]);
-        }
-        work(&mut scratch[..count])
-    })
 }
 
 impl Content {

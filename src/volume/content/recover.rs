@@ -1,8 +1,7 @@
 //! The length in the last page wins over the hint in the file's length: after a crash (R1, R5), and
 //! at all times in a file of one page.
 
-use super::block::{Facts, Verdict, judge};
-use super::read::with_pages;
+use super::pages::{Facts, Verdict, judge, with_pages};
 use super::{Access, Content, State};
 use crate::envelope::layout::{
     Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block, pages_of,

@@ -4,45 +4,28 @@
 //! page before its data pages. A request that fails half way leaves what it wrote, and says how much.
 
 use rustix::io::Errno;
-use zeroize::Zeroizing;
 
 use super::cache::GroupState;
-use super::read::with_pages;
+use super::pages::{PageBatch, Plain, is_full, with_pages};
 use super::{Content, State};
-use crate::envelope::layout::{
-    Block, Copy2, FIRST_PAYLOAD, Group, MAX_SIZE, PAGE_LEN, Page, backing_len, in_memory, pages_of,
-};
-use crate::envelope::{EntryState, Nonces, Seal, SpillPage, UnitPlace};
+use crate::envelope::layout::{Block, FIRST_PAYLOAD, Group, MAX_SIZE, PAGE_LEN};
+use crate::envelope::layout::{backing_len, in_memory, pages_of};
+use crate::envelope::{EntryState, Nonces, Seal, SpillPage, UnitPlace, binding_of};
 use crate::volume::model::error::{Result, VolumeError};
 
-/// A block that a write covers only in part, merged with what it held.
-struct Merged {
-    block: Block,
-    /// On the heap: a move would leave a copy on the stack.
-    bytes: Box<Zeroizing<Page>>,
-    length: usize,
+/// How far the write of one group came.
+struct Written {
+    /// Blocks that are in the file, from the first on.
+    blocks: u64,
+    /// Why not all of them are.
+    failure: Option<VolumeError>,
 }
 
-/// The plaintext of every block that a write changes.
-struct Pieces<'a> {
-    offset: u64,
-    data: &'a [u8],
-    merged: [Option<Merged>; 2],
+/// A group's spill page before a write changed it, and the state of the file then.
+struct Before {
+    page: SpillPage,
+    generation: u64,
 }
-
-/// One group's part of a write.
-struct Batch {
-    group: Group,
-    first: Block,
-    end: Block,
-    /// The size of the file before the write.
-    before: u64,
-}
-
-/// Where the pages of a batch lie in the scratch buffer: block 0, the spill page, the other blocks.
-const SLOT_ZERO: usize = 0;
-const SLOT_SPILL: usize = 1;
-const SLOT_DATA: usize = 2;
 
 impl Content {
     /// Writes `data` at `offset` and returns how many bytes were taken.
@@ -96,40 +79,36 @@ impl Content {
     pub(super) fn write_range(&self, state: &mut State, offset: u64, data: &[u8]) -> Result<usize> {
         let end = offset + data.len() as u64;
         let old = state.size;
-        let pieces = self.merge_edges(state, offset, data)?;
-        let first = Block::of_offset(offset);
-        let past = Block(Block::of_offset(end - 1).0 + 1);
-        self.keep_old(state, first, past)?;
-        if first.0 > 0 {
+        let plain = Plain::merged((offset, data), old, |block, bytes| {
+            self.read_block(state, block, bytes)?;
+            self.settle_if_durable(state, block);
+            Ok(())
+        })?;
+        let (mut at, past) = (plain.first(), plain.end());
+        self.keep_old(state, at, past)?;
+        if at.0 > 0 {
             self.write_fresh_header(state)?;
         }
         if end > old {
             self.set_length(backing_len(end))?;
             state.size = end;
         }
-        let mut at = first;
         while at < past {
-            let group = at.group();
-            let batch = Batch { group, first: at, end: past.min(group.end_block()), before: old };
-            state.marks.written.add(at.data_page(), Block(batch.end.0 - 1).data_page());
-            let written = self.write_batch(state, &batch, &pieces);
+            let stop = past.min(at.group().end_block());
+            state.marks.written.add(at.data_page(), Block(stop.0 - 1).data_page());
+            let written = self.write_group(state, (at, stop), old, &plain);
             state.marks.touch();
             state.marks.contents_dirty = true;
             state.marks.unsealed = !self.is_sealed_whole(state);
-            match written {
-                Ok(blocks) if blocks == batch.end.0 - batch.first.0 => at = batch.end,
-                other => {
-                    state.marks.written.blur();
-                    // What ends early without an error found no room.
-                    let (done, error) = match other {
-                        Ok(done) => (done, VolumeError::Io(Errno::NOSPC)),
-                        Err(error) => (0, error),
-                    };
-                    let undone = Block(at.0 + done);
-                    Self::note_uncertain(state, group, &error);
-                    return self.cut_short(state, offset, old, undone, error);
-                }
+            let undone = Block(at.0 + written.blocks);
+            if undone < stop {
+                // What ends early without an error found no room.
+                let error = written.failure.unwrap_or(VolumeError::Io(Errno::NOSPC));
+                state.marks.written.blur();
+                Self::note_uncertain(state, at.group(), &error);
+                return self.cut_short(state, offset, old, undone, error);
             }
+            at = stop;
         }
         state.untouched = state.untouched.max(state.size);
         Ok(data.len())
@@ -165,36 +144,6 @@ impl Content {
         }
     }
 
-    /// Reads and merges the blocks that the write covers only in part.
-    fn merge_edges<'a>(
-        &self,
-        state: &mut State,
-        offset: u64,
-        data: &'a [u8],
-    ) -> Result<Pieces<'a>> {
-        let end = offset + data.len() as u64;
-        let (first, last) = (Block::of_offset(offset), Block::of_offset(end - 1));
-        let mut pieces = Pieces { offset, data, merged: [None, None] };
-        let edges = if first == last { [Some(first), None] } else { [Some(first), Some(last)] };
-        for (slot, block) in pieces.merged.iter_mut().zip(edges) {
-            let Some(block) = block else { continue };
-            let (from, to) = (block.before(offset), block.before(end));
-            let held = block.before(state.size);
-            if from == 0 && to >= held {
-                continue;
-            }
-            let mut bytes = Box::new(Zeroizing::new([0; PAGE_LEN]));
-            if held > 0 {
-                self.read_block(state, block, &mut bytes)?;
-                self.settle_if_durable(state, block);
-            }
-            let start = in_memory(block.start() + from as u64 - offset);
-            bytes[from..to].copy_from_slice(&data[start..start + (to - from)]);
-            *slot = Some(Merged { block, bytes, length: held.max(to) });
-        }
-        Ok(pieces)
-    }
-
     /// R4: a page that holds older durable bytes is not rewritten while it may be on its way to the
     /// disk, or a mixture of the two versions could reach it.
     pub(super) fn settle_if_durable(&self, state: &mut State, block: Block) {
@@ -209,143 +158,115 @@ impl Content {
         }
     }
 
-    /// Seals and writes the blocks of one group; returns how many of them are written whole.
-    fn write_batch(&self, state: &mut State, batch: &Batch, pieces: &Pieces<'_>) -> Result<u64> {
-        let blocks = in_memory(batch.end.0 - batch.first.0);
-        // A file of one page has no spill pages, and nothing is ever written past the end.
-        let with_spill = pages_of(state.size) > 1 && (state.sparse() || batch.has_tails(pieces));
-        let mut nonces = Nonces::draw(blocks + 1)?;
-        with_pages(SLOT_DATA + blocks, |scratch| {
-            let tags = self.seal_data(state, batch, pieces, &mut nonces, scratch)?;
-            if !with_spill {
-                return self.write_data(state, batch, scratch, None);
-            }
-            let mut filled = false;
-            let before = self.change_spill_from(state, batch.group, batch.before, |page| {
-                for (block, tag) in (batch.first.0..).map(Block).zip(&tags) {
-                    let (_, tail) = pieces.halves(block);
-                    let entry = match page.entry(block.index()).state {
-                        _ if tail.is_empty() => EntryState::Absent,
-                        EntryState::Hole | EntryState::Filled => EntryState::Filled,
-                        _ => EntryState::Present,
-                    };
-                    filled |= entry == EntryState::Filled;
-                    page.set(block.index(), entry, *tag, tail);
-                }
-            })?;
-            if filled {
-                state.marks.filled.insert(batch.group);
-            }
-            let spill = &mut scratch[SLOT_SPILL];
-            let target = self.spill_target(state, batch.group);
-            if let Err(error) = self.seal_spill(state, batch.group, &mut nonces, spill) {
-                self.restore_spill(state, batch.group, before);
-                return Err(error);
-            }
-            let generation = state.marks.touch();
-            let written = self.write_data(state, batch, scratch, Some(target));
-            let done = written.as_ref().map_or(0, |done| *done);
-            if done < blocks as u64 {
-                self.take_back(state, batch, done, before, generation);
+    /// Seals and writes the blocks of one group, in a file that had `before` bytes.
+    fn write_group(
+        &self,
+        state: &mut State,
+        (first, end): (Block, Block),
+        before: u64,
+        plain: &Plain<'_>,
+    ) -> Written {
+        with_pages(PageBatch::room(first, end), |pages| {
+            let mut batch = PageBatch::new(first, end, pages);
+            let changed = match self.seal_batch(state, &mut batch, before, plain) {
+                Ok(changed) => changed,
+                Err(error) => return Written { blocks: 0, failure: Some(error) },
+            };
+            let written = self.write_batch(state, &batch);
+            if let Some(before) = changed
+                && written.blocks < batch.count()
+            {
+                self.take_back(state, &batch, written.blocks, before);
             }
             written
         })
     }
 
-    fn seal_data(
-        &self,
-        state: &State,
-        batch: &Batch,
-        pieces: &Pieces<'_>,
-        nonces: &mut Nonces,
-        scratch: &mut [Page],
-    ) -> Result<Vec<[u8; 8]>> {
-        let cipher = &state.ready()?.cipher;
-        let mut tags = Vec::with_capacity(in_memory(batch.end.0 - batch.first.0));
-        for block in (batch.first.0..batch.end.0).map(Block) {
-            let (payload, _) = pieces.halves(block);
-            let place = UnitPlace::data(block.data_page());
-            tags.push(cipher.seal(place, nonces, payload, &mut scratch[batch.slot_of(block)])?);
-        }
-        Ok(tags)
-    }
-
-    /// Writes the sealed pages, the spill page first; returns how many blocks are written whole.
-    fn write_data(
+    /// Seals everything that a batch writes. Returns the group's spill page as it was if that is part
+    /// of it.
+    fn seal_batch(
         &self,
         state: &mut State,
-        batch: &Batch,
-        scratch: &mut [Page],
-        target: Option<Copy2>,
-    ) -> Result<u64> {
-        let zero = batch.first.0 == 0;
-        let fresh = zero && state.ready()?.fresh;
-        if fresh {
+        batch: &mut PageBatch<'_>,
+        before: u64,
+        plain: &Plain<'_>,
+    ) -> Result<Option<Before>> {
+        let mut nonces = Nonces::draw(in_memory(batch.count()) + 1)?;
+        let cipher = &state.ready()?.cipher;
+        for block in batch.blocks() {
+            let (payload, _) = plain.halves(block);
+            let place = UnitPlace::data(block.data_page());
+            cipher.seal(place, &mut nonces, payload, batch.page_mut(block))?;
+        }
+        // A file of one page has no spill pages, and nothing is ever written past the end.
+        let has_tails = batch.blocks().any(|block| !plain.halves(block).1.is_empty());
+        let with_spill = pages_of(state.size) > 1 && (state.sparse() || has_tails);
+        let changed = match with_spill {
+            true => Some(self.seal_tails(state, batch, &mut nonces, before, plain)?),
+            false => None,
+        };
+        if batch.blocks().next() == Some(Block(0)) && state.ready()?.fresh {
             self.seal_small_file(state);
-            self.fresh_slots(state, &mut scratch[SLOT_ZERO])?;
+            self.fresh_slots(state, batch.slots_mut())?;
+        } else if changed.is_some() && !self.has_spill_page(state, batch.group()) {
+            // A full disk would leave page 0 without its tail (R13).
+            batch.keep_spill_apart();
         }
-        let zero_start = if fresh { 0 } else { Block(0).data_page().unit_start() };
-        let blocks = in_memory(batch.end.0 - batch.first.0);
-        let data_blocks = if zero { blocks - 1 } else { blocks };
-        let data_first = Block(if zero { 1 } else { batch.first.0 });
-        let bytes = |from: usize, to: usize| &scratch.as_flattened()[from..to];
-        let (spill_at, data_at) = (SLOT_SPILL * PAGE_LEN, SLOT_DATA * PAGE_LEN);
-        let data_end = data_at + data_blocks * PAGE_LEN;
-        let mut done = 0;
-        // Page 0 and the first copy of group 0 are neighbours, as are the first copy of any other
-        // group and its first data page: each pair goes out in one call.
-        // Not so where the copy's first write may find no space: a full disk would leave page 0
-        // without it (R13).
-        let has_room = fresh || self.has_spill_page(state, batch.group);
-        let joined_zero = zero && target == Some(Copy2::First) && has_room;
-        let joined_data = !zero
-            && target == Some(Copy2::First)
-            && batch.group.0 > 0
-            && batch.first == batch.group.first_block();
-        if let Some(copy) = target.filter(|_| !joined_zero && !joined_data) {
-            let page = batch.group.spill_page(copy);
-            self.put_spill(state, batch.group, bytes(spill_at, data_at), page.offset())?;
+        Ok(changed)
+    }
+
+    /// Puts the tails of a batch into the group's spill page, and seals that.
+    fn seal_tails(
+        &self,
+        state: &mut State,
+        batch: &mut PageBatch<'_>,
+        nonces: &mut Nonces,
+        before: u64,
+        plain: &Plain<'_>,
+    ) -> Result<Before> {
+        let (group, mut filled) = (batch.group(), false);
+        let page = self.change_spill_from(state, group, before, |page| {
+            for block in batch.blocks() {
+                let (_, tail) = plain.halves(block);
+                let entry = match page.entry(block.index()).state {
+                    _ if tail.is_empty() => EntryState::Absent,
+                    EntryState::Hole | EntryState::Filled => EntryState::Filled,
+                    _ => EntryState::Present,
+                };
+                filled |= entry == EntryState::Filled;
+                let binding = binding_of(block.data_page(), batch.page(block));
+                page.set(block.index(), entry, binding, tail);
+            }
+        })?;
+        if filled {
+            state.marks.filled.insert(group);
         }
-        if zero {
-            let end = if joined_zero { data_at } else { spill_at };
-            let went = self.backing.write_at(bytes(zero_start, end), zero_start as u64);
-            if joined_zero && went.is_err() {
-                self.spill_went(state, batch.group, went);
+        let room = batch.spill_mut(self.spill_target(state, group));
+        if let Err(error) = self.seal_spill(state, group, nonces, room) {
+            self.restore_spill(state, group, page);
+            return Err(error);
+        }
+        Ok(Before { page, generation: state.marks.touch() })
+    }
+
+    /// Makes the calls of a batch, up to the first that does not arrive whole.
+    fn write_batch(&self, state: &mut State, batch: &PageBatch<'_>) -> Written {
+        let mut blocks = 0;
+        for call in batch.calls() {
+            let went = self.backing.write_at(call.bytes, call.offset);
+            let landed = call.landed(went);
+            if let Some(arrival) = landed.spill {
+                self.spill_arrived(state, batch.group(), arrival);
             }
-            let taken = went?;
-            if taken < spill_at - zero_start {
-                return Err(VolumeError::Io(Errno::NOSPC));
-            }
-            done += 1;
-            if fresh {
+            if landed.blocks > 0 && state.ready.as_ref().is_some_and(|ready| ready.fresh) {
                 self.header_is_out(state);
             }
-            if joined_zero && taken < end - zero_start {
-                self.spill_is_owed(state, batch.group);
-                return Ok(done);
-            }
-            if joined_zero {
-                self.spill_is_out(state, batch.group);
+            blocks += landed.blocks;
+            if !landed.whole {
+                return Written { blocks, failure: went.err().map(VolumeError::Io) };
             }
         }
-        if data_blocks > 0 {
-            let lead = if joined_data { PAGE_LEN } else { 0 };
-            let offset = data_first.data_page().offset() - lead as u64;
-            let went = self.backing.write_at(bytes(data_at - lead, data_end), offset);
-            if joined_data {
-                self.spill_went(state, batch.group, went);
-            }
-            let taken = match went {
-                Err(error) if done == 0 => return Err(error.into()),
-                Err(error) => {
-                    Self::note_uncertain(state, batch.group, &error.into());
-                    0
-                }
-                Ok(taken) => taken,
-            };
-            done += (taken.saturating_sub(lead) / PAGE_LEN) as u64;
-        }
-        Ok(done)
+        Written { blocks, failure: None }
     }
 
     /// A file that goes out whole in one page is sealed with it: there is nothing to sync between.
@@ -368,67 +289,28 @@ impl Content {
     }
 
     /// Blocks past the first `done` of the batch were not written: their tails are the old ones.
-    fn take_back(
-        &self,
-        state: &mut State,
-        batch: &Batch,
-        done: u64,
-        before: SpillPage,
-        generation: u64,
-    ) {
+    fn take_back(&self, state: &mut State, batch: &PageBatch<'_>, done: u64, before: Before) {
+        let (group, Before { page: before, generation }) = (batch.group(), before);
         let is_out = |spill: &GroupState| spill.roles.updated > generation;
-        let on_disk = state.spills.lock().get(&batch.group).is_some_and(is_out);
+        let on_disk = state.spills.lock().get(&group).is_some_and(is_out);
         if !on_disk && done == 0 {
-            return self.restore_spill(state, batch.group, before);
+            return self.restore_spill(state, group, before);
         }
-        let written = self.change_spill(state, batch.group, |page| {
-            for block in (batch.first.0 + done..batch.end.0).map(Block) {
+        let written = self.change_spill(state, group, |page| {
+            for block in batch.blocks().skip(in_memory(done)) {
                 let entry = before.entry(block.index());
                 page.set(block.index(), entry.state, entry.binding, entry.tail);
             }
         });
-        if let Err(error) = written.and_then(|_| self.write_spill(state, batch.group)) {
+        if let Err(error) = written.and_then(|_| self.write_spill(state, group)) {
             log::warn!("a spill page waits for the next sync: {error}");
-            self.spill_is_owed(state, batch.group);
-            state.marks.doubt(batch.group.first_block(), batch.group.end_block());
+            self.spill_is_owed(state, group);
+            state.marks.doubt(group.first_block(), group.end_block());
         }
     }
 }
 
 /// True for an error by which the system says that there is no room: it has changed nothing.
 pub(super) fn is_untouched(error: &VolumeError) -> bool {
-    matches!(error, VolumeError::Io(Errno::NOSPC | Errno::DQUOT | Errno::FBIG))
-}
-
-impl Batch {
-    fn has_tails(&self, pieces: &Pieces<'_>) -> bool {
-        let mut blocks = (self.first.0..self.end.0).map(Block);
-        blocks.any(|block| pieces.of(block).len() > block.payload())
-    }
-
-    fn slot_of(&self, block: Block) -> usize {
-        match (block.0, self.first.0) {
-            (0, _) => SLOT_ZERO,
-            (number, 0) => SLOT_DATA + in_memory(number - 1),
-            (number, first) => SLOT_DATA + in_memory(number - first),
-        }
-    }
-}
-
-impl Pieces<'_> {
-    /// The block's contents after the write, from its first byte.
-    fn of(&self, block: Block) -> &[u8] {
-        if let Some(merged) = self.merged.iter().flatten().find(|m| m.block == block) {
-            return &merged.bytes[..merged.length];
-        }
-        // One that is not merged begins inside of what is written.
-        let rest = &self.data[in_memory(block.start() - self.offset)..];
-        &rest[..rest.len().min(PAGE_LEN)]
-    }
-
-    /// What of it goes into the data page, and its tail.
-    fn halves(&self, block: Block) -> (&[u8], &[u8]) {
-        let bytes = self.of(block);
-        bytes.split_at(bytes.len().min(block.payload()))
-    }
+    matches!(error, VolumeError::Io(error) if is_full(*error))
 }

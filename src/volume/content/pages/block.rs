@@ -6,22 +6,22 @@ use crate::envelope::{Entry, EntryState, Opened};
 
 /// What is known about a block before it is judged.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts {
+pub(in crate::volume::content) struct Facts {
     /// Bytes of the block that lie within the file's size.
-    pub(super) expected: usize,
+    pub(in crate::volume::content) expected: usize,
     /// Bytes that its data page can hold.
-    pub(super) payload: usize,
+    pub(in crate::volume::content) payload: usize,
     /// True for the last block of the file.
-    pub(super) last: bool,
+    pub(in crate::volume::content) last: bool,
     /// The file may have holes.
-    pub(super) sparse: bool,
+    pub(in crate::volume::content) sparse: bool,
     /// The group has no spill page at all.
-    pub(super) group_absent: bool,
+    pub(in crate::volume::content) group_absent: bool,
 }
 
 /// What the block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::volume::content) enum Verdict {
     /// Zeros, and it is authentic that there is nothing.
     Hole,
     /// The data unit's bytes, then those of its entry's tail, and zeros up to `expected`.
@@ -43,7 +43,7 @@ pub(super) enum Verdict {
 }
 
 /// Judges a block from its opened data unit and its spill entry.
-pub(super) fn judge(facts: Facts, unit: Opened, entry: Entry<'_>) -> Verdict {
+pub(in crate::volume::content) fn judge(facts: Facts, unit: Opened, entry: Entry<'_>) -> Verdict {
     let (length, tag) = match unit {
         Opened::Absent => return absent(facts, entry),
         Opened::Present { length, tag } => (length, tag),

@@ -10,7 +10,7 @@ const RANGES: usize = 32;
 
 /// Ranges of pages, in order and apart. It may hold more than was asked for, never less.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Written {
+pub(in crate::volume::content) struct Written {
     ranges: Vec<(u64, u64)>,
     /// It does hold more, or a page of it was not written.
     blurred: bool,
@@ -18,11 +18,11 @@ pub(super) struct Written {
 
 /// Ranges of pages that a sync has made durable. It may hold less than was told, never more.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Synced(Written);
+pub(in crate::volume::content) struct Synced(Written);
 
 impl Synced {
     /// Notes what was written before a sync, as far as that is known and there is room for it.
-    pub(super) fn add(&mut self, written: &Written) {
+    pub(in crate::volume::content) fn add(&mut self, written: &Written) {
         if written.blurred {
             return;
         }
@@ -35,14 +35,14 @@ impl Synced {
         }
     }
 
-    pub(super) fn contains(&self, page: PageNo) -> bool {
+    pub(in crate::volume::content) fn contains(&self, page: PageNo) -> bool {
         self.0.ranges().iter().any(|(from, to)| (*from..*to).contains(&page.0))
     }
 }
 
 impl Written {
     /// Notes the pages from `first` to `last`.
-    pub(super) fn add(&mut self, first: PageNo, last: PageNo) {
+    pub(in crate::volume::content) fn add(&mut self, first: PageNo, last: PageNo) {
         let (mut from, mut to) = (first.0, last.0 + 1);
         // What is appended, or written again, costs next to nothing.
         if let Some((_, end)) = self.ranges.last_mut().filter(|(b, e)| (*b..=*e).contains(&from)) {
@@ -63,20 +63,20 @@ impl Written {
     }
 
     /// The ranges: each the first page and the one behind the last.
-    pub(super) fn ranges(&self) -> &[(u64, u64)] {
+    pub(in crate::volume::content) fn ranges(&self) -> &[(u64, u64)] {
         &self.ranges
     }
 
     /// Notes that something of it was not written after all.
-    pub(super) fn blur(&mut self) {
+    pub(in crate::volume::content) fn blur(&mut self) {
         self.blurred = true;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::volume::content) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(in crate::volume::content) fn clear(&mut self) {
         *self = Self::default();
     }
 
