@@ -41,7 +41,7 @@ impl State {
         (self.ready, self.has_header) = (None, false);
         (self.cut_short, self.stretched) = (false, false);
         (self.size, self.untouched) = (0, 0);
-        self.spills.lock().clear();
+        self.spills.clear();
         let Marks { generation, failures, .. } = self.marks;
         self.marks = Marks { generation, failures, untold, ..Marks::default() };
         (self.excuses, self.mended, self.spoiled) = (Vec::new(), 0, false);

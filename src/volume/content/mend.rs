@@ -128,7 +128,7 @@ impl Content {
     fn mend_unsure(&self, state: &mut State, first: Block, end: Block, budget: u64) -> Result<()> {
         // What counts is what the disk holds, not what memory remembers of it.
         self.leave_nothing_owed(state);
-        self.forget_spills(state);
+        state.spills.drop_pages();
         let end = end.min(Block(state.size.div_ceil(PAGE)));
         let stop = end.min(Block(first.0.saturating_add(budget.div_ceil(PAGE).max(1))));
         let mut changed = false;

@@ -6,9 +6,8 @@
 //! `gate` exclusively while the disk works, so that no spill page changes under it (R2b) while
 //! readers go on. FORMAT section 11 has the crash argument of every step.
 
-mod cache;
 mod change;
-mod groups;
+mod durability;
 mod header;
 mod mend;
 mod pages;
@@ -19,6 +18,7 @@ mod recover;
 mod resize;
 mod seek;
 mod shared;
+mod spill;
 mod sync;
 mod torn;
 mod write;
@@ -38,8 +38,8 @@ use crate::volume::backing::contents::Backing;
 use crate::volume::journal::KeptPages;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::errseq::WriteErrors;
-use cache::{Roles, Spills};
 use pages::{Synced, Written};
+use spill::{Roles, SpillCache, Spills};
 
 pub use mend::{Look, Mended};
 pub use resize::Reserve;
@@ -162,7 +162,7 @@ pub(super) struct Marks {
     header_unsure: bool,
     /// The backing mtime was moved for a re-wrap, and may not be on the disk: the old slot stays.
     mtime_moved: bool,
-    /// Groups whose roles are not yet back to "the newest copy is durable".
+    /// What is known of groups of a file that is not open; while it is, that is in its [`Spills`].
     groups: HashMap<Group, Roles>,
     /// Blocks that held older durable bytes and were partly rewritten since the last sync (R4).
     rewritten: HashSet<Block>,
@@ -224,7 +224,7 @@ impl Content {
     ) -> Result<Self> {
         let errors = WriteErrors::resumed(marks.as_ref().and_then(|marks| marks.unreported));
         let failures = shared.failed_syncs();
-        let state = State::new(backing.length()?, marks, failures);
+        let state = State::new(backing.length()?, &shared.cache, marks, failures);
         let content = Self {
             backing,
             keys,
@@ -254,7 +254,8 @@ impl Content {
             other => other?,
         }
         if state.is_another_file() {
-            *state = State::new(self.backing.length()?, None, self.shared.failed_syncs());
+            let failures = self.shared.failed_syncs();
+            *state = State::new(self.backing.length()?, &self.shared.cache, None, failures);
             self.errors.forget();
             self.load(state)?;
         }
@@ -330,18 +331,7 @@ impl Content {
         self.leave_nothing_owed(&mut state);
         state.note_file();
         state.ready = None;
-        self.forget_spills(&mut state);
-    }
-
-    /// Forgets the cached spill pages, but not which copies of them are durable.
-    fn forget_spills(&self, state: &mut State) {
-        for (group, spill) in state.spills.lock().drain() {
-            if spill.roles.is_forgettable() {
-                state.marks.groups.remove(&group);
-            } else {
-                state.marks.groups.insert(group, spill.roles);
-            }
-        }
+        state.spills.drop_pages();
     }
 
     /// The keys of the file's extended attributes; gives an empty file its header.
@@ -379,8 +369,9 @@ impl Content {
         state.marks.parked_since = Some(Instant::now());
         state.marks.parked_size = state.size;
         state.marks.unreported = self.errors.unreported();
-        self.forget_spills(&mut state);
-        (!state.marks.is_forgettable()).then(|| state.marks.clone())
+        state.spills.drop_pages();
+        let marks = (!state.marks.is_forgettable()).then(|| state.marks.clone());
+        marks.map(|marks| Marks { groups: state.spills.known(), ..marks })
     }
 
     /// A shared view of a state whose keys are loaded (or that has no header).
@@ -412,14 +403,16 @@ impl Content {
 impl State {
     /// A file of `length` backing bytes, of which `marks` are known; `failures` of the filesystem
     /// do not concern one of which nothing was written yet.
-    fn new(length: u64, marks: Option<Marks>, failures: u64) -> Self {
+    fn new(length: u64, cache: &Arc<SpillCache>, marks: Option<Marks>, failures: u64) -> Self {
         let (size, valid) = plain_size(length);
+        let mut marks =
+            marks.unwrap_or_else(|| Marks { durable_size: size, failures, ..Marks::default() });
         Self {
             size,
             untouched: if valid { size } else { u64::MAX },
             has_header: length > 0,
             ready: None,
-            spills: Arc::default(),
+            spills: Spills::new(cache, std::mem::take(&mut marks.groups)),
             excuses: Vec::new(),
             mended: 0,
             spoiled: false,
@@ -428,11 +421,7 @@ impl State {
             following: false,
             cut_short: false,
             stretched: false,
-            marks: marks.unwrap_or_else(|| Marks {
-                durable_size: size,
-                failures,
-                ..Marks::default()
-            }),
+            marks,
         }
     }
 

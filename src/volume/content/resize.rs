@@ -287,17 +287,11 @@ impl Content {
     pub(super) fn forget_groups(&self, state: &mut State, size: u64) {
         let group = last_block(size).map_or(Group(0), |(block, _)| block.group());
         let one_page = pages_of(size) == 1;
-        let gone = |at: &Group| *at > group || (one_page && *at == group);
+        let gone = |at| at > group || (one_page && at == group);
         // The pages are cut off, and a number is not used twice for a file id (R6): the group
         // starts again behind everything that was ever written to it.
         let State { spills, marks, .. } = state;
-        let mut groups = spills.lock();
-        let parked = marks.groups.iter().filter(|(at, _)| gone(at));
-        let mut retired: Vec<_> = parked.map(|(at, roles)| (*at, roles.sequence)).collect();
-        retired.extend(groups.extract_if(|at, _| gone(at)).map(|(at, s)| (at, s.roles.sequence)));
-        for (group, sequence) in retired {
-            marks.retire(group, sequence);
-        }
+        spills.cut_off(gone, || marks.touch());
     }
 
     /// Turns a range into zeros, giving back the space of whole blocks.

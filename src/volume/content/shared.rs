@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustix::io::Errno;
 
-use super::cache::SpillCache;
+use super::spill::SpillCache;
 use super::{Content, State};
 use crate::envelope::layout::{Block, pages_of};
 use crate::envelope::{Cursor, FileHeader, SessionWord, Unrecovered};

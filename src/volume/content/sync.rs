@@ -4,7 +4,6 @@ use std::sync::PoisonError;
 
 use rustix::io::Errno;
 
-use super::cache::Roles;
 use super::{Access, Content, Look, Marks, State};
 use crate::envelope::Seal;
 use crate::envelope::layout::{Group, PAGE, PAGE_LEN, Page, PageNo, in_memory};
@@ -69,9 +68,7 @@ impl Content {
     pub(super) fn sync_failed(&self, state: &mut State, error: Errno) {
         self.errors.record(error);
         state.marks.sync_failed();
-        for spill in state.spills.lock().values_mut() {
-            spill.roles.owed |= spill.roles.written.is_some();
-        }
+        state.spills.sync_failed();
         self.shared.doubt();
     }
 
@@ -83,19 +80,12 @@ impl Content {
         }
         self.tell_again(state)?;
         self.write_again(state)?;
-        let mut owed: Vec<Group> = {
-            let groups = state.spills.lock();
-            let elsewhere =
-                state.marks.groups.iter().filter(|(group, _)| !groups.contains_key(group));
-            let here = groups.iter().map(|(group, spill)| (group, &spill.roles));
-            here.chain(elsewhere).filter(|(_, roles)| roles.owed).map(|(group, _)| *group).collect()
-        };
+        let owed = state.spills.owed();
         if owed.is_empty() && !state.marks.header_owed && !state.marks.end_owed {
             return Ok(());
         }
         self.load(state)?;
         self.write_owed_header(state)?;
-        owed.sort_unstable();
         owed.into_iter().try_for_each(|group| self.update_spill(state, group, |_| {}))?;
         self.write_owed_end(state)
     }
@@ -159,20 +149,12 @@ impl Content {
         // A hole that a crash or a failed sync left half filled stays one until it is mended.
         let residue =
             state.marks.sync_failed || (state.mended < state.size && self.is_excused(state));
-        let mut groups = state.spills.lock();
-        let due = |roles: &Roles| roles.updated <= generation && !roles.owed;
-        for (group, spill) in groups.iter_mut().filter(|(_, spill)| due(&spill.roles)) {
-            if !spill.roles.flip() {
-                continue;
+        state.spills.synced(generation, |group, page| {
+            if !residue {
+                page.settle(group);
             }
-            if let Some(cached) = spill.page.as_mut().filter(|_| !residue) {
-                cached.page.settle(*group);
-            }
-        }
-        groups.retain(|_, spill| spill.page.is_some() || !spill.roles.is_forgettable());
-        let owed = groups.values().any(|spill| spill.roles.owed);
-        drop(groups);
-        state.marks.flip(generation, owed);
+        });
+        state.marks.flip(generation, state.spills.owes_anything());
     }
 
     /// Before a sync of the whole filesystem: the point that [`Self::synced_elsewhere`] is told
@@ -302,7 +284,7 @@ impl Content {
 
 impl State {
     fn owes_anything(&self) -> bool {
-        self.marks.owes_anything() || self.spills.lock().values().any(|spill| spill.roles.owed)
+        self.marks.owes_anything() || self.spills.owes_anything()
     }
 }
 
@@ -312,7 +294,7 @@ impl Marks {
             || self.end_owed
             || self.written_owed
             || self.untold.is_some()
-            || self.groups.values().any(|roles| roles.owed)
+            || self.groups.values().any(|roles| roles.copies().is_owed())
     }
 
     /// What a sync has to make durable of which `what` is asked for.
@@ -323,9 +305,7 @@ impl Marks {
     /// As [`Content::flip`], for what is known without the pages. `owed`: something of the file is.
     pub(in crate::volume) fn flip(&mut self, generation: u64, owed: bool) {
         for roles in self.groups.values_mut() {
-            if roles.updated <= generation && !roles.owed {
-                roles.flip();
-            }
+            roles.copies_mut().synced(generation);
         }
         // A retired group is remembered for its number; everything else is on the disk.
         self.groups.retain(|_, roles| !roles.is_forgettable());
@@ -355,7 +335,7 @@ impl Marks {
         self.written_owed = !self.written.is_empty();
         self.header_owed |= self.header_written.is_some();
         for roles in self.groups.values_mut() {
-            roles.owed |= roles.written.is_some();
+            roles.copies_mut().sync_failed();
         }
     }
 
@@ -371,11 +351,5 @@ impl Marks {
 
     pub(in crate::volume) fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// A group's pages were cut off: nothing of it is on the disk, but its numbers go on.
-    pub(super) fn retire(&mut self, group: Group, sequence: u64) {
-        let updated = self.touch();
-        self.groups.insert(group, Roles { sequence, updated, ..Roles::default() });
     }
 }

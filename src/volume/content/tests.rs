@@ -133,12 +133,7 @@ fn a_large_idle_file_leaves_the_others_their_pages() {
     for group in 0..5 {
         small.read(group * GROUP, &mut block).unwrap();
     }
-    let held = |content: &Content| -> BTreeSet<u64> {
-        let state = content.read_state();
-        let groups = state.spills.lock();
-        let cached = groups.iter().filter(|(_, spill)| spill.page.is_some());
-        cached.map(|(group, _)| group.0).collect()
-    };
+    let held = |content: &Content| content.read_state().spills.cached();
     let kept = held(&small);
     assert!((0..5).all(|group| kept.contains(&group)), "of the pages in use only {kept:?}");
     assert!(held(&large).len() <= 3);

@@ -5,8 +5,7 @@
 
 use rustix::io::Errno;
 
-use super::cache::GroupState;
-use super::pages::{PageBatch, Plain, is_full, with_pages};
+use super::pages::{Arrival, PageBatch, Plain, is_full, with_pages};
 use super::{Content, State};
 use crate::envelope::layout::{Block, FIRST_PAYLOAD, Group, MAX_SIZE, PAGE_LEN};
 use crate::envelope::layout::{backing_len, in_memory, pages_of};
@@ -208,7 +207,7 @@ impl Content {
         if batch.blocks().next() == Some(Block(0)) && state.ready()?.fresh {
             self.seal_small_file(state);
             self.fresh_slots(state, batch.slots_mut())?;
-        } else if changed.is_some() && !self.has_spill_page(state, batch.group()) {
+        } else if changed.is_some() && !state.spills.is_there(batch.group()) {
             // A full disk would leave page 0 without its tail (R13).
             batch.keep_spill_apart();
         }
@@ -225,7 +224,7 @@ impl Content {
         plain: &Plain<'_>,
     ) -> Result<Before> {
         let (group, mut filled) = (batch.group(), false);
-        let page = self.change_spill_from(state, group, before, |page| {
+        let page = self.change_spill(state, group, before, |page| {
             for block in batch.blocks() {
                 let (_, tail) = plain.halves(block);
                 let entry = match page.entry(block.index()).state {
@@ -241,9 +240,9 @@ impl Content {
         if filled {
             state.marks.filled.insert(group);
         }
-        let room = batch.spill_mut(self.spill_target(state, group));
+        let room = batch.spill_mut(state.spills.target(group));
         if let Err(error) = self.seal_spill(state, group, nonces, room) {
-            self.restore_spill(state, group, page);
+            state.spills.restore(group, page);
             return Err(error);
         }
         Ok(Before { page, generation: state.marks.touch() })
@@ -291,12 +290,10 @@ impl Content {
     /// Blocks past the first `done` of the batch were not written: their tails are the old ones.
     fn take_back(&self, state: &mut State, batch: &PageBatch<'_>, done: u64, before: Before) {
         let (group, Before { page: before, generation }) = (batch.group(), before);
-        let is_out = |spill: &GroupState| spill.roles.updated > generation;
-        let on_disk = state.spills.lock().get(&group).is_some_and(is_out);
-        if !on_disk && done == 0 {
-            return self.restore_spill(state, group, before);
+        if done == 0 && !state.spills.is_out_since(group, generation) {
+            return state.spills.restore(group, before);
         }
-        let written = self.change_spill(state, group, |page| {
+        let written = self.change_spill(state, group, state.size, |page| {
             for block in batch.blocks().skip(in_memory(done)) {
                 let entry = before.entry(block.index());
                 page.set(block.index(), entry.state, entry.binding, entry.tail);
@@ -304,7 +301,7 @@ impl Content {
         });
         if let Err(error) = written.and_then(|_| self.write_spill(state, group)) {
             log::warn!("a spill page waits for the next sync: {error}");
-            self.spill_is_owed(state, group);
+            self.spill_arrived(state, group, Arrival::Unknown);
             state.marks.doubt(group.first_block(), group.end_block());
         }
     }
