@@ -86,7 +86,12 @@ impl Durability {
 
     /// The update arrived whole at its target.
     pub(in crate::volume::content) fn wrote(&mut self, generation: u64) {
-        (self.written, self.updated, self.owed) = (Some(self.target()), generation, false);
+        self.wrote_over(self.target(), generation);
+    }
+
+    /// A copy that could not be read is written anew, whatever its role was.
+    pub(in crate::volume::content) fn wrote_over(&mut self, copy: Copy2, generation: u64) {
+        (self.written, self.updated, self.owed) = (Some(copy), generation, false);
     }
 
     /// The disk may have, or lack, something that memory decided otherwise about.

@@ -9,6 +9,7 @@
 mod change;
 mod durability;
 mod header;
+mod length;
 mod mend;
 mod pages;
 mod present;
@@ -38,6 +39,7 @@ use crate::volume::backing::contents::Backing;
 use crate::volume::journal::KeptPages;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::errseq::WriteErrors;
+use header::HeaderSlots;
 use pages::{Synced, Written};
 use spill::{Roles, SpillCache, Spills};
 
@@ -55,11 +57,20 @@ pub trait KeySource: Send + Sync {
     /// `KeyUnusable` when the directory's KMS key may not be used now.
     fn create(&self) -> Result<(FileId, Secret<32>, Recipient)>;
 
-    /// Unwraps the file key of a header that nobody has vouched for yet.
+    /// Decides by its claims whether a header that nobody has vouched for yet may be unwrapped. Asks
+    /// no KMS.
     ///
     /// # Errors
-    /// `KeyUnusable`, or `ForeignKey` when the header names a key that the directory does not
-    /// accept (R9).
+    /// `ForeignKey` when the header names a key that the directory does not accept (R9).
+    fn admit(&self, claims: &FileHeader) -> Result<()> {
+        let _ = claims;
+        Ok(())
+    }
+
+    /// Unwraps the file key of a header that is admitted.
+    ///
+    /// # Errors
+    /// `KeyUnusable`, and those of [`Self::admit`].
     fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>>;
 
     /// The file has no contents, and so no key, until [`Self::create`] makes another.
@@ -135,13 +146,6 @@ struct Ready {
     fresh: bool,
 }
 
-/// One of the two header slots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    A,
-    B,
-}
-
 /// A run of blocks. Whatever failed, no block outside has anything to be excused for: least of all
 /// because a call met tampering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,15 +157,7 @@ struct Unsure {
 /// What is written but not durable. Outlives the last close, until a sync.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
-    header_durable: Option<Slot>,
-    header_written: Option<Slot>,
-    header_updated: u64,
-    /// The header that was written may not be on the disk: it is written before the next sync counts.
-    header_owed: bool,
-    /// Until a sync, the disk may have a header that memory never had: with a higher seal, for one.
-    header_unsure: bool,
-    /// The backing mtime was moved for a re-wrap, and may not be on the disk: the old slot stays.
-    mtime_moved: bool,
+    header: HeaderSlots,
     /// What is known of groups of a file that is not open; while it is, that is in its [`Spills`].
     groups: HashMap<Group, Roles>,
     /// Blocks that held older durable bytes and were partly rewritten since the last sync (R4).
@@ -512,22 +508,6 @@ impl Marks {
         self.generation += 1;
         self.dirty_since.get_or_insert_with(Instant::now);
         self.generation
-    }
-}
-
-impl Slot {
-    fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-
-    fn offset(self) -> u64 {
-        match self {
-            Self::A => 0,
-            Self::B => 512,
-        }
     }
 }
 

@@ -62,7 +62,7 @@ impl Content {
             // It was mended before it could not be written any more.
             return Ok(true);
         }
-        if state.marks.header_written.is_some() {
+        if state.marks.header.is_written() {
             // Somebody changed it since the sync: the slots would not take turns.
             self.sync_locked(&mut state)?;
         }

@@ -155,7 +155,7 @@ impl Content {
 
     pub(super) fn shrink(&self, state: &mut State, size: u64) -> Result<()> {
         // A seal whose write failed may be on the disk all the same.
-        if state.ready()?.header.seal.size > size || state.marks.header_unsure {
+        if state.ready()?.header.seal.size > size || state.marks.header.is_unsure() {
             self.update_header(state, |header| header.seal.size = header.seal.size.min(size))?;
             self.sync_locked(state)?;
         }

@@ -81,7 +81,7 @@ impl Content {
         self.tell_again(state)?;
         self.write_again(state)?;
         let owed = state.spills.owed();
-        if owed.is_empty() && !state.marks.header_owed && !state.marks.end_owed {
+        if owed.is_empty() && !state.marks.header.is_owed() && !state.marks.end_owed {
             return Ok(());
         }
         self.load(state)?;
@@ -290,7 +290,7 @@ impl State {
 
 impl Marks {
     fn owes_anything(&self) -> bool {
-        self.header_owed
+        self.header.is_owed()
             || self.end_owed
             || self.written_owed
             || self.untold.is_some()
@@ -299,7 +299,7 @@ impl Marks {
 
     /// What a sync has to make durable of which `what` is asked for.
     fn to_sync(&self, what: Durability) -> Durability {
-        if self.mtime_moved { Durability::Everything } else { what }
+        if self.header.moves_time() { Durability::Everything } else { what }
     }
 
     /// As [`Content::flip`], for what is known without the pages. `owed`: something of the file is.
@@ -309,14 +309,7 @@ impl Marks {
         }
         // A retired group is remembered for its number; everything else is on the disk.
         self.groups.retain(|_, roles| !roles.is_forgettable());
-        self.mtime_moved &= self.header_updated > generation;
-        if self.header_updated <= generation
-            && !self.header_owed
-            && let Some(slot) = self.header_written.take()
-        {
-            self.header_durable = Some(slot);
-            self.header_unsure = false;
-        }
+        self.header.synced(generation);
         if self.generation <= generation && !owed && !self.owes_anything() {
             self.rewritten.clear();
             self.kept.release();
@@ -333,7 +326,7 @@ impl Marks {
     pub(in crate::volume) fn sync_failed(&mut self) {
         self.sync_failed = true;
         self.written_owed = !self.written.is_empty();
-        self.header_owed |= self.header_written.is_some();
+        self.header.sync_failed();
         for roles in self.groups.values_mut() {
             roles.copies_mut().sync_failed();
         }

@@ -19,7 +19,7 @@ impl Content {
         let Some(journal) = self.shared.journal() else { return Ok(()) };
         // What begins behind that was not there, and no sync has told anybody that it was.
         let durable = Block(state.marks.durable_size.div_ceil(PAGE));
-        let had_header = state.marks.header_durable.is_some();
+        let had_header = state.marks.header.is_durable();
         let is_due = |block: &Block| match block.0 {
             // It may be there without contents, too: erased, or in a file that has attributes alone.
             0 => had_header,

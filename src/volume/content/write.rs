@@ -5,7 +5,7 @@
 
 use rustix::io::Errno;
 
-use super::pages::{Arrival, PageBatch, Plain, is_full, with_pages};
+use super::pages::{Arrival, PageBatch, Plain, is_untouched, with_pages};
 use super::{Content, State};
 use crate::envelope::layout::{Block, FIRST_PAYLOAD, Group, MAX_SIZE, PAGE_LEN};
 use crate::envelope::layout::{backing_len, in_memory, pages_of};
@@ -305,9 +305,4 @@ impl Content {
             state.marks.doubt(group.first_block(), group.end_block());
         }
     }
-}
-
-/// True for an error by which the system says that there is no room: it has changed nothing.
-pub(super) fn is_untouched(error: &VolumeError) -> bool {
-    matches!(error, VolumeError::Io(error) if is_full(*error))
 }

@@ -143,6 +143,22 @@ impl FileKeySource {
         self.policy.lock().unwrap_or_else(PoisonError::into_inner).create
     }
 
+    /// The wrap of a header that the directory of the file accepts (R9).
+    fn accepted<'a>(&self, claims: &'a FileHeader) -> Result<&'a Recipient> {
+        let accepted = {
+            let policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.recipients.iter().find(|r| policy.accepted.contains(&r.key))
+        };
+        accepted.ok_or_else(|| {
+            let found = claims.recipients.first().map_or(KeyId::from_bytes([0; 16]), |r| r.key);
+            log::error!(
+                "file {}: its header names KMS key {found}, not one that its directory accepts",
+                claims.file
+            );
+            VolumeError::ForeignKey { found }
+        })
+    }
+
     /// Notes what permissions on the file are about. Who has it open is asked again if that changes.
     pub(in crate::volume) fn note(&self, recipient: &Recipient, file: FileId) {
         let (key, material) = (recipient.key, recipient.material);
@@ -180,19 +196,12 @@ impl KeySource for FileKeySource {
         self.subject.clear();
     }
 
+    fn admit(&self, claims: &FileHeader) -> Result<()> {
+        self.accepted(claims).map(|_| ())
+    }
+
     fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>> {
-        let accepted = {
-            let policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-            claims.recipients.iter().find(|r| policy.accepted.contains(&r.key))
-        };
-        let Some(recipient) = accepted else {
-            let found = claims.recipients.first().map_or(KeyId::from_bytes([0; 16]), |r| r.key);
-            log::error!(
-                "file {}: its header names KMS key {found}, not one that its directory accepts",
-                claims.file
-            );
-            return Err(VolumeError::ForeignKey { found });
-        };
+        let recipient = self.accepted(claims)?;
         self.note(recipient, claims.file);
         self.keyring.unwrap(recipient, Purpose::File(claims.file))
     }

@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use crate::envelope::layout::{
     Block, Copy2, Group, HEADER_AREA, PAGE_LEN, Page, PageNo, in_memory,
 };
+use crate::volume::model::error::VolumeError;
 
 /// What one write puts into one group: the sealed data pages of a run of blocks, the spill page that
 /// has their tails, and in a new file the header slots, in memory as they go out.
@@ -195,7 +196,11 @@ impl<'a> Call<'a> {
 }
 
 /// True for an error by which the system says that there is no room: it has changed nothing.
-pub(in crate::volume::content) fn is_full(error: Errno) -> bool {
+pub(in crate::volume::content) fn is_untouched(error: &VolumeError) -> bool {
+    matches!(error, VolumeError::Io(error) if is_full(*error))
+}
+
+fn is_full(error: Errno) -> bool {
     matches!(error, Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
 }
 

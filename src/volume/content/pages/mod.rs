@@ -7,7 +7,7 @@ mod plain;
 mod scratch;
 mod written;
 
-pub(super) use batch::{Arrival, Call, PageBatch, is_full};
+pub(super) use batch::{Arrival, Call, PageBatch, is_untouched};
 pub(super) use block::{Facts, Verdict, judge};
 pub(super) use plain::Plain;
 pub(super) use scratch::with_pages;

@@ -495,9 +495,9 @@ mod tests {
     fn files_share_the_seats() {
         let (cache, large) = file(2);
         let small = Spills::new(&cache, HashMap::new());
-        (1..=2).for_each(|group| drop(read(&large, group)));
-        (1..=2).for_each(|group| drop(read(&small, group)));
-        (1..=2).for_each(|group| drop(read(&small, group)));
+        for (file, group) in [(&large, 1), (&large, 2), (&small, 1), (&small, 2), (&small, 1)] {
+            read(file, group);
+        }
         assert_eq!((in_memory(&large), in_memory(&small)), (vec![], vec![1, 2]));
     }
 

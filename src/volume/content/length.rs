@@ -1,0 +1,52 @@
+//! The length of the backing file, which tells the size, and what is done while it cannot be given.
+
+use rustix::io::Errno;
+
+use super::{Access, Content, State};
+use crate::envelope::layout::{PAGE, backing_len};
+use crate::volume::model::error::{Result, VolumeError};
+
+impl Content {
+    /// After a failure: lets the backing length say what the size is. If that is not possible now,
+    /// it is done before the next change and before a sync counts.
+    pub(super) fn tell_length(&self, state: &mut State) {
+        // Without its page 0 a file must be empty, or nobody could open it again.
+        let fresh = state.ready.as_ref().is_some_and(|ready| ready.fresh);
+        let length = if fresh { 0 } else { backing_len(state.size) };
+        state.marks.untold = Some(length);
+        state.marks.touch();
+        if let Err(error) = self.tell_again(state) {
+            log::warn!("the length could not be put back: {error}");
+        }
+    }
+
+    /// Gives the backing file the length that it should have and could not be given.
+    pub(super) fn tell_again(&self, state: &mut State) -> Result<()> {
+        let Some(length) = state.marks.untold else { return Ok(()) };
+        if self.access == Access::ReadOnly {
+            return Ok(());
+        }
+        // In two steps: one would leave ciphertext in the hint (R6).
+        self.set_length(length / PAGE * PAGE)?;
+        self.set_length(length)?;
+        state.marks.untold = None;
+        self.forget_groups(state, state.size);
+        Ok(())
+    }
+
+    /// Sets the backing length. An error that comes after the length has changed is none.
+    pub(super) fn set_length(&self, length: u64) -> Result<()> {
+        match self.backing.set_length(length) {
+            Err(error) if self.backing.length() != Ok(length) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes all of `bytes` or fails.
+    pub(super) fn write_all(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        if self.backing.write_at(bytes, offset)? < bytes.len() {
+            return Err(VolumeError::Io(Errno::NOSPC));
+        }
+        Ok(())
+    }
+}
