@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, fstat};
 use rustix::io::Errno;
 
 use super::file_key::{FileKeySource, FilePolicy};
@@ -115,6 +115,12 @@ impl OpenFiles {
     /// True if a write or sync of some file failed: the session must not end as a clean one.
     pub(in crate::volume) fn in_doubt(&self) -> bool {
         self.shared.in_doubt()
+    }
+
+    /// The open files without a name.
+    pub(in crate::volume) fn nameless(&self) -> Vec<Arc<File>> {
+        let nameless = |file: &Arc<File>| fstat(file.backing_fd()).is_ok_and(|s| s.st_nlink == 0);
+        self.all().into_iter().filter(nameless).collect()
     }
 
     /// Opens inode `ino`, or counts another handle of it. Every success needs a [`Self::release`].
@@ -411,7 +417,7 @@ impl Table {
         match Arc::try_unwrap(slot.file) {
             Ok(file) => {
                 // Of a file without a name nothing is kept: a new one may get its number.
-                let stat = rustix::fs::fstat(file.backing_fd());
+                let stat = fstat(file.backing_fd());
                 let nameless = stat.is_ok_and(|stat| stat.st_nlink == 0);
                 match file.content.into_marks().filter(|_| !nameless) {
                     Some(marks) => self.parked.insert(ino, marks),

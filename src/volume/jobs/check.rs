@@ -24,8 +24,8 @@ use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::misplaced::Misplaced;
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::names::read_sidecar;
-use crate::volume::ops::names::links::target_file;
-use crate::volume::ops::names::readdir::remove_unfinished_dir;
+use crate::volume::ops::reach::leftovers::remove_unfinished_dir;
+use crate::volume::ops::reach::link_target::target_file;
 
 impl Volume {
     /// Checks the whole volume.

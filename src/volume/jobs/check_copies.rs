@@ -18,7 +18,7 @@ use crate::volume::files::open_file::File;
 use crate::volume::model::error::Result;
 use crate::volume::namespace::descriptor::{Copies, has_attribute};
 use crate::volume::namespace::dir::Dir;
-use crate::volume::ops::inodes::xattr::damaged_attributes;
+use crate::volume::ops::attributes::xattr::damaged_attributes;
 
 /// The bytes of both header slots of a file.
 pub(in crate::volume) type HeaderArea = [u8; HEADER_AREA];

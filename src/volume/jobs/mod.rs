@@ -5,6 +5,7 @@ pub(in crate::volume) mod check;
 pub(in crate::volume) mod check_copies;
 pub(in crate::volume) mod check_report;
 pub(in crate::volume) mod descent;
+pub(in crate::volume) mod flush;
 pub(in crate::volume) mod placing;
 pub(in crate::volume) mod policy;
 pub(in crate::volume) mod recovery;

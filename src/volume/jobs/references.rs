@@ -152,7 +152,7 @@ impl Volume {
         }
         found.unreadable += descent.missed().len() as u64;
         // Those that were unlinked before the walk came to them, and are still open.
-        for file in self.nameless() {
+        for file in self.files.nameless() {
             let slots = read_slots(file.backing_fd())?;
             count(&mut found.files, slots.iter().flat_map(|slot| slot.recipients.iter()));
         }

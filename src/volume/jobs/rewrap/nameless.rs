@@ -2,31 +2,19 @@
 //! until the last close.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use rustix::fs::fstat;
 
 use super::Run;
 use crate::envelope::Recipient;
 use crate::id::KeyId;
-use crate::volume::engine::Volume;
 use crate::volume::files::open_file::File;
 use crate::volume::files::unopened::read_slots;
 use crate::volume::model::error::Result;
-
-impl Volume {
-    /// The open files without a name.
-    pub(in crate::volume) fn nameless(&self) -> Vec<Arc<File>> {
-        let nameless = |file: &Arc<File>| fstat(file.backing_fd()).is_ok_and(|s| s.st_nlink == 0);
-        self.files.all().into_iter().filter(nameless).collect()
-    }
-}
 
 impl Run<'_> {
     /// Re-wraps the files without a name. *Crash*: none of them outlives it.
     pub(in crate::volume) fn nameless(&mut self) -> Result<()> {
         let mut moved = Vec::new();
-        for file in self.volume.nameless() {
+        for file in self.volume.files.nameless() {
             match self.nameless_file(&file) {
                 Ok(true) => moved.push(file),
                 Ok(false) => {}

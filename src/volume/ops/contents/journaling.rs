@@ -1,9 +1,7 @@
 //! The page journals while the volume is open: this session's, and those that earlier ones left.
 
 use crate::envelope::SessionWord;
-use crate::volume::backing::contents::Durability;
 use crate::volume::backing::small_blocks::{SmallBlocks, small_blocks_of};
-use crate::volume::content::Look;
 use crate::volume::engine::Volume;
 use crate::volume::journal::files;
 use crate::volume::model::error::Result;
@@ -43,22 +41,5 @@ impl Volume {
         let shared = self.files.shared();
         let is_unknown = |word: &SessionWord| !shared.is_unrecovered(*word);
         shared.left().is_some_and(|left| left.sessions().iter().any(is_unknown))
-    }
-
-    /// Syncs the files that need records, if the journal has become too long: then it begins anew.
-    pub(in crate::volume) fn drain_journal(&self) {
-        if !self.files.shared().journal().is_some_and(crate::volume::journal::PageJournal::is_full)
-        {
-            return;
-        }
-        for file in self.files.all().iter().filter(|file| file.content().needs_journal()) {
-            if let Err(error) = file.sync(Durability::Contents) {
-                log::error!("inode {}: background sync: {error}", file.ino());
-            }
-        }
-        // What is closed, and what was removed.
-        if let Err(error) = self.sync_all(Look::Briefly) {
-            log::error!("the page journal stays long: {error}");
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! What is done with the contents of files.
 
-pub(in crate::volume) mod cross;
 pub(in crate::volume) mod io;
 pub(in crate::volume) mod journaling;
 pub(in crate::volume) mod open;

@@ -1,27 +1,23 @@
 //! Opening, creating and truncating regular files.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, Stat, fstat};
-use rustix::io::Errno;
+use rustix::fs::{Stat, fstat};
 
 use crate::keystore::Action;
 use crate::volume::access::authorizer::{About, Admission, Uses, Writing};
-use crate::volume::backing::handle::quietly;
 use crate::volume::backing::identity::{Seen, fold, short};
 use crate::volume::content::{Access, Damaged};
 use crate::volume::engine::Volume;
-use crate::volume::files::file_key::{FilePolicy, Prepared, policy_of};
+use crate::volume::files::file_key::{Prepared, policy_of};
 use crate::volume::files::handle::FileHandle;
 use crate::volume::files::open_file::File;
 use crate::volume::model::attr::Attr;
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::names::EntryName;
-use crate::volume::ops::inodes::lookup::Entered;
 use crate::volume::ops::names::create::NewNode;
+use crate::volume::ops::reach::lookup::Entered;
 
 /// What a user opens a file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,32 +56,6 @@ pub struct Opened {
     /// The file has another size than the length of its backing file told: what the kernel knows of
     /// it may be wrong.
     pub resized: bool,
-}
-
-/// A handle for the length of one call.
-#[derive(Debug)]
-pub(in crate::volume) struct Briefly<'a> {
-    file: Arc<File>,
-    // After `file`: the table takes a file back that nobody holds any more.
-    _release: Release<'a>,
-}
-
-#[derive(Debug)]
-struct Release<'a> {
-    volume: &'a Volume,
-    ino: u64,
-}
-
-impl Drop for Release<'_> {
-    fn drop(&mut self) {
-        self.volume.files.release(self.ino);
-    }
-}
-
-impl Briefly<'_> {
-    pub(in crate::volume) fn file(&self) -> &File {
-        &self.file
-    }
 }
 
 impl Volume {
@@ -324,28 +294,6 @@ impl Volume {
         self.gate.admit((ino, file.subject_cell().clone()), uses, caller)
     }
 
-    /// Opens a file for the length of one call.
-    pub(in crate::volume) fn open_briefly(&self, ino: u64) -> Result<Briefly<'_>> {
-        self.open_under(ino, &self.file_policy(ino)?)
-    }
-
-    /// The same, for a file that may be under other keys.
-    pub(in crate::volume) fn open_under(
-        &self,
-        ino: u64,
-        policy: &FilePolicy,
-    ) -> Result<Briefly<'_>> {
-        let file = self.files.open(ino, policy, |flags| {
-            quietly(flags, |flags| self.reopen(ino, flags).map(|(fd, _)| fd))
-        })?;
-        Ok(Briefly { file, _release: Release { volume: self, ino } })
-    }
-
-    /// The size of a file of which more is known than the backing inode tells.
-    pub(in crate::volume) fn open_size(&self, ino: u64) -> Option<u64> {
-        self.files.known_size(ino)
-    }
-
     /// Opens `ino` and tells `found` the state of its backing file, if that had to be opened.
     fn open_file(
         &self,
@@ -359,60 +307,6 @@ impl Volume {
             found(&stat);
             Ok(fd)
         })
-    }
-
-    /// Opens the backing file of `ino`. Locks: the directory's, for reading, for a moment.
-    ///
-    /// # Errors
-    /// `STALE` if `ino` is gone, or no regular file.
-    pub(in crate::volume) fn reopen(
-        &self,
-        ino: u64,
-        flags: OFlags,
-    ) -> Result<(OwnedFd, Stat), Errno> {
-        let held = self.hold(ino).map_err(|error| match error {
-            VolumeError::Io(errno) => errno,
-            _ => Errno::STALE,
-        })?;
-        let open = |flags| held.open_file(flags);
-        let fd = if self.tree.options.read_only {
-            // Not even access times change; who may not ask for that reads without.
-            match open(flags | OFlags::NOATIME) {
-                Err(Errno::PERM) => open(flags)?,
-                other => other?,
-            }
-        } else {
-            open(flags)?
-        };
-        Ok((fd, *held.found()))
-    }
-
-    /// The KMS keys that `ino` may be under: those that all directories accept that it is in (R9).
-    pub(in crate::volume) fn file_policy(&self, ino: u64) -> Result<FilePolicy> {
-        let mut policy: Option<FilePolicy> = None;
-        let mut misplaced = None;
-        for parent in self.tree.inodes.parents(ino) {
-            let found = match self.dir(parent).and_then(|dir| policy_of(&dir)) {
-                Ok(found) => found,
-                Err(VolumeError::Stale) => continue,
-                // A name there takes nothing from the names that it has elsewhere.
-                Err(VolumeError::Misplaced(why)) => {
-                    misplaced = Some(why);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            match &mut policy {
-                Some(policy) => policy.narrow(&found),
-                None => policy = Some(found),
-            }
-        }
-        match (policy, misplaced) {
-            (Some(policy), _) => Ok(policy),
-            (None, Some(why)) => Err(VolumeError::Misplaced(why)),
-            // Its directories are gone, and it is open through a descriptor only.
-            (None, None) => policy_of(&*self.dir(ROOT)?),
-        }
     }
 
     /// Tells two states of a file apart without reading it. Only this process can make use of it.

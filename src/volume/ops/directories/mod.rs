@@ -1,7 +1,6 @@
-//! What is done with directories as such: their keys, their places, their syncs.
+//! What directories say of keys and places, and how they come to the disk.
 
+pub(in crate::volume) mod cross;
 pub(in crate::volume) mod moves;
-pub(in crate::volume) mod places;
 pub(in crate::volume) mod policy;
 pub(in crate::volume) mod sync;
-pub(in crate::volume) mod twins;

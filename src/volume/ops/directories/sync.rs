@@ -9,11 +9,11 @@ use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::contents::{Backing, BackingFile, Durability};
 use crate::volume::backing::listing::raw_names;
 use crate::volume::engine::Volume;
+use crate::volume::files::dir_stream::DirStream;
 use crate::volume::model::error::Result;
 use crate::volume::namespace::descriptor;
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::unsynced::Pending;
-use crate::volume::ops::names::readdir::DirStream;
 
 impl Volume {
     /// Makes the entries of a directory durable, with the descriptors of its new child directories,

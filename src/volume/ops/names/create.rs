@@ -254,16 +254,6 @@ impl Volume {
         self.tree.unsynced.add(dir.ino(), &name.entry);
         Ok(())
     }
-
-    /// True if the backing directory has this entry.
-    pub(in crate::volume) fn entry_exists(&self, dir: &Dir, entry: &BackingName) -> Result<bool> {
-        match beneath::stat(dir, entry) {
-            // What is mounted there is an entry as well.
-            Ok(_) | Err(Errno::XDEV) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 impl Node<'_> {

@@ -1,8 +1,7 @@
-//! Names that come and go.
+//! Names that come and go, and their listing.
 
 pub(in crate::volume) mod create;
 pub(in crate::volume) mod links;
 pub(in crate::volume) mod readdir;
 pub(in crate::volume) mod remove;
 pub(in crate::volume) mod rename;
-pub(in crate::volume) mod sidecars;

@@ -4,37 +4,24 @@
 //! it stays right while the directory changes and seekdir works as it does there.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
 
 use crate::envelope::is_hidden;
-use crate::volume::backing::beneath::{self, BackingName, Name};
+use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::identity::Told;
-use crate::volume::backing::listing::{RawEntry, RawName, raw_names, read_chunk};
+use crate::volume::backing::listing::{RawEntry, RawName, read_chunk};
 use crate::volume::engine::Volume;
+use crate::volume::files::dir_stream::{DirStream, Position};
 use crate::volume::model::attr::{Attr, FileKind};
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::model::errseq::Heard;
-use crate::volume::namespace::descriptor::{self, Copies};
+use crate::volume::namespace::descriptor::Copies;
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_rules::Expected;
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::names;
-use crate::volume::ops::inodes::lookup::Entered;
-
-/// An open directory stream. It has no keys: these go when they are revoked, however long the stream
-/// stays open.
-#[derive(Debug)]
-pub struct DirStream {
-    pub(in crate::volume) ino: u64,
-    fd: OwnedFd,
-    position: Mutex<Position>,
-    /// What it was told of failed syncs.
-    pub(in crate::volume) heard: Heard,
-}
+use crate::volume::ops::reach::lookup::Entered;
 
 /// One entry of a listing.
 #[derive(Debug)]
@@ -67,14 +54,6 @@ pub enum Detail {
     Names,
     /// The attributes as well; each counts as a lookup.
     Attributes,
-}
-
-#[derive(Debug, Default)]
-struct Position {
-    /// Entries that were read and not yet handed out.
-    ahead: VecDeque<RawEntry>,
-    /// Offset at which the first of them, or the descriptor, stands.
-    offset: u64,
 }
 
 impl Volume {
@@ -175,36 +154,9 @@ impl Volume {
         let (kind, next) = (FileKind::Directory, raw.next);
         DirEntry { name, ino, kind, next, attr: None }
     }
-
-    /// Removes something unfinished that an earlier run left behind.
-    pub(in crate::volume) fn remove_leftover(&self, dir: &Dir, entry: &BackingName) {
-        let _changing = self.tree.locks.changing(&[dir.ino()]);
-        let removed = match beneath::remove(dir, entry) {
-            Err(Errno::ISDIR) => remove_unfinished_dir(dir, entry),
-            other => other.map_err(VolumeError::from),
-        };
-        if let Err(error) = removed {
-            log::warn!("something unfinished could not be removed: {error}");
-        }
-    }
 }
 
 /// For backing filesystems that do not say the kind in the entry.
 fn kind(dir: &Dir, entry: &BackingName) -> Option<FileKind> {
     FileKind::from_mode(beneath::stat(dir, entry).ok()?.st_mode)
-}
-
-/// A directory that never got its name: it holds a descriptor at most. What holds more is somebody's,
-/// who was given such a name by someone else, and stays as it is.
-pub(in crate::volume) fn remove_unfinished_dir(dir: impl AsFd, entry: &BackingName) -> Result<()> {
-    let dir = dir.as_fd();
-    let unfinished = beneath::open_dir(dir, entry)?;
-    if raw_names(&unfinished)?.iter().any(|name| Name::from(name) != descriptor::FILE) {
-        return Err(VolumeError::NotEmpty);
-    }
-    match beneath::remove(unfinished, descriptor::FILE) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(beneath::remove_dir(dir, entry)?)
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use super::readdir::remove_unfinished_dir;
 use crate::envelope::{SIDECAR_SUFFIX, TEMP_PREFIX, is_hidden, is_sidecar};
 use crate::id::{DirId, DirPlace};
 use crate::volume::backing::beneath::{self, BackingName, Name};
@@ -21,6 +20,7 @@ use crate::volume::namespace::descriptor::{self, restore_descriptor};
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_rules::Expected;
 use crate::volume::namespace::names::EntryName;
+use crate::volume::ops::reach::leftovers::remove_unfinished_dir;
 
 impl Volume {
     /// Removes a name that is not a directory's.

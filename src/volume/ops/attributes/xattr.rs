@@ -18,7 +18,7 @@ use crate::volume::model::attr::FileKind;
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
-use crate::volume::ops::contents::open::Briefly;
+use crate::volume::ops::reach::file::Briefly;
 
 const USER: &[u8] = b"user.";
 const TRUSTED: &[u8] = b"trusted.";

@@ -12,6 +12,8 @@
 
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::engine::Volume;
 use crate::volume::model::error::Result;
@@ -69,6 +71,16 @@ impl Volume {
         match names::write_sidecar(dir, sidecar) {
             Ok(()) => log::warn!("a long name was lost, and is written down again"),
             Err(error) => log::warn!("a lost long name could not be written down again: {error}"),
+        }
+    }
+
+    /// True if the backing directory has this entry.
+    pub(in crate::volume) fn entry_exists(&self, dir: &Dir, entry: &BackingName) -> Result<bool> {
+        match beneath::stat(dir, entry) {
+            // What is mounted there is an entry as well.
+            Ok(_) | Err(Errno::XDEV) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -236,34 +236,6 @@ impl Volume {
         policy.accepted.extend(also);
         Ok(policy)
     }
-
-    /// The kernel found a file by a name, perhaps another than before: if it is open, what it was
-    /// opened with is not all that counts.
-    pub(in crate::volume) fn hear_of_name(&self, ino: u64) {
-        if let Err(error) = self.refresh_policy(ino) {
-            log::debug!("inode {ino}: what its directories say of keys: {error}");
-        }
-    }
-
-    /// An open file hears what its directories say now.
-    fn refresh_policy(&self, ino: u64) -> Result<()> {
-        match self.files.find(ino) {
-            Some(file) => self.file_policy(ino).map(|policy| file.set_policy(policy)),
-            None => Ok(()),
-        }
-    }
-
-    /// The same for every open file: those without contents have not shown their key to anybody.
-    /// When this returns, what first contents were given before is on the disk, or gone.
-    pub(in crate::volume) fn refresh_policies(&self) {
-        for file in self.files.all() {
-            if let Err(error) = self.refresh_policy(file.ino()) {
-                log::debug!("inode {}: what its directories say of keys: {error}", file.ino());
-            }
-            file.source().set_prepared(None);
-            file.content().wait_for_writers();
-        }
-    }
 }
 
 fn is_regular(stat: &Stat) -> bool {

@@ -1,0 +1,5 @@
+//! Modes, owners, times, extended attributes.
+
+pub(in crate::volume) mod exposure;
+pub(in crate::volume) mod setattr;
+pub(in crate::volume) mod xattr;

@@ -1,0 +1,146 @@
+//! The targets of symbolic links, and the files of those that are too long for a backing link.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, Stat, fchown, fdatasync, fsync};
+use rustix::io::Errno;
+
+use crate::envelope::{LongLink, TARGET_MAX, link_target_len};
+use crate::volume::backing::beneath::{self, BackingName, Name};
+use crate::volume::backing::handle::Handle;
+use crate::volume::backing::listing::raw_names;
+use crate::volume::backing::own_file;
+use crate::volume::engine::Volume;
+use crate::volume::model::caller::Caller;
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::namespace::dir::Dir;
+use crate::volume::namespace::inode::ROOT;
+
+/// In the volume's own directory: the files of long targets.
+const LONG_LINKS: Name<'static> = Name::literal("links");
+
+impl Volume {
+    /// The target that the text of a backing link stands for.
+    pub(in crate::volume) fn decode_link(&self, text: Vec<u8>) -> Result<Vec<u8>> {
+        let root = self.dir(ROOT)?;
+        let encoded = match LongLink::parse(&text) {
+            Some(long) => self.read_long_link(&long)?,
+            None => text,
+        };
+        Ok(root.keys()?.decode_link(&encoded)?)
+    }
+
+    /// The length of the target of a link in the long form.
+    pub(in crate::volume) fn long_link_length(&self, ino: u64, stat: &Stat) -> Result<u64> {
+        let text = self.hold(ino)?.read_link()?;
+        let backing = u64::try_from(stat.st_size).unwrap_or(0);
+        Ok(LongLink::parse(&text).map_or(backing, |long| long.length() as u64))
+    }
+
+    /// Before the last name of a link goes: the file of its target goes after it. In a vault that
+    /// others may enter, anybody can make a link that names the file of somebody else's target: there
+    /// it goes with a link of its own owner only, and `fsck` collects what stays behind.
+    pub(in crate::volume) fn long_link_of(&self, held: &Handle) -> Option<String> {
+        let stat = held.found();
+        let is_link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
+        let backing = u64::try_from(stat.st_size).ok()?;
+        if !is_link || stat.st_nlink > 1 || link_target_len(backing).is_some() {
+            return None;
+        }
+        let id = target_file(&held.read_link().ok()?)?;
+        let is_its_own = || self.long_link_owner(&id) == Some(stat.st_uid);
+        (!self.tree.options.open_vault || is_its_own()).then_some(id)
+    }
+
+    fn long_link_owner(&self, id: &str) -> Option<u32> {
+        let dir = beneath::open_dir(self.tree.meta(), LONG_LINKS).ok()?;
+        beneath::stat(&dir, &file_of(id).ok()?).ok().map(|stat| stat.st_uid)
+    }
+
+    /// Removes the file of a long target after the last name of its link, which was in `dir`, durably:
+    /// a filesystem may commit the two removals apart, and a link that comes back needs its target.
+    pub(in crate::volume) fn remove_target_of(&self, dir: &Dir, id: &str) {
+        match fsync(dir) {
+            Ok(()) => self.remove_long_link(id),
+            Err(error) => log::warn!("the target file of a removed link stays behind: {error}"),
+        }
+    }
+
+    /// The files of long targets that no link names, given those that links do name.
+    pub(in crate::volume) fn unused_targets(
+        &self,
+        used: &HashSet<String>,
+    ) -> Result<Vec<BackingName>> {
+        let dir = match beneath::open_dir(self.tree.meta(), LONG_LINKS) {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut names = raw_names(dir)?;
+        names.retain(|name| std::str::from_utf8(name.bytes()).is_ok_and(|id| !used.contains(id)));
+        Ok(names)
+    }
+
+    /// Removes the file of a long target. What cannot be removed now, `fsck` collects.
+    pub(in crate::volume) fn remove_long_link(&self, id: &str) {
+        let dir = beneath::open_dir(self.tree.meta(), LONG_LINKS).map_err(VolumeError::from);
+        let removed = dir.and_then(|dir| Ok(beneath::remove(dir, &file_of(id)?)?));
+        if let Err(error) = removed {
+            log::warn!("the target file of a removed symbolic link stays behind: {error}");
+        }
+    }
+
+    /// Writes the file of a long target, and durably: a sync of whatever directory the link is in
+    /// then needs to cover the link alone. It belongs to whoever the link belongs to. Until the link is made a crash leaves a file that `fsck`
+    /// collects. Such targets are rare enough for three syncs each.
+    pub(in crate::volume) fn write_long_link(
+        &self,
+        long: &LongLink,
+        encoded: &str,
+        caller: Caller,
+    ) -> Result<()> {
+        let (dir, mode) = (self.make_long_links()?, Mode::RUSR | Mode::WUSR);
+        let file = beneath::create_file(&dir, &file_of(long.id())?, mode)?;
+        let (uid, _) = self.tree.new_owner(caller, true);
+        let written = fchown(&file, uid, None)
+            .and_then(|()| own_file::write_all(file.as_fd(), encoded.as_bytes()))
+            .and_then(|()| fdatasync(&file))
+            .and_then(|()| fsync(&dir))
+            .and_then(|()| fsync(self.tree.meta()));
+        written.map_err(|error| {
+            self.remove_long_link(long.id());
+            error.into()
+        })
+    }
+
+    fn read_long_link(&self, long: &LongLink) -> Result<Vec<u8>> {
+        let limit = (2 * TARGET_MAX, "symbolic link");
+        let dir = beneath::open_dir(self.tree.meta(), LONG_LINKS)?;
+        let encoded = own_file::read(dir, &file_of(long.id())?, limit)?;
+        encoded.ok_or(VolumeError::Io(Errno::NOENT))
+    }
+
+    /// The directory of long targets. The first one makes it.
+    fn make_long_links(&self) -> Result<OwnedFd> {
+        let meta = self.tree.meta();
+        match beneath::open_dir(meta, LONG_LINKS) {
+            Err(Errno::NOENT) => {}
+            other => return Ok(other?),
+        }
+        match beneath::make_dir(meta, LONG_LINKS, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(beneath::open_dir(meta, LONG_LINKS)?)
+    }
+}
+
+/// The name of the file that holds the target of a link with this text, if one does.
+pub(in crate::volume) fn target_file(text: &[u8]) -> Option<String> {
+    LongLink::parse(text).map(|long| long.id().to_owned())
+}
+
+/// The name of the file of a long target, which the text of a link gives.
+fn file_of(id: &str) -> Result<BackingName> {
+    BackingName::new(id.as_bytes()).ok_or(VolumeError::Tampered("symbolic link"))
+}
