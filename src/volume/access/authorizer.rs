@@ -21,7 +21,7 @@ use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 
 /// Decides, and remembers.
-pub(in crate::volume) struct Gate {
+pub(in crate::volume) struct Authorizer {
     keyring: Arc<Keyring>,
     answers: Answers,
     handles: Mutex<HashMap<u64, Weak<Admission>>>,
@@ -85,7 +85,7 @@ pub(in crate::volume) struct About {
 
 /// The right of one user to use one open file.
 pub(in crate::volume) struct Admission {
-    gate: Arc<Gate>,
+    authorizer: Arc<Authorizer>,
     number: u64,
     ino: u64,
     user: User,
@@ -113,7 +113,7 @@ impl std::fmt::Debug for Admission {
     }
 }
 
-impl Gate {
+impl Authorizer {
     pub(in crate::volume) fn new(keyring: Arc<Keyring>) -> Arc<Self> {
         Arc::new(Self {
             keyring,
@@ -151,7 +151,7 @@ impl Gate {
         caller: Caller,
     ) -> Arc<Admission> {
         Arc::new(Admission {
-            gate: self.clone(),
+            authorizer: self.clone(),
             number: self.next_handle.fetch_add(1, Ordering::Relaxed),
             ino,
             user: User::new(caller),
@@ -325,15 +325,15 @@ impl Admission {
     /// Refuses from the moment that the permission is gone.
     ///
     /// # Errors
-    /// As [`Gate::admit`].
+    /// As [`Authorizer::admit`].
     pub(in crate::volume) fn check(&self) -> Result<()> {
-        let gate = &self.gate;
-        let changes = gate.keyring.changes();
+        let authorizer = &self.authorizer;
+        let changes = authorizer.keyring.changes();
         let good = self.good.load(Ordering::Acquire);
         if good == changes {
             return Ok(());
         }
-        let Some(keystore) = gate.keystore() else { return Ok(()) };
+        let Some(keystore) = authorizer.keystore() else { return Ok(()) };
         // A file without contents has no key, and nothing to be kept from anybody.
         let Some(about) = self.subject.get().map(About::from) else { return Ok(()) };
         let (action, answer) = self.ask(keystore, about)?;
@@ -341,9 +341,9 @@ impl Admission {
         let was_refused = self.refused.swap(denied, Ordering::Relaxed);
         // An open is written down once, and so is the end of its permission.
         if denied && !was_refused {
-            gate.note(keystore, &self.user, action, about, &answer)?;
+            authorizer.note(keystore, &self.user, action, about, &answer)?;
         } else if !denied && !self.noted.load(Ordering::Relaxed) {
-            gate.note(keystore, &self.user, action, about, &answer)?;
+            authorizer.note(keystore, &self.user, action, about, &answer)?;
             self.noted.store(true, Ordering::Relaxed);
         }
         if denied {
@@ -363,17 +363,17 @@ impl Admission {
     /// have come into a directory of another key since it was opened. A handle that reads gives the
     /// contents back, and takes their key for that as at its open.
     fn note_made(&self, subject: Subject) -> Result<()> {
-        let Some(keystore) = self.gate.keystore() else { return Ok(()) };
+        let Some(keystore) = self.authorizer.keystore() else { return Ok(()) };
         let (action, about) = (Action::GenerateDataKey, About::from(subject));
-        let made = self.gate.ask(keystore, &self.user, action, about)?;
+        let made = self.authorizer.ask(keystore, &self.user, action, about)?;
         if made.denied.is_none() && self.uses.reads {
-            let read = self.gate.ask(keystore, &self.user, Action::Decrypt, about)?;
+            let read = self.authorizer.ask(keystore, &self.user, Action::Decrypt, about)?;
             if read.denied.is_some() {
-                self.gate.note(keystore, &self.user, Action::Decrypt, about, &read)?;
+                self.authorizer.note(keystore, &self.user, Action::Decrypt, about, &read)?;
                 return Err(VolumeError::Denied(subject.key));
             }
         }
-        self.gate.note(keystore, &self.user, action, about, &made)?;
+        self.authorizer.note(keystore, &self.user, action, about, &made)?;
         if made.denied.is_some() {
             return Err(VolumeError::Denied(subject.key));
         }
@@ -386,10 +386,10 @@ impl Admission {
     fn ask(&self, keystore: &Keystore, about: About) -> Result<(Action, Answer)> {
         let mut actions = self.uses.actions();
         let first = actions.next().unwrap_or(Action::Decrypt);
-        let answer = self.gate.ask(keystore, &self.user, first, about)?;
+        let answer = self.authorizer.ask(keystore, &self.user, first, about)?;
         if answer.denied.is_none() {
             for action in actions {
-                let other = self.gate.ask(keystore, &self.user, action, about)?;
+                let other = self.authorizer.ask(keystore, &self.user, action, about)?;
                 if other.denied.is_some() {
                     return Ok((action, other));
                 }
@@ -459,7 +459,7 @@ impl Drop for Writing {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.gate.handles().remove(&self.number);
+        self.authorizer.handles().remove(&self.number);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::envelope::{
     RECORD_LEN, ShownTime, TimesKey, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys,
 };
 use crate::id::{KeyId, VolumeId};
-use crate::volume::access::authorizer::Gate;
+use crate::volume::access::authorizer::Authorizer;
 use crate::volume::access::exposure::{self, exposure_of};
 use crate::volume::backing::beneath::{self, BackingName, Name};
 use crate::volume::backing::listing::raw_names;
@@ -155,7 +155,7 @@ impl Volume {
             tree,
             descriptor,
             options,
-            gate: Gate::new(keyring.clone()),
+            authorizer: Authorizer::new(keyring.clone()),
             keyring,
             files: Arc::new(files),
             times,

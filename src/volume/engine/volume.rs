@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::envelope::VolumeDescriptor;
 use crate::id::VolumeId;
-use crate::volume::access::authorizer::Gate;
+use crate::volume::access::authorizer::Authorizer;
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::files::open_file::OpenFiles;
 use crate::volume::keys::keyring::Keyring;
@@ -33,7 +33,7 @@ pub struct Volume {
     pub(in crate::volume) descriptor: VolumeDescriptor,
     pub(in crate::volume) options: Options,
     pub(in crate::volume) keyring: Arc<Keyring>,
-    pub(in crate::volume) gate: Arc<Gate>,
+    pub(in crate::volume) authorizer: Arc<Authorizer>,
     pub(in crate::volume) files: Arc<OpenFiles>,
     pub(in crate::volume) times: Arc<ShownTimes>,
     pub(in crate::volume) session: Mutex<Session>,

@@ -34,7 +34,7 @@ impl Volume {
         let same = changes.lost.is_empty() && changes.back.is_empty();
         let dirs = if same { Vec::new() } else { self.tree.dirs.clear() };
         // Handles of users who lost a permission are refused from here on.
-        let refused = self.gate.review();
+        let refused = self.authorizer.review();
         let lost: Vec<KeyId> = changes.lost.iter().map(|(key, _)| *key).collect();
         self.revoke(&lost);
         // What the kernel has cached must not answer them either.

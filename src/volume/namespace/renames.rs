@@ -14,7 +14,7 @@ use super::inode::Link;
 /// Every change by which an inode gets another name.
 #[derive(Debug, Default)]
 pub(in crate::volume) struct Renames {
-    gate: RwLock<()>,
+    authorizer: RwLock<()>,
     watches: Mutex<Vec<Weak<Mutex<Noted>>>>,
 }
 
@@ -38,13 +38,13 @@ impl Renames {
     /// What whoever gives an inode another name has, from before its first look until it has.
     /// *Locks*: taken before all others.
     pub(in crate::volume) fn enter(&self) -> RwLockReadGuard<'_, ()> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+        self.authorizer.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// While this lives, nothing gets another name. *Locks*: taken before all others, and by nobody
     /// who answers a request.
     pub(in crate::volume) fn hold(&self) -> RwLockWriteGuard<'_, ()> {
-        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+        self.authorizer.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells every walk, before it is done, that an inode is to move: whether that succeeds or not,

@@ -145,7 +145,7 @@ impl Volume {
         let dir = self.dir(parent)?;
         let name = EntryName::new(&dir, name)?;
         let uses = Uses { makes: true, reads: wanted.reads() };
-        self.gate.allow_new(new.caller, uses, dir.descriptor()?.policy)?;
+        self.authorizer.allow_new(new.caller, uses, dir.descriptor()?.policy)?;
         let policy = policy_of(&dir)?;
         // A silent KMS refuses the open, before there is a file, and not its first write.
         let prepared = match wanted.access() {
@@ -177,7 +177,7 @@ impl Volume {
         caller: Caller,
     ) -> Result<(Attr, FileHandle)> {
         let subject = (handle.ino, handle.file.subject_cell().clone());
-        let admitted = self.gate.admit(subject, uses, caller).and_then(|admission| {
+        let admitted = self.authorizer.admit(subject, uses, caller).and_then(|admission| {
             let since = self.tree.inodes.resized(handle.ino);
             let attr = self.telling_size(self.shown_attr(handle.ino, &seen.stat)?, since);
             Ok((admission, Attr { generation: self.generation(seen), ..attr }))
@@ -227,7 +227,7 @@ impl Volume {
             }
             Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) if size == 0 => {
                 let about = About::new_file(self.file_policy(ino)?.create);
-                self.gate.allow(caller, Action::GenerateDataKey, about)?;
+                self.authorizer.allow(caller, Action::GenerateDataKey, about)?;
                 self.files.erase(ino, |flags| Ok(self.reopen(ino, flags)?.0))?;
                 self.note_erased(ino);
                 Ok(())
@@ -242,7 +242,11 @@ impl Volume {
         if size > 0 || file.keeps_its_key() {
             return Ok(());
         }
-        self.gate.allow(caller, Action::GenerateDataKey, About::new_file(file.first_key()))?;
+        self.authorizer.allow(
+            caller,
+            Action::GenerateDataKey,
+            About::new_file(file.first_key()),
+        )?;
         // What it holds is not given up while a KMS elsewhere has no key for what comes after.
         file.source().prepare()
     }
@@ -258,10 +262,10 @@ impl Volume {
         caller: Caller,
     ) -> Result<()> {
         match file.subject() {
-            Some(subject) => self.gate.allow(caller, Action::Decrypt, subject.into()),
+            Some(subject) => self.authorizer.allow(caller, Action::Decrypt, subject.into()),
             None if access == Access::ReadWrite => {
                 let about = About::new_file(file.first_key());
-                self.gate.allow(caller, Action::GenerateDataKey, about)
+                self.authorizer.allow(caller, Action::GenerateDataKey, about)
             }
             None => Ok(()),
         }
@@ -269,7 +273,7 @@ impl Volume {
 
     /// As [`FileHandle::writing`], for a request without a handle.
     pub(in crate::volume) fn writing(&self, file: &File, caller: Caller) -> Option<Writing> {
-        self.gate.writing((file.ino(), file.subject_cell().clone()), caller)
+        self.authorizer.writing((file.ino(), file.subject_cell().clone()), caller)
     }
 
     fn admit(
@@ -286,12 +290,12 @@ impl Volume {
         // Asked now, since a write must not fail later, and since the kernel's cache will show the
         // first contents to every reader who has the file open.
         if empty {
-            self.gate.allow_new(caller, uses, file.first_key())?;
+            self.authorizer.allow_new(caller, uses, file.first_key())?;
         }
         if makes {
             file.source().prepare()?;
         }
-        self.gate.admit((ino, file.subject_cell().clone()), uses, caller)
+        self.authorizer.admit((ino, file.subject_cell().clone()), uses, caller)
     }
 
     /// Opens `ino` and tells `found` the state of its backing file, if that had to be opened.

@@ -62,7 +62,7 @@ impl Volume {
     /// # Errors
     /// `CrossPolicy`: what is copied has no handles.
     pub(in crate::volume) fn suits_all(&self, ino: u64, key: KeyId) -> Result<()> {
-        match self.gate.may_all_take(ino, key)? {
+        match self.authorizer.may_all_take(ino, key)? {
             true => Ok(()),
             false => Err(VolumeError::CrossPolicy),
         }
@@ -81,8 +81,8 @@ impl Volume {
         if from.policy == to.policy {
             return Ok(());
         }
-        self.gate.allow(caller, Action::ReEncryptFrom, About::new_file(from.policy))?;
-        self.gate.allow(caller, Action::ReEncryptTo, About::new_file(to.policy))
+        self.authorizer.allow(caller, Action::ReEncryptFrom, About::new_file(from.policy))?;
+        self.authorizer.allow(caller, Action::ReEncryptTo, About::new_file(to.policy))
     }
 
     /// Before `ino` gets a further name in `dir`.
@@ -145,8 +145,8 @@ impl Volume {
             // Cut to nothing since its length was looked at.
             None => return self.allow_empty((from, dir), caller),
             Some(subject) if subject.key != to => {
-                self.gate.allow(caller, Action::ReEncryptFrom, subject.into())?;
-                self.gate.allow(
+                self.authorizer.allow(caller, Action::ReEncryptFrom, subject.into())?;
+                self.authorizer.allow(
                     caller,
                     Action::ReEncryptTo,
                     About { key: to, ..subject.into() },
