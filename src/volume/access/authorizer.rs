@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use super::decisions::{Answer, Answers, Question};
+use super::decisions::{Decision, DecisionCache, DecisionRequest};
 use super::user::User;
 use crate::id::{FileId, KeyId, MaterialId};
 use crate::keystore::audit::FileOpen;
@@ -23,7 +23,7 @@ use crate::volume::model::error::{Result, VolumeError};
 /// Decides, and remembers.
 pub(in crate::volume) struct Authorizer {
     keyring: Arc<Keyring>,
-    answers: Answers,
+    decisions: DecisionCache,
     handles: Mutex<HashMap<u64, Weak<Admission>>>,
     next_handle: AtomicU64,
     reviewed: Mutex<Reviewed>,
@@ -117,7 +117,7 @@ impl Authorizer {
     pub(in crate::volume) fn new(keyring: Arc<Keyring>) -> Arc<Self> {
         Arc::new(Self {
             keyring,
-            answers: Answers::default(),
+            decisions: DecisionCache::default(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             reviewed: Mutex::default(),
@@ -228,7 +228,7 @@ impl Authorizer {
         let Some(keystore) = self.keystore() else { return Vec::new() };
         let mut reviewed = self.reviewed.lock().unwrap_or_else(PoisonError::into_inner);
         let now = keystore.changes();
-        if now != reviewed.keystore || self.answers.is_due(SystemTime::now()) {
+        if now != reviewed.keystore || self.decisions.is_due(SystemTime::now()) {
             reviewed.keystore = now;
             self.keyring.permissions_changed();
         }
@@ -255,17 +255,17 @@ impl Authorizer {
         user: &User,
         action: Action,
         about: About,
-    ) -> Result<Answer> {
+    ) -> Result<Decision> {
         let changes = self.keyring.changes();
         let groups = if keystore.names_groups().map_err(unreadable)? {
             // Without them a denial of a group would be missed.
-            let Some(groups) = user.groups() else { return Ok(Answer::unknown_groups()) };
+            let Some(groups) = user.groups() else { return Ok(Decision::unknown_groups()) };
             groups.to_vec()
         } else {
             Vec::new()
         };
-        let mut question = Question::about_all_files(user.uid(), groups, action, about.key);
-        if let Some(known) = self.answers.find(changes, &mut question, about.file) {
+        let mut question = DecisionRequest::about_all_files(user.uid(), groups, action, about.key);
+        if let Some(known) = self.decisions.find(changes, &mut question, about.file) {
             return Ok(known);
         }
         let asker = user.as_caller(question.groups.clone());
@@ -283,9 +283,9 @@ impl Authorizer {
         if verdict.any_context || about.file.is_some() {
             question.file = if verdict.any_context { None } else { about.file };
             let still = || self.keyring.changes() == changes;
-            self.answers.keep(changes, question, &verdict, still);
+            self.decisions.keep(changes, question, &verdict, still);
         }
-        Ok(Answer::from(verdict))
+        Ok(Decision::from(verdict))
     }
 
     /// Writes down an open, or that it was refused.
@@ -295,7 +295,7 @@ impl Authorizer {
         user: &User,
         action: Action,
         about: About,
-        answer: &Answer,
+        answer: &Decision,
     ) -> Result<()> {
         let open = FileOpen { action, key: about.key, material: about.material, file: about.file };
         let groups = user.known_groups().to_vec();
@@ -383,7 +383,7 @@ impl Admission {
 
     /// The first refusal of what the handle takes; if there is none, the answer about what it was
     /// opened for first.
-    fn ask(&self, keystore: &Keystore, about: About) -> Result<(Action, Answer)> {
+    fn ask(&self, keystore: &Keystore, about: About) -> Result<(Action, Decision)> {
         let mut actions = self.uses.actions();
         let first = actions.next().unwrap_or(Action::Decrypt);
         let answer = self.authorizer.ask(keystore, &self.user, first, about)?;

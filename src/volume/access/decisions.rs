@@ -12,20 +12,20 @@ const MOST: usize = 16_384;
 
 /// Answers of one state of the keystore.
 #[derive(Default)]
-pub(in crate::volume) struct Answers(RwLock<Known>);
+pub(in crate::volume) struct DecisionCache(RwLock<Cached>);
 
 #[derive(Default)]
-struct Known {
+struct Cached {
     /// The count of changes that they belong to.
     changes: u64,
-    answers: HashMap<Question, Answer>,
+    answers: HashMap<DecisionRequest, Decision>,
     /// The first date on which one of them may change.
     until: Option<SystemTime>,
 }
 
 /// May a user do this with files under a key?
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::volume) struct Question {
+pub(in crate::volume) struct DecisionRequest {
     uid: u32,
     pub(in crate::volume) groups: Vec<u32>,
     action: Action,
@@ -36,11 +36,11 @@ pub(in crate::volume) struct Question {
 
 /// Why not, in the keystore's words; or yes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::volume) struct Answer {
+pub(in crate::volume) struct Decision {
     pub(in crate::volume) denied: Option<Arc<str>>,
 }
 
-impl Question {
+impl DecisionRequest {
     pub(in crate::volume) fn about_all_files(
         uid: u32,
         groups: Vec<u32>,
@@ -51,7 +51,7 @@ impl Question {
     }
 }
 
-impl Answer {
+impl Decision {
     /// Nobody can say which groups the user is in, and some rule is about groups.
     pub(in crate::volume) fn unknown_groups() -> Self {
         let why = "rules of the keystore are about groups, and those of the process are not known";
@@ -59,20 +59,20 @@ impl Answer {
     }
 }
 
-impl From<Verdict> for Answer {
+impl From<Verdict> for Decision {
     fn from(verdict: Verdict) -> Self {
         Self { denied: verdict.denied.map(Into::into) }
     }
 }
 
-impl Answers {
+impl DecisionCache {
     /// An answer that holds for all files, else one for this file.
     pub(in crate::volume) fn find(
         &self,
         changes: u64,
-        question: &mut Question,
+        question: &mut DecisionRequest,
         file: Option<FileId>,
-    ) -> Option<Answer> {
+    ) -> Option<Decision> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if known.changes != changes {
             return None;
@@ -88,7 +88,7 @@ impl Answers {
     pub(in crate::volume) fn keep(
         &self,
         changes: u64,
-        question: Question,
+        question: DecisionRequest,
         verdict: &Verdict,
         still: impl Fn() -> bool,
     ) {
@@ -97,12 +97,12 @@ impl Answers {
             if !still() {
                 return;
             }
-            *known = Known { changes, ..Known::default() };
+            *known = Cached { changes, ..Cached::default() };
         }
         if known.answers.len() >= MOST {
             known.answers.clear();
         }
-        known.answers.insert(question, Answer::from(verdict.clone()));
+        known.answers.insert(question, Decision::from(verdict.clone()));
         known.until = [known.until, verdict.until].into_iter().flatten().min();
     }
 
@@ -121,8 +121,8 @@ mod tests {
 
     const KEY: KeyId = KeyId::from_bytes([1; 16]);
 
-    fn question(uid: u32) -> Question {
-        Question::about_all_files(uid, Vec::new(), Action::Decrypt, KEY)
+    fn question(uid: u32) -> DecisionRequest {
+        DecisionRequest::about_all_files(uid, Vec::new(), Action::Decrypt, KEY)
     }
 
     fn verdict(denied: Option<&str>, until: Option<u64>) -> Verdict {
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn an_answer_for_all_files_is_found_for_each() {
-        let answers = Answers::default();
+        let answers = DecisionCache::default();
         answers.keep(1, question(5), &verdict(None, None), || true);
         let file = Some(FileId::from_bytes([2; 16]));
         assert!(answers.find(1, &mut question(5), file).unwrap().denied.is_none());
@@ -141,9 +141,9 @@ mod tests {
 
     #[test]
     fn an_answer_for_one_file_is_for_no_other() {
-        let answers = Answers::default();
+        let answers = DecisionCache::default();
         let file = |byte| Some(FileId::from_bytes([byte; 16]));
-        let about = Question { file: file(2), ..question(5) };
+        let about = DecisionRequest { file: file(2), ..question(5) };
         answers.keep(1, about, &verdict(Some("no"), None), || true);
         assert!(answers.find(1, &mut question(5), file(2)).unwrap().denied.is_some());
         assert!(answers.find(1, &mut question(5), file(3)).is_none());
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_change_ends_all_answers_and_late_ones_are_not_kept() {
-        let answers = Answers::default();
+        let answers = DecisionCache::default();
         answers.keep(1, question(5), &verdict(None, None), || true);
         assert!(answers.find(2, &mut question(5), None).is_none());
         answers.keep(2, question(6), &verdict(None, None), || true);
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_first_date_counts() {
-        let answers = Answers::default();
+        let answers = DecisionCache::default();
         for (uid, until) in [(1, Some(30)), (2, None), (3, Some(20))] {
             answers.keep(1, question(uid), &verdict(None, until), || true);
         }
