@@ -76,7 +76,7 @@ pub(in crate::volume) struct Writing {
 
 /// What one use of a key is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::volume) struct About {
+pub(in crate::volume) struct KeyUse {
     pub(in crate::volume) key: KeyId,
     pub(in crate::volume) material: Option<MaterialId>,
     /// `None` for a file that is about to be made.
@@ -182,7 +182,7 @@ impl Authorizer {
         &self,
         caller: Caller,
         action: Action,
-        about: About,
+        about: KeyUse,
     ) -> Result<()> {
         let Some(keystore) = self.keystore() else { return Ok(()) };
         let user = User::new(caller);
@@ -201,7 +201,7 @@ impl Authorizer {
         uses: Uses,
         key: KeyId,
     ) -> Result<()> {
-        uses.actions().try_for_each(|action| self.allow(caller, action, About::new_file(key)))
+        uses.actions().try_for_each(|action| self.allow(caller, action, KeyUse::new_file(key)))
     }
 
     /// True if everybody who has a file open may do the same with one under `key`.
@@ -213,7 +213,7 @@ impl Authorizer {
         let handles: Vec<_> = self.handles().values().filter_map(Weak::upgrade).collect();
         for handle in handles.iter().filter(|handle| handle.ino == ino) {
             for action in handle.uses.actions() {
-                if self.ask(keystore, &handle.user, action, About::new_file(key))?.denied.is_some()
+                if self.ask(keystore, &handle.user, action, KeyUse::new_file(key))?.denied.is_some()
                 {
                     return Ok(false);
                 }
@@ -254,7 +254,7 @@ impl Authorizer {
         keystore: &Keystore,
         user: &User,
         action: Action,
-        about: About,
+        about: KeyUse,
     ) -> Result<Decision> {
         let changes = self.keyring.changes();
         let groups = if keystore.names_groups().map_err(unreadable)? {
@@ -294,7 +294,7 @@ impl Authorizer {
         keystore: &Keystore,
         user: &User,
         action: Action,
-        about: About,
+        about: KeyUse,
         answer: &Decision,
     ) -> Result<()> {
         let open = FileOpen { action, key: about.key, material: about.material, file: about.file };
@@ -335,7 +335,7 @@ impl Admission {
         }
         let Some(keystore) = authorizer.keystore() else { return Ok(()) };
         // A file without contents has no key, and nothing to be kept from anybody.
-        let Some(about) = self.subject.get().map(About::from) else { return Ok(()) };
+        let Some(about) = self.subject.get().map(KeyUse::from) else { return Ok(()) };
         let (action, answer) = self.ask(keystore, about)?;
         let denied = answer.denied.is_some();
         let was_refused = self.refused.swap(denied, Ordering::Relaxed);
@@ -364,7 +364,7 @@ impl Admission {
     /// contents back, and takes their key for that as at its open.
     fn note_made(&self, subject: Subject) -> Result<()> {
         let Some(keystore) = self.authorizer.keystore() else { return Ok(()) };
-        let (action, about) = (Action::GenerateDataKey, About::from(subject));
+        let (action, about) = (Action::GenerateDataKey, KeyUse::from(subject));
         let made = self.authorizer.ask(keystore, &self.user, action, about)?;
         if made.denied.is_none() && self.uses.reads {
             let read = self.authorizer.ask(keystore, &self.user, Action::Decrypt, about)?;
@@ -383,7 +383,7 @@ impl Admission {
 
     /// The first refusal of what the handle takes; if there is none, the answer about what it was
     /// opened for first.
-    fn ask(&self, keystore: &Keystore, about: About) -> Result<(Action, Decision)> {
+    fn ask(&self, keystore: &Keystore, about: KeyUse) -> Result<(Action, Decision)> {
         let mut actions = self.uses.actions();
         let first = actions.next().unwrap_or(Action::Decrypt);
         let answer = self.authorizer.ask(keystore, &self.user, first, about)?;
@@ -463,14 +463,14 @@ impl Drop for Admission {
     }
 }
 
-impl About {
+impl KeyUse {
     /// A file that will get this key.
     pub(in crate::volume) fn new_file(key: KeyId) -> Self {
         Self { key, material: None, file: None }
     }
 }
 
-impl From<Subject> for About {
+impl From<Subject> for KeyUse {
     fn from(subject: Subject) -> Self {
         let Subject { key, material, file } = subject;
         Self { key, material: Some(material), file: Some(file) }

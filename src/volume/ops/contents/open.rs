@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::fs::{Stat, fstat};
 
 use crate::keystore::Action;
-use crate::volume::access::authorizer::{About, Admission, Uses, Writing};
+use crate::volume::access::authorizer::{Admission, KeyUse, Uses, Writing};
 use crate::volume::backing::identity::{Seen, fold, short};
 use crate::volume::content::{Access, Damaged};
 use crate::volume::engine::Volume;
@@ -226,7 +226,7 @@ impl Volume {
                 self.cut(opened.file(), size)
             }
             Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) if size == 0 => {
-                let about = About::new_file(self.file_policy(ino)?.create);
+                let about = KeyUse::new_file(self.file_policy(ino)?.create);
                 self.authorizer.allow(caller, Action::GenerateDataKey, about)?;
                 self.files.erase(ino, |flags| Ok(self.reopen(ino, flags)?.0))?;
                 self.note_erased(ino);
@@ -245,7 +245,7 @@ impl Volume {
         self.authorizer.allow(
             caller,
             Action::GenerateDataKey,
-            About::new_file(file.first_key()),
+            KeyUse::new_file(file.first_key()),
         )?;
         // What it holds is not given up while a KMS elsewhere has no key for what comes after.
         file.source().prepare()
@@ -264,7 +264,7 @@ impl Volume {
         match file.subject() {
             Some(subject) => self.authorizer.allow(caller, Action::Decrypt, subject.into()),
             None if access == Access::ReadWrite => {
-                let about = About::new_file(file.first_key());
+                let about = KeyUse::new_file(file.first_key());
                 self.authorizer.allow(caller, Action::GenerateDataKey, about)
             }
             None => Ok(()),

@@ -15,7 +15,7 @@ use rustix::fs::{OFlags, Stat};
 use crate::envelope::{CrossMode, DirDescriptor, Recipients};
 use crate::id::KeyId;
 use crate::keystore::Action;
-use crate::volume::access::authorizer::About;
+use crate::volume::access::authorizer::KeyUse;
 use crate::volume::backing::contents::Durability;
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::FilePolicy;
@@ -81,8 +81,8 @@ impl Volume {
         if from.policy == to.policy {
             return Ok(());
         }
-        self.authorizer.allow(caller, Action::ReEncryptFrom, About::new_file(from.policy))?;
-        self.authorizer.allow(caller, Action::ReEncryptTo, About::new_file(to.policy))
+        self.authorizer.allow(caller, Action::ReEncryptFrom, KeyUse::new_file(from.policy))?;
+        self.authorizer.allow(caller, Action::ReEncryptTo, KeyUse::new_file(to.policy))
     }
 
     /// Before `ino` gets a further name in `dir`.
@@ -149,7 +149,7 @@ impl Volume {
                 self.authorizer.allow(
                     caller,
                     Action::ReEncryptTo,
-                    About { key: to, ..subject.into() },
+                    KeyUse { key: to, ..subject.into() },
                 )?;
             }
             Some(_) => {}
