@@ -47,12 +47,12 @@ pub(in crate::volume) struct Subject {
 /// The subject of an open file, and who is writing into it.
 #[derive(Debug, Default)]
 pub(in crate::volume) struct SubjectCell {
-    known: Mutex<Known>,
+    known: Mutex<SubjectState>,
     writers: Mutex<Vec<Arc<Admission>>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Known {
+struct SubjectState {
     /// Nothing while the file has no contents.
     subject: Option<Subject>,
     /// The key that it had last: who has it open was asked about that one.
@@ -420,7 +420,7 @@ impl SubjectCell {
         let mut known = self.known();
         let other_key = known.last.is_some_and(|last| last != subject.key);
         let before = Before { empty: known.subject.is_none(), other_key };
-        *known = Known { subject: Some(subject), last: Some(subject.key) };
+        *known = SubjectState { subject: Some(subject), last: Some(subject.key) };
         before
     }
 
@@ -439,7 +439,7 @@ impl SubjectCell {
         writers.iter().try_for_each(|writer| writer.note_made(subject))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, SubjectState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
