@@ -1,9 +1,9 @@
 //! From an inode number to something that a system call can act on.
 //!
 //! An inode is reached through a directory that is held open and the backing name in it, or
-//! through the descriptor that pinned it when its last known link went. A [`Place`] keeps the
+//! through the descriptor that pinned it when its last known link went. A [`Location`] keeps the
 //! entry still (the directory's lock, for reading) for as long as it lives: from other requests, not
-//! from whoever else writes to the vault. So nothing is changed at a place: what is there is held
+//! from whoever else writes to the vault. So nothing is changed at a location: what is there is held
 //! ([`Volume::hold`]), and compared with the inode that was meant.
 
 use std::collections::HashSet;
@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 8;
 
 /// Where an inode is; it stays there while this lives, as far as this process can see to it.
 #[derive(Debug)]
-struct Place<'a> {
+struct Location<'a> {
     at: At<'a>,
     _held: Option<RwLockReadGuard<'a, ()>>,
 }
@@ -52,7 +52,7 @@ enum Verdict {
     Any,
 }
 
-impl Place<'_> {
+impl Location<'_> {
     fn look(&self) -> Result<Seen, Errno> {
         match &self.at {
             At::Entry(dir, name) => beneath::look(dir, name),
@@ -71,23 +71,23 @@ impl Place<'_> {
 }
 
 impl Volume {
-    /// Where `ino` is. Locks: the place holds its directory's lock for reading.
+    /// Where `ino` is. Locks: the location holds its directory's lock for reading.
     ///
     /// # Errors
     /// `Stale` if no way to it is known.
-    fn place(&self, ino: u64) -> Result<Place<'_>> {
+    fn locate(&self, ino: u64) -> Result<Location<'_>> {
         if ino == ROOT {
-            return Ok(Place { at: At::Root(self.tree.root()), _held: None });
+            return Ok(Location { at: At::Root(self.tree.root()), _held: None });
         }
         for _ in 0..ATTEMPTS {
             match self.tree.inodes.whereabouts(ino).ok_or(VolumeError::Stale)? {
-                Whereabouts::Pinned(fd) => return Ok(Place { at: At::Pinned(fd), _held: None }),
+                Whereabouts::Pinned(fd) => return Ok(Location { at: At::Pinned(fd), _held: None }),
                 Whereabouts::Entry(link) => {
                     let Some(dir) = self.link_dir(ino, &link)? else { continue };
                     let held = self.tree.locks.reading(link.parent);
                     if self.tree.inodes.has_link(ino, &link) {
                         let at = At::Entry(dir, link.name);
-                        return Ok(Place { at, _held: Some(held) });
+                        return Ok(Location { at, _held: Some(held) });
                     }
                 }
             }
@@ -247,17 +247,17 @@ impl Volume {
     /// # Errors
     /// `Stale` if what is there is not `ino`; those of the backing filesystem.
     pub(in crate::volume) fn stat(&self, ino: u64) -> Result<Stat> {
-        let seen = self.place(ino)?.look()?;
+        let seen = self.locate(ino)?.look()?;
         self.tree.same_inode(&seen, ino)?;
         Ok(seen.stat)
     }
 
-    /// The same, which the kernel is told. Locks: that of the place before that of owners, as in a
+    /// The same, which the kernel is told. Locks: that of the location before that of owners, as in a
     /// lookup.
     pub(in crate::volume) fn stat_to_tell(&self, ino: u64) -> Result<Stat> {
-        let place = self.place(ino)?;
+        let location = self.locate(ino)?;
         let _telling = self.tree.telling();
-        let seen = place.look()?;
+        let seen = location.look()?;
         self.tree.same_inode(&seen, ino)?;
         self.tree.inodes.tell(ino, self.tree.told(&seen));
         Ok(seen.stat)
@@ -269,7 +269,7 @@ impl Volume {
     /// `Stale` if what is there is not `ino`, or belongs to somebody else than the kernel was told;
     /// those of the backing filesystem.
     pub(in crate::volume) fn hold(&self, ino: u64) -> Result<Handle> {
-        let held = self.place(ino)?.hold()?;
+        let held = self.locate(ino)?.hold()?;
         self.tree.as_told(&held, ino)?;
         Ok(held)
     }
