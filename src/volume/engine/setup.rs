@@ -32,7 +32,7 @@ use crate::volume::namespace::dir::{Dir, Opener};
 use crate::volume::namespace::dir_rules::{DirAnchor, Expected};
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::tree::Tree;
-use crate::volume::session::anchor::AnchorPlace;
+use crate::volume::session::anchor::AnchorStore;
 use crate::volume::session::journaling;
 use crate::volume::session::ledger::{Found, Ledger};
 use crate::volume::session::lock::{self, Session};
@@ -84,7 +84,7 @@ impl Volume {
             recipient,
         };
         let bytes = descriptor.encode(&keys);
-        let place = AnchorPlace::new(volume, path, keyring.service().clone(), None);
+        let place = AnchorStore::new(volume, path, keyring.service().clone(), None);
         Ledger::found(&meta, &keys, &place)?;
         own_file::replace(&meta, SPARE, &bytes)?;
         own_file::replace(&meta, DESCRIPTOR, &bytes)?;
@@ -120,7 +120,7 @@ impl Volume {
         let (mut descriptor, keys) = verify(&keyring, &claims)?;
         let mut session = Session::begin(&root, !options.read_only)?;
         let place =
-            AnchorPlace::new(volume, path, keyring.service().clone(), options.anchors.clone());
+            AnchorStore::new(volume, path, keyring.service().clone(), options.anchors.clone());
         // Once the vault is held: another session may have changed it until then.
         let known = place.load(&keys)?;
         let anchor = DirAnchor::of(known.as_ref(), descriptor.features, options.restored);
@@ -275,7 +275,7 @@ fn open_session(
     session: &mut Session,
     descriptor: &mut VolumeDescriptor,
     keys: VolumeKeys,
-    place: AnchorPlace,
+    place: AnchorStore,
     options: &Options,
     directories: &DirAnchor,
 ) -> Result<(Shared, Option<(&'static str, &'static str)>)> {

@@ -20,7 +20,7 @@ const MAC_LEN: usize = 32;
 const ANCHOR_MAX: usize = 16 << 20;
 
 /// The places that remember a volume, out of reach of whoever writes to the vault.
-pub(in crate::volume) struct AnchorPlace {
+pub(in crate::volume) struct AnchorStore {
     volume: VolumeId,
     vault: PathBuf,
     service: Arc<dyn KeyService>,
@@ -28,7 +28,7 @@ pub(in crate::volume) struct AnchorPlace {
     directory: Option<PathBuf>,
 }
 
-impl AnchorPlace {
+impl AnchorStore {
     /// The places for the volume in the directory `vault`.
     pub(in crate::volume) fn new(
         volume: VolumeId,

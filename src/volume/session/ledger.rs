@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::anchor::{AnchorPlace, Standing};
+use super::anchor::{AnchorStore, Standing};
 use super::state_file::StateFile;
 use super::verdict::{self, Begin, Verdict};
 use crate::envelope::{
@@ -42,7 +42,7 @@ impl Found {
     pub(in crate::volume) fn look(
         meta: impl AsFd,
         keys: &VolumeKeys,
-        place: &AnchorPlace,
+        place: &AnchorStore,
         counted: Option<Counted>,
         begin: Begin,
     ) -> Result<Self> {
@@ -105,7 +105,7 @@ pub(in crate::volume) struct StillLeft {
 pub(in crate::volume) struct Ledger {
     file: StateFile,
     keys: VolumeKeys,
-    place: AnchorPlace,
+    place: AnchorStore,
     inner: Mutex<Inner>,
     written: Condvar,
     generation: AtomicU64,
@@ -136,7 +136,7 @@ impl Ledger {
     pub(in crate::volume) fn begin(
         meta: impl AsFd,
         keys: VolumeKeys,
-        place: AnchorPlace,
+        place: AnchorStore,
         found: Found,
         unanchored: bool,
     ) -> Result<Self> {
@@ -167,7 +167,7 @@ impl Ledger {
     pub(in crate::volume) fn found(
         meta: impl AsFd,
         keys: &VolumeKeys,
-        place: &AnchorPlace,
+        place: &AnchorStore,
     ) -> Result<()> {
         let record = StateRecord { words: vec![SessionWord::NONE], ..StateRecord::default() };
         StateFile::begin(meta, &record, keys)?;
