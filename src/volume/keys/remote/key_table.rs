@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::answers::{material, refused, strange};
-use super::line::Line;
+use super::connection::Connection;
 use crate::endpoint::EndpointError;
 use crate::id::{KeyId, MaterialId};
 use crate::volume::model::error::{Result, VolumeError};
@@ -15,10 +15,10 @@ use crate::volume::model::error::{Result, VolumeError};
 /// What the requests and the thread that watches the keys share.
 #[derive(Debug)]
 pub(super) struct KeyTable {
-    pub(super) line: Line,
+    pub(super) connection: Connection,
     /// How long keys count as usable while the endpoint does not answer.
     pub(super) grace: Duration,
-    pub(super) keys: Mutex<HashMap<KeyId, Known>>,
+    pub(super) keys: Mutex<HashMap<KeyId, KeyEntry>>,
     /// What was learnt before is to be asked again before it is used.
     pub(super) refreshed: Mutex<Option<Instant>>,
     pub(super) watched: Mutex<HashSet<KeyId>>,
@@ -26,7 +26,7 @@ pub(super) struct KeyTable {
 
 /// What the endpoint said of a key.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct KeyEntry {
     /// The id as the service spells it.
     pub(super) name: String,
     pub(super) usable: bool,
@@ -38,12 +38,12 @@ pub(super) struct Known {
 }
 
 /// Why nothing was learnt of a key.
-pub(super) enum Failed {
+pub(super) enum DescribeError {
     Refused(EndpointError),
     Strange,
 }
 
-impl Failed {
+impl DescribeError {
     pub(super) fn is_missing_key(&self) -> bool {
         matches!(self, Self::Refused(error) if error.aws_name() == Some("NotFoundException"))
     }
@@ -67,10 +67,10 @@ impl KeyTable {
     }
 
     /// What is known of a key and no older than a few seconds.
-    pub(super) fn known(&self, key: KeyId) -> Result<Known> {
+    pub(super) fn known(&self, key: KeyId) -> Result<KeyEntry> {
         let known = self.keys().get(&key).cloned();
         let refreshed = *self.refreshed();
-        let fresh = |known: &Known| known.at.elapsed() < FRESH && Some(known.at) > refreshed;
+        let fresh = |known: &KeyEntry| known.at.elapsed() < FRESH && Some(known.at) > refreshed;
         if let Some(known) = known.filter(fresh) {
             return Ok(known);
         }
@@ -78,7 +78,7 @@ impl KeyTable {
     }
 
     /// Asks the service about a key, whichever way it spells its id.
-    pub(super) fn ask(&self, key: KeyId) -> Result<Known> {
+    pub(super) fn ask(&self, key: KeyId) -> Result<KeyEntry> {
         let known = self.keys().get(&key).map(|known| known.name.clone());
         let name = known.unwrap_or_else(|| key.to_string());
         let found = match self.describe(&name) {
@@ -101,13 +101,13 @@ impl KeyTable {
     }
 
     /// DescribeKey, and notes what it says.
-    pub(super) fn describe(&self, name: &str) -> Result<(KeyId, Known), Failed> {
-        let answer = self.line.call("DescribeKey", &json!({ "KeyId": name }));
-        let answer = answer.map_err(Failed::Refused)?;
+    pub(super) fn describe(&self, name: &str) -> Result<(KeyId, KeyEntry), DescribeError> {
+        let answer = self.connection.call("DescribeKey", &json!({ "KeyId": name }));
+        let answer = answer.map_err(DescribeError::Refused)?;
         let metadata = &answer["KeyMetadata"];
         let text = |member: &str| metadata[member].as_str().unwrap_or_default();
-        let key = text("KeyId").parse().map_err(|_| Failed::Strange)?;
-        let known = Known {
+        let key = text("KeyId").parse().map_err(|_| DescribeError::Strange)?;
+        let known = KeyEntry {
             name: text("KeyId").to_owned(),
             usable: text("KeyState") == "Enabled",
             material: material(&metadata["CurrentKeyMaterialId"]),
@@ -119,10 +119,10 @@ impl KeyTable {
     }
 
     pub(super) fn call(&self, operation: &str, request: &Value, key: KeyId) -> Result<Value> {
-        self.line.call(operation, request).map_err(|error| refused(key, error))
+        self.connection.call(operation, request).map_err(|error| refused(key, error))
     }
 
-    pub(super) fn keys(&self) -> MutexGuard<'_, HashMap<KeyId, Known>> {
+    pub(super) fn keys(&self) -> MutexGuard<'_, HashMap<KeyId, KeyEntry>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -135,7 +135,7 @@ impl KeyTable {
     }
 }
 
-impl Known {
+impl KeyEntry {
     /// DescribeKey gave an error instead of an answer.
     fn note(&mut self, error: &VolumeError) {
         match error {

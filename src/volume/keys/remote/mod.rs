@@ -5,8 +5,8 @@
 //! of every key in use is asked for every two seconds (`watch`).
 
 mod answers;
+mod connection;
 mod key_table;
-mod line;
 mod remote_keys;
 mod watch;
 

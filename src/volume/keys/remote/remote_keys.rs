@@ -7,8 +7,8 @@ use base64ct::{Base64, Encoding};
 use serde_json::json;
 
 use super::answers::{check_key, ciphertext, pairs, plaintext, recipient};
-use super::key_table::{Failed, KeyTable, Known};
-use super::line::Line;
+use super::connection::Connection;
+use super::key_table::{DescribeError, KeyEntry, KeyTable};
 use super::watch::Watch;
 use crate::crypto::secret::Secret;
 use crate::endpoint::Endpoint;
@@ -33,7 +33,7 @@ impl RemoteKeys {
     /// `Io` when the system has no thread left.
     pub fn new(endpoint: Endpoint, grace: Duration) -> Result<Self> {
         let shared = Arc::new(KeyTable {
-            line: Line::new(endpoint),
+            connection: Connection::new(endpoint),
             grace,
             keys: Mutex::default(),
             refreshed: Mutex::default(),
@@ -85,7 +85,9 @@ impl KeyService for RemoteKeys {
     fn find_key(&self, name: &str) -> Result<KeyId> {
         let found = self.shared.describe(name);
         found.map(|(key, _)| key).map_err(|failed| match failed {
-            Failed::Refused(error) if error.aws_name().is_some() && !error.is_no_answer() => {
+            DescribeError::Refused(error)
+                if error.aws_name().is_some() && !error.is_no_answer() =>
+            {
                 VolumeError::Kms(error.to_string())
             }
             failed => failed.about(KeyId::from_bytes([0; 16])),
@@ -104,11 +106,11 @@ impl KeyService for RemoteKeys {
     fn health(&self, keys: &[KeyId]) -> Vec<(KeyId, KeyHealth)> {
         self.shared.watched().extend(keys);
         let over = |silence: Duration| silence >= self.shared.grace;
-        if self.shared.line.silence().is_some_and(over) {
+        if self.shared.connection.silence().is_some_and(over) {
             return keys.iter().map(|key| (*key, KeyHealth::Unreachable)).collect();
         }
         let known = self.shared.keys();
-        let health = |known: &Known| match known.unclear_since {
+        let health = |known: &KeyEntry| match known.unclear_since {
             _ if !known.usable => KeyHealth::Unusable,
             Some(since) if over(since.elapsed()) => KeyHealth::Unreachable,
             _ => KeyHealth::Usable,

@@ -45,7 +45,7 @@ impl Drop for Watch {
 
 fn run(keys: &KeyTable, stop: &(Mutex<bool>, Condvar)) {
     loop {
-        let pause = if keys.line.silence().is_some() { POLL_SILENT } else { POLL };
+        let pause = if keys.connection.silence().is_some() { POLL_SILENT } else { POLL };
         let stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = stop.1.wait_timeout_while(stopped, pause, |stopped| !*stopped);
         if *waited.unwrap_or_else(PoisonError::into_inner).0 {
@@ -61,7 +61,7 @@ fn look(keys: &KeyTable) {
     for key in watched {
         match keys.ask(key) {
             Ok(_) => {}
-            Err(VolumeError::KmsUnreachable(_)) if keys.line.silence().is_some() => return,
+            Err(VolumeError::KmsUnreachable(_)) if keys.connection.silence().is_some() => return,
             Err(error @ (VolumeError::KmsUnreachable(_) | VolumeError::Kms(_))) => {
                 log::debug!("KMS key {key}: its state is not known: {error}");
             }

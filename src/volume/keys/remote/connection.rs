@@ -1,4 +1,4 @@
-//! The line to the endpoint, and whether anybody answers at its other end.
+//! The connection to the endpoint, and whether anybody answers.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::endpoint::{Endpoint, EndpointError};
 const PAUSE: Duration = Duration::from_millis(900);
 
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct Connection {
     endpoint: Endpoint,
     silent: Mutex<Option<Silent>>,
 }
@@ -24,7 +24,7 @@ struct Silent {
     tried: Instant,
 }
 
-impl Line {
+impl Connection {
     pub(super) fn new(endpoint: Endpoint) -> Self {
         Self { endpoint, silent: Mutex::default() }
     }
