@@ -241,14 +241,14 @@ impl Run<'_> {
             self.report.emptied.push(path.clone());
         }
         let through = match self.look_through(&file) {
-            Ok(Looked::Through { spoiled }) => {
+            Ok(Inspection::Through { spoiled }) => {
                 if spoiled {
                     let what = "bytes were lost in the crash, or are not authentic".to_owned();
                     self.report.spoil(path.clone(), what);
                 }
                 true
             }
-            Ok(Looked::Stopped) => {
+            Ok(Inspection::Stopped) => {
                 self.left.unknown = true;
                 false
             }
@@ -262,7 +262,7 @@ impl Run<'_> {
     }
 
     /// Mends a file step by step.
-    fn look_through(&mut self, file: &File) -> Result<Looked> {
+    fn look_through(&mut self, file: &File) -> Result<Inspection> {
         if file.content().needs_recovery() {
             // What cannot be mended now keeps its excuse.
             file.must_be_writable()?;
@@ -272,14 +272,14 @@ impl Run<'_> {
         let mut noted = 0;
         loop {
             match file.content().recover(STEP)? {
-                Mended::All { spoiled } => return Ok(Looked::Through { spoiled }),
+                Mended::All { spoiled } => return Ok(Inspection::Through { spoiled }),
                 Mended::UpTo(bytes) => {
                     if let Some(file) = id.filter(|_| bytes - noted >= NOTED) {
                         self.ledger.set_cursor(Cursor { file, bytes })?;
                         noted = bytes;
                     }
                     if (self.progress)(&self.report).is_break() {
-                        return Ok(Looked::Stopped);
+                        return Ok(Inspection::Stopped);
                     }
                 }
             }
@@ -441,7 +441,7 @@ impl RecoveryReport {
 }
 
 /// What became of a look through a file.
-enum Looked {
+enum Inspection {
     Through { spoiled: bool },
     Stopped,
 }
