@@ -14,7 +14,7 @@ use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::descriptor::Copies;
 use crate::volume::namespace::dir::Dir;
-use crate::volume::namespace::dir_rules::{Authority, Says};
+use crate::volume::namespace::dir_rules::{Authority, LiveAuthority};
 use crate::volume::namespace::inode::{Link, ROOT, Whereabouts};
 use crate::volume::namespace::renames::{Moved, Watch};
 
@@ -58,7 +58,7 @@ struct Level {
     depth: usize,
     ino: u64,
     /// It may be changed before those below it are opened.
-    says: Arc<Says>,
+    says: Arc<LiveAuthority>,
 }
 
 /// What was renamed, where it is now.

@@ -12,7 +12,7 @@ use rustix::fs::{fgetxattr, fstat};
 use rustix::io::Errno;
 
 use super::descriptor::{Copies, DescriptorBytes, repair};
-use super::dir_rules::{Authority, DirAnchor, Expected, Says};
+use super::dir_rules::{Authority, DirAnchor, Expected, LiveAuthority};
 use super::inode::Link;
 use crate::envelope::{DirDescriptor, DirKeys, EnvelopeError};
 use crate::id::{DirId, KeyId};
@@ -32,7 +32,7 @@ pub(in crate::volume) struct Dir {
     ino: u64,
     fd: OwnedFd,
     names: Names,
-    says: Arc<Says>,
+    says: Arc<LiveAuthority>,
     expected: Expected,
     link: Option<Link>,
     rules: Mutex<Option<CreateRules>>,
@@ -96,7 +96,7 @@ impl Dir {
         if matches!(names, Names::Broken) {
             log::error!("the directory with inode {ino} has no usable descriptor");
         }
-        let says = Arc::new(Says::new(names.authority()));
+        let says = Arc::new(LiveAuthority::new(names.authority()));
         Ok(Self { ino, fd, names, says, expected, link: None, rules: Mutex::new(None), copies })
     }
 
@@ -115,7 +115,7 @@ impl Dir {
     /// The same, which does not count where it is.
     pub(in crate::volume) fn refused(self, why: Misplaced) -> Self {
         log::error!("the directory with inode {}: {why}", self.ino);
-        let says = Arc::new(Says::new(Authority::None));
+        let says = Arc::new(LiveAuthority::new(Authority::None));
         Self { names: Names::Misplaced(why), says, ..self }
     }
 
@@ -201,7 +201,7 @@ impl Dir {
     }
 
     /// The same, for whoever asks later, and does not hold the directory open for that.
-    pub(in crate::volume) fn says(&self) -> &Arc<Says> {
+    pub(in crate::volume) fn says(&self) -> &Arc<LiveAuthority> {
         &self.says
     }
 

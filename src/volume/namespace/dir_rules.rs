@@ -273,9 +273,9 @@ impl Authority {
 
 /// What an open directory says of those below it, kept up to date by whoever changes its descriptor.
 #[derive(Debug)]
-pub(in crate::volume) struct Says(Mutex<Authority>);
+pub(in crate::volume) struct LiveAuthority(Mutex<Authority>);
 
-impl Says {
+impl LiveAuthority {
     pub(in crate::volume) fn new(authority: Authority) -> Self {
         Self(Mutex::new(authority))
     }
