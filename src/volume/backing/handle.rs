@@ -149,7 +149,7 @@ impl AsFd for Handle {
 
 /// Opens a backing file for reads of our own, which are no accesses of the user's: the access time
 /// stays, where this process may ask for that.
-pub(in crate::volume) fn quietly(
+pub(in crate::volume) fn open_noatime(
     flags: OFlags,
     mut open: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
 ) -> std::result::Result<OwnedFd, Errno> {

@@ -14,7 +14,7 @@ use crate::envelope::layout::plain_size;
 use crate::id::KeyId;
 use crate::volume::access::authorizer::{Subject, SubjectCell};
 use crate::volume::backing::contents::{Backing, BackingFile, Durability};
-use crate::volume::backing::handle::quietly;
+use crate::volume::backing::handle::open_noatime;
 use crate::volume::content::{Access, Content, Damaged, Marks, Shared};
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::error::{Result, VolumeError};
@@ -351,7 +351,7 @@ impl OpenFiles {
     ) -> Result<(OwnedFd, Option<Errno>)> {
         let base = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         if self.access == Access::ReadOnly {
-            return Ok((quietly(base | OFlags::RDONLY, reopen)?, None));
+            return Ok((open_noatime(base | OFlags::RDONLY, reopen)?, None));
         }
         match reopen(base | OFlags::RDWR) {
             Err(why @ (Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY)) => {

@@ -16,7 +16,7 @@ use crate::envelope::layout::PAGE;
 use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX};
 use crate::volume::backing::beneath;
 use crate::volume::backing::contents::{BackingFile, is_blank};
-use crate::volume::backing::handle::quietly;
+use crate::volume::backing::handle::open_noatime;
 use crate::volume::content::{Content, SeekTo};
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::policy_of;
@@ -154,7 +154,7 @@ impl Volume {
         let ino = self.tree.inodes.shown(held.found().st_ino);
         // As they are before the file is opened, which may repair one.
         let slots = read_slots(&held).ok().flatten();
-        let open = |flags| quietly(flags, |flags| held.open_file(flags));
+        let open = |flags| open_noatime(flags, |flags| held.open_file(flags));
         let file = match self.files.open(ino, &policy, open) {
             Ok(file) => file,
             Err(error) => {

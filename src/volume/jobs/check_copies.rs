@@ -12,7 +12,7 @@ use super::walk::Visit;
 use crate::envelope::layout::HEADER_AREA;
 use crate::envelope::{DIR_FILE, XattrKeys};
 use crate::volume::backing::handle::Handle;
-use crate::volume::backing::handle::quietly;
+use crate::volume::backing::handle::open_noatime;
 use crate::volume::engine::Volume;
 use crate::volume::files::open_file::File;
 use crate::volume::model::error::Result;
@@ -104,7 +104,7 @@ impl Volume {
 
 /// Both slots as they are; `None` for what is shorter.
 pub(in crate::volume) fn read_slots(held: &Handle) -> Result<Option<HeaderArea>> {
-    let file = quietly(OFlags::RDONLY, |flags| held.open_file(flags))?;
+    let file = open_noatime(OFlags::RDONLY, |flags| held.open_file(flags))?;
     let mut area = [0; HEADER_AREA];
     let got = pread(file.as_fd(), &mut area, 0)?;
     Ok((got == HEADER_AREA).then_some(area))

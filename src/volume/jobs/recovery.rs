@@ -24,7 +24,7 @@ use crate::envelope::{
 };
 use crate::id::KeyId;
 use crate::volume::backing::handle::Handle;
-use crate::volume::backing::handle::quietly;
+use crate::volume::backing::handle::open_noatime;
 use crate::volume::content::{Look, Mended, explains};
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::policy_of;
@@ -217,7 +217,7 @@ impl Run<'_> {
         };
         self.report.examined += 1;
         let ino = self.volume.tree.inodes.shown(held.found().st_ino);
-        let open = |flags| quietly(flags, |flags| held.open_file(flags));
+        let open = |flags| open_noatime(flags, |flags| held.open_file(flags));
         let open = || policy_of(dir).and_then(|policy| self.volume.files.open(ino, &policy, open));
         let opened = match open() {
             // While it is open here, nobody gets a lease on it.
@@ -290,7 +290,7 @@ impl Run<'_> {
     /// header claims nothing, and is looked at as well. Its attributes are those from before it is
     /// opened: the change time moves where its mode has to be lent for that.
     fn concerned(&self, held: &Handle) -> Result<Option<Claims>> {
-        let opened = quietly(OFlags::RDONLY, |flags| held.open_file(flags));
+        let opened = open_noatime(OFlags::RDONLY, |flags| held.open_file(flags));
         let probe = match opened {
             Err(Errno::AGAIN) => held.open_file_waiting(OFlags::RDONLY)?,
             // It has become something else.

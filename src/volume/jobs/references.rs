@@ -12,7 +12,7 @@ use super::descent::Descent;
 use super::walk::{Role, Visit, Walk};
 use crate::envelope::{Recipient, VolumeDescriptor, may_be_encoded};
 use crate::id::{KeyId, MaterialId, VolumeId};
-use crate::volume::backing::handle::quietly;
+use crate::volume::backing::handle::open_noatime;
 use crate::volume::backing::root::open_root;
 use crate::volume::engine::Volume;
 use crate::volume::files::unopened::read_slots;
@@ -89,7 +89,7 @@ impl References {
             let opened = match visit.hold(entry) {
                 // The walk knows of what has gone.
                 Ok(None) => continue,
-                Ok(Some(held)) => quietly(OFlags::RDONLY, |flags| held.open_file(flags)).ok(),
+                Ok(Some(held)) => open_noatime(OFlags::RDONLY, |flags| held.open_file(flags)).ok(),
                 Err(_) => None,
             };
             let Some(fd) = opened else {

@@ -23,7 +23,7 @@ use super::walk::{Entry, Role, Visit, Walk};
 use crate::envelope::{DirDescriptor, FileHeader, Recipient, Recipients};
 use crate::id::KeyId;
 use crate::volume::backing::handle::Handle;
-use crate::volume::backing::handle::quietly;
+use crate::volume::backing::handle::open_noatime;
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::FilePolicy;
 use crate::volume::files::open_file::File;
@@ -273,7 +273,7 @@ impl Run<'_> {
     fn file(&mut self, visit: &Visit, entry: &Entry, descriptor: &DirDescriptor) -> Result<()> {
         // Only what is gone, or has become something else, needs no new wrap.
         let Some(held) = visit.hold(entry)? else { return Ok(()) };
-        let open = |flags| quietly(flags, |flags| held.open_file(flags));
+        let open = |flags| open_noatime(flags, |flags| held.open_file(flags));
         let probe = match open(OFlags::RDONLY) {
             Err(Errno::STALE) => return Ok(()),
             other => other?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::volume::backing::handle::quietly;
+use crate::volume::backing::handle::open_noatime;
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::{FilePolicy, policy_of};
 use crate::volume::files::open_file::File;
@@ -52,7 +52,7 @@ impl Volume {
         policy: &FilePolicy,
     ) -> Result<Briefly<'_>> {
         let file = self.files.open(ino, policy, |flags| {
-            quietly(flags, |flags| self.reopen(ino, flags).map(|(fd, _)| fd))
+            open_noatime(flags, |flags| self.reopen(ino, flags).map(|(fd, _)| fd))
         })?;
         Ok(Briefly { file, _release: Release { volume: self, ino } })
     }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use crate::envelope::layout::{PAGE, PAGE_LEN};
 use crate::envelope::link_target_len;
 use crate::volume::backing::beneath::{self, BackingName};
-use crate::volume::backing::handle::quietly;
+use crate::volume::backing::handle::open_noatime;
 use crate::volume::backing::identity::{Seen, Told};
 use crate::volume::backing::lender;
 use crate::volume::engine::Volume;
@@ -224,7 +224,8 @@ impl Volume {
         }
         let mut page = [0; PAGE_LEN];
         let open = |flags| self.reopen(ino, flags).map(|(fd, _)| fd);
-        let read = quietly(OFlags::RDONLY, open).and_then(|fd| rustix::io::pread(fd, &mut page, 0));
+        let read =
+            open_noatime(OFlags::RDONLY, open).and_then(|fd| rustix::io::pread(fd, &mut page, 0));
         read.is_ok() && has_odd_size(stat, &page)
     }
 }
