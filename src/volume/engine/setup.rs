@@ -84,8 +84,8 @@ impl Volume {
             recipient,
         };
         let bytes = descriptor.encode(&keys);
-        let place = AnchorStore::new(volume, path, keyring.service().clone(), None);
-        Ledger::found(&meta, &keys, &place)?;
+        let anchor_store = AnchorStore::new(volume, path, keyring.service().clone(), None);
+        Ledger::found(&meta, &keys, &anchor_store)?;
         own_file::replace(&meta, SPARE, &bytes)?;
         own_file::replace(&meta, DESCRIPTOR, &bytes)?;
         fsync(&root)?;
@@ -119,10 +119,10 @@ impl Volume {
         let keyring = Arc::new(Keyring::new(service, volume));
         let (mut descriptor, keys) = verify(&keyring, &claims)?;
         let mut session = Session::begin(&root, !options.read_only)?;
-        let place =
+        let anchor_store =
             AnchorStore::new(volume, path, keyring.service().clone(), options.anchors.clone());
         // Once the vault is held: another session may have changed it until then.
-        let known = place.load(&keys)?;
+        let known = anchor_store.load(&keys)?;
         let anchor = DirAnchor::of(known.as_ref(), descriptor.features, options.restored);
         refuse_other_root(&root, volume, &keyring, &anchor)?;
         let mut found = damaged_copies(session.meta(), &keys)?;
@@ -133,7 +133,7 @@ impl Volume {
         let small = small_blocks_of(&root)?;
         let times_key = keys.times_key().clone();
         let (shared, record) =
-            open_session(&mut session, &mut descriptor, keys, place, &options, &anchor)?;
+            open_session(&mut session, &mut descriptor, keys, anchor_store, &options, &anchor)?;
         let how = (small.is_some(), record.is_some());
         let (shared, strays) = journaling::begin(session.meta(), shared, &options, how)?;
         let journals = shared.journal().is_some();
@@ -275,7 +275,7 @@ fn open_session(
     session: &mut Session,
     descriptor: &mut VolumeDescriptor,
     keys: VolumeKeys,
-    place: AnchorStore,
+    anchor_store: AnchorStore,
     options: &Options,
     directories: &DirAnchor,
 ) -> Result<(Shared, Option<(&'static str, &'static str)>)> {
@@ -292,7 +292,7 @@ fn open_session(
         syncfs(session.meta())?;
     }
     let counted = if upgrade { session.counted()? } else { None };
-    let mut found = Found::look(session.meta(), &keys, &place, counted, begin)?;
+    let mut found = Found::look(session.meta(), &keys, &anchor_store, counted, begin)?;
     if found.verdict == Verdict::Newer {
         // What was moved there, and to where, is not known here: it is learnt anew.
         directories.occupants.forget();
@@ -317,7 +317,8 @@ fn open_session(
     } else {
         None
     };
-    let ledger = Arc::new(Ledger::begin(session.meta(), keys, place, found, options.unanchored)?);
+    let ledger =
+        Arc::new(Ledger::begin(session.meta(), keys, anchor_store, found, options.unanchored)?);
     session.write_down(ledger.clone());
     if let Some((bytes, changed)) = again {
         own_file::replace(session.meta(), SPARE, &bytes)?;

@@ -42,12 +42,12 @@ impl Found {
     pub(in crate::volume) fn look(
         meta: impl AsFd,
         keys: &VolumeKeys,
-        place: &AnchorStore,
+        anchor_store: &AnchorStore,
         counted: Option<Counted>,
         begin: Begin,
     ) -> Result<Self> {
         let found = StateFile::read(meta, keys)?;
-        let anchor = place.load(keys)?;
+        let anchor = anchor_store.load(keys)?;
         let mut record = found.map(|(record, damaged)| {
             let closing = damaged.then(|| verdict::closing(&record, anchor.as_ref())).flatten();
             closing.unwrap_or(record)
@@ -105,7 +105,7 @@ pub(in crate::volume) struct StillLeft {
 pub(in crate::volume) struct Ledger {
     file: StateFile,
     keys: VolumeKeys,
-    place: AnchorStore,
+    anchor_store: AnchorStore,
     inner: Mutex<Inner>,
     written: Condvar,
     generation: AtomicU64,
@@ -136,13 +136,13 @@ impl Ledger {
     pub(in crate::volume) fn begin(
         meta: impl AsFd,
         keys: VolumeKeys,
-        place: AnchorStore,
+        anchor_store: AnchorStore,
         found: Found,
         unanchored: bool,
     ) -> Result<Self> {
         let file = StateFile::begin(meta, &found.record, &keys)?;
         let anchor = verdict::anchored(&found.record, found.anchor.as_ref(), found.verdict);
-        let anchor = match place.store(&anchor, &keys, Standing::Begins) {
+        let anchor = match anchor_store.store(&anchor, &keys, Standing::Begins) {
             Err(VolumeError::Unanchored(why)) if unanchored => {
                 log::warn!("nothing outside the vault remembers this session: {why}");
                 anchor
@@ -153,7 +153,7 @@ impl Ledger {
         Ok(Self {
             file,
             keys,
-            place,
+            anchor_store,
             inner: Mutex::new(inner),
             written: Condvar::new(),
             generation: AtomicU64::new(1),
@@ -167,13 +167,13 @@ impl Ledger {
     pub(in crate::volume) fn found(
         meta: impl AsFd,
         keys: &VolumeKeys,
-        place: &AnchorStore,
+        anchor_store: &AnchorStore,
     ) -> Result<()> {
         let record = StateRecord { words: vec![SessionWord::NONE], ..StateRecord::default() };
         StateFile::begin(meta, &record, keys)?;
         let anchor = verdict::anchored(&record, None, Verdict::Same);
         let anchor = VolumeAnchor { features: VolumeFeatures::ALL.bits(), ..anchor };
-        match place.store(&anchor, keys, Standing::Begins) {
+        match anchor_store.store(&anchor, keys, Standing::Begins) {
             // Keys from elsewhere: the machine that mounts the volume first remembers it.
             Err(VolumeError::Unanchored(_)) => Ok(()),
             stored => stored.map(drop),
@@ -283,7 +283,7 @@ impl Ledger {
         if anchor != inner.anchor {
             anchor.sequence = inner.record.sequence;
             let standing = Standing::Follows(&inner.record.words);
-            inner.anchor = self.place.store(&anchor, &self.keys, standing)?;
+            inner.anchor = self.anchor_store.store(&anchor, &self.keys, standing)?;
         }
         Ok(())
     }
