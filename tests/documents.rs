@@ -275,11 +275,11 @@ fn is_there(parts: &[&str], path: &[String], text: &str) -> bool {
         parts.iter().all(|part| path.any(|name| name == part))
     };
     let Some((last, above)) = parts.split_last() else { return true };
-    let function = match last.strip_suffix(['…', '*']) {
+    let function = || match last.strip_suffix(['…', '*']) {
         Some(begin) => text.contains(&format!("fn {begin}")),
         None => text.contains(&format!("fn {last}(")),
     };
-    within(parts) || (within(above) && function)
+    within(parts) || (within(above) && function())
 }
 
 /// What a person runs to check a change, and what everything is built from, is explained.
