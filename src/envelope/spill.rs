@@ -93,7 +93,10 @@ impl SpillPage {
             (3, 1..) if length <= room => EntryState::Filled,
             _ => return NONE,
         };
-        Entry { state, binding: *binding, tail: rest.get(..length).unwrap_or(&[]) }
+        match rest.get(..length) {
+            Some(tail) => Entry { state, binding: *binding, tail },
+            None => NONE,
+        }
     }
 
     /// Sets the entry of the group's block number `index`.

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Content, Marks, State};
+use super::{Content, State};
 
 /// The state of a file that somebody changes. A header is made by way of it alone, and is on the disk
 /// when it ends, or gone.
@@ -42,13 +42,10 @@ impl State {
         (self.cut_short, self.stretched) = (false, false);
         (self.size, self.untouched) = (0, 0);
         self.spills.clear();
-        let Marks { generation, failures, .. } = self.marks;
-        self.marks = Marks { generation, failures, untold, ..Marks::default() };
+        self.marks = self.marks.begun_anew(untold);
         (self.excuses, self.mended, self.spoiled) = (Vec::new(), 0, false);
         (self.announced, self.following, self.outdated) = (None, false, false);
-        self.marks.touch();
-        self.marks.contents_dirty = true;
-        self.marks.unsealed = true;
+        self.marks.touch_contents();
     }
 }
 

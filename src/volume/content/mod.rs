@@ -5,46 +5,46 @@
 //! A writer holds `gate` shared and `state` exclusively; a reader holds `state` shared; a sync holds
 //! `gate` exclusively while the disk works, so that no spill page changes under it (R2b) while
 //! readers go on. FORMAT section 11 has the crash argument of every step.
+//!
+//! What is known of a file stands in types that know nothing of [`Content`], each with its rule and
+//! its tests: `durability` (which copy of a pair a crash leaves), `pages` (blocks in memory, and how
+//! they go out), `spill::SpillCache`, `header::HeaderSlots`, `marks` (what is not durable). On them
+//! stand the verbs: `open`, `read`, `write`, `resize`, `holes`, `seek`; `durable` syncs and seals,
+//! `recover` looks through a file after a crash.
 
+mod announce;
 mod change;
 mod durability;
+mod durable;
 mod header;
+mod holes;
 mod length;
-mod mend;
+mod marks;
+mod open;
 mod pages;
-mod present;
-mod raise;
 mod read;
 mod recover;
 mod resize;
 mod seek;
 mod shared;
 mod spill;
-mod sync;
-mod torn;
 mod write;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
-
-use rustix::io::Errno;
 
 use crate::crypto::secret::Secret;
-use crate::envelope::layout::{Block, Group, plain_size};
-use crate::envelope::{FileHeader, FileKeys, Recipient, SessionWord, UnitCipher, XattrKeys};
+use crate::envelope::layout::plain_size;
+use crate::envelope::{FileHeader, FileKeys, Recipient, SessionWord, UnitCipher};
 use crate::id::FileId;
 
 use crate::volume::backing::contents::Backing;
-use crate::volume::journal::KeptPages;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::errseq::WriteErrors;
-use header::HeaderSlots;
-use pages::{Synced, Written};
-use spill::{Roles, SpillCache, Spills};
+use spill::{SpillCache, Spills};
 
-pub use mend::{Look, Mended};
-pub use resize::Reserve;
+pub use holes::Reserve;
+pub(in crate::volume) use marks::Marks;
+pub use recover::{Look, Mended};
 pub use seek::SeekTo;
 pub(in crate::volume) use shared::explains;
 pub use shared::{Announcements, Shared};
@@ -146,152 +146,7 @@ struct Ready {
     fresh: bool,
 }
 
-/// A run of blocks. Whatever failed, no block outside has anything to be excused for: least of all
-/// because a call met tampering.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Unsure {
-    first: Block,
-    end: Block,
-}
-
-/// What is written but not durable. Outlives the last close, until a sync.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Marks {
-    header: HeaderSlots,
-    /// What is known of groups of a file that is not open; while it is, that is in its [`Spills`].
-    groups: HashMap<Group, Roles>,
-    /// Blocks that held older durable bytes and were partly rewritten since the last sync (R4).
-    rewritten: HashSet<Block>,
-    /// Bytes below this may have been durable at the last sync.
-    durable_size: u64,
-    /// Bytes below this were made durable in this session, and nobody here has cut them off since.
-    proven_size: u64,
-    /// Since when some of them are above the seal.
-    above_seal_since: Option<Instant>,
-    /// The size at the last close.
-    parked_size: u64,
-    /// Contents or size changed since the last sync.
-    contents_dirty: bool,
-    /// Contents or size changed since the last seal, by this daemon.
-    unsealed: bool,
-    /// What a change of ours that failed half way may have left odd.
-    unsure: Option<Unsure>,
-    /// Groups whose spill page on the disk says of blocks that they were holes a moment ago.
-    filled: BTreeSet<Group>,
-    /// A sync failed: nobody knows what is on the disk, so nothing of it is sealed.
-    sync_failed: bool,
-    /// Pages of contents written since the last sync.
-    written: Written,
-    /// Those that a sync of this session has made durable.
-    synced: Synced,
-    /// Those that the page journal has as the last sync made them durable.
-    kept: KeptPages,
-    /// The disk may have dropped them: they are written again before the next sync counts.
-    written_owed: bool,
-    /// A write-back that failed, of which no handle was told.
-    unreported: Option<Errno>,
-    /// As many failed syncs of the whole filesystem as were followed by a sync of this file alone.
-    failures: u64,
-    generation: u64,
-    dirty_since: Option<Instant>,
-    /// When the last handle was closed.
-    parked_since: Option<Instant>,
-    /// The file that all this is about: another one may have got its inode number.
-    file: Option<FileId>,
-    /// The last page may say another length than the file has.
-    end_owed: bool,
-    /// The length that the backing file should have and could not be given.
-    untold: Option<u64>,
-}
-
 impl Content {
-    /// The contents that `backing` holds. Reads and authenticates the header, if there is one.
-    ///
-    /// `marks` are those that [`Self::into_marks`] gave when the inode was last closed.
-    ///
-    /// # Errors
-    /// `KeyUnusable`, `ForeignKey`, `Tampered` (header, or cut below its seal), `Lost`.
-    pub(super) fn open(
-        backing: Arc<dyn Backing>,
-        keys: Arc<dyn KeySource>,
-        shared: Arc<Shared>,
-        access: Access,
-        (marks, damaged): (Option<Marks>, Damaged),
-    ) -> Result<Self> {
-        let errors = WriteErrors::resumed(marks.as_ref().and_then(|marks| marks.unreported));
-        let failures = shared.failed_syncs();
-        let state = State::new(backing.length()?, &shared.cache, marks, failures);
-        let content = Self {
-            backing,
-            keys,
-            shared,
-            access,
-            errors,
-            gate: RwLock::new(()),
-            state: RwLock::new(state),
-        };
-        {
-            let mut state = content.write_state();
-            match (content.look(&mut state), damaged) {
-                (Err(VolumeError::Lost(_) | VolumeError::Tampered(_)), Damaged::Opened) => {
-                    state.cut_short = state.ready.take().is_some();
-                }
-                (looked, _) => looked?,
-            }
-        }
-        Ok(content)
-    }
-
-    /// Reads and authenticates what tells that the file is whole.
-    fn look(&self, state: &mut State) -> Result<()> {
-        match self.load(state) {
-            // It never got its first page, and could not be cut to nothing when that failed.
-            Err(VolumeError::Lost(_)) if state.marks.untold == Some(0) => {}
-            other => other?,
-        }
-        if state.is_another_file() {
-            let failures = self.shared.failed_syncs();
-            *state = State::new(self.backing.length()?, &self.shared.cache, None, failures);
-            self.errors.forget();
-            self.load(state)?;
-        }
-        state.believe_untold();
-        if !state.has_header {
-            self.keys.forget();
-        }
-        if let Err(error) = self.tell_again(state) {
-            log::warn!("the length of a file could not be put right: {error}");
-        }
-        self.check_size(state)?;
-        if let Err(error) = self.put_torn_back(state) {
-            log::error!("a page that was torn could not be put back: {error}");
-        }
-        Ok(())
-    }
-
-    /// Contents of a volume without a history, over any backing: what tests and benches open.
-    ///
-    /// # Errors
-    /// As `open`.
-    pub fn over(
-        backing: Arc<dyn Backing>,
-        keys: Arc<dyn KeySource>,
-        shared: Arc<Shared>,
-        access: Access,
-    ) -> Result<Self> {
-        Self::open(backing, keys, shared, access, (None, Damaged::Refused))
-    }
-
-    /// The same as a last close and the next open of the inode: what is not durable stays known.
-    ///
-    /// # Errors
-    /// As `open`; nothing is lost then, and it can be tried again.
-    pub fn reopen(&self) -> Result<Self> {
-        let (backing, keys) = (self.backing.clone(), self.keys.clone());
-        let (shared, access) = (self.shared.clone(), self.access);
-        Self::open(backing, keys, shared, access, (self.kept_marks(), Damaged::Refused))
-    }
-
     /// True if a write or sync failed in a way that only a look after a crash can settle.
     pub fn in_doubt(&self) -> bool {
         self.shared.in_doubt()
@@ -302,15 +157,6 @@ impl Content {
         &self.errors
     }
 
-    /// True if nothing can be done with the file but to cut it to nothing.
-    pub(super) fn is_damaged(&self) -> bool {
-        if self.read_state().ready.is_some() {
-            return false;
-        }
-        let looked = self.load(&mut self.write_state());
-        matches!(looked, Err(VolumeError::Lost(_) | VolumeError::Tampered(_)))
-    }
-
     /// The plaintext size in bytes.
     pub fn size(&self) -> u64 {
         self.read_state().size
@@ -319,67 +165,6 @@ impl Content {
     /// The header's claims as they were authenticated, if the file has one and its keys are here.
     pub fn header(&self) -> Option<FileHeader> {
         self.read_state().ready.as_ref().map(|ready| ready.header.clone())
-    }
-
-    /// Forgets every key and every decrypted byte. The next use asks for the key again.
-    pub fn wipe(&self) {
-        let mut state = self.write_state();
-        self.leave_nothing_owed(&mut state);
-        state.note_file();
-        state.ready = None;
-        state.spills.drop_pages();
-    }
-
-    /// The keys of the file's extended attributes; gives an empty file its header.
-    ///
-    /// # Errors
-    /// As a write.
-    pub fn xattr_keys(&self, change: Access) -> Result<Option<XattrKeys>> {
-        {
-            let state = self.ready_state()?;
-            match &state.ready {
-                Some(ready) if change == Access::ReadOnly || ready.header.flags.xattrs => {
-                    return Ok(Some(ready.keys.xattr_keys()));
-                }
-                None if change == Access::ReadOnly => return Ok(None),
-                _ => {}
-            }
-        }
-        let mut state = self.change();
-        self.ensure_header(&mut state)?;
-        self.update_header(&mut state, |header| header.flags.xattrs = true)?;
-        self.write_fresh_header(&mut state)?;
-        Ok(state.ready.as_ref().map(|ready| ready.keys.xattr_keys()))
-    }
-
-    /// What must be remembered when the inode is closed before it was synced.
-    pub(super) fn into_marks(self) -> Option<Marks> {
-        self.kept_marks()
-    }
-
-    /// Leaves nothing in memory that the disk should have, and says what it does not tell.
-    fn kept_marks(&self) -> Option<Marks> {
-        let mut state = self.write_state();
-        self.leave_nothing_owed(&mut state);
-        state.note_file();
-        state.marks.parked_since = Some(Instant::now());
-        state.marks.parked_size = state.size;
-        state.marks.unreported = self.errors.unreported();
-        state.spills.drop_pages();
-        let marks = (!state.marks.is_forgettable()).then(|| state.marks.clone());
-        marks.map(|marks| Marks { groups: state.spills.known(), ..marks })
-    }
-
-    /// A shared view of a state whose keys are loaded (or that has no header).
-    fn ready_state(&self) -> Result<RwLockReadGuard<'_, State>> {
-        loop {
-            let state = self.read_state();
-            if state.ready.is_some() || !state.has_header {
-                return Ok(state);
-            }
-            drop(state);
-            self.load(&mut self.write_state())?;
-        }
     }
 
     fn enter(&self) -> RwLockReadGuard<'_, ()> {
@@ -401,8 +186,7 @@ impl State {
     /// do not concern one of which nothing was written yet.
     fn new(length: u64, cache: &Arc<SpillCache>, marks: Option<Marks>, failures: u64) -> Self {
         let (size, valid) = plain_size(length);
-        let mut marks =
-            marks.unwrap_or_else(|| Marks { durable_size: size, failures, ..Marks::default() });
+        let mut marks = marks.unwrap_or_else(|| Marks::found(size, failures));
         Self {
             size,
             untouched: if valid { size } else { u64::MAX },
@@ -423,20 +207,13 @@ impl State {
 
     /// True if what is known is of a file that is no more.
     fn is_another_file(&self) -> bool {
-        match (self.marks.file, self.ready.as_ref().map(|ready| ready.header.file)) {
-            (None, Some(_)) => self.marks.untold.is_some(),
-            (None, None) => false,
-            (known, found) => known != found,
-        }
+        self.marks.are_of_another(self.ready.as_ref().map(|ready| ready.header.file))
     }
 
     /// Everything up to the end of the file is durable.
     fn prove(&mut self) {
-        (self.marks.durable_size, self.marks.proven_size) = (self.size, self.size);
-        let sealed = self.ready.as_ref().map_or(u64::MAX, |ready| ready.header.seal.size);
-        if self.size > sealed {
-            self.marks.above_seal_since.get_or_insert_with(Instant::now);
-        }
+        let sealed = self.ready.as_ref().map(|ready| ready.header.seal.size);
+        self.marks.extent.prove(self.size, sealed);
     }
 
     /// Takes the length that the backing file could not be given for the one that it has.
@@ -451,7 +228,7 @@ impl State {
     /// Notes which file the marks are of, before its keys go.
     fn note_file(&mut self) {
         if let Some(ready) = &self.ready {
-            self.marks.file = Some(ready.header.file);
+            self.marks.note_file(ready.header.file);
         }
     }
 
@@ -461,53 +238,6 @@ impl State {
 
     fn sparse(&self) -> bool {
         self.ready.as_ref().is_some_and(|ready| ready.header.flags.sparse)
-    }
-}
-
-impl Marks {
-    pub(super) fn is_dirty(&self) -> bool {
-        self.dirty_since.is_some()
-    }
-
-    pub(super) fn dirty_since(&self) -> Option<Instant> {
-        self.dirty_since
-    }
-
-    /// Since when the file waits for a sync, or at least for a seal.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
-        self.dirty_since.or(self.parked_since)
-    }
-
-    /// The size that the length of the backing file should tell and does not.
-    pub(super) fn untold_size(&self) -> Option<u64> {
-        self.untold.map(|length| plain_size(length).0)
-    }
-
-    /// True if a call failed, and only a look at the blocks tells what they hold.
-    pub(super) fn is_unsure(&self) -> bool {
-        self.unsure.is_some() || self.sync_failed
-    }
-
-    /// True if a later open needs none of this.
-    pub(super) fn is_forgettable(&self) -> bool {
-        !self.is_dirty()
-            && !self.is_unsure()
-            && !self.unsealed
-            && self.filled.is_empty()
-            && self.untold.is_none()
-            && self.unreported.is_none()
-    }
-
-    /// Notes that nobody knows what a failed change has left of these blocks.
-    fn doubt(&mut self, first: Block, end: Block) {
-        let known = self.unsure.unwrap_or(Unsure { first, end });
-        self.unsure = Some(Unsure { first: known.first.min(first), end: known.end.max(end) });
-    }
-
-    fn touch(&mut self) -> u64 {
-        self.generation += 1;
-        self.dirty_since.get_or_insert_with(Instant::now);
-        self.generation
     }
 }
 

@@ -219,7 +219,7 @@ impl Content {
             && !is_last
             && block.start() >= state.mended
             && self.is_excused(state)
-            && !state.marks.synced.contains(block.data_page())
+            && !state.marks.pages.is_durable(block.data_page())
             && state.ready().is_ok_and(|ready| block.start() >= ready.header.seal.size)
             && (self.is_blank(block) || self.was_never_there(state, block.data_page()))
     }
@@ -240,7 +240,7 @@ impl Content {
         let unsealed =
             seal.session != self.shared.session() || self.shared.is_spoiled(ready.header.file);
         let lost = self.crash_may_explain(state, block) || unsealed;
-        let durable = block.start() < seal.size || state.marks.synced.contains(block.data_page());
+        let durable = block.start() < seal.size || state.marks.pages.is_durable(block.data_page());
         match lost && !durable {
             true => VolumeError::Lost(what),
             false => self.tampered(state, block, what),

@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use rustix::io::Errno;
 
 use super::spill::SpillCache;
-use super::{Content, State};
-use crate::envelope::layout::{Block, pages_of};
 use crate::envelope::{Cursor, FileHeader, SessionWord, Unrecovered};
 use crate::id::FileId;
 use crate::volume::journal::{LeftPages, PageJournal};
@@ -141,6 +139,11 @@ impl Shared {
         self.session
     }
 
+    /// Where the session announces changes, if it makes any.
+    pub(super) fn announcements(&self) -> Option<&dyn Announcements> {
+        self.announcements.as_deref()
+    }
+
     /// Replaces what is known of crashes: some are mended.
     pub fn set_crashes(&self, unrecovered: Vec<Unrecovered>, cursor: Option<Cursor>) {
         let mut crashes = self.crashes.write().unwrap_or_else(PoisonError::into_inner);
@@ -266,7 +269,7 @@ impl Shared {
         self.still_unrecovered(&[word])
     }
 
-    fn still_unrecovered(&self, words: &[SessionWord]) -> bool {
+    pub(super) fn still_unrecovered(&self, words: &[SessionWord]) -> bool {
         let crashes = self.read();
         crashes.unrecovered.iter().any(|crash| words.contains(&crash.word))
     }
@@ -301,46 +304,6 @@ fn would_explain(crash: &Unrecovered, header: &FileHeader, both_good: bool) -> b
     proven
         && (born || crash.announced(header.file, header.seal.session))
         && !crash.is_done_for(header.file, keys)
-}
-
-impl Content {
-    /// Makes durable, before the first page of a change, that this session changes the file.
-    ///
-    /// Files that the session made need no announcement: their headers say so. Nor do files of one
-    /// page before and after: that page is the old one or the new one.
-    pub(super) fn announce(&self, state: &mut State, new_size: u64) -> Result<()> {
-        let Some(ready) = &state.ready else { return Ok(()) };
-        let header = &ready.header;
-        let born_now = header.flags.open && header.seal.session == self.shared.session;
-        if ready.fresh || born_now || pages_of(state.size.max(new_size)) <= 1 {
-            return Ok(());
-        }
-        let Some(announcements) = &self.shared.announcements else { return Ok(()) };
-        let file = header.file;
-        self.follow(state)?;
-        if state.announced != Some((announcements.generation(), file)) {
-            state.announced = Some((announcements.announce(file)?, file));
-        }
-        Ok(())
-    }
-
-    /// True if a crash, a sync that failed, or a change of `block` that failed half way may have left
-    /// it odd.
-    ///
-    /// Without one of these nothing may: what is odd was changed from outside. The backing mtime
-    /// says nothing here, since whoever tampers moves it too.
-    pub(super) fn crash_may_explain(&self, state: &State, block: Block) -> bool {
-        let unsure = state.marks.unsure;
-        let failed = unsure.is_some_and(|run| (run.first..run.end).contains(&block));
-        failed
-            || state.marks.sync_failed
-            || (block.start() >= state.mended && self.is_excused(state))
-    }
-
-    /// True if a crash that is not mended yet may have left the file odd.
-    pub(super) fn is_excused(&self, state: &State) -> bool {
-        !state.excuses.is_empty() && self.shared.still_unrecovered(&state.excuses)
-    }
 }
 
 #[cfg(test)]

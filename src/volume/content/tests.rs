@@ -1,7 +1,7 @@
 //! Contents over memory: what the other tests build on, and a first look at every operation.
 
 use super::*;
-use crate::envelope::layout::{PAGE, PAGE_LEN, backing_len};
+use crate::envelope::layout::{Block, Group, PAGE, PAGE_LEN, backing_len};
 use crate::envelope::{Intents, Unrecovered};
 use crate::volume::backing::contents::Durability;
 use crate::volume::backing::memory::MemoryFile;

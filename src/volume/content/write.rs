@@ -94,16 +94,16 @@ impl Content {
         }
         while at < past {
             let stop = past.min(at.group().end_block());
-            state.marks.written.add(at.data_page(), Block(stop.0 - 1).data_page());
+            state.marks.pages.add(at.data_page(), Block(stop.0 - 1).data_page());
             let written = self.write_group(state, (at, stop), old, &plain);
-            state.marks.touch();
-            state.marks.contents_dirty = true;
-            state.marks.unsealed = !self.is_sealed_whole(state);
+            state.marks.changes.touch_contents();
+            let is_sealed = self.is_sealed_whole(state);
+            state.marks.changes.set_unsealed(!is_sealed);
             let undone = Block(at.0 + written.blocks);
             if undone < stop {
                 // What ends early without an error found no room.
                 let error = written.failure.unwrap_or(VolumeError::Io(Errno::NOSPC));
-                state.marks.written.blur();
+                state.marks.pages.blur();
                 Self::note_uncertain(state, at.group(), &error);
                 return self.cut_short(state, offset, old, undone, error);
             }
@@ -118,7 +118,7 @@ impl Content {
     fn note_uncertain(state: &mut State, group: Group, error: &VolumeError) {
         if matches!(error, VolumeError::Io(_)) && !is_untouched(error) {
             state.marks.end_owed = true;
-            state.marks.doubt(group.first_block(), group.end_block());
+            state.marks.doubt.add(group.first_block(), group.end_block());
         }
     }
 
@@ -146,7 +146,7 @@ impl Content {
     /// R4: a page that holds older durable bytes is not rewritten while it may be on its way to the
     /// disk, or a mixture of the two versions could reach it.
     pub(super) fn settle_if_durable(&self, state: &mut State, block: Block) {
-        if block.start() < state.marks.durable_size && !state.marks.rewritten.insert(block) {
+        if state.marks.extent.reaches(block) && state.marks.pages.is_rewritten_again(block) {
             let settle = || self.backing.settle(block.data_page().offset(), PAGE_LEN as u64);
             // It may be told here that something which was written before is not on the disk. That
             // is for a sync to say, and nothing of the page is on its way any more.
@@ -204,12 +204,12 @@ impl Content {
             true => Some(self.seal_tails(state, batch, &mut nonces, before, plain)?),
             false => None,
         };
-        if batch.blocks().next() == Some(Block(0)) && state.ready()?.fresh {
+        if batch.begins_the_file() && state.ready()?.fresh {
             self.seal_small_file(state);
             self.fresh_slots(state, batch.slots_mut())?;
-        } else if changed.is_some() && !state.spills.is_there(batch.group()) {
+        } else if batch.begins_the_file() && changed.is_some() {
             // A full disk would leave page 0 without its tail (R13).
-            batch.keep_spill_apart();
+            batch.keep_spill_apart_unless(state.spills.is_there(batch.group()));
         }
         Ok(changed)
     }
@@ -302,7 +302,7 @@ impl Content {
         if let Err(error) = written.and_then(|_| self.write_spill(state, group)) {
             log::warn!("a spill page waits for the next sync: {error}");
             self.spill_arrived(state, group, Arrival::Unknown);
-            state.marks.doubt(group.first_block(), group.end_block());
+            state.marks.doubt.add(group.first_block(), group.end_block());
         }
     }
 }

@@ -37,7 +37,7 @@ impl Content {
         };
         state.ready = Some(Ready { header, keys, cipher, fresh: true });
         state.has_header = true;
-        state.marks.durable_size = 0;
+        state.marks.extent.empty();
         Ok(())
     }
 

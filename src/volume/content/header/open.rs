@@ -132,7 +132,7 @@ impl Content {
     /// holds nothing at all, or that was changed since the crashed session began, is taken for such
     /// a one. *Crash*: the cut is one step, and can be repeated.
     fn without_header(&self, state: &mut State) -> Result<()> {
-        let synced = state.marks.proven_size > 0;
+        let synced = state.marks.extent.proven() > 0;
         if synced || !self.shared.has_crashed() || !self.was_never_synced()? {
             return Err(VolumeError::Lost(WHAT));
         }
@@ -145,7 +145,8 @@ impl Content {
         }
         state.has_header = false;
         self.keys.forget();
-        (state.size, state.untouched, state.marks.durable_size) = (0, 0, 0);
+        (state.size, state.untouched) = (0, 0);
+        state.marks.extent.empty();
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use crate::volume::model::error::VolumeError;
 /// and the copy that was durable is another one (R2a). The order is for the disk that has no room, or
 /// fails: (R13) a spill page that did not arrive leaves the data pages as they were; after it those
 /// that follow may be missing from some block on, and the caller takes their tails back. So a page 0
-/// does not go out before a spill page that may find no room ([`Self::keep_spill_apart`]).
+/// does not go out before a spill page that may find no room ([`Self::keep_spill_apart_unless`]).
 pub(in crate::volume::content) struct PageBatch<'a> {
     first: Block,
     end: Block,
@@ -119,9 +119,14 @@ impl<'a> PageBatch<'a> {
         self.pages[ZERO].first_chunk_mut().expect("page 0 begins with the slots")
     }
 
-    /// The spill page may find no room, so it goes out by itself where page 0 would go first.
-    pub(in crate::volume::content) fn keep_spill_apart(&mut self) {
-        self.apart = true;
+    /// True if block 0 is one of them.
+    pub(in crate::volume::content) fn begins_the_file(&self) -> bool {
+        self.first.0 == 0
+    }
+
+    /// A spill page that may find no room goes out by itself where page 0 would go first.
+    pub(in crate::volume::content) fn keep_spill_apart_unless(&mut self, has_room: bool) {
+        self.apart = !has_room;
     }
 
     /// The calls, in their order. One that does not arrive whole is the last one made.
@@ -216,9 +221,7 @@ mod tests {
         let mut pages = vec![[0; PAGE_LEN]; PageBatch::room(first, end)];
         let mut batch = PageBatch::new(first, end, &mut pages);
         spill.map(|copy| batch.spill_mut(copy)[0] = 1);
-        if apart {
-            batch.keep_spill_apart();
-        }
+        batch.keep_spill_apart_unless(!apart);
         batch.calls().map(|call| (call.offset, call.bytes.len())).collect()
     }
 

@@ -1,12 +1,12 @@
 //! The length in the last page wins over the hint in the file's length: after a crash (R1, R5), and
 //! at all times in a file of one page.
 
-use super::pages::{Facts, Verdict, judge, with_pages};
-use super::{Access, Content, State};
 use crate::envelope::layout::{
     Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block, pages_of,
 };
 use crate::envelope::{Opened, claimed_length};
+use crate::volume::content::pages::{Facts, Verdict, judge, with_pages};
+use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 impl Content {
@@ -15,7 +15,7 @@ impl Content {
     /// # Errors
     /// `Tampered` when pages below the seal are cut off: no crash does that, since a seal is
     /// lowered durably before a cut (R7).
-    pub(super) fn check_size(&self, state: &mut State) -> Result<()> {
+    pub(in crate::volume::content) fn check_size(&self, state: &mut State) -> Result<()> {
         let Some(ready) = &state.ready else { return Ok(()) };
         if state.marks.untold.is_some() {
             // The size is known; it is the length that could not be given.
@@ -23,7 +23,7 @@ impl Content {
         }
         let sealed = ready.header.seal.size;
         // What this session made durable is there while the session lives, sealed or not.
-        let least = sealed.max(state.marks.proven_size);
+        let least = sealed.max(state.marks.extent.proven());
         let length = self.backing.length()?;
         if length / PAGE < pages_of(least) {
             return Err(self.cut_below_seal(state));
@@ -159,7 +159,11 @@ impl Content {
     }
 
     /// How long the block is that is last on the disk; `None` if its page is not there.
-    pub(super) fn last_length(&self, state: &State, block: Block) -> Result<Option<usize>> {
+    pub(in crate::volume::content) fn last_length(
+        &self,
+        state: &State,
+        block: Block,
+    ) -> Result<Option<usize>> {
         let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
         let (unit, claimed) = with_pages(1, |pages| {
             self.read_pages(block.data_page(), pages)?;

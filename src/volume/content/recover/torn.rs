@@ -1,9 +1,9 @@
 //! Pages that are not written whole: the old one goes to the page journal first, and comes back from
 //! there if a crash tore the new one (see [`crate::volume::journal`]).
 
-use super::{Access, Content, State};
-use crate::envelope::layout::{Block, PAGE, PAGE_LEN, Page, PageNo, PageRole};
+use crate::envelope::layout::{Block, PAGE_LEN, Page, PageNo, PageRole};
 use crate::envelope::{FileHeader, Opened, UnitPlace};
+use crate::volume::content::{Access, Content, State};
 use crate::volume::journal::OldPage;
 use crate::volume::model::error::Result;
 
@@ -15,21 +15,26 @@ impl Content {
     ///
     /// # Errors
     /// `Io` when the journal takes no more: the pages must stay as they are.
-    pub(super) fn keep_old(&self, state: &mut State, first: Block, end: Block) -> Result<()> {
+    pub(in crate::volume::content) fn keep_old(
+        &self,
+        state: &mut State,
+        first: Block,
+        end: Block,
+    ) -> Result<()> {
         let Some(journal) = self.shared.journal() else { return Ok(()) };
         // What begins behind that was not there, and no sync has told anybody that it was.
-        let durable = Block(state.marks.durable_size.div_ceil(PAGE));
+        let extent = &state.marks.extent;
         let had_header = state.marks.header.is_durable();
         let is_due = |block: &Block| match block.0 {
             // It may be there without contents, too: erased, or in a file that has attributes alone.
             0 => had_header,
-            _ => *block < durable,
+            _ => extent.reaches(*block),
         };
-        let due: Vec<PageNo> = (first.0..end.0.min(durable.0.max(1)))
+        let due: Vec<PageNo> = (first.0..end.0)
             .map(Block)
             .filter(is_due)
             .map(Block::data_page)
-            .filter(|page| !state.marks.kept.has(*page))
+            .filter(|page| !state.marks.pages.kept().has(*page))
             .collect();
         if due.is_empty() {
             return Ok(());
@@ -48,7 +53,7 @@ impl Content {
                 bytes: page.unit(bytes),
             })
             .collect();
-        Ok(journal.keep(file, &old, &mut state.marks.kept)?)
+        Ok(journal.keep(file, &old, state.marks.pages.kept_mut())?)
     }
 
     /// A page that is not authentic in its place, from the journal of a session that crashed: the
@@ -56,7 +61,12 @@ impl Content {
     /// and is as if it was not there.
     ///
     /// Whoever writes to the vault gains nothing: he could put the same bytes, or zeros, in place.
-    pub(super) fn open_torn(&self, state: &State, page: PageNo, out: &mut Page) -> Option<Opened> {
+    pub(in crate::volume::content) fn open_torn(
+        &self,
+        state: &State,
+        page: PageNo,
+        out: &mut Page,
+    ) -> Option<Opened> {
         self.shared.left()?;
         if let Some(opened) = self.open_version(state, page, out) {
             return Some(opened);
@@ -67,7 +77,7 @@ impl Content {
     /// Not where this session has made the page durable: what is there now is not of a crash.
     fn open_version(&self, state: &State, page: PageNo, out: &mut Page) -> Option<Opened> {
         let (left, ready) = (self.shared.left()?, state.ready.as_ref()?);
-        if state.marks.synced.contains(page) {
+        if state.marks.pages.is_durable(page) {
             return None;
         }
         let place = UnitPlace::data(page);
@@ -78,7 +88,7 @@ impl Content {
     /// True for a page that a crash tore when it was written for the first time: its session wrote
     /// down every page that was durable before, and not this one. (A later session, which wrote over
     /// what was torn, has written that down.)
-    pub(super) fn was_never_there(&self, state: &State, page: PageNo) -> bool {
+    pub(in crate::volume::content) fn was_never_there(&self, state: &State, page: PageNo) -> bool {
         let PageRole::Data(block) = page.role() else { return false };
         let (Some(left), Ok(ready)) = (self.shared.left(), state.ready()) else { return false };
         let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
@@ -86,13 +96,13 @@ impl Content {
             && block.start() >= state.mended
             && self.is_excused(state)
             && state.excuses.iter().any(|word| left.covers(*word))
-            && !state.marks.synced.contains(page)
+            && !state.marks.pages.is_durable(page)
             && self.open_version(state, page, &mut plain).is_none()
     }
 
     /// Puts pages that a crash tore back into their places. It is durable with the next sync, and
     /// until then, and for as long as the journal is there, a crash leaves them as they are now.
-    pub(super) fn put_torn_back(&self, state: &mut State) -> Result<()> {
+    pub(in crate::volume::content) fn put_torn_back(&self, state: &mut State) -> Result<()> {
         let Some(left) = self.shared.left().filter(|_| self.access == Access::ReadWrite) else {
             return Ok(());
         };
@@ -120,9 +130,8 @@ impl Content {
                 taken if taken == old.len() => Ok(()),
                 _ => Err(rustix::io::Errno::IO),
             })?;
-            state.marks.written.add(page, page);
-            state.marks.touch();
-            state.marks.contents_dirty = true;
+            state.marks.pages.add(page, page);
+            state.marks.changes.touch_contents();
         }
         self.erase_torn_first(state)
     }
@@ -137,7 +146,7 @@ impl Content {
         self.backing.read_at(&mut bytes, 0)?;
         if state.ready()?.cipher.open(UnitPlace::data(PageNo(0)), &bytes, &mut plain).is_err() {
             self.write_empty_first(state)?;
-            state.marks.contents_dirty = true;
+            state.marks.changes.touch_contents();
         }
         Ok(())
     }
@@ -147,7 +156,11 @@ impl Content {
     ///
     /// Whoever makes zeros of a slot gains nothing: every header of such a file says, in both slots,
     /// that the session made it, until recovery or a seal writes both.
-    pub(super) fn is_half_a_header(&self, header: &FileHeader, other: &[u8]) -> bool {
+    pub(in crate::volume::content) fn is_half_a_header(
+        &self,
+        header: &FileHeader,
+        other: &[u8],
+    ) -> bool {
         header.flags.open
             && other.iter().all(|byte| *byte == 0)
             && self.shared.left().is_some_and(|left| left.covers(header.seal.session))
@@ -155,7 +168,7 @@ impl Content {
 
     /// True if the file needs records of the journal: a sync of it ends that.
     pub(in crate::volume) fn needs_journal(&self) -> bool {
-        !self.read_state().marks.kept.is_empty()
+        !self.read_state().marks.pages.kept().is_empty()
     }
 
     /// Pages that are in the journal of a crashed session alone.

@@ -1,13 +1,12 @@
-//! Durability: syncs, the roles of spill copies and header slots, and the seal (R2, R3, R7).
+//! Syncs: what is owed goes out first, and what was written before is durable then (R2, R3).
 
 use std::sync::PoisonError;
 
 use rustix::io::Errno;
 
-use super::{Access, Content, Look, Marks, State};
-use crate::envelope::Seal;
-use crate::envelope::layout::{Group, PAGE, PAGE_LEN, Page, PageNo, in_memory};
+use crate::envelope::layout::{PAGE, PAGE_LEN, Page, PageNo, in_memory};
 use crate::volume::backing::contents::Durability;
+use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 /// Pages that are written again at a time.
@@ -24,7 +23,7 @@ impl Content {
         let (owed, generation, what) = {
             let mut state = self.write_state();
             let owed = self.write_owed(&mut state);
-            (owed, state.marks.generation, state.marks.to_sync(what))
+            (owed, state.marks.generation(), state.marks.to_sync(what))
         };
         // No writer is inside, so nothing changes while readers go on.
         let (failures, synced) = (self.shared.failed_syncs(), self.backing.sync(what));
@@ -38,13 +37,13 @@ impl Content {
     ///
     /// The disk may say here that it could not keep what somebody wrote long before. That is theirs
     /// to hear; what the change needs is that a sync succeeds from here.
-    pub(super) fn sync_locked(&self, state: &mut State) -> Result<()> {
+    pub(in crate::volume::content) fn sync_locked(&self, state: &mut State) -> Result<()> {
         self.sync_once(state).or_else(|_| self.sync_once(state))
     }
 
     fn sync_once(&self, state: &mut State) -> Result<()> {
         let owed = self.write_owed(state);
-        let generation = state.marks.generation;
+        let generation = state.marks.generation();
         let synced = self.backing.sync(state.marks.to_sync(Durability::Contents));
         self.after_sync(state, generation, synced);
         owed.and(Ok(synced?))
@@ -65,7 +64,7 @@ impl Content {
     }
 
     /// Nobody knows what is on the disk of what was written since the last sync.
-    pub(super) fn sync_failed(&self, state: &mut State, error: Errno) {
+    pub(in crate::volume::content) fn sync_failed(&self, state: &mut State, error: Errno) {
         self.errors.record(error);
         state.marks.sync_failed();
         state.spills.sync_failed();
@@ -73,7 +72,7 @@ impl Content {
     }
 
     /// Writes what could not be written when it should have been, or may have been dropped since.
-    pub(super) fn write_owed(&self, state: &mut State) -> Result<()> {
+    pub(in crate::volume::content) fn write_owed(&self, state: &mut State) -> Result<()> {
         if self.access == Access::ReadOnly {
             // It cannot be opened for writing any more: of what it owes, no sync is true.
             return if state.owes_anything() { Err(VolumeError::ReadOnly) } else { Ok(()) };
@@ -95,13 +94,13 @@ impl Content {
     /// same pages, so that a crash finds each as it was or as it is. What is all zeros is a hole, or
     /// lost.
     fn write_again(&self, state: &mut State) -> Result<()> {
-        if !state.marks.written_owed {
+        if !state.marks.pages.is_owed() {
             return Ok(());
         }
         let pages = self.backing.length()? / PAGE;
         let mut buffer = vec![[0; PAGE_LEN]; in_memory(AT_ONCE)];
         self.backing.keep_times(&mut || {
-            for (from, to) in state.marks.written.ranges() {
+            for (from, to) in state.marks.pages.ranges() {
                 for at in (*from..pages.min(*to)).step_by(buffer.len()) {
                     let count = in_memory((to - at).min(AT_ONCE));
                     self.renew(PageNo(at), &mut buffer[..count])?;
@@ -109,7 +108,7 @@ impl Content {
             }
             Ok(())
         })?;
-        state.marks.written_owed = false;
+        state.marks.pages.written_again();
         Ok(())
     }
 
@@ -129,7 +128,7 @@ impl Content {
     }
 
     /// Before pages are forgotten: what the disk should have is written, or the file stays unsealed.
-    pub(super) fn leave_nothing_owed(&self, state: &mut State) {
+    pub(in crate::volume::content) fn leave_nothing_owed(&self, state: &mut State) {
         if self.access == Access::ReadOnly {
             return;
         }
@@ -139,7 +138,7 @@ impl Content {
                 VolumeError::Io(errno) => errno,
                 _ => Errno::IO,
             });
-            state.marks.sync_failed = true;
+            state.marks.doubt.sync_failed();
             self.shared.doubt();
         }
     }
@@ -147,8 +146,8 @@ impl Content {
     /// What was last updated at or before `generation` is durable now, but for what is owed.
     fn flip(&self, state: &mut State, generation: u64) {
         // A hole that a crash or a failed sync left half filled stays one until it is mended.
-        let residue =
-            state.marks.sync_failed || (state.mended < state.size && self.is_excused(state));
+        let residue = state.marks.doubt.has_failed_sync()
+            || (state.mended < state.size && self.is_excused(state));
         state.spills.synced(generation, |group, page| {
             if !residue {
                 page.settle(group);
@@ -167,7 +166,7 @@ impl Content {
         if let Err(error) = self.write_owed(&mut state) {
             log::error!("a page could not be written again, and waits for the next sync: {error}");
         }
-        Some(state.marks.generation)
+        Some(state.marks.generation())
     }
 
     /// A sync of the whole backing filesystem began after `generation` was read. It counts only if
@@ -178,12 +177,12 @@ impl Content {
     /// As [`Self::sync`].
     pub(in crate::volume) fn synced_elsewhere(&self, generation: u64) -> Result<()> {
         let mut state = self.write_state();
-        if state.marks.failures != self.shared.failed_syncs() {
+        if state.marks.were_passed_over(self.shared.failed_syncs()) {
             drop(state);
             return self.sync(Durability::Contents);
         }
         self.flip(&mut state, generation);
-        if state.marks.generation == generation {
+        if state.marks.generation() == generation {
             state.prove();
         }
         Ok(())
@@ -196,153 +195,12 @@ impl Content {
 
     /// When the first change since the last sync was made.
     pub(in crate::volume) fn dirty_since(&self) -> Option<std::time::Instant> {
-        self.read_state().marks.dirty_since()
-    }
-
-    /// Seals a file whose contents are durable and that was written since its last seal (R7).
-    /// Returns false if there is nothing to seal, or too much to look at first.
-    ///
-    /// # Errors
-    /// `Io`; `KeyUnusable` when the keys are gone (the old seal is still a lower bound).
-    pub fn seal(&self, look: Look) -> Result<bool> {
-        let _gate = self.enter();
-        let mut state = self.write_state();
-        if self.access == Access::ReadOnly || state.marks.sync_failed {
-            return Ok(false);
-        }
-        if !state.has_header {
-            // Its marks would be kept, and synced again and again, for a seal that never comes.
-            state.marks.unsealed = false;
-            return Ok(false);
-        }
-        self.load(&mut state)?;
-        if state.marks.contents_dirty || !self.mend(&mut state, look)? {
-            return Ok(false);
-        }
-        let header = &state.ready()?.header;
-        // Unless recovery has looked through it: that was all there is to excuse.
-        if !state.outdated && self.shared.awaits_consent(header) {
-            // Recovery finds them in the pages, once the crash is believed.
-            state.marks.filled.clear();
-            let size = state.size;
-            let raised = self.raise_to(&mut state, size, look)?;
-            state.marks.unsealed = raised && state.ready()?.header.seal.size < size;
-            return Ok(raised);
-        }
-        let (seal, open) = (header.seal, header.flags.open);
-        self.settle_filled(&mut state)?;
-        if state.marks.sync_failed {
-            // One of the syncs until here has failed first.
-            return Ok(false);
-        }
-        let mtime = self.backing.mtime()?;
-        let as_then = seal.mtime == i64::MIN || (seal.mtime == mtime && !open);
-        let current = seal.size == state.size && as_then;
-        if state.ready()?.fresh || (current && !state.outdated) {
-            state.marks.unsealed = false;
-            return Ok(false);
-        }
-        let size = state.size;
-        self.update_both_slots(&mut state, |header| {
-            header.flags.open = false;
-            header.seal = Seal { size, session: self.shared.session(), mtime };
-        })?;
-        state.outdated = false;
-        state.marks.unsealed = false;
-        Ok(true)
-    }
-
-    /// Before a seal: entries that let a crash leave a block the hole that it was say on the disk,
-    /// too, that its contents are durable. Else whoever writes to the vault could take the page away
-    /// after the next crash of the file.
-    ///
-    /// A crash before the sync leaves the old copy of each page or the new one, and both are right.
-    pub(super) fn settle_filled(&self, state: &mut State) -> Result<()> {
-        if state.marks.filled.is_empty() || state.marks.contents_dirty || state.marks.is_unsure() {
-            return Ok(());
-        }
-        let groups: Vec<_> = state.marks.filled.iter().copied().collect();
-        let mut written = Ok(());
-        self.backing.keep_times(&mut || {
-            written = groups.iter().try_for_each(|group| self.write_settled(state, *group));
-            Ok(())
-        })?;
-        written?;
-        self.sync_locked(state)?;
-        state.marks.filled.clear();
-        Ok(())
-    }
-
-    fn write_settled(&self, state: &mut State, group: Group) -> Result<()> {
-        match self.with_spill(state, group, |_, absent| absent) {
-            Ok(true) | Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) => Ok(()),
-            Ok(false) => self.update_spill(state, group, |page| page.settle(group)),
-            Err(error) => Err(error),
-        }
+        self.read_state().marks.changes.dirty_since()
     }
 }
 
 impl State {
     fn owes_anything(&self) -> bool {
         self.marks.owes_anything() || self.spills.owes_anything()
-    }
-}
-
-impl Marks {
-    fn owes_anything(&self) -> bool {
-        self.header.is_owed()
-            || self.end_owed
-            || self.written_owed
-            || self.untold.is_some()
-            || self.groups.values().any(|roles| roles.copies().is_owed())
-    }
-
-    /// What a sync has to make durable of which `what` is asked for.
-    fn to_sync(&self, what: Durability) -> Durability {
-        if self.header.moves_time() { Durability::Everything } else { what }
-    }
-
-    /// As [`Content::flip`], for what is known without the pages. `owed`: something of the file is.
-    pub(in crate::volume) fn flip(&mut self, generation: u64, owed: bool) {
-        for roles in self.groups.values_mut() {
-            roles.copies_mut().synced(generation);
-        }
-        // A retired group is remembered for its number; everything else is on the disk.
-        self.groups.retain(|_, roles| !roles.is_forgettable());
-        self.header.synced(generation);
-        if self.generation <= generation && !owed && !self.owes_anything() {
-            self.rewritten.clear();
-            self.kept.release();
-            if !self.is_unsure() {
-                self.synced.add(&self.written);
-            }
-            self.written.clear();
-            self.contents_dirty = false;
-            self.dirty_since = None;
-        }
-    }
-
-    /// A sync failed: everything written since the last one is written again before one counts.
-    pub(in crate::volume) fn sync_failed(&mut self) {
-        self.sync_failed = true;
-        self.written_owed = !self.written.is_empty();
-        self.header.sync_failed();
-        for roles in self.groups.values_mut() {
-            roles.copies_mut().sync_failed();
-        }
-    }
-
-    /// True if a sync of the whole filesystem has failed since the file was last synced by itself.
-    pub(in crate::volume) fn were_passed_over(&self, failures: u64) -> bool {
-        self.failures != failures
-    }
-
-    /// A sync covered the file after its last close.
-    pub(in crate::volume) fn prove_parked(&mut self) {
-        self.proven_size = self.parked_size;
-    }
-
-    pub(in crate::volume) fn generation(&self) -> u64 {
-        self.generation
     }
 }

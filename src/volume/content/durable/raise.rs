@@ -1,16 +1,16 @@
 //! Raising a seal and nothing else: what the header excuses, and by which crash, stays (R7).
 
-use super::mend::BRIEFLY;
-use super::read::Soundness;
-use super::{Access, Content, Look, State};
 use crate::envelope::Seal;
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, last_block};
+use crate::volume::content::read::Soundness;
+use crate::volume::content::recover::{BRIEFLY, Look};
+use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 impl Content {
     /// Since when something durable stands above the seal.
     pub(in crate::volume) fn above_seal_since(&self) -> Option<std::time::Instant> {
-        self.read_state().marks.above_seal_since
+        self.read_state().marks.extent.above_seal_since()
     }
 
     /// Raises the seal of a file that is never left alone to what of it is durable: a log that is
@@ -21,15 +21,16 @@ impl Content {
     pub fn raise_seal(&self) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();
-        let since = state.marks.above_seal_since.take();
+        let since = state.marks.extent.above_seal_since();
+        state.marks.extent.set_above_seal_since(None);
         let doubtful = self.doubtful(&state) || state.marks.is_unsure() || state.spoiled;
         if self.access == Access::ReadOnly || doubtful || state.ready.is_none() {
             return Ok(false);
         }
-        let size = state.marks.proven_size;
+        let size = state.marks.extent.proven();
         let raised = self.raise_to(&mut state, size, Look::Briefly)?;
         if raised && state.ready()?.header.seal.size < size {
-            state.marks.above_seal_since = since;
+            state.marks.extent.set_above_seal_since(since);
         }
         Ok(raised)
     }
@@ -45,7 +46,12 @@ impl Content {
     ///
     /// *Crash*: what the new seal covers was durable before it is written (R7), so either header is
     /// right; a cut lowers it first, as ever.
-    pub(super) fn raise_to(&self, state: &mut State, size: u64, look: Look) -> Result<bool> {
+    pub(in crate::volume::content) fn raise_to(
+        &self,
+        state: &mut State,
+        size: u64,
+        look: Look,
+    ) -> Result<bool> {
         let ready = state.ready()?;
         let (sealed, mut size) = (ready.header.seal.size, size);
         if ready.fresh || size <= sealed {

@@ -4,10 +4,10 @@
 //! same oddness would then be tampering. So every block is looked at before the first seal after a
 //! crash, in steps, since files are long and others want to use them meanwhile.
 
-use super::read::Soundness;
-use super::{Access, Content, State, Unsure};
 use crate::envelope::EntryState;
 use crate::envelope::layout::{Block, Group, PAGE, PAGE_LEN, last_block};
+use crate::volume::content::read::Soundness;
+use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 /// How much may be looked at before a seal.
@@ -34,7 +34,7 @@ pub enum Mended {
 }
 
 /// What a seal looks at when it should be done in a moment: bytes.
-pub(super) const BRIEFLY: u64 = 16 * 1024 * 1024;
+pub(in crate::volume::content) const BRIEFLY: u64 = 16 * 1024 * 1024;
 
 impl Content {
     /// Looks at the next `budget` bytes of a file that a crash may have left odd, and writes anew
@@ -69,13 +69,13 @@ impl Content {
     }
 
     /// True if nothing in the file needs a crash or a failed call to explain it any more.
-    pub(super) fn mend(&self, state: &mut State, look: Look) -> Result<bool> {
+    pub(in crate::volume::content) fn mend(&self, state: &mut State, look: Look) -> Result<bool> {
         if !self.doubtful(state) {
             return Ok(!state.spoiled);
         }
         let brief = match look {
             Look::Briefly => true,
-            Look::ForFailures => state.marks.unsure.is_none(),
+            Look::ForFailures => state.marks.doubt.blocks().is_none(),
             Look::Throughout => false,
         };
         if brief && state.size.saturating_sub(state.mended) > BRIEFLY {
@@ -85,17 +85,17 @@ impl Content {
         Ok(done == Mended::All { spoiled: false })
     }
 
-    pub(super) fn doubtful(&self, state: &State) -> bool {
-        state.ready.is_some() && (state.marks.unsure.is_some() || self.is_excused(state))
+    pub(in crate::volume::content) fn doubtful(&self, state: &State) -> bool {
+        state.ready.is_some() && (state.marks.doubt.blocks().is_some() || self.is_excused(state))
     }
 
     fn mend_some(&self, state: &mut State, budget: u64) -> Result<Mended> {
         if !self.doubtful(state) {
             return Ok(Mended::All { spoiled: state.spoiled });
         }
-        if let Some(Unsure { first, end }) = state.marks.unsure {
+        if let Some((first, end)) = state.marks.doubt.blocks() {
             self.mend_unsure(state, first, end, budget)?;
-            let left = state.marks.unsure.map(|run| run.first.start().min(state.mended));
+            let left = state.marks.doubt.blocks().map(|(first, _)| first.start().min(state.mended));
             if left.is_some() || !self.is_excused(state) {
                 let all = Mended::All { spoiled: state.spoiled };
                 return Ok(left.map_or(all, Mended::UpTo));
@@ -120,7 +120,7 @@ impl Content {
             self.shared.note_spoiled(state.ready()?.header.file);
         }
         // What was mended is durable, and what was not needs no excuse: a seal may follow.
-        state.marks.unsealed = true;
+        state.marks.changes.set_unsealed(true);
         Ok(Mended::All { spoiled: state.spoiled })
     }
 
@@ -139,10 +139,9 @@ impl Content {
             self.sync_locked(state)?;
         }
         // A change meanwhile that failed as well may have made the run longer.
-        let run = state.marks.unsure.take().filter(|run| run.end > stop && stop < end);
-        state.marks.unsure = run.map(|run| Unsure { first: stop, ..run });
+        state.marks.doubt.looked_at(stop, end);
         // What was mended is durable, and what was not needs no excuse: a seal may follow.
-        state.marks.unsealed = true;
+        state.marks.changes.set_unsealed(true);
         Ok(())
     }
 

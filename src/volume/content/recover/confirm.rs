@@ -1,8 +1,8 @@
 //! Headers that name the present session: no crash from before it excuses anything in such a file
 //! (FORMAT section 12.3).
 
-use super::{Access, Content, State};
 use crate::envelope::Seal;
+use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::Result;
 
 impl Content {
@@ -14,7 +14,7 @@ impl Content {
     /// Its size and time stay as they are: what was durable then is durable now. A crash before the
     /// sync leaves either header (R3) and no page of the change; one after it a file that this
     /// session may announce.
-    pub(super) fn follow(&self, state: &mut State) -> Result<()> {
+    pub(in crate::volume::content) fn follow(&self, state: &mut State) -> Result<()> {
         let seal = state.ready()?.header.seal;
         let follows = seal.session.is_not_after(self.shared.session());
         if follows && !state.following {
@@ -55,7 +55,7 @@ impl Content {
             // No crash that is over has to do with it.
             return Ok(true);
         }
-        if self.is_excused(&state) || state.marks.sync_failed {
+        if self.is_excused(&state) || state.marks.doubt.has_failed_sync() {
             return Ok(false);
         }
         if self.access == Access::ReadOnly {
@@ -67,7 +67,7 @@ impl Content {
             self.sync_locked(&mut state)?;
         }
         self.settle_filled(&mut state)?;
-        if state.marks.sync_failed {
+        if state.marks.doubt.has_failed_sync() {
             return Ok(false);
         }
         let seal = self.present_seal(&state)?;
@@ -84,7 +84,7 @@ impl Content {
     fn present_seal(&self, state: &State) -> Result<Seal> {
         let (old, session) = (state.ready()?.header.seal, self.shared.session());
         let marks = &state.marks;
-        if marks.contents_dirty || marks.is_unsure() || state.spoiled {
+        if marks.changes.has_contents() || marks.is_unsure() || state.spoiled {
             return Ok(Seal { session, ..old });
         }
         Ok(Seal { size: state.size, session, mtime: self.backing.mtime()? })

@@ -1,0 +1,95 @@
+//! The seal: a lower bound of the size, written when everything below it is durable (R7).
+
+use crate::envelope::Seal;
+use crate::envelope::layout::Group;
+use crate::volume::content::recover::Look;
+use crate::volume::content::{Access, Content, State};
+use crate::volume::model::error::{Result, VolumeError};
+
+impl Content {
+    /// Seals a file whose contents are durable and that was written since its last seal (R7).
+    /// Returns false if there is nothing to seal, or too much to look at first.
+    ///
+    /// # Errors
+    /// `Io`; `KeyUnusable` when the keys are gone (the old seal is still a lower bound).
+    pub fn seal(&self, look: Look) -> Result<bool> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        if self.access == Access::ReadOnly || state.marks.doubt.has_failed_sync() {
+            return Ok(false);
+        }
+        if !state.has_header {
+            // Its marks would be kept, and synced again and again, for a seal that never comes.
+            state.marks.changes.set_unsealed(false);
+            return Ok(false);
+        }
+        self.load(&mut state)?;
+        if state.marks.changes.has_contents() || !self.mend(&mut state, look)? {
+            return Ok(false);
+        }
+        let header = &state.ready()?.header;
+        // Unless recovery has looked through it: that was all there is to excuse.
+        if !state.outdated && self.shared.awaits_consent(header) {
+            // Recovery finds them in the pages, once the crash is believed.
+            state.marks.filled.clear();
+            let size = state.size;
+            let raised = self.raise_to(&mut state, size, look)?;
+            let waits = raised && state.ready()?.header.seal.size < size;
+            state.marks.changes.set_unsealed(waits);
+            return Ok(raised);
+        }
+        let (seal, open) = (header.seal, header.flags.open);
+        self.settle_filled(&mut state)?;
+        if state.marks.doubt.has_failed_sync() {
+            // One of the syncs until here has failed first.
+            return Ok(false);
+        }
+        let mtime = self.backing.mtime()?;
+        let as_then = seal.mtime == i64::MIN || (seal.mtime == mtime && !open);
+        let current = seal.size == state.size && as_then;
+        if state.ready()?.fresh || (current && !state.outdated) {
+            state.marks.changes.set_unsealed(false);
+            return Ok(false);
+        }
+        let size = state.size;
+        self.update_both_slots(&mut state, |header| {
+            header.flags.open = false;
+            header.seal = Seal { size, session: self.shared.session(), mtime };
+        })?;
+        state.outdated = false;
+        state.marks.changes.set_unsealed(false);
+        Ok(true)
+    }
+
+    /// Before a seal: entries that let a crash leave a block the hole that it was say on the disk,
+    /// too, that its contents are durable. Else whoever writes to the vault could take the page away
+    /// after the next crash of the file.
+    ///
+    /// A crash before the sync leaves the old copy of each page or the new one, and both are right.
+    pub(in crate::volume::content) fn settle_filled(&self, state: &mut State) -> Result<()> {
+        if state.marks.filled.is_empty()
+            || state.marks.changes.has_contents()
+            || state.marks.is_unsure()
+        {
+            return Ok(());
+        }
+        let groups: Vec<_> = state.marks.filled.iter().copied().collect();
+        let mut written = Ok(());
+        self.backing.keep_times(&mut || {
+            written = groups.iter().try_for_each(|group| self.write_settled(state, *group));
+            Ok(())
+        })?;
+        written?;
+        self.sync_locked(state)?;
+        state.marks.filled.clear();
+        Ok(())
+    }
+
+    fn write_settled(&self, state: &mut State, group: Group) -> Result<()> {
+        match self.with_spill(state, group, |_, absent| absent) {
+            Ok(true) | Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) => Ok(()),
+            Ok(false) => self.update_spill(state, group, |page| page.settle(group)),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! After a crash: how long a file is, which pages come back, and what is made whole.
+
+mod confirm;
+mod mend;
+mod size;
+mod torn;
+
+pub(super) use mend::BRIEFLY;
+pub use mend::{Look, Mended};
