@@ -196,11 +196,15 @@ fn a_process_that_ends_on_a_full_disk_leaves_a_whole_log() {
     keystore.flush_audit().unwrap();
     disk.fill();
     keystore.describe_key(&by_id(key)).unwrap();
-    keystore.disable_key(&by_id(key)).map(drop).unwrap_err();
+    // Its rows may fit into the WAL, whose pages are used again once they are in the file.
+    let state = match keystore.disable_key(&by_id(key)) {
+        Ok(_) => KeyState::Disabled,
+        Err(_) => KeyState::Enabled,
+    };
     drop(keystore);
     disk.make_room();
     let again = disk.open();
-    assert_eq!(again.describe_key(&by_id(key)).unwrap().key_state, KeyState::Enabled);
+    assert_eq!(again.describe_key(&by_id(key)).unwrap().key_state, state);
     again.flush_audit().unwrap();
     // The first is there only if what the process gave up at its end made room enough.
     assert!((1..=2).contains(&records(&again, &of("DescribeKey")).len()));

@@ -113,7 +113,9 @@ impl Keystore {
         opened.store.read(|rows| work(&Reader::new(rows, &self.inner.root)))
     }
 
-    /// One durable transaction. The cache is emptied before anybody else can fill it.
+    /// One durable transaction. The cache is emptied before anybody else can fill it. Keys, their
+    /// material and slots are in the file itself when this returns, not only in its WAL, unless
+    /// somebody reads an older state just then.
     pub(in crate::keystore) fn write<T>(
         &self,
         work: impl FnOnce(&mut Writer<'_>) -> Result<T, KeystoreError>,
@@ -125,11 +127,16 @@ impl Keystore {
             // For nothing, along with whatever else is written.
             self.inner.audit.note(&mut writer.meta.audit);
             self.inner.audit.learn(&writer.meta.audit);
+            let lasting = writer.lasting;
             writer.finish()?;
-            Ok(done)
+            Ok((done, lasting))
         });
         self.inner.cache.clear();
-        done
+        let (done, lasting) = done?;
+        if lasting {
+            opened.store.settle();
+        }
+        Ok(done)
     }
 
     /// Finishes what a deletion began: the deleted bytes leave the file and the WAL. The deletion

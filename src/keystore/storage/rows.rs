@@ -62,6 +62,22 @@ impl Table {
         }
     }
 
+    /// Is what is in it lost data, if the file goes on without its WAL? Not so of what changes
+    /// often, and can be made again.
+    pub(in crate::keystore) const fn is_lasting(self) -> bool {
+        match self {
+            Self::Volume | Self::Grant | Self::ImportKey => false,
+            Self::Key
+            | Self::Wrapping
+            | Self::Material
+            | Self::Alias
+            | Self::Principal
+            | Self::AccessKey
+            | Self::KeyStore
+            | Self::TransferKey => true,
+        }
+    }
+
     /// The column, or expression, that tells which key a row belongs to.
     const fn owner(self) -> &'static str {
         match self {
@@ -181,6 +197,19 @@ impl Store {
         self.0.run(|connection| {
             connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
         })
+    }
+
+    /// Copies the WAL into the file, as far as no other process reads an older state: whoever moves or
+    /// copies the file alone has what was written. Waits for nobody, and fails nothing: what is in
+    /// the WAL is durable already.
+    pub(in crate::keystore) fn settle(&self) {
+        const SQL: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+        let settled = self
+            .0
+            .run(|connection| connection.prepare_cached(SQL)?.query_row([], |_| Ok(())));
+        if let Err(error) = settled {
+            log::debug!("what was written stays in the keystore's WAL: {error}");
+        }
     }
 
     /// Makes deleted rows vanish from the file and the WAL: zeroed pages are written back over

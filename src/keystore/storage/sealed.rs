@@ -172,6 +172,8 @@ impl<'a> Reader<'a> {
 pub(in crate::keystore) struct Writer<'a> {
     reader: Reader<'a>,
     pub(in crate::keystore) meta: Meta,
+    /// Something was written that has to be in the file itself: [`Table::is_lasting`], and slots.
+    pub(in crate::keystore) lasting: bool,
 }
 
 impl<'a> std::ops::Deref for Writer<'a> {
@@ -190,7 +192,7 @@ impl<'a> Writer<'a> {
     ) -> Result<Self, KeystoreError> {
         let reader = Reader::new(rows, root);
         let meta = reader.meta()?;
-        Ok(Self { reader, meta })
+        Ok(Self { reader, meta, lasting: false })
     }
 
     /// Starts an empty keystore.
@@ -199,7 +201,8 @@ impl<'a> Writer<'a> {
         root: &'a RootKey,
         clock: UnixTime,
     ) -> Self {
-        Self { reader: Reader::new(rows, root), meta: Meta { clock, ..Meta::default() } }
+        let meta = Meta { clock, ..Meta::default() };
+        Self { reader: Reader::new(rows, root), meta, lasting: false }
     }
 
     /// Stores a record, replacing the one with the same id.
@@ -224,6 +227,7 @@ impl<'a> Writer<'a> {
         self.forget(table, &row.id)?;
         let term = self.root.set_term(&row_place(table, row), &row.sealed);
         add(&mut self.meta.digest, &term);
+        self.lasting |= table.is_lasting();
         self.rows.put(table, row)
     }
 
@@ -248,6 +252,7 @@ impl<'a> Writer<'a> {
 
     pub(in crate::keystore) fn put_slot(&mut self, slot: &SlotRow) -> Result<(), KeystoreError> {
         add(&mut self.meta.digest, &self.reader.slot_term(slot));
+        self.lasting = true;
         self.rows.put_slot(slot)
     }
 
