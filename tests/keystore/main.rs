@@ -36,3 +36,4 @@ mod states;
 mod steps;
 mod tamper;
 mod volumes;
+mod wal;

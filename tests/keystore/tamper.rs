@@ -149,7 +149,7 @@ fn a_row_put_back_from_an_older_copy_is_noticed() {
     f.sql("CREATE TABLE copy AS SELECT * FROM kms_key");
     f.keystore.disable_key(&by_id(key)).unwrap();
     f.sql("UPDATE kms_key SET sealed = (SELECT sealed FROM copy); DROP TABLE copy");
-    let error = Keystore::open(&f.path(), &f.unlock()).unwrap_err();
+    let error = Keystore::open(&f.checkpointed(), &f.unlock()).unwrap_err();
     assert!(matches!(error, KeystoreError::RowSetTampered), "{error}");
 }
 

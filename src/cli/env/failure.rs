@@ -54,7 +54,9 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         }
         E::AccessDenied(_) | E::DryRun | E::MaterialInUse(_) | E::LastSlot => Exit::Refused,
         E::Missing(_) => Exit::KeystoreMissing,
-        E::NotAKeystore(_)
+        E::Leftover(_) => Exit::Refused,
+        E::StrangeWal { .. }
+        | E::NotAKeystore(_)
         | E::NewerSchema { .. }
         | E::Locked(_)
         | E::Tampered { .. }

@@ -38,7 +38,9 @@ impl AuditFile {
             Err(KeystoreError::Missing(_)) => return Ok(None),
             there => there?,
         }
-        let database = Database::connect(path, sharing)?;
+        let mut database = Database::connect(path, sharing)?;
+        // A record that does not belong there is told by the chain, whatever it came from.
+        database.trust_wal()?;
         database.identify(&KIND)?;
         database.configure()?;
         Ok(Some(Self(database)))
@@ -51,7 +53,7 @@ impl AuditFile {
         anchor: &SignedRow,
         since: &[u8],
     ) -> Result<(), KeystoreError> {
-        let draft = Draft::begin(path)?;
+        let draft = Draft::audit_log(path)?;
         let database = Database::connect(draft.path(), Sharing::Alone)?;
         // Only an empty file can be told: pages that pruning frees can be given back one by one.
         database.run(|connection| connection.pragma_update(None, "auto_vacuum", "INCREMENTAL"))?;

@@ -13,10 +13,11 @@ use crate::keystore::engine::metrics::Metrics;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::parse::check_region;
 use crate::keystore::model::caller::Caller;
+use crate::keystore::storage::companions::wal_waits;
 use crate::keystore::storage::file;
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::{SlotRow, Store};
-use crate::keystore::storage::sealed::Writer;
+use crate::keystore::storage::sealed::{Reader, Writer};
 use crate::keystore::unlock::{self, Unlock};
 
 impl Keystore {
@@ -39,7 +40,7 @@ impl Keystore {
         region.map_or(Ok(()), check_region)?;
         let root = RootKey::new(Secret::random()?, crypto::random::id16()?);
         let slot = unlock::slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
-        let draft = file::Draft::begin(path)?;
+        let draft = file::Draft::keystore(path)?;
         let written = Store::create(draft.path()).and_then(|mut store| {
             store.write(|rows| {
                 let mut writer = Writer::fresh(rows, &root, now.into());
@@ -56,9 +57,15 @@ impl Keystore {
 
     /// Opens a keystore and checks that its rows are those that were written.
     /// Errors: `Missing`, `NotAKeystore`, `NewerSchema`, `Locked`, `KeyFile`, `WrongUnlock`,
-    /// `Tampered`, `RowSetTampered`.
+    /// `Tampered`, `RowSetTampered`; `StrangeWal` around one of them.
     pub fn open(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
-        Self::open_damaged(path, unlock)?.check()
+        let opened = Self::open_damaged(path, unlock).and_then(Self::check);
+        opened.map_err(|found| {
+            match wal_waits(path) && is_whole_without_wal(path, unlock, &found) {
+                true => KeystoreError::StrangeWal { path: path.to_owned(), found: found.into() },
+                false => found,
+            }
+        })
     }
 
     /// Opens a keystore without the check of all rows, to examine one that [`Keystore::open`]
@@ -106,6 +113,7 @@ impl Keystore {
         let mut opened = self.lock();
         opened.generation = self.checked_generation(&mut opened)?;
         opened.rows = RowSet::Good;
+        opened.store.trust_wal()?;
         drop(opened);
         self.scrub_if_due();
         Ok(self)
@@ -117,4 +125,28 @@ fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
     let (mut store, _) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
     file::make_private(path)?;
     store.read(|rows| Ok((rows.meta()?.id, rows.slots()?)))
+}
+
+/// Is a keystore that cannot be used a whole one without its WAL? So it is if somebody has put it
+/// beside the WAL of another, or of a later state of itself.
+fn is_whole_without_wal(path: &Path, unlock: &Unlock, found: &KeystoreError) -> bool {
+    use KeystoreError as E;
+    let by_wal = matches!(
+        found,
+        E::WrongUnlock { .. }
+            | E::Tampered { .. }
+            | E::RowSetTampered
+            | E::Database { .. }
+            | E::NotAKeystore(_)
+    );
+    by_wal && check_without_wal(path, unlock).unwrap_or(false)
+}
+
+fn check_without_wal(path: &Path, unlock: &Unlock) -> Result<bool, KeystoreError> {
+    let mut store = Store::without_wal(path)?;
+    let (keystore, slots) = store.read(|rows| Ok((rows.meta()?.id, rows.slots()?)))?;
+    let root = unlock::slot::unlock(keystore, &slots, unlock.kind(), &unlock.load()?)?;
+    let Some(root) = root else { return Ok(false) };
+    store.read(|rows| Reader::new(rows, &root).check_set())?;
+    Ok(true)
 }

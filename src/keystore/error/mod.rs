@@ -92,6 +92,15 @@ pub enum KeystoreError {
     Missing(PathBuf),
     /// There is a file already; it is never overwritten.
     Exists(PathBuf),
+    /// This file is left of a keystore that is not there any more.
+    Leftover(PathBuf),
+    /// The keystore cannot be used with the WAL that lies beside it, and is whole without it.
+    StrangeWal {
+        /// The keystore.
+        path: PathBuf,
+        /// What is wrong with both together.
+        found: Box<KeystoreError>,
+    },
     /// The file is something else than a keystore.
     NotAKeystore(PathBuf),
     /// The keystore was written by a newer kmsfs.
@@ -232,6 +241,8 @@ impl KeystoreError {
             Self::Token(TokenError::NotAuthentic) => "InvalidCiphertextException",
             Self::Missing(_)
             | Self::Exists(_)
+            | Self::Leftover(_)
+            | Self::StrangeWal { .. }
             | Self::NotAKeystore(_)
             | Self::NewerSchema { .. }
             | Self::WrongUnlock { .. }
@@ -331,6 +342,20 @@ impl KeystoreError {
             Self::Exists(path) => {
                 write!(f, "'{}' exists already and is never overwritten", path.display())
             }
+            Self::Leftover(path) => write!(
+                f,
+                "'{}' was left by a keystore that is not there any more, and may hold its newest \
+                 keys: move it along with that keystore, or out of the way if it is not needed, \
+                 and try again",
+                path.display()
+            ),
+            Self::StrangeWal { path, found } => write!(
+                f,
+                "{found}. Nothing was changed, and without '{0}-wal', which lies beside it, the \
+                 keystore is whole: if it was put there by hand, end what uses it, move {0}-wal and \
+                 {0}-shm out of the way, and try again",
+                path.display()
+            ),
             Self::NotAKeystore(path) => {
                 write!(f, "'{}' is not a kmsfs keystore", path.display())
             }
@@ -414,6 +439,7 @@ impl std::error::Error for KeystoreError {
             Self::KeyStore(error) => Some(error),
             Self::Access(error) => Some(error),
             Self::Replica(error) => Some(error),
+            Self::StrangeWal { found, .. } => Some(found.as_ref()),
             _ => None,
         }
     }

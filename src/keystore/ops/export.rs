@@ -108,7 +108,7 @@ impl Keystore {
         let (root, dump) = read_dump(&opened).ok_or_else(|| failed(ExportProblem::NotAnExport))?;
 
         let slot = slot::sealed_root(&root, unlock.kind(), &unlock.load()?)?;
-        let draft = Draft::begin(path)?;
+        let draft = Draft::keystore(path)?;
         let written = Store::create(draft.path()).and_then(|mut store| {
             store.write(|rows| {
                 let mut writer = Writer::fresh(rows, &root, dump.meta.clock);

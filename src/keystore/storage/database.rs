@@ -4,6 +4,7 @@
 //! what is deleted is overwritten. Several processes may have the file open; a writer waits for the
 //! others for [`BUSY_TIMEOUT`].
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::keystore::error::KeystoreError;
+use crate::keystore::storage::companions::{wal_inode, wal_waits};
 use crate::keystore::storage::directory::parent;
 
 /// Who may have the file open at the same time.
@@ -35,20 +37,58 @@ pub(in crate::keystore) struct Kind {
 pub(in crate::keystore) struct Database {
     connection: Connection,
     path: PathBuf,
+    /// There was a WAL before it was opened, and nobody has said yet that it belongs to the file:
+    /// it is read, as it must be after a crash, and stays where it is.
+    doubtful: bool,
+    /// The WAL that it uses.
+    wal: Cell<Option<(u64, u64)>>,
 }
 
 impl Database {
-    /// Opens a file that exists. Nothing is written.
+    /// Opens a file that exists. Nothing is written to it, not even what a WAL says that is there
+    /// already, before [`Database::trust_wal`].
     /// Errors: `Database`.
     pub(in crate::keystore) fn connect(
         path: &Path,
         sharing: Sharing,
     ) -> Result<Self, KeystoreError> {
+        let doubtful = wal_waits(path);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .and_then(|mut connection| harden(&mut connection, sharing).map(|()| connection))
+            .and_then(|connection| keep_wal(&connection, doubtful).map(|()| connection))
             .map_err(|error| fault(path, &error))?;
-        Ok(Self { connection, path: path.to_owned() })
+        Ok(Self { connection, path: path.to_owned(), doubtful, wal: Cell::default() })
+    }
+
+    /// Opens a file without its WAL, to read only. Takes no lock: what others write meanwhile makes
+    /// the file look damaged.
+    /// Errors: `Database`.
+    pub(in crate::keystore) fn without_wal(path: &Path) -> Result<Self, KeystoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(immutable(path), flags)
+            .and_then(|mut connection| {
+                harden(&mut connection, Sharing::Processes).map(|()| connection)
+            })
+            .map_err(|error| fault(path, &error))?;
+        Ok(Self { connection, path: path.to_owned(), doubtful: false, wal: Cell::default() })
+    }
+
+    /// The WAL belongs to the file: it may be copied into it.
+    /// Errors: `Database`.
+    pub(in crate::keystore) fn trust_wal(&mut self) -> Result<(), KeystoreError> {
+        if self.doubtful {
+            self.run(|connection| keep_wal(connection, false))?;
+            self.doubtful = false;
+        }
+        Ok(())
+    }
+
+    /// Must the WAL stay where it is?
+    pub(in crate::keystore) fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// Checks that the file is of a kind, in a version that this program knows.
@@ -80,7 +120,9 @@ impl Database {
             connection.pragma_update(None, "cell_size_check", "ON")?;
             // VACUUM would otherwise write a copy of the file to a public directory.
             connection.pragma_update(None, "temp_store", "MEMORY")
-        })
+        })?;
+        self.wal.set(wal_inode(&self.path));
+        Ok(())
     }
 
     /// Runs `work` on one consistent state of the file.
@@ -154,10 +196,29 @@ impl Database {
     /// Errors: `NoRoom`, `Locked`, `Database`: the file is not complete.
     pub(in crate::keystore) fn close(self) -> Result<(), KeystoreError> {
         if !self.run(checkpoint)? {
-            return Err(KeystoreError::Locked(self.path));
+            return Err(KeystoreError::Locked(self.path.clone()));
         }
-        let Self { connection, path } = self;
-        connection.close().map_err(|(_, error)| fault(&path, &error))
+        Ok(())
+    }
+}
+
+impl Drop for Database {
+    /// Whoever closes a file last removes its WAL, which SQLite does by the name. That can be the
+    /// WAL of another file by now, with all that was written there last.
+    fn drop(&mut self) {
+        let Some(used) = self.wal.get() else { return };
+        if wal_inode(&self.path).is_none_or(|there| there == used) {
+            return;
+        }
+        let kept = self.run(|connection| {
+            if !self.doubtful {
+                connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+            }
+            keep_wal(connection, true)
+        });
+        if let Err(error) = kept {
+            log::debug!("a file that lost its name is closed: {error}");
+        }
     }
 }
 
@@ -208,6 +269,27 @@ fn harden(connection: &mut Connection, sharing: Sharing) -> rusqlite::Result<()>
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     }
     Ok(())
+}
+
+/// While `keep`, the WAL is not copied into the file, and not removed.
+fn keep_wal(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)?;
+    let pages = if keep { 0 } else { CHECKPOINT_PAGES };
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", pages, |_| Ok(()))
+}
+
+/// The file at `path` as SQLite's URI for one that nobody changes: its WAL is not looked at.
+fn immutable(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri + "?immutable=1"
 }
 
 /// Waits a little for another process's lock, up to [`BUSY_TIMEOUT`] in all. SQLite's own handler
@@ -263,6 +345,8 @@ fn no_room(path: &Path, error: &rusqlite::Error) -> Option<&'static str> {
     }
 }
 
+/// SQLite's own default.
+const CHECKPOINT_PAGES: i64 = 1000;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// For what can wait for another time.
 const SHORT_TIMEOUT: Duration = Duration::from_millis(200);

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::crypto::random;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::storage::companions::{check_none_left, set_aside};
 use crate::keystore::storage::database::Sharing;
 use crate::keystore::storage::directory::{parent, sync_parent};
 
@@ -31,6 +32,22 @@ impl Draft {
         Self::beside(target)
     }
 
+    /// As [`Draft::begin`], for a keystore. What another one has left beside the name is no part of
+    /// the new one, and may be the newest there is of the other.
+    /// Errors: as there; `Leftover`.
+    pub(in crate::keystore) fn keystore(target: &Path) -> Result<Self, KeystoreError> {
+        check_none_left(target)?;
+        Self::begin(target)
+    }
+
+    /// As [`Draft::begin`], for an audit log, which goes on whatever happened to the one before it.
+    /// Errors: as there.
+    pub(in crate::keystore) fn audit_log(target: &Path) -> Result<Self, KeystoreError> {
+        let draft = Self::begin(target)?;
+        set_aside(target, &mark()?)?;
+        Ok(draft)
+    }
+
     /// An empty file of mode 0600 in the directory of `target`.
     /// Errors: `Exists` if `target` does; `Io`.
     pub(in crate::keystore) fn beside(target: &Path) -> Result<Self, KeystoreError> {
@@ -38,8 +55,7 @@ impl Draft {
             return Err(KeystoreError::Exists(target.to_owned()));
         }
         let dir = parent(target);
-        let mark: String = random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect();
-        let temporary = dir.join(format!(".kmsfs.tmp.{mark}"));
+        let temporary = dir.join(format!(".kmsfs.tmp.{}", mark()?));
         OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -97,6 +113,11 @@ impl Drop for Draft {
             fs::remove_file(name).ok();
         }
     }
+}
+
+/// A name that nobody has.
+fn mark() -> Result<String, KeystoreError> {
+    Ok(random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Makes a directory and those above it that are missing, each durable before something is put

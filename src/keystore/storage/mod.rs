@@ -1,5 +1,6 @@
 //! The keystore as a file: SQLite, and rows that are sealed and bound to their place.
 
+pub(in crate::keystore) mod companions;
 pub(in crate::keystore) mod database;
 pub(in crate::keystore) mod directory;
 pub(in crate::keystore) mod file;

@@ -175,6 +175,19 @@ impl Store {
         }
     }
 
+    /// Opens the file as it is without its WAL, to read only.
+    /// Errors: as [`Database::without_wal`] and [`Database::identify`].
+    pub(in crate::keystore) fn without_wal(path: &Path) -> Result<Self, KeystoreError> {
+        let database = Database::without_wal(path)?;
+        database.identify(&KIND)?;
+        Ok(Self(database))
+    }
+
+    /// As [`Database::trust_wal`]: for who has seen that the rows are those that were written.
+    pub(in crate::keystore) fn trust_wal(&mut self) -> Result<(), KeystoreError> {
+        self.0.trust_wal()
+    }
+
     /// Runs `work` on one consistent state of the file.
     pub(in crate::keystore) fn read<T>(
         &mut self,
@@ -203,10 +216,12 @@ impl Store {
     /// copies the file alone has what was written. Waits for nobody, and fails nothing: what is in
     /// the WAL is durable already.
     pub(in crate::keystore) fn settle(&self) {
+        if self.0.is_doubtful() {
+            return;
+        }
         const SQL: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-        let settled = self
-            .0
-            .run(|connection| connection.prepare_cached(SQL)?.query_row([], |_| Ok(())));
+        let settled =
+            self.0.run(|connection| connection.prepare_cached(SQL)?.query_row([], |_| Ok(())));
         if let Err(error) = settled {
             log::debug!("what was written stays in the keystore's WAL: {error}");
         }
@@ -215,6 +230,9 @@ impl Store {
     /// Makes deleted rows vanish from the file and the WAL: zeroed pages are written back over
     /// the old ones before the file shrinks. `false` if another process is in the way just now.
     pub(in crate::keystore) fn scrub(&mut self) -> Result<bool, KeystoreError> {
+        if self.0.is_doubtful() {
+            return Ok(false);
+        }
         let scrubbed = self.0.run_if_free(|connection| {
             if !checkpoint(connection)? {
                 return Ok(false);

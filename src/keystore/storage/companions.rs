@@ -1,0 +1,69 @@
+//! The files that SQLite keeps beside one of its own. They belong together: what another keystore
+//! left there, SQLite would take for changes of this one.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::keystore::error::KeystoreError;
+
+/// What is added to the file's name: the WAL, its index, and the journal of a file without WAL.
+pub(in crate::keystore) const SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// The file with `suffix` added to its name.
+pub(in crate::keystore) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Does a WAL lie there with something in it?
+pub(in crate::keystore) fn wal_waits(path: &Path) -> bool {
+    fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0)
+}
+
+/// Which file the WAL is: device and inode.
+pub(in crate::keystore) fn wal_inode(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(beside(path, "-wal")).ok().map(|wal| (wal.dev(), wal.ino()))
+}
+
+/// Checks that nothing is left of a file that had this name before.
+/// Errors: `Leftover`; `Exists` if somebody made the file just now.
+pub(in crate::keystore) fn check_none_left(path: &Path) -> Result<(), KeystoreError> {
+    match left(path).next() {
+        None => Ok(()),
+        Some(_) if fs::symlink_metadata(path).is_ok() => {
+            Err(KeystoreError::Exists(path.to_owned()))
+        }
+        Some(left) => Err(KeystoreError::Leftover(left)),
+    }
+}
+
+/// Renames what is left of a file that had this name before. `mark` makes the names new ones.
+/// Errors: `Io`.
+pub(in crate::keystore) fn set_aside(path: &Path, mark: &str) -> Result<(), KeystoreError> {
+    for left in left(path) {
+        if fs::symlink_metadata(path).is_ok() {
+            return Ok(());
+        }
+        let aside = beside(&left, &format!(".left-{mark}"));
+        fs::rename(&left, &aside).map_err(|source| KeystoreError::Io {
+            path: left.clone(),
+            doing: "set aside",
+            source,
+        })?;
+        log::warn!(
+            "'{}' was left by a file that is not there any more: it is '{}' now",
+            left.display(),
+            aside.display()
+        );
+    }
+    Ok(())
+}
+
+fn left(path: &Path) -> impl Iterator<Item = PathBuf> {
+    SUFFIXES
+        .iter()
+        .map(|suffix| beside(path, suffix))
+        .filter(|left| fs::symlink_metadata(left).is_ok())
+}
