@@ -41,7 +41,7 @@ pub use engine::Keystore;
 pub use error::access::AccessError;
 pub use error::custom_store::KeyStoreError;
 pub use error::replica::ReplicaError;
-pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota};
+pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota, SecondName};
 pub use model::action::Action;
 pub use model::blob::{BLOB_OVERHEAD, CiphertextBlob, MAX_PLAINTEXT};
 pub use model::caller::{ACCOUNT, Caller, Principal, Service, Source, group_arn};

@@ -22,6 +22,7 @@ mod import;
 mod key_stores;
 mod lifecycle;
 mod memory;
+mod names;
 mod policies;
 mod processes;
 mod replica_access;

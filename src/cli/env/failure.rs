@@ -52,9 +52,13 @@ fn keystore_exit(error: &KeystoreError) -> Exit {
         E::InvalidCiphertext | E::InvalidSignature | E::InvalidMac | E::AuditDamaged { .. } => {
             Exit::Damage
         }
-        E::AccessDenied(_) | E::DryRun | E::MaterialInUse(_) | E::LastSlot => Exit::Refused,
+        E::AccessDenied(_)
+        | E::DryRun
+        | E::MaterialInUse(_)
+        | E::LastSlot
+        | E::Leftover(_)
+        | E::SecondName { .. } => Exit::Refused,
         E::Missing(_) => Exit::KeystoreMissing,
-        E::Leftover(_) => Exit::Refused,
         E::StrangeWal { .. }
         | E::NotAKeystore(_)
         | E::NewerSchema { .. }

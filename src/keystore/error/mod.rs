@@ -6,7 +6,7 @@ pub(in crate::keystore) mod parse;
 mod reason;
 pub(in crate::keystore) mod replica;
 
-pub use reason::{ExportProblem, InUse, KeyFileProblem, Quota};
+pub use reason::{ExportProblem, InUse, KeyFileProblem, Quota, SecondName};
 
 use std::fmt;
 use std::io;
@@ -100,6 +100,13 @@ pub enum KeystoreError {
         path: PathBuf,
         /// What is wrong with both together.
         found: Box<KeystoreError>,
+    },
+    /// The file can be reached under two names, which SQLite takes for two files.
+    SecondName {
+        /// The keystore, its audit log, or a file beside one of them.
+        path: PathBuf,
+        /// What kind of name.
+        how: SecondName,
     },
     /// The file is something else than a keystore.
     NotAKeystore(PathBuf),
@@ -242,6 +249,7 @@ impl KeystoreError {
             Self::Missing(_)
             | Self::Exists(_)
             | Self::Leftover(_)
+            | Self::SecondName { .. }
             | Self::StrangeWal { .. }
             | Self::NotAKeystore(_)
             | Self::NewerSchema { .. }
@@ -349,6 +357,7 @@ impl KeystoreError {
                  and try again",
                 path.display()
             ),
+            Self::SecondName { path, how } => write!(f, "'{}' {how}", path.display()),
             Self::StrangeWal { path, found } => write!(
                 f,
                 "{found}. Nothing was changed, and without '{0}-wal', which lies beside it, the \

@@ -50,6 +50,15 @@ pub enum InUse {
     NotScanned(VolumeId),
 }
 
+/// How a file comes to have two names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondName {
+    /// It is a hard link.
+    Linked,
+    /// It is mounted by itself, not with its directory.
+    Mounted,
+}
+
 /// Why a key file cannot be used.
 #[derive(Debug)]
 pub enum KeyFileProblem {
@@ -108,6 +117,22 @@ impl fmt::Display for InUse {
                 "volume {volume} was not scanned for this key material: attach it, or forget it"
             ),
         }
+    }
+}
+
+impl fmt::Display for SecondName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Linked => {
+                "has a second name (a hard link, as 'cp -al' makes), and changes under one name would \
+                 destroy those under the other: remove that name; or end what uses the keystore, and \
+                 give this name a file of its own: cp -a FILE FILE.own && mv FILE.own FILE"
+            }
+            Self::Mounted => {
+                "is mounted as a single file, without what lies beside it, and changes under one name \
+                 would destroy those under the other: mount its directory instead"
+            }
+        })
     }
 }
 

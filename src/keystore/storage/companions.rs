@@ -1,11 +1,14 @@
 //! The files that SQLite keeps beside one of its own. They belong together: what another keystore
-//! left there, SQLite would take for changes of this one.
+//! left there, SQLite would take for changes of this one. They are found by the name, so a file under
+//! two names has two sets of them, and each name's changes destroy what the other's were.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::keystore::error::KeystoreError;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
+use crate::keystore::error::{KeystoreError, SecondName};
 
 /// What is added to the file's name: the WAL, its index, and the journal of a file without WAL.
 pub(in crate::keystore) const SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -25,6 +28,29 @@ pub(in crate::keystore) fn wal_waits(path: &Path) -> bool {
 /// Which file the WAL is: device and inode.
 pub(in crate::keystore) fn wal_inode(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(beside(path, "-wal")).ok().map(|wal| (wal.dev(), wal.ino()))
+}
+
+/// Checks that a file of SQLite, and what lies beside it, has no second name.
+/// Errors: `SecondName`.
+pub(in crate::keystore) fn check_one_name(path: &Path) -> Result<(), KeystoreError> {
+    let second = |path: &Path| {
+        // The owner may follow a link of theirs to it: what counts is the file itself.
+        let there = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS).ok()?;
+        if there.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            Some(SecondName::Mounted)
+        } else if there.stx_nlink > 1 {
+            Some(SecondName::Linked)
+        } else {
+            None
+        }
+    };
+    let all = SUFFIXES.iter().map(|suffix| beside(path, suffix));
+    for path in std::iter::once(path.to_owned()).chain(all) {
+        if let Some(how) = second(&path) {
+            return Err(KeystoreError::SecondName { path, how });
+        }
+    }
+    Ok(())
 }
 
 /// Checks that nothing is left of a file that had this name before.
