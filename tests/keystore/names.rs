@@ -1,11 +1,13 @@
 //! A keystore's file under other names than its own.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use kmsfs::keystore::audit::AuditMode;
 use kmsfs::keystore::{Keystore, KeystoreError, SecondName};
 
-use crate::fixture::{Fixture, by_id, day};
+use crate::fixture::{Fixture, TempDir, by_id, day};
 
 /// The file of a snapshot made of hard links was opened: it had a WAL of its own, and keys that had
 /// been made were gone.
@@ -70,4 +72,50 @@ fn regression_a_keystore_that_is_mounted_as_a_file_is_not_opened_there() {
         "{error}"
     );
     f.reopen();
+}
+
+/// A link to the keystore had an audit log of its own beside it, and each said that it was complete.
+#[test]
+fn regression_a_symbolic_link_leads_to_the_audit_log_as_well() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.keystore.set_audit_mode(AuditMode::Required).unwrap();
+    let elsewhere = TempDir::new();
+    let link = elsewhere.join("link.db");
+    symlink(f.path(), &link).unwrap();
+    let linked = Keystore::open(&link, &f.unlock()).unwrap();
+    linked.rotate_key_on_demand(&by_id(key), day(0)).unwrap();
+    assert_eq!(linked.audit_path(), f.keystore.audit_path());
+    assert!(linked.verify_audit().unwrap().is_clean());
+    assert_eq!(linked.verify_audit().unwrap().records, f.keystore.verify_audit().unwrap().records);
+    assert!(!elsewhere.join("link.db.audit").exists());
+    // A link that leads to another keystore now is noticed.
+    linked.check_place().unwrap();
+    let other = Fixture::new();
+    fs::remove_file(&link).unwrap();
+    symlink(other.path(), &link).unwrap();
+    linked.check_place().unwrap_err();
+}
+
+/// The log that earlier versions wrote beside a link is taken along.
+#[test]
+fn an_audit_log_beside_a_link_moves_to_the_keystore_unless_one_is_there() {
+    let f = Fixture::new();
+    f.key();
+    let audit = f.keystore.audit_path().to_owned();
+    let (path, unlock) = (f.path(), f.unlock());
+    let Fixture { keystore, dir } = f;
+    drop(keystore);
+    let beside = dir.join("link.db.audit");
+    symlink(&path, dir.join("link.db")).unwrap();
+    fs::rename(&audit, &beside).unwrap();
+    let linked = Keystore::open(&dir.join("link.db"), &unlock).unwrap();
+    assert!(audit.exists() && !beside.exists());
+    assert!(linked.verify_audit().unwrap().is_clean());
+    drop(linked);
+    fs::copy(&audit, &beside).unwrap();
+    let before = fs::read(&audit).unwrap();
+    drop(Keystore::open(&dir.join("link.db"), &unlock).unwrap());
+    assert!(beside.exists(), "two logs are not made one");
+    assert_eq!(fs::read(&audit).unwrap(), before);
 }

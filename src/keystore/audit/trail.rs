@@ -1,11 +1,16 @@
 //! The log of an open keystore, as the rest of the keystore uses it.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use super::checkpoint::Checkpoint;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::checkpoint::{Checkpoint, Statement};
 use super::event::{Event, EventTime};
+use super::file::AuditFile;
 use super::keys::AuditKeys;
 use super::last_use::{self, KeyUsage, LastUse};
 use super::log::Log;
@@ -15,6 +20,7 @@ use crate::crypto::ed25519::PublicKey;
 use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::audit::{AuditMode, AuditNote, Position};
+use crate::keystore::storage::companions::{beside, check_none_left};
 use crate::keystore::storage::database::Sharing;
 use crate::keystore::storage::root::RootKey;
 
@@ -184,9 +190,39 @@ impl Audit {
     }
 }
 
+/// Takes along the log that earlier versions kept beside a symbolic link, `name`, to the keystore.
+/// Two logs are never made one.
+pub(in crate::keystore) fn bring_along(name: &Path, keystore: &Path, root: &RootKey) {
+    let (from, to) = (place(name), place(keystore));
+    let Ok(there) = fs::symlink_metadata(&from) else { return };
+    if !there.is_file() || from.canonicalize().is_ok_and(|from| from == to) {
+        return;
+    }
+    let owner = |path: &Path| fs::metadata(path).map(|there| there.uid()).ok();
+    let whole = owner(&from) == owner(keystore) && check_none_left(&from).is_ok();
+    let moved = whole
+        && is_log_of(&from, root)
+        && renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE).is_ok();
+    let (from, to) = (from.display(), to.display());
+    if moved {
+        log::warn!("the audit log '{from}' lay beside a link to the keystore: it is '{to}' now");
+    } else {
+        log::warn!(
+            "'{from}' lies beside a link to the keystore, whose audit log is '{to}': nothing reads or \
+             writes the one beside the link, so move it to a safe place"
+        );
+    }
+}
+
+/// A link may have led to another keystore before.
+fn is_log_of(path: &Path, root: &RootKey) -> bool {
+    let anchor = AuditFile::open(path, Sharing::Processes)
+        .and_then(|file| file.map(|mut file| file.read(|rows| rows.anchor())).transpose());
+    let keys = AuditKeys::new(root);
+    matches!(anchor, Ok(Some(anchor)) if keys.is_signed(Statement::Anchor, &anchor))
+}
+
 /// Where the log of a keystore is.
 pub(in crate::keystore) fn place(keystore: &Path) -> PathBuf {
-    let mut name = keystore.as_os_str().to_owned();
-    name.push(".audit");
-    name.into()
+    beside(keystore, ".audit")
 }

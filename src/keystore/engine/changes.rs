@@ -30,7 +30,7 @@ impl Keystore {
     /// put, would go on for ever as it was: whoever disables a key does it in the file of that name.
     /// Errors: `Missing`, `Io`.
     pub fn check_place(&self) -> Result<(), KeystoreError> {
-        let path = &self.inner.path;
+        let path = &self.inner.name;
         if file::identity(path)? == self.inner.identity {
             return Ok(());
         }

@@ -26,8 +26,11 @@ pub struct Keystore {
 
 /// What all handles of one opening share.
 pub(super) struct Inner {
+    /// The file itself: the audit log and the WAL lie beside it, whatever links lead to it.
     pub(super) path: PathBuf,
-    /// Which file `path` was when it was opened.
+    /// The name that it was opened by.
+    pub(super) name: PathBuf,
+    /// Which file `name` was when it was opened.
     pub(super) identity: file::Identity,
     pub(super) root: RootKey,
     pub(super) cache: Cache,
@@ -67,7 +70,7 @@ impl std::fmt::Debug for Keystore {
 }
 
 impl Keystore {
-    /// The file.
+    /// The file, behind all symbolic links.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }

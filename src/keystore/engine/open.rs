@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use crate::crypto::{self, Secret};
-use crate::keystore::audit::Audit;
+use crate::keystore::audit::{self, Audit};
 use crate::keystore::custom_store::link::KeyStores;
 use crate::keystore::engine::cache::Cache;
 use crate::keystore::engine::keystore::{Inner, Keystore, Opened, RowSet};
@@ -60,6 +60,7 @@ impl Keystore {
     /// `Tampered`, `RowSetTampered`; `StrangeWal` around one of them.
     pub fn open(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
         let opened = Self::open_damaged(path, unlock).and_then(Self::check);
+        let path = &file::real(path);
         opened.map_err(|found| {
             match wal_waits(path) && is_whole_without_wal(path, unlock, &found) {
                 true => KeystoreError::StrangeWal { path: path.to_owned(), found: found.into() },
@@ -81,7 +82,9 @@ impl Keystore {
             tried: unlock.kind().as_str(),
             slots: unlock::slot::in_words(&slots),
         };
-        Self::assemble(path, root.ok_or_else(wrong)?)
+        let root = root.ok_or_else(wrong)?;
+        audit::bring_along(path, &file::real(path), &root);
+        Self::assemble(path, root)
     }
 
     /// What unlocks the keystore at `path`, in words, without unlocking it.
@@ -90,14 +93,16 @@ impl Keystore {
         read_slots(path).map(|(_, slots)| unlock::slot::in_words(&slots))
     }
 
-    pub(in crate::keystore) fn assemble(path: &Path, root: RootKey) -> Result<Self, KeystoreError> {
+    pub(in crate::keystore) fn assemble(name: &Path, root: RootKey) -> Result<Self, KeystoreError> {
+        let path = &file::real(name);
         let (store, sharing) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
         let version = store.version()?;
         let rows = RowSet::Unchecked;
         let store = Mutex::new(Opened { store, version, generation: 0, rows, noted: None });
         let inner = Inner {
             path: path.to_owned(),
-            identity: file::identity(path)?,
+            name: name.to_owned(),
+            identity: file::identity(name)?,
             audit: Audit::new(path, &root, sharing),
             root,
             cache: Cache::default(),
@@ -121,6 +126,7 @@ impl Keystore {
 }
 
 fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
+    let path = &file::real(path);
     file::inspect(path)?;
     let (mut store, _) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
     file::make_private(path)?;

@@ -134,6 +134,12 @@ fn make_dirs(dir: &Path) -> io::Result<()> {
     sync_parent(dir)
 }
 
+/// The file that a name leads to through symbolic links. The name itself if there is none: whoever
+/// looks for it says so.
+pub(in crate::keystore) fn real(name: &Path) -> PathBuf {
+    name.canonicalize().unwrap_or_else(|_| name.to_owned())
+}
+
 /// Checks that there is a file, under one name, without opening it: closing it would drop the locks that SQLite
 /// holds for another handle of this process (POSIX locks belong to the process).
 /// Errors: `Missing`, `NotAKeystore`, `SecondName`, `Io`.
