@@ -119,3 +119,21 @@ fn an_audit_log_beside_a_link_moves_to_the_keystore_unless_one_is_there() {
     assert!(beside.exists(), "two logs are not made one");
     assert_eq!(fs::read(&audit).unwrap(), before);
 }
+
+/// Root used a user's keystore once, and the log was root's from then on: the user's own records were
+/// lost, or all keys refused.
+#[test]
+fn regression_the_audit_log_that_root_makes_belongs_to_the_owner_of_the_keystore() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let f = Fixture::new();
+    chown(f.path(), Some(4321), Some(4322)).unwrap();
+    f.key();
+    f.keystore.flush_audit().unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let there = fs::metadata(f.dir.join(&format!("store.db.audit{suffix}"))).unwrap();
+        assert_eq!((there.uid(), there.gid()), (4321, 4322), "{suffix}");
+    }
+}

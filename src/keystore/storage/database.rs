@@ -5,12 +5,15 @@
 //! others for [`BUSY_TIMEOUT`].
 
 use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::process::geteuid;
 
 use crate::keystore::error::KeystoreError;
 use crate::keystore::storage::companions::{wal_inode, wal_waits};
@@ -317,13 +320,24 @@ pub(in crate::keystore) fn fault(path: &Path, error: &rusqlite::Error) -> Keysto
         }
         Some(ErrorCode::NotADatabase) => return KeystoreError::NotAKeystore(path),
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            ": check that it and its directory can be written"
+            return KeystoreError::Database { detail: format!("{error}: {}", permit(&path)), path };
         }
         Some(ErrorCode::SystemIoFailure) => ": make room if the disk is full, else check the disk",
         Some(ErrorCode::DatabaseCorrupt) => ": restore it from a backup",
         _ => "",
     };
     KeystoreError::Database { path, detail: format!("{error}{advice}") }
+}
+
+/// What to do about a file that may not be opened.
+fn permit(path: &Path) -> String {
+    let own = geteuid();
+    match fs::metadata(path) {
+        Ok(there) if !own.is_root() && there.uid() != own.as_raw() => {
+            format!("it belongs to user {}, who can give it to you with chown", there.uid())
+        }
+        _ => "check that it and its directory can be written".to_owned(),
+    }
 }
 
 /// What to do if the filesystem is full or read-only. SQLite has one word for many failures (on a

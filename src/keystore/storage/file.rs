@@ -2,11 +2,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with, statfs};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::crypto::random;
 use crate::keystore::error::KeystoreError;
@@ -40,10 +41,12 @@ impl Draft {
         Self::begin(target)
     }
 
-    /// As [`Draft::begin`], for an audit log, which goes on whatever happened to the one before it.
+    /// As [`Draft::beside`], for an audit log, which goes on whatever happened to the one before it.
+    /// It belongs to whom the keystore belongs, also if root is the first to need it.
     /// Errors: as there.
     pub(in crate::keystore) fn audit_log(target: &Path) -> Result<Self, KeystoreError> {
-        let draft = Self::begin(target)?;
+        // Its name is the keystore's, with `.audit` added.
+        let draft = Self::make(target, Some(&target.with_extension("")))?;
         set_aside(target, &mark()?)?;
         Ok(draft)
     }
@@ -51,17 +54,24 @@ impl Draft {
     /// An empty file of mode 0600 in the directory of `target`.
     /// Errors: `Exists` if `target` does; `Io`.
     pub(in crate::keystore) fn beside(target: &Path) -> Result<Self, KeystoreError> {
+        Self::make(target, None)
+    }
+
+    fn make(target: &Path, owned_like: Option<&Path>) -> Result<Self, KeystoreError> {
         if fs::symlink_metadata(target).is_ok() {
             return Err(KeystoreError::Exists(target.to_owned()));
         }
         let dir = parent(target);
         let temporary = dir.join(format!(".kmsfs.tmp.{}", mark()?));
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&temporary)
             .map_err(|error| io_error(target, "create", error))?;
+        if let Some(model) = owned_like {
+            give(&file, model);
+        }
         Ok(Self { temporary, target: target.to_owned() })
     }
 
@@ -112,6 +122,18 @@ impl Drop for Draft {
             // Whatever cannot be removed, or was renamed, is not there or is garbage.
             fs::remove_file(name).ok();
         }
+    }
+}
+
+/// Gives a file that root has made to the owner of `model`. By its descriptor: who owns the directory
+/// may have put another under its name.
+fn give(file: &File, model: &Path) {
+    let Ok(owner) = fs::metadata(model) else { return };
+    if !geteuid().is_root() || owner.uid() == 0 {
+        return;
+    }
+    if let Err(error) = fchown(file, Some(owner.uid()), Some(owner.gid())) {
+        log::warn!("a file beside '{}' stays root's: {error}", model.display());
     }
 }
 
