@@ -429,19 +429,19 @@ fn what_is_done_by_date_is_announced_in_a_required_log_too() {
     std::fs::create_dir(&log).unwrap();
     let now = day(100);
     f.keystore.run_due_rotations(now).unwrap_err();
-    f.keystore.drop_expired_grants(now).unwrap_err();
+    f.keystore.drop_expired_grants(day(1)).unwrap_err();
     f.keystore.delete_expired(now, ClockTrust::Confirmed).unwrap_err();
     std::fs::remove_dir(&log).unwrap();
     std::fs::rename(&aside, &log).unwrap();
     assert_eq!(f.keystore.list_key_rotations(&by_id(rotates)).unwrap().len(), 1);
     assert_eq!(f.keystore.list_keys().unwrap().len(), 2);
     assert_eq!(f.keystore.run_due_rotations(now).unwrap().len(), 1);
-    assert_eq!(f.keystore.drop_expired_grants(now).unwrap(), 1);
+    assert_eq!(f.keystore.drop_expired_grants(day(1)).unwrap(), 1);
     assert_eq!(f.keystore.delete_expired(now, ClockTrust::Confirmed).unwrap().deleted, [goes]);
     for operation in ["RotateKey", "kmsfs:DropExpiredGrants", "DeleteKey"] {
         assert_eq!(results(&f.keystore, operation), ["Attempt", "Success"], "{operation}");
     }
-    assert_eq!(f.keystore.drop_expired_grants(now).unwrap(), 0);
+    assert_eq!(f.keystore.drop_expired_grants(day(1)).unwrap(), 0);
     assert_eq!(results(&f.keystore, "kmsfs:DropExpiredGrants").len(), 2, "nothing was there to do");
 }
 

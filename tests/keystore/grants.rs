@@ -80,6 +80,22 @@ fn constraints_bind_a_grant_to_encryption_contexts() {
     assert_eq!(verdict(alice.describe_key(&key)), "ok");
 }
 
+/// As imported material, a grant was gone after a moment at a wrong time.
+#[test]
+fn regression_a_clock_that_leaps_drops_no_grants() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    let grant = CreateGrant { expires: Some(day(300)), ..to_alice(&[GrantOperation::Encrypt]) };
+    f.keystore.create_grant(&key, &grant, day(0)).unwrap();
+    for today in [400, 400, 1] {
+        assert_eq!(f.keystore.drop_expired_grants(day(today)).unwrap(), 0);
+        f.keystore.delete_expired(day(today), ClockTrust::Steps).unwrap();
+    }
+    assert_eq!(listed(&f.keystore, &key).len(), 1);
+    f.keystore.delete_expired(day(400), ClockTrust::Confirmed).unwrap();
+    assert_eq!(f.keystore.drop_expired_grants(day(400)).unwrap(), 1);
+}
+
 #[test]
 fn a_grant_ends_by_itself_and_is_swept_away() {
     let f = Fixture::new();

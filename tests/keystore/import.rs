@@ -6,10 +6,10 @@ use kmsfs::crypto::asym::{KeyKind, PublicKey};
 use kmsfs::crypto::digest::HashKind;
 use kmsfs::crypto::keywrap;
 use kmsfs::keystore::{
-    Caller, CreateKey, EncryptionAlgorithm, EncryptionContext, ExpirationModel, ImportParameters,
-    ImportRequest, ImportState, ImportType, ImportedMaterial, KeyRef, KeySpec, KeyState, KeyUsage,
-    Keystore, KeystoreError, MacAlgorithm, MaterialState, MessageType, Origin, SigningAlgorithm,
-    WrappingAlgorithm, WrappingKeySpec,
+    Caller, ClockTrust, CreateKey, EncryptionAlgorithm, EncryptionContext, ExpirationModel,
+    ImportParameters, ImportRequest, ImportState, ImportType, ImportedMaterial, KeyRef, KeySpec,
+    KeyState, KeyUsage, Keystore, KeystoreError, MacAlgorithm, MaterialState, MessageType, Origin,
+    SigningAlgorithm, WrappingAlgorithm, WrappingKeySpec,
 };
 
 use crate::fixture::{Fixture, day};
@@ -375,6 +375,7 @@ fn material_with_an_end_is_refused_from_that_moment_and_deleted_by_maintenance()
     let context = EncryptionContext::new();
     let at = |time| f.keystore.acting_for(Caller { at: Some(time), ..Caller::owner() });
     let before = day(10) - Duration::from_secs(1);
+    days_pass(&f.keystore, 10);
     let blob = at(before).encrypt(&key, b"x", &context).unwrap();
     assert!(f.keystore.expire_imported(before).unwrap().is_empty());
     // Nobody cleaned up yet.
@@ -458,6 +459,56 @@ fn imported_keys_rotate_to_material_that_waits_and_need_all_of_it() {
     assert!(k.verify().unwrap().is_clean());
 }
 
+/// A keystore that is looked after every day until this one.
+fn days_pass(keystore: &Keystore, until: u64) {
+    for today in 1..until {
+        keystore.delete_expired(day(today), ClockTrust::Steps).unwrap();
+    }
+}
+
+/// A clock that was wrong for a moment, at boot or by a lying server, destroyed material for good where
+/// it held deletions.
+#[test]
+fn regression_a_clock_that_leaps_deletes_no_imported_material() {
+    let f = Fixture::new();
+    let k = &f.keystore;
+    let key = symmetric(k);
+    import_as(k, &key, &[1; 32], |request| {
+        (request.model, request.valid_to) = (KeyMaterialExpires, Some(day(300)));
+    })
+    .unwrap();
+    let id = k.resolve(&key).unwrap();
+    let look = |today: u64| {
+        let expired = k.expire_imported(day(today)).unwrap().len();
+        let held = k.held_imports(day(today)).unwrap();
+        k.delete_expired(day(today), ClockTrust::Steps).unwrap();
+        (expired, held)
+    };
+    // Wrong twice, right again, and wrong again by less.
+    for today in [400, 400, 1, 2, 350] {
+        assert_eq!(look(today), (0, if today > 300 { vec![id] } else { Vec::new() }), "{today}");
+    }
+    let context = EncryptionContext::new();
+    let right = k.acting_for(Caller { at: Some(day(2)), ..Caller::owner() });
+    right.encrypt(&key, b"x", &context).unwrap();
+    // It goes on from there.
+    assert_eq!(look(351), (1, Vec::new()));
+}
+
+#[test]
+fn a_confirmed_clock_deletes_imported_material_that_was_held() {
+    let f = Fixture::new();
+    let k = &f.keystore;
+    let key = symmetric(k);
+    import_as(k, &key, &[1; 32], |request| {
+        (request.model, request.valid_to) = (KeyMaterialExpires, Some(day(30)));
+    })
+    .unwrap();
+    assert!(k.expire_imported(day(40)).unwrap().is_empty());
+    k.delete_expired(day(40), ClockTrust::Confirmed).unwrap();
+    assert_eq!(k.expire_imported(day(40)).unwrap().len(), 1);
+}
+
 #[test]
 fn material_that_waits_has_an_end_too() {
     let f = Fixture::new();
@@ -471,6 +522,7 @@ fn material_that_waits_has_an_end_too() {
     .unwrap();
     assert_eq!(k.describe_key(&key).unwrap().valid_to, None);
     assert_eq!(said(k.rotate_key_on_demand(&key, day(3))).0, "KMSInvalidStateException");
+    days_pass(k, 3);
     assert_eq!(k.expire_imported(day(3)).unwrap().len(), 1);
     assert_eq!((state(k, &key), k.list_key_rotations(&key).unwrap().len()), (KeyState::Enabled, 1));
 }

@@ -194,6 +194,9 @@ fn regression_what_is_new_about_imported_material_reaches_the_replica() {
     assert_eq!(pair.there.current_material(key).unwrap(), next);
     let rotations = |keystore: &Keystore| keystore.list_key_rotations(&named).unwrap();
     assert_eq!(rotations(&pair.there), rotations(&pair.here));
+    for today in 1..20 {
+        pair.there.delete_expired(day(today), ClockTrust::Steps).unwrap();
+    }
     assert!(pair.there.expire_imported(day(19)).unwrap().is_empty());
     assert_eq!(pair.there.expire_imported(day(20)).unwrap().len(), 1);
     let state = || pair.there.key_state(key).unwrap();

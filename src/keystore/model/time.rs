@@ -34,6 +34,36 @@ impl UnixTime {
     }
 }
 
+/// How long a clock has gone on without a leap of more than a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::keystore) struct ClockRun {
+    since: UnixTime,
+    seen: UnixTime,
+}
+
+impl ClockRun {
+    /// That of a clock which is right at `now`, as somebody says.
+    pub(in crate::keystore) const fn settled(now: UnixTime) -> Self {
+        Self { since: UnixTime(now.0.saturating_sub(DAY)), seen: now }
+    }
+
+    /// The clock is seen again. After a leap, in either direction, it has to go on for a day anew.
+    pub(in crate::keystore) const fn seen_at(self, now: UnixTime) -> Self {
+        let leapt = now.since(self.seen).abs() > DAY;
+        Self { since: if leapt { now } else { self.since }, seen: now }
+    }
+
+    /// Has it gone on for a day?
+    pub(in crate::keystore) const fn is_settled(self) -> bool {
+        self.seen.since(self.since) >= DAY
+    }
+
+    /// Was it not seen for an hour, by this clock?
+    pub(in crate::keystore) const fn is_old(self, now: UnixTime) -> bool {
+        now.since(self.seen).abs() > DAY / 24
+    }
+}
+
 /// Seconds of a day.
 pub(in crate::keystore) const DAY: i64 = 24 * 60 * 60;
 

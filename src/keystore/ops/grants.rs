@@ -179,7 +179,12 @@ impl Keystore {
             all.retain(|grant| !grant.record.is_valid(now.into()));
             Ok::<_, KeystoreError>(all)
         };
-        if self.read(ended)?.is_empty() {
+        let due = |reader: &Reader<'_>| {
+            Ok::<_, KeystoreError>(
+                !ended(reader)?.is_empty() && reader.meta()?.may_remove_ended(now.into()),
+            )
+        };
+        if !self.read(due)? {
             return Ok(0);
         }
         self.operate_own(OwnOperation::DropExpiredGrants, |details| {

@@ -13,7 +13,7 @@ use crate::crypto::Secret;
 use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::audit::AuditNote;
-use crate::keystore::model::time::UnixTime;
+use crate::keystore::model::time::{ClockRun, UnixTime};
 use crate::keystore::storage::root::{RootKey, place};
 use crate::keystore::storage::rows::{MetaRow, Row, Rows, SlotRow, Table};
 
@@ -39,6 +39,9 @@ pub(in crate::keystore) struct Meta {
     pub(in crate::keystore) generation: u64,
     /// The latest time that was accepted. It never goes back.
     pub(in crate::keystore) clock: UnixTime,
+    /// How steady the clock was when it was last looked at, whether it was accepted or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<ClockRun>,
     /// Keys in their waiting period: while there are any, the clock takes no leaps.
     pub(in crate::keystore) pending_deletions: u64,
     /// Deleted rows may still be in the WAL or in free pages.
@@ -52,6 +55,23 @@ pub(in crate::keystore) struct Meta {
     /// When the last export was made.
     #[serde(default)]
     pub(in crate::keystore) exported: Option<UnixTime>,
+}
+
+impl Meta {
+    /// How steady the clock was when it was last looked at.
+    pub(in crate::keystore) fn clock_run(&self) -> ClockRun {
+        self.run.unwrap_or(ClockRun::settled(self.clock))
+    }
+
+    pub(in crate::keystore) fn set_clock_run(&mut self, run: ClockRun) {
+        self.run = Some(run);
+    }
+
+    /// May what has ended by `now` be removed? Not just after the clock leapt: it may leap back, and
+    /// what was removed does not come back then.
+    pub(in crate::keystore) fn may_remove_ended(&self, now: UnixTime) -> bool {
+        self.clock_run().seen_at(now).is_settled()
+    }
 }
 
 /// The records of one read transaction.

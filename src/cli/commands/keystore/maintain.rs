@@ -31,7 +31,8 @@ struct Summary {
     destroyed: Vec<String>,
     /// Grants that had ended.
     grants: usize,
-    /// Keys whose destruction waits until somebody confirms the time.
+    /// Keys whose destruction, or that of whose imported material, waits until somebody confirms the
+    /// time.
     held: Vec<String>,
     scanned: Vec<String>,
     absent: Vec<String>,
@@ -74,6 +75,10 @@ fn by_date(keystore: &Keystore, done: &mut Summary) {
         Ok(expired) => done.expired = expired.iter().map(|(key, _)| key.to_string()).collect(),
         Err(error) => done.failed.push(format!("expiry of imported key material: {error}")),
     }
+    match keystore.held_imports(now) {
+        Ok(held) => done.held = held.iter().map(KeyId::to_string).collect(),
+        Err(error) => done.failed.push(format!("expiry of imported key material: {error}")),
+    }
     match keystore.drop_expired_grants(now) {
         Ok(ended) => done.grants = ended,
         Err(error) => done.failed.push(format!("grants that ended: {error}")),
@@ -81,7 +86,7 @@ fn by_date(keystore: &Keystore, done: &mut Summary) {
     match keystore.delete_expired(now, ClockTrust::Steps) {
         Ok(expired) => {
             done.destroyed = expired.deleted.iter().map(KeyId::to_string).collect();
-            done.held = expired.held.iter().map(KeyId::to_string).collect();
+            done.held.extend(expired.held.iter().map(KeyId::to_string));
         }
         Err(error) => done.failed.push(format!("deletion by date: {error}")),
     }

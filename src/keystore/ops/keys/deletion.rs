@@ -4,7 +4,8 @@
 //! time it accepted. A clock that was set back changes nothing: what had expired stays expired.
 //! While keys wait for their deletion, a clock that leaps by more than a day is not believed:
 //! what it makes expire is held until somebody confirms the time. A confirmed time also replaces
-//! one that was accepted by mistake.
+//! one that was accepted by mistake. What can be made again, as imported material and grants that have
+//! an end, is held until the clock has gone on for a day from where it leapt to, or is confirmed.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -19,7 +20,7 @@ use crate::keystore::model::action::Action;
 use crate::keystore::model::id::{KeyRef, text};
 use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::state::KeyState;
-use crate::keystore::model::time::{DAY, UnixTime};
+use crate::keystore::model::time::{ClockRun, DAY, UnixTime};
 use crate::keystore::ops::keys::expiry;
 use crate::keystore::policy::Fact;
 use crate::keystore::records::key::{KeyRecord, Operation, PendingDeletion, key_id};
@@ -150,7 +151,9 @@ impl Keystore {
             Ok((meta, any))
         })?;
         // Noted once an hour, so that a clock that runs is not taken for one that leaps.
-        let note_due = now.since(meta.clock) > DAY / 24 || trust == ClockTrust::Confirmed;
+        let note_due = now.since(meta.clock) > DAY / 24
+            || meta.clock_run().is_old(now)
+            || trust == ClockTrust::Confirmed;
         if any.is_empty() && !note_due {
             self.scrub_if_due();
             return Ok(Expired::default());
@@ -218,6 +221,10 @@ pub(in crate::keystore) fn start_waiting(
 /// Takes note of the time, and returns the time that counts: `now`, or the latest time accepted
 /// if that is later.
 fn observe(meta: &mut Meta, now: UnixTime, trust: ClockTrust) -> UnixTime {
+    meta.set_clock_run(match trust {
+        ClockTrust::Confirmed => ClockRun::settled(now),
+        ClockTrust::Steps => meta.clock_run().seen_at(now),
+    });
     let step = meta.pending_deletions == 0 || now.since(meta.clock) <= DAY;
     meta.clock = match trust {
         ClockTrust::Confirmed => now,

@@ -21,7 +21,8 @@ use crate::keystore::storage::sealed::{Reader, Stored, Writer, tampered};
 
 impl Keystore {
     /// Deletes imported material whose date has come, and import keys that are over; tells the
-    /// materials. Such material is refused from its date on, whether this runs or not.
+    /// materials. Such material is refused from its date on, whether this runs or not. Nothing is
+    /// deleted just after the clock leapt: see [`Keystore::held_imports`].
     pub fn expire_imported(
         &self,
         now: SystemTime,
@@ -30,6 +31,10 @@ impl Keystore {
         let (keys, any) =
             self.read(|reader| Ok((ended_keys(reader, now)?, !over(reader, now)?.is_empty())))?;
         if keys.is_empty() && !any {
+            return Ok(Vec::new());
+        }
+        if !self.read(|reader| reader.meta())?.may_remove_ended(now) {
+            log::warn!("the clock leapt: imported material of {} keys is not deleted", keys.len());
             return Ok(Vec::new());
         }
         let operation = OwnOperation::DeleteExpiredKeyMaterial;
@@ -53,6 +58,16 @@ impl Keystore {
             recorded = recorded.and(self.record_own(operation, *key, Some(*material)));
         }
         recorded.map(|()| expired)
+    }
+
+    /// The keys with imported material whose date has come by a clock that leapt. It is deleted when
+    /// somebody confirms the time, or the clock has gone on for a day.
+    pub fn held_imports(&self, now: SystemTime) -> Result<Vec<KeyId>, KeystoreError> {
+        let now = now.into();
+        self.read(|reader| match reader.meta()?.may_remove_ended(now) {
+            true => Ok(Vec::new()),
+            false => ended_keys(reader, now),
+        })
     }
 }
 
