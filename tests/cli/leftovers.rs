@@ -163,3 +163,19 @@ impl Drop for Server {
         let _ = self.0.wait();
     }
 }
+
+/// A second name gave the keystore a second WAL, and a WAL that was left was written into the next
+/// keystore of the name: both lost keys.
+#[test]
+fn regression_names_and_files_that_endanger_a_keystore_are_refused_with_advice() {
+    let machine = Machine::with_vault();
+    let path = machine.path("data/kmsfs/keystore.db");
+    fs::hard_link(&path, machine.path("data/snapshot.db")).unwrap();
+    machine.fails(&keyed(&["key", "list"]), 14, "cp -a FILE FILE.own");
+    fs::remove_file(machine.path("data/snapshot.db")).unwrap();
+    machine.ok(&keyed(&["key", "list"]));
+    fs::rename(&path, machine.path("data/kmsfs/aside.db")).unwrap();
+    fs::write(machine.path("data/kmsfs/keystore.db-wal"), "left").unwrap();
+    machine.fails(&keyed(&["keystore", "init"]), 14, "keystore.db-wal' was left");
+    assert!(!path.exists());
+}
