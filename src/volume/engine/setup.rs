@@ -21,7 +21,7 @@ use crate::volume::backing::root::{make_root, open_root};
 use crate::volume::backing::small_blocks::small_blocks_of;
 use crate::volume::backing::{lender, own_file};
 use crate::volume::content::{Access, Shared};
-use crate::volume::files::open_file::OpenFiles;
+use crate::volume::files::open_files::OpenFiles;
 use crate::volume::keys::keyring::{Keyring, Purpose};
 use crate::volume::keys::service::KeyService;
 use crate::volume::model::clock;

@@ -7,7 +7,7 @@ use crate::envelope::VolumeDescriptor;
 use crate::id::VolumeId;
 use crate::volume::access::authorizer::Authorizer;
 use crate::volume::backing::beneath::BackingName;
-use crate::volume::files::open_file::OpenFiles;
+use crate::volume::files::open_files::OpenFiles;
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::error::Result;
 use crate::volume::model::options::Options;

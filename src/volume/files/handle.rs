@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::open_file::{File, Origin};
+use super::file::{File, Origin};
 use crate::volume::access::authorizer::{Admission, Writing};
 use crate::volume::model::error::Result;
 use crate::volume::model::errseq::Heard;

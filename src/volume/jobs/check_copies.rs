@@ -14,7 +14,7 @@ use crate::envelope::{DIR_FILE, XattrKeys};
 use crate::volume::backing::handle::Handle;
 use crate::volume::backing::handle::open_noatime;
 use crate::volume::engine::Volume;
-use crate::volume::files::open_file::File;
+use crate::volume::files::file::File;
 use crate::volume::model::error::Result;
 use crate::volume::namespace::descriptor::{Copies, has_attribute};
 use crate::volume::namespace::dir::Dir;

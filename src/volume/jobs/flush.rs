@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::volume::backing::contents::Durability;
 use crate::volume::content::Look;
 use crate::volume::engine::Volume;
-use crate::volume::files::open_file::{File, Parked};
+use crate::volume::files::file::File;
+use crate::volume::files::open_files::Parked;
 use crate::volume::journal::PageJournal;
 use crate::volume::model::error::Result;
 

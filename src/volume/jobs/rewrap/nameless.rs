@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Run;
 use crate::envelope::Recipient;
 use crate::id::KeyId;
-use crate::volume::files::open_file::File;
+use crate::volume::files::file::File;
 use crate::volume::files::unopened::read_slots;
 use crate::volume::model::error::Result;
 

@@ -8,8 +8,8 @@ use rustix::io::Errno;
 
 use crate::volume::backing::handle::open_noatime;
 use crate::volume::engine::Volume;
+use crate::volume::files::file::File;
 use crate::volume::files::file_key::{FilePolicy, policy_of};
-use crate::volume::files::open_file::File;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::inode::ROOT;
 

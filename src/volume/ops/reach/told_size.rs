@@ -17,7 +17,7 @@ use rustix::fs::fstat;
 
 use crate::volume::backing::identity::{fold, short};
 use crate::volume::engine::Volume;
-use crate::volume::files::open_file::File;
+use crate::volume::files::file::File;
 use crate::volume::model::attr::{Attr, FileKind};
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::inode::Resized;

@@ -1,45 +1,22 @@
-//! The open files: one [`File`] for each inode, however many handles and paths lead to it.
+//! The table of open files: one [`File`] for each inode.
 
 use std::collections::{BTreeSet, HashMap};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{OFlags, fstat};
 use rustix::io::Errno;
 
+use super::file::{File, Origin};
 use super::file_key::{FileKeySource, FilePolicy};
-use crate::envelope::Recipient;
 use crate::envelope::layout::plain_size;
 use crate::id::KeyId;
-use crate::volume::access::authorizer::{Subject, SubjectCell};
-use crate::volume::backing::contents::{Backing, BackingFile, Durability};
+use crate::volume::backing::contents::{Backing, BackingFile};
 use crate::volume::backing::handle::open_noatime;
 use crate::volume::content::{Access, Content, Damaged, Marks, Shared};
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::session::times::{ShownTimes, TimedFile};
-
-/// Where bytes to write come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// A system call that is under way: it can be refused.
-    Caller,
-    /// Pages that were written through a mapping earlier: they must not be lost (R12).
-    PageCache,
-}
-
-/// An inode that is open.
-pub struct File {
-    ino: u64,
-    content: Content,
-    /// Why the backing file is open for reading only, if the volume is not.
-    unwritable: Option<Errno>,
-    backing: Arc<TimedFile>,
-    source: Arc<FileKeySource>,
-    /// The kernel knows the size.
-    size_told: AtomicBool,
-}
 
 /// The table of open files.
 pub struct OpenFiles {
@@ -86,12 +63,6 @@ struct Slot {
 impl std::fmt::Debug for OpenFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OpenFiles").finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for File {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("File").field("ino", &self.ino).finish_non_exhaustive()
     }
 }
 
@@ -159,7 +130,7 @@ impl OpenFiles {
         self.lock().open.insert(ino, Slot { file: file.clone(), handles: 1 });
         // A key that was revoked while it was on its way here is in no file that was wiped.
         if let Err(error) = file.check(Origin::Caller) {
-            file.content.wipe();
+            file.content().wipe();
             drop(file);
             self.lock().give_back(ino);
             return Err(error);
@@ -311,7 +282,7 @@ impl OpenFiles {
     pub(in crate::volume) fn is_any_unsure(&self) -> bool {
         let table = self.lock();
         table.parked.values().any(Marks::is_unsure)
-            || table.open.values().any(|slot| slot.file.content.is_unsure())
+            || table.open.values().any(|slot| slot.file.content().is_unsure())
     }
 
     /// A sync of the whole backing filesystem succeeded after [`Self::parked`] was asked.
@@ -386,8 +357,7 @@ impl OpenFiles {
         if content.size() != told {
             self.resized.lock().unwrap_or_else(PoisonError::into_inner).push(ino);
         }
-        let size_told = AtomicBool::new(false);
-        Ok(Arc::new(File { ino, content, unwritable, backing, source, size_told }))
+        Ok(Arc::new(File::new(ino, content, (backing, unwritable), source)))
     }
 
     fn turn(&self, ino: u64) -> MutexGuard<'_, ()> {
@@ -419,7 +389,7 @@ impl Table {
                 // Of a file without a name nothing is kept: a new one may get its number.
                 let stat = fstat(file.backing_fd());
                 let nameless = stat.is_ok_and(|stat| stat.st_nlink == 0);
-                match file.content.into_marks().filter(|_| !nameless) {
+                match file.into_marks().filter(|_| !nameless) {
                     Some(marks) => self.parked.insert(ino, marks),
                     None => self.parked.remove(&ino),
                 };
@@ -428,162 +398,6 @@ impl Table {
             Err(file) => {
                 self.open.insert(ino, Slot { file, handles: 0 });
             }
-        }
-    }
-}
-
-impl File {
-    /// The inode number.
-    pub fn ino(&self) -> u64 {
-        self.ino
-    }
-
-    /// The file's contents. Use this for what is not a request of a caller.
-    pub(in crate::volume) fn content(&self) -> &Content {
-        &self.content
-    }
-
-    /// The plaintext size in bytes.
-    pub fn size(&self) -> u64 {
-        self.content.size()
-    }
-
-    /// True once the kernel knows the size: from then on its own requests alone change it.
-    pub(in crate::volume) fn size_is_told(&self) -> bool {
-        self.size_told.load(Ordering::Acquire)
-    }
-
-    pub(in crate::volume) fn set_size_told(&self) {
-        self.size_told.store(true, Ordering::Release);
-    }
-
-    pub(in crate::volume) fn set_size_untold(&self) {
-        self.size_told.store(false, Ordering::Release);
-    }
-
-    /// The backing file, for its attributes.
-    pub fn backing_fd(&self) -> BorrowedFd<'_> {
-        self.backing.as_fd()
-    }
-
-    /// Reads into `buf`; returns how many bytes there were before the end.
-    ///
-    /// # Errors
-    /// As [`Content::read`]; `KeyUnusable` from the instant that the key is revoked.
-    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        self.check(Origin::Caller)?;
-        self.content.read(offset, buf)
-    }
-
-    /// Writes `data`; returns how many bytes were taken.
-    ///
-    /// # Errors
-    /// As [`Content::write`].
-    pub fn write(&self, offset: u64, data: &[u8], origin: Origin) -> Result<usize> {
-        self.check(origin)?;
-        self.must_be_writable()?;
-        self.content.write(offset, data)
-    }
-
-    /// Sets the size.
-    ///
-    /// # Errors
-    /// As [`Content::truncate`].
-    pub fn truncate(&self, size: u64) -> Result<()> {
-        self.check(Origin::Caller)?;
-        self.must_be_writable()?;
-        self.content.truncate(size)
-    }
-
-    /// Refuses what would write to a backing file that is open for reading only.
-    ///
-    /// # Errors
-    /// `Io`: why it could not be opened for writing.
-    pub(in crate::volume) fn must_be_writable(&self) -> Result<()> {
-        self.unwritable.map_or(Ok(()), |why| Err(why.into()))
-    }
-
-    /// The contents, for the other operations of a caller.
-    ///
-    /// # Errors
-    /// `KeyUnusable` when the key is revoked.
-    pub fn for_caller(&self) -> Result<&Content> {
-        self.check(Origin::Caller)?;
-        Ok(&self.content)
-    }
-
-    /// Makes contents and length durable; needs no key.
-    ///
-    /// # Errors
-    /// `Io` when the disk failed.
-    pub fn sync(&self, what: Durability) -> Result<()> {
-        self.content.sync(what)
-    }
-
-    /// The keys of the file's extended attributes; `None` for an empty file without any when
-    /// nothing is to be changed.
-    ///
-    /// # Errors
-    /// As [`Content::xattr_keys`].
-    pub fn xattr_keys(&self, change: Access) -> Result<Option<crate::envelope::XattrKeys>> {
-        self.check(Origin::Caller)?;
-        self.content.xattr_keys(change)
-    }
-
-    /// The directory of the file has changed, by a rename, a link or a new policy.
-    pub(in crate::volume) fn set_policy(&self, policy: FilePolicy) {
-        self.source.set_policy(policy);
-    }
-
-    /// The file may be under this key as well.
-    pub(in crate::volume) fn accept(&self, key: KeyId) {
-        self.source.accept(key);
-    }
-
-    /// The KMS key that the header names, once there is a header.
-    pub fn key(&self) -> Option<KeyId> {
-        self.subject().map(|subject| subject.key)
-    }
-
-    /// A re-wrap brought the file under another key or material.
-    pub(in crate::volume) fn set_recipient(&self, recipient: &Recipient) {
-        if let Some(subject) = self.subject() {
-            self.source.note(recipient, subject.file);
-        }
-    }
-
-    /// What permissions on the file are about, kept up to date.
-    pub(in crate::volume) fn subject_cell(&self) -> &Arc<SubjectCell> {
-        self.source.subject()
-    }
-
-    /// What they are about now; `None` before the file has contents.
-    pub(in crate::volume) fn subject(&self) -> Option<Subject> {
-        self.source.subject().get()
-    }
-
-    /// True if the file has attributes under its key, which it keeps when it is cut to nothing.
-    pub(in crate::volume) fn keeps_its_key(&self) -> bool {
-        self.content.header().is_some_and(|header| header.flags.xattrs)
-    }
-
-    /// The key that the file gets with its first contents.
-    pub(in crate::volume) fn first_key(&self) -> KeyId {
-        self.source.first_key()
-    }
-
-    /// The source of the file's keys.
-    pub(in crate::volume) fn source(&self) -> &FileKeySource {
-        &self.source
-    }
-
-    /// R12: from the instant of revocation only pages that were dirty before get through.
-    fn check(&self, origin: Origin) -> Result<()> {
-        match self.key() {
-            Some(key) if origin == Origin::Caller && self.source.is_revoked(key) => {
-                Err(VolumeError::KeyUnusable(key))
-            }
-            _ => Ok(()),
         }
     }
 }
