@@ -4,14 +4,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{Mode, fdatasync, fsync, syncfs};
+use rustix::fs::{Mode, fsync};
 use rustix::io::Errno;
 
 use super::Volume;
-use crate::crypto::random;
-use crate::envelope::{
-    RECORD_LEN, ShownTime, TimesKey, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys,
+use super::begin::open_session;
+use super::saved_times::load_times;
+use super::volume_descriptor::{
+    DESCRIPTOR, SPARE, damaged_copies, read_descriptors, verify, write_descriptor,
 };
+use crate::crypto::random;
+use crate::envelope::{VolumeDescriptor, VolumeFeatures, VolumeKeys};
 use crate::id::{KeyId, VolumeId};
 use crate::volume::access::authorizer::Authorizer;
 use crate::volume::access::exposure::{self, exposure_of};
@@ -20,7 +23,7 @@ use crate::volume::backing::listing::raw_names;
 use crate::volume::backing::root::{make_root, open_root};
 use crate::volume::backing::small_blocks::small_blocks_of;
 use crate::volume::backing::{lender, own_file};
-use crate::volume::content::{Access, Shared};
+use crate::volume::content::Access;
 use crate::volume::files::open_files::OpenFiles;
 use crate::volume::keys::keyring::{Keyring, Purpose};
 use crate::volume::keys::service::KeyService;
@@ -34,19 +37,10 @@ use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::tree::Tree;
 use crate::volume::session::anchor::AnchorStore;
 use crate::volume::session::journaling;
-use crate::volume::session::ledger::{Found, Ledger};
+use crate::volume::session::ledger::Ledger;
 use crate::volume::session::lock::{self, Session};
-use crate::volume::session::times::ShownTimes;
-use crate::volume::session::verdict::{Begin, Verdict};
 
-const DESCRIPTOR: Name<'static> = Name::literal("volume");
-const SPARE: Name<'static> = Name::literal("volume.bak");
-const TIMES: Name<'static> = Name::literal("times");
 const PRIVATE: Mode = Mode::RWXU;
-/// Bytes that the list of shown times may have: two million files, each of them twice.
-const TIMES_MAX: usize = 256 << 20;
-/// Bytes that the list of shown times may have beyond twice its use.
-const TIMES_SLACK: usize = 64 * 1024;
 
 impl Volume {
     /// Makes a vault in `path`, which must be missing or empty, with `key` for its root directory.
@@ -179,207 +173,6 @@ impl Volume {
         let newest = copies.first().ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         Ok(newest.claims().clone())
     }
-
-    /// The volume descriptor as it is now.
-    pub(in crate::volume) fn newest_descriptor(&self) -> Result<VolumeDescriptor> {
-        let copies = read_descriptors(self.session().meta(), Path::new("."))?;
-        let newest = copies.first().ok_or(VolumeError::Tampered("volume descriptor"))?;
-        Ok(newest.claims().clone())
-    }
-
-    /// Wraps the volume key again, under the key that `choose` has for the present one.
-    pub(in crate::volume) fn rewrap_descriptor(
-        &self,
-        choose: impl Fn(KeyId) -> Option<KeyId>,
-    ) -> Result<()> {
-        let session = self.session();
-        let copies = read_descriptors(session.meta(), Path::new("."))?;
-        let (mut descriptor, keys) = verify(&self.keyring, &copies)?;
-        let old = &descriptor.recipient;
-        let Some(to) = choose(old.key) else { return Ok(()) };
-        if old.key == to && old.material == self.keyring.current_material(to)? {
-            return Ok(());
-        }
-        descriptor.recipient = self.keyring.rewrap(old, to, Purpose::Volume)?;
-        descriptor.sequence += 1;
-        write_descriptor(session.meta(), &descriptor, &keys)
-    }
-
-    /// The volume has these features from here on, for good: the descriptor says so first, then what
-    /// is remembered of it outside of the vault.
-    ///
-    /// # Errors
-    /// Those of the backing filesystem and of the keystore; it can be repeated.
-    pub(in crate::volume) fn add_features(&self, features: VolumeFeatures) -> Result<()> {
-        let session = self.session();
-        let Some(ledger) = session.ledger().cloned() else { return Ok(()) };
-        let copies = read_descriptors(session.meta(), Path::new("."))?;
-        let (mut descriptor, keys) = verify(&self.keyring, &copies)?;
-        if !descriptor.features.has(features) {
-            descriptor.features = descriptor.features.with(features);
-            descriptor.sequence += 1;
-            write_descriptor(session.meta(), &descriptor, &keys)?;
-        }
-        drop(session);
-        ledger.add_features(features)
-    }
-
-    /// Appends to the saved list of shown times what came since the last call.
-    ///
-    /// *Crash*: an inode of which the record did not reach the disk is shown as it is there; a record
-    /// of an inode that did not is about other times than it has. So it is a hint, and nothing fails
-    /// because it cannot be written.
-    pub(in crate::volume) fn save_times(&self) {
-        if let Err(error) = self.append_times() {
-            log::warn!("the list of shown times is not saved: {error}");
-        }
-    }
-
-    /// The same, durably.
-    pub(in crate::volume) fn sync_times(&self) -> Result<()> {
-        let Some(list) = self.append_times()? else { return Ok(()) };
-        Ok(fdatasync(list)?)
-    }
-
-    /// Returns the list, if it is still to be synced.
-    fn append_times(&self) -> Result<Option<OwnedFd>> {
-        let unsaved = self.times.take_unsaved();
-        if self.options.read_only || unsaved.is_empty() {
-            return Ok(None);
-        }
-        let meta = self.tree.meta();
-        let Some(list) = own_file::to_write(meta, TIMES)? else {
-            // There was none, or one that is not to be written to.
-            own_file::replace(meta, TIMES, &self.times.all())?;
-            return Ok(None);
-        };
-        // Over the rest of a record that a full disk cut short, so that records stay in step.
-        let length = u64::try_from(rustix::fs::fstat(&list)?.st_size).unwrap_or(0);
-        let end = length - length % ShownTime::LEN as u64;
-        if is_overgrown(end, self.times.saved_len()) {
-            own_file::replace(meta, TIMES, &self.times.all())?;
-            return Ok(None);
-        }
-        rustix::io::pwrite(&list, &unsaved, end)?;
-        Ok(Some(list))
-    }
-}
-
-/// Begins the session: looks at what the vault and the anchor say, and, if the vault may change,
-/// writes down that a session is open, after one sync of the filesystem: from here on the newest
-/// copies of everything are the durable ones (R2d).
-///
-/// A volume from before the state record gets one. Every step can be repeated: record, anchor,
-/// descriptor (which builds from before then refuse), and at last the old file goes.
-fn open_session(
-    session: &mut Session,
-    descriptor: &mut VolumeDescriptor,
-    keys: VolumeKeys,
-    anchor_store: AnchorStore,
-    options: &Options,
-    directories: &DirAnchor,
-) -> Result<(Shared, Option<(&'static str, &'static str)>)> {
-    let upgrade = !descriptor.features.has(VolumeFeatures::STATE_RECORD);
-    let mut random = [0; 4];
-    random::fill(&mut random)?;
-    let begin = Begin {
-        now: clock::now_nanos(),
-        random: u32::from_le_bytes(random),
-        consent: options.restored,
-        all_excused: options.accept_residue,
-    };
-    if !options.read_only {
-        syncfs(session.meta())?;
-    }
-    let counted = if upgrade { session.counted()? } else { None };
-    let mut found = Found::look(session.meta(), &keys, &anchor_store, counted, begin)?;
-    if found.verdict == Verdict::Newer {
-        // What was moved there, and to where, is not known here: it is learnt anew.
-        directories.occupants.forget();
-        found.anchor.iter_mut().for_each(|anchor| anchor.places.clear());
-    }
-    session.set_notice(found.notice());
-    tell(descriptor.volume, &found);
-    let is_lost = !upgrade && found.verdict == Verdict::Lost;
-    let lost = is_lost.then_some(("state", "the record of sessions is missing or not authentic"));
-    let shared = Shared::in_session(found.record.word, found.record.unrecovered.clone());
-    shared.set_crashes(found.record.unrecovered.clone(), found.record.cursor);
-    if options.read_only {
-        return Ok((shared, lost));
-    }
-    let again = if upgrade {
-        let changed = VolumeDescriptor {
-            sequence: descriptor.sequence + 1,
-            features: descriptor.features.with(VolumeFeatures::STATE_RECORD),
-            ..descriptor.clone()
-        };
-        Some((changed.encode(&keys), changed))
-    } else {
-        None
-    };
-    let ledger =
-        Arc::new(Ledger::begin(session.meta(), keys, anchor_store, found, options.unanchored)?);
-    session.write_down(ledger.clone());
-    if let Some((bytes, changed)) = again {
-        own_file::replace(session.meta(), SPARE, &bytes)?;
-        own_file::replace(session.meta(), DESCRIPTOR, &bytes)?;
-        *descriptor = changed;
-        log::info!("volume {} was brought up to date", descriptor.volume);
-    }
-    // Also if an upgrade was interrupted just before this.
-    session.forget_counted()?;
-    Ok((shared.announcing(ledger), lost))
-}
-
-/// Says what a person should know of what was found.
-fn tell(volume: VolumeId, found: &Found) {
-    if let Some(message) = found.notice() {
-        log::warn!("volume {volume}: {message}");
-    }
-    let withheld = found.record.unrecovered.iter().filter(|crash| crash.withheld).count();
-    let crashes = found.record.unrecovered.len() - withheld;
-    if crashes > 0 {
-        log::warn!(
-            "volume {volume}: {crashes} of its sessions did not end cleanly: what was being changed is \
-             looked through and mended"
-        );
-    }
-    if withheld > 0 {
-        log::warn!(
-            "volume {volume}: what {withheld} of its crashed sessions left half written is refused, \
-             not believed: if the vault was restored on purpose, mount it once with --restored"
-        );
-    }
-}
-
-/// The saved list, made shorter when most of it has been overtaken.
-fn load_times(meta: &OwnedFd, key: Arc<TimesKey>, options: &Options) -> ShownTimes {
-    let saved = match own_file::read(meta, TIMES, (TIMES_MAX, "list of shown times")) {
-        Err(error @ VolumeError::Tampered(_)) => {
-            log::warn!("{error}: it is made anew");
-            None
-        }
-        Err(error) => {
-            log::warn!("the list of shown times cannot be read: {error}");
-            None
-        }
-        Ok(saved) => saved,
-    };
-    let saved = saved.unwrap_or_default();
-    let times = ShownTimes::parse(&saved, key);
-    let all = times.all();
-    if !options.read_only
-        && is_overgrown(saved.len() as u64, all.len())
-        && let Err(error) = own_file::replace(meta, TIMES, &all)
-    {
-        log::warn!("the list of shown times is not made shorter: {error}");
-    }
-    times
-}
-
-/// True for a list of this length most of which has been overtaken.
-fn is_overgrown(length: u64, in_use: usize) -> bool {
-    length > (2 * in_use + TIMES_SLACK) as u64
 }
 
 /// Any directory of a volume could stand as its root, with the vault's own directory put into it.
@@ -423,73 +216,4 @@ fn refuse_contents(root: &OwnedFd) -> Result<()> {
         Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// The readable copies of the volume descriptor, newest first.
-fn read_descriptors(meta: &OwnedFd, path: &Path) -> Result<Vec<UnverifiedVolume>> {
-    let mut copies = Vec::new();
-    let mut failure = VolumeError::NotAVolume(path.into());
-    for name in [DESCRIPTOR, SPARE] {
-        match own_file::read(meta, name, (RECORD_LEN, "volume descriptor")) {
-            Ok(Some(bytes)) => match UnverifiedVolume::parse(&bytes) {
-                Ok(copy) => copies.push(copy),
-                Err(error) => failure = error.into(),
-            },
-            Ok(None) => {}
-            // The other copy may be good.
-            Err(error @ VolumeError::Tampered(_)) => failure = error,
-            Err(error) => return Err(error),
-        }
-    }
-    if copies.is_empty() {
-        return Err(failure);
-    }
-    copies.sort_by_key(|copy| std::cmp::Reverse(copy.claims().sequence));
-    Ok(copies)
-}
-
-/// Which copies of the volume descriptor are missing or not authentic. An older one is neither.
-fn damaged_copies(meta: &OwnedFd, keys: &VolumeKeys) -> Result<Vec<(&'static str, &'static str)>> {
-    let mut found = Vec::new();
-    for (name, text) in [(DESCRIPTOR, "volume"), (SPARE, "volume.bak")] {
-        let good = match own_file::read(meta, name, (RECORD_LEN, "volume descriptor")) {
-            Ok(Some(bytes)) => {
-                UnverifiedVolume::parse(&bytes).is_ok_and(|copy| copy.verify(keys).is_ok())
-            }
-            Ok(None) | Err(VolumeError::Tampered(_)) => false,
-            Err(error) => return Err(error),
-        };
-        if !good {
-            found.push((text, "a copy of the volume descriptor is missing or damaged"));
-        }
-    }
-    Ok(found)
-}
-
-fn verify(
-    keyring: &Keyring,
-    copies: &[UnverifiedVolume],
-) -> Result<(VolumeDescriptor, VolumeKeys)> {
-    let mut failure = VolumeError::Tampered("volume descriptor");
-    for copy in copies {
-        match keyring.open_volume(copy.claims()) {
-            Ok(keys) => match copy.verify(&keys) {
-                Ok(descriptor) => return Ok((descriptor, keys)),
-                Err(error) => failure = error.into(),
-            },
-            Err(error @ VolumeError::Tampered(_)) => failure = error,
-            Err(error) => return Err(error),
-        }
-    }
-    Err(failure)
-}
-
-fn write_descriptor(
-    meta: &OwnedFd,
-    descriptor: &VolumeDescriptor,
-    keys: &VolumeKeys,
-) -> Result<()> {
-    let bytes = descriptor.encode(keys);
-    own_file::replace(meta, SPARE, &bytes)?;
-    Ok(own_file::replace(meta, DESCRIPTOR, &bytes)?)
 }

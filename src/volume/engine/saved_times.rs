@@ -1,0 +1,96 @@
+//! The list of shown times that outlives a session.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::fdatasync;
+
+use super::Volume;
+use crate::envelope::{ShownTime, TimesKey};
+use crate::volume::backing::beneath::Name;
+use crate::volume::backing::own_file;
+use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::options::Options;
+use crate::volume::session::times::ShownTimes;
+
+const TIMES: Name<'static> = Name::literal("times");
+/// Bytes that the list of shown times may have: two million files, each of them twice.
+const TIMES_MAX: usize = 256 << 20;
+/// Bytes that the list of shown times may have beyond twice its use.
+const TIMES_SLACK: usize = 64 * 1024;
+
+impl Volume {
+    /// Appends to the saved list of shown times what came since the last call.
+    ///
+    /// *Crash*: an inode of which the record did not reach the disk is shown as it is there; a record
+    /// of an inode that did not is about other times than it has. So it is a hint, and nothing fails
+    /// because it cannot be written.
+    pub(in crate::volume) fn save_times(&self) {
+        if let Err(error) = self.append_times() {
+            log::warn!("the list of shown times is not saved: {error}");
+        }
+    }
+
+    /// The same, durably.
+    pub(in crate::volume) fn sync_times(&self) -> Result<()> {
+        let Some(list) = self.append_times()? else { return Ok(()) };
+        Ok(fdatasync(list)?)
+    }
+
+    /// Returns the list, if it is still to be synced.
+    fn append_times(&self) -> Result<Option<OwnedFd>> {
+        let unsaved = self.times.take_unsaved();
+        if self.options.read_only || unsaved.is_empty() {
+            return Ok(None);
+        }
+        let meta = self.tree.meta();
+        let Some(list) = own_file::to_write(meta, TIMES)? else {
+            // There was none, or one that is not to be written to.
+            own_file::replace(meta, TIMES, &self.times.all())?;
+            return Ok(None);
+        };
+        // Over the rest of a record that a full disk cut short, so that records stay in step.
+        let length = u64::try_from(rustix::fs::fstat(&list)?.st_size).unwrap_or(0);
+        let end = length - length % ShownTime::LEN as u64;
+        if is_overgrown(end, self.times.saved_len()) {
+            own_file::replace(meta, TIMES, &self.times.all())?;
+            return Ok(None);
+        }
+        rustix::io::pwrite(&list, &unsaved, end)?;
+        Ok(Some(list))
+    }
+}
+
+/// The saved list, made shorter when most of it has been overtaken.
+pub(in crate::volume) fn load_times(
+    meta: &OwnedFd,
+    key: Arc<TimesKey>,
+    options: &Options,
+) -> ShownTimes {
+    let saved = match own_file::read(meta, TIMES, (TIMES_MAX, "list of shown times")) {
+        Err(error @ VolumeError::Tampered(_)) => {
+            log::warn!("{error}: it is made anew");
+            None
+        }
+        Err(error) => {
+            log::warn!("the list of shown times cannot be read: {error}");
+            None
+        }
+        Ok(saved) => saved,
+    };
+    let saved = saved.unwrap_or_default();
+    let times = ShownTimes::parse(&saved, key);
+    let all = times.all();
+    if !options.read_only
+        && is_overgrown(saved.len() as u64, all.len())
+        && let Err(error) = own_file::replace(meta, TIMES, &all)
+    {
+        log::warn!("the list of shown times is not made shorter: {error}");
+    }
+    times
+}
+
+/// True for a list of this length most of which has been overtaken.
+fn is_overgrown(length: u64, in_use: usize) -> bool {
+    length > (2 * in_use + TIMES_SLACK) as u64
+}
