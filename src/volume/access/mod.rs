@@ -1,4 +1,5 @@
-//! Who may do what: policies and grants of the keystore, privileges of files, and who may enter the vault.
+//! What users may do: policies and grants of the keystore, setuid and setgid, and who may enter the
+//! vault. Imports `model`, `backing` and `keys`; knows no directory and no open file.
 
 pub(in crate::volume) mod authorizer;
 pub(in crate::volume) mod decisions;

@@ -1,5 +1,9 @@
-//! What is beneath: the files and directories of the vault, as the backing filesystem has them. Nothing here
-//! knows a key. Imports `model`.
+//! What is beneath: the files and directories of the vault, as the backing filesystem has them. Nothing
+//! here knows a key. Imports `model`.
+//!
+//! Whoever writes to the vault can put anything anywhere at any moment. So entries are named in
+//! `beneath` alone, which follows nothing that leads out of a directory; what is acted on is held first
+//! (`handle`) and compared with what was meant (`identity`).
 
 pub(in crate::volume) mod beneath;
 pub(in crate::volume) mod contents;

@@ -1,4 +1,5 @@
-//! `Volume`: everything that an open vault has, how it is made and opened.
+//! [`Volume`], which owns the state of an open vault, and how a vault is made and opened. What it can do
+//! is in `ops` and `jobs`.
 
 pub(in crate::volume) mod begin;
 pub(in crate::volume) mod saved_times;

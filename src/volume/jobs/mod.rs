@@ -1,4 +1,5 @@
-//! What walks over the whole tree or runs beside the requests.
+//! What walks over the whole tree, or runs beside the requests: check, re-wrap, recovery, upkeep,
+//! policies of subtrees. Uses the verbs of `ops`.
 
 pub(in crate::volume) mod adopt;
 pub(in crate::volume) mod check;

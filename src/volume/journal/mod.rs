@@ -1,5 +1,5 @@
-//! The page journal: pages as they were, for a power cut in the midst of writing them over. Imports `model`
-//! and `backing`.
+//! The page journal: pages as they were, for a power cut while they are written over. Imports `model` and
+//! `backing`. Contents fill it; sessions begin and end it.
 
 pub(in crate::volume) mod files;
 pub(in crate::volume) mod left;

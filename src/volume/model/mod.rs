@@ -1,4 +1,4 @@
-//! Plain data and errors, which all others speak of. Imports nothing of the volume.
+//! Plain data and errors, of which all others speak. Imports nothing of the volume.
 
 pub mod attr;
 pub(in crate::volume) mod caller;

@@ -1,4 +1,8 @@
-//! The state of the namespace: inodes, directories, names, locks. The verbs that change it are in `ops`.
+//! The state of the tree: inodes, directories with their descriptors, names, locks, and what is
+//! remembered of places. Imports `model`, `backing` and `keys`.
+//!
+//! `Tree` holds it all together. What changes it is in `ops`, and takes its locks in the order that
+//! `dir_locks` and `tree` give.
 
 pub(in crate::volume) mod descriptor;
 pub(in crate::volume) mod dir;

@@ -1,7 +1,7 @@
 //! The verbs of a mount. None keeps state of its own.
 //!
-//! Those of one folder use those of the folders before it: `reach`, `directories`, `names`, `contents`,
-//! `attributes`.
+//! The folders have an order too, and use those before them only: `reach`, `directories`, `names`,
+//! `contents`, `attributes`.
 
 pub(in crate::volume) mod attributes;
 pub(in crate::volume) mod contents;
