@@ -50,6 +50,19 @@ const INNER: &[(&str, &[(&str, u8)])] = &[
             ("ops", 8),
         ],
     ),
+    (
+        "server",
+        &[
+            ("config", 0),
+            ("protocol", 0),
+            ("transport", 1),
+            ("service", 1),
+            ("identity", 2),
+            ("ops", 2),
+            ("dispatch", 3),
+            ("serve", 4),
+        ],
+    ),
     ("cli", &[("report", 0), ("args", 1), ("env", 2), ("jobs", 3), ("daemon", 4), ("commands", 5)]),
 ];
 

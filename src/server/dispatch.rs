@@ -1,34 +1,18 @@
 //! From an operation's name and JSON to one call of the keystore, and back.
 
-use std::time::SystemTime;
-
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::error::Fault;
-use super::ops;
-use super::page::{self, Page};
-use super::service::{Region, Service};
-use super::shape::{self, Member};
-use super::wire::{Wiped, without_nulls};
-use crate::id::KeyId;
-use crate::keystore::{Caller, KeyRef, Keystore, KeystoreError};
-
-/// An operation of the API: what it takes, and what answers it.
-#[derive(Debug)]
-pub struct Operation {
-    /// AWS's name.
-    pub name: &'static str,
-    /// What it does, in a line.
-    pub about: &'static str,
-    /// What a request may hold.
-    pub members: &'static [Member],
-    pub(super) run: fn(&Call<'_>) -> Result<Value, Fault>,
-}
+use crate::keystore::{Caller, KeystoreError};
+use crate::server::ops::call::{Call, Operation};
+use crate::server::ops::table;
+use crate::server::protocol::error::Fault;
+use crate::server::protocol::shape;
+use crate::server::protocol::wire::{Wiped, without_nulls};
+use crate::server::service::{Region, Service};
 
 /// All operations, by name.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
-    ops::ALL.iter().copied().flatten()
+    table::ALL.iter().copied().flatten()
 }
 
 /// The operation with this name.
@@ -63,7 +47,7 @@ pub fn refusal(name: &'static str, message: &str) -> Answer {
 }
 
 /// A failure of the keystore before any operation, in the same form.
-pub(super) fn failure(error: KeystoreError) -> Answer {
+pub(in crate::server) fn failure(error: KeystoreError) -> Answer {
     Answer::of_fault(&Fault::from(error))
 }
 
@@ -146,55 +130,4 @@ fn completed(mut caller: Caller, operation: &Operation, request: &Map<String, Va
         caller.dry_run = request["DryRun"].as_bool().unwrap_or(false);
     }
     caller
-}
-
-/// One request: everything an operation works with.
-pub(super) struct Call<'a> {
-    /// The operation's name.
-    pub(super) operation: &'static str,
-    /// What is served, for operations across regions.
-    pub(super) service: &'a Service,
-    /// The region that the request is for.
-    pub(super) region: &'a Region<'a>,
-    /// The region's keystore, acting for the caller.
-    pub(super) keystore: Keystore,
-    /// The time of the request.
-    pub(super) now: SystemTime,
-    request: &'a Value,
-}
-
-impl<'a> Call<'a> {
-    /// The request in its own type. Its members have been checked.
-    /// Errors: `SerializationException`.
-    pub(super) fn read<R: Deserialize<'a>>(&self) -> Result<R, Fault> {
-        R::deserialize(self.request).map_err(|error| Fault::serialization(error.to_string()))
-    }
-
-    /// One page of a list; `usual` is its length when the request names none.
-    /// Errors: `InvalidMarkerException`.
-    pub(super) fn page<T>(
-        &self,
-        usual: usize,
-        items: Vec<T>,
-        name: impl Fn(&T) -> String,
-    ) -> Result<Page<T>, Fault> {
-        page::cut(self.operation, self.request, usual, items, name)
-    }
-
-    /// The key of the request, by id, ARN or alias.
-    /// Errors: `NotFoundException`.
-    pub(super) fn key(&self) -> Result<KeyRef, Fault> {
-        self.region.key_ref(self.request["KeyId"].as_str().unwrap_or(""))
-    }
-
-    /// The key of the request, where AWS KMS takes no alias.
-    /// Errors: `NotFoundException`.
-    pub(super) fn key_id(&self) -> Result<KeyId, Fault> {
-        self.region.key_id(self.request["KeyId"].as_str().unwrap_or(""))
-    }
-
-    /// A key's ARN in the client's region.
-    pub(super) fn arn(&self, key: KeyId) -> String {
-        self.region.key_arn(key)
-    }
 }

@@ -2,15 +2,15 @@
 
 use std::time::SystemTime;
 
-use super::config::Unsigned;
-use super::peer::Peer;
-use super::service::Service;
 use crate::endpoint::{Claim, ReplayWindow, Signable, SignatureError};
 use crate::keystore::{Caller, KeystoreError};
+use crate::server::config::Unsigned;
+use crate::server::service::Service;
+use crate::server::transport::peer::Peer;
 
 /// Decides who sends a request. Several threads may use it.
 #[derive(Debug)]
-pub(super) struct Identities {
+pub(in crate::server) struct Identities {
     unsigned: Unsigned,
     own_uid: u32,
     replays: ReplayWindow,
@@ -18,14 +18,14 @@ pub(super) struct Identities {
 
 /// Who sends a request, and the region it is for, if it says so.
 #[derive(Debug)]
-pub(super) struct Sender {
+pub(in crate::server) struct Sender {
     pub caller: Caller,
     pub region: Option<String>,
 }
 
 /// Why nobody is taken as the sender.
 #[derive(Debug)]
-pub(super) enum NoSender {
+pub(in crate::server) enum NoSender {
     Signature(SignatureError),
     Keystore(KeystoreError),
 }
@@ -37,14 +37,14 @@ impl From<SignatureError> for NoSender {
 }
 
 impl Identities {
-    pub(super) fn new(unsigned: Unsigned) -> Self {
+    pub(in crate::server) fn new(unsigned: Unsigned) -> Self {
         let own_uid = rustix::process::geteuid().as_raw();
         Self { unsigned, own_uid, replays: ReplayWindow::default() }
     }
 
     /// Who sends this request at the time `now`. Access keys are those of the first keystore,
     /// whatever the region.
-    pub(super) fn sender(
+    pub(in crate::server) fn sender(
         &self,
         service: &Service,
         peer: &Peer,

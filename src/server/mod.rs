@@ -1,9 +1,9 @@
 //! Rank 3: the keystore as an endpoint that speaks the API of AWS KMS.
 //!
-//! **The path of a request**: `accept` (a connection), `places` (its place and its time) → `http`
-//! (head, body, limits) → `identity` (who sends it: a signature, or the peer of a socket) → `heavy`
-//! (what takes seconds waits for its turn) → `dispatch` (the operation and its members) → `ops` (one
-//! call of the keystore) → `wire`, `error` (the answer).
+//! **The path of a request**: `serve::accept` (a connection), `transport::places` (its place and its
+//! time) → `serve::http` (head, body, limits) → `identity` (who sends it: a signature, or the peer of a
+//! socket) → `serve::heavy` (what takes seconds waits for its turn) → `dispatch` (the operation and its
+//! members) → `ops` (one call of the keystore) → `protocol` (the answer).
 //!
 //! Imports of the crate: [`crate::keystore`], [`crate::endpoint`], [`crate::crypto`] and
 //! [`crate::id`]. Invariants:
@@ -15,28 +15,17 @@
 //!   name.
 //! - An operation that has begun is carried out, also when its client has gone or the server stops.
 
-mod accept;
 mod config;
 pub mod dispatch;
-mod error;
-mod heavy;
-mod http;
 mod identity;
-mod listen;
-mod metrics;
 mod ops;
-mod page;
-mod peer;
-mod places;
-mod run;
+mod protocol;
+mod serve;
 pub mod service;
-pub mod shape;
-mod shapes;
-mod stall;
-mod tls;
-mod watch;
-mod wire;
+mod transport;
 
 pub use config::{Config, Limits, ServerError, SocketAccess, TlsFiles, Unsigned};
-pub use listen::Listen;
-pub use run::Server;
+pub use ops::Operation;
+pub use protocol::shape;
+pub use serve::run::Server;
+pub use transport::listen::Listen;

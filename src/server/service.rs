@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::error::Fault;
 use crate::id::KeyId;
 use crate::keystore::{KeyArn, KeyRef, Keystore};
+use crate::server::protocol::error::Fault;
 
 /// The keystores behind an endpoint.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub struct Service {
 
 /// A keystore, and whether it still answers.
 #[derive(Debug)]
-pub(super) struct Served {
-    pub(super) keystore: Keystore,
+pub(in crate::server) struct Served {
+    pub(in crate::server) keystore: Keystore,
     /// It could not be read for so long that nothing which is known of it counts any more.
     lost: AtomicBool,
 }
@@ -44,14 +44,14 @@ impl Service {
     }
 
     /// As [`Service::keystores`], with what is known of each.
-    pub(super) fn served(&self) -> impl Iterator<Item = (Option<&str>, &Served)> {
+    pub(in crate::server) fn served(&self) -> impl Iterator<Item = (Option<&str>, &Served)> {
         let named = self.regions.iter().map(|(name, served)| (Some(name.as_str()), served));
         std::iter::once((None, &self.first)).chain(named)
     }
 
     /// The region that a request is for; unsigned ones name none.
     /// Errors: `KMSInternalException` while its keystore is lost.
-    pub(super) fn region(&self, name: Option<&str>) -> Result<Region<'_>, Fault> {
+    pub(in crate::server) fn region(&self, name: Option<&str>) -> Result<Region<'_>, Fault> {
         let name = name.unwrap_or(LOCAL);
         let served = self.regions.get(name).unwrap_or(&self.first);
         if served.is_lost() {
@@ -61,7 +61,7 @@ impl Service {
     }
 
     /// The keystore that is a region: one that was added for it, or the first if that is its region.
-    pub(super) fn keystore_of(&self, name: &str) -> Option<&Keystore> {
+    pub(in crate::server) fn keystore_of(&self, name: &str) -> Option<&Keystore> {
         let is_it = |keystore: &&Keystore| keystore.region().is_ok_and(|own| own == name);
         let added = self.regions.get(name).map(|served| &served.keystore);
         added.or_else(|| Some(self.keystore()).filter(is_it))
@@ -78,7 +78,7 @@ impl Served {
     }
 
     /// While it is lost, every request is refused; the keys that were in memory are wiped.
-    pub(super) fn set_lost(&self, lost: bool) {
+    pub(in crate::server) fn set_lost(&self, lost: bool) {
         let was = self.lost.swap(lost, Ordering::AcqRel);
         if lost && !was {
             self.keystore.forget_cached();
@@ -89,30 +89,30 @@ impl Served {
 /// One region, as one request sees it. In a keystore all ARNs have the region `local`: here they
 /// get the client's.
 #[derive(Debug, Clone)]
-pub(super) struct Region<'a> {
-    pub(super) name: String,
-    pub(super) keystore: &'a Keystore,
+pub(in crate::server) struct Region<'a> {
+    pub(in crate::server) name: String,
+    pub(in crate::server) keystore: &'a Keystore,
 }
 
 impl Region<'_> {
     /// The ARN of a key.
-    pub(super) fn key_arn(&self, key: KeyId) -> String {
+    pub(in crate::server) fn key_arn(&self, key: KeyId) -> String {
         self.outward(&KeyArn(key).to_string())
     }
 
     /// A text of the keystore with this region in its ARNs.
-    pub(super) fn outward(&self, text: &str) -> String {
+    pub(in crate::server) fn outward(&self, text: &str) -> String {
         text.replace(PREFIX, &format!("arn:aws:kms:{}:", self.name))
     }
 
     /// A text of a client with the keystore's region in its ARNs.
-    pub(super) fn inward(&self, text: &str) -> String {
+    pub(in crate::server) fn inward(&self, text: &str) -> String {
         text.replace(&format!("arn:aws:kms:{}:", self.name), PREFIX)
     }
 
     /// A key as a client names it.
     /// Errors: `NotFoundException`, in the words of AWS.
-    pub(super) fn key_ref(&self, text: &str) -> Result<KeyRef, Fault> {
+    pub(in crate::server) fn key_ref(&self, text: &str) -> Result<KeyRef, Fault> {
         if let Some(arn) = text.strip_prefix("arn:") {
             let region = arn.split(':').nth(2).unwrap_or("");
             if region != self.name {
@@ -124,7 +124,7 @@ impl Region<'_> {
 
     /// A key as a client names it where AWS KMS takes no alias.
     /// Errors: `NotFoundException`, in the words of AWS.
-    pub(super) fn key_id(&self, text: &str) -> Result<KeyId, Fault> {
+    pub(in crate::server) fn key_id(&self, text: &str) -> Result<KeyId, Fault> {
         match self.key_ref(text)? {
             KeyRef::Id(key) => Ok(key),
             KeyRef::Alias(_) => Err(Fault::not_found(format!("Invalid keyId '{text}'"))),

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use base64ct::{Base64, Encoding};
 use kmsfs::keystore::{Caller, Keystore, Principal, Source};
-use kmsfs::server::dispatch::{self, Answer, Operation};
+use kmsfs::server::Operation;
+use kmsfs::server::dispatch::{self, Answer};
 use kmsfs::server::service::Service;
 use kmsfs::server::shape::{Member, Shape};
 use serde_json::{Map, Value, json};

@@ -7,8 +7,8 @@ use serde_json::Map;
 
 use super::kms_source::KmsArgs;
 use super::kms_value::{self, Given};
-use crate::server::dispatch::{self, Operation};
 use crate::server::shape::{Member, Shape};
+use crate::server::{Operation, dispatch};
 
 /// `kmsfs kms OPERATION`: an operation, and what the command line says about its members.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::crypto::{Pairs, context};
+use super::crypto::encrypt::{Pairs, context};
 use super::{
     Call, DRY_RUN, Fault, GRANT_TOKENS, KEY_ID, LIMIT, MARKER, Member, Operation, Shape, shapes,
     wire,

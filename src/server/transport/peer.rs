@@ -8,7 +8,7 @@ use crate::sys;
 
 /// The other end of a connection, as the kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(in crate::server) enum Peer {
     /// A process of this machine, on a Unix socket.
     Unix { uid: u32, groups: Vec<u32> },
     /// A TCP client, in the clear or by TLS.
@@ -17,7 +17,7 @@ pub(super) enum Peer {
 
 impl Peer {
     /// The user and groups of the process that connected to a Unix socket, as they were then.
-    pub(super) fn of_unix(socket: impl AsFd) -> std::io::Result<Self> {
+    pub(in crate::server) fn of_unix(socket: impl AsFd) -> std::io::Result<Self> {
         let peer = rustix::net::sockopt::socket_peercred(&socket)?;
         let (uid, gid) = (peer.uid.as_raw(), peer.gid.as_raw());
         let mut groups = vec![gid];
@@ -27,7 +27,7 @@ impl Peer {
     }
 
     /// True if nobody on the network sees what crosses the connection.
-    pub(super) fn is_local(&self) -> bool {
+    pub(in crate::server) fn is_local(&self) -> bool {
         match self {
             Self::Unix { .. } => true,
             Self::Tcp { address, .. } => address.ip().to_canonical().is_loopback(),
@@ -37,7 +37,7 @@ impl Peer {
     /// The caller of a request that is not signed: whoever the kernel says it is. The server's own
     /// user stands for the account, and so does everybody on loopback, where the kernel does not
     /// say who it is.
-    pub(super) fn unsigned(&self, own_uid: u32) -> Caller {
+    pub(in crate::server) fn unsigned(&self, own_uid: u32) -> Caller {
         match self {
             Self::Unix { uid, .. } if *uid == own_uid => self.caller(Principal::Root),
             Self::Unix { uid, groups } => {
@@ -48,7 +48,7 @@ impl Peer {
     }
 
     /// A caller who proved to be `principal`.
-    pub(super) fn caller(&self, principal: Principal) -> Caller {
+    pub(in crate::server) fn caller(&self, principal: Principal) -> Caller {
         match self {
             Self::Unix { .. } => Caller::new(principal, Source::Socket),
             Self::Tcp { address, encrypted } => {

@@ -3,14 +3,14 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::keys::{algorithms, known};
-use super::{
+use crate::keystore::{MessageType, SigningAlgorithm};
+use crate::server::ops::keys::{algorithms, known};
+use crate::server::ops::{
     Call, DRY_RUN, Fault, GRANT_TOKENS, KEY_ID, Member, Operation, RECIPIENT, shapes, wire,
 };
-use crate::keystore::{MessageType, SigningAlgorithm};
 use wire::Blob;
 
-pub(super) const OPERATIONS: &[Operation] = &[
+pub(in crate::server::ops) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "Sign",
         about: "Sign a message or its digest",

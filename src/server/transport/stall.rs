@@ -13,7 +13,7 @@ use super::places::Place;
 
 /// A stream that fails when it takes nothing of what is written for too long. How long a client
 /// may take to send is limited elsewhere.
-pub(super) struct Stall<S> {
+pub(in crate::server) struct Stall<S> {
     stream: S,
     time: Duration,
     waiting: bool,
@@ -23,7 +23,7 @@ pub(super) struct Stall<S> {
 }
 
 impl<S> Stall<S> {
-    pub(super) fn new(stream: S, time: Duration, place: Option<Arc<Place>>) -> Self {
+    pub(in crate::server) fn new(stream: S, time: Duration, place: Option<Arc<Place>>) -> Self {
         let timer = Box::pin(tokio::time::sleep(time));
         Self { stream, time, waiting: false, timer, place }
     }

@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
+use crate::keystore::MacAlgorithm;
+use crate::server::ops::{
     Call, DRY_RUN, Fault, GRANT_TOKENS, KEY_ID, Member, Operation, RECIPIENT, shapes, wire,
 };
-use crate::keystore::MacAlgorithm;
 use wire::Blob;
 
-pub(super) const OPERATIONS: &[Operation] = &[
+pub(in crate::server::ops) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "GenerateMac",
         about: "Make a code that authenticates a message (HMAC)",

@@ -11,11 +11,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
-use super::config::{ServerError, TlsFiles};
+use crate::server::config::{ServerError, TlsFiles};
 
 /// The server's identity, which can be read anew while connections are served.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub(in crate::server) struct Tls {
     files: TlsFiles,
     current: RwLock<Arc<ServerConfig>>,
 }
@@ -23,20 +23,20 @@ pub(super) struct Tls {
 impl Tls {
     /// Reads certificate and key.
     /// Errors: `Exposed`, `Tls`, `Io`.
-    pub(super) fn load(files: &TlsFiles) -> Result<Self, ServerError> {
+    pub(in crate::server) fn load(files: &TlsFiles) -> Result<Self, ServerError> {
         let current = RwLock::new(Arc::new(read(files)?));
         Ok(Self { files: files.clone(), current })
     }
 
     /// Reads certificate and key again, for new connections. What fails leaves the old ones.
-    pub(super) fn reload(&self) -> Result<(), ServerError> {
+    pub(in crate::server) fn reload(&self) -> Result<(), ServerError> {
         let fresh = Arc::new(read(&self.files)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
 
     /// Greets one connection.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    pub(in crate::server) fn acceptor(&self) -> TlsAcceptor {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         TlsAcceptor::from(Arc::clone(&current))
     }

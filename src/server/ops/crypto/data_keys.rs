@@ -3,14 +3,14 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::crypto::{Pairs, context};
-use super::keys::known;
-use super::{
+use super::encrypt::{Pairs, context};
+use crate::keystore::{CiphertextBlob, KeySpec};
+use crate::server::ops::keys::known;
+use crate::server::ops::{
     CONTEXT, Call, DRY_RUN, Fault, GRANT_TOKENS, KEY_ID, Member, Operation, RECIPIENT, shapes, wire,
 };
-use crate::keystore::{CiphertextBlob, KeySpec};
 
-pub(super) const OPERATIONS: &[Operation] = &[
+pub(in crate::server::ops) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "GenerateDataKey",
         about: "Make a data key, in the clear and encrypted",

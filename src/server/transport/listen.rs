@@ -13,7 +13,7 @@ use std::str::FromStr;
 use rustix::fs::{Gid, Mode};
 use rustix::net::AddressFamily;
 
-use super::config::{ServerError, SocketAccess};
+use crate::server::config::{ServerError, SocketAccess};
 
 /// A place to listen at, as the user writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +47,17 @@ impl FromStr for Listen {
 
 /// A socket that listens.
 #[derive(Debug)]
-pub(super) enum Listening {
+pub(in crate::server) enum Listening {
     Tcp(TcpListener),
     Unix(UnixListener, Option<SocketFile>),
 }
 
 impl Listening {
     /// Opens all sockets of a place: a name may have several addresses.
-    pub(super) fn open(place: &Listen, access: SocketAccess) -> Result<Vec<Self>, ServerError> {
+    pub(in crate::server) fn open(
+        place: &Listen,
+        access: SocketAccess,
+    ) -> Result<Vec<Self>, ServerError> {
         match place {
             Listen::Unix(path) => {
                 let listener = open_unix(path, access)?;
@@ -75,7 +78,7 @@ impl Listening {
     }
 
     /// A listening socket that was opened by somebody else.
-    pub(super) fn inherited(socket: OwnedFd) -> Result<Self, ServerError> {
+    pub(in crate::server) fn inherited(socket: OwnedFd) -> Result<Self, ServerError> {
         let failed = || ServerError::io("use the socket that was passed");
         match rustix::net::sockopt::socket_domain(&socket) {
             Ok(AddressFamily::UNIX) => Ok(Self::Unix(UnixListener::from(socket), None)),
@@ -88,7 +91,7 @@ impl Listening {
     }
 
     /// The TCP address, if others than this machine can reach it.
-    pub(super) fn exposed(&self) -> Option<SocketAddr> {
+    pub(in crate::server) fn exposed(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => {
                 listener.local_addr().ok().filter(|address| !address.ip().is_loopback())
@@ -120,7 +123,7 @@ impl fmt::Display for Listening {
 
 /// The name of a Unix socket in the filesystem: removed at the end, unless it is another's by then.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(in crate::server) struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
 }

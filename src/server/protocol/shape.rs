@@ -74,12 +74,12 @@ pub struct Pattern {
 
 impl Member {
     /// A member that must be there.
-    pub(super) const fn needed(name: &'static str, shape: &'static Shape) -> Self {
+    pub(in crate::server) const fn needed(name: &'static str, shape: &'static Shape) -> Self {
         Self { name, shape, required: true }
     }
 
     /// A member that may be left out.
-    pub(super) const fn optional(name: &'static str, shape: &'static Shape) -> Self {
+    pub(in crate::server) const fn optional(name: &'static str, shape: &'static Shape) -> Self {
         Self { name, shape, required: false }
     }
 }
@@ -87,7 +87,10 @@ impl Member {
 /// Checks a request against its members. Members that are not known are ignored.
 /// Errors: `SerializationException` for a wrong JSON type, `ValidationException` for a broken
 /// constraint.
-pub(super) fn check(members: &[Member], request: &Map<String, Value>) -> Result<(), Fault> {
+pub(in crate::server) fn check(
+    members: &[Member],
+    request: &Map<String, Value>,
+) -> Result<(), Fault> {
     check_types(members, request)?;
     let mut broken = Vec::new();
     check_members(members, request, "", &mut broken);

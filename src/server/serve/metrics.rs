@@ -16,12 +16,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::accept::{Core, protocol};
-use super::config::ServerError;
-use super::stall::Stall;
+use crate::server::config::ServerError;
+use crate::server::transport::stall::Stall;
 
 /// Opens the socket. Metrics name keys and volumes by their ids and need no signature.
 /// Errors: `MetricsElsewhere`, `Io`.
-pub(super) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ServerError> {
+pub(in crate::server) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ServerError> {
     if !address.ip().is_loopback() {
         return Err(ServerError::MetricsElsewhere(address));
     }
@@ -32,7 +32,7 @@ pub(super) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ServerE
 }
 
 /// Serves until the task is aborted.
-pub(super) fn start(
+pub(in crate::server) fn start(
     listener: std::net::TcpListener,
     core: &Arc<Core>,
 ) -> Result<JoinHandle<()>, ServerError> {

@@ -11,19 +11,19 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::config::Limits;
-use super::dispatch::{self, Answer};
 use super::heavy::{Heavy, is_heavy};
-use super::identity::{Identities, NoSender, Sender};
-use super::peer::Peer;
-use super::places::Place;
-use super::service::Service;
 use crate::crypto::random;
 use crate::endpoint::{CONTENT_TYPE, REQUEST_ID_HEADER, Signable, TARGET_HEADER, TARGET_PREFIX};
+use crate::server::config::Limits;
+use crate::server::dispatch::{self, Answer};
+use crate::server::identity::{Identities, NoSender, Sender};
+use crate::server::service::Service;
+use crate::server::transport::peer::Peer;
+use crate::server::transport::places::Place;
 
 /// What all requests share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(in crate::server) struct Shared {
     pub service: Arc<Service>,
     pub identities: Identities,
     pub region: String,
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub heavy: Heavy,
 }
 
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(in crate::server) type Reply = Response<Full<Bytes>>;
 
 /// A refusal that HTTP itself words, before anybody knows who asks.
 struct Refusal {
@@ -62,7 +62,7 @@ const BUSY: Refusal = refusal(
 );
 
 /// Answers one request of a connection.
-pub(super) async fn serve(
+pub(in crate::server) async fn serve(
     request: Request<Incoming>,
     peer: Arc<Peer>,
     place: Arc<Place>,
@@ -92,7 +92,7 @@ pub(super) async fn serve(
 }
 
 /// Tells the client that no other request of this connection is answered.
-pub(super) fn last_of_its_connection(reply: &mut Reply) {
+pub(in crate::server) fn last_of_its_connection(reply: &mut Reply) {
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 

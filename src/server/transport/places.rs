@@ -12,19 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::config::Limits;
 use super::peer::Peer;
+use crate::server::config::Limits;
 
 /// Who shares places: a user on Unix sockets, an address on TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum PeerId {
+pub(in crate::server) enum PeerId {
     User(u32),
     Address(IpAddr),
 }
 
 impl PeerId {
     /// Whoever has one IPv6 address has all of its network of 64 bits.
-    pub(super) fn of(peer: &Peer) -> Self {
+    pub(in crate::server) fn of(peer: &Peer) -> Self {
         match peer {
             Peer::Unix { uid, .. } => Self::User(*uid),
             Peer::Tcp { address, .. } => Self::Address(match address.ip().to_canonical() {
@@ -40,7 +40,7 @@ impl PeerId {
 
 /// All places.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(in crate::server) struct Places {
     limits: Limits,
     free: Arc<Semaphore>,
     taken: Mutex<Taken>,
@@ -54,7 +54,7 @@ struct Taken {
 
 /// The place of one connection. Given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Taking {
+pub(in crate::server) struct Taking {
     places: Arc<Places>,
     number: u64,
     place: Arc<Place>,
@@ -63,7 +63,7 @@ pub(super) struct Taking {
 
 /// What is known of one connection.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::server) struct Place {
     peer: PeerId,
     state: Mutex<State>,
     changed: Notify,
@@ -92,14 +92,14 @@ enum Phase {
 }
 
 impl Places {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
+    pub(in crate::server) fn new(limits: Limits) -> Arc<Self> {
         let free = Arc::new(Semaphore::new(limits.connections));
         Arc::new(Self { limits, free, taken: Mutex::default() })
     }
 
     /// A place for a connection of `peer`, if need be that of another one, which has to go.
     /// `None`: there is none, since requests are being answered at all of them.
-    pub(super) fn take(self: &Arc<Self>, peer: PeerId) -> Option<Taking> {
+    pub(in crate::server) fn take(self: &Arc<Self>, peer: PeerId) -> Option<Taking> {
         let mut taken = self.lock();
         let permit = Arc::clone(&self.free).try_acquire_owned().ok();
         let own = taken.places.values().filter(|place| place.counts_for(peer)).count();
@@ -120,7 +120,7 @@ impl Places {
     }
 
     /// Returns when no connection has a place any more.
-    pub(super) async fn all_free(&self) {
+    pub(in crate::server) async fn all_free(&self) {
         let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
         let _ = self.free.acquire_many(all).await;
     }
@@ -150,12 +150,12 @@ impl Taken {
 
 impl Taking {
     /// What is known of the connection, for who reads from it and answers it.
-    pub(super) fn place(&self) -> Arc<Place> {
+    pub(in crate::server) fn place(&self) -> Arc<Place> {
         Arc::clone(&self.place)
     }
 
     /// Waits until the one who had this place is gone. False if that takes too long.
-    pub(super) async fn is_free(&mut self) -> bool {
+    pub(in crate::server) async fn is_free(&mut self) -> bool {
         if self.permit.is_none() {
             let free = Arc::clone(&self.places.free).acquire_owned();
             let permit = timeout(self.places.limits.queue_time, free).await;
@@ -173,7 +173,7 @@ impl Drop for Taking {
 
 impl Place {
     /// Something came from the other end.
-    pub(super) fn heard(&self) {
+    pub(in crate::server) fn heard(&self) {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Fresh | Phase::Kept) {
             *state = State { phase: Phase::Head, since: Instant::now() };
@@ -182,22 +182,22 @@ impl Place {
     }
 
     /// The head of a request is here.
-    pub(super) fn head_came(&self) {
+    pub(in crate::server) fn head_came(&self) {
         self.enter(Phase::Body);
     }
 
     /// All of a request is here: it will be answered. False if the connection has to go.
-    pub(super) fn begin(&self) -> bool {
+    pub(in crate::server) fn begin(&self) -> bool {
         self.enter(Phase::Busy)
     }
 
     /// The request is answered.
-    pub(super) fn answered(&self) {
+    pub(in crate::server) fn answered(&self) {
         self.enter(Phase::Kept);
     }
 
     /// Returns when the connection's time is over, or its place is needed.
-    pub(super) async fn is_over(&self, limits: &Limits) {
+    pub(in crate::server) async fn is_over(&self, limits: &Limits) {
         loop {
             let State { phase, since } = *self.lock();
             let time = match phase {

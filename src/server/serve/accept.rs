@@ -13,17 +13,17 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::config::{Limits, ServerError};
 use super::http::{self, Shared};
-use super::listen::{Listening, SocketFile};
-use super::peer::Peer;
-use super::places::{PeerId, Place, Places, Taking};
-use super::stall::Stall;
-use super::tls::Tls;
+use crate::server::config::{Limits, ServerError};
+use crate::server::transport::listen::{Listening, SocketFile};
+use crate::server::transport::peer::Peer;
+use crate::server::transport::places::{PeerId, Place, Places, Taking};
+use crate::server::transport::stall::Stall;
+use crate::server::transport::tls::Tls;
 
 /// What every connection needs.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(in crate::server) struct Core {
     pub shared: Arc<Shared>,
     pub tls: Option<Tls>,
     pub places: Arc<Places>,
@@ -32,7 +32,10 @@ pub(super) struct Core {
 }
 
 /// Accepts connections until the task is aborted.
-pub(super) fn start(socket: Listening, core: &Arc<Core>) -> Result<JoinHandle<()>, ServerError> {
+pub(in crate::server) fn start(
+    socket: Listening,
+    core: &Arc<Core>,
+) -> Result<JoinHandle<()>, ServerError> {
     let failed = || ServerError::io(format!("listen at {socket}"));
     let core = Arc::clone(core);
     match socket {
@@ -197,7 +200,7 @@ async fn stop_of(core: &Core) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-pub(super) fn protocol(limits: &Limits) -> http1::Builder {
+pub(in crate::server) fn protocol(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

@@ -7,16 +7,16 @@ use super::error::Fault;
 
 /// One page of a list.
 #[derive(Debug)]
-pub(super) struct Page<T> {
+pub(in crate::server) struct Page<T> {
     /// Its entries.
-    pub(super) items: Vec<T>,
+    pub(in crate::server) items: Vec<T>,
     /// Where the next one begins, unless this is the last.
-    pub(super) next: Option<String>,
+    pub(in crate::server) next: Option<String>,
 }
 
 impl<T> Page<T> {
     /// The answer of a list operation: the entries as `member`, and how to go on.
-    pub(super) fn answer(self, member: &str, entry: impl FnMut(T) -> Value) -> Value {
+    pub(in crate::server) fn answer(self, member: &str, entry: impl FnMut(T) -> Value) -> Value {
         let mut answer = Map::new();
         answer.insert(member.to_owned(), self.items.into_iter().map(entry).collect());
         answer.insert("Truncated".to_owned(), self.next.is_some().into());
@@ -30,7 +30,7 @@ impl<T> Page<T> {
 /// The page that a checked request asks for, by its `Limit` and `Marker`. Entries are ordered by
 /// their names, so that an entry which comes or goes meanwhile neither hides nor repeats another.
 /// Errors: `InvalidMarkerException` for a marker that this operation did not give.
-pub(super) fn cut<T>(
+pub(in crate::server) fn cut<T>(
     operation: &str,
     request: &Value,
     usual: usize,

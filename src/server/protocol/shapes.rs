@@ -20,48 +20,48 @@ const fn list(of: &'static Shape, least: usize, most: usize) -> Shape {
 }
 
 /// A key's id or ARN; for most operations an alias or its ARN too.
-pub(super) const KEY_ID: Shape = text(1, 2048);
+pub(in crate::server) const KEY_ID: Shape = text(1, 2048);
 /// The name of an alias.
-pub(super) const ALIAS_NAME: Shape = like(1, 256, "^[a-zA-Z0-9:/_-]+$", is_name);
+pub(in crate::server) const ALIAS_NAME: Shape = like(1, 256, "^[a-zA-Z0-9:/_-]+$", is_name);
 /// Text about a key.
-pub(super) const DESCRIPTION: Shape = text(0, 8192);
+pub(in crate::server) const DESCRIPTION: Shape = text(0, 8192);
 /// The pairs that a ciphertext is bound to.
-pub(super) const CONTEXT: Shape = Shape::Pairs;
+pub(in crate::server) const CONTEXT: Shape = Shape::Pairs;
 /// Tokens of grants.
-pub(super) const GRANT_TOKENS: Shape = list(&GRANT_TOKEN, 0, 10);
+pub(in crate::server) const GRANT_TOKENS: Shape = list(&GRANT_TOKEN, 0, 10);
 /// One token.
-pub(super) const GRANT_TOKEN: Shape = text(1, 8192);
+pub(in crate::server) const GRANT_TOKEN: Shape = text(1, 8192);
 /// True or false.
-pub(super) const FLAG: Shape = Shape::Flag;
+pub(in crate::server) const FLAG: Shape = Shape::Flag;
 /// A point in time.
-pub(super) const TIME: Shape = Shape::Time;
+pub(in crate::server) const TIME: Shape = Shape::Time;
 /// How many entries a list answers at most.
-pub(super) const LIMIT: Shape = Shape::Integer { range: (1, 1000) };
+pub(in crate::server) const LIMIT: Shape = Shape::Integer { range: (1, 1000) };
 /// Where a list goes on.
-pub(super) const MARKER: Shape = like(1, 1024, r"[\u0020-\u00FF]*", is_latin);
+pub(in crate::server) const MARKER: Shape = like(1, 1024, r"[\u0020-\u00FF]*", is_latin);
 /// A number of bytes to make.
-pub(super) const NUMBER_OF_BYTES: Shape = Shape::Integer { range: (1, 1024) };
+pub(in crate::server) const NUMBER_OF_BYTES: Shape = Shape::Integer { range: (1, 1024) };
 /// A plaintext or a message.
-pub(super) const PLAINTEXT: Shape = Shape::Blob { length: (1, 4096), secret: true };
+pub(in crate::server) const PLAINTEXT: Shape = Shape::Blob { length: (1, 4096), secret: true };
 /// A ciphertext, a signature, a MAC.
-pub(super) const CIPHERTEXT: Shape = blob(6144);
+pub(in crate::server) const CIPHERTEXT: Shape = blob(6144);
 /// A public key in DER.
-pub(super) const PUBLIC_KEY: Shape = blob(8192);
+pub(in crate::server) const PUBLIC_KEY: Shape = blob(8192);
 /// The enclave that an answer is for.
-pub(super) const RECIPIENT: Shape = Shape::Structure(&[
+pub(in crate::server) const RECIPIENT: Shape = Shape::Structure(&[
     Member::optional("KeyEncryptionAlgorithm", &Shape::Choice(&["RSAES_OAEP_SHA_256"])),
     Member::optional("AttestationDocument", &Shape::Blob { length: (1, 262_144), secret: false }),
 ]);
 /// What a dry run leaves out.
-pub(super) const DRY_RUN_MODIFIERS: Shape =
+pub(in crate::server) const DRY_RUN_MODIFIERS: Shape =
     list(&Shape::Choice(&["IGNORE_CIPHERTEXT"]), 0, usize::MAX);
 /// A key policy.
-pub(super) const POLICY: Shape =
+pub(in crate::server) const POLICY: Shape =
     like(1, 131_072, r"[\u0009\u000A\u000D\u0020-\u00FF]+", is_policy_text);
 /// The name of a key policy.
-pub(super) const POLICY_NAME: Shape = like(1, 128, r"[\w]+", is_word);
+pub(in crate::server) const POLICY_NAME: Shape = like(1, 128, r"[\w]+", is_word);
 /// Tags.
-pub(super) const TAGS: Shape = list(
+pub(in crate::server) const TAGS: Shape = list(
     &Shape::Structure(&[
         Member::needed("TagKey", &TAG_KEY),
         Member::needed("TagValue", &text(0, 256)),
@@ -70,45 +70,45 @@ pub(super) const TAGS: Shape = list(
     usize::MAX,
 );
 /// Keys of tags.
-pub(super) const TAG_KEYS: Shape = list(&TAG_KEY, 0, usize::MAX);
+pub(in crate::server) const TAG_KEYS: Shape = list(&TAG_KEY, 0, usize::MAX);
 const TAG_KEY: Shape = text(1, 128);
 /// The id of a key material.
-pub(super) const MATERIAL_ID: Shape = like(64, 64, "^[a-f0-9]+$", is_lower_hex);
+pub(in crate::server) const MATERIAL_ID: Shape = like(64, 64, "^[a-f0-9]+$", is_lower_hex);
 /// Text about a key material.
-pub(super) const MATERIAL_DESCRIPTION: Shape =
+pub(in crate::server) const MATERIAL_DESCRIPTION: Shape =
     like(0, 256, r"^[a-zA-Z0-9:/_\s.-]+$", is_material_description);
 /// A principal's ARN.
-pub(super) const PRINCIPAL: Shape = like(1, 256, r"^[\w+=,.@:/-]+$", is_principal);
+pub(in crate::server) const PRINCIPAL: Shape = like(1, 256, r"^[\w+=,.@:/-]+$", is_principal);
 /// A service's name, as in `kms.amazonaws.com`.
-pub(super) const SERVICE_PRINCIPAL: Shape =
+pub(in crate::server) const SERVICE_PRINCIPAL: Shape =
     like(1, 128, r"^([A-Za-z0-9\-]+)\.([A-Za-z0-9\-]+)(\.[A-Za-z0-9\-]+)+$", is_service_principal);
 /// The ARN of what a service asks for.
-pub(super) const SOURCE_ARN: Shape = text(20, 512);
+pub(in crate::server) const SOURCE_ARN: Shape = text(20, 512);
 /// The name of a grant.
-pub(super) const GRANT_NAME: Shape = like(1, 256, "^[a-zA-Z0-9:/_-]+$", is_name);
+pub(in crate::server) const GRANT_NAME: Shape = like(1, 256, "^[a-zA-Z0-9:/_-]+$", is_name);
 /// The id of a grant.
-pub(super) const GRANT_ID: Shape = text(1, 128);
+pub(in crate::server) const GRANT_ID: Shape = text(1, 128);
 /// A region.
-pub(super) const REGION: Shape = like(1, 32, r"^([a-z]+-){2,3}\d+$", is_region);
+pub(in crate::server) const REGION: Shape = like(1, 32, r"^([a-z]+-){2,3}\d+$", is_region);
 /// The id of a custom key store.
-pub(super) const KEY_STORE_ID: Shape = text(1, 64);
+pub(in crate::server) const KEY_STORE_ID: Shape = text(1, 64);
 /// The name of a custom key store.
-pub(super) const KEY_STORE_NAME: Shape = text(1, 256);
+pub(in crate::server) const KEY_STORE_NAME: Shape = text(1, 256);
 /// The PIN of a token.
-pub(super) const KEY_STORE_PASSWORD: Shape =
+pub(in crate::server) const KEY_STORE_PASSWORD: Shape =
     Shape::Text { length: (7, 32), pattern: None, secret: true };
 /// A token, by label or serial number, in the place of a cluster's id. Labels have other forms than
 /// ids of clusters, so that nothing is asked of them.
-pub(super) const TOKEN: Shape = text(1, 64);
+pub(in crate::server) const TOKEN: Shape = text(1, 64);
 /// The path of a PKCS#11 module, in the place of a cluster's certificate.
-pub(super) const TRUST_ANCHOR: Shape = text(1, 5000);
+pub(in crate::server) const TRUST_ANCHOR: Shape = text(1, 5000);
 /// The id of a key in an external key store.
-pub(super) const XKS_KEY_ID: Shape = like(1, 128, "^[a-zA-Z0-9-_.]+$", is_xks_key);
+pub(in crate::server) const XKS_KEY_ID: Shape = like(1, 128, "^[a-zA-Z0-9-_.]+$", is_xks_key);
 /// Algorithms of Encrypt and Decrypt.
-pub(super) const ENCRYPTION_ALGORITHM: Shape =
+pub(in crate::server) const ENCRYPTION_ALGORITHM: Shape =
     Shape::Choice(&["SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE"]);
 /// Algorithms of Sign and Verify.
-pub(super) const SIGNING_ALGORITHM: Shape = Shape::Choice(&[
+pub(in crate::server) const SIGNING_ALGORITHM: Shape = Shape::Choice(&[
     "RSASSA_PSS_SHA_256",
     "RSASSA_PSS_SHA_384",
     "RSASSA_PSS_SHA_512",
@@ -124,18 +124,18 @@ pub(super) const SIGNING_ALGORITHM: Shape = Shape::Choice(&[
     "ED25519_PH_SHA_512",
 ]);
 /// What a message is.
-pub(super) const MESSAGE_TYPE: Shape = Shape::Choice(&["RAW", "DIGEST", "EXTERNAL_MU"]);
+pub(in crate::server) const MESSAGE_TYPE: Shape = Shape::Choice(&["RAW", "DIGEST", "EXTERNAL_MU"]);
 /// Algorithms of GenerateMac and VerifyMac.
-pub(super) const MAC_ALGORITHM: Shape =
+pub(in crate::server) const MAC_ALGORITHM: Shape =
     Shape::Choice(&["HMAC_SHA_224", "HMAC_SHA_256", "HMAC_SHA_384", "HMAC_SHA_512"]);
 /// Algorithms of Encapsulate and Decapsulate.
-pub(super) const ENCAPSULATION_ALGORITHM: Shape = Shape::Choice(&["ML_KEM"]);
+pub(in crate::server) const ENCAPSULATION_ALGORITHM: Shape = Shape::Choice(&["ML_KEM"]);
 /// The one algorithm of DeriveSharedSecret.
-pub(super) const KEY_AGREEMENT_ALGORITHM: Shape = Shape::Choice(&["ECDH"]);
+pub(in crate::server) const KEY_AGREEMENT_ALGORITHM: Shape = Shape::Choice(&["ECDH"]);
 /// Kinds of data keys.
-pub(super) const DATA_KEY_SPEC: Shape = Shape::Choice(&["AES_256", "AES_128"]);
+pub(in crate::server) const DATA_KEY_SPEC: Shape = Shape::Choice(&["AES_256", "AES_128"]);
 /// Kinds of data key pairs.
-pub(super) const KEY_PAIR_SPEC: Shape = Shape::Choice(&[
+pub(in crate::server) const KEY_PAIR_SPEC: Shape = Shape::Choice(&[
     "RSA_2048",
     "RSA_3072",
     "RSA_4096",

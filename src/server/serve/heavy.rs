@@ -10,12 +10,12 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::config::Limits;
 use crate::keystore::Principal;
+use crate::server::config::Limits;
 
 /// Who makes RSA keys now, and who waits.
 #[derive(Debug)]
-pub(super) struct Heavy {
+pub(in crate::server) struct Heavy {
     limits: Limits,
     all: Arc<Semaphore>,
     each: Mutex<HashMap<Principal, Arc<Semaphore>>>,
@@ -23,18 +23,18 @@ pub(super) struct Heavy {
 
 /// The right to begin, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(in crate::server) struct Turn {
     _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
 }
 
 impl Heavy {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(in crate::server) fn new(limits: Limits) -> Self {
         Self { limits, all: Arc::new(Semaphore::new(limits.heavy)), each: Mutex::default() }
     }
 
     /// Waits for a turn of this principal. `None` if none comes in time.
-    pub(super) async fn turn(&self, principal: &Principal) -> Option<Turn> {
+    pub(in crate::server) async fn turn(&self, principal: &Principal) -> Option<Turn> {
         let own = self.queue_of(principal);
         let both = async {
             // In this order: who waits for the others of its principal keeps nobody else waiting.
@@ -58,7 +58,7 @@ impl Heavy {
 }
 
 /// Will this request, if it is granted, make an RSA key?
-pub(super) fn is_heavy(operation: &str, body: &[u8]) -> bool {
+pub(in crate::server) fn is_heavy(operation: &str, body: &[u8]) -> bool {
     let member = match operation {
         "CreateKey" => "KeySpec",
         "GenerateDataKeyPair" | "GenerateDataKeyPairWithoutPlaintext" => "KeyPairSpec",

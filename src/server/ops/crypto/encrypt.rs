@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::keys::known;
-use super::{
-    CONTEXT, Call, DRY_RUN, Fault, GRANT_TOKENS, KEY_ID, Member, Operation, RECIPIENT, shapes, wire,
-};
 use crate::id::MaterialId;
 use crate::keystore::{
     EncryptionAlgorithm, EncryptionContext, ReEncryptDestination, ReEncryptSource,
 };
+use crate::server::ops::keys::known;
+use crate::server::ops::{
+    CONTEXT, Call, DRY_RUN, Fault, GRANT_TOKENS, KEY_ID, Member, Operation, RECIPIENT, shapes, wire,
+};
 use wire::Blob;
 
-pub(super) const OPERATIONS: &[Operation] = &[
+pub(in crate::server::ops) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "Encrypt",
         about: "Encrypt up to 4096 bytes",
@@ -64,7 +64,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 ];
 
 /// An encryption context as a request holds it.
-pub(super) type Pairs = BTreeMap<String, String>;
+pub(in crate::server::ops) type Pairs = BTreeMap<String, String>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -175,7 +175,7 @@ fn re_encrypt(call: &Call<'_>) -> Result<Value, Fault> {
 }
 
 /// The encryption context of a request.
-pub(super) fn context(pairs: Option<Pairs>) -> EncryptionContext {
+pub(in crate::server::ops) fn context(pairs: Option<Pairs>) -> EncryptionContext {
     pairs.into_iter().flatten().collect()
 }
 

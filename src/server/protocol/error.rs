@@ -6,29 +6,29 @@ use crate::keystore::KeystoreError;
 
 /// A request that was refused, or that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(in crate::server) struct Fault {
     name: &'static str,
     message: Option<String>,
 }
 
 impl Fault {
     /// An exception with a message.
-    pub(super) fn new(name: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::server) fn new(name: &'static str, message: impl Into<String>) -> Self {
         Self { name, message: Some(message.into()) }
     }
 
     /// An exception that AWS gives no message.
-    pub(super) const fn bare(name: &'static str) -> Self {
+    pub(in crate::server) const fn bare(name: &'static str) -> Self {
         Self { name, message: None }
     }
 
     /// The request is not JSON of the right form.
-    pub(super) fn serialization(message: impl Into<String>) -> Self {
+    pub(in crate::server) fn serialization(message: impl Into<String>) -> Self {
         Self::new("SerializationException", message)
     }
 
     /// A value has another JSON type than its member.
-    pub(super) fn wrong_type(found: &Value, wanted: &str) -> Self {
+    pub(in crate::server) fn wrong_type(found: &Value, wanted: &str) -> Self {
         let found = match found {
             Value::Null => "NULL_VALUE",
             Value::Bool(true) => "TRUE_VALUE",
@@ -47,40 +47,40 @@ impl Fault {
     }
 
     /// Constraints are broken; each is a sentence.
-    pub(super) fn constraints(broken: &[String]) -> Self {
+    pub(in crate::server) fn constraints(broken: &[String]) -> Self {
         let errors = if broken.len() == 1 { "error" } else { "errors" };
         let all = broken.join("; ");
         Self::validation(format!("{} validation {errors} detected: {all}", broken.len()))
     }
 
     /// The request makes no sense.
-    pub(super) fn validation(message: impl Into<String>) -> Self {
+    pub(in crate::server) fn validation(message: impl Into<String>) -> Self {
         Self::new("ValidationException", message)
     }
 
     /// No such key, alias, or text that cannot name one.
-    pub(super) fn not_found(message: impl Into<String>) -> Self {
+    pub(in crate::server) fn not_found(message: impl Into<String>) -> Self {
         Self::new("NotFoundException", message)
     }
 
     /// What this keystore does not do.
-    pub(super) fn unsupported(message: impl Into<String>) -> Self {
+    pub(in crate::server) fn unsupported(message: impl Into<String>) -> Self {
         Self::new("UnsupportedOperationException", message)
     }
 
     /// Something failed that is not the client's fault.
-    pub(super) fn internal() -> Self {
+    pub(in crate::server) fn internal() -> Self {
         Self::new("KMSInternalException", "the keystore failed; the log of the server says how")
     }
 
     /// The exception's name.
-    pub(super) const fn name(&self) -> &'static str {
+    pub(in crate::server) const fn name(&self) -> &'static str {
         self.name
     }
 
     /// The HTTP status. AWS KMS answers 400 to every error that is the client's, whatever its
     /// model says.
-    pub(super) fn status(&self) -> u16 {
+    pub(in crate::server) fn status(&self) -> u16 {
         match self.name {
             "KMSInternalException" | "KeyUnavailableException" => 500,
             "DependencyTimeoutException" => 503,
@@ -89,13 +89,13 @@ impl Fault {
     }
 
     /// The same with another text for its message.
-    pub(super) fn reword(mut self, reword: impl FnOnce(String) -> String) -> Self {
+    pub(in crate::server) fn reword(mut self, reword: impl FnOnce(String) -> String) -> Self {
         self.message = self.message.map(reword);
         self
     }
 
     /// The answer's JSON.
-    pub(super) fn body(&self) -> Value {
+    pub(in crate::server) fn body(&self) -> Value {
         match &self.message {
             Some(message) => json!({ "__type": self.name, "message": message }),
             None => json!({ "__type": self.name }),

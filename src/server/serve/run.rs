@@ -10,16 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use super::accept::{self, Core};
-use super::config::{Config, ServerError, Unsigned};
 use super::heavy::Heavy;
 use super::http::Shared;
-use super::identity::Identities;
-use super::listen::{Listen, Listening};
 use super::metrics;
-use super::places::Places;
-use super::service::Service;
-use super::tls::Tls;
 use super::watch::Watch;
+use crate::server::config::{Config, ServerError, Unsigned};
+use crate::server::identity::Identities;
+use crate::server::service::Service;
+use crate::server::transport::listen::{Listen, Listening};
+use crate::server::transport::places::Places;
+use crate::server::transport::tls::Tls;
 
 /// A server whose sockets listen, so that clients can connect already.
 #[derive(Debug)]

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use super::service::{Served, Service};
+use crate::server::service::{Served, Service};
 
 /// A thread that looks at the keystores many times a second, so that a key or an access key that
 /// is disabled elsewhere is refused here at once. Ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(in crate::server) struct Watch {
     stop: Sender<()>,
 }
 
 impl Watch {
-    pub(super) fn start(service: &Arc<Service>) -> io::Result<Self> {
+    pub(in crate::server) fn start(service: &Arc<Service>) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let service = Arc::clone(service);
         let look = move || {

@@ -13,11 +13,11 @@ use super::error::Fault;
 use crate::id::MaterialId;
 
 /// Bytes that a request brings. Wiped when dropped, not shown by `Debug`.
-pub(super) struct Blob(Zeroizing<Vec<u8>>);
+pub(in crate::server) struct Blob(Zeroizing<Vec<u8>>);
 
 impl Blob {
     /// The bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::server) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for Blob {
 
 /// A point in time that a request brings: seconds since 1970, with or without a fraction.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Time(pub(super) SystemTime);
+pub(in crate::server) struct Time(pub(in crate::server) SystemTime);
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -58,13 +58,13 @@ impl<'de> Deserialize<'de> for Time {
 }
 
 /// Bytes as an answer carries them.
-pub(super) fn base64(bytes: &[u8]) -> String {
+pub(in crate::server) fn base64(bytes: &[u8]) -> String {
     Base64::encode_string(bytes)
 }
 
 /// A record of the keystore as JSON.
 /// Errors: `KMSInternalException`, which no record of the keystore leads to.
-pub(super) fn value(record: &impl Serialize) -> Result<Value, Fault> {
+pub(in crate::server) fn value(record: &impl Serialize) -> Result<Value, Fault> {
     serde_json::to_value(record).map_err(|error| {
         log::error!("a record cannot be written as JSON: {error}");
         Fault::internal()
@@ -73,14 +73,14 @@ pub(super) fn value(record: &impl Serialize) -> Result<Value, Fault> {
 
 /// A material's id as AWS KMS writes it: 64 hexadecimal digits. The keystore's have 32 of them; the
 /// others are zeros.
-pub(super) fn material_id(material: MaterialId) -> String {
+pub(in crate::server) fn material_id(material: MaterialId) -> String {
     let digits: String = material.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{digits:0<64}")
 }
 
 /// The material that 64 digits name.
 /// Errors: `NotFoundException` for digits that no material has.
-pub(super) fn parse_material_id(text: &str) -> Result<MaterialId, Fault> {
+pub(in crate::server) fn parse_material_id(text: &str) -> Result<MaterialId, Fault> {
     let unknown = || Fault::not_found(format!("Key material '{text}' does not exist"));
     let (id, zeros) = text.split_at_checked(32).ok_or_else(unknown)?;
     if zeros.len() != 32 || zeros.bytes().any(|digit| digit != b'0') {
@@ -90,7 +90,7 @@ pub(super) fn parse_material_id(text: &str) -> Result<MaterialId, Fault> {
 }
 
 /// JSON that may carry plaintexts: its texts are wiped when it is dropped.
-pub(super) struct Wiped(pub(super) Value);
+pub(in crate::server) struct Wiped(pub(in crate::server) Value);
 
 impl Drop for Wiped {
     fn drop(&mut self) {
@@ -108,7 +108,7 @@ fn wipe(value: &mut Value) {
 }
 
 /// Leaves out members that are null: AWS KMS omits what it has no value for.
-pub(super) fn without_nulls(value: &mut Value) {
+pub(in crate::server) fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(members) => {
             members.retain(|_, member| !member.is_null());
