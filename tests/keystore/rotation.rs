@@ -1,6 +1,6 @@
 //! New material for new ciphertexts, old material for old ones.
 
-use kmsfs::keystore::{EncryptionContext, MaterialOrigin, MaterialState};
+use kmsfs::keystore::{ClockTrust, EncryptionContext, MaterialOrigin, MaterialState};
 
 use crate::fixture::{Fixture, by_id, day};
 
@@ -96,4 +96,22 @@ fn rotations_are_listed_in_order_with_one_current() {
         .map(|rotation| rotation.key_material_id)
         .collect();
     assert_eq!(current, [last]);
+}
+
+/// A clock that was a year ahead for a moment put the next rotation off by a year.
+#[test]
+fn regression_a_clock_that_leapt_puts_no_rotation_off() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    f.keystore.enable_key_rotation(&key, Some(90), day(0)).unwrap();
+    assert_eq!(f.keystore.run_due_rotations(day(400)).unwrap().len(), 1);
+    let next = || f.keystore.get_key_rotation_status(&key).unwrap().next_rotation_date;
+    assert_eq!(next(), Some(day(490).into()));
+    f.keystore.delete_expired(day(400), ClockTrust::Steps).unwrap();
+    for today in [1, 2] {
+        assert!(f.keystore.run_due_rotations(day(today)).unwrap().is_empty());
+        f.keystore.delete_expired(day(today), ClockTrust::Steps).unwrap();
+    }
+    assert!(f.keystore.run_due_rotations(day(2)).unwrap().is_empty());
+    assert_eq!(next(), Some(day(92).into()));
 }

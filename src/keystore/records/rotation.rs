@@ -13,6 +13,16 @@ pub(in crate::keystore) struct Schedule {
 }
 
 impl Schedule {
+    /// The same period, counted from `now`.
+    pub(in crate::keystore) fn counted_from(self, now: UnixTime) -> Self {
+        Self { next: now.plus_days(self.period_days), ..self }
+    }
+
+    /// Is the next date further away than a period? A clock that was wrong for a while has put it there.
+    pub(in crate::keystore) fn is_stray(self, now: UnixTime) -> bool {
+        self.next > now.plus_days(self.period_days)
+    }
+
     /// Errors: `Validation` outside 90 to 2560 days.
     pub(in crate::keystore) fn starting(
         period_days: u16,

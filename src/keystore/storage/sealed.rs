@@ -67,9 +67,9 @@ impl Meta {
         self.run = Some(run);
     }
 
-    /// May what has ended by `now` be removed? Not just after the clock leapt: it may leap back, and
-    /// what was removed does not come back then.
-    pub(in crate::keystore) fn may_remove_ended(&self, now: UnixTime) -> bool {
+    /// Has the clock gone on for a day, if it is `now`? Just after it leapt nothing is removed that has
+    /// ended: it may leap back, and what was removed does not come back then.
+    pub(in crate::keystore) fn clock_is_settled(&self, now: UnixTime) -> bool {
         self.clock_run().seen_at(now).is_settled()
     }
 }

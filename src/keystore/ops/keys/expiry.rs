@@ -33,7 +33,7 @@ impl Keystore {
         if keys.is_empty() && !any {
             return Ok(Vec::new());
         }
-        if !self.read(|reader| reader.meta())?.may_remove_ended(now) {
+        if !self.read(|reader| reader.meta())?.clock_is_settled(now) {
             log::warn!("the clock leapt: imported material of {} keys is not deleted", keys.len());
             return Ok(Vec::new());
         }
@@ -64,7 +64,7 @@ impl Keystore {
     /// somebody confirms the time, or the clock has gone on for a day.
     pub fn held_imports(&self, now: SystemTime) -> Result<Vec<KeyId>, KeystoreError> {
         let now = now.into();
-        self.read(|reader| match reader.meta()?.may_remove_ended(now) {
+        self.read(|reader| match reader.meta()?.clock_is_settled(now) {
             true => Ok(Vec::new()),
             false => ended_keys(reader, now),
         })

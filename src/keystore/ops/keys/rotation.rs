@@ -194,6 +194,7 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<Vec<(KeyId, MaterialId)>, KeystoreError> {
         let now = now.into();
+        self.bring_strays_back(now)?;
         let waiting = self.read(|reader| {
             let keys = reader.all::<KeyRecord>()?.into_iter();
             keys.filter(|key| key.record.rotation_due(now)).map(|key| key_id(&key.id)).collect()
@@ -218,6 +219,27 @@ impl Keystore {
             self.record_own(OwnOperation::RotateKey, *key, Some(*material))?;
         }
         Ok(rotated)
+    }
+
+    /// A clock that was far ahead for a while has put rotations off by as much. Once it is steady again,
+    /// the next is due within its period.
+    fn bring_strays_back(&self, now: UnixTime) -> Result<(), KeystoreError> {
+        let stray =
+            |key: &Stored<KeyRecord>| key.record.rotation.is_some_and(|it| it.is_stray(now));
+        let any = self.read(|reader| {
+            Ok(reader.meta()?.clock_is_settled(now) && reader.all()?.iter().any(stray))
+        })?;
+        if !any {
+            return Ok(());
+        }
+        self.write(|writer| {
+            for stored in writer.all()?.into_iter().filter(stray) {
+                let (key, mut record) = (key_id(&stored.id)?, stored.record);
+                record.rotation = record.rotation.map(|old| old.counted_from(now));
+                record.save(writer, key)?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -250,8 +272,7 @@ fn rotate_by_date(
     let bytes = material::fresh(record.spec)?;
     record.current = material::create(writer, key, &bytes, MaterialOrigin::Automatic, now)?;
     // Counted from now: rotations that were missed are not made up for.
-    let next = |old: Schedule| Schedule { next: now.plus_days(old.period_days), ..old };
-    record.rotation = record.rotation.map(next);
+    record.rotation = record.rotation.map(|old| old.counted_from(now));
     record.save(writer, key)?;
     Ok((key, record.current))
 }
