@@ -10,7 +10,7 @@ use super::event::EventTime;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::audit::Position;
 use crate::keystore::storage::database::{Database, Kind, Scope, Sharing, checkpoint};
-use crate::keystore::storage::file::{Draft, inspect};
+use crate::keystore::storage::file::{Draft, inspect, warn_if_roots};
 
 /// A row of `record`.
 pub(super) struct RecordRow {
@@ -43,6 +43,7 @@ impl AuditFile {
         database.trust_wal()?;
         database.identify(&KIND)?;
         database.configure()?;
+        warn_if_roots(path);
         Ok(Some(Self(database)))
     }
 

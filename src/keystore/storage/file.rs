@@ -137,6 +137,20 @@ fn give(file: &File, model: &Path) {
     }
 }
 
+/// Tells root of an audit log that shuts out the owner of its keystore. To give it away by its name would
+/// be to trust the owner of the directory with what has that name.
+pub(in crate::keystore) fn warn_if_roots(log: &Path) {
+    let owner = |path: &Path| fs::metadata(path).map(|there| there.uid());
+    let keystore = log.with_extension("");
+    if let (true, Ok(0), Ok(user @ 1..)) = (geteuid().is_root(), owner(log), owner(&keystore)) {
+        let (log, keystore) = (log.display(), keystore.display());
+        log::warn!(
+            "the audit log '{log}' is root's, and user {user}, whose keystore it is, cannot write it: \
+             chown --reference='{keystore}' '{log}'"
+        );
+    }
+}
+
 /// A name that nobody has.
 fn mark() -> Result<String, KeystoreError> {
     Ok(random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect())
