@@ -128,7 +128,7 @@ fn a_damaged_keystore_is_examined_repaired_and_used_again() {
          UPDATE access_key SET sealed = randomblob(90);
          UPDATE slot SET kind = 'passphrase' WHERE id = 2",
     );
-    assert!(Keystore::open(&f.path(), &f.unlock()).is_err());
+    assert!(Keystore::open(&f.checkpointed(), &f.unlock()).is_err());
     let damaged = Keystore::open_damaged(&f.path(), &f.unlock()).unwrap();
     assert_eq!(damaged.verify().unwrap().problems.len(), 8);
     let report = damaged.repair().unwrap();

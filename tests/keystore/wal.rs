@@ -97,10 +97,9 @@ fn regression_nothing_is_made_where_files_of_another_keystore_were_left() {
     Keystore::import(&f.dir.join("export"), b"passphrase", &path, &f.unlock(), day(0)).unwrap();
 }
 
-/// The process that had a keystore open which was moved away removed the WAL of the next one at its
-/// end, by the name.
+/// SQLite removes the WAL of who closes last, by its name, which is another file's by now.
 #[test]
-fn regression_a_keystore_that_was_moved_away_takes_no_wal_of_another_along() {
+fn a_keystore_that_was_moved_away_takes_no_wal_of_another_along() {
     let (old, new) = (Fixture::new(), Fixture::new());
     old.key();
     for suffix in ["", "-wal", "-shm"] {
@@ -137,4 +136,18 @@ fn regression_a_new_audit_log_takes_nothing_from_the_wal_of_the_one_before() {
     let aside: Vec<_> =
         aside.filter(|name| name.to_string_lossy().contains(".audit-wal.left-")).collect();
     assert_eq!(fs::read(fresh.dir.path().join(&aside[0])).unwrap(), wal);
+}
+
+/// A repair would accept the rows of both together, and destroy the whole ones.
+#[test]
+fn regression_a_keystore_that_is_whole_without_a_wal_is_not_repaired_with_it() {
+    let f = Fixture::new();
+    f.key();
+    copy(&f.checkpointed(), &f.dir.join("put.db"));
+    let alias = "alias/a".parse().unwrap();
+    f.keystore.create_alias(&alias, f.key(), day(0)).unwrap();
+    copy(&f.dir.join("store.db-wal"), &f.dir.join("put.db-wal"));
+    let damaged = Keystore::open_damaged(&f.dir.join("put.db"), &f.unlock()).unwrap();
+    let error = damaged.repair().unwrap_err();
+    assert!(matches!(error, KeystoreError::StrangeWal { .. }), "{error}");
 }

@@ -113,6 +113,23 @@ impl Keystore {
         Ok(Self { inner: Arc::new(inner), caller: Caller::owner() })
     }
 
+    /// Checks that nothing is repaired that is whole without a WAL which does not belong to it.
+    /// Errors: `StrangeWal`.
+    pub(in crate::keystore) fn check_wal_belongs(&self) -> Result<(), KeystoreError> {
+        if !self.lock().store.is_wal_doubtful() {
+            return Ok(());
+        }
+        let Err(found) = self.read(|reader| reader.check_set()) else { return Ok(()) };
+        let alone = Store::without_wal(self.path())
+            .and_then(|mut store| store.read(|rows| Reader::new(rows, self.root()).check_set()));
+        match alone {
+            Ok(()) => {
+                Err(KeystoreError::StrangeWal { path: self.path().into(), found: found.into() })
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Looks at all rows before the first use, and finishes what a crash may have left undone.
     pub(in crate::keystore) fn check(self) -> Result<Self, KeystoreError> {
         let mut opened = self.lock();

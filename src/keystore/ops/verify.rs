@@ -79,8 +79,10 @@ impl Keystore {
     /// are gone stay gone, and a row that was put back from an older copy is accepted: for
     /// somebody who read the report of [`Keystore::verify`] and has no backup. Works on a handle
     /// of [`Keystore::open_damaged`]. Returns what is still wrong.
-    /// Errors: `LastSlot` if no slot would be left.
+    /// Errors: `LastSlot` if no slot would be left; `StrangeWal` if there is nothing to repair but
+    /// that.
     pub fn repair(&self) -> Result<VerifyReport, KeystoreError> {
+        self.check_wal_belongs()?;
         self.operate_own(OwnOperation::RepairKeystore, |_| self.accept_what_is_left())?;
         log::warn!("the keystore was repaired: its rows are accepted as they are");
         self.verify()

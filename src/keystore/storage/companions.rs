@@ -3,7 +3,6 @@
 //! two names has two sets of them, and each name's changes destroy what the other's were.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
@@ -23,11 +22,6 @@ pub(in crate::keystore) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Does a WAL lie there with something in it?
 pub(in crate::keystore) fn wal_waits(path: &Path) -> bool {
     fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0)
-}
-
-/// Which file the WAL is: device and inode.
-pub(in crate::keystore) fn wal_inode(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(beside(path, "-wal")).ok().map(|wal| (wal.dev(), wal.ino()))
 }
 
 /// Checks that a file of SQLite, and what lies beside it, has no second name.

@@ -4,7 +4,6 @@
 //! what is deleted is overwritten. Several processes may have the file open; a writer waits for the
 //! others for [`BUSY_TIMEOUT`].
 
-use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::process::geteuid;
 
 use crate::keystore::error::KeystoreError;
-use crate::keystore::storage::companions::{wal_inode, wal_waits};
+use crate::keystore::storage::companions::wal_waits;
 use crate::keystore::storage::directory::parent;
 
 /// Who may have the file open at the same time.
@@ -43,8 +42,6 @@ pub(in crate::keystore) struct Database {
     /// There was a WAL before it was opened, and nobody has said yet that it belongs to the file:
     /// it is read, as it must be after a crash, and stays where it is.
     doubtful: bool,
-    /// The WAL that it uses.
-    wal: Cell<Option<(u64, u64)>>,
 }
 
 impl Database {
@@ -61,7 +58,7 @@ impl Database {
             .and_then(|mut connection| harden(&mut connection, sharing).map(|()| connection))
             .and_then(|connection| keep_wal(&connection, doubtful).map(|()| connection))
             .map_err(|error| fault(path, &error))?;
-        Ok(Self { connection, path: path.to_owned(), doubtful, wal: Cell::default() })
+        Ok(Self { connection, path: path.to_owned(), doubtful })
     }
 
     /// Opens a file without its WAL, to read only. Takes no lock: what others write meanwhile makes
@@ -76,7 +73,7 @@ impl Database {
                 harden(&mut connection, Sharing::Processes).map(|()| connection)
             })
             .map_err(|error| fault(path, &error))?;
-        Ok(Self { connection, path: path.to_owned(), doubtful: false, wal: Cell::default() })
+        Ok(Self { connection, path: path.to_owned(), doubtful: false })
     }
 
     /// The WAL belongs to the file: it may be copied into it.
@@ -123,9 +120,7 @@ impl Database {
             connection.pragma_update(None, "cell_size_check", "ON")?;
             // VACUUM would otherwise write a copy of the file to a public directory.
             connection.pragma_update(None, "temp_store", "MEMORY")
-        })?;
-        self.wal.set(wal_inode(&self.path));
-        Ok(())
+        })
     }
 
     /// Runs `work` on one consistent state of the file.
@@ -199,29 +194,10 @@ impl Database {
     /// Errors: `NoRoom`, `Locked`, `Database`: the file is not complete.
     pub(in crate::keystore) fn close(self) -> Result<(), KeystoreError> {
         if !self.run(checkpoint)? {
-            return Err(KeystoreError::Locked(self.path.clone()));
+            return Err(KeystoreError::Locked(self.path));
         }
-        Ok(())
-    }
-}
-
-impl Drop for Database {
-    /// Whoever closes a file last removes its WAL, which SQLite does by the name. That can be the
-    /// WAL of another file by now, with all that was written there last.
-    fn drop(&mut self) {
-        let Some(used) = self.wal.get() else { return };
-        if wal_inode(&self.path).is_none_or(|there| there == used) {
-            return;
-        }
-        let kept = self.run(|connection| {
-            if !self.doubtful {
-                connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-            }
-            keep_wal(connection, true)
-        });
-        if let Err(error) = kept {
-            log::debug!("a file that lost its name is closed: {error}");
-        }
+        let Self { connection, path, .. } = self;
+        connection.close().map_err(|(_, error)| fault(&path, &error))
     }
 }
 

@@ -183,6 +183,11 @@ impl Store {
         Ok(Self(database))
     }
 
+    /// As [`Database::is_doubtful`].
+    pub(in crate::keystore) fn is_wal_doubtful(&self) -> bool {
+        self.0.is_doubtful()
+    }
+
     /// As [`Database::trust_wal`]: for who has seen that the rows are those that were written.
     pub(in crate::keystore) fn trust_wal(&mut self) -> Result<(), KeystoreError> {
         self.0.trust_wal()
