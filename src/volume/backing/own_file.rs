@@ -55,13 +55,33 @@ pub(in crate::volume) fn to_write<'n>(
     dir: impl AsFd,
     name: impl Into<Name<'n>>,
 ) -> Result<Option<OwnedFd>, Errno> {
+    open_ours(dir, name, OFlags::RDWR)
+}
+
+/// Opens a file to read it where it lies; `None` if there is none, or what is there is none of ours.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn to_read<'n>(
+    dir: impl AsFd,
+    name: impl Into<Name<'n>>,
+) -> Result<Option<OwnedFd>, Errno> {
+    open_ours(dir, name, OFlags::RDONLY)
+}
+
+/// A regular file with one name.
+fn open_ours<'n>(
+    dir: impl AsFd,
+    name: impl Into<Name<'n>>,
+    flags: OFlags,
+) -> Result<Option<OwnedFd>, Errno> {
     let held = match beneath::hold(dir, name) {
         Err(Errno::NOENT) => return Ok(None),
         other => other?,
     };
     let found = held.found();
     let ours = FileType::from_raw_mode(found.st_mode).is_file() && found.st_nlink == 1;
-    if ours { held.open_file(OFlags::RDWR).map(Some) } else { Ok(None) }
+    if ours { held.open_file(flags).map(Some) } else { Ok(None) }
 }
 
 /// Makes a file, in place of whatever is there.

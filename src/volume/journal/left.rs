@@ -3,57 +3,99 @@
 //!
 //! Nothing here is believed. A page that is found is opened like one in its place, with the file's
 //! key, its id and its page number, and whoever could write a journal could put the same bytes into
-//! that place.
+//! that place. Nor does a journal get the memory or the time that it asks for: what is read, and how
+//! many pages are kept in mind, is bounded over all journals.
+//!
+//! A journal counts whole or not at all. Of one that is cut off nobody knows whether a page that is
+//! found is the one that was durable last, nor whether one that is missing was never there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
-use super::page_journal::MOST;
+use rustix::io::Errno;
+
 use crate::envelope::layout::{PAGE_LEN, PageNo};
 use crate::envelope::{SessionWord, UNDO_HEADER, UndoRecord};
 use crate::id::FileId;
 use crate::volume::backing::contents::Backing;
 
 /// Pages that are kept in mind, over all journals.
-const PAGES: usize = 1 << 20;
+const PAGES: usize = 1 << 18;
+/// Bytes of records that are looked at, over all journals. Earlier builds wrote as many to a file.
+const BYTES: u64 = 1 << 30;
 /// Bytes that are looked at in one call.
 const CHUNK: usize = 1 << 20;
+/// Files of a journal.
+const PARTS: usize = 2;
 
 /// The pages that journals of crashed sessions have.
 #[derive(Default)]
 pub struct LeftPages {
+    /// Newest first.
     sessions: Vec<SessionWord>,
+    /// Those of them whose journals were read to the end.
+    whole: Vec<SessionWord>,
     parts: Vec<Arc<dyn Backing>>,
     /// Of each file and page the newest version of each session, the newest session first.
-    files: HashMap<FileId, BTreeMap<u64, Vec<At>>>,
-    count: usize,
+    pages: Vec<At>,
 }
 
 /// Where a version of a page is.
 #[derive(Debug, Clone, Copy)]
 struct At {
-    /// Of the sessions, which.
-    session: usize,
-    part: usize,
+    file: FileId,
+    page: u64,
     offset: u64,
-    record: UndoRecord,
+    /// Of the sessions, which.
+    session: u16,
+    part: u16,
+    start: u16,
+    stored: u16,
+}
+
+/// Why a journal does not count.
+enum Unusable {
+    Parts(usize),
+    Io(Errno),
+    Long,
+    ManyPages,
+}
+
+/// The records of a file, one behind the other, each with a higher number: behind the last may be
+/// what the file held before.
+struct Records<'a> {
+    file: &'a dyn Backing,
+    end: u64,
+    buffer: Vec<u8>,
+    /// Where the buffer begins in the file, and where the next record begins in the buffer.
+    begin: u64,
+    at: usize,
+    last: Option<u64>,
+}
+
+/// What may still be read.
+struct Budget {
+    bytes: u64,
+    pages: usize,
 }
 
 impl LeftPages {
-    /// Looks through the journals of these sessions, newest first: each is a file or two. What is no
-    /// record ends a file, and what cannot be read is passed over.
+    /// Looks through the journals of these sessions, newest first. What is no record ends a file.
     pub fn read(journals: Vec<(SessionWord, Vec<Arc<dyn Backing>>)>) -> Self {
         let mut left = Self::default();
-        for (session, (word, parts)) in journals.into_iter().enumerate() {
+        let mut budget = Budget { bytes: BYTES, pages: PAGES };
+        for (session, (word, parts)) in (0_u16..).zip(journals) {
             left.sessions.push(word);
-            for part in parts {
-                let number = left.parts.len();
-                if let Err(error) = left.scan(session, number, &*part) {
-                    log::error!("the page journal of session {word} cannot be read: {error}");
+            match left.scan(session, &parts, &mut budget) {
+                Ok(()) => {
+                    left.whole.push(word);
+                    left.parts.extend(parts);
                 }
-                left.parts.push(part);
+                Err(why) => log::warn!("the page journal of session {word} is ignored: {why}"),
             }
         }
+        left.pages.sort_unstable_by_key(|at| (at.file, at.page, at.session));
         left
     }
 
@@ -67,20 +109,27 @@ impl LeftPages {
         &self.sessions
     }
 
-    /// True if this session wrote down what it was about to write over.
+    /// True if everything is known that this session wrote down before it wrote over it.
     pub fn covers(&self, session: SessionWord) -> bool {
-        self.sessions.contains(&session)
+        self.whole.contains(&session)
     }
 
     /// True if there is a page of this file.
     pub fn has(&self, file: FileId) -> bool {
-        self.files.contains_key(&file)
+        !self.of(file, 0..=u64::MAX).is_empty()
+    }
+
+    /// True if there is this page of the file.
+    pub(in crate::volume) fn has_page(&self, file: FileId, page: PageNo) -> bool {
+        !self.of(file, page.0..=page.0).is_empty()
     }
 
     /// The pages of this file that there are.
     pub(in crate::volume) fn pages_of(&self, file: FileId) -> Vec<PageNo> {
-        let pages = self.files.get(&file).map(|pages| pages.keys().copied().map(PageNo));
-        pages.into_iter().flatten().collect()
+        let found = self.of(file, 0..=u64::MAX);
+        let mut pages: Vec<_> = found.iter().map(|at| PageNo(at.page)).collect();
+        pages.dedup();
+        pages
     }
 
     /// The versions of a page that there are, the newest first, each as a whole page.
@@ -89,70 +138,191 @@ impl LeftPages {
         file: FileId,
         page: PageNo,
     ) -> impl Iterator<Item = Vec<u8>> {
-        let found = self.files.get(&file).and_then(|pages| pages.get(&page.0));
-        found.into_iter().flatten().filter_map(|at| self.version(at))
+        self.of(file, page.0..=page.0).iter().filter_map(|at| self.version(at))
+    }
+
+    fn of(&self, file: FileId, pages: std::ops::RangeInclusive<u64>) -> &[At] {
+        let key = |at: &At| (at.file, at.page);
+        let (from, to) = ((file, *pages.start()), (file, *pages.end()));
+        let start = self.pages.partition_point(|at| key(at) < from);
+        let end = self.pages.partition_point(|at| key(at) <= to);
+        self.pages.get(start..end).unwrap_or_default()
     }
 
     fn version(&self, at: &At) -> Option<Vec<u8>> {
         let mut page = vec![0; PAGE_LEN];
-        let (start, stored) = (usize::from(at.record.start), usize::from(at.record.stored));
+        let (start, stored) = (usize::from(at.start), usize::from(at.stored));
         let room = page.get_mut(start..start + stored)?;
-        let read = self.parts.get(at.part)?.read_at(room, at.offset + UNDO_HEADER as u64);
+        let read = self.parts.get(usize::from(at.part))?.read_at(room, at.offset);
         (read == Ok(stored)).then_some(page)
     }
 
-    /// Records in a row, each with a higher number: behind them may be what the file held before.
+    /// Notes the newest record of each page of a session.
     fn scan(
         &mut self,
-        session: usize,
-        part: usize,
-        file: &dyn Backing,
-    ) -> Result<(), rustix::io::Errno> {
-        let end = file.length()?.min(MOST);
-        let (mut buffer, mut begin, mut at) = (Vec::new(), 0, 0);
-        let mut last = None;
-        while begin + (at as u64) < end {
-            if buffer.len() < at + UNDO_HEADER + PAGE_LEN && begin + (buffer.len() as u64) < end {
-                begin += at as u64;
-                let room = usize::try_from(end - begin).unwrap_or(CHUNK).min(CHUNK);
-                (buffer, at) = (vec![0; room], 0);
-                let got = file.read_at(&mut buffer, begin)?;
-                buffer.truncate(got);
-            }
-            let record = UndoRecord::parse(buffer.get(at..).unwrap_or_default());
-            let next = |record: &UndoRecord| last.is_none_or(|last| record.sequence > last);
-            let Some(record) = record.filter(next) else { break };
-            last = Some(record.sequence);
-            self.note(At { session, part, offset: begin + at as u64, record });
-            at += record.length();
+        session: u16,
+        parts: &[Arc<dyn Backing>],
+        budget: &mut Budget,
+    ) -> Result<(), Unusable> {
+        if parts.len() != PARTS {
+            return Err(Unusable::Parts(parts.len()));
         }
-        Ok(())
-    }
-
-    fn note(&mut self, at: At) {
-        if self.count >= PAGES {
-            return;
-        }
-        let pages = self.files.entry(at.record.file).or_default();
-        let known = pages.entry(at.record.page.0).or_default();
-        match known.iter_mut().find(|known| known.session == at.session) {
-            Some(known) if known.record.sequence < at.record.sequence => *known = at,
-            Some(_) => {}
-            None => {
-                known.push(at);
-                self.count += 1;
-                if self.count == PAGES {
-                    log::error!(
-                        "the page journals have more than {PAGES} pages: the rest is ignored"
-                    );
+        let mut newest = HashMap::<(FileId, u64), (u64, At)>::new();
+        for (number, file) in (self.parts.len()..).zip(parts) {
+            let part = u16::try_from(number).unwrap_or(u16::MAX);
+            let mut records = Records::of(&**file)?;
+            while let Some((offset, record)) = records.next()? {
+                let length = record.length() as u64;
+                budget.bytes = budget.bytes.checked_sub(length).ok_or(Unusable::Long)?;
+                let at = At::of(&record, (session, part, offset));
+                let known = newest.entry((at.file, at.page)).or_insert((record.sequence, at));
+                if known.0 < record.sequence {
+                    *known = (record.sequence, at);
+                }
+                if newest.len() > budget.pages {
+                    return Err(Unusable::ManyPages);
                 }
             }
+        }
+        budget.pages -= newest.len();
+        self.pages.reserve_exact(newest.len());
+        self.pages.extend(newest.into_values().map(|(_, at)| at));
+        Ok(())
+    }
+}
+
+impl At {
+    fn of(record: &UndoRecord, (session, part, offset): (u16, u16, u64)) -> Self {
+        Self {
+            file: record.file,
+            page: record.page.0,
+            offset: offset + UNDO_HEADER as u64,
+            session,
+            part,
+            start: record.start,
+            stored: record.stored,
         }
     }
 }
 
-impl std::fmt::Debug for LeftPages {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LeftPages").field("pages", &self.count).finish_non_exhaustive()
+impl<'a> Records<'a> {
+    fn of(file: &'a dyn Backing) -> Result<Self, Unusable> {
+        let end = file.length()?;
+        Ok(Self { file, end, buffer: Vec::new(), begin: 0, at: 0, last: None })
+    }
+
+    /// The next record, and where it begins in the file.
+    fn next(&mut self) -> Result<Option<(u64, UndoRecord)>, Unusable> {
+        if self.buffer.len() < self.at + UNDO_HEADER + PAGE_LEN {
+            self.fill()?;
+        }
+        let found = UndoRecord::parse(self.buffer.get(self.at..).unwrap_or_default());
+        let is_next = |record: &UndoRecord| self.last.is_none_or(|last| record.sequence > last);
+        let Some(record) = found.filter(is_next) else { return Ok(None) };
+        let offset = self.begin + self.at as u64;
+        self.last = Some(record.sequence);
+        self.at += record.length();
+        Ok(Some((offset, record)))
+    }
+
+    fn fill(&mut self) -> Result<(), Unusable> {
+        if self.begin + self.buffer.len() as u64 >= self.end {
+            return Ok(());
+        }
+        self.begin += self.at as u64;
+        self.at = 0;
+        self.buffer.resize(CHUNK, 0);
+        let got = self.file.read_at(&mut self.buffer, self.begin)?;
+        self.buffer.truncate(got);
+        Ok(())
+    }
+}
+
+impl From<Errno> for Unusable {
+    fn from(error: Errno) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parts(found) => write!(f, "of its {PARTS} files {found} are there"),
+            Self::Io(error) => write!(f, "it cannot be read: {error}"),
+            Self::Long => write!(f, "it is longer than any session makes one"),
+            Self::ManyPages => write!(f, "it has more pages than any session writes down"),
+        }
+    }
+}
+
+impl fmt::Debug for LeftPages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeftPages").field("pages", &self.pages.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::backing::memory::MemoryFile;
+
+    const FILE: FileId = FileId::from_bytes([9; 16]);
+
+    /// A journal with these pages, which have this byte each.
+    fn journal(pages: impl Iterator<Item = u64>, byte: u8) -> Vec<Arc<dyn Backing>> {
+        let mut bytes = Vec::new();
+        for (sequence, page) in (1..).zip(pages) {
+            UndoRecord::append(&mut bytes, sequence, (FILE, PageNo(page), 0), &[byte]);
+        }
+        vec![Arc::new(MemoryFile::new(bytes)), Arc::new(MemoryFile::default())]
+    }
+
+    fn word(number: u32) -> SessionWord {
+        SessionWord::new(number, 1)
+    }
+
+    fn versions(left: &LeftPages, page: u64) -> Vec<u8> {
+        left.versions(FILE, PageNo(page)).map(|page| page[0]).collect()
+    }
+
+    #[test]
+    fn the_newest_session_counts_first() {
+        let journals = vec![
+            (word(3), journal([4, 2].into_iter(), 3)),
+            (word(2), journal([2, 1, 2].into_iter(), 2)),
+        ];
+        let left = LeftPages::read(journals);
+        assert_eq!(left.pages_of(FILE), [PageNo(1), PageNo(2), PageNo(4)]);
+        assert_eq!((versions(&left, 2), versions(&left, 1)), (vec![3, 2], vec![2]));
+        assert!(left.has_page(FILE, PageNo(4)) && !left.has_page(FILE, PageNo(3)));
+        assert!(left.has(FILE) && !left.has(FileId::from_bytes([8; 16])));
+    }
+
+    /// Whoever writes to the vault made the daemon keep as many pages in mind as he liked.
+    #[test]
+    fn regression_a_journal_of_more_pages_than_any_is_ignored_and_the_others_count() {
+        let many = 0..PAGES as u64 + 1;
+        let left = LeftPages::read(vec![(word(3), journal(many, 3)), (word(2), journal(7..8, 2))]);
+        assert_eq!(left.sessions(), [word(3), word(2)]);
+        assert!(!left.covers(word(3)) && left.covers(word(2)));
+        assert_eq!(left.pages_of(FILE), [PageNo(7)]);
+        assert_eq!(versions(&left, 7), [2]);
+    }
+
+    /// A page that is missing in what is left of a journal may be in what is not.
+    #[test]
+    fn half_a_journal_is_none() {
+        let mut half = journal(0..5, 1);
+        half.pop();
+        let left = LeftPages::read(vec![(word(2), half)]);
+        assert!(!left.is_empty() && !left.has(FILE) && !left.covers(word(2)));
+    }
+
+    #[test]
+    fn records_are_found_across_the_chunks_in_which_they_are_read() {
+        let many = 3 * CHUNK as u64 / 49;
+        let left = LeftPages::read(vec![(word(2), journal(0..many, 1))]);
+        assert_eq!(left.pages_of(FILE).len() as u64, many);
+        assert_eq!(versions(&left, many - 1), [1]);
     }
 }
