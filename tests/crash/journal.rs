@@ -16,7 +16,7 @@ use crate::check::{Cut, History};
 use crate::disk::{Disk, Image, Torn, Unwritten};
 use crate::ops::{Crash, Op, open_after};
 use crate::states::{Dice, torn_page};
-use crate::{EDGE_OPS, LARGE_STARTS, OPS, STARTS, explore_pairs, start, stride};
+use crate::{EDGE_OPS, LARGE_STARTS, OPS, STARTS, Tally, explore_pairs, start, stride};
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -28,8 +28,10 @@ pub(crate) type Journal = [Vec<u8>; 2];
 pub(crate) struct JournalFile {
     now: MemoryFile,
     durable: Mutex<Vec<u8>>,
-    /// What its next write or sync answers.
+    /// What its writes or its syncs answer.
     refuses: Mutex<Option<(Call, Errno)>>,
+    /// How long it may become, if the disk is full.
+    room: Mutex<Option<u64>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +42,9 @@ enum Call {
 
 impl JournalFile {
     fn refused(&self, call: Call) -> Result<()> {
-        let mut refuses = self.refuses.lock().unwrap();
-        match refuses.take_if(|(refused, _)| *refused == call) {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
+        match *self.refuses.lock().unwrap() {
+            Some((refused, error)) if refused == call => Err(error),
+            _ => Ok(()),
         }
     }
 }
@@ -82,7 +83,12 @@ impl Backing for JournalFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {
         self.refused(Call::Write)?;
-        self.now.write_at(buf, offset)
+        let room = self.room.lock().unwrap().unwrap_or(u64::MAX);
+        let taken = usize::try_from(room.saturating_sub(offset)).unwrap_or(usize::MAX);
+        match &buf[..taken.min(buf.len())] {
+            [] => Err(Errno::NOSPC),
+            taken => self.now.write_at(taken, offset),
+        }
     }
 
     fn set_length(&self, length: u64) -> Result<()> {
@@ -144,14 +150,168 @@ fn a_journal_that_takes_no_more_refuses_the_write_and_leaves_the_page() {
             let disk = Arc::new(Disk::guarded(image.clone()).journaled(Torn::Nothing));
             let mut content = Some(open_after(&disk, &[]).unwrap());
             let before = disk.image();
-            disk.journal_files()[0].refuses.lock().unwrap().replace((call, error));
+            let refuse = |what: Option<(Call, Errno)>| {
+                disk.journal_files().iter().for_each(|file| *file.refuses.lock().unwrap() = what);
+            };
+            refuse(Some((call, error)));
             let failed = op.run(&mut content, 1).unwrap_err();
             assert!(matches!(failed, VolumeError::Io(told) if told == error), "{op:?}: {failed:?}");
             let after = disk.image();
             assert!(before.length == after.length && before.pages == after.pages, "{op:?}");
             assert!(read(content.as_ref().unwrap()).unwrap() == model, "{op:?}");
+            refuse(None);
             op.run(&mut content, 1).unwrap();
         }
+    }
+}
+
+/// Nothing but a sync of the file that needs the records gives their room back.
+#[test]
+fn regression_on_a_full_disk_the_room_of_records_is_used_again() {
+    let (image, mut model) = start("three blocks", &[Op::Append(12288)]);
+    let disk = Arc::new(Disk::guarded(image).journaled(Torn::Nothing));
+    for (file, room) in disk.journal_files().iter().zip([2 * 4200, 100]) {
+        *file.room.lock().unwrap() = Some(room);
+    }
+    let mut content = Some(open_after(&disk, &[]).unwrap());
+    let ops = [Op::Write(0, 8192), Op::Write(8192, 4096), Op::Zero(4096, 5000), Op::Shrink(5000)];
+    for (number, op) in ops.iter().cycle().take(12).enumerate() {
+        op.run(&mut content, number + 1).unwrap_or_else(|error| panic!("{op:?}: {error:?}"));
+        op.apply(&mut model, number + 1, None);
+        assert!(read(content.as_ref().unwrap()).unwrap() == model, "{op:?}");
+    }
+    content.unwrap().sync(Durability::Contents).unwrap();
+}
+
+/// What becomes of a page that has a record which nobody needs any more.
+const STALE: &[&[Op]] = &[
+    &[Op::Write(16384, 4096), Op::Sync, Op::Truncate(8192), Op::Sync, Op::Append(24000)],
+    &[Op::Write(16384, 4096), Op::Sync, Op::Truncate(3000), Op::Sync, Op::Extend(29000)],
+    &[Op::Write(16384, 4096), Op::Sync, Op::Truncate(8192), Op::Append(24000)],
+    &[Op::Write(16384, 4096), Op::Truncate(8192), Op::Append(24000), Op::Sync],
+    &[Op::Write(16384, 4096), Op::Sync, Op::Punch(12288, 9000), Op::Sync, Op::Write(12288, 9000)],
+    &[Op::Write(16384, 4096), Op::Sync, Op::Shrink(20000), Op::Sync, Op::Reopen, Op::Append(24000)],
+    &[Op::Shrink(9000), Op::Sync, Op::Append(9000), Op::Sync, Op::Shrink(9000), Op::Append(9000)],
+    &[Op::Write(0, 32768), Op::Sync, Op::Truncate(0), Op::Sync, Op::Append(32768)],
+    &[Op::Write(0, 32768), Op::Sync, Op::Truncate(0), Op::Append(3000), Op::Append(20000)],
+    &[Op::Xattr, Op::Write(0, 32768), Op::Sync, Op::Truncate(0), Op::Sync, Op::Append(32768)],
+];
+
+#[test]
+fn regression_deleted_bytes_do_not_come_back_from_the_journal() {
+    let mut tally = Tally::default();
+    for setup in [&[Op::Append(32768)][..], &[Op::Append(32768), Op::Xattr, Op::Sync]] {
+        let (image, model) = start("eight blocks", setup);
+        STALE.iter().for_each(|ops| {
+            tally.workload("eight blocks", &image, &model, ops, Cut::Journaled);
+        });
+    }
+    tally.finish("stale records");
+}
+
+/// The crash of the session that has the records takes nothing along, and its journal stays: it is
+/// withheld, or not looked through yet.
+#[test]
+fn regression_deleted_bytes_do_not_come_back_from_the_journal_of_an_earlier_crash() {
+    let mut failures = Vec::new();
+    let mut files = 0;
+    for ops in STALE {
+        for split in 1..ops.len() {
+            let (image, model) = start("eight blocks", &[Op::Append(32768), Op::Xattr]);
+            let disk = Arc::new(Disk::guarded(image).journaled(Torn::Nothing));
+            let (models, content) = run(&disk, &model, &ops[..split], &[]).unwrap();
+            drop(content);
+            let journal = Some(durable(&disk.journal_files()));
+            let first = Crash { announced: disk.announced(), journal };
+            let torn = usize::MAX;
+            let later = Later { models: &models[split..], first: &first, torn, ops: &ops[split..] };
+            if let Err(problem) = later.try_all(disk.image(), &mut files) {
+                failures.push(format!("{ops:?} after {split}: {problem}"));
+            }
+        }
+    }
+    println!("stale records of an earlier crash: {files} files");
+    failures.truncate(10);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A page is put back, then cut off, and the power goes before either is durable.
+#[test]
+fn a_page_that_was_put_back_and_cut_off_is_there_until_the_cut_is_durable() {
+    let (mut files, mut failures) = (0, Vec::new());
+    let (image, model) = start("eight blocks", &[Op::Append(32768)]);
+    let disk = Arc::new(Disk::guarded(image).journaled(Torn::Nothing));
+    let (models, content) = run(&disk, &model, &[Op::Write(16384, 4096)], &[]).unwrap();
+    drop(content);
+    for epoch in disk.epochs() {
+        let first =
+            Crash { announced: epoch.announced.clone(), journal: Some(epoch.journal.clone()) };
+        torn_page(&epoch, &mut Dice::new(7), |image, torn, what| {
+            for ops in [
+                &[Op::Truncate(8192), Op::Append(24000)][..],
+                &[Op::Truncate(8192), Op::Sync, Op::Append(24000)],
+                &[Op::Write(16384, 4096), Op::Truncate(8192), Op::Append(24000)],
+                &[Op::Sync, Op::Truncate(8192), Op::Append(24000)],
+            ] {
+                let later = Later { models: &models, first: &first, torn, ops };
+                if let Err(problem) = later.try_all(image.clone(), &mut files) {
+                    failures.push(format!("{what}, then {ops:?}: {problem}"));
+                }
+            }
+        });
+    }
+    println!("put back and cut off: {files} files");
+    failures.truncate(10);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// What is done to a file after a crash, before anything of it is recovered.
+struct Later<'a> {
+    /// What the file may hold after the crash.
+    models: &'a [Vec<u8>],
+    first: &'a Crash,
+    /// The page that the crash tore.
+    torn: usize,
+    ops: &'a [Op],
+}
+
+impl Later<'_> {
+    /// Tries every cut in it, with a page torn.
+    fn try_all(&self, image: Image, files: &mut usize) -> std::result::Result<(), String> {
+        let left = Disk::left_by(image, Intents::default(), Unwritten::Holes);
+        let disk = Arc::new(left.journaled(Torn::Page(self.torn)));
+        let crashes = std::slice::from_ref(self.first);
+        let opened = open_after(&disk, crashes).map_err(|error| format!("opens: {error:?}"))?;
+        let before = read(&opened)?;
+        drop(opened);
+        let (after, content) = run(&disk, &before, self.ops, crashes)?;
+        drop(content);
+        let mut outcome = Ok(());
+        for epoch in disk.epochs() {
+            let mut models: Vec<_> = match epoch.first {
+                0 => self.models.to_vec(),
+                _ => Vec::new(),
+            };
+            models.extend_from_slice(&after[epoch.first..=epoch.last + 1]);
+            let again =
+                Crash { announced: epoch.announced.clone(), journal: Some(epoch.journal.clone()) };
+            torn_page(&epoch, &mut Dice::new(9), |image, page, what| {
+                *files += 1;
+                let history = History {
+                    models: &models,
+                    cut: Cut::Journaled,
+                    crashes: vec![self.first.clone(), again.clone()],
+                    torn: Some(page),
+                };
+                let checked = history.check(image, &mut Dice::new(11));
+                if let Err(problem) = checked
+                    && outcome.is_ok()
+                {
+                    outcome = Err(format!("cut in {}, {what}: {problem}", epoch.last));
+                }
+            });
+        }
+        outcome
     }
 }
 

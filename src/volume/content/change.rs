@@ -17,8 +17,11 @@ pub(super) struct Change<'a> {
 impl Content {
     /// Begins a change. *Locks*: `gate` shared, `state` exclusively, until it is dropped.
     pub(super) fn change(&self) -> Change<'_> {
+        self.make_journal_room();
         let gate = self.enter();
-        Change { content: self, state: self.write_state(), _gate: gate }
+        let mut change = Change { content: self, state: self.write_state(), _gate: gate };
+        self.settle_cut_pages(&mut change);
+        change
     }
 
     /// A header that never reached the disk goes, and its key with it. Used later, it could be under

@@ -35,7 +35,7 @@ impl Content {
             // Others get their turn in a long file.
             let stop =
                 (at.saturating_add(PUNCHED_AT_ONCE) / PUNCHED_AT_ONCE * PUNCHED_AT_ONCE).min(end);
-            if !self.punch_some(at, stop)? {
+            if !self.with_journal_room(|| self.punch_some(at, stop))? {
                 break;
             }
             at = stop;
@@ -72,6 +72,10 @@ impl Content {
     pub fn zero(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE);
         let end = end.ok_or(VolumeError::TooLarge)?;
+        self.with_journal_room(|| self.zero_until(offset, end, size))
+    }
+
+    fn zero_until(&self, offset: u64, end: u64, size: Reserve) -> Result<()> {
         let mut state = self.change();
         let inside = end.min(state.size);
         if offset >= inside && (size == Reserve::KeepSize || end <= state.size) {
@@ -98,6 +102,7 @@ impl Content {
         let zeros = vec![0; in_memory(ZEROS)];
         while offset < end {
             let part = in_memory((end - offset).min(ZEROS));
+            self.sync_for_journal(state);
             offset += self.write_range(state, offset, &zeros[..part])? as u64;
         }
         Ok(())

@@ -18,6 +18,7 @@ mod durability;
 mod durable;
 mod header;
 mod holes;
+mod keep;
 mod length;
 mod marks;
 mod open;

@@ -17,6 +17,10 @@ impl Content {
         if size > MAX_SIZE {
             return Err(VolumeError::TooLarge);
         }
+        self.with_journal_room(|| self.set_size(size))
+    }
+
+    fn set_size(&self, size: u64) -> Result<()> {
         let mut state = self.change();
         self.must_be_writable()?;
         if size == 0 && self.forget_file(&mut state)? {

@@ -28,8 +28,12 @@ fn key() -> Secret<32> {
 }
 
 fn open(file: &Arc<MemoryFile>) -> Content {
-    let shared = Arc::new(Shared::default());
-    Content::over(file.clone(), Arc::new(FixedKey), shared, Access::ReadWrite).unwrap()
+    open_in(file, Shared::default())
+}
+
+pub(super) fn open_in(file: &Arc<MemoryFile>, shared: Shared) -> Content {
+    let (keys, shared) = (Arc::new(FixedKey), Arc::new(shared));
+    Content::over(file.clone(), keys, shared, Access::ReadWrite).unwrap()
 }
 
 fn contents(content: &Content) -> Vec<u8> {

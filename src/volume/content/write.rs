@@ -40,6 +40,10 @@ impl Content {
         if !fits {
             return Err(VolumeError::TooLarge);
         }
+        self.with_journal_room(|| self.write_some(offset, data))
+    }
+
+    fn write_some(&self, offset: u64, data: &[u8]) -> Result<usize> {
         let mut state = self.change();
         self.ensure_header(&mut state)?;
         self.announce(&mut state, offset + data.len() as u64)?;

@@ -278,6 +278,13 @@ impl OpenFiles {
         parked.map(|(ino, marks)| (*ino, marks.generation(), marks.waiting_since())).collect()
     }
 
+    /// The same before a sync of the whole filesystem: the inodes, and the points that it reaches.
+    pub(in crate::volume) fn parked_before_sync(&self) -> Vec<(u64, u64)> {
+        let mut table = self.lock();
+        let parked = table.parked.iter_mut().filter(|(_, marks)| marks.waiting_since().is_some());
+        parked.map(|(ino, marks)| (*ino, marks.begin_parked_sync())).collect()
+    }
+
     /// True if a change of some file failed, and its blocks were not looked at since.
     pub(in crate::volume) fn is_any_unsure(&self) -> bool {
         let table = self.lock();
@@ -285,7 +292,7 @@ impl OpenFiles {
             || table.open.values().any(|slot| slot.file.content().is_unsure())
     }
 
-    /// A sync of the whole backing filesystem succeeded after [`Self::parked`] was asked.
+    /// A sync of the whole backing filesystem succeeded after [`Self::parked_before_sync`].
     ///
     /// A failure before may have been of this inode: it then has to be synced by itself.
     pub(in crate::volume) fn parked_is_synced(&self, ino: u64, generation: u64) -> Parked {

@@ -8,7 +8,6 @@ use crate::volume::content::Look;
 use crate::volume::engine::Volume;
 use crate::volume::files::file::File;
 use crate::volume::files::open_files::Parked;
-use crate::volume::journal::PageJournal;
 use crate::volume::model::error::Result;
 
 /// With this many unsynced files, one sync of the filesystem is cheaper than one of each.
@@ -75,7 +74,7 @@ impl Volume {
             .into_iter()
             .filter_map(|file| file.content().before_sync().map(|at| (file, at)))
             .collect();
-        let parked = self.files.parked();
+        let parked = self.files.parked_before_sync();
         // What is written while this runs stays dirty: its generation is a later one.
         let mut outcome = self.sync_everything();
         if let Err(error) = &outcome {
@@ -86,7 +85,7 @@ impl Volume {
             let synced = file.content().synced_elsewhere(*generation);
             outcome = outcome.and(noted(file.ino(), synced));
         }
-        for (ino, generation, _) in parked {
+        for (ino, generation) in parked {
             match self.files.parked_is_synced(ino, generation) {
                 Parked::Clean => self.seal_closed(ino, look),
                 Parked::Doubtful => outcome = outcome.and(noted(ino, self.sync_parked(ino))),
@@ -131,22 +130,6 @@ impl Volume {
         self.save_policies();
         self.session().end()?;
         Ok(Ended::Cleanly)
-    }
-
-    /// Syncs the files that need records, if the journal has become too long: then it begins anew.
-    pub(in crate::volume) fn drain_journal(&self) {
-        if !self.files.shared().journal().is_some_and(PageJournal::is_full) {
-            return;
-        }
-        for file in self.files.all().iter().filter(|file| file.content().needs_journal()) {
-            if let Err(error) = file.sync(Durability::Contents) {
-                log::error!("inode {}: background sync: {error}", file.ino());
-            }
-        }
-        // What is closed, and what was removed.
-        if let Err(error) = self.sync_all(Look::Briefly) {
-            log::error!("the page journal stays long: {error}");
-        }
     }
 }
 

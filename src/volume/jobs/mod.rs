@@ -2,6 +2,7 @@
 //! policies of subtrees. Uses the verbs of `ops`.
 
 pub(in crate::volume) mod adopt;
+mod attended;
 pub(in crate::volume) mod check;
 pub(in crate::volume) mod check_copies;
 pub(in crate::volume) mod check_report;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::attended::Attended;
 use super::recovery::RecoveryReport;
 use crate::volume::content::{Look, Mended};
 use crate::volume::engine::Volume;
@@ -56,10 +57,13 @@ impl Volume {
         let (volume, mut flushed, mut turned) = (self.clone(), Instant::now(), Instant::now());
         upkeep.start("upkeep-disk", move || {
             volume.drop_outdated_pages();
-            volume.drain_journal();
             volume.tidy_up(&mut flushed);
             volume.turn_announcements(&mut turned);
         })?;
+        if let Some(attended) = Attended::of(self) {
+            // By itself: whoever changes a file may wait for it.
+            upkeep.start("upkeep-journal", move || attended.drain())?;
+        }
         let (volume, stop) = (self.clone(), upkeep.stop.clone());
         let (mut due, mut pause) = (Some(Instant::now()), RETRY);
         let (mut usable, mut asked) = (BTreeSet::new(), None::<Instant>);

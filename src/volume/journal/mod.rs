@@ -2,9 +2,11 @@
 //! `backing`. Contents fill it; sessions begin and end it.
 
 pub(in crate::volume) mod files;
+mod holds;
 pub(in crate::volume) mod left;
 pub(in crate::volume) mod page_journal;
 
+pub(in crate::volume) use holds::KeptPages;
 pub use left::LeftPages;
+pub(in crate::volume) use page_journal::OldPage;
 pub use page_journal::PageJournal;
-pub(in crate::volume) use page_journal::{KeptPages, OldPage};

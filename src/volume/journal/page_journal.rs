@@ -5,7 +5,32 @@
 //! being written over could be neither the old one nor the new one after a power cut. So the old one
 //! goes to a file of the session first, and is durable there before the write begins. A page needs
 //! that once between two syncs of its file: the version that the last sync made durable is the one
-//! that must not be lost. A page that did not exist then needs none.
+//! that must not be lost.
+//!
+//! **Invariant.** At every moment, for every page that a power cut could tear: the newest record of it
+//! that a reader would find, in the newest session that has one, is what a sync made durable last, or
+//! was written later; if no sync left anything there, it says that, or there is none. A record is good
+//! from when it is durable until the next sync of its file. Nothing takes it out of the journal then,
+//! so until its room is used again it is *stale*: the page in its place is whole, and nobody asks for
+//! it. That holds for as long as every later write of the page is preceded by a record of its own.
+//!
+//! - *Written over*: a record, unless there is one since the last sync.
+//! - *Cut off, or a hole punched, and written again*: what is there is not durable, and needs no record
+//!   for its own sake. But a stale one would be taken for it, and bytes that were deleted durably would
+//!   come back. So a page that may have a record, in this session's journal ([`PageJournal::last_page`])
+//!   or in one that a crash left, gets one that says "nothing" ([`OldPage`] without bytes).
+//! - The same before the cut is durable: if the page has a record since the last sync, that stays the
+//!   newest, because the cut may be lost and the page torn. If it has none, the page in its place is
+//!   whole for as long as the cut may be lost.
+//! - *Written over while the whole filesystem is synced*: nobody waits for that, so what the sync makes
+//!   durable may be newer than the record. From its beginning on the next write needs a record of its
+//!   own ([`KeptPages::turn`]), and where a cut came in between, a sync of the file first.
+//! - *Removed, renamed over, cut to nothing*: the next file has another id. A file that keeps its key
+//!   when it is cut to nothing keeps its id, and is one that was cut.
+//! - *A crash, and recovery that is interrupted*: a page that is put back counts as one with a record
+//!   until it is durable ([`KeptPages::note_left`]): the journal of the crash has it. That journal
+//!   stays until everything is durable, and every session until then has a journal of its own, which
+//!   counts first. The same is so of the journal of a crash that is withheld, for as long as it is.
 //!
 //! **Crash order.** (a) Before the record is durable: the page in its place is untouched. (b) After
 //! that, until a sync of the file: the page in its place is the old one, the new one, or torn; a torn
@@ -13,35 +38,40 @@
 //! is the new one, so nobody asks for the record. (d) The room of records is used again, from the
 //! start of a file, once no file needs any of them; so whatever a crash leaves of new records over
 //! old ones, none is needed but new ones, and those are durable. Numbers that go up tell them apart:
-//! a new record is followed by an old one only with a lower number. (e) While pages are put back,
-//! the journal stays as it is until that is durable: a second crash finds it again, and pages that
-//! the second session wrote over in its own journal, which counts first. (f) A record that is torn
-//! itself was not durable, so (a) holds for its page, and it ends its file: nothing is behind it.
+//! a new record is followed by an old one only with a lower number. Until the first new one is durable
+//! a crash may leave all of the old ones. (e) A record that is torn itself was not durable, so (a)
+//! holds for its page, and it ends its file: nothing is behind it.
 //!
-//! Two files take turns. Records go to one; when it has become long, the other is used from its
-//! start as soon as nobody needs what is in it.
+//! **Room.** Two files take turns. Records go to one; when it is long, the other is used from its
+//! start if nobody needs what is in it. If somebody does, whoever changes a file syncs that file first
+//! and then waits, without a lock, until the background has synced the others
+//! ([`PageJournal::wait_for_room`]). Nobody waits for long: after that, and for a change that is under
+//! way, the journal grows, up to a limit that only a disk that fails can reach.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::holds::{Bell, Hold, KeptPages, Orphans, Use};
 use crate::envelope::UndoRecord;
 use crate::envelope::layout::PageNo;
 use crate::id::FileId;
 use crate::volume::backing::contents::{Backing, Durability};
 
-/// Bytes after which the other file is used, if nobody needs it.
-const LONG: u64 = 16 << 20;
-/// Bytes after which the volume syncs whoever needs records.
-const FULL: u64 = 64 << 20;
-/// Bytes that a journal has at most; what is behind is never looked at.
-pub(in crate::volume) const MOST: u64 = 1 << 30;
+/// Records after which the other file is used, if nobody needs it: 16 MiB at most.
+const LONG: u64 = 4096;
+/// Records that a file has at most. All readers look at all of them.
+const MOST: u64 = 1 << 16;
 /// Bytes that are kept when a file is used from its start again.
 const SPARE: u64 = 4 << 20;
+/// How long a change waits at most until files are synced that need records.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// One page that is about to be written over, from byte `start` of it to its end.
+/// One page that is about to be written over, from byte `start` of it to its end; without bytes, one
+/// of which nothing is durable.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::volume) struct OldPage<'a> {
     pub(in crate::volume) page: PageNo,
@@ -53,135 +83,176 @@ pub(in crate::volume) struct OldPage<'a> {
 pub struct PageJournal {
     inner: Mutex<Inner>,
     synced: Condvar,
+    freed: Arc<Bell>,
+    /// Somebody syncs in the background what needs records.
+    attended: AtomicBool,
 }
 
 struct Inner {
     parts: [Part; 2],
-    current: usize,
+    current: Which,
     /// Of the next record.
     sequence: u64,
-    /// Somebody syncs the current part, without the lock.
-    syncing: bool,
-    failures: u64,
-    failure: Errno,
+    /// It was then when [`PageJournal::give_back`] came last.
+    seen: u64,
+    /// The disk took no more, and nothing was given back since.
+    cramped: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    First,
+    Second,
 }
 
 struct Part {
     file: Arc<dyn Backing>,
-    /// Where the next record goes.
-    end: u64,
-    /// What is durable: bytes, and the number of the next record then.
-    durable: (u64, u64),
+    written: Reach,
+    durable: Reach,
+    /// Bytes that it has on the disk, as far as is known.
+    room: u64,
     use_: Arc<Use>,
+    /// Somebody syncs it, without the lock.
+    syncing: bool,
+    failures: u64,
+    failure: Errno,
+    /// Of each file the last page that there may be a record of, since it was begun anew.
+    pages: HashMap<FileId, u64>,
+    /// And from before: a crash leaves those until the first new record is durable.
+    stale: HashMap<FileId, u64>,
 }
 
-/// Who needs records of a part.
-#[derive(Debug, Default)]
-struct Use {
-    holds: AtomicUsize,
-    /// Files that nobody knows any more needed some, and only a sync of everything ends that.
-    orphaned: AtomicBool,
-}
-
-/// Some file needs records of a part, until a sync of it.
-#[derive(Debug)]
-struct Hold {
-    part: Arc<Use>,
-    released: AtomicBool,
-}
-
-/// The pages of one file that are in the journal, since its last sync.
-#[derive(Debug, Clone, Default)]
-pub(in crate::volume) struct KeptPages {
-    pages: HashSet<u64>,
-    holds: Vec<Arc<Hold>>,
+/// How far a file goes.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    bytes: u64,
+    records: u64,
+    /// The number of the next record.
+    sequence: u64,
 }
 
 impl PageJournal {
     /// A journal in two empty files.
     pub fn over(files: [Arc<dyn Backing>; 2]) -> Self {
-        let part = |file| Part { file, end: 0, durable: (0, 1), use_: Arc::default() };
+        let freed = Arc::<Bell>::default();
         let inner = Inner {
-            parts: files.map(part),
-            current: 0,
+            parts: files.map(|file| Part::new(file, &freed)),
+            current: Which::First,
             sequence: 1,
-            syncing: false,
-            failures: 0,
-            failure: Errno::IO,
+            seen: 1,
+            cramped: false,
         };
-        Self { inner: Mutex::new(inner), synced: Condvar::new() }
+        let (inner, synced) = (Mutex::new(inner), Condvar::new());
+        Self { inner, synced, freed, attended: AtomicBool::new(false) }
     }
 
     /// Makes these pages of a file durable as they are. Whoever comes while another one waits for
-    /// the disk shares the next sync.
+    /// the disk shares the next sync. `generation` is that of the file.
     ///
     /// # Errors
     /// `NOSPC`, `IO`: none of the pages may be written over.
     pub(in crate::volume) fn keep(
         &self,
-        file: FileId,
+        (file, generation): (FileId, u64),
         pages: &[OldPage<'_>],
         kept: &mut KeptPages,
     ) -> Result<(), Errno> {
         let mut inner = self.lock();
         inner.make_room();
-        let first = inner.sequence;
         let mut bytes = Vec::new();
-        for (sequence, old) in (first..).zip(pages) {
+        for (sequence, old) in (inner.sequence..).zip(pages) {
             UndoRecord::append(&mut bytes, sequence, (file, old.page, old.start), old.bytes);
         }
-        let hold = inner.append(&bytes, pages.len() as u64)?;
+        let which = inner.current;
+        let hold = inner.append(&bytes, file, pages)?;
         let goal = inner.sequence;
-        let durable = self.wait_until_durable(inner, goal);
+        let durable = self.wait_until_durable(inner, which, goal);
         match durable {
-            Ok(()) => kept.add(hold, pages),
+            Ok(()) => kept.add(hold, generation, pages.iter().map(|old| old.page)),
             Err(_) => hold.release(),
         }
         durable
     }
 
-    fn wait_until_durable(&self, inner: MutexGuard<'_, Inner>, goal: u64) -> Result<(), Errno> {
+    /// The last page of a file that a crash could leave a record of, whatever became of the page
+    /// since; `None` if there is none.
+    pub(in crate::volume) fn last_page(&self, file: FileId) -> Option<PageNo> {
+        let inner = self.lock();
+        let known = inner.parts.iter().flat_map(|part| [&part.pages, &part.stale]);
+        known.filter_map(|pages| pages.get(&file)).max().copied().map(PageNo)
+    }
+
+    fn wait_until_durable(
+        &self,
+        inner: MutexGuard<'_, Inner>,
+        which: Which,
+        goal: u64,
+    ) -> Result<(), Errno> {
         let mut inner = inner;
-        let failures = inner.failures;
+        let failures = inner.part(which).failures;
         loop {
-            if inner.failures != failures {
-                return Err(inner.failure);
+            let part = inner.part(which);
+            if part.failures != failures {
+                return Err(part.failure);
             }
-            if inner.part().durable.1 >= goal {
+            if part.durable.sequence >= goal {
                 return Ok(());
             }
-            if inner.syncing {
+            if part.syncing {
                 inner = self.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            inner.syncing = true;
-            let (file, reached) = (inner.part().file.clone(), (inner.part().end, inner.sequence));
+            part.syncing = true;
+            let (file, reached) = (part.file.clone(), part.written);
             drop(inner);
             let synced = file.sync(Durability::Contents);
             inner = self.lock();
-            inner.syncing = false;
-            match synced {
-                Ok(()) => inner.part_mut().durable = reached,
-                Err(error) => inner.take_back(error),
-            }
+            inner.part(which).synced(reached, synced);
             self.synced.notify_all();
         }
     }
 
-    /// True if it has become long, and files need records of both parts: they should be synced.
-    pub(in crate::volume) fn is_full(&self) -> bool {
-        let inner = self.lock();
-        inner.part().end > FULL && !inner.other().is_idle()
+    /// True if records have nowhere to go but behind others, because files need those of both parts:
+    /// they should be synced.
+    pub(in crate::volume) fn is_pressed(&self) -> bool {
+        self.lock().is_pressed()
+    }
+
+    /// True if the disk took no more since room was made last.
+    pub(in crate::volume) fn is_cramped(&self) -> bool {
+        self.lock().cramped
+    }
+
+    /// Waits until records have room, if somebody makes it; not for long, and in vain if a file cannot
+    /// be synced. *Locks*: the caller holds none of a file.
+    pub(in crate::volume) fn wait_for_room(&self) {
+        let done = || !self.attended.load(Ordering::Acquire) || !self.is_pressed();
+        self.freed.wait(PATIENCE, done);
+    }
+
+    /// From now on, or no longer, somebody syncs in the background what needs records.
+    pub(in crate::volume) fn attend(&self, attended: bool) {
+        self.attended.store(attended, Ordering::Release);
+        self.freed.ring();
+    }
+
+    /// Gives back what a burst took of the disk, when nobody has needed it for a while.
+    pub(in crate::volume) fn give_back(&self) {
+        let mut inner = self.lock();
+        let quiet = inner.seen == inner.sequence;
+        inner.seen = inner.sequence;
+        let sequence = inner.sequence;
+        for part in inner.parts.iter_mut().filter(|part| quiet && part.use_.is_idle()) {
+            if part.room > SPARE {
+                part.begin_anew(sequence);
+            }
+        }
     }
 
     /// Before a sync of everything: what [`Orphans::settle`] ends if it succeeds.
     pub(in crate::volume) fn orphans(&self) -> Orphans {
         let inner = self.lock();
-        let take = |part: &Part| {
-            let orphaned = part.use_.orphaned.swap(false, Ordering::AcqRel);
-            orphaned.then(|| part.use_.hold())
-        };
-        Orphans(inner.parts.iter().filter_map(take).collect())
+        Orphans(inner.parts.iter().filter_map(|part| part.use_.adopt_orphans()).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -189,129 +260,137 @@ impl PageJournal {
     }
 }
 
-/// Records that files needed which nobody knows any more. Dropped, they are needed still.
-pub(in crate::volume) struct Orphans(Vec<Hold>);
-
-impl Orphans {
-    /// Everything is durable.
-    pub(in crate::volume) fn settle(self) {
-        self.0.iter().for_each(Hold::release);
-    }
-}
-
 impl Inner {
-    fn part(&self) -> &Part {
-        let [first, second] = &self.parts;
-        if self.current == 0 { first } else { second }
-    }
-
-    fn part_mut(&mut self) -> &mut Part {
+    fn part(&mut self, which: Which) -> &mut Part {
         let [first, second] = &mut self.parts;
-        if self.current == 0 { first } else { second }
+        match which {
+            Which::First => first,
+            Which::Second => second,
+        }
     }
 
-    fn other(&self) -> &Part {
+    fn parts(&self) -> (&Part, &Part) {
         let [first, second] = &self.parts;
-        if self.current == 0 { second } else { first }
+        match self.current {
+            Which::First => (first, second),
+            Which::Second => (second, first),
+        }
     }
 
-    /// Begins a part anew if nobody needs what is in it.
+    fn is_pressed(&self) -> bool {
+        let (current, other) = self.parts();
+        let busy = [current, other].map(|part| !part.use_.is_idle());
+        match self.cramped {
+            true => busy.contains(&true),
+            false => current.written.records >= LONG && busy == [true, true],
+        }
+    }
+
+    /// Begins a part anew if nobody needs what is in it. Whoever waits for a part to be durable needs
+    /// it, so nobody does then.
     fn make_room(&mut self) {
-        let busy = self.syncing || self.part().durable.0 < self.part().end;
-        if busy {
-            return;
+        let (current, other) = self.parts();
+        let long = self.cramped || current.written.records >= LONG;
+        match (current.use_.is_idle(), other.use_.is_idle()) {
+            // On a full disk there is room where records were.
+            (true, true) if self.cramped && other.room > current.room => self.take_turns(),
+            (true, _) => {}
+            (false, true) if long => self.take_turns(),
+            (false, _) => return,
         }
-        if !self.part().is_idle() {
-            if self.part().end < LONG || !self.other().is_idle() {
-                return;
-            }
-            self.current = 1 - self.current;
-        }
-        let sequence = self.sequence;
-        let part = self.part_mut();
-        if part.end > SPARE {
-            // It costs room and nothing else if that fails.
-            let _ = part.file.set_length(0);
-        }
-        (part.end, part.durable) = (0, (0, sequence));
+        let (sequence, current) = (self.sequence, self.current);
+        self.part(current).begin_anew(sequence);
     }
 
-    fn append(&mut self, bytes: &[u8], records: u64) -> Result<Hold, Errno> {
-        let part = self.part_mut();
-        let end = part.end + bytes.len() as u64;
-        if end > MOST || part.file.write_at(bytes, part.end)? < bytes.len() {
-            return Err(Errno::NOSPC);
-        }
-        part.end = end;
-        let hold = part.use_.hold();
-        self.sequence += records;
-        Ok(hold)
+    fn take_turns(&mut self) {
+        self.current = match self.current {
+            Which::First => Which::Second,
+            Which::Second => Which::First,
+        };
     }
 
-    /// A sync failed: nobody knows what is there of what was written since the last one. It is
-    /// written over, so that the next sync has all of it to do. No number is used twice.
-    fn take_back(&mut self, error: Errno) {
-        self.failures += 1;
-        self.failure = error;
-        let part = self.part_mut();
-        part.end = part.durable.0;
+    fn append(&mut self, bytes: &[u8], file: FileId, pages: &[OldPage<'_>]) -> Result<Hold, Errno> {
+        let (sequence, current) = (self.sequence + pages.len() as u64, self.current);
+        let appended = self.part(current).append(bytes, file, (pages, sequence));
+        self.cramped = matches!(appended, Err(Errno::NOSPC | Errno::DQUOT));
+        // No number is used twice: a record that failed may be there all the same.
+        self.sequence = sequence;
+        appended
     }
 }
 
 impl Part {
-    fn is_idle(&self) -> bool {
-        self.use_.holds.load(Ordering::Acquire) == 0 && !self.use_.orphaned.load(Ordering::Acquire)
-    }
-}
-
-impl Use {
-    fn hold(self: &Arc<Self>) -> Hold {
-        self.holds.fetch_add(1, Ordering::AcqRel);
-        Hold { part: self.clone(), released: AtomicBool::new(false) }
-    }
-}
-
-impl Hold {
-    fn release(&self) {
-        self.released.store(true, Ordering::Release);
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        // The file was removed, or cut to nothing, and that may not be durable.
-        if !self.released.load(Ordering::Acquire) {
-            self.part.orphaned.store(true, Ordering::Release);
-        }
-        self.part.holds.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl KeptPages {
-    /// True if the page is in the journal as the last sync made it durable.
-    pub(in crate::volume) fn has(&self, page: PageNo) -> bool {
-        self.pages.contains(&page.0)
-    }
-
-    /// True if the file needs records.
-    pub(in crate::volume) fn is_empty(&self) -> bool {
-        self.holds.is_empty()
-    }
-
-    /// A sync of the file has made everything durable.
-    pub(in crate::volume) fn release(&mut self) {
-        self.pages.clear();
-        self.holds.drain(..).for_each(|hold| hold.release());
-    }
-
-    fn add(&mut self, hold: Hold, pages: &[OldPage<'_>]) {
-        self.pages.extend(pages.iter().map(|old| old.page.0));
-        if self.holds.iter().any(|known| Arc::ptr_eq(&known.part, &hold.part)) {
-            hold.release();
-        } else {
-            self.holds.push(Arc::new(hold));
+    fn new(file: Arc<dyn Backing>, freed: &Arc<Bell>) -> Self {
+        let nothing = Reach { bytes: 0, records: 0, sequence: 1 };
+        Self {
+            file,
+            written: nothing,
+            durable: nothing,
+            room: 0,
+            use_: Use::new(freed.clone()),
+            syncing: false,
+            failures: 0,
+            failure: Errno::IO,
+            pages: HashMap::new(),
+            stale: HashMap::new(),
         }
     }
+
+    fn begin_anew(&mut self, sequence: u64) {
+        // It costs room and nothing else if that fails.
+        if self.room > SPARE && self.file.set_length(0).is_ok() {
+            self.room = 0;
+        }
+        for (file, last) in self.pages.drain() {
+            note(&mut self.stale, file, last);
+        }
+        self.written = Reach { bytes: 0, records: 0, sequence };
+        self.durable = self.written;
+    }
+
+    fn append(
+        &mut self,
+        bytes: &[u8],
+        file: FileId,
+        (pages, sequence): (&[OldPage<'_>], u64),
+    ) -> Result<Hold, Errno> {
+        let records = self.written.records + pages.len() as u64;
+        // What fails may be there in part, behind what counts.
+        let last = pages.iter().map(|old| old.page.0).max().unwrap_or(0);
+        note(&mut self.pages, file, last);
+        if records > MOST || self.file.write_at(bytes, self.written.bytes)? < bytes.len() {
+            return Err(Errno::NOSPC);
+        }
+        let bytes = self.written.bytes + bytes.len() as u64;
+        self.written = Reach { bytes, records, sequence };
+        self.room = bytes.max(self.room);
+        Ok(self.use_.hold())
+    }
+
+    /// A sync has ended that began when the file reached so far.
+    ///
+    /// If it failed, nobody knows what is there of what was written since the last one. That is
+    /// written over, so that the next sync has all of it to do.
+    fn synced(&mut self, reached: Reach, synced: Result<(), Errno>) {
+        self.syncing = false;
+        match synced {
+            Ok(()) => {
+                self.durable = reached;
+                // A record with a higher number is before what the file held earlier.
+                self.stale.clear();
+            }
+            Err(error) => {
+                self.failures += 1;
+                self.failure = error;
+                self.written = self.durable;
+            }
+        }
+    }
+}
+
+fn note(pages: &mut HashMap<FileId, u64>, file: FileId, last: u64) {
+    let known = pages.entry(file).or_insert(last);
+    *known = last.max(*known);
 }
 
 impl std::fmt::Debug for PageJournal {

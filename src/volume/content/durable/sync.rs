@@ -19,6 +19,10 @@ impl Content {
     /// `Io` when the disk failed; what was durable before still is, and the next sync writes again
     /// what may be lost. Handles are told by [`Self::errors`].
     pub fn sync(&self, what: Durability) -> Result<()> {
+        self.with_journal_room(|| self.sync_alone(what))
+    }
+
+    pub(in crate::volume::content) fn sync_alone(&self, what: Durability) -> Result<()> {
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let (owed, generation, what) = {
             let mut state = self.write_state();
@@ -166,7 +170,8 @@ impl Content {
         if let Err(error) = self.write_owed(&mut state) {
             log::error!("a page could not be written again, and waits for the next sync: {error}");
         }
-        Some(state.marks.generation())
+        let size = state.size;
+        Some(state.marks.begin_whole_sync(size))
     }
 
     /// A sync of the whole backing filesystem began after `generation` was read. It counts only if

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::envelope::layout::Block;
+use crate::envelope::layout::{Block, PAGE};
 
 /// How far a file may be durable, and how far it is known to be.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +39,11 @@ impl Extent {
         self.proven = size;
     }
 
+    /// A sync has begun that nobody waits for, and the file has `size` bytes.
+    pub(in crate::volume::content) fn sync_begins(&mut self, size: u64) {
+        self.durable = self.durable.max(size);
+    }
+
     /// The file is cut to `size` bytes.
     pub(in crate::volume::content) fn cut(&mut self, size: u64) {
         (self.durable, self.proven) = (self.durable.min(size), self.proven.min(size));
@@ -47,6 +52,11 @@ impl Extent {
     /// True if the block may have durable bytes.
     pub(in crate::volume::content) fn reaches(&self, block: Block) -> bool {
         block.start() < self.durable
+    }
+
+    /// The first block that has none.
+    pub(in crate::volume::content) fn end(&self) -> Block {
+        Block(self.durable.div_ceil(PAGE))
     }
 
     /// Bytes that this session made durable.
@@ -84,6 +94,8 @@ mod tests {
         assert!(!extent.reaches(Block(1)) && extent.proven() == 4096);
         extent.cut(6000);
         assert_eq!(extent.proven(), 4096, "a cut makes nothing durable");
+        extent.sync_begins(9000);
+        assert!(extent.end() == Block(3) && extent.proven() == 4096, "it may, and may not");
     }
 
     #[test]

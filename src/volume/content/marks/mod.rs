@@ -158,6 +158,7 @@ impl Marks {
         // A retired group is remembered for its number; everything else is on the disk.
         self.groups.retain(|_, roles| !roles.is_forgettable());
         self.header.synced(generation);
+        self.pages.covered(generation, self.generation() <= generation);
         if self.generation() <= generation && !owed && !self.owes_anything() {
             self.pages.synced(!self.is_unsure());
             self.changes.synced();
@@ -172,6 +173,20 @@ impl Marks {
         for roles in self.groups.values_mut() {
             roles.copies_mut().sync_failed();
         }
+    }
+
+    /// A sync of the whole filesystem begins, and nobody waits for it: when it ends, what was durable
+    /// before may be long gone. Returns the point that it reaches.
+    pub(in crate::volume::content) fn begin_whole_sync(&mut self, size: u64) -> u64 {
+        let generation = self.generation();
+        self.extent.sync_begins(size);
+        self.pages.kept_mut().turn(generation);
+        generation
+    }
+
+    /// The same for a file that is closed.
+    pub(in crate::volume) fn begin_parked_sync(&mut self) -> u64 {
+        self.begin_whole_sync(self.parked_size)
     }
 
     /// True if a sync of the whole filesystem has failed since the file was last synced by itself.

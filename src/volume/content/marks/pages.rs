@@ -75,10 +75,19 @@ impl PageMarks {
         self.owed = !self.written.is_empty();
     }
 
+    /// A sync covers what was written until `generation`; `all`: nothing was written since. What the
+    /// page journal has of that is needed no more, whatever else the file owes.
+    pub(in crate::volume::content) fn covered(&mut self, generation: u64, all: bool) {
+        match all {
+            _ if self.owed => {}
+            true => self.kept.release(),
+            false => self.kept.forget_before(generation),
+        }
+    }
+
     /// Everything is on the disk. Not `certain` after a failure: then nothing of it is told to be.
     pub(in crate::volume::content) fn synced(&mut self, certain: bool) {
         self.rewritten.clear();
-        self.kept.release();
         if certain {
             self.synced.add(&self.written);
         }

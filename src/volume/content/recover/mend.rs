@@ -49,6 +49,7 @@ impl Content {
         if self.access == Access::ReadOnly || state.ready.is_none() {
             return Ok(Mended::All { spoiled: false });
         }
+        self.settle_cut_pages(&mut state);
         self.mend_some(&mut state, budget)
     }
 

@@ -1,61 +1,12 @@
-//! Pages that are not written whole: the old one goes to the page journal first, and comes back from
-//! there if a crash tore the new one (see [`crate::volume::journal`]).
+//! Pages that a crash tore: the old one comes back from the page journal of the crashed session (see
+//! [`crate::volume::journal`]).
 
-use crate::envelope::layout::{Block, PAGE_LEN, Page, PageNo, PageRole};
+use crate::envelope::layout::{PAGE_LEN, Page, PageNo, PageRole};
 use crate::envelope::{FileHeader, Opened, UnitPlace};
 use crate::volume::content::{Access, Content, State};
-use crate::volume::journal::OldPage;
 use crate::volume::model::error::Result;
 
 impl Content {
-    /// Before the data pages of these blocks are written over or erased: what of them was durable at
-    /// the last sync of the file is in the journal, durably. Nothing is changed before that.
-    ///
-    /// A page needs it once between two syncs. Without a journal this is one branch.
-    ///
-    /// # Errors
-    /// `Io` when the journal takes no more: the pages must stay as they are.
-    pub(in crate::volume::content) fn keep_old(
-        &self,
-        state: &mut State,
-        first: Block,
-        end: Block,
-    ) -> Result<()> {
-        let Some(journal) = self.shared.journal() else { return Ok(()) };
-        // What begins behind that was not there, and no sync has told anybody that it was.
-        let extent = &state.marks.extent;
-        let had_header = state.marks.header.is_durable();
-        let is_due = |block: &Block| match block.0 {
-            // It may be there without contents, too: erased, or in a file that has attributes alone.
-            0 => had_header,
-            _ => extent.reaches(*block),
-        };
-        let due: Vec<PageNo> = (first.0..end.0)
-            .map(Block)
-            .filter(is_due)
-            .map(Block::data_page)
-            .filter(|page| !state.marks.pages.kept().has(*page))
-            .collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        let file = state.ready()?.header.file;
-        let mut pages = vec![[0; PAGE_LEN]; due.len()];
-        for (page, room) in due.iter().zip(&mut pages) {
-            self.read_pages(*page, std::slice::from_mut(room))?;
-        }
-        let old: Vec<_> = due
-            .iter()
-            .zip(&pages)
-            .map(|(page, bytes)| OldPage {
-                page: *page,
-                start: page.unit_start(),
-                bytes: page.unit(bytes),
-            })
-            .collect();
-        Ok(journal.keep(file, &old, state.marks.pages.kept_mut())?)
-    }
-
     /// A page that is not authentic in its place, from the journal of a session that crashed: the
     /// newest version that is authentic. A page that had none was being written for the first time,
     /// and is as if it was not there.
@@ -107,7 +58,7 @@ impl Content {
             return Ok(());
         };
         let Ok(ready) = state.ready() else { return Ok(()) };
-        let file = ready.header.file;
+        let (file, mut outcome) = (ready.header.file, Ok(()));
         for page in left.pages_of(file) {
             let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
             let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
@@ -126,13 +77,18 @@ impl Content {
             };
             log::warn!("file {file}: page {} was torn by a crash and is put back", page.0);
             let (old, offset) = (page.unit(&old), page.offset() + page.unit_start() as u64);
-            self.backing.keep_times(&mut || match self.backing.write_at(old, offset)? {
+            // Until it is durable in its place, nothing else may stand for it.
+            let generation = state.marks.generation();
+            state.marks.pages.kept_mut().note_left(page, generation);
+            let put = self.backing.keep_times(&mut || match self.backing.write_at(old, offset)? {
                 taken if taken == old.len() => Ok(()),
                 _ => Err(rustix::io::Errno::IO),
-            })?;
+            });
+            outcome = outcome.and(put);
             state.marks.pages.add(page, page);
             state.marks.changes.touch_contents();
         }
+        outcome?;
         self.erase_torn_first(state)
     }
 
@@ -164,11 +120,6 @@ impl Content {
         header.flags.open
             && other.iter().all(|byte| *byte == 0)
             && self.shared.left().is_some_and(|left| left.covers(header.seal.session))
-    }
-
-    /// True if the file needs records of the journal: a sync of it ends that.
-    pub(in crate::volume) fn needs_journal(&self) -> bool {
-        !self.read_state().marks.pages.kept().is_empty()
     }
 
     /// Pages that are in the journal of a crashed session alone.

@@ -4,8 +4,8 @@ use std::sync::Barrier;
 
 use super::super::left::LeftPages;
 use super::*;
-use crate::envelope::SessionWord;
 use crate::envelope::layout::PAGE_LEN;
+use crate::envelope::{SessionWord, UNDO_HEADER};
 use crate::volume::backing::memory::MemoryFile;
 
 const FILE: FileId = FileId::from_bytes([9; 16]);
@@ -18,7 +18,7 @@ fn journal() -> (PageJournal, [Arc<MemoryFile>; 2]) {
 fn keep(journal: &PageJournal, kept: &mut KeptPages, page: u64, byte: u8) {
     let bytes = [byte; PAGE_LEN];
     let old = OldPage { page: PageNo(page), start: 0, bytes: &bytes };
-    journal.keep(FILE, &[old], kept).unwrap();
+    journal.keep((FILE, 0), &[old], kept).unwrap();
 }
 
 fn left(files: &[Arc<MemoryFile>; 2]) -> LeftPages {
@@ -83,27 +83,142 @@ fn a_file_that_was_forgotten_is_waited_for() {
     assert_eq!(left(&files).pages_of(FILE), [PageNo(3)]);
 }
 
+/// Writes down as many pages as make a part long, from `first` on.
+fn fill(journal: &PageJournal, kept: &mut KeptPages, first: u64) {
+    let old = |page| OldPage { page: PageNo(page), start: 0, bytes: &[1] };
+    for start in (first..first + LONG).step_by(64) {
+        let pages: Vec<_> = (start..start + 64).map(old).collect();
+        journal.keep((FILE, 0), &pages, kept).unwrap();
+    }
+}
+
 #[test]
 fn two_files_take_turns_when_one_is_long() {
     let (journal, files) = journal();
     let mut all = vec![KeptPages::default(); 2];
-    let mut page = 0;
-    let fill = |kept: &mut KeptPages, page: &mut u64, part: usize| {
-        while files[part].length().unwrap() < LONG {
-            keep(&journal, kept, *page, 1);
-            *page += 1;
-        }
-    };
-    fill(&mut all[0], &mut page, 0);
-    keep(&journal, &mut all[1], page, 7);
+    fill(&journal, &mut all[0], 0);
+    assert_eq!(files[1].length().unwrap(), 0);
+    keep(&journal, &mut all[1], LONG, 7);
     assert!(files[1].length().unwrap() > 0, "the other one is used");
     assert_eq!(found(&left(&files), 0), Some(1));
-    assert_eq!(found(&left(&files), page), Some(7));
-    fill(&mut all[1], &mut page, 1);
+    assert_eq!(found(&left(&files), LONG), Some(7));
+    fill(&journal, &mut all[1], LONG + 1);
+    assert!(journal.is_pressed(), "both are needed");
     all[0].release();
+    assert!(!journal.is_pressed());
+    let long = files[0].length().unwrap();
     keep(&journal, &mut all[0], 0, 9);
     assert_eq!(found(&left(&files), 0), Some(9));
-    assert!(files[0].length().unwrap() < LONG, "the room is given back");
+    assert_eq!(files[0].length().unwrap(), long, "its room is used again");
+}
+
+/// The first file was not used anew for as long as anybody at all was about to write.
+#[test]
+fn regression_a_journal_that_is_never_idle_stays_short() {
+    let (journal, files) = journal();
+    let mut all = vec![KeptPages::default(); 2];
+    for turn in 0..20 {
+        for kept in &mut all {
+            fill(&journal, kept, turn * LONG);
+        }
+        all.swap(0, 1);
+        all[1].release();
+        assert!(!journal.is_pressed(), "in turn {turn}");
+    }
+    for file in &files {
+        let most = 2 * LONG * (UNDO_HEADER as u64 + 1);
+        assert!(file.length().unwrap() <= most, "{} bytes", file.length().unwrap());
+    }
+}
+
+#[test]
+fn whoever_waits_for_room_goes_on_when_there_is_some_or_nobody_makes_any() {
+    let (journal, _files) = journal();
+    let mut all = vec![KeptPages::default(); 2];
+    fill(&journal, &mut all[0], 0);
+    fill(&journal, &mut all[1], LONG);
+    assert!(journal.is_pressed());
+    // Nobody attends to it.
+    journal.wait_for_room();
+    journal.attend(true);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| journal.wait_for_room());
+        all[0].release();
+        waiter.join().unwrap();
+    });
+    assert!(!journal.is_pressed());
+    keep(&journal, &mut all[0], 0, 1);
+    fill(&journal, &mut all[0], 0);
+    assert!(journal.is_pressed());
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| journal.wait_for_room());
+        journal.attend(false);
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn what_a_burst_took_is_given_back_when_it_is_quiet() {
+    let (journal, files) = journal();
+    let mut kept = KeptPages::default();
+    for page in 0..SPARE / PAGE_LEN as u64 + 1 {
+        keep(&journal, &mut kept, page, 1);
+    }
+    journal.give_back();
+    journal.give_back();
+    assert!(files[0].length().unwrap() > SPARE, "it is needed");
+    kept.release();
+    journal.give_back();
+    assert_eq!(files[0].length().unwrap(), 0);
+    // A crash may leave them all the same.
+    assert_eq!(journal.last_page(FILE), Some(PageNo(SPARE / PAGE_LEN as u64)));
+    keep(&journal, &mut kept, 3, 1);
+    assert_eq!(journal.last_page(FILE), Some(PageNo(3)));
+}
+
+/// Records that nobody needs are there until their room is used again, durably.
+#[test]
+fn a_page_that_a_crash_could_leave_a_record_of_is_known() {
+    let (journal, files) = journal();
+    let mut kept = KeptPages::default();
+    assert_eq!(journal.last_page(FILE), None);
+    keep(&journal, &mut kept, 5, 1);
+    keep(&journal, &mut kept, 3, 1);
+    kept.release();
+    assert_eq!(journal.last_page(FILE), Some(PageNo(5)));
+    keep(&journal, &mut kept, 0, 1);
+    assert_eq!(journal.last_page(FILE), Some(PageNo(0)), "the file was begun anew");
+    assert_eq!(left(&files).pages_of(FILE), [PageNo(0)]);
+    assert_eq!(journal.last_page(FileId::from_bytes([8; 16])), None);
+}
+
+#[test]
+fn a_page_of_which_nothing_is_durable_is_one_without_bytes() {
+    let (journal, files) = journal();
+    let mut kept = KeptPages::default();
+    keep(&journal, &mut kept, 5, 1);
+    let gone = OldPage { page: PageNo(5), start: 0, bytes: &[] };
+    journal.keep((FILE, 0), &[gone], &mut kept).unwrap();
+    assert_eq!(found(&left(&files), 5), Some(0));
+}
+
+#[test]
+fn what_was_written_down_before_a_sync_of_everything_does_not_stand_for_what_it_makes_durable() {
+    let (journal, _files) = journal();
+    let mut kept = KeptPages::default();
+    let page = |page| OldPage { page: PageNo(page), start: 0, bytes: &[1] };
+    journal.keep((FILE, 7), &[page(1), page(2)], &mut kept).unwrap();
+    kept.turn(7);
+    assert!(kept.has(PageNo(1)) && !kept.is_doubtful_from(PageNo(0)), "nothing was written yet");
+    kept.turn(8);
+    assert!(!kept.has(PageNo(1)) && kept.is_doubtful(PageNo(1)));
+    assert!(kept.is_doubtful_from(PageNo(2)) && !kept.is_doubtful_from(PageNo(3)));
+    journal.keep((FILE, 8), &[page(2)], &mut kept).unwrap();
+    assert!(kept.has(PageNo(2)) && !kept.has(PageNo(1)));
+    kept.forget_before(8);
+    assert!(kept.has(PageNo(2)) && !kept.is_doubtful(PageNo(1)) && !kept.is_empty());
+    kept.release();
+    assert!(kept.is_empty() && !kept.has(PageNo(2)));
 }
 
 #[test]
