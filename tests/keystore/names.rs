@@ -13,9 +13,10 @@ use crate::fixture::{Fixture, TempDir, by_id, day};
 /// been made were gone.
 #[test]
 fn regression_a_keystore_with_two_names_is_opened_under_neither() {
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", ".audit", ".audit-wal"] {
         let f = Fixture::new();
         let key = f.key();
+        f.keystore.flush_audit().unwrap();
         let second = f.dir.join(&format!("snapshot.db{suffix}"));
         fs::hard_link(f.dir.join(&format!("store.db{suffix}")), &second).unwrap();
         let mut names = vec![f.path()];

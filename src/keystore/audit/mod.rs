@@ -34,6 +34,6 @@ pub use read::prune::Pruned;
 pub use read::walker::AuditReport;
 
 pub(in crate::keystore) use opens::OpenKey;
-pub(in crate::keystore) use trail::{Audit, bring_along};
+pub(in crate::keystore) use trail::{Audit, bring_along, place};
 
 pub use crate::keystore::model::audit::{AuditMode, Position};

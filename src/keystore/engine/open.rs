@@ -13,7 +13,7 @@ use crate::keystore::engine::metrics::Metrics;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::parse::check_region;
 use crate::keystore::model::caller::Caller;
-use crate::keystore::storage::companions::wal_waits;
+use crate::keystore::storage::companions::{check_one_name, wal_waits};
 use crate::keystore::storage::file;
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::{SlotRow, Store};
@@ -145,6 +145,9 @@ impl Keystore {
 fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
     let path = &file::real(path);
     file::inspect(path)?;
+    // Now, and not when a process that runs comes to open its log: others open neither name.
+    check_one_name(path)?;
+    check_one_name(&audit::place(path))?;
     let (mut store, _) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
     file::make_private(path)?;
     store.read(|rows| Ok((rows.meta()?.id, rows.slots()?)))

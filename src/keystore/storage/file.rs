@@ -11,7 +11,7 @@ use rustix::process::geteuid;
 
 use crate::crypto::random;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::storage::companions::{check_none_left, check_one_name, set_aside};
+use crate::keystore::storage::companions::{check_none_left, set_aside};
 use crate::keystore::storage::database::Sharing;
 use crate::keystore::storage::directory::{parent, sync_parent};
 
@@ -176,14 +176,11 @@ pub(in crate::keystore) fn real(name: &Path) -> PathBuf {
     name.canonicalize().unwrap_or_else(|_| name.to_owned())
 }
 
-/// Checks that there is a file, under one name, without opening it: closing it would drop the locks that SQLite
+/// Checks that there is a file, without opening it: closing it would drop the locks that SQLite
 /// holds for another handle of this process (POSIX locks belong to the process).
-/// Errors: `Missing`, `NotAKeystore`, `SecondName`, `Io`.
+/// Errors: `Missing`, `NotAKeystore`, `Io`.
 pub(in crate::keystore) fn inspect(path: &Path) -> Result<(), KeystoreError> {
-    if !look(path)?.is_file() {
-        return Err(KeystoreError::NotAKeystore(path.to_owned()));
-    }
-    check_one_name(path)
+    if look(path)?.is_file() { Ok(()) } else { Err(KeystoreError::NotAKeystore(path.to_owned())) }
 }
 
 /// One file of this machine, whatever its name is.
