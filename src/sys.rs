@@ -161,6 +161,18 @@ pub(crate) fn call_with_zeros(number: libc::c_long) -> Result<()> {
     }
 }
 
+/// Makes a request of a descriptor with 0 in the place of its data.
+#[cfg(test)]
+#[allow(unsafe_code, reason = "ioctl(2) has no safe wrapper")]
+pub(crate) fn ioctl_with_zero(file: impl std::os::fd::AsFd, request: u32) -> Result<()> {
+    // SAFETY: no pointer leads anywhere.
+    let number = file.as_fd().as_raw_fd();
+    match unsafe { libc::syscall(libc::SYS_ioctl, number, libc::c_ulong::from(request), 0) } {
+        -1 => Err(last_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a process by `clone(2)` with these flags, which ends at once.
 #[cfg(test)]
 #[allow(unsafe_code, reason = "clone(2) has no safe wrapper")]

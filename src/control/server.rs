@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::net::Shutdown;
 use serde_json::Value;
 
 use super::protocol::{Event, Failure, Reply, Request};
@@ -21,6 +22,7 @@ pub type Handler =
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
+    listener: Arc<UnixListener>,
     stop: Arc<AtomicBool>,
 }
 
@@ -33,10 +35,14 @@ impl Server {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
+        let listener = Arc::new(UnixListener::bind(path)?);
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
         let stop = Arc::new(AtomicBool::new(false));
-        let server = Self { path: path.to_owned(), stop: Arc::clone(&stop) };
+        let server = Self {
+            path: path.to_owned(),
+            listener: Arc::clone(&listener),
+            stop: Arc::clone(&stop),
+        };
         std::thread::Builder::new()
             .name("control".into())
             .spawn(move || accept(&listener, &stop, &handler))?;
@@ -47,8 +53,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Wakes the thread out of `accept`.
-        let _ = UnixStream::connect(&self.path);
+        // Wakes the thread out of `accept`, which a confined daemon could not do by connecting.
+        let _ = rustix::net::shutdown(&self.listener, Shutdown::Both);
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -9,6 +9,7 @@
 //! of its faults were found.
 
 use libc::c_long;
+use rustix::ioctl::opcode;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule, apply_filter, apply_filter_all_threads,
@@ -18,6 +19,8 @@ use seccompiler::{
 /// only: what is not that, and ways to begin and accept connections past it, end here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Sockets {
+    /// No others; from [`settle`] on only those that messages to a log or to systemd go through.
+    Logs,
     /// No others.
     Unix,
     /// Plain TCP and UDP, and what looking for a host needs.
@@ -38,12 +41,24 @@ pub(in crate::cli) fn give_up(sockets: Sockets) -> Result<(), seccompiler::Error
     apply_filter(&filter(whole.chain(foreign()).chain(partly), refused())?)
 }
 
-/// Refuses to listen from now on, to all threads. A socket that listens without `bind` has a port that
-/// Landlock was not asked about, so this comes as soon as the control socket is there.
+/// Refuses to all threads what is needed until the control socket is there, and not after that.
+///
+/// A socket that listens without `bind` has a port that Landlock was not asked about. By a stream socket
+/// of Unix, other programs of the same user run what they are told to (systemd, D-Bus, container engines).
 ///
 /// Errors: as [`give_up`].
-pub(in crate::cli) fn stop_listening() -> Result<(), seccompiler::Error> {
-    apply_filter_all_threads(&filter([(libc::SYS_listen, Vec::new())], refused())?)
+pub(in crate::cli) fn settle(sockets: Sockets) -> Result<(), seccompiler::Error> {
+    let mut calls = vec![(libc::SYS_listen, Vec::new())];
+    if sockets == Sockets::Logs {
+        calls.push((libc::SYS_socket, unix_connections()?));
+    }
+    apply_filter_all_threads(&filter(calls, refused())?)
+}
+
+/// Sockets of Unix that are not for single messages, which is how logs and systemd are told.
+fn unix_connections() -> Result<Vec<SeccompRule>, BackendError> {
+    let kinds = (0..=SOCK_TYPES).filter(|kind| *kind != libc::SOCK_DGRAM);
+    kinds.map(|kind| rule([is(0, libc::AF_UNIX)?, is_under(1, SOCK_TYPES, kind)?])).collect()
 }
 
 fn refused() -> u32 {
@@ -81,13 +96,41 @@ fn partly(sockets: Sockets) -> Result<Vec<(c_long, Vec<SeccompRule>)>, BackendEr
         (libc::SYS_sendmsg, fast_open(2)?),
         (libc::SYS_sendmmsg, fast_open(3)?),
         (libc::SYS_setsockopt, fast_open_options()?),
+        (libc::SYS_ioctl, device_requests(sockets)?),
     ];
     match sockets {
-        Sockets::Unix => calls.push((libc::SYS_socket, vec![rule([not(0, libc::AF_UNIX)?])?])),
+        Sockets::Logs | Sockets::Unix => {
+            calls.push((libc::SYS_socket, vec![rule([not(0, libc::AF_UNIX)?])?]));
+        }
         Sockets::Internet => calls.push((libc::SYS_socket, unusual_sockets()?)),
         Sockets::Any => {}
     }
     Ok(calls)
+}
+
+/// Whatever a daemon never asks of a descriptor. Filesystems take requests that no rule for files sees:
+/// with `CAP_SYS_ADMIN` they freeze, shrink, shut down, and show the contents of any file. A module of
+/// others asks for what nobody knows, but for none of these.
+fn device_requests(sockets: Sockets) -> Result<Vec<SeccompRule>, BackendError> {
+    let others = REQUESTS.iter().map(|request| request_is(SeccompCmpOp::Ne, *request));
+    let others = others.collect::<Result<Vec<_>, _>>()?;
+    if sockets != Sockets::Any {
+        return Ok(vec![SeccompRule::new(others)?]);
+    }
+    let of_kind = |kind: &u8| {
+        let kind = u32::from(*kind) << 8;
+        let is_kind = request_is(SeccompCmpOp::MaskedEq(0xff00), kind)?;
+        SeccompRule::new([&[is_kind], &others[..]].concat())
+    };
+    let typed = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| {
+        let request = u32::try_from(request).unwrap_or(u32::MAX);
+        rule([request_is(SeccompCmpOp::Eq, request)?])
+    });
+    FILESYSTEMS.iter().map(of_kind).chain(typed).collect()
+}
+
+fn request_is(how: SeccompCmpOp, request: u32) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(1, SeccompCmpArgLen::Dword, how, request.into())
 }
 
 fn fast_open_options() -> Result<Vec<SeccompRule>, BackendError> {
@@ -172,6 +215,7 @@ fn foreign() -> impl Iterator<Item = (c_long, Vec<SeccompRule>)> {
 const PARTLY: &[c_long] = &[
     libc::SYS_clone,
     libc::SYS_clone3,
+    libc::SYS_ioctl,
     libc::SYS_prlimit64,
     libc::SYS_sched_setaffinity,
     libc::SYS_sched_setattr,
@@ -184,6 +228,25 @@ const PARTLY: &[c_long] = &[
     libc::SYS_socket,
     libc::SYS_listen,
 ];
+
+#[allow(clippy::cast_possible_truncation, reason = "the kernel takes a request as 32 bits")]
+/// What a daemon asks of a descriptor: whether this is a terminal and how wide it is, how much there is to
+/// read, flags of the descriptor and, for the vault's record, of the file; a further channel to the kernel.
+const REQUESTS: &[u32] = &[
+    libc::TCGETS as u32,
+    libc::TIOCGWINSZ as u32,
+    libc::FIONREAD as u32,
+    libc::FIONBIO as u32,
+    libc::FIOCLEX as u32,
+    libc::FIONCLEX as u32,
+    opcode::read::<c_long>(b'f', 1) as u32,
+    opcode::write::<c_long>(b'f', 2) as u32,
+    opcode::read::<u32>(229, 0) as u32,
+];
+
+/// The kinds of requests that filesystems know: btrfs, XFS and those of all filesystems, ext4 and f2fs,
+/// bcachefs, ceph, OCFS2, FAT.
+const FILESYSTEMS: &[u8] = &[0x94, b'X', b'f', 0xf5, 0xbc, 0x97, b'o', b'r'];
 
 /// The bits of a socket's type that are no flags.
 const SOCK_TYPES: i32 = 0xf;
@@ -212,6 +275,10 @@ const REFUSED: &[c_long] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_fanotify_init,
     libc::SYS_quotactl,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_inotify_init,
     libc::SYS_quotactl_fd,
     // Other processes.
     libc::SYS_ptrace,
@@ -315,6 +382,52 @@ mod tests {
             assert!(socket(AddressFamily::UNIX, SocketType::STREAM, None).is_ok());
             assert!(std::os::unix::net::UnixDatagram::unbound().is_ok());
         });
+    }
+
+    /// systemd of the same user, told so by its socket, ran a program for a daemon that was taken over.
+    #[test]
+    fn regression_a_settled_daemon_tells_logs_and_talks_to_nobody() {
+        // What holds for all threads ends with the process.
+        let alone = "calls::tests::regression_a_settled_daemon_tells_logs_and_talks_to_nobody";
+        if std::env::var_os("KMSFS_TEST_ALONE").is_none() {
+            let tests = std::env::current_exe().unwrap();
+            let mut again = std::process::Command::new(tests);
+            again.env("KMSFS_TEST_ALONE", "1").args(["--exact", "--test-threads=1"]);
+            let ended = again.arg(format!("cli::daemon::{alone}")).output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stdout);
+            assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let unix = |kind| socket(AddressFamily::UNIX, kind, None).map(drop);
+        settle(Sockets::Unix).unwrap();
+        unix(SocketType::STREAM).unwrap();
+        settle(Sockets::Logs).unwrap();
+        for kind in [SocketType::STREAM, SocketType::SEQPACKET, SocketType::RAW] {
+            assert_eq!(unix(kind), Err(Errno::PERM), "{kind:?}");
+        }
+        unix(SocketType::DGRAM).unwrap();
+        std::os::unix::net::UnixStream::pair().unwrap();
+    }
+
+    /// With a request a daemon of root read files of btrfs that Landlock kept from it.
+    #[test]
+    fn regression_nothing_is_asked_of_a_filesystem_that_no_daemon_asks() {
+        let dir = std::fs::File::open("/").unwrap();
+        let freeze = 0xC004_5877;
+        for sockets in [Sockets::Logs, Sockets::Unix, Sockets::Internet, Sockets::Any] {
+            after_giving_up(sockets, || {
+                for request in [freeze, 0xD000_9411, 0x8004_587D, 0x4008_6610, 0x5412, 0x541C] {
+                    let asked = crate::sys::ioctl_with_zero(&dir, request);
+                    assert_eq!(asked, Err(Errno::PERM), "{sockets:?} {request:x}");
+                }
+                assert!(rustix::fs::ioctl_getflags(&dir).is_ok());
+                assert!(!std::io::IsTerminal::is_terminal(&dir));
+                let listener = TcpListener::bind("127.0.0.1:0");
+                if let Ok(listener) = listener {
+                    listener.set_nonblocking(true).unwrap();
+                }
+            });
+        }
     }
 
     #[test]

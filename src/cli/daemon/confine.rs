@@ -12,7 +12,7 @@ use landlock::{
 };
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::calls;
+use super::calls::{self, Sockets};
 use super::reach::{Ports, Reach, Use};
 use crate::sys;
 
@@ -30,6 +30,8 @@ pub(in crate::cli) struct Confined {
     privileges: Option<String>,
     /// System calls likewise.
     calls: Option<String>,
+    /// What [`settle`] leaves of sockets.
+    pub(in crate::cli) sockets: Sockets,
 }
 
 /// Confines this thread and those that it starts from now on. What cannot be had is logged and left
@@ -47,8 +49,9 @@ pub(in crate::cli) fn confine(reach: &Reach) -> Confined {
         Err(error) => Some(error.to_string()),
     };
     // Last: it refuses nothing that the others need, and covers what they are made of.
-    let calls = calls::give_up(reach.sockets()).err().map(|error| error.to_string());
-    let confined = Confined { files, privileges, calls };
+    let sockets = reach.sockets();
+    let calls = calls::give_up(sockets).err().map(|error| error.to_string());
+    let confined = Confined { files, privileges, calls, sockets };
     log::info!("confined: {confined}");
     confined
 }
@@ -65,10 +68,10 @@ impl std::fmt::Display for Confined {
     }
 }
 
-/// Opens no further socket to the outside, now that the control socket is there.
-pub(in crate::cli) fn settle() {
-    if let Err(error) = calls::stop_listening() {
-        log::warn!("confined: a daemon that is taken over could accept connections: {error}");
+/// Opens no further socket to the outside than keys and logs take, now that the control socket is there.
+pub(in crate::cli) fn settle(sockets: Sockets) {
+    if let Err(error) = calls::settle(sockets) {
+        log::warn!("confined: a daemon that is taken over could talk to other programs: {error}");
     }
 }
 
@@ -203,7 +206,8 @@ mod tests {
         ];
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let reach = Reach { paths, ports: Ports::Only(Vec::new()), devices: false };
+        let reach =
+            Reach { paths, ports: Ports::Only(Vec::new()), devices: false, unix_endpoint: false };
         in_a_confined_thread(&reach, || {
             fs::write(dir.join("vault/d/file"), "x").unwrap();
             fs::rename(dir.join("vault/d/file"), dir.join("vault/moved")).unwrap();

@@ -1,7 +1,7 @@
 //! Everything that a mount daemon opens, connects to or changes after its start: the one list of it.
 //!
 //! What is not here fails in a confined daemon. Files that are open already need no place here, and
-//! neither do Unix sockets that it connects to (`/dev/log`, systemd's, a KMS behind `unix:`).
+//! neither do Unix sockets that it sends to (`/dev/log`, systemd's) or connects to (a KMS behind `unix:`).
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -55,6 +55,8 @@ pub(in crate::cli) struct Reach {
     pub ports: Ports,
     /// Device nodes are made: whoever makes one of any device can open that. Whiteouts are none.
     pub devices: bool,
+    /// The keys come through a socket of Unix.
+    pub unix_endpoint: bool,
 }
 
 /// Who answers for the keys: it decides about most of the list.
@@ -72,7 +74,12 @@ impl Reach {
     /// The list for this mount.
     pub(in crate::cli) fn of(plan: &Plan, keys: Keys<'_>, runtime: Option<&RuntimeDir>) -> Self {
         let devices = plan.options.dev == Some(true);
-        let mut reach = Self { paths: always(), ports: Ports::Only(Vec::new()), devices };
+        let mut reach = Self {
+            paths: always(),
+            ports: Ports::Only(Vec::new()),
+            devices,
+            unix_endpoint: matches!(keys, Keys::Endpoint(address) if address.port().is_none()),
+        };
         reach.add(&plan.vault, if devices { Use::TreeWithDevices } else { Use::Tree });
         if let Some(dir) = trust::options().anchors {
             reach.add(&dir, Use::Files);
@@ -96,6 +103,7 @@ impl Reach {
     /// The sockets that this takes.
     pub(in crate::cli) fn sockets(&self) -> Sockets {
         match &self.ports {
+            Ports::Only(ports) if ports.is_empty() && !self.unix_endpoint => Sockets::Logs,
             Ports::Only(ports) if ports.is_empty() => Sockets::Unix,
             Ports::Only(_) => Sockets::Internet,
             Ports::Any => Sockets::Any,

@@ -75,7 +75,7 @@ pub(in crate::cli) fn run(
     // Whoever sees the mount may end it.
     let signals = watch_signals(&daemon.keeper)?;
     let server = daemon.listen(&runtime);
-    confine::settle();
+    confine::settle(daemon.confined.sockets);
     let mounted = daemon.keeper.mount().and_then(|connection| {
         let served = fuse::serve(Arc::clone(&volume), connection, &options);
         served.inspect_err(|_| end_mount(&daemon.keeper))
