@@ -62,7 +62,7 @@ pub use model::spec::{
 };
 pub use model::state::KeyState;
 pub use model::time::UnixTime;
-pub use ops::access_keys::{AccessKeyLogin, CreateAccessKey, NewAccessKey};
+pub use ops::access_keys::{AccessKeyLogin, CreateAccessKey, NewAccessKey, is_access_key_id};
 pub use ops::crypto::asymmetric::{PublicKeyInfo, SharedSecret, Signed};
 pub use ops::crypto::data_key::RandomDataKey;
 pub use ops::crypto::data_key_pair::DataKeyPair;

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::endpoint::{Claim, ReplayWindow, Signable, SignatureError};
-use crate::keystore::{Caller, KeystoreError};
+use crate::keystore::{Caller, KeystoreError, is_access_key_id};
 use crate::server::config::Unsigned;
 use crate::server::service::Service;
 use crate::server::transport::peer::Peer;
@@ -58,6 +58,11 @@ impl Identities {
         let keystore = service.keystore();
         let key = keystore.access_key(claim.access_key_id()).map_err(NoSender::Keystore)?;
         let Some(key) = key else {
+            // One that was valid once must not come to more when it ends. Others are what clients that
+            // cannot leave requests unsigned are set up with.
+            if is_access_key_id(claim.access_key_id()) {
+                return Err(SignatureError::UnknownKey.into());
+            }
             return self.unsigned(peer, request, Some(&claim));
         };
         claim.verify(request, &key.secret, now)?;

@@ -103,6 +103,23 @@ fn where_unsigned_requests_are_taken_a_wrong_signature_still_is_not() {
     assert_refused(&answer, INVALID, "does not match");
 }
 
+/// A user without permissions became the root of the account when the access key was disabled.
+#[test]
+fn regression_where_unsigned_requests_are_taken_an_ended_access_key_is_not() {
+    let home = Home::new();
+    let (disabled, deleted) = (home.access_key(None), home.access_key(None));
+    let kms = Kms::start_in(home, &["--allow-unsigned"]);
+    kms.home.keystore().update_access_key(&disabled.0, AccessKeyStatus::Inactive).unwrap();
+    kms.home.keystore().delete_access_key(&deleted.0).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    for key in [&disabled, &deleted, &("AKIAABCDEFGHIJKLMNOP".to_owned(), "x".to_owned())] {
+        let answer = send(&kms, "DescribeKey", &signed(key, KEY, SystemTime::now()), KEY);
+        assert_refused(&answer, "UnrecognizedClientException", "");
+    }
+    let other = ("AKIAIOSFODNN7EXAMPL0".to_owned(), "x".to_owned());
+    assert_eq!(send(&kms, "DescribeKey", &signed(&other, KEY, SystemTime::now()), KEY).status, 200);
+}
+
 #[test]
 fn an_access_key_that_is_switched_off_is_refused() {
     let (kms, key) = server();

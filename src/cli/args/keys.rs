@@ -112,8 +112,9 @@ pub(in crate::cli) enum KeyCommand {
     ///
     /// Scans every vault that the keystore knows and refuses while a header still refers to the
     /// material. Vaults on other hosts, with keys from here over --kms, are not known: while an
-    /// access key for volumes exists it refuses too, unless --other-hosts-checked says that they
-    /// were re-wrapped.
+    /// access key for volumes exists, or did, it refuses too, unless --other-hosts-checked says that
+    /// they were re-wrapped. What programs have encrypted with the material is not known either:
+    /// then it takes --ciphertexts-checked.
     #[command(after_help = "Examples:
   kmsfs key rotate alias/finance && kmsfs rewrap ~/vault && kmsfs key retire alias/finance
   kmsfs key retire alias/finance --vault /mnt/stick/vault
@@ -174,6 +175,9 @@ pub(in crate::cli) struct RetireArgs {
     /// No vault on another host needs it: vaults with keys from here over --kms are not known here
     #[arg(long)]
     pub other_hosts_checked: bool,
+    /// No program needs it: what was encrypted with it over the KMS's API is not known here
+    #[arg(long)]
+    pub ciphertexts_checked: bool,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,

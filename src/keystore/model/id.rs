@@ -171,6 +171,31 @@ pub(in crate::keystore) mod text {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 
+    /// The same for sets of ids.
+    pub(in crate::keystore) mod set {
+        use std::collections::BTreeSet;
+
+        use super::{Deserialize, Deserializer, Display, FromStr, Serializer, de};
+
+        pub(in crate::keystore) fn serialize<T: Display, S: Serializer>(
+            ids: &BTreeSet<T>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(ids.iter().map(T::to_string))
+        }
+
+        pub(in crate::keystore) fn deserialize<'de, T, D>(
+            deserializer: D,
+        ) -> Result<BTreeSet<T>, D::Error>
+        where
+            T: FromStr<Err: Display> + Ord,
+            D: Deserializer<'de>,
+        {
+            let texts = Vec::<String>::deserialize(deserializer)?;
+            texts.into_iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+        }
+    }
+
     /// The same for ids that may be missing.
     pub(in crate::keystore) mod optional {
         use super::{Deserialize, Deserializer, Display, FromStr, Serializer, de};

@@ -113,7 +113,7 @@ impl Keystore {
     /// Errors: `AccessKeyNotFound`, `AccessDenied`.
     pub fn delete_access_key(&self, id: &str) -> Result<(), KeystoreError> {
         self.of_account(Action::DeleteAccessKey, |writer| {
-            AccessKeyRecord::find(writer, id)?;
+            writer.meta.served_hosts |= AccessKeyRecord::find(writer, id)?.for_volumes;
             writer.meta.scrub_due = true;
             let row = writer.root().lookup(id);
             writer.delete(Table::AccessKey, &row)
@@ -121,6 +121,13 @@ impl Keystore {
         log::info!("access key {id} is deleted");
         self.scrub_if_due();
         Ok(())
+    }
+
+    /// True if there was an access key for volumes that is deleted now: hosts that had it may have
+    /// vaults whose files need keys from here.
+    /// Errors: `Tampered`, `Database`.
+    pub fn has_served_hosts(&self) -> Result<bool, KeystoreError> {
+        Ok(self.read(|reader| reader.meta())?.served_hosts)
     }
 
     /// Whom requests signed with this access key come from; `None` if there is no such key, or it
@@ -180,10 +187,16 @@ fn check_user(name: &str) -> Result<(), KeystoreError> {
     ))
 }
 
+/// True for an id of the form that keystores give out, whether or not there is, or was, such a key.
+pub fn is_access_key_id(id: &str) -> bool {
+    let letters = id.strip_prefix(PREFIX).map(str::as_bytes);
+    letters.is_some_and(|rest| rest.len() == 16 && rest.iter().all(|byte| BASE32.contains(byte)))
+}
+
 /// `AKIA` and 16 of `A-Z 2-7`: five random bits each.
 fn new_id() -> Result<String, KeystoreError> {
     let letter = |byte: &u8| char::from(BASE32[usize::from(byte % 32)]);
-    Ok("AKIA".chars().chain(random::id16()?.iter().map(letter)).collect())
+    Ok(PREFIX.chars().chain(random::id16()?.iter().map(letter)).collect())
 }
 
 /// 30 random bytes in base64.
@@ -191,6 +204,8 @@ fn new_secret() -> Result<Zeroizing<String>, KeystoreError> {
     let bytes = Secret::<30>::random()?;
     Ok(Zeroizing::new(Base64::encode_string(bytes.expose())))
 }
+
+const PREFIX: &str = "AKIA";
 
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 

@@ -1,6 +1,6 @@
 //! A KMS key: what is stored about it, its states, and what each state permits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +107,9 @@ pub(in crate::keystore) struct KeyRecord {
     /// The related keys of a multi-Region key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::keystore) regions: Option<Regions>,
+    /// Materials that have made ciphertexts for programs: where those are, nobody here can look up.
+    #[serde(default, with = "text::set", skip_serializing_if = "BTreeSet::is_empty")]
+    pub(in crate::keystore) programs: BTreeSet<MaterialId>,
 }
 
 /// A waiting period that runs.

@@ -55,6 +55,9 @@ pub(in crate::keystore) struct Meta {
     /// When the last export was made.
     #[serde(default)]
     pub(in crate::keystore) exported: Option<UnixTime>,
+    /// An access key for volumes was deleted: hosts that had it may have vaults.
+    #[serde(default)]
+    pub(in crate::keystore) served_hosts: bool,
 }
 
 impl Meta {

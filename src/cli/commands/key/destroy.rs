@@ -97,6 +97,7 @@ pub(in crate::cli) fn retire(
     let elsewhere = Elsewhere::of(keystore)?;
     if !materials.is_empty() {
         elsewhere.must_be_checked(args.other_hosts_checked)?;
+        must_be_no_programs(keystore, key, &materials, args.ciphertexts_checked)?;
         let warning = format!(
             "{} of key {key} will be destroyed; copies of files from before their rewrap cannot \
              be read any more: bring backups of the vaults up to date first\n{}",
@@ -125,6 +126,26 @@ pub(in crate::cli) fn retire(
         format!("destroyed {}", retired.join(", "))
     });
     Ok(())
+}
+
+/// Errors: `Refused` if programs have ciphertexts of one of the materials, and nobody says that they
+/// were looked after.
+fn must_be_no_programs(
+    keystore: &Keystore,
+    key: KeyId,
+    materials: &[MaterialId],
+    checked: bool,
+) -> Result<(), CliError> {
+    let used = keystore.materials_of_programs(key, materials)?;
+    let Some(material) = used.first().filter(|_| !checked) else { return Ok(()) };
+    let what = format!(
+        "material {material} has encrypted for programs ('kms encrypt', clients of 'serve'), and \
+         where these ciphertexts are is not known here"
+    );
+    Err(CliError::new(Exit::Refused, what).advise(
+        "let the programs re-encrypt them ('kmsfs kms re-encrypt', ReEncrypt); when none needs it any \
+         more, add --ciphertexts-checked",
+    ))
 }
 
 /// Errors: `Refused` if something in a vault needs one of the materials, or may need it.

@@ -11,19 +11,21 @@ use crate::keystore::{AccessKeyEntry, Keystore};
 /// The access keys with which other hosts take keys for volumes.
 pub(in crate::cli) struct Elsewhere {
     keys: Vec<AccessKeyEntry>,
+    /// There were others.
+    deleted: bool,
 }
 
 impl Elsewhere {
     /// Looks them up. One that is switched off, or has ended, may have made volumes as well.
     pub(in crate::cli) fn of(keystore: &Keystore) -> Result<Self, CliError> {
         let keys = keystore.list_access_keys()?.into_iter().filter(|key| key.for_volumes);
-        Ok(Self { keys: keys.collect() })
+        Ok(Self { keys: keys.collect(), deleted: keystore.has_served_hosts()? })
     }
 
     /// What is not known, as a line of a warning that ends with a newline; nothing if no other
     /// host takes keys.
     pub(in crate::cli) fn warning(&self) -> String {
-        if self.keys.is_empty() {
+        if self.is_nobody() {
             return String::new();
         }
         format!("  vaults on other hosts are not known here: {} may have made some\n", self.names())
@@ -37,7 +39,7 @@ impl Elsewhere {
     /// Errors: `Refused` if there may be volumes elsewhere, and nobody says that they were looked
     /// into.
     pub(in crate::cli) fn must_be_checked(&self, checked: bool) -> Result<(), CliError> {
-        if checked || self.keys.is_empty() {
+        if checked || self.is_nobody() {
             return Ok(());
         }
         let what = format!(
@@ -51,11 +53,16 @@ impl Elsewhere {
         ))
     }
 
+    fn is_nobody(&self) -> bool {
+        self.keys.is_empty() && !self.deleted
+    }
+
     fn names(&self) -> String {
         let name = |key: &AccessKeyEntry| match &key.user_name {
             Some(user) => format!("access key {} (user:{user})", key.access_key_id),
             None => format!("access key {} (root)", key.access_key_id),
         };
-        self.keys.iter().map(name).collect::<Vec<_>>().join(", ")
+        let deleted = self.deleted.then(|| "an access key that is deleted".to_owned());
+        self.keys.iter().map(name).chain(deleted).collect::<Vec<_>>().join(", ")
     }
 }

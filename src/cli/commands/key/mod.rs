@@ -95,11 +95,20 @@ fn create(keystore: &Keystore, args: &CreateKeyArgs, output: Output) -> Result<(
         ..CreateKey::default()
     };
     let made = keystore.create_key(request, now)?;
-    if let Some(alias) = &alias {
-        keystore.create_alias(alias, made.key_id, now)?;
-    }
-    if every.is_some() {
-        keystore.enable_key_rotation(&made.key_id.into(), every, now)?;
+    let named =
+        alias.as_ref().map_or(Ok(()), |alias| keystore.create_alias(alias, made.key_id, now));
+    let rotated = named.and_then(|()| match every {
+        Some(_) => keystore.enable_key_rotation(&made.key_id.into(), every, now).map(drop),
+        None => Ok(()),
+    });
+    if let Err(error) = rotated {
+        let error = CliError::from(error);
+        let what =
+            format!("key {} was made, but not all of its settings: {}", made.key_id, error.what);
+        return Err(CliError { what, ..error }.advise(
+            "go on with this key ('kmsfs alias create', 'kmsfs key rotation'), or delete it: \
+             running the command again makes another",
+        ));
     }
     output.result(&to_value(&made)?, || {
         let name = alias.map(|alias| format!(" ({alias})")).unwrap_or_default();

@@ -136,7 +136,10 @@ impl Keystore {
             algorithm.check_len(live.record.spec, plaintext.len())?;
             let made = match oaep {
                 Some(hash) => seal(&live, hash, plaintext)?,
-                None => wrap(&live, context, plaintext)?.into(),
+                None => {
+                    self.note_program(&live, Some(context))?;
+                    wrap(&live, context, plaintext)?.into()
+                }
             };
             Ok(ReEncrypted { source: opened.key, source_material: opened.material, made })
         })

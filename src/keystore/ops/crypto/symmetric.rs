@@ -19,6 +19,7 @@ use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::{EncryptionAlgorithm, KeySpec};
 use crate::keystore::records::algorithm::incompatible;
+use crate::keystore::records::key::KeyRecord;
 use crate::keystore::records::material::LiveMaterial;
 
 /// A fresh data key and its wrapped form.
@@ -164,9 +165,42 @@ impl Keystore {
         request_context: RequestContext<'_>,
         details: &mut AuditDetails,
     ) -> Result<Arc<LiveKey>, KeystoreError> {
+        let context = request_context.context;
         let live = self.admitted_for_making(action, key, request_context, details)?;
         self.stop_if_dry()?;
+        self.note_program(&live, context)?;
         Ok(live)
+    }
+
+    /// Notes durably, before the first one is made, that the material makes ciphertexts that are no
+    /// headers of files. Nothing is known of these again, and the material must not go unasked.
+    pub(in crate::keystore) fn note_program(
+        &self,
+        live: &LiveKey,
+        context: Option<&EncryptionContext>,
+    ) -> Result<(), KeystoreError> {
+        let of_volume =
+            self.caller().volume_context && context.is_some_and(EncryptionContext::is_reserved);
+        let material = live.record.current;
+        if of_volume || live.record.programs.contains(&material) {
+            return Ok(());
+        }
+        self.write(|writer| {
+            let mut record = KeyRecord::find(writer, live.id)?;
+            if record.programs.insert(material) { record.save(writer, live.id) } else { Ok(()) }
+        })
+    }
+
+    /// Of these materials of a key those that have made ciphertexts for programs.
+    /// Errors: `KeyNotFound`.
+    pub fn materials_of_programs(
+        &self,
+        key: KeyId,
+        materials: &[MaterialId],
+    ) -> Result<Vec<MaterialId>, KeystoreError> {
+        let record = self.read(|reader| KeyRecord::find(reader, key))?;
+        let used = materials.iter().filter(|material| record.programs.contains(*material));
+        Ok(used.copied().collect())
     }
 
     /// As [`Keystore::usable_for_making`], also for a dry run.

@@ -1,6 +1,6 @@
 //! CreateKey, DescribeKey, ListKeys, EnableKey, DisableKey, descriptions and tags.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use zeroize::Zeroizing;
@@ -322,6 +322,7 @@ fn create(
         regions: request
             .multi_region
             .then(|| Regions::primary_in(region, transfer::identity(writer.root()))),
+        programs: BTreeSet::new(),
     };
     if let Some(policy) = &request.policy {
         lockout::set(writer, caller, key, &mut record, policy, request.lockout)?;
