@@ -3,7 +3,7 @@
 use std::fs;
 use std::ops::ControlFlow;
 
-use kmsfs::volume::{Caller, Options, Repair, VolumeError};
+use kmsfs::volume::{Options, Repair, VolumeError};
 
 use crate::fixture::{Fixture, REPLACE, ROOT, caller};
 
@@ -33,7 +33,7 @@ fn a_longer_target_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn the_file_of_a_long_target_goes_with_the_last_link() {
+fn the_file_of_a_long_target_is_collected_by_a_check_after_the_last_link() {
     let fixture = Fixture::new();
     let volume = fixture.volume();
     let files = || fixture.backing(|name| name.len() == 32).len();
@@ -43,7 +43,10 @@ fn the_file_of_a_long_target_goes_with_the_last_link() {
     assert_eq!(files(), 1);
     assert_eq!(volume.read_link(ino).unwrap().len(), 4000);
     fixture.file(ROOT, "f", "").unwrap();
+    volume.check(Repair::Yes, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(files(), 1);
     fixture.rename((ROOT, "f"), (ROOT, "m"), REPLACE).unwrap();
+    volume.check(Repair::Yes, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(files(), 0);
 }
 
@@ -52,22 +55,27 @@ fn the_file_of_a_long_target_goes_with_the_last_link() {
 #[test]
 fn regression_a_planted_link_takes_nobodys_target_with_it() {
     let mut fixture = Fixture::new();
-    fixture.reopen_with(Options { open_vault: true, ..Options::default() });
-    let ino = fixture.volume().symlink(ROOT, b"l", &[b'x'; 4000], caller()).unwrap().ino;
-    let files = |fixture: &Fixture| fixture.backing(|name| name.len() == 32).len();
-    let is_link = |path: &std::path::PathBuf| path.is_symlink();
-    let backing = fixture.backing(|_| true).into_iter().find(is_link).unwrap();
-    let planted = fixture.vault().join("planted");
-    std::os::unix::fs::symlink(fs::read_link(backing).unwrap(), &planted).unwrap();
-    std::os::unix::fs::lchown(&planted, Some(65534), None).unwrap();
-    fixture.volume().unlink(ROOT, b"kmsfs.foreign.planted").unwrap();
-    assert_eq!(fixture.volume().read_link(ino).unwrap().len(), 4000);
-    let theirs = Caller { uid: 65534, ..caller() };
-    fixture.volume().symlink(ROOT, b"theirs", &[b'y'; 4000], theirs).unwrap();
-    assert_eq!(files(&fixture), 2);
-    for (name, left) in [("theirs", 1), ("l", 0)] {
-        fixture.volume().unlink(ROOT, name.as_bytes()).unwrap();
-        assert_eq!(files(&fixture), left);
+    for open_vault in [false, true] {
+        fixture.reopen_with(Options { open_vault, ..Options::default() });
+        let ino = fixture.volume().symlink(ROOT, b"l", &[b'x'; 4000], caller()).unwrap().ino;
+        let is_link = |path: &std::path::PathBuf| path.is_symlink();
+        let backing = fixture.backing(|_| true).into_iter().find(is_link).unwrap();
+        let text = fs::read_link(backing).unwrap();
+        for planted in ["one", "two"] {
+            std::os::unix::fs::symlink(&text, fixture.vault().join(planted)).unwrap();
+        }
+        // Removed where it lies, and renamed into the mount and replaced there.
+        fixture.volume().unlink(ROOT, b"kmsfs.foreign.one").unwrap();
+        fixture.rename((ROOT, "kmsfs.foreign.two"), (ROOT, "taken"), REPLACE).unwrap();
+        fixture.file(ROOT, "file", "").unwrap();
+        fixture.rename((ROOT, "file"), (ROOT, "taken"), REPLACE).unwrap();
+        assert_eq!(fixture.volume().read_link(ino).unwrap().len(), 4000);
+        fixture.volume().unlink(ROOT, b"taken").unwrap();
+        fixture.volume().unlink(ROOT, b"l").unwrap();
+        let files = || fixture.backing(|name| name.len() == 32).len();
+        assert_eq!(files(), 1, "another link might name it");
+        fixture.volume().check(Repair::Yes, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(files(), 0);
     }
 }
 

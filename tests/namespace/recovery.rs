@@ -38,6 +38,34 @@ fn change_many(fixture: &Fixture) {
     }
 }
 
+/// Block by block, a sparse file that anybody could make kept a crash alive for weeks.
+#[test]
+fn regression_recovery_passes_over_holes_of_any_size() {
+    const FAR: u64 = 4 << 40;
+    let mut fixture = Fixture::new();
+    fixture.file(ROOT, "large", "").unwrap();
+    let ino = fixture.find("large").unwrap();
+    let handle = fixture.volume().open_handle(ino, Access::ReadWrite).unwrap().handle;
+    handle.file.truncate(2 * FAR).unwrap();
+    handle.file.write(FAR, &pattern(PAGE, 1), Origin::Caller).unwrap();
+    fixture.volume().close(handle);
+    fixture.reopen();
+    let mut steps = 0;
+    let report = fixture.volume().recover(&mut |_| {
+        steps += 1;
+        if steps < 100 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    assert!(report.as_ref().is_ok_and(|report| report.complete), "{report:?} after {steps} steps");
+    assert!(fixture.volume().unrecovered().is_empty());
+    let ino = fixture.find("large").unwrap();
+    let handle = fixture.volume().open_handle(ino, Access::ReadOnly).unwrap().handle;
+    assert_eq!(handle.file.size(), 2 * FAR);
+    let mut page = [0; PAGE];
+    handle.file.read(FAR, &mut page).unwrap();
+    assert_eq!(page[..], pattern(PAGE, 1)[..]);
+    fixture.volume().close(handle);
+}
+
 #[test]
 fn what_is_changed_below_the_place_of_an_interrupted_recovery_is_excused_again() {
     const AT: u64 = 40 * PAGE as u64;
@@ -48,6 +76,10 @@ fn what_is_changed_below_the_place_of_an_interrupted_recovery_is_excused_again()
     let handle = fixture.volume().open_handle(ino, Access::ReadWrite).unwrap().handle;
     handle.file.truncate(300 << 20).unwrap();
     handle.file.write(0, &pattern(60 * PAGE, 1), Origin::Caller).unwrap();
+    // Where nothing is, there is nothing to look at.
+    for at in (1..600).map(|number| number * (1 << 19)) {
+        handle.file.write(at, b"x", Origin::Caller).unwrap();
+    }
     fixture.volume().close(handle);
     fixture.volume().end().unwrap();
     fixture.reopen();

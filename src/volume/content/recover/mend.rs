@@ -102,17 +102,11 @@ impl Content {
                 return Ok(left.map_or(all, Mended::UpTo));
             }
         }
-        let end = state.mended.saturating_add(budget.max(PAGE)).min(state.size);
-        let mut changed = false;
-        for block in Block::of_offset(state.mended).0..end.div_ceil(PAGE) {
-            changed |= self.mend_block(state, Block(block))?;
-        }
-        if changed {
-            self.sync_locked(state)?;
-        }
-        state.mended = end;
-        if end < state.size {
-            return Ok(Mended::UpTo(end));
+        let (from, end) = (Block::of_offset(state.mended), Block(state.size.div_ceil(PAGE)));
+        let reached = self.mend_blocks(state, from, end, budget)?;
+        state.mended = reached.0.saturating_mul(PAGE).min(state.size);
+        if state.mended < state.size {
+            return Ok(Mended::UpTo(state.mended));
         }
         // The header does not say yet that nothing excuses the file any more.
         state.outdated |= !state.excuses.is_empty();
@@ -131,19 +125,43 @@ impl Content {
         self.leave_nothing_owed(state);
         state.spills.drop_pages();
         let end = end.min(Block(state.size.div_ceil(PAGE)));
-        let stop = end.min(Block(first.0.saturating_add(budget.div_ceil(PAGE).max(1))));
-        let mut changed = false;
-        for block in first.0..stop.0 {
-            changed |= self.mend_block(state, Block(block))?;
-        }
-        if changed {
-            self.sync_locked(state)?;
-        }
+        let stop = self.mend_blocks(state, first, end, budget)?;
         // A change meanwhile that failed as well may have made the run longer.
         state.marks.doubt.looked_at(stop, end);
         // What was mended is durable, and what was not needs no excuse: a seal may follow.
         state.marks.changes.set_unsealed(true);
         Ok(())
+    }
+
+    /// Looks at `budget` bytes of the blocks from `first` on, and makes durable what it wrote anew. Gives
+    /// the block that is next, `end` at most. Groups without any page are holes by themselves, and a
+    /// sparse file has no end of them.
+    fn mend_blocks(
+        &self,
+        state: &mut State,
+        first: Block,
+        end: Block,
+        budget: u64,
+    ) -> Result<Block> {
+        let last = last_block(state.size).map_or(end, |(last, _)| last);
+        let (mut at, mut left) = (first, budget.div_ceil(PAGE).max(1));
+        let mut changed = false;
+        while at < end && left > 0 {
+            if state.sparse() && at == at.group().first_block() {
+                let paged = self.next_group(at)?.map_or(end, Group::first_block);
+                // The last block always has a page: it says so if not.
+                at = at.max(paged.min(last));
+                if at >= end {
+                    break;
+                }
+            }
+            changed |= self.mend_block(state, at)?;
+            (at, left) = (Block(at.0 + 1), left - 1);
+        }
+        if changed {
+            self.sync_locked(state)?;
+        }
+        Ok(at.min(end))
     }
 
     /// What an earlier session filled may not be settled on the disk.

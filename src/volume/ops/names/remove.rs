@@ -34,7 +34,6 @@ impl Volume {
         let _changing = self.tree.locks.changing(&[parent]);
         let held = beneath::hold(&*dir, &name.entry)?;
         let ino = self.tree.inodes.shown(held.found().st_ino);
-        let long_link = self.long_link_of(&held);
         let pinned = self.pin_last(&dir, &name.entry, &held)?;
         self.tree.renames.note_removal();
         if let Err(error) = beneath::remove(&*dir, &name.entry) {
@@ -43,7 +42,7 @@ impl Volume {
         }
         self.tree.inodes.drop_link(ino, parent, &name.entry);
         self.drop_sidecar(&dir, &name);
-        self.gone(&dir, &held, ino, long_link.as_deref());
+        self.gone(&held, ino);
         Ok(())
     }
 
@@ -120,21 +119,11 @@ impl Volume {
         self.tree.errors.remove(ino);
     }
 
-    /// After a name in `dir` went that led to `held`: if that was its last, what belongs to it goes too.
-    pub(in crate::volume) fn gone(
-        &self,
-        dir: &Dir,
-        held: &Handle,
-        ino: u64,
-        long_link: Option<&str>,
-    ) {
+    /// After a name went that led to `held`: if that was its last, what belongs to it goes too.
+    pub(in crate::volume) fn gone(&self, held: &Handle, ino: u64) {
         // It may have been another that went, if somebody exchanged the names.
-        if !held.stat().is_ok_and(|now| now.st_nlink == 0) {
-            return;
-        }
-        self.files.removed(ino);
-        if let Some(id) = long_link {
-            self.remove_target_of(dir, id);
+        if held.stat().is_ok_and(|now| now.st_nlink == 0) {
+            self.files.removed(ino);
         }
     }
 

@@ -158,7 +158,6 @@ impl Volume {
         how: RenameHow,
         moves: Option<&mut Moves<'_>>,
     ) -> Result<()> {
-        let long_link = victim.and_then(|victim| self.long_link_of(victim));
         let fresh_sidecar = self.prepare_sidecar(&target.dir, &target.name)?;
         let pinned = match victim {
             Some(victim) => self.pin_last(&target.dir, &target.name.entry, victim)?,
@@ -179,7 +178,7 @@ impl Volume {
         if let Some(victim) = victim {
             let ino = self.number(victim);
             self.tree.inodes.drop_link(ino, target.dir.ino(), &target.name.entry);
-            self.gone(&target.dir, victim, ino, long_link.as_deref());
+            self.gone(victim, ino);
         }
         self.note_move(source, target, moved);
         if !how.whiteout {

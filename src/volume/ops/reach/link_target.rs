@@ -1,4 +1,8 @@
 //! The targets of symbolic links, and the files of those that are too long for a backing link.
+//!
+//! Removing a link leaves the file of its target. Another link may name that file: a copy that
+//! somebody put into the vault, or the original beside a copy that is removed. Only a look at all links
+//! tells, which is what `fsck` does, and it collects the files that no link names.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,15 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, Stat, fchown, fdatasync, fsync};
 use rustix::io::Errno;
 
-use crate::envelope::{LongLink, TARGET_MAX, link_target_len};
+use crate::envelope::{LongLink, TARGET_MAX};
 use crate::volume::backing::beneath::{self, BackingName, Name};
-use crate::volume::backing::handle::Handle;
 use crate::volume::backing::listing::raw_names;
 use crate::volume::backing::own_file;
 use crate::volume::engine::Volume;
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::inode::ROOT;
 
 /// In the volume's own directory: the files of long targets.
@@ -38,35 +40,6 @@ impl Volume {
         Ok(LongLink::parse(&text).map_or(backing, |long| long.length() as u64))
     }
 
-    /// Before the last name of a link goes: the file of its target goes after it. In a vault that
-    /// others may enter, anybody can make a link that names the file of somebody else's target: there
-    /// it goes with a link of its own owner only, and `fsck` collects what stays behind.
-    pub(in crate::volume) fn long_link_of(&self, held: &Handle) -> Option<String> {
-        let stat = held.found();
-        let is_link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
-        let backing = u64::try_from(stat.st_size).ok()?;
-        if !is_link || stat.st_nlink > 1 || link_target_len(backing).is_some() {
-            return None;
-        }
-        let id = target_file(&held.read_link().ok()?)?;
-        let is_its_own = || self.long_link_owner(&id) == Some(stat.st_uid);
-        (!self.tree.options.open_vault || is_its_own()).then_some(id)
-    }
-
-    fn long_link_owner(&self, id: &str) -> Option<u32> {
-        let dir = beneath::open_dir(self.tree.meta(), LONG_LINKS).ok()?;
-        beneath::stat(&dir, &file_of(id).ok()?).ok().map(|stat| stat.st_uid)
-    }
-
-    /// Removes the file of a long target after the last name of its link, which was in `dir`, durably:
-    /// a filesystem may commit the two removals apart, and a link that comes back needs its target.
-    pub(in crate::volume) fn remove_target_of(&self, dir: &Dir, id: &str) {
-        match fsync(dir) {
-            Ok(()) => self.remove_long_link(id),
-            Err(error) => log::warn!("the target file of a removed link stays behind: {error}"),
-        }
-    }
-
     /// The files of long targets that no link names, given those that links do name.
     pub(in crate::volume) fn unused_targets(
         &self,
@@ -81,7 +54,7 @@ impl Volume {
         Ok(names)
     }
 
-    /// Removes the file of a long target. What cannot be removed now, `fsck` collects.
+    /// Removes the file of a long target that no link names. What cannot be removed now, `fsck` collects.
     pub(in crate::volume) fn remove_long_link(&self, id: &str) {
         let dir = beneath::open_dir(self.tree.meta(), LONG_LINKS).map_err(VolumeError::from);
         let removed = dir.and_then(|dir| Ok(beneath::remove(dir, &file_of(id)?)?));
