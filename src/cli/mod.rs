@@ -29,7 +29,7 @@ use args::{Cli, Command};
 use commands::{access, doctor, key, keystore, service, vault};
 use env::process;
 use report::exit::{CliError, Exit};
-use report::output::Output;
+use report::output::{Output, remark};
 use report::{logging, printable};
 
 /// Runs the command line and returns its exit code.
@@ -60,7 +60,7 @@ fn not_understood(error: &clap::Error, wants_json: bool) -> ExitCode {
     }
     if !wants_json {
         // It repeats the words of the command line, which may be names of a vault.
-        eprint!("{}", printable::lines(&error.to_string()));
+        remark(printable::lines(&error.to_string()).trim_end());
         return ExitCode::from(Exit::Usage.code());
     }
     let text = error.to_string();

@@ -119,11 +119,16 @@ impl Client {
     fn patience(&self, request: &Request) -> Patience {
         if matches!(request, Request::Status | Request::Metrics) {
             Patience::Until(Instant::now() + PATIENCE)
-        } else if self.user == geteuid() {
+        } else if self.is_own() {
             Patience::Endless
         } else {
             Patience::Silence(SILENCE)
         }
+    }
+
+    /// True if the daemon is of this process's user.
+    pub fn is_own(&self) -> bool {
+        self.user == geteuid()
     }
 
     /// The process at the other end.

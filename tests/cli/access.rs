@@ -147,6 +147,26 @@ fn an_access_key_is_switched_off_and_deleted() {
     machine.fails(&keyed(&["access-key", "create", "--user", "a/b"]), 2, "a user name has");
 }
 
+/// A remark that could not be written was a panic, and secrets that are shown once were lost.
+#[test]
+fn regression_a_command_goes_on_where_nobody_can_read_its_remarks() {
+    let machine = Machine::with_vault();
+    let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let output = |words: &[&str]| {
+        machine.command(&keyed(words)).stderr(full()).stdout(Stdio::piped()).output().unwrap()
+    };
+    let made = output(&["access-key", "create", "--root"]);
+    assert!(made.status.success(), "{made:?}");
+    let keys = machine.json(&keyed(&["access-key", "list"]));
+    let id = keys["AccessKeys"][0]["AccessKeyId"].as_str().unwrap();
+    assert!(String::from_utf8_lossy(&made.stdout).contains(id));
+    assert_eq!(output(&["key", "describe", "alias/none"]).status.code(), Some(12));
+    assert_eq!(output(&["no", "command"]).status.code(), Some(2));
+    let added = output(&["keystore", "slots", "add", "--new-key-file", "key2"]);
+    assert!(added.status.success(), "{added:?}");
+    machine.ok(&["--key-file", "key2", "key", "list"]);
+}
+
 /// A result that could not be written was a success, and the only copy of a secret was lost.
 #[test]
 fn regression_a_result_that_cannot_be_written_is_a_failure() {

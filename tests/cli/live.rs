@@ -1,6 +1,8 @@
 //! Mounting and steering a mount. These need `/dev/fuse`, and `fusermount3` when not run as root.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -174,6 +176,125 @@ fn regression_no_file_is_rewrapped_before_its_line_is_in_the_list() {
     }
 }
 
+/// What was appended to a line that a full disk had cut short named no file.
+#[test]
+fn regression_a_list_that_ends_within_a_line_is_continued_with_a_new_one() {
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    fs::write(machine.path("list"), "cut sho").unwrap();
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    machine.ok(&keyed(&["rewrap", "m", "--changed-list", "list"]));
+    let list = fs::read_to_string(machine.path("list")).unwrap();
+    let lines: Vec<_> = list.lines().collect();
+    assert!(lines.len() == 2 && lines[0] == "cut sho", "{list}");
+    assert!(machine.path("vault").join(lines[1]).is_file(), "{list}");
+}
+
+/// A copy of the vault was put in its place while it was mounted, and stood for what is mounted.
+#[test]
+fn regression_nothing_is_retired_that_a_mount_needs_whose_vault_was_moved() {
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(machine.path("vault")).arg(machine.path("copy"));
+    assert!(copy.status().unwrap().success());
+    let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
+    machine.fails(&retire, 14, "is not there");
+    fs::rename(machine.path("copy"), machine.path("vault")).unwrap();
+    let output = machine.run(&keyed(&["rewrap", "vault"]));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && said.contains("only the files that are there now"),
+        "{said}"
+    );
+    machine.fails(&retire, 14, "a directory that was at this path before");
+    assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
+    fs::remove_dir_all(machine.path("vault")).unwrap();
+    fs::rename(machine.path("moved"), machine.path("vault")).unwrap();
+    machine.ok(&keyed(&["rewrap", "m"]));
+    machine.ok(&retire);
+    assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
+    machine.ok(&["umount", "m"]);
+}
+
+/// The owner of the root of root's mount, who cannot even reach the vault, answered for root's daemon
+/// while that was not there.
+#[test]
+fn regression_nothing_is_retired_on_the_word_of_another_users_daemon() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    machine.ok(&["umount", "m"]);
+    // What a chown of the mount's root does, where a directory above the vault keeps others out.
+    chown(machine.path("vault"), Some(NOBODY), Some(NOBODY)).unwrap();
+    let vaults = machine.json(&keyed(&["keystore", "status"]));
+    let volume = vaults["vaults"][0]["volume"].as_str().unwrap();
+    let place = Path::new("/run/user").join(NOBODY.to_string()).join("kmsfs");
+    fs::create_dir_all(&place).unwrap();
+    chown(&place, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).unwrap();
+    let meta = fs::metadata(machine.path("vault")).unwrap();
+    let socket = place.join(format!("{:x}-{:x}.sock", meta.dev(), meta.ino()));
+    let mut liar = Command::new("python3");
+    liar.args(["-c", LIAR]).arg(&socket).arg(volume).uid(NOBODY).gid(NOBODY);
+    let mut liar = liar.spawn().unwrap();
+    within(Duration::from_secs(20), || socket.exists());
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    let refused = machine.run(&retire);
+    liar.kill().unwrap();
+    liar.wait().unwrap();
+    fs::remove_file(&socket).unwrap();
+    assert_eq!(refused.status.code(), Some(14), "{refused:?}");
+    assert_eq!(machine.ok(&keyed(&["cat", "vault", "file"])), "hello");
+}
+
+/// Says that no file needs anything.
+const LIAR: &str = r#"
+import json, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+while True:
+    client, _ = listener.accept()
+    client.makefile().readline()
+    lie = {"volume": sys.argv[2], "files": [], "directories": [], "unreadable": 0}
+    client.sendall((json.dumps({"done": lie}) + "\n").encode())
+    client.close()
+"#;
+
+/// A slot was changed for a key file in the mount that it opens: after a restart nothing opened it.
+#[test]
+fn regression_what_opens_the_keystore_is_not_put_where_only_the_keystore_leads() {
+    let machine = mounted();
+    fs::create_dir(machine.path("m/dir")).unwrap();
+    for words in [
+        &["keystore", "slots", "change", "1", "--new-key-file", "m/dir/key"][..],
+        &["keystore", "slots", "add", "--new-key-file", "m/key"],
+    ] {
+        machine.fails(&keyed(words), 14, "write it elsewhere");
+    }
+    machine.fails(&keyed(&["keystore", "export", "m/copy"]), 14, "write it elsewhere");
+    assert_eq!(fs::read_dir(machine.path("m")).unwrap().count(), 1);
+    machine.ok(&keyed(&["keystore", "slots", "add", "--new-key-file", "key2"]));
+    machine.ok(&["umount", "m"]);
+    let other = Machine::new();
+    for file in ["v/key", "p/key"] {
+        let words = ["--key-file", file, "mount", "--create", "v", "p"];
+        other.fails(&words, 14, "name a place outside");
+    }
+    for (file, code) in [("v/key", 14), ("p/key", 10)] {
+        let words = ["--key-file", "key", "--keystore", file, "mount", "--create", "v", "p"];
+        other.fails(&words, code, "outside");
+    }
+    assert!(!other.path("v").exists() && !other.path("key").exists());
+}
+
 #[test]
 fn a_directory_gets_its_own_key_and_losing_it_costs_only_that() {
     let machine = mounted();
@@ -276,6 +397,34 @@ fn regression_material_that_other_hosts_may_need_is_not_retired_by_yes_alone() {
     let retired = machine.json(&checked);
     assert_eq!(retired["AccessKeysForVolumes"], json!([id]));
     assert_eq!(retired["Retired"].as_array().unwrap().len(), 1);
+    // Whoever had a key that is deleted may have vaults as well.
+    machine.ok(&keyed(&["access-key", "delete", id, "--yes"]));
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    machine.ok(&keyed(&["rewrap", "vault"]));
+    machine.fails(&retire, 14, "an access key that is deleted");
+    machine.ok(&checked);
+}
+
+/// What programs had encrypted was lost without a word.
+#[test]
+fn regression_material_that_encrypted_for_programs_is_not_retired_by_yes_alone() {
+    let machine = Machine::with_vault();
+    let rotate = keyed(&["key", "rotate", "alias/kmsfs/default"]);
+    let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    machine.ok(&rotate);
+    machine.ok(&keyed(&["rewrap", "vault"]));
+    machine.ok(&retire);
+    let named = ["kms", "encrypt", "--key-id", "alias/kmsfs/default", "--plaintext", "aGVsbG8="];
+    machine.ok(&keyed(&named));
+    machine.ok(&rotate);
+    machine.ok(&keyed(&["rewrap", "vault"]));
+    machine.fails(&retire, 14, "--ciphertexts-checked");
+    let checked: Vec<&str> = [&retire[..], &["--ciphertexts-checked"]].concat();
+    machine.ok(&checked);
+    // The next material has encrypted nothing yet.
+    machine.ok(&rotate);
+    machine.ok(&keyed(&["rewrap", "vault"]));
+    machine.ok(&retire);
 }
 
 /// A copy from before the re-wrap was told to look for another keystore, or for a disabled key.

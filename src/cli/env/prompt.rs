@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use zeroize::Zeroizing;
 
 use crate::cli::report::exit::{CliError, Exit};
+use crate::cli::report::output::remark;
 use crate::cli::report::printable::{lines, printable};
 
 /// A passphrase as typed.
@@ -27,14 +28,14 @@ pub(in crate::cli) fn new_passphrase(what: &str) -> Result<Passphrase, CliError>
     for _ in 0..TRIES {
         let first = passphrase(&format!("new passphrase for {what}"))?;
         if first.is_empty() {
-            eprintln!("an empty passphrase protects nothing");
+            remark("an empty passphrase protects nothing");
             continue;
         }
         let second = passphrase("the same again")?;
         if *first == *second {
             return Ok(first);
         }
-        eprintln!("these are not the same");
+        remark("these are not the same");
     }
     Err(CliError::new(Exit::NoSecret, "no new passphrase was given"))
 }
@@ -50,8 +51,12 @@ pub(in crate::cli) fn confirm(warning: &str, yes: bool) -> Result<(), CliError> 
             CliError::new(Exit::Refused, "not confirmed").advise(format!("{warning}\n  {advice}"))
         );
     }
-    eprint!("{}\ntype yes to go on: ", lines(warning));
-    std::io::stderr().flush().map_err(|error| CliError::io("terminal", &error))?;
+    // Who was not asked has not said yes.
+    let mut terminal = std::io::stderr().lock();
+    write!(terminal, "{}\ntype yes to go on: ", lines(warning))
+        .and_then(|()| terminal.flush())
+        .map_err(|error| CliError::io("terminal", &error))?;
+    drop(terminal);
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|error| CliError::io("terminal", &error))?;
     if answer.trim() == "yes" {

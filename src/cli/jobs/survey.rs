@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::cli::env::mounts::daemon_client::Target;
+use crate::cli::env::mounts::daemon_client::{Target, elsewhere};
 use crate::cli::env::mounts::mountinfo::{self, Mounted, text};
 use crate::cli::env::{failure, paths};
 use crate::cli::report::exit::{CliError, Exit};
@@ -34,6 +34,13 @@ pub(in crate::cli) struct Survey {
     pub(in crate::cli) scans: Vec<Scan>,
     /// Vaults that could not be looked into.
     pub(in crate::cli) absent: Vec<KnownVolume>,
+}
+
+/// The vault of a mount.
+struct MountedVault {
+    path: PathBuf,
+    /// Why what is at the path is not what is mounted.
+    elsewhere: Option<String>,
 }
 
 /// What a look into a vault found, and whether anything may have been missed.
@@ -115,10 +122,11 @@ impl Seen {
     }
 
     /// Lets the daemon look into a vault that has one: it knows what is renamed meanwhile. In a vault
-    /// without one nothing may change meanwhile.
+    /// without one nothing may change meanwhile. What another user's daemon says destroys nothing: who
+    /// owns the root of a mount could answer for it.
     fn at(vault: &Path) -> Result<Self, CliError> {
         let failed = |error| failure::volume(vault, &error);
-        if let Some(answer) = Target::find(vault)?.call(&Request::References, |_| true) {
+        if let Some(answer) = Target::find(vault)?.call_own(&Request::References) {
             match answer.map(|value| from_value(&value)) {
                 Ok(Some((volume, found))) => return Ok(Self { volume, found, unsettled: None }),
                 Ok(None) => return Self::roughly(vault, "its daemon gave no answer".to_owned()),
@@ -147,12 +155,12 @@ impl Survey {
         for vault in named {
             survey.scans.push(Scan::of_vault(keystore, vault)?);
         }
-        let mounted: Vec<PathBuf> = mountinfo::all()?
+        let mounted: Vec<_> = mountinfo::all()?
             .into_iter()
             .filter(Mounted::is_believable)
-            .map(|mount| mount.vault)
+            .map(|mount| MountedVault { elsewhere: elsewhere(&mount), path: mount.vault })
             // One that this user may not look at is none of this keystore's, or known to it.
-            .filter(|vault| Volume::peek(vault).is_ok())
+            .filter(|mount| mount.elsewhere.is_some() || Volume::peek(&mount.path).is_ok())
             .collect();
         for known in keystore.known_volumes()? {
             survey.look_into(keystore, known, &mounted);
@@ -162,22 +170,39 @@ impl Survey {
 
     /// Looks into all places of a volume: where it is, where it was or a copy of it is, and what is
     /// mounted. Of the others one that is gone is none any more.
-    fn look_into(&mut self, keystore: &Keystore, known: KnownVolume, mounted: &[PathBuf]) {
+    fn look_into(&mut self, keystore: &Keystore, known: KnownVolume, mounted: &[MountedVault]) {
         let mut is_there = self.scans.iter().any(|scan| scan.volume == known.id);
         let real = |place: &PathBuf| place.canonicalize().unwrap_or_else(|_| place.clone());
         let is_here = real(&known.path);
-        for place in std::iter::once(&known.path).chain(&known.also).chain(mounted) {
+        let of_mounts = mounted.iter().map(|mount| &mount.path);
+        for place in std::iter::once(&known.path).chain(&known.also).chain(of_mounts) {
             let place = real(place);
             if self.scans.iter().any(|scan| scan.vault == place && scan.volume == known.id) {
                 continue;
             }
             if let Some(scan) = Scan::whole(keystore, known.id, &place) {
-                is_there |= place == is_here || mounted.contains(&place);
+                is_there |= place == is_here || mounted.iter().any(|mount| mount.path == place);
                 self.scans.push(scan);
             }
         }
+        self.distrust(keystore, &known, mounted);
         if !is_there {
             self.absent.push(known);
+        }
+    }
+
+    /// A mount whose directory was moved needs what nobody can look up, if it is one of this volume: it
+    /// was mounted at a path where the volume is, or was.
+    fn distrust(&mut self, keystore: &Keystore, known: &KnownVolume, mounted: &[MountedVault]) {
+        for MountedVault { path, elsewhere } in mounted {
+            let Some(why) = elsewhere else { continue };
+            let at = |scan: &&mut Scan| scan.volume == known.id && scan.vault == *path;
+            if let Some(scan) = self.scans.iter_mut().find(at) {
+                scan.unsettled = Some(why.clone());
+            } else if known.path == *path || known.also.contains(path) {
+                let unseen = Seen::unsettled(known.id, why.clone());
+                self.scans.push(Scan::new(keystore, path.clone(), unseen));
+            }
         }
     }
 

@@ -45,7 +45,7 @@ impl Output {
     /// Prints a failure on stderr.
     pub(in crate::cli) fn error(self, error: &CliError) {
         match self {
-            Self::Text => eprintln!("kmsfs: {error}"),
+            Self::Text => remark(&format!("kmsfs: {error}")),
             Self::Json => {
                 let document = json!({ "error": {
                     "code": error.exit.code(),
@@ -53,7 +53,7 @@ impl Output {
                     "message": error.what,
                     "advice": error.advice,
                 }});
-                eprintln!("{}", printable::json(&document.to_string()));
+                remark(&printable::json(&document.to_string()));
             }
         }
     }
@@ -61,7 +61,7 @@ impl Output {
     /// A remark that is no result: on stderr, and only for people.
     pub(in crate::cli) fn note(self, text: &str) {
         if self == Self::Text {
-            eprintln!("{}", printable::lines(text));
+            remark(&printable::lines(text));
         }
     }
 }
@@ -115,6 +115,12 @@ pub(in crate::cli) fn bytes(count: u64) -> String {
 /// "1 file", "2 files".
 pub(in crate::cli) fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A line on stderr. Where that cannot be written, nobody can be told; the command goes on, since half of
+/// what it does is worse, and its exit code says how it ended.
+pub(in crate::cli) fn remark(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 fn line(text: &str) {

@@ -15,6 +15,7 @@ use super::key::replica;
 use crate::cli::args::Global;
 use crate::cli::args::keys::KeystoreCommand;
 use crate::cli::env::keystore::{open, open_damaged};
+use crate::cli::env::mounts::inside;
 use crate::cli::env::mounts::mountinfo::text;
 use crate::cli::env::unlock::{self, MissingKeyFile, Source};
 use crate::cli::env::{paths, prompt};
@@ -132,6 +133,7 @@ fn export(
     output: Output,
 ) -> Result<(), CliError> {
     let keystore = open(global)?;
+    inside::refuse(&keystore, file, "the copy")?;
     let passphrase = match descriptor {
         Some(descriptor) => unlock::read_descriptor(descriptor)?,
         None => {

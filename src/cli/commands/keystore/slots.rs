@@ -6,11 +6,12 @@ use serde_json::json;
 
 use crate::cli::args::Global;
 use crate::cli::args::keys::{NewSecret, SlotsCommand};
-use crate::cli::env::unlock::{self, MissingKeyFile};
+use crate::cli::env::mounts::inside;
+use crate::cli::env::unlock::{self, MissingKeyFile, Source};
 use crate::cli::env::{keystore, prompt};
 use crate::cli::report::exit::CliError;
 use crate::cli::report::output::{Output, table};
-use crate::keystore::{SlotId, SlotInfo, Unlock};
+use crate::keystore::{Keystore, SlotId, SlotInfo, Unlock};
 
 /// Runs one of the commands.
 pub(in crate::cli) fn run(
@@ -22,7 +23,7 @@ pub(in crate::cli) fn run(
     match command {
         SlotsCommand::List => list(&keystore.list_slots()?, output),
         SlotsCommand::Add(secret) => {
-            let slot = with_new(secret, output, |unlock| {
+            let slot = with_new(&keystore, secret, output, |unlock| {
                 Ok(keystore.add_slot(unlock, SystemTime::now())?)
             })?;
             output.result(&json!({ "id": slot }), || format!("added slot {slot}"));
@@ -47,7 +48,7 @@ pub(in crate::cli) fn run(
         }
         SlotsCommand::Change { slot, secret } => {
             let old = SlotId::from_number(*slot);
-            let slot = with_new(secret, output, |unlock| {
+            let slot = with_new(&keystore, secret, output, |unlock| {
                 Ok(keystore.replace_slot(old, unlock, SystemTime::now())?)
             })?;
             output.result(&json!({ "id": slot }), || {
@@ -62,11 +63,15 @@ pub(in crate::cli) fn run(
 
 /// Takes a new secret for the slot that `make` makes.
 fn with_new(
+    keystore: &Keystore,
     secret: &NewSecret,
     output: Output,
     make: impl FnOnce(&Unlock) -> Result<SlotId, CliError>,
 ) -> Result<SlotId, CliError> {
     let source = unlock::new_secret(secret, "the slot")?;
+    if let Source::KeyFile(path) = &source {
+        inside::refuse(keystore, path, "the key file")?;
+    }
     Ok(source.with_new(MissingKeyFile::Make, "the keystore", output, make)?.0)
 }
 

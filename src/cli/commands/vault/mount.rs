@@ -74,6 +74,12 @@ fn secret(
     output: Output,
 ) -> Result<Unlock, CliError> {
     preflight::keystore_outside(&plan.keystore, &plan.mountpoint)?;
+    if args.create {
+        if let Source::KeyFile(path) = source {
+            preflight::opener_outside(path, plan)?;
+        }
+        preflight::opener_outside(&plan.keystore, plan)?;
+    }
     if args.create { create::everything(plan, source, output) } else { source.take(&plan.keystore) }
 }
 

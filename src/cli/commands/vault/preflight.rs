@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
+use crate::cli::daemon::plan::Plan;
 use crate::cli::env::mounts::mountinfo;
 use crate::cli::env::{failure, paths, process};
 use crate::cli::report::exit::{CliError, Exit};
@@ -51,6 +52,21 @@ pub(in crate::cli) fn keystore_outside(keystore: &Path, mountpoint: &Path) -> Re
         format!("the keystore {} lies on a kmsfs mount", keystore.display()),
     )
     .advise("keep it outside: it is needed to open what is inside"))
+}
+
+/// Neither what opens the keystore nor the keystore may lie in what it opens, once that is made.
+///
+/// Errors: `Refused`, before anything is made.
+pub(in crate::cli) fn opener_outside(opener: &Path, plan: &Plan) -> Result<(), CliError> {
+    let opener = paths::real(opener)?;
+    for (dir, what) in [(&plan.vault, "vault"), (&plan.mountpoint, "mountpoint")] {
+        if opener.starts_with(dir) {
+            let what = format!("{} would lie in the {what} {}", opener.display(), dir.display());
+            return Err(CliError::new(Exit::Refused, what)
+                .advise("name a place outside: it is needed to open what is inside"));
+        }
+    }
+    Ok(())
 }
 
 /// `/dev/fuse` can be opened, and who is not root has `fusermount3`.

@@ -2,13 +2,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::cli::args::{Global, RewrapArgs};
 use crate::cli::env::keys_from::KeysFrom;
-use crate::cli::env::mounts::daemon_client::Target;
+use crate::cli::env::mounts::daemon_client::{Target, elsewhere};
+use crate::cli::env::mounts::mountinfo;
 use crate::cli::env::{interrupt, trust, vault};
 use crate::cli::jobs::rewrap::{What, carry_out, strangers};
 use crate::cli::report::exit::{CliError, Exit};
@@ -24,6 +26,12 @@ pub(in crate::cli) fn run(
     output: Output,
 ) -> Result<Exit, CliError> {
     let target = Target::find(&args.target)?;
+    if let Some(why) = mountinfo::of_vault(&target.vault)?.as_ref().and_then(elsewhere) {
+        output.note(&format!(
+            "{}: {why}; only the files that are there now are re-wrapped",
+            target.vault.display()
+        ));
+    }
     let mut list = ChangedList::open(args.changed_list.as_deref())?;
     let progress = Progress::new("rewrap");
     let mut event = |event| match event {
@@ -109,7 +117,10 @@ struct ChangedList<'a> {
 impl<'a> ChangedList<'a> {
     fn open(path: Option<&'a Path>) -> Result<Self, CliError> {
         let open = |path: &'a Path| {
-            let opened = OpenOptions::new().append(true).create(true).open(path);
+            let opened = OpenOptions::new().append(true).read(true).create(true).open(path);
+            let opened =
+                opened.or_else(|_| OpenOptions::new().append(true).create(true).open(path));
+            let opened = opened.and_then(|file| end_line(&file).map(|()| file));
             Ok::<_, CliError>((path, opened.map_err(|error| CliError::io(path.display(), &error))?))
         };
         Ok(Self { file: path.map(open).transpose()?, failure: None })
@@ -140,6 +151,17 @@ impl<'a> ChangedList<'a> {
             )),
         }
     }
+}
+
+/// Ends a line that a full disk cut short: what is appended to it would name no file.
+fn end_line(mut file: &File) -> io::Result<()> {
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.read_exact_at(&mut last, found.len() - 1)?;
+    if last != *b"\n" { file.write_all(b"\n") } else { Ok(()) }
 }
 
 const SHOWN: usize = 20;

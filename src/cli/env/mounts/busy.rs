@@ -100,6 +100,7 @@ mod tests {
             id: 0,
             parent: 0,
             user: 0,
+            read_only: false,
         };
         let found = holders(&mount);
         let own = found.iter().find(|holder| holder.pid == std::process::id()).unwrap();
@@ -126,6 +127,7 @@ mod tests {
             id: id.unwrap().unwrap(),
             parent: 0,
             user: 0,
+            read_only: false,
         };
         assert!(has_open(own, &mount) && has_mapped(own, &mount));
         let other = Mounted { id: u64::MAX, device: (9999, 9999), ..mount };

@@ -48,6 +48,12 @@ impl Target {
         Some(client.call(request, event).map_err(|error| self.explain(error)))
     }
 
+    /// Asks the daemon if it is this user's own.
+    pub(in crate::cli) fn call_own(&self, request: &Request) -> Option<Result<Value, CliError>> {
+        let client = self.daemon().filter(Client::is_own)?;
+        Some(client.call(request, |_| true).map_err(|error| self.explain(error)))
+    }
+
     fn explain(&self, error: ClientError) -> CliError {
         match error {
             ClientError::Failed(failure) => failure.into(),
@@ -57,6 +63,27 @@ impl Target {
             }
         }
     }
+}
+
+/// Why a mount is of another directory than the one that is at its path now: that was moved, or
+/// something lies over it. What is found at the path says nothing about what is mounted then.
+pub(in crate::cli) fn elsewhere(mount: &Mounted) -> Option<String> {
+    let target = Target::of(mount);
+    let serves = match (target.dir, mount.read_only) {
+        (None, _) => false,
+        // One that only reads has no socket, but it holds the vault.
+        (Some(_), true) => !is_free(&mount.vault),
+        (Some(_), false) => target.daemon().is_some() || !is_free(&mount.vault),
+    };
+    // One that has ended meanwhile holds nothing any more.
+    let is_there =
+        || mountinfo::all().is_ok_and(|all| all.iter().any(|other| other.id == mount.id));
+    (!serves && is_there()).then(|| {
+        format!(
+            "what is mounted at {} is a directory that was at this path before",
+            mount.mountpoint.display()
+        )
+    })
 }
 
 fn dir_of(vault: &Path) -> Option<VaultDir> {

@@ -4,5 +4,6 @@ pub(in crate::cli) mod busy;
 pub(in crate::cli) mod daemon_client;
 pub(in crate::cli) mod detach;
 pub(in crate::cli) mod farewell;
+pub(in crate::cli) mod inside;
 pub(in crate::cli) mod mountinfo;
 pub(in crate::cli) mod mountpoint;

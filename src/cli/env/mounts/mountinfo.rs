@@ -27,6 +27,8 @@ pub(in crate::cli) struct Mounted {
     pub parent: u64,
     /// The user who mounted it, as the kernel knows him.
     pub user: u32,
+    /// Nothing can be written by it, wherever it is mounted.
+    pub read_only: bool,
 }
 
 impl Mounted {
@@ -85,14 +87,18 @@ pub(in crate::cli) fn of_device(device: u64) -> Result<Option<Mounted>, CliError
     Ok(all()?.into_iter().rfind(|mount| mount.device == device))
 }
 
-/// The mount of kmsfs that holds this path.
+/// The mount of kmsfs that holds this path, or would hold it if it were made.
 pub(in crate::cli) fn holding(path: &Path) -> Result<Option<Mounted>, CliError> {
     let mounts = all()?;
     let found = mounts
         .into_iter()
         .filter(|mount| path.starts_with(&mount.mountpoint))
         .max_by_key(|mount| mount.mountpoint.as_os_str().len());
-    Ok(found)
+    let Some(mount) = found else { return Ok(None) };
+    // Another filesystem may be mounted below it.
+    let there = path.ancestors().find_map(|above| rustix::fs::stat(above).ok());
+    let device = there.map(|stat| (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)));
+    Ok(device.is_none_or(|device| device == mount.device).then_some(mount))
 }
 
 /// The mount of this vault.
@@ -127,8 +133,9 @@ fn parse(line: &[u8]) -> Option<Mounted> {
     let device = (number(parts.next()?)?, number(parts.next()?)?);
     let vault = unescape(tail.next()?);
     let mut of_filesystem = tail.next()?.split(|byte| *byte == b',');
-    let user = of_filesystem.find_map(|option| option.strip_prefix(b"user_id="))?;
-    Some(Mounted { vault, mountpoint, options, device, id, parent, user: number(user)? })
+    let read_only = of_filesystem.clone().any(|option| option == b"ro");
+    let user = number(of_filesystem.find_map(|option| option.strip_prefix(b"user_id="))?)?;
+    Some(Mounted { vault, mountpoint, options, device, id, parent, user, read_only })
 }
 
 fn number<N: std::str::FromStr>(digits: &[u8]) -> Option<N> {
@@ -179,6 +186,9 @@ mod tests {
         assert_eq!(mount.vault, Path::new("/srv/my vault"));
         assert_eq!((mount.options.as_str(), mount.device), ("rw,nosuid", (0, 61)));
         assert_eq!((mount.id, mount.parent, mount.user), (36, 35, 7));
+        assert!(!mount.read_only);
+        let view = b"36 35 0:61 / /mnt rw - fuse.kmsfs /srv/vault ro,user_id=7";
+        assert!(parse(view).unwrap().read_only);
     }
 
     /// Root was led from a user's mount to the daemon of root's own vault.
@@ -196,6 +206,7 @@ mod tests {
             id: 1,
             parent: 1,
             user,
+            read_only: false,
         };
         assert!(of("vault", user).source().is_some());
         assert!(of("link", user).source().is_none());
