@@ -96,63 +96,70 @@ impl Content {
             return Ok(Soundness::Sound);
         };
         let (unit, torn) = self.open_unit_or_torn(state, block.data_page(), page, out)?;
-        // What was torn is written anew, also where nothing, or an old version, is right.
-        let sound = if torn { Soundness::Residue } else { Soundness::Sound };
-        let mut facts = Facts {
+        let facts = Facts {
             expected: if block == last { last_length } else { PAGE_LEN },
             payload: block.payload(),
             last: block == last,
             sparse: state.sparse(),
             group_absent: false,
         };
-        if let Opened::Present { length, .. } = unit
-            && facts.expected <= length
-        {
-            out[facts.expected..].fill(0);
-            return Ok(sound);
-        }
-        let mut punched = false;
-        let verdict = self.with_spill(state, block.group(), |spill, absent| {
-            facts.group_absent = absent;
+        let found = match unit {
+            Opened::Present { length, .. } if facts.expected <= length => {
+                out[facts.expected..].fill(0);
+                Soundness::Sound
+            }
+            _ => self.join_tail(state, block, facts, unit, out)?,
+        };
+        // What was torn is written anew, also where nothing, or an old version, is right.
+        Ok(if torn { Soundness::Residue } else { found })
+    }
+
+    /// Puts a block's tail behind what its data unit gave, and judges what comes of it.
+    fn join_tail(
+        &self,
+        state: &State,
+        block: Block,
+        facts: Facts,
+        unit: Opened,
+        out: &mut Page,
+    ) -> Result<Soundness> {
+        let (verdict, punched) = self.with_spill(state, block.group(), |spill, group_absent| {
             let entry = spill.entry(block.index());
-            punched = entry.state == EntryState::Hole;
-            let verdict = judge(facts, unit, entry);
+            let verdict = judge(Facts { group_absent, ..facts }, unit, entry);
             if let (Verdict::Bytes { held, .. }, Opened::Present { length, .. }) = (verdict, unit) {
                 // A tail of a longer block 0 is cut off at the end of the block.
                 let tail = (held - length).min(PAGE_LEN - length);
                 out[length..length + tail].copy_from_slice(&entry.tail[..tail]);
                 out[length + tail..].fill(0);
             }
-            verdict
+            (verdict, entry.state == EntryState::Hole)
         })?;
-        match verdict {
+        let start = block.start();
+        let (what, made_up) = match verdict {
             Verdict::Bytes { odd, held } => {
                 // A tail of another write may be longer than the file.
                 out[facts.expected..].fill(0);
-                let Some(what) = odd else { return Ok(sound) };
+                let Some(what) = odd else { return Ok(Soundness::Sound) };
                 // The tail of a block that was about to become a hole is authentic zeros.
-                let made_up =
-                    (held < facts.expected && !punched).then_some(block.start() + held as u64);
-                self.residue(state, block, what, made_up, out)
+                (what, (held < facts.expected && !punched).then_some(start + held as u64))
             }
             Verdict::Hole => {
                 out.fill(0);
-                Ok(sound)
+                return Ok(Soundness::Sound);
             }
             Verdict::OddHole { what, was_hole } => {
                 out.fill(0);
-                let made_up = (!was_hole).then_some(block.start());
-                self.residue(state, block, what, made_up, out)
-            }
-            Verdict::Missing(what) if self.may_be_zeros(state, block, unit) => {
-                out.fill(0);
-                self.residue(state, block, what, Some(block.start()), out)
+                (what, (!was_hole).then_some(start))
             }
             Verdict::Missing(what) => {
                 out.fill(0);
-                Err(self.missing(state, block, what))
+                if !self.may_be_zeros(state, block, unit) {
+                    return Err(self.missing(state, block, what));
+                }
+                (what, Some(start))
             }
-        }
+        };
+        self.residue(state, block, what, made_up, out)
     }
 
     pub(super) fn open_unit(

@@ -1,7 +1,7 @@
 //! The seal: a lower bound of the size, written when everything below it is durable (R7).
 
-use crate::envelope::Seal;
 use crate::envelope::layout::Group;
+use crate::envelope::{FileHeader, Seal};
 use crate::volume::content::recover::Look;
 use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
@@ -27,38 +27,39 @@ impl Content {
         if state.marks.changes.has_contents() || !self.mend(&mut state, look)? {
             return Ok(false);
         }
-        let header = &state.ready()?.header;
         // Unless recovery has looked through it: that was all there is to excuse.
-        if !state.outdated && self.shared.awaits_consent(header) {
-            // Recovery finds them in the pages, once the crash is believed.
-            state.marks.filled.clear();
-            let size = state.size;
-            let raised = self.raise_to(&mut state, size, look)?;
-            let waits = raised && state.ready()?.header.seal.size < size;
-            state.marks.changes.set_unsealed(waits);
-            return Ok(raised);
+        if !state.outdated && self.shared.awaits_consent(&state.ready()?.header) {
+            return self.raise_only(&mut state, look);
         }
-        let (seal, open) = (header.seal, header.flags.open);
         self.settle_filled(&mut state)?;
         if state.marks.doubt.has_failed_sync() {
             // One of the syncs until here has failed first.
             return Ok(false);
         }
-        let mtime = self.backing.mtime()?;
-        let as_then = seal.mtime == i64::MIN || (seal.mtime == mtime && !open);
-        let current = seal.size == state.size && as_then;
-        if state.ready()?.fresh || (current && !state.outdated) {
-            state.marks.changes.set_unsealed(false);
-            return Ok(false);
+        let (size, mtime) = (state.size, self.backing.mtime()?);
+        let is_sealed = is_current(&state.ready()?.header, size, mtime) && !state.outdated;
+        let writes = !state.ready()?.fresh && !is_sealed;
+        if writes {
+            self.update_both_slots(&mut state, |header| {
+                header.flags.open = false;
+                header.seal = Seal { size, session: self.shared.session(), mtime };
+            })?;
+            state.outdated = false;
         }
-        let size = state.size;
-        self.update_both_slots(&mut state, |header| {
-            header.flags.open = false;
-            header.seal = Seal { size, session: self.shared.session(), mtime };
-        })?;
-        state.outdated = false;
         state.marks.changes.set_unsealed(false);
-        Ok(true)
+        Ok(writes)
+    }
+
+    /// Seals no more than the size: a crash that nobody has agreed to believe yet would explain what is
+    /// odd in the file.
+    fn raise_only(&self, state: &mut State, look: Look) -> Result<bool> {
+        // Recovery finds them in the pages, once the crash is believed.
+        state.marks.filled.clear();
+        let size = state.size;
+        let raised = self.raise_to(state, size, look)?;
+        let waits = raised && state.ready()?.header.seal.size < size;
+        state.marks.changes.set_unsealed(waits);
+        Ok(raised)
     }
 
     /// Before a seal: entries that let a crash leave a block the hole that it was say on the disk,
@@ -92,4 +93,11 @@ impl Content {
             Err(error) => Err(error),
         }
     }
+}
+
+/// True if a seal would say what this header says already.
+fn is_current(header: &FileHeader, size: u64, mtime: i64) -> bool {
+    let seal = header.seal;
+    let as_then = seal.mtime == i64::MIN || (seal.mtime == mtime && !header.flags.open);
+    seal.size == size && as_then
 }
