@@ -32,7 +32,7 @@ pub use files::file_key::FilePolicy;
 pub use files::handle::FileHandle;
 pub use files::open_files::OpenFiles;
 pub use jobs::adopt::Adoption;
-pub use jobs::check_report::{CheckReport, Problem, Repair};
+pub use jobs::check::report::{CheckReport, Problem, Repair};
 pub use jobs::flush::Ended;
 pub use jobs::recovery::RecoveryReport;
 pub use jobs::references::{Needed, References};

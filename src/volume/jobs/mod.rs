@@ -4,8 +4,6 @@
 pub(in crate::volume) mod adopt;
 mod attended;
 pub(in crate::volume) mod check;
-pub(in crate::volume) mod check_copies;
-pub(in crate::volume) mod check_report;
 pub(in crate::volume) mod descent;
 pub(in crate::volume) mod flush;
 pub(in crate::volume) mod placing;

@@ -7,14 +7,14 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::{fcntl_dupfd_cloexec, pread};
 
-use super::check_report::{CheckReport, Repair};
-use super::walk::Visit;
+use super::report::{CheckReport, Repair};
 use crate::envelope::layout::HEADER_AREA;
 use crate::envelope::{DIR_FILE, XattrKeys};
 use crate::volume::backing::handle::Handle;
 use crate::volume::backing::handle::open_noatime;
 use crate::volume::engine::Volume;
 use crate::volume::files::file::File;
+use crate::volume::jobs::walk::Visit;
 use crate::volume::model::error::Result;
 use crate::volume::namespace::descriptor::{Copies, has_attribute};
 use crate::volume::namespace::dir::Dir;

@@ -1,0 +1,5 @@
+//! `kmsfs fsck`: everything in a volume is read and authenticated.
+
+pub(in crate::volume) mod copies;
+pub(in crate::volume) mod report;
+pub(in crate::volume) mod run;
