@@ -3,9 +3,12 @@
 //!
 //! Names are followed to the file that defines them: through `super::` and `self::`, through the
 //! imports of the file, and through what a `mod.rs` passes on. That a file passes a name on is no
-//! dependency of that file; that it uses the name is. Inline tests do not count.
+//! dependency of that file; that it uses the name is. Inline tests do not count. Where one struct owns
+//! the state of a room and many files add methods to it, who calls such a method depends on the file
+//! that adds it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::{Source, words};
 
@@ -15,6 +18,9 @@ pub(crate) struct Room<'a> {
     by_module: BTreeMap<Vec<String>, usize>,
     /// What the names that a file imports mean.
     imports: Vec<BTreeMap<String, Vec<String>>>,
+    /// The struct that owns the state of the room, and which file has which of its methods.
+    owner: Option<&'a str>,
+    methods: BTreeMap<&'a str, usize>,
 }
 
 /// A path in the code of a file.
@@ -32,9 +38,27 @@ impl<'a> Room<'a> {
     pub(crate) fn new(room: &str, sources: &'a [Source]) -> Self {
         let files: Vec<_> = sources.iter().filter(|source| source.module() == room).collect();
         let by_module = files.iter().enumerate().map(|(n, file)| (module_of(file), n)).collect();
-        let mut new = Self { files, by_module, imports: Vec::new() };
+        let mut new =
+            Self { files, by_module, imports: Vec::new(), owner: None, methods: BTreeMap::new() };
         new.imports = new.files.iter().map(|file| new.imports_of(file)).collect();
         new
+    }
+
+    /// The same room, whose state `owner` owns.
+    pub(crate) fn owned_by(mut self, owner: &'a str) -> Self {
+        for (n, file) in self.files.iter().enumerate() {
+            for block in impls(file.before_tests(), owner) {
+                let mut before = "";
+                for (_, word) in words(&file.code[block]) {
+                    if before == "fn" {
+                        self.methods.insert(word, n);
+                    }
+                    before = word;
+                }
+            }
+        }
+        self.owner = Some(owner);
+        self
     }
 
     /// Each file with the files that it depends on, by names under `src`.
@@ -59,7 +83,23 @@ impl<'a> Room<'a> {
             let path = self.absolute(file, one).or_else(|| self.through_import(own, one));
             targets.extend(path.and_then(|path| self.resolve(&path, 0)));
         }
+        targets.extend(self.called(own));
         targets
+    }
+
+    /// The files with the owner's methods that are called in a file: on `self` where that is the
+    /// owner, on the type, and on what has its name.
+    fn called(&self, own: usize) -> Vec<usize> {
+        let Some(owner) = self.owner else { return Vec::new() };
+        let code = self.files[own].before_tests();
+        let (inside, instance) = (impls(code, owner), owner.to_lowercase());
+        let is_owner = |at: usize, word: &str| match word {
+            "self" | "Self" => inside.iter().any(|block| block.contains(&at)),
+            word => word == owner || word == instance,
+        };
+        let calls = words(code).filter(|(at, word)| is_owner(*at, word));
+        let calls = calls.filter_map(|(at, word)| method(&code[at + word.len()..]));
+        calls.filter_map(|name| self.methods.get(name).copied()).collect()
     }
 
     fn imports_of(&self, file: &Source) -> BTreeMap<String, Vec<String>> {
@@ -158,6 +198,29 @@ fn paths(file: &Source) -> Vec<Found> {
         }
     }
     found
+}
+
+/// Where methods are added to a type.
+fn impls(code: &str, name: &str) -> Vec<Range<usize>> {
+    let head = format!("impl {name} {{");
+    let block = |(start, _)| {
+        let mut nesting = 0_usize;
+        let end = code[start..].char_indices().find(|(_, letter)| {
+            nesting += usize::from(*letter == '{');
+            nesting -= usize::from(*letter == '}');
+            *letter == '}' && nesting == 0
+        });
+        start..end.map_or(code.len(), |(at, _)| start + at)
+    };
+    code.match_indices(&head).map(block).collect()
+}
+
+/// The name of the method that is called on what ends here.
+fn method(rest: &str) -> Option<&str> {
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix('.').or_else(|| rest.strip_prefix("::"))?.trim_start();
+    let (_, name) = words(rest).next().filter(|(at, _)| *at == 0)?;
+    rest[name.len()..].starts_with('(').then_some(name)
 }
 
 /// The segments of a path that starts here.
@@ -305,6 +368,25 @@ mod tests {
         assert_eq!(round, ["room/a.rs", "room/b.rs", "room/c.rs"]);
         let open = files(&whole[..3]);
         assert!(circles(&Room::new("room", &open).edges()).is_empty());
+    }
+
+    #[test]
+    fn who_calls_a_method_depends_on_the_file_that_adds_it_to_the_owner() {
+        let files = files(&[
+            ("room/mod.rs", "mod a; mod b; mod c; mod owner;"),
+            ("room/owner.rs", "pub struct Owner; impl Owner { pub fn own(&self) {} }"),
+            ("room/a.rs", "impl Owner { fn first(&self) { self.own().second() } }"),
+            ("room/b.rs", "impl Owner { fn second(&self) { self\n.first() } }"),
+            ("room/c.rs", "struct C; impl C { fn f(&self) { self.first(); self.owner.second() } }"),
+            ("room/d.rs", "fn f(x: X) { Owner::own(x); x.first(); x.owner.second }"),
+        ]);
+        let edges = Room::new("room", &files).owned_by("Owner").edges();
+        let depends = |from: &str| edges[from].iter().copied().collect::<Vec<_>>();
+        assert_eq!(depends("room/a.rs"), ["room/owner.rs"]);
+        assert_eq!(depends("room/b.rs"), ["room/a.rs"]);
+        assert_eq!(depends("room/c.rs"), ["room/b.rs"]);
+        assert_eq!(depends("room/d.rs"), ["room/owner.rs"]);
+        assert!(Room::new("room", &files).edges()["room/b.rs"].is_empty());
     }
 
     #[test]
