@@ -4,9 +4,9 @@ use super::layout::{PAGE, PAGE_LEN, PageNo};
 use crate::id::FileId;
 
 /// Bytes of a record before those of the page.
-pub const UNDO_HEADER: usize = 48;
+pub const UNDO_HEADER: usize = 56;
 const MAGIC: &[u8; 8] = b"KMSFSp1\0";
-const CRC_AT: usize = 44;
+const CRC_AT: usize = 52;
 /// No file has one behind it.
 const LAST_PAGE: u64 = i64::MAX as u64 / PAGE;
 
@@ -17,6 +17,8 @@ pub struct UndoRecord {
     pub sequence: u64,
     /// The file.
     pub file: FileId,
+    /// The number of its inode: two files can have one id, where one was restored under an old name.
+    pub inode: u64,
     /// The page.
     pub page: PageNo,
     /// Its first byte that is kept.
@@ -30,7 +32,8 @@ impl UndoRecord {
     pub fn append(
         out: &mut Vec<u8>,
         sequence: u64,
-        (file, page, start): (FileId, PageNo, usize),
+        (file, inode): (FileId, u64),
+        (page, start): (PageNo, usize),
         bytes: &[u8],
     ) {
         let stored = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -40,6 +43,7 @@ impl UndoRecord {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&sequence.to_le_bytes());
         out.extend_from_slice(file.as_bytes());
+        out.extend_from_slice(&inode.to_le_bytes());
         out.extend_from_slice(&page.0.to_le_bytes());
         out.extend_from_slice(&short(start));
         out.extend_from_slice(&short(stored));
@@ -55,6 +59,7 @@ impl UndoRecord {
         let (magic, rest) = bytes.split_first_chunk::<8>()?;
         let (sequence, rest) = rest.split_first_chunk::<8>()?;
         let (file, rest) = rest.split_first_chunk::<16>()?;
+        let (inode, rest) = rest.split_first_chunk::<8>()?;
         let (page, rest) = rest.split_first_chunk::<8>()?;
         let (start, rest) = rest.split_first_chunk::<2>()?;
         let (stored, rest) = rest.split_first_chunk::<2>()?;
@@ -71,6 +76,7 @@ impl UndoRecord {
         let record = Self {
             sequence: u64::from_le_bytes(*sequence),
             file: FileId::from_bytes(*file),
+            inode: u64::from_le_bytes(*inode),
             page: PageNo(page),
             start,
             stored,
@@ -90,8 +96,8 @@ mod tests {
 
     fn one(bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        let at = (FileId::from_bytes([7; 16]), PageNo(5), PAGE_LEN - bytes.len());
-        UndoRecord::append(&mut out, 9, at, bytes);
+        let (file, at) = (FileId::from_bytes([7; 16]), (PageNo(5), PAGE_LEN - bytes.len()));
+        UndoRecord::append(&mut out, 9, (file, 3), at, bytes);
         out
     }
 
@@ -112,7 +118,8 @@ mod tests {
         UndoRecord::append(
             &mut out,
             1,
-            (FileId::from_bytes([7; 16]), PageNo(5), 0),
+            (FileId::from_bytes([7; 16]), 3),
+            (PageNo(5), 0),
             b"contents\0\0",
         );
         let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -131,7 +138,7 @@ mod tests {
             assert_eq!(UndoRecord::parse(&flipped), None, "flipped at {cut}");
         }
         let mut long = bytes;
-        long[40..44].fill(0xff);
+        long[48..52].fill(0xff);
         assert_eq!(UndoRecord::parse(&long), None);
     }
 }

@@ -60,13 +60,13 @@ pub(crate) fn has_record(journal: &[Arc<JournalFile>; 2], page: usize, bytes: &[
     journal.iter().any(|file| {
         let durable = file.durable.lock().unwrap();
         let mut rest = &durable[..];
-        while let Some(header) = rest.get(..48).filter(|header| header.starts_with(b"KMSFSp1")) {
-            let stored = usize::from(u16::from_le_bytes([header[42], header[43]]));
-            let found = rest.get(48..48 + stored);
-            if header[32..40] == number && found == Some(bytes) {
+        while let Some(header) = rest.get(..56).filter(|header| header.starts_with(b"KMSFSp1")) {
+            let stored = usize::from(u16::from_le_bytes([header[50], header[51]]));
+            let found = rest.get(56..56 + stored);
+            if header[40..48] == number && found == Some(bytes) {
                 return true;
             }
-            rest = rest.get(48 + stored..).unwrap_or_default();
+            rest = rest.get(56 + stored..).unwrap_or_default();
         }
         false
     })

@@ -31,6 +31,10 @@ pub enum Durability {
 pub trait Backing: Send + Sync {
     /// The length in bytes.
     fn length(&self) -> Result<u64>;
+    /// The number of its inode; 0 for what has none.
+    fn number(&self) -> u64 {
+        0
+    }
     /// Reads up to the end of the file; returns how many bytes there were.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize>;
     /// Writes from the start of `buf`; returns how many bytes were taken before an error or a full
@@ -116,6 +120,10 @@ impl AsFd for BackingFile {
 }
 
 impl Backing for BackingFile {
+    fn number(&self) -> u64 {
+        fstat(&self.0).map_or(0, |stat| stat.st_ino)
+    }
+
     fn length(&self) -> Result<u64> {
         u64::try_from(fstat(&self.0)?.st_size).map_err(|_| Errno::IO)
     }

@@ -31,7 +31,7 @@ impl Content {
         if due.is_empty() {
             return Ok(());
         }
-        let at = (state.ready()?.header.file, state.marks.generation());
+        let file = (state.ready()?.header.file, self.backing.number());
         let mut pages = vec![[0; PAGE_LEN]; due.len()];
         for (due, room) in due.iter().zip(&mut pages) {
             if let Due::Bytes(page) = due {
@@ -48,7 +48,8 @@ impl Content {
                 Due::Nothing(page) => OldPage { page: *page, start: page.unit_start(), bytes: &[] },
             })
             .collect();
-        Ok(journal.keep(at, &old, state.marks.pages.kept_mut())?)
+        let generation = state.marks.generation();
+        Ok(journal.keep(file, generation, &old, state.marks.pages.kept_mut())?)
     }
 
     fn due(&self, state: &State, journal: &PageJournal, first: Block, end: Block) -> Vec<Due> {
@@ -184,7 +185,7 @@ mod tests {
             let parts = self.journal.iter().map(|part| part.clone() as Arc<dyn Backing>).collect();
             let left = LeftPages::read(vec![(SessionWord::new(1, 1), parts)]);
             let file = self.content.header().unwrap().file;
-            left.versions(file, block.data_page()).next()
+            left.versions((file, self.file.number()), block.data_page()).next()
         }
     }
 

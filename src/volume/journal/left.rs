@@ -22,7 +22,7 @@ use crate::volume::backing::contents::Backing;
 
 /// Pages that are kept in mind, over all journals.
 const PAGES: usize = 1 << 18;
-/// Bytes of records that are looked at, over all journals. Earlier builds wrote as many to a file.
+/// Bytes of records that are looked at, over all journals.
 const BYTES: u64 = 1 << 30;
 /// Bytes that are looked at in one call.
 const CHUNK: usize = 1 << 20;
@@ -45,6 +45,7 @@ pub struct LeftPages {
 #[derive(Debug, Clone, Copy)]
 struct At {
     file: FileId,
+    inode: u64,
     page: u64,
     offset: u64,
     /// Of the sessions, which.
@@ -124,10 +125,10 @@ impl LeftPages {
         !self.of(file, page.0..=page.0).is_empty()
     }
 
-    /// The pages of this file that there are.
-    pub(in crate::volume) fn pages_of(&self, file: FileId) -> Vec<PageNo> {
-        let found = self.of(file, 0..=u64::MAX);
-        let mut pages: Vec<_> = found.iter().map(|at| PageNo(at.page)).collect();
+    /// The pages that there are of the file with this id and inode.
+    pub(in crate::volume) fn pages_of(&self, file: FileId, inode: u64) -> Vec<PageNo> {
+        let found = self.of_inode(file, inode, 0..=u64::MAX);
+        let mut pages: Vec<_> = found.map(|at| PageNo(at.page)).collect();
         pages.dedup();
         pages
     }
@@ -135,10 +136,26 @@ impl LeftPages {
     /// The versions of a page that there are, the newest first, each as a whole page.
     pub(in crate::volume) fn versions(
         &self,
-        file: FileId,
+        (file, inode): (FileId, u64),
         page: PageNo,
     ) -> impl Iterator<Item = Vec<u8>> {
-        self.of(file, page.0..=page.0).iter().filter_map(|at| self.version(at))
+        self.of_inode(file, inode, page.0..=page.0).filter_map(|at| self.version(at))
+    }
+
+    /// What there is of this inode, among the pages with its file id. In a copy of the vault no inode
+    /// has its number: then the id is enough, if it was that of one inode alone.
+    fn of_inode(
+        &self,
+        file: FileId,
+        inode: u64,
+        pages: std::ops::RangeInclusive<u64>,
+    ) -> impl Iterator<Item = &At> {
+        let all = self.of(file, 0..=u64::MAX);
+        let is_known = all.iter().any(|at| at.inode == inode);
+        let one = all.first().map(|first| first.inode);
+        let is_one = all.iter().all(|at| Some(at.inode) == one);
+        let counts = move |at: &&At| at.inode == inode || (!is_known && is_one);
+        self.of(file, pages).iter().filter(counts)
     }
 
     fn of(&self, file: FileId, pages: std::ops::RangeInclusive<u64>) -> &[At] {
@@ -167,7 +184,7 @@ impl LeftPages {
         if parts.len() != PARTS {
             return Err(Unusable::Parts(parts.len()));
         }
-        let mut newest = HashMap::<(FileId, u64), (u64, At)>::new();
+        let mut newest = HashMap::<(FileId, u64, u64), (u64, At)>::new();
         for (number, file) in (self.parts.len()..).zip(parts) {
             let part = u16::try_from(number).unwrap_or(u16::MAX);
             let mut records = Records::of(&**file)?;
@@ -175,7 +192,8 @@ impl LeftPages {
                 let length = record.length() as u64;
                 budget.bytes = budget.bytes.checked_sub(length).ok_or(Unusable::Long)?;
                 let at = At::of(&record, (session, part, offset));
-                let known = newest.entry((at.file, at.page)).or_insert((record.sequence, at));
+                let known =
+                    newest.entry((at.file, at.inode, at.page)).or_insert((record.sequence, at));
                 if known.0 < record.sequence {
                     *known = (record.sequence, at);
                 }
@@ -195,6 +213,7 @@ impl At {
     fn of(record: &UndoRecord, (session, part, offset): (u16, u16, u64)) -> Self {
         Self {
             file: record.file,
+            inode: record.inode,
             page: record.page.0,
             offset: offset + UNDO_HEADER as u64,
             session,
@@ -267,12 +286,13 @@ mod tests {
     use crate::volume::backing::memory::MemoryFile;
 
     const FILE: FileId = FileId::from_bytes([9; 16]);
+    const INODE: u64 = 7;
 
     /// A journal with these pages, which have this byte each.
     fn journal(pages: impl Iterator<Item = u64>, byte: u8) -> Vec<Arc<dyn Backing>> {
         let mut bytes = Vec::new();
         for (sequence, page) in (1..).zip(pages) {
-            UndoRecord::append(&mut bytes, sequence, (FILE, PageNo(page), 0), &[byte]);
+            UndoRecord::append(&mut bytes, sequence, (FILE, INODE), (PageNo(page), 0), &[byte]);
         }
         vec![Arc::new(MemoryFile::new(bytes)), Arc::new(MemoryFile::default())]
     }
@@ -282,7 +302,7 @@ mod tests {
     }
 
     fn versions(left: &LeftPages, page: u64) -> Vec<u8> {
-        left.versions(FILE, PageNo(page)).map(|page| page[0]).collect()
+        left.versions((FILE, INODE), PageNo(page)).map(|page| page[0]).collect()
     }
 
     #[test]
@@ -292,7 +312,7 @@ mod tests {
             (word(2), journal([2, 1, 2].into_iter(), 2)),
         ];
         let left = LeftPages::read(journals);
-        assert_eq!(left.pages_of(FILE), [PageNo(1), PageNo(2), PageNo(4)]);
+        assert_eq!(left.pages_of(FILE, INODE), [PageNo(1), PageNo(2), PageNo(4)]);
         assert_eq!((versions(&left, 2), versions(&left, 1)), (vec![3, 2], vec![2]));
         assert!(left.has_page(FILE, PageNo(4)) && !left.has_page(FILE, PageNo(3)));
         assert!(left.has(FILE) && !left.has(FileId::from_bytes([8; 16])));
@@ -305,7 +325,7 @@ mod tests {
         let left = LeftPages::read(vec![(word(3), journal(many, 3)), (word(2), journal(7..8, 2))]);
         assert_eq!(left.sessions(), [word(3), word(2)]);
         assert!(!left.covers(word(3)) && left.covers(word(2)));
-        assert_eq!(left.pages_of(FILE), [PageNo(7)]);
+        assert_eq!(left.pages_of(FILE, INODE), [PageNo(7)]);
         assert_eq!(versions(&left, 7), [2]);
     }
 
@@ -318,11 +338,31 @@ mod tests {
         assert!(!left.is_empty() && !left.has(FILE) && !left.covers(word(2)));
     }
 
+    /// A file that was restored under its old name has the id, and the key, of the one that was renamed.
+    #[test]
+    fn regression_two_inodes_with_one_id_do_not_stand_for_each_other() {
+        let mut bytes = Vec::new();
+        for (sequence, inode, byte) in [(1, 7, b'a'), (2, 8, b'b')] {
+            UndoRecord::append(&mut bytes, sequence, (FILE, inode), (PageNo(1), 0), &[byte]);
+        }
+        UndoRecord::append(&mut bytes, 3, (FILE, 8), (PageNo(2), 0), b"b");
+        let files: [Arc<dyn Backing>; 2] =
+            [Arc::new(MemoryFile::new(bytes)), Arc::new(MemoryFile::default())];
+        let left = LeftPages::read(vec![(word(2), files.to_vec())]);
+        let of = |inode| {
+            let found = left.versions((FILE, inode), PageNo(1));
+            (left.pages_of(FILE, inode).len(), found.map(|page| page[0]).collect::<Vec<_>>())
+        };
+        assert_eq!((of(7), of(8), of(9)), ((1, vec![b'a']), (2, vec![b'b']), (0, vec![])));
+        let copied = LeftPages::read(vec![(word(2), journal(4..5, 1))]);
+        assert_eq!(copied.pages_of(FILE, 99), [PageNo(4)]);
+    }
+
     #[test]
     fn records_are_found_across_the_chunks_in_which_they_are_read() {
-        let many = 3 * CHUNK as u64 / 49;
+        let many = 3 * CHUNK as u64 / 57;
         let left = LeftPages::read(vec![(word(2), journal(0..many, 1))]);
-        assert_eq!(left.pages_of(FILE).len() as u64, many);
+        assert_eq!(left.pages_of(FILE, INODE).len() as u64, many);
         assert_eq!(versions(&left, many - 1), [1]);
     }
 }

@@ -153,7 +153,8 @@ impl PageJournal {
     /// `NOSPC`, `IO`: none of the pages may be written over.
     pub(in crate::volume) fn keep(
         &self,
-        (file, generation): (FileId, u64),
+        (file, inode): (FileId, u64),
+        generation: u64,
         pages: &[OldPage<'_>],
         kept: &mut KeptPages,
     ) -> Result<(), Errno> {
@@ -161,7 +162,8 @@ impl PageJournal {
         inner.make_room();
         let mut bytes = Vec::new();
         for (sequence, old) in (inner.sequence..).zip(pages) {
-            UndoRecord::append(&mut bytes, sequence, (file, old.page, old.start), old.bytes);
+            let at = (old.page, old.start);
+            UndoRecord::append(&mut bytes, sequence, (file, inode), at, old.bytes);
         }
         let which = inner.current;
         let hold = inner.append(&bytes, file, pages)?;

@@ -221,6 +221,9 @@ impl AsFd for TimedFile {
 type Outcome<T> = Result<T, Errno>;
 
 impl Backing for TimedFile {
+    fn number(&self) -> u64 {
+        self.file.number()
+    }
     fn length(&self) -> Outcome<u64> {
         self.file.length()
     }

@@ -32,7 +32,7 @@ impl Content {
             return None;
         }
         let place = UnitPlace::data(page);
-        left.versions(ready.header.file, page)
+        left.versions((ready.header.file, self.backing.number()), page)
             .find_map(|old| ready.cipher.open(place, old.first_chunk()?, out).ok())
     }
 
@@ -58,8 +58,9 @@ impl Content {
             return Ok(());
         };
         let Ok(ready) = state.ready() else { return Ok(()) };
-        let (file, mut outcome) = (ready.header.file, Ok(()));
-        for page in left.pages_of(file) {
+        let (file, inode) = (ready.header.file, self.backing.number());
+        let mut outcome = Ok(());
+        for page in left.pages_of(file, inode) {
             let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
             let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
             let opens = |state: &State, bytes: &Page, plain: &mut Page| {
@@ -70,7 +71,7 @@ impl Content {
             if !whole || !is_data || opens(state, &bytes, &mut plain) {
                 continue;
             }
-            let versions = left.versions(file, page);
+            let versions = left.versions((file, inode), page);
             let mut whole = versions.filter_map(|old| old.first_chunk::<PAGE_LEN>().copied());
             let Some(old) = whole.find(|old| opens(state, old, &mut plain)) else {
                 continue;
@@ -131,7 +132,7 @@ impl Content {
         let (Some(left), Some(ready)) = (self.shared.left(), &state.ready) else { return Ok(0) };
         let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
         let mut torn = 0;
-        for page in left.pages_of(ready.header.file) {
+        for page in left.pages_of(ready.header.file, self.backing.number()) {
             let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
             let place = UnitPlace::data(page);
             if whole && ready.cipher.open(place, &bytes, &mut plain).is_err() {

@@ -9,6 +9,7 @@ use crate::envelope::{SessionWord, UNDO_HEADER};
 use crate::volume::backing::memory::MemoryFile;
 
 const FILE: FileId = FileId::from_bytes([9; 16]);
+const INODE: u64 = 7;
 
 fn journal() -> (PageJournal, [Arc<MemoryFile>; 2]) {
     let files = [Arc::new(MemoryFile::default()), Arc::new(MemoryFile::default())];
@@ -18,7 +19,7 @@ fn journal() -> (PageJournal, [Arc<MemoryFile>; 2]) {
 fn keep(journal: &PageJournal, kept: &mut KeptPages, page: u64, byte: u8) {
     let bytes = [byte; PAGE_LEN];
     let old = OldPage { page: PageNo(page), start: 0, bytes: &bytes };
-    journal.keep((FILE, 0), &[old], kept).unwrap();
+    journal.keep((FILE, INODE), 0, &[old], kept).unwrap();
 }
 
 fn left(files: &[Arc<MemoryFile>; 2]) -> LeftPages {
@@ -27,7 +28,7 @@ fn left(files: &[Arc<MemoryFile>; 2]) -> LeftPages {
 }
 
 fn found(left: &LeftPages, page: u64) -> Option<u8> {
-    let mut versions = left.versions(FILE, PageNo(page));
+    let mut versions = left.versions((FILE, INODE), PageNo(page));
     let first = versions.next().map(|page| page[0]);
     assert!(versions.next().is_none(), "one version of a session");
     first
@@ -43,7 +44,7 @@ fn the_latest_version_of_a_page_is_found() {
     keep(&journal, &mut one, 5, 3);
     let left = left(&files);
     assert_eq!((found(&left, 5), found(&left, 6), found(&left, 7)), (Some(3), Some(2), None));
-    assert_eq!(left.pages_of(FILE), [PageNo(5), PageNo(6)]);
+    assert_eq!(left.pages_of(FILE, INODE), [PageNo(5), PageNo(6)]);
     assert!(!left.has(FileId::from_bytes([8; 16])));
 }
 
@@ -59,7 +60,7 @@ fn a_journal_that_nobody_needs_begins_anew_and_old_records_are_no_newer_ones() {
     keep(&journal, &mut kept, 0, 2);
     assert_eq!(files[0].length().unwrap(), long, "it is written over");
     let left = left(&files);
-    assert_eq!(left.pages_of(FILE), [PageNo(0)], "of the others nothing is needed");
+    assert_eq!(left.pages_of(FILE, INODE), [PageNo(0)], "of the others nothing is needed");
     assert_eq!(found(&left, 0), Some(2));
 }
 
@@ -72,15 +73,15 @@ fn a_file_that_was_forgotten_is_waited_for() {
     drop(kept);
     let mut kept = KeptPages::default();
     keep(&journal, &mut kept, 1, 1);
-    assert_eq!(left(&files).pages_of(FILE), [PageNo(0), PageNo(1)]);
+    assert_eq!(left(&files).pages_of(FILE, INODE), [PageNo(0), PageNo(1)]);
     kept.release();
     drop(journal.orphans());
     keep(&journal, &mut kept, 2, 1);
-    assert_eq!(left(&files).pages_of(FILE).len(), 3, "that sync failed");
+    assert_eq!(left(&files).pages_of(FILE, INODE).len(), 3, "that sync failed");
     kept.release();
     journal.orphans().settle();
     keep(&journal, &mut kept, 3, 1);
-    assert_eq!(left(&files).pages_of(FILE), [PageNo(3)]);
+    assert_eq!(left(&files).pages_of(FILE, INODE), [PageNo(3)]);
 }
 
 /// Writes down as many pages as make a part long, from `first` on.
@@ -88,7 +89,7 @@ fn fill(journal: &PageJournal, kept: &mut KeptPages, first: u64) {
     let old = |page| OldPage { page: PageNo(page), start: 0, bytes: &[1] };
     for start in (first..first + LONG).step_by(64) {
         let pages: Vec<_> = (start..start + 64).map(old).collect();
-        journal.keep((FILE, 0), &pages, kept).unwrap();
+        journal.keep((FILE, INODE), 0, &pages, kept).unwrap();
     }
 }
 
@@ -188,7 +189,7 @@ fn a_page_that_a_crash_could_leave_a_record_of_is_known() {
     assert_eq!(journal.last_page(FILE), Some(PageNo(5)));
     keep(&journal, &mut kept, 0, 1);
     assert_eq!(journal.last_page(FILE), Some(PageNo(0)), "the file was begun anew");
-    assert_eq!(left(&files).pages_of(FILE), [PageNo(0)]);
+    assert_eq!(left(&files).pages_of(FILE, INODE), [PageNo(0)]);
     assert_eq!(journal.last_page(FileId::from_bytes([8; 16])), None);
 }
 
@@ -198,7 +199,7 @@ fn a_page_of_which_nothing_is_durable_is_one_without_bytes() {
     let mut kept = KeptPages::default();
     keep(&journal, &mut kept, 5, 1);
     let gone = OldPage { page: PageNo(5), start: 0, bytes: &[] };
-    journal.keep((FILE, 0), &[gone], &mut kept).unwrap();
+    journal.keep((FILE, INODE), 0, &[gone], &mut kept).unwrap();
     assert_eq!(found(&left(&files), 5), Some(0));
 }
 
@@ -207,13 +208,13 @@ fn what_was_written_down_before_a_sync_of_everything_does_not_stand_for_what_it_
     let (journal, _files) = journal();
     let mut kept = KeptPages::default();
     let page = |page| OldPage { page: PageNo(page), start: 0, bytes: &[1] };
-    journal.keep((FILE, 7), &[page(1), page(2)], &mut kept).unwrap();
+    journal.keep((FILE, INODE), 7, &[page(1), page(2)], &mut kept).unwrap();
     kept.turn(7);
     assert!(kept.has(PageNo(1)) && !kept.is_doubtful_from(PageNo(0)), "nothing was written yet");
     kept.turn(8);
     assert!(!kept.has(PageNo(1)) && kept.is_doubtful(PageNo(1)));
     assert!(kept.is_doubtful_from(PageNo(2)) && !kept.is_doubtful_from(PageNo(3)));
-    journal.keep((FILE, 8), &[page(2)], &mut kept).unwrap();
+    journal.keep((FILE, INODE), 8, &[page(2)], &mut kept).unwrap();
     assert!(kept.has(PageNo(2)) && !kept.has(PageNo(1)));
     kept.forget_before(8);
     assert!(kept.has(PageNo(2)) && !kept.is_doubtful(PageNo(1)) && !kept.is_empty());
@@ -232,10 +233,10 @@ fn a_torn_journal_has_what_is_whole() {
     for cut in (0..bytes.len()).step_by(97) {
         let torn = [Arc::new(MemoryFile::new(bytes[..cut].to_vec())), Arc::default()];
         let whole = cut / (bytes.len() / 3);
-        assert_eq!(left(&torn).pages_of(FILE).len(), whole, "cut at {cut}");
+        assert_eq!(left(&torn).pages_of(FILE, INODE).len(), whole, "cut at {cut}");
     }
     let garbage = [Arc::new(MemoryFile::new(vec![0x4b; 1 << 20])), Arc::default()];
-    assert!(left(&garbage).pages_of(FILE).is_empty());
+    assert!(left(&garbage).pages_of(FILE, INODE).is_empty());
 }
 
 #[test]
@@ -255,5 +256,5 @@ fn whoever_comes_at_the_same_time_is_kept_as_well() {
             });
         }
     });
-    assert_eq!(left(&files).pages_of(FILE).len(), 400);
+    assert_eq!(left(&files).pages_of(FILE, INODE).len(), 400);
 }
