@@ -69,6 +69,8 @@ const MOST: u64 = 1 << 16;
 const SPARE: u64 = 4 << 20;
 /// How long a change waits at most until files are synced that need records.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// And where the journal would soon take no more: a slow disk is no full one.
+const LAST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One page that is about to be written over, from byte `start` of it to its end; without bytes, one
 /// of which nothing is durable.
@@ -229,7 +231,8 @@ impl PageJournal {
     /// be synced. *Locks*: the caller holds none of a file.
     pub(in crate::volume) fn wait_for_room(&self) {
         let done = || !self.attended.load(Ordering::Acquire) || !self.is_pressed();
-        self.freed.wait(PATIENCE, done);
+        let records = self.lock().parts().0.written.records;
+        self.freed.wait(if records < MOST / 2 { PATIENCE } else { LAST_PATIENCE }, done);
     }
 
     /// From now on, or no longer, somebody syncs in the background what needs records.
