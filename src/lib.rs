@@ -21,6 +21,7 @@
 //! **The path of a key**: `volume::content` → `volume::keys` → `keystore` GenerateDataKey or
 //! Decrypt → key material → root key. Back come a file key, which stays in memory until the last
 //! close, and its wrapped form, which goes into the file's header.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod id;
 

@@ -220,7 +220,9 @@ mod tests {
         let (first, end) = (Block(blocks.start), Block(blocks.end));
         let mut pages = vec![[0; PAGE_LEN]; PageBatch::room(first, end)];
         let mut batch = PageBatch::new(first, end, &mut pages);
-        spill.map(|copy| batch.spill_mut(copy)[0] = 1);
+        if let Some(copy) = spill {
+            batch.spill_mut(copy)[0] = 1;
+        }
         batch.keep_spill_apart_unless(!apart);
         batch.calls().map(|call| (call.offset, call.bytes.len())).collect()
     }

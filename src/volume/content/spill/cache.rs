@@ -447,7 +447,10 @@ mod tests {
     fn write(spills: &Arc<Spills>, group: u64, arrival: Arrival, generation: u64) -> (Copy2, u64) {
         change(spills, group);
         let mut went = None;
-        let seal = |copy, page: &SpillPage| Ok::<_, ()>(went = Some((copy, page.sequence())));
+        let seal = |copy, page: &SpillPage| {
+            went = Some((copy, page.sequence()));
+            Ok::<_, ()>(())
+        };
         spills.seal(Group(group), seal).unwrap();
         spills.arrived(Group(group), arrival, generation);
         went.unwrap()
