@@ -39,6 +39,9 @@ pub(in crate::cli) struct Survey {
 /// The vault of a mount.
 struct MountedVault {
     path: PathBuf,
+    /// A vault is there that this user may look at. Another one is none of this keystore's, or known to
+    /// it.
+    is_visible: bool,
     /// Why what is at the path is not what is mounted.
     elsewhere: Option<String>,
 }
@@ -158,9 +161,11 @@ impl Survey {
         let mounted: Vec<_> = mountinfo::all()?
             .into_iter()
             .filter(Mounted::is_believable)
-            .map(|mount| MountedVault { elsewhere: elsewhere(&mount), path: mount.vault })
-            // One that this user may not look at is none of this keystore's, or known to it.
-            .filter(|mount| mount.elsewhere.is_some() || Volume::peek(&mount.path).is_ok())
+            .map(|mount| MountedVault {
+                is_visible: Volume::peek(&mount.vault).is_ok(),
+                elsewhere: elsewhere(&mount),
+                path: mount.vault,
+            })
             .collect();
         for known in keystore.known_volumes()? {
             survey.look_into(keystore, known, &mounted);
@@ -174,14 +179,16 @@ impl Survey {
         let mut is_there = self.scans.iter().any(|scan| scan.volume == known.id);
         let real = |place: &PathBuf| place.canonicalize().unwrap_or_else(|_| place.clone());
         let is_here = real(&known.path);
-        let of_mounts = mounted.iter().map(|mount| &mount.path);
+        let visible = mounted.iter().filter(|mount| mount.is_visible);
+        let of_mounts = visible.map(|mount| &mount.path);
         for place in std::iter::once(&known.path).chain(&known.also).chain(of_mounts) {
             let place = real(place);
             if self.scans.iter().any(|scan| scan.vault == place && scan.volume == known.id) {
                 continue;
             }
             if let Some(scan) = Scan::whole(keystore, known.id, &place) {
-                is_there |= place == is_here || mounted.iter().any(|mount| mount.path == place);
+                is_there |= place == is_here
+                    || mounted.iter().any(|mount| mount.is_visible && mount.path == place);
                 self.scans.push(scan);
             }
         }
@@ -194,7 +201,7 @@ impl Survey {
     /// A mount whose directory was moved needs what nobody can look up, if it is one of this volume: it
     /// was mounted at a path where the volume is, or was.
     fn distrust(&mut self, keystore: &Keystore, known: &KnownVolume, mounted: &[MountedVault]) {
-        for MountedVault { path, elsewhere } in mounted {
+        for MountedVault { path, elsewhere, .. } in mounted {
             let Some(why) = elsewhere else { continue };
             let at = |scan: &&mut Scan| scan.volume == known.id && scan.vault == *path;
             if let Some(scan) = self.scans.iter_mut().find(at) {
