@@ -1,6 +1,10 @@
 //! What a mount writes into the audit log, and what its daemon does by date.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +34,18 @@ fn each_file_that_a_shell_makes_by_redirection_is_in_the_log() {
     }
 }
 
+/// The log was written when the last thread let go of the keystore, which the end of the process may not
+/// wait for.
+#[test]
+fn regression_a_command_that_still_talks_to_the_daemon_loses_no_records() {
+    let vault = Vault::new("talking");
+    let mount = vault.mount_with(&["--create"]);
+    let _talking = UnixStream::connect(control_socket(&vault)).unwrap();
+    fs::write(mount.path("file"), "contents").unwrap();
+    mount.unmount();
+    assert_eq!(events(&vault, "GenerateDataKey").len(), 1);
+}
+
 #[test]
 fn a_daemon_removes_grants_that_have_ended() {
     let vault = Vault::new("ended");
@@ -47,6 +63,15 @@ fn a_daemon_removes_grants_that_have_ended() {
         thread::sleep(Duration::from_millis(100));
     }
     mount.unmount();
+}
+
+/// Where the daemon of a vault listens.
+fn control_socket(vault: &Vault) -> PathBuf {
+    let store = fs::metadata(vault.store()).unwrap();
+    let name = format!("{:x}-{:x}.sock", store.dev(), store.ino());
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let listening = sockets.lines().find(|line| line.ends_with(&name)).unwrap();
+    listening.split(' ').next_back().unwrap().into()
 }
 
 /// The events of an operation that are in the log's file by now.

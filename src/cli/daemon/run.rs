@@ -104,10 +104,20 @@ pub(in crate::cli) fn run(
         Some(error) => log::error!("volume {}: {}", volume.id(), error.what),
         None => log::info!("volume {} is released", volume.id()),
     }
+    write_audit_log(&keys);
     daemon.farewell.tell(failed.as_ref().map(CliError::to_failure));
     daemon.keeper.finish();
     failed.map_or(Ok(()), Err)?;
     served.map(|()| Exit::Ok)
+}
+
+/// Writes what is counted in memory now: a thread that still answers somebody may keep the keystore open
+/// until the process is gone.
+fn write_audit_log(keys: &KeysFrom) {
+    let KeysFrom::Keystore(keystore) = keys else { return };
+    if let Err(error) = keystore.flush_audit() {
+        log::error!("records of the audit log are lost: {error}");
+    }
 }
 
 /// A daemon that has everything it needs.
