@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags, statx};
 
 use crate::keystore::error::{KeystoreError, SecondName};
 
@@ -30,7 +30,10 @@ pub(in crate::keystore) fn check_one_name(path: &Path) -> Result<(), KeystoreErr
     let second = |path: &Path| {
         // The owner may follow a link of theirs to it: what counts is the file itself.
         let there = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS).ok()?;
-        if there.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        // A directory has many links, and is refused as what it is.
+        if FileType::from_raw_mode(there.stx_mode.into()) != FileType::RegularFile {
+            None
+        } else if there.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
             Some(SecondName::Mounted)
         } else if there.stx_nlink > 1 {
             Some(SecondName::Linked)
