@@ -78,7 +78,7 @@ impl Adapter {
         self.files.find(handle.0).ok_or(BAD_HANDLE)
     }
 
-    /// An open file whose contents someone is about to change who may not keep its setuid bit.
+    /// An open file that is about to be changed by someone who may not keep its setuid bit.
     fn stripped(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
         let open = self.known(handle)?;
         if self.volume.drop_privileges(&open)? == Privileges::Dropped {

@@ -58,8 +58,8 @@ impl Identities {
         let keystore = service.keystore();
         let key = keystore.access_key(claim.access_key_id()).map_err(NoSender::Keystore)?;
         let Some(key) = key else {
-            // One that was valid once must not come to more when it ends. Others are what clients that
-            // cannot leave requests unsigned are set up with.
+            // A key that was valid once must not gain rights by ending. Any other id is a placeholder of
+            // clients that cannot send unsigned requests.
             if is_access_key_id(claim.access_key_id()) {
                 return Err(SignatureError::UnknownKey.into());
             }

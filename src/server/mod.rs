@@ -5,8 +5,8 @@
 //! socket) → `serve::heavy` (what takes seconds waits for its turn) → `dispatch` (the operation and its
 //! members) → `ops` (one call of the keystore) → `protocol` (the answer).
 //!
-//! Imports of the crate: [`crate::keystore`], [`crate::endpoint`], [`crate::crypto`] and
-//! [`crate::id`]. Invariants:
+//! Imports of the crate: [`crate::keystore`], [`crate::endpoint`], [`crate::crypto`], [`crate::id`] and
+//! `crate::sys`. Invariants:
 //!
 //! - What others can reach speaks TLS, and takes signed requests only; a server that was told
 //!   otherwise does not start.

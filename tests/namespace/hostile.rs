@@ -274,7 +274,6 @@ const PLANTED: [(&str, Plant); 6] = [
     ("a huge file", |path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap()),
 ];
 
-/// Opening a FIFO waits for its other end, and an endless file fills the memory.
 /// A walk held every directory of a path open, and its path for each: a chain that somebody made took
 /// all descriptors of the process, and memory by the square of its length.
 #[test]
@@ -314,6 +313,7 @@ fn regression_a_chain_of_directories_of_any_depth_is_walked() {
     }
 }
 
+/// Opening a FIFO waits for its other end, and an endless file fills the memory.
 #[test]
 fn nothing_planted_in_the_place_of_the_vaults_own_files_hangs_or_is_followed() {
     for own in [

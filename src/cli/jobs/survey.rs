@@ -39,8 +39,8 @@ pub(in crate::cli) struct Survey {
 /// The vault of a mount.
 struct MountedVault {
     path: PathBuf,
-    /// A vault is there that this user may look at. Another one is none of this keystore's, or known to
-    /// it.
+    /// True if this user can read the vault there. One that cannot be read is not this keystore's, or is
+    /// already known to it.
     is_visible: bool,
     /// Why what is at the path is not what is mounted.
     elsewhere: Option<String>,
@@ -174,7 +174,7 @@ impl Survey {
     }
 
     /// Looks into all places of a volume: where it is, where it was or a copy of it is, and what is
-    /// mounted. Of the others one that is gone is none any more.
+    /// mounted. Any other place that no longer exists is ignored.
     fn look_into(&mut self, keystore: &Keystore, known: KnownVolume, mounted: &[MountedVault]) {
         let mut is_there = self.scans.iter().any(|scan| scan.volume == known.id);
         let real = |place: &PathBuf| place.canonicalize().unwrap_or_else(|_| place.clone());
@@ -198,8 +198,8 @@ impl Survey {
         }
     }
 
-    /// A mount whose directory was moved needs what nobody can look up, if it is one of this volume: it
-    /// was mounted at a path where the volume is, or was.
+    /// If the directory of a mount was moved, its needs cannot be looked up. It counts as one of this
+    /// volume if it was mounted where the volume is, or was.
     fn distrust(&mut self, keystore: &Keystore, known: &KnownVolume, mounted: &[MountedVault]) {
         for MountedVault { path, elsewhere, .. } in mounted {
             let Some(why) = elsewhere else { continue };

@@ -132,7 +132,7 @@ impl Question<'_> {
             return Ok(Verdict { denied: None, until: None, any_context: true });
         }
         if missing.is_some() {
-            // A Deny that asks for it would be passed.
+            // Otherwise a Deny on that key would be bypassed.
             return Ok(self.refused(Refusal::MissingConditionKeys, "*", &DecisionScope::default()));
         }
         let Some((id, record)) = key else { return self.judge_without_key("*") };

@@ -115,7 +115,7 @@ impl<'a> RequestContext<'a> {
         self
     }
 
-    /// Is it told what the request has under this key, if only that it has nothing?
+    /// True if the request states a value for this condition key, or states that it has none.
     pub(in crate::keystore) fn supplies(&self, key: SuppliedKey) -> bool {
         match key {
             SuppliedKey::EncryptionContext | SuppliedKey::Fact(Fact::EncryptionContextKeys) => {

@@ -132,7 +132,7 @@ struct Call {
     id: String,
 }
 
-/// How far a call came in the place that everybody has the same right to.
+/// How far a call got in the shared queue.
 enum Step {
     Answered(Answer),
     /// The rest takes long.
@@ -170,7 +170,7 @@ impl Call {
 
     /// Finds out who asks, or how they are refused.
     fn sender(&self) -> Result<Sender, Answer> {
-        // A value that is no text was signed by nobody: it is left out.
+        // A header that is not text cannot have been signed, so it is skipped.
         let headers = self
             .headers
             .iter()

@@ -1,5 +1,5 @@
-//! Before pages are written over that a power cut could tear: the old ones go to the page journal, and
-//! the journal gets room (see [`crate::volume::journal`]).
+//! Before it overwrites pages that a power cut could tear, copies the old ones to the page journal, and
+//! makes room there (see [`crate::volume::journal`]).
 
 use super::pages::is_untouched;
 use super::{Content, State};
@@ -53,7 +53,7 @@ impl Content {
     }
 
     fn due(&self, state: &State, journal: &PageJournal, first: Block, end: Block) -> Vec<Due> {
-        // What begins behind that was not there, and no sync has told anybody that it was.
+        // Blocks past the proven end did not exist at the last sync: nothing durable can be lost there.
         let extent = &state.marks.extent;
         let had_header = state.marks.header.is_durable();
         let was_there = |block: Block| match block.0 {
@@ -73,15 +73,15 @@ impl Content {
         let due = |block: Block| match block.data_page() {
             page if kept.has(page) => None,
             page if was_there(block) => Some(Due::Bytes(page)),
-            // Where the sync failed that would have told which is right, the older record stays.
+            // If the sync that would have decided which version is right failed, the older record stays.
             page if kept.is_doubtful(page) => None,
             page => has_record(page).then_some(Due::Nothing(page)),
         };
         (first.0..end.0).map(Block).filter_map(due).collect()
     }
 
-    /// Before a change, without a lock: where the journal is full, nobody writes on before the file's
-    /// own records are needed no more, and others had the time to be synced.
+    /// Before a change, without a lock: if the journal is full, waits until this file no longer needs
+    /// its records and the others have had time to be synced.
     pub(super) fn make_journal_room(&self) {
         let Some(journal) = self.shared.journal().filter(|journal| journal.is_pressed()) else {
             return;

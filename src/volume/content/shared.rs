@@ -37,7 +37,7 @@ pub struct Shared {
     pub(super) cache: Arc<SpillCache>,
     /// Files in which recovery found bytes that cannot be read.
     spoiled: Mutex<HashSet<FileId>>,
-    /// Of some file nobody knows what is on the disk: this session cannot end cleanly.
+    /// The state of some file on the disk is unknown, so this session cannot end cleanly.
     doubt: AtomicBool,
     /// How often a sync of the whole backing filesystem failed.
     failed_syncs: AtomicU64,

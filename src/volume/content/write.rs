@@ -147,8 +147,8 @@ impl Content {
         }
     }
 
-    /// R4: a page that holds older durable bytes is not rewritten while it may be on its way to the
-    /// disk, or a mixture of the two versions could reach it.
+    /// R4: a page that is overwritten in part, and holds older durable bytes, is not rewritten while it may
+    /// be on its way to the disk, or a mixture of the two versions could reach it.
     pub(super) fn settle_if_durable(&self, state: &mut State, block: Block) {
         if state.marks.extent.reaches(block) && state.marks.pages.is_rewritten_again(block) {
             let settle = || self.backing.settle(block.data_page().offset(), PAGE_LEN as u64);

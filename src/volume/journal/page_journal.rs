@@ -69,7 +69,7 @@ const MOST: u64 = 1 << 16;
 const SPARE: u64 = 4 << 20;
 /// How long a change waits at most until files are synced that need records.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// And where the journal would soon take no more: a slow disk is no full one.
+/// The same when the journal is nearly full: a slow disk is not a full one.
 const LAST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One page that is about to be written over, from byte `start` of it to its end; without bytes, one
@@ -95,7 +95,7 @@ struct Inner {
     current: Which,
     /// Of the next record.
     sequence: u64,
-    /// It was then when [`PageJournal::give_back`] came last.
+    /// The value of `sequence` when [`PageJournal::give_back`] was last called.
     seen: u64,
     /// The disk took no more, and nothing was given back since.
     cramped: bool,
@@ -291,8 +291,8 @@ impl Inner {
         }
     }
 
-    /// Begins a part anew if nobody needs what is in it. Whoever waits for a part to be durable needs
-    /// it, so nobody does then.
+    /// Restarts a part that no file needs. A thread that waits for its sync needs it too, so none is
+    /// waiting here.
     fn make_room(&mut self) {
         let (current, other) = self.parts();
         let long = self.cramped || current.written.records >= LONG;

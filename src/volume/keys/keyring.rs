@@ -1,7 +1,7 @@
 //! The keys of one volume: the only file of this layer that asks a KMS for them.
 //!
 //! Every wrap is bound to the volume and to the file or directory by its encryption context, never
-//! to a path: a rename asks nobody.
+//! to a path: a rename under one key asks nobody.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -158,7 +158,7 @@ impl Content {
         Ok(())
     }
 
-    /// How long the block is that is last on the disk; `None` if its page is not there.
+    /// Length of the given last block as found on the disk; `None` if its page is missing.
     pub(in crate::volume::content) fn last_length(
         &self,
         state: &State,

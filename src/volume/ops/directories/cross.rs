@@ -56,8 +56,8 @@ impl Volume {
         Ok(Some(to.policy))
     }
 
-    /// Nobody who has a file open may lack the permission for the key that it comes under: the
-    /// kernel's cache shows them what others write into it then.
+    /// Everyone who has the file open must be allowed to use its new key, because the kernel's cache
+    /// will show them what others write.
     ///
     /// # Errors
     /// `CrossPolicy`: what is copied has no handles.
@@ -112,7 +112,7 @@ impl Volume {
         }
         let from = match source.descriptor() {
             Ok(from) => from,
-            // Who cannot read the directory can still rescue what another can open.
+            // Whoever cannot read the directory can still rescue what another one can open.
             Err(_) if stat.st_size > 0 && self.is_accepted(stat, to)? => return Ok(false),
             Err(error) => return Err(error),
         };

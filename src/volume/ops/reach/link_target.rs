@@ -64,8 +64,8 @@ impl Volume {
     }
 
     /// Writes the file of a long target, and durably: a sync of whatever directory the link is in
-    /// then needs to cover the link alone. It belongs to whoever the link belongs to. Until the link is made a crash leaves a file that `fsck`
-    /// collects. Such targets are rare enough for three syncs each.
+    /// then needs to cover the link alone. It belongs to whoever the link belongs to. A crash before the
+    /// link is made leaves a file that `fsck` collects. Such targets are rare enough for three syncs each.
     pub(in crate::volume) fn write_long_link(
         &self,
         long: &LongLink,
