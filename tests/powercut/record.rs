@@ -139,7 +139,13 @@ pub(crate) fn record(
     seed: u64,
     journal: Journal,
 ) -> Result<Recording, String> {
-    let mut machine = Machine::plug(backing, scenario.keys, &installed(backing, scenario.keys));
+    // A mounted copy of a vault keeps its material, and the other recordings mount copies.
+    let retires = scenario.acts.iter().any(|(_, act)| matches!(act, Act::Retire));
+    let off = match retires {
+        true => Machine::install(backing, scenario.keys).shut_down()?,
+        false => installed(backing, scenario.keys),
+    };
+    let mut machine = Machine::plug(backing, scenario.keys, &off);
     machine.journal(journal);
     machine.mount_backing()?;
     machine.mount_vault(&[])?;
