@@ -66,13 +66,14 @@ impl<const N: usize> Secret<N> {
 /// Whatever is to be gone must have been done in a function of its own that is not inlined.
 #[inline(never)]
 pub(super) fn wipe_stack() {
-    let mut left = [0_u8; STACK];
+    // In words: a write of each byte took longer than the derivation, and a new file takes a dozen.
+    let mut left = [0_u64; STACK];
     left.zeroize();
     std::hint::black_box(&left);
 }
 
-/// Deeper than the frames of any key derivation.
-const STACK: usize = 12 * 1024;
+/// Words of 12 KiB: deeper than the frames of any key derivation.
+const STACK: usize = 12 * 1024 / size_of::<u64>();
 const FITS: &str = "no secret is larger than its room";
 
 impl<const N: usize> PartialEq for Secret<N> {
