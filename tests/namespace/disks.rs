@@ -61,6 +61,23 @@ impl Disk {
         file.sync_all().unwrap();
     }
 
+    /// Leaves no inode for another file (ext4).
+    pub(crate) fn use_up_inodes(&self) {
+        let many = self.dir.join("many");
+        fs::create_dir(&many).unwrap();
+        for number in 0.. {
+            if let Err(error) = File::create(many.join(number.to_string())) {
+                assert_eq!(error.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+                break;
+            }
+        }
+    }
+
+    /// Gives back what [`Self::use_up_inodes`] took.
+    pub(crate) fn free_inodes(&self) {
+        fs::remove_dir_all(self.dir.join("many")).unwrap();
+    }
+
     /// Gives back what [`Self::fill`] took.
     pub(crate) fn make_room(&self) {
         fs::remove_file(self.dir.join("filler")).unwrap();

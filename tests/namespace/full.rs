@@ -1,12 +1,17 @@
 //! A vault whose filesystem is full can be mounted, so that something can be removed.
 
+use std::path::PathBuf;
+
 use kmsfs::volume::attr::AttrChange;
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::{Access, Reserve};
-use kmsfs::volume::{Allocate, FileHandle, Options, Origin, Result};
+use kmsfs::volume::{Allocate, FileHandle, Options, Origin, PageJournaling, Result, VolumeError};
+use rustix::io::Errno;
 
 use crate::disks::Disk;
 use crate::fixture::{ROOT, caller};
+use crate::journaled::journals;
+use crate::sessions::{pattern, read, write};
 
 #[test]
 fn regression_a_vault_on_a_full_disk_mounts_and_makes_room() {
@@ -41,6 +46,32 @@ fn regression_a_vault_on_a_full_disk_mounts_and_makes_room() {
             assert!(disk.fixture.list(ROOT).is_empty(), "{kind}");
         }
     }
+}
+
+/// A session whose journal could not be made wrote over pages without one.
+#[test]
+fn regression_no_page_is_written_over_until_its_journal_can_be_made() {
+    let Some(mut disk) = Disk::new("ext4") else { return };
+    disk.fixture.file(ROOT, "file", "").unwrap();
+    write(&disk.fixture, "file", 0, &pattern(20_000, 1)).unwrap();
+    disk.fixture.file(ROOT, "other", "contents").unwrap();
+    disk.fixture.volume().end().unwrap();
+    disk.fixture.close();
+    disk.use_up_inodes();
+    disk.fixture.reopen_with(Options { page_journal: PageJournaling::On, ..Options::default() });
+    assert_eq!(journals(&disk.fixture), Vec::<PathBuf>::new());
+    let refused = write(&disk.fixture, "file", 4096, &pattern(4096, 2));
+    assert!(
+        matches!(refused, Err(VolumeError::Io(Errno::NOSPC))),
+        "written over without a journal: {refused:?}"
+    );
+    disk.fixture.volume().unlink(ROOT, b"other").unwrap();
+    assert!(read(&disk.fixture, "file").unwrap() == pattern(20_000, 1));
+    disk.free_inodes();
+    write(&disk.fixture, "file", 4096, &pattern(4096, 2)).unwrap();
+    assert_eq!(journals(&disk.fixture).len(), 1, "made when it was needed");
+    disk.fixture.volume().end().unwrap();
+    assert!(journals(&disk.fixture).is_empty());
 }
 
 /// A cut was refused for want of room, and had taken place: by the old size, which the kernel went on

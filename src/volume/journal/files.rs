@@ -1,6 +1,6 @@
 //! The files of page journals: `.kmsfs/undo-<session>-0` and `-1`.
 //!
-//! **Crash order.** Both files are there, durably, before the first page is written over. They go
+//! **Crash order.** The file of a record is there, durably, before the page is written over. They go
 //! when everything of the session is durable, or when recovery has put every page back, durably. A
 //! crash before that leaves files that are looked through once more, or that nobody needs; the next
 //! session that changes the vault removes the latter.
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::left::LeftPages;
 use super::page_journal::PageJournal;
+use super::record_file::{LateFile, RecordFile};
 use crate::envelope::SessionWord;
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::contents::{Backing, BackingFile};
@@ -97,6 +98,19 @@ pub(in crate::volume) fn begin(
     let parts = [make(0)?, make(1)?];
     fsync(meta)?;
     Ok(PageJournal::over(parts))
+}
+
+/// The journal of a session whose files could not be made, as on a full disk: they are made once a
+/// record needs them, and until then a page that needs a record is not written over.
+pub(in crate::volume) fn begin_late(
+    meta: impl AsFd,
+    session: SessionWord,
+) -> Result<PageJournal, Errno> {
+    let make = |part| -> Result<Arc<dyn RecordFile>, Errno> {
+        let name = name_of(session, part).ok_or(Errno::INVAL)?;
+        Ok(Arc::new(LateFile::new(beneath::reopen_dir(&meta)?, name)))
+    };
+    Ok(PageJournal::of([make(0)?, make(1)?]))
 }
 
 /// Removes the journal of a session.

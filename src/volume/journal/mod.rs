@@ -5,6 +5,7 @@ pub(in crate::volume) mod files;
 mod holds;
 pub(in crate::volume) mod left;
 pub(in crate::volume) mod page_journal;
+mod record_file;
 
 pub(in crate::volume) use holds::KeptPages;
 pub use left::LeftPages;

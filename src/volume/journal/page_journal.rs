@@ -56,10 +56,11 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::holds::{Bell, Hold, KeptPages, Orphans, Use};
+use super::record_file::RecordFile;
 use crate::envelope::UndoRecord;
 use crate::envelope::layout::PageNo;
 use crate::id::FileId;
-use crate::volume::backing::contents::{Backing, Durability};
+use crate::volume::backing::contents::Backing;
 
 /// Records after which the other file is used, if nobody needs it: 16 MiB at most.
 const LONG: u64 = 4096;
@@ -108,7 +109,7 @@ enum Which {
 }
 
 struct Part {
-    file: Arc<dyn Backing>,
+    file: Arc<dyn RecordFile>,
     written: Reach,
     durable: Reach,
     /// Bytes that it has on the disk, as far as is known.
@@ -136,6 +137,11 @@ struct Reach {
 impl PageJournal {
     /// A journal in two empty files.
     pub fn over(files: [Arc<dyn Backing>; 2]) -> Self {
+        Self::of(files.map(|file| Arc::new(file) as Arc<dyn RecordFile>))
+    }
+
+    /// The same, whatever the files are.
+    pub(in crate::volume) fn of(files: [Arc<dyn RecordFile>; 2]) -> Self {
         let freed = Arc::<Bell>::default();
         let inner = Inner {
             parts: files.map(|file| Part::new(file, &freed)),
@@ -209,7 +215,7 @@ impl PageJournal {
             part.syncing = true;
             let (file, reached) = (part.file.clone(), part.written);
             drop(inner);
-            let synced = file.sync(Durability::Contents);
+            let synced = file.sync();
             inner = self.lock();
             inner.part(which).synced(reached, synced);
             self.synced.notify_all();
@@ -325,7 +331,7 @@ impl Inner {
 }
 
 impl Part {
-    fn new(file: Arc<dyn Backing>, freed: &Arc<Bell>) -> Self {
+    fn new(file: Arc<dyn RecordFile>, freed: &Arc<Bell>) -> Self {
         let nothing = Reach { bytes: 0, records: 0, sequence: 1 };
         Self {
             file,

@@ -35,12 +35,11 @@ pub(in crate::volume) fn begin(
     if !begins {
         return Ok((shared, strays));
     }
-    match files::begin(meta, shared.session()) {
-        Ok(journal) => Ok((shared.journaling(journal), strays)),
-        Err(error) => {
-            // On a disk that is full a mount is what makes room.
-            log::error!("pages are not journaled in this session: {error}");
-            Ok((shared, strays))
-        }
-    }
+    let session = shared.session();
+    let journal = files::begin(meta, session).or_else(|error| {
+        // On a disk that is full a mount is what makes room.
+        log::error!("no page is written over until its journal can be made: {error}");
+        files::begin_late(meta, session)
+    })?;
+    Ok((shared.journaling(journal), strays))
 }
