@@ -4,8 +4,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with, statfs};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statfs};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -19,6 +21,8 @@ use crate::keystore::storage::directory::{parent, sync_parent};
 pub(in crate::keystore) struct Draft {
     temporary: PathBuf,
     target: PathBuf,
+    /// No other process makes the same file before this one is published.
+    _alone: Option<File>,
 }
 
 impl Draft {
@@ -46,7 +50,9 @@ impl Draft {
     /// Errors: as there.
     pub(in crate::keystore) fn audit_log(target: &Path) -> Result<Self, KeystoreError> {
         // Its name is the keystore's, with `.audit` added.
-        let draft = Self::make(target, Some(&target.with_extension("")))?;
+        let mut draft = Self::make(target, Some(&target.with_extension("")))?;
+        // What lies beside the name may be another process's, which has just made the file.
+        draft._alone = alone_in(parent(target));
         set_aside(target, &mark()?)?;
         Ok(draft)
     }
@@ -72,7 +78,7 @@ impl Draft {
         if let Some(model) = owned_like {
             give(&file, model);
         }
-        Ok(Self { temporary, target: target.to_owned() })
+        Ok(Self { temporary, target: target.to_owned(), _alone: None })
     }
 
     /// Where to write.
@@ -100,7 +106,9 @@ impl Draft {
             Err(Errno::EXIST) => return Err(KeystoreError::Exists(self.target.clone())),
             renamed => renamed.map_err(|errno| failed(errno.into()))?,
         }
-        sync_parent(&self.target).map_err(failed)
+        sync_parent(&self.target).map_err(|error| {
+            io_error(&self.target, "sync the directory of the finished file", error)
+        })
     }
 
     fn rename(&self) -> Result<(), Errno> {
@@ -123,6 +131,19 @@ impl Drop for Draft {
             fs::remove_file(name).ok();
         }
     }
+}
+
+/// Locks a directory for as long as the file is open. Somebody who has it locked for long has other
+/// reasons, and is not waited for.
+fn alone_in(dir: &Path) -> Option<File> {
+    let dir = File::open(dir).ok()?;
+    for _ in 0..LOCK_TRIES {
+        if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Some(dir);
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
+    None
 }
 
 /// Gives a file that root has made to the owner of `model`. By its descriptor: who owns the directory
@@ -251,6 +272,10 @@ fn is_network(kind: rustix::fs::FsWord) -> bool {
     // The word is signed on some machines; the numbers have 32 bits.
     u64::try_from(kind & 0xffff_ffff).is_ok_and(|kind| NETWORK.contains(&kind))
 }
+
+/// A log is made in milliseconds.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
