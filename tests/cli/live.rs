@@ -219,6 +219,29 @@ fn regression_nothing_is_retired_that_a_mount_needs_whose_vault_was_moved() {
     machine.ok(&["umount", "m"]);
 }
 
+/// Whoever held the copy in the place of a mounted vault stood for the mount's daemon.
+#[test]
+fn regression_nothing_is_retired_because_somebody_holds_the_copy_of_a_mounted_vault() {
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(machine.path("vault")).arg(machine.path("copy"));
+    assert!(copy.status().unwrap().success());
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
+    fs::rename(machine.path("copy"), machine.path("vault")).unwrap();
+    machine.ok(&keyed(&["rewrap", "vault"]));
+    let held = fs::File::open(machine.path("vault")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockShared).unwrap();
+    let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    machine.fails(&retire, 14, "a directory that was at this path before");
+    assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
+    drop(held);
+    fs::remove_dir_all(machine.path("vault")).unwrap();
+    fs::rename(machine.path("moved"), machine.path("vault")).unwrap();
+    machine.ok(&["umount", "m"]);
+}
+
 /// The owner of the root of root's mount, who cannot even reach the vault, answered for root's daemon
 /// while that was not there.
 #[test]
