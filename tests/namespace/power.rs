@@ -4,11 +4,14 @@
 //! by itself, and has written no contents that nobody synced.
 
 use std::fs;
+use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime};
 
 use kmsfs::envelope::CrossMode;
-use kmsfs::volume::VolumeError;
+use kmsfs::keystore::KeyRef;
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
+use kmsfs::volume::{Needed, References, RewrapJob, VolumeError};
 
 use crate::disks::Disk;
 use crate::fixture::{REPLACE, ROOT, caller};
@@ -98,5 +101,42 @@ fn a_link_that_comes_back_after_a_cut_has_its_target() {
         }
         let links = fs::read_dir(disk.fixture.vault().join(".kmsfs/links")).unwrap();
         assert!(links.count() <= 1);
+    }
+}
+
+/// Nothing needed the old material any more, but on the disk everything still did: it was destroyed,
+/// and what the power cut brought back was lost for good.
+#[test]
+fn regression_what_a_power_cut_brings_back_is_counted_as_needed() {
+    for (kind, mounted) in [("ext4", true), ("ext4", false), ("xfs", true), ("xfs", false)] {
+        let Some(mut disk) = Disk::new(kind) else { return };
+        let dir = disk.fixture.mkdir(ROOT, "dir").unwrap().ino;
+        disk.fixture.mkdir(dir, "below").unwrap();
+        disk.fixture.file(ROOT, "file", "old").unwrap();
+        disk.fixture.volume().flush(Duration::ZERO).unwrap();
+        let keystore = disk.fixture.keystore.clone();
+        let (key, now) = (disk.fixture.key(), SystemTime::now());
+        let old = keystore.current_material(key).unwrap();
+        keystore.rotate_key_on_demand(&KeyRef::Id(key), now).unwrap();
+        // The old header goes by a rename that nobody syncs.
+        disk.fixture.file(ROOT, "new", "new").unwrap();
+        disk.fixture.rename((ROOT, "new"), (ROOT, "file"), REPLACE).unwrap();
+        let job = RewrapJob { from: Some(key), ..RewrapJob::default() };
+        let mut go_on = |_: &_| ControlFlow::Continue(());
+        assert!(disk.fixture.volume().rewrap(job, &mut go_on, &mut |_| {}).unwrap().complete);
+        let needed = |found: &References| {
+            let Needed { files, directories } = found.of_material(old);
+            files + directories
+        };
+        let found = if mounted {
+            disk.fixture.volume().references(&mut |_| ControlFlow::Continue(())).unwrap()
+        } else {
+            disk.fixture.close();
+            References::scan_still(&disk.fixture.vault()).unwrap().1
+        };
+        assert_eq!(needed(&found), 0, "{kind}");
+        disk.cut();
+        let (_, found) = References::scan(&disk.fixture.vault()).unwrap();
+        assert_eq!(needed(&found), 0, "{kind}, mounted: {mounted}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use rustix::fs::{OFlags, fstat};
+use rustix::fs::{Advice, OFlags, fadvise, fstat, syncfs};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -41,6 +41,15 @@ pub struct Needed {
     pub directories: u64,
 }
 
+/// Where headers are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// From wherever the system has them.
+    Cache,
+    /// As they are on the disk.
+    Disk,
+}
+
 impl References {
     /// Counts what the vault in `path` refers to. Works while it is mounted; what is renamed meanwhile
     /// may then be missed.
@@ -48,12 +57,16 @@ impl References {
     /// # Errors
     /// `NotAVolume`; those of the backing filesystem.
     pub fn scan(path: &Path) -> Result<(VolumeId, Self)> {
+        Self::scan_from(path, Source::Cache)
+    }
+
+    fn scan_from(path: &Path, source: Source) -> Result<(VolumeId, Self)> {
         let descriptor = Volume::peek(path)?;
         let mut found = Self::of_volume(&descriptor);
         let mut walk = Walk::new(&open_root(path)?)?;
         while let Some(visit) = walk.step().transpose() {
             match visit {
-                Ok(visit) => found.look_into(&visit)?,
+                Ok(visit) => found.look_into(&visit, source)?,
                 Err(_) => found.unreadable += 1,
             }
         }
@@ -62,13 +75,19 @@ impl References {
         Ok((descriptor.volume, found))
     }
 
-    /// As [`Self::scan`], while nobody may change the vault: nothing is missed.
+    /// As [`Self::scan`], while nobody may change the vault: nothing is missed, and what is counted is
+    /// what a power cut would leave.
     ///
     /// # Errors
     /// `InUse` if somebody may; as [`Self::scan`].
     pub fn scan_still(path: &Path) -> Result<(VolumeId, Self)> {
+        let root = open_root(path)?;
         let _held = Session::begin(open_root(path)?, false)?;
-        Self::scan(path)
+        syncfs(&root)?;
+        let found = Self::scan_from(path, Source::Disk)?;
+        // Between the two syncs, others may have removed files from outside.
+        syncfs(&root)?;
+        Ok(found)
     }
 
     fn of_volume(descriptor: &VolumeDescriptor) -> Self {
@@ -77,7 +96,7 @@ impl References {
         found
     }
 
-    fn look_into(&mut self, visit: &Visit) -> Result<()> {
+    fn look_into(&mut self, visit: &Visit, source: Source) -> Result<()> {
         let copies = dir_copies(&visit.fd);
         // The root has no name. What has one that nobody here made is foreign: no key's business.
         let ours = visit.name().is_none_or(|name| may_be_encoded(name.bytes()));
@@ -96,6 +115,9 @@ impl References {
                 self.unreadable += 1;
                 continue;
             };
+            if source == Source::Disk {
+                fadvise(&fd, 0, None, Advice::DontNeed)?;
+            }
             let slots = read_slots(&fd)?;
             if slots.is_empty() && may_be_encoded(entry.name.bytes()) && fstat(&fd)?.st_size > 0 {
                 self.unreadable += 1;
@@ -126,6 +148,10 @@ impl References {
 impl Volume {
     /// Counts what this volume refers to, also what is renamed meanwhile. `progress` may stop it.
     ///
+    /// *Crash*: no power cut after this brings back what was not counted. What it could have brought
+    /// back is replaced durably by the last sync; and what only the system's cache has, because
+    /// writing it to the disk failed earlier, is not what is looked at.
+    ///
     /// # Errors
     /// Those of the backing filesystem and of the KMS.
     pub fn references(
@@ -135,13 +161,15 @@ impl Volume {
         // From here on new wraps are under the current material, of which another process may have
         // made another a moment ago.
         self.keyring.service().refresh()?;
+        // Pages that wait to be written could not be read from the disk.
+        self.sync_everything()?;
         let mut found = References::of_volume(&self.newest_descriptor()?);
         let mut descent = Descent::new(self)?;
         let mut scanned = 0;
         while let Some(visited) = descent.step().transpose() {
             match visited {
                 Ok((visit, _)) => {
-                    found.look_into(&visit)?;
+                    found.look_into(&visit, Source::Disk)?;
                     scanned += visit.entries.len() as u64;
                 }
                 Err(_) => found.unreadable += 1,
@@ -156,6 +184,7 @@ impl Volume {
             let slots = read_slots(file.backing_fd())?;
             count(&mut found.files, slots.iter().flat_map(|slot| slot.recipients.iter()));
         }
+        self.sync_everything()?;
         Ok(found)
     }
 }

@@ -147,10 +147,12 @@ impl Volume {
         let mut run =
             Run { volume: self, job, report, batch, strangers, kept, progress, next, changed };
         let finished = run.all();
-        // Whatever happened, handles are given back and what was written is made durable.
+        // Whatever happened, handles are given back and what was written is made durable: directories
+        // as well, if no file was re-wrapped after them.
         let settled = run.settle_batch();
+        let synced = self.sync_everything();
         let report = run.report;
-        finished.and(settled)?;
+        finished.and(settled).and(synced)?;
         Ok(report)
     }
 
