@@ -92,6 +92,7 @@ pub use records::transfer::{Transfer, TransferKey, TransferKind};
 pub use records::volume::{
     AnchoredPlace, AnchoredPolicy, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan,
 };
+pub use storage::lease::{LeasedVault, VaultLease};
 pub use token::{Pin, TokenError, TokenPlace};
 pub use unlock::slot::{SlotInfo, TokenSlot};
 pub use unlock::{CREDENTIAL, PIN_CREDENTIAL, Unlock, create_key_file};

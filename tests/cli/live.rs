@@ -201,7 +201,7 @@ fn regression_nothing_is_retired_that_a_mount_needs_whose_vault_was_moved() {
     let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
     machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
     fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
-    machine.fails(&retire, 14, "is not there");
+    machine.fails(&retire, 14, "is not found at that path");
     fs::rename(machine.path("copy"), machine.path("vault")).unwrap();
     let output = machine.run(&keyed(&["rewrap", "vault"]));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -209,7 +209,7 @@ fn regression_nothing_is_retired_that_a_mount_needs_whose_vault_was_moved() {
         output.status.success() && said.contains("only the files that are there now"),
         "{said}"
     );
-    machine.fails(&retire, 14, "a directory that was at this path before");
+    machine.fails(&retire, 14, "is not found at that path");
     assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
     fs::remove_dir_all(machine.path("vault")).unwrap();
     fs::rename(machine.path("moved"), machine.path("vault")).unwrap();
@@ -234,11 +234,44 @@ fn regression_nothing_is_retired_because_somebody_holds_the_copy_of_a_mounted_va
     let held = fs::File::open(machine.path("vault")).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockShared).unwrap();
     let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
-    machine.fails(&retire, 14, "a directory that was at this path before");
+    machine.fails(&retire, 14, "is not found at that path");
     assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
     drop(held);
     fs::remove_dir_all(machine.path("vault")).unwrap();
     fs::rename(machine.path("moved"), machine.path("vault")).unwrap();
+    machine.ok(&["umount", "m"]);
+}
+
+/// A copy of the vault in a container, where nobody outside can see it, was mounted with the same
+/// keystore, and its material destroyed.
+#[test]
+fn regression_nothing_is_retired_that_a_mount_in_a_container_needs() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    machine.ok(&["umount", "m"]);
+    fs::create_dir(machine.path("inner")).unwrap();
+    let script = "mount -t tmpfs none inner && cp -a vault inner/v && mkdir inner/m && \
+                  exec \"$0\" --key-file key mount -f inner/v inner/m";
+    let unshare = ["--mount", "--propagation", "private", "sh", "-c", script];
+    let words = [&unshare[..], &[env!("CARGO_BIN_EXE_kmsfs")]].concat();
+    let mut container = machine.command_of(Path::new("unshare"), &words).spawn().unwrap();
+    let leased = || {
+        let names = fs::read_dir(machine.path("data/kmsfs")).unwrap();
+        names.flatten().any(|entry| entry.file_name().to_string_lossy().contains(".mount-"))
+    };
+    within(Duration::from_secs(20), leased);
+    machine.ok(&keyed(&["mount", "vault", "m"]));
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    machine.ok(&keyed(&["rewrap", "m"]));
+    let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    machine.fails(&retire, 14, "is not found at that path");
+    let pid = rustix::process::Pid::from_child(&container);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(container.wait().unwrap().success());
+    machine.ok(&retire);
     machine.ok(&["umount", "m"]);
 }
 

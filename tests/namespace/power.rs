@@ -11,7 +11,7 @@ use kmsfs::envelope::CrossMode;
 use kmsfs::keystore::KeyRef;
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
-use kmsfs::volume::{Needed, References, RewrapJob, VolumeError};
+use kmsfs::volume::{Needed, References, RewrapJob, VolumeError, open_root};
 
 use crate::disks::Disk;
 use crate::fixture::{REPLACE, ROOT, caller};
@@ -132,7 +132,12 @@ fn regression_what_a_power_cut_brings_back_is_counted_as_needed() {
             disk.fixture.volume().references(&mut |_| ControlFlow::Continue(())).unwrap()
         } else {
             disk.fixture.close();
-            References::scan_still(&disk.fixture.vault()).unwrap().1
+            References::scan_still(
+                &open_root(&disk.fixture.vault()).unwrap(),
+                &disk.fixture.vault(),
+            )
+            .unwrap()
+            .1
         };
         assert_eq!(needed(&found), 0, "{kind}");
         disk.cut();

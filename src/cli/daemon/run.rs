@@ -34,7 +34,7 @@ use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::logging;
 use crate::control::{RuntimeDir, Server, VaultDir};
 use crate::fuse;
-use crate::keystore::{Keystore, Unlock};
+use crate::keystore::{Keystore, Unlock, VaultLease};
 use crate::volume::{Options, Volume, VolumeError};
 
 /// Starts the process that mounts and unmounts for the daemon.
@@ -70,6 +70,7 @@ pub(in crate::cli) fn run(
     let (keys, confined) = open_keys(plan, unlock, runtime.as_ref().ok())?;
     process::lock_memory();
     let volume = open(plan, &keys)?;
+    let _lease = lease(plan, &keys, &volume);
     let (keeper, farewell) = (Arc::new(keeper), Arc::default());
     let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper, confined, farewell };
     // Whoever sees the mount may end it.
@@ -234,6 +235,17 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         log::warn!("the keystore does not learn where volume {} is: {error}", volume.id());
     }
     Ok(Arc::new(volume))
+}
+
+/// Held while the volume is mounted: nobody destroys what it needs because it is not where it was.
+fn lease(plan: &Plan, keys: &KeysFrom, volume: &Volume) -> Option<VaultLease> {
+    let keystore = keys.keystore()?;
+    let leased = VaultDir::of(volume.root()).map_err(|error| error.to_string()).and_then(|dir| {
+        keystore.lease_vault(&dir.to_string(), &plan.vault).map_err(|error| error.to_string())
+    });
+    leased
+        .inspect_err(|error| log::warn!("the keystore does not learn of this mount: {error}"))
+        .ok()
 }
 
 /// True when the vault is held, but mounted nowhere that can be seen.

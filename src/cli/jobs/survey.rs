@@ -10,15 +10,17 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::cli::env::mounts::daemon_client::{Target, elsewhere};
-use crate::cli::env::mounts::mountinfo::{self, Mounted, text};
+use crate::cli::env::mounts::daemon_client::Target;
+use crate::cli::env::mounts::mountinfo::{self, text};
 use crate::cli::env::{failure, paths};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::count;
-use crate::control::Request;
+use crate::control::{Request, VaultDir};
 use crate::id::{KeyId, MaterialId, VolumeId};
-use crate::keystore::{Keystore, KnownVolume, ReferenceReport, VolumeNeed, VolumeScan};
-use crate::volume::{Needed, References, Volume, VolumeError};
+use crate::keystore::{
+    Keystore, KnownVolume, LeasedVault, ReferenceReport, VolumeNeed, VolumeScan,
+};
+use crate::volume::{self, Needed, References, Volume, VolumeError};
 
 /// What the headers of one vault refer to.
 pub(in crate::cli) struct Scan {
@@ -27,6 +29,8 @@ pub(in crate::cli) struct Scan {
     pub(in crate::cli) found: References,
     /// Why something may have been missed that was renamed meanwhile.
     pub(in crate::cli) unsettled: Option<String>,
+    /// The directory that was looked into.
+    dir: Option<VaultDir>,
 }
 
 /// What the headers of all known vaults refer to.
@@ -34,16 +38,9 @@ pub(in crate::cli) struct Survey {
     pub(in crate::cli) scans: Vec<Scan>,
     /// Vaults that could not be looked into.
     pub(in crate::cli) absent: Vec<KnownVolume>,
-}
-
-/// The vault of a mount.
-struct MountedVault {
-    path: PathBuf,
-    /// True if this user can read the vault there. One that cannot be read is not this keystore's, or is
-    /// already known to it.
-    is_visible: bool,
-    /// Why what is at the path is not what is mounted.
-    elsewhere: Option<String>,
+    /// Vaults that somebody works with by this keystore, and that were not found: they were moved, or
+    /// are in another mount namespace.
+    hidden: Vec<LeasedVault>,
 }
 
 /// What a look into a vault found, and whether anything may have been missed.
@@ -51,6 +48,7 @@ struct Seen {
     volume: VolumeId,
     found: References,
     unsettled: Option<String>,
+    dir: Option<VaultDir>,
 }
 
 impl Scan {
@@ -59,7 +57,7 @@ impl Scan {
     pub(in crate::cli) fn of(keystore: &Keystore, known: &KnownVolume) -> Option<Self> {
         let (volume, found) = References::scan(&known.path).ok()?;
         let unsettled = Some("it was looked into in passing".to_owned());
-        Self::of_known(keystore, known, Seen { volume, found, unsettled })
+        Self::of_known(keystore, known, Seen { volume, found, unsettled, dir: None })
     }
 
     /// Looks into one of the places of a volume, so that nothing is missed that is renamed meanwhile.
@@ -87,8 +85,8 @@ impl Scan {
     }
 
     fn new(keystore: &Keystore, vault: PathBuf, seen: Seen) -> Self {
-        let Seen { volume, found, unsettled } = seen;
-        let scan = Self { vault, volume, found, unsettled };
+        let Seen { volume, found, unsettled, dir } = seen;
+        let scan = Self { vault, volume, found, unsettled, dir };
         scan.remember(keystore);
         scan
     }
@@ -121,7 +119,7 @@ impl Scan {
 
 impl Seen {
     fn unsettled(volume: VolumeId, why: String) -> Self {
-        Self { volume, found: References::default(), unsettled: Some(why) }
+        Self { volume, found: References::default(), unsettled: Some(why), dir: None }
     }
 
     /// Lets the daemon look into a vault that has one: it knows what is renamed meanwhile. In a vault
@@ -129,15 +127,21 @@ impl Seen {
     /// owns the root of a mount could answer for it.
     fn at(vault: &Path) -> Result<Self, CliError> {
         let failed = |error| failure::volume(vault, &error);
-        if let Some(answer) = Target::find(vault)?.call_own(&Request::References) {
+        let target = Target::find(vault)?;
+        if let Some(answer) = target.call_own(&Request::References) {
             match answer.map(|value| from_value(&value)) {
-                Ok(Some((volume, found))) => return Ok(Self { volume, found, unsettled: None }),
+                Ok(Some((volume, found))) => {
+                    return Ok(Self { volume, found, unsettled: None, dir: target.dir() });
+                }
                 Ok(None) => return Self::roughly(vault, "its daemon gave no answer".to_owned()),
                 Err(error) => return Self::roughly(vault, error.what),
             }
         }
-        match References::scan_still(vault) {
-            Ok((volume, found)) => Ok(Self { volume, found, unsettled: None }),
+        let root = volume::open_root(vault).map_err(failed)?;
+        match References::scan_still(&root, vault) {
+            Ok((volume, found)) => {
+                Ok(Self { volume, found, unsettled: None, dir: VaultDir::of(&root).ok() })
+            }
             Err(error @ VolumeError::InUse) => Self::roughly(vault, error.to_string()),
             Err(error) => Err(failed(error)),
         }
@@ -146,7 +150,7 @@ impl Seen {
     fn roughly(vault: &Path, why: String) -> Result<Self, CliError> {
         let (volume, found) =
             References::scan(vault).map_err(|error| failure::volume(vault, &error))?;
-        Ok(Self { volume, found, unsettled: Some(why) })
+        Ok(Self { volume, found, unsettled: Some(why), dir: None })
     }
 }
 
@@ -154,62 +158,46 @@ impl Survey {
     /// Looks into all vaults: those that are named, and those that the keystore knows.
     /// Errors: if a vault that is named cannot be looked into.
     pub(in crate::cli) fn of(keystore: &Keystore, named: &[PathBuf]) -> Result<Self, CliError> {
-        let mut survey = Self { scans: Vec::new(), absent: Vec::new() };
+        let mut survey = Self { scans: Vec::new(), absent: Vec::new(), hidden: Vec::new() };
         for vault in named {
             survey.scans.push(Scan::of_vault(keystore, vault)?);
         }
-        let mounted: Vec<_> = mountinfo::all()?
+        // One that cannot be read is not this keystore's, or is already known to it.
+        let mounted: Vec<PathBuf> = mountinfo::all()?
             .into_iter()
-            .filter(Mounted::is_believable)
-            .map(|mount| MountedVault {
-                is_visible: Volume::peek(&mount.vault).is_ok(),
-                elsewhere: elsewhere(&mount),
-                path: mount.vault,
-            })
+            .filter(|mount| mount.is_believable() && Volume::peek(&mount.vault).is_ok())
+            .map(|mount| mount.vault)
             .collect();
         for known in keystore.known_volumes()? {
             survey.look_into(keystore, known, &mounted);
         }
+        // After the looks: who comes later finds what is left.
+        let is_hidden = |leased: &LeasedVault| {
+            let mut dirs = survey.scans.iter().filter_map(|scan| scan.dir);
+            !dirs.any(|dir| dir.to_string() == leased.directory)
+        };
+        survey.hidden = keystore.leased_vaults()?.into_iter().filter(is_hidden).collect();
         Ok(survey)
     }
 
     /// Looks into all places of a volume: where it is, where it was or a copy of it is, and what is
     /// mounted. Any other place that no longer exists is ignored.
-    fn look_into(&mut self, keystore: &Keystore, known: KnownVolume, mounted: &[MountedVault]) {
+    fn look_into(&mut self, keystore: &Keystore, known: KnownVolume, mounted: &[PathBuf]) {
         let mut is_there = self.scans.iter().any(|scan| scan.volume == known.id);
         let real = |place: &PathBuf| place.canonicalize().unwrap_or_else(|_| place.clone());
         let is_here = real(&known.path);
-        let visible = mounted.iter().filter(|mount| mount.is_visible);
-        let of_mounts = visible.map(|mount| &mount.path);
-        for place in std::iter::once(&known.path).chain(&known.also).chain(of_mounts) {
+        for place in std::iter::once(&known.path).chain(&known.also).chain(mounted) {
             let place = real(place);
             if self.scans.iter().any(|scan| scan.vault == place && scan.volume == known.id) {
                 continue;
             }
             if let Some(scan) = Scan::whole(keystore, known.id, &place) {
-                is_there |= place == is_here
-                    || mounted.iter().any(|mount| mount.is_visible && mount.path == place);
+                is_there |= place == is_here || mounted.contains(&place);
                 self.scans.push(scan);
             }
         }
-        self.distrust(keystore, &known, mounted);
         if !is_there {
             self.absent.push(known);
-        }
-    }
-
-    /// If the directory of a mount was moved, its needs cannot be looked up. It counts as one of this
-    /// volume if it was mounted where the volume is, or was.
-    fn distrust(&mut self, keystore: &Keystore, known: &KnownVolume, mounted: &[MountedVault]) {
-        for MountedVault { path, elsewhere, .. } in mounted {
-            let Some(why) = elsewhere else { continue };
-            let at = |scan: &&mut Scan| scan.volume == known.id && scan.vault == *path;
-            if let Some(scan) = self.scans.iter_mut().find(at) {
-                scan.unsettled = Some(why.clone());
-            } else if known.path == *path || known.also.contains(path) {
-                let unseen = Seen::unsettled(known.id, why.clone());
-                self.scans.push(Scan::new(keystore, path.clone(), unseen));
-            }
         }
     }
 
@@ -238,6 +226,9 @@ impl Survey {
                 None => format!("  {place}: volume {} is not there, nobody knows", known.id),
             }
         }));
+        lines.extend(self.hidden.iter().map(|leased| {
+            format!("  {}: mounted, but not found at that path", leased.path.display())
+        }));
         if lines.is_empty() {
             lines.push("  no vault is known to this keystore".into());
         }
@@ -262,11 +253,23 @@ impl Survey {
             });
             json!({ "Vault": text(&known.path), "Files": null, "Remembered": remembered })
         });
-        scanned.chain(absent).collect()
+        let hidden = self.hidden.iter().map(
+            |leased| json!({ "Vault": text(&leased.path), "Files": null, "Remembered": null }),
+        );
+        scanned.chain(absent).chain(hidden).collect()
     }
 
     /// Errors: `Refused` if a vault could not be looked into.
     pub(in crate::cli) fn must_be_complete(&self) -> Result<(), CliError> {
+        if let Some(leased) = self.hidden.first() {
+            let what = format!(
+                "the vault {} is mounted with this keystore, and is not found at that path",
+                leased.path.display()
+            );
+            return Err(CliError::new(Exit::Refused, what).advise(
+                "it may need the material: unmount it first (it was moved, or is in a container)",
+            ));
+        }
         let Some(known) = self.absent.first() else { return Ok(()) };
         let place = known.path.display();
         Err(CliError::new(

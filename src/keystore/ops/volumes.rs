@@ -12,6 +12,7 @@ use crate::keystore::model::time::DAY;
 use crate::keystore::records::volume::{
     KnownVolume, VolumeAnchor, VolumeRecord, VolumeScan, others_at, volume_record,
 };
+use crate::keystore::storage::lease::{LeasedVault, VaultLease, leased_vaults};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::tampered;
 
@@ -38,6 +39,19 @@ impl Keystore {
             record.note(&before);
             writer.put(volume.as_bytes(), None, &record)
         })
+    }
+
+    /// Says, for as long as the lease lives, that this process works with a vault: nothing that it may
+    /// need is destroyed unseen. `directory` names the vault's directory, wherever its path, `path`, leads.
+    /// Errors: `Io`.
+    pub fn lease_vault(&self, directory: &str, path: &Path) -> Result<VaultLease, KeystoreError> {
+        VaultLease::take(self.path(), directory, path)
+    }
+
+    /// The vaults that processes work with by this keystore now, also in other mount namespaces.
+    /// Errors: `Io`.
+    pub fn leased_vaults(&self) -> Result<Vec<LeasedVault>, KeystoreError> {
+        leased_vaults(self.path())
     }
 
     /// Remembers that a volume was seen at `path` as well: a copy that is only read is not where it

@@ -148,7 +148,7 @@ fn alone_in(dir: &Path) -> Option<File> {
 
 /// Gives a file that root has made to the owner of `model`. By its descriptor: who owns the directory
 /// may have put another under its name.
-fn give(file: &File, model: &Path) {
+pub(in crate::keystore) fn give(file: &File, model: &Path) {
     let Ok(owner) = fs::metadata(model) else { return };
     if !geteuid().is_root() || owner.uid() == 0 {
         return;
@@ -173,7 +173,7 @@ pub(in crate::keystore) fn warn_if_roots(log: &Path) {
 }
 
 /// A name that nobody has.
-fn mark() -> Result<String, KeystoreError> {
+pub(in crate::keystore) fn mark() -> Result<String, KeystoreError> {
     Ok(random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

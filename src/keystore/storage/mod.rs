@@ -4,6 +4,7 @@ pub(in crate::keystore) mod companions;
 pub(in crate::keystore) mod database;
 pub(in crate::keystore) mod directory;
 pub(in crate::keystore) mod file;
+pub(in crate::keystore) mod lease;
 pub(in crate::keystore) mod root;
 pub(in crate::keystore) mod rows;
 pub(in crate::keystore) mod schema;

@@ -169,7 +169,15 @@ impl Volume {
             VolumeError::NoProc => error,
             _ => VolumeError::NotAVolume(path.into()),
         })?;
-        let copies = read_descriptors(&open_meta(&root, path)?, path)?;
+        Self::peek_into(&root, path)
+    }
+
+    /// The same of the vault that is open as `root` and was found at `path`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(in crate::volume) fn peek_into(root: &OwnedFd, path: &Path) -> Result<VolumeDescriptor> {
+        let copies = read_descriptors(&open_meta(root, path)?, path)?;
         let newest = copies.first().ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         Ok(newest.claims().clone())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Advice, OFlags, fadvise, fstat, syncfs};
@@ -12,6 +13,7 @@ use super::descent::Descent;
 use super::walk::{Role, Visit, Walk};
 use crate::envelope::{Recipient, VolumeDescriptor, may_be_encoded};
 use crate::id::{KeyId, MaterialId, VolumeId};
+use crate::volume::backing::beneath;
 use crate::volume::backing::handle::open_noatime;
 use crate::volume::backing::root::open_root;
 use crate::volume::engine::Volume;
@@ -57,13 +59,13 @@ impl References {
     /// # Errors
     /// `NotAVolume`; those of the backing filesystem.
     pub fn scan(path: &Path) -> Result<(VolumeId, Self)> {
-        Self::scan_from(path, Source::Cache)
+        Self::scan_from((&open_root(path)?, path), Source::Cache)
     }
 
-    fn scan_from(path: &Path, source: Source) -> Result<(VolumeId, Self)> {
-        let descriptor = Volume::peek(path)?;
+    fn scan_from((root, path): (&OwnedFd, &Path), source: Source) -> Result<(VolumeId, Self)> {
+        let descriptor = Volume::peek_into(root, path)?;
         let mut found = Self::of_volume(&descriptor);
-        let mut walk = Walk::new(&open_root(path)?)?;
+        let mut walk = Walk::new(root)?;
         while let Some(visit) = walk.step().transpose() {
             match visit {
                 Ok(visit) => found.look_into(&visit, source)?,
@@ -75,18 +77,17 @@ impl References {
         Ok((descriptor.volume, found))
     }
 
-    /// As [`Self::scan`], while nobody may change the vault: nothing is missed, and what is counted is
-    /// what a power cut would leave.
+    /// As [`Self::scan`], of the vault that is open as `root` and was found at `path`, while nobody may
+    /// change it: nothing is missed, and what is counted is what a power cut would leave.
     ///
     /// # Errors
     /// `InUse` if somebody may; as [`Self::scan`].
-    pub fn scan_still(path: &Path) -> Result<(VolumeId, Self)> {
-        let root = open_root(path)?;
-        let _held = Session::begin(open_root(path)?, false)?;
-        syncfs(&root)?;
-        let found = Self::scan_from(path, Source::Disk)?;
+    pub fn scan_still(root: &OwnedFd, path: &Path) -> Result<(VolumeId, Self)> {
+        let _held = Session::begin(beneath::reopen_dir(root)?, false)?;
+        syncfs(root)?;
+        let found = Self::scan_from((root, path), Source::Disk)?;
         // Between the two syncs, others may have removed files from outside.
-        syncfs(&root)?;
+        syncfs(root)?;
         Ok(found)
     }
 

@@ -9,15 +9,15 @@ use serde_json::Value;
 
 use crate::cli::args::{Global, RewrapArgs};
 use crate::cli::env::keys_from::KeysFrom;
-use crate::cli::env::mounts::daemon_client::{Target, elsewhere};
-use crate::cli::env::mounts::mountinfo;
+use crate::cli::env::mounts::daemon_client::Target;
 use crate::cli::env::{interrupt, trust, vault};
 use crate::cli::jobs::rewrap::{What, carry_out, strangers};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, count};
 use crate::cli::report::printable::printable;
 use crate::cli::report::progress::Progress;
-use crate::control::{Event, Request};
+use crate::control::{Event, Request, VaultDir};
+use crate::volume::Volume;
 
 /// Re-wraps, shows the progress, and tells what was done.
 pub(in crate::cli) fn run(
@@ -26,12 +26,6 @@ pub(in crate::cli) fn run(
     output: Output,
 ) -> Result<Exit, CliError> {
     let target = Target::find(&args.target)?;
-    if let Some(why) = mountinfo::of_vault(&target.vault)?.as_ref().and_then(elsewhere) {
-        output.note(&format!(
-            "{}: {why}; only the files that are there now are re-wrapped",
-            target.vault.display()
-        ));
-    }
     let mut list = ChangedList::open(args.changed_list.as_deref())?;
     let progress = Progress::new("rewrap");
     let mut event = |event| match event {
@@ -51,7 +45,7 @@ pub(in crate::cli) fn run(
     };
     let report = match target.call(&request, &mut event) {
         Some(answer) => answer,
-        None => offline(args, global, &target.vault, &mut event),
+        None => offline(args, (global, output), &target.vault, &mut event),
     };
     progress.finish();
     // What stopped it comes first.
@@ -63,18 +57,33 @@ pub(in crate::cli) fn run(
 
 fn offline(
     args: &RewrapArgs,
-    global: &Global,
+    (global, output): (&Global, Output),
     vault: &Path,
     event: &mut dyn FnMut(Event) -> bool,
 ) -> Result<Value, CliError> {
     let keys = KeysFrom::open(&args.kms, global)?;
     let volume = vault::open(&keys, vault, trust::options())?;
+    if is_mounted_from_elsewhere(&keys, &volume, vault) {
+        output.note(&format!(
+            "what is mounted is another directory, which was at {} before: only the files that are \
+             there now are re-wrapped",
+            vault.display()
+        ));
+    }
     let stop = interrupt::watch()?;
     let (key, to) = (args.key.clone(), args.to.clone());
     let what = What { key, to, strangers: strangers(args.take_in) };
     let report = carry_out(&volume, vault, &what, &mut |news| event(news) && !stop.is_set());
     volume.end().map_err(|error| keys.failed(vault, &error))?;
     report
+}
+
+/// True if a mount has another directory by this path.
+fn is_mounted_from_elsewhere(keys: &KeysFrom, volume: &Volume, vault: &Path) -> bool {
+    let leased = keys.keystore().and_then(|keystore| keystore.leased_vaults().ok());
+    let Ok(own) = VaultDir::of(volume.root()) else { return false };
+    let mut here = leased.into_iter().flatten().filter(|leased| leased.path == vault);
+    here.any(|leased| leased.directory != own.to_string())
 }
 
 fn summary(report: &Value, vault: &Path) -> String {

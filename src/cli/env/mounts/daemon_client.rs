@@ -33,6 +33,11 @@ impl Target {
         Self { vault: mount.vault.clone(), dir: mount.source() }
     }
 
+    /// The directory of the vault, if it may be believed.
+    pub(in crate::cli) fn dir(&self) -> Option<VaultDir> {
+        self.dir
+    }
+
     /// The daemon that has the vault mounted for writing, if one may be believed.
     pub(in crate::cli) fn daemon(&self) -> Option<Client> {
         Client::connect(self.dir?)
@@ -54,16 +59,6 @@ impl Target {
         Some(client.call(request, |_| true).map_err(|error| self.explain(error)))
     }
 
-    /// True if this user's daemon of the vault has made the mount, or one that this is bound from.
-    fn has_mounted(&self, mount: &Mounted) -> bool {
-        let Some(Ok(status)) = self.call_own(&Request::Status) else { return false };
-        let mountpoint = status.get("mountpoint").and_then(Value::as_str);
-        mountinfo::all().is_ok_and(|all| {
-            let mut same = all.iter().filter(|other| other.device == mount.device);
-            same.any(|other| mountpoint == Some(&mountinfo::text(&other.mountpoint)))
-        })
-    }
-
     fn explain(&self, error: ClientError) -> CliError {
         match error {
             ClientError::Failed(failure) => failure.into(),
@@ -73,30 +68,6 @@ impl Target {
             }
         }
     }
-}
-
-/// Why a mount is of another directory than the one that is at its path now: that was moved, or
-/// something lies over it. What is found at the path says nothing about what is mounted then.
-pub(in crate::cli) fn elsewhere(mount: &Mounted) -> Option<String> {
-    let target = Target::of(mount);
-    let own = mount.user == rustix::process::geteuid().as_raw();
-    let serves = match target.dir {
-        None => false,
-        // One that only reads has no socket, but it holds the vault.
-        Some(_) if mount.read_only => !is_free(&mount.vault),
-        // Others may hold what is at the path now; its daemon says where it has mounted it.
-        Some(_) if own => target.has_mounted(mount),
-        Some(_) => target.daemon().is_some() || !is_free(&mount.vault),
-    };
-    // One that has ended meanwhile holds nothing any more.
-    let is_there =
-        || mountinfo::all().is_ok_and(|all| all.iter().any(|other| other.id == mount.id));
-    (!serves && is_there()).then(|| {
-        format!(
-            "what is mounted at {} is a directory that was at this path before",
-            mount.mountpoint.display()
-        )
-    })
 }
 
 fn dir_of(vault: &Path) -> Option<VaultDir> {
