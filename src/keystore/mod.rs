@@ -34,7 +34,7 @@ mod storage;
 mod token;
 mod unlock;
 
-pub use access::decision::Verdict;
+pub use access::decision::Decision;
 pub use access::lockout::LockoutCheck;
 pub use access::table::{SuppliedKey, is_about_a_key, supplied_keys};
 pub use engine::Keystore;

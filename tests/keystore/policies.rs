@@ -340,20 +340,20 @@ fn policies_of_principals_are_kept_listed_and_removed() {
 }
 
 #[test]
-fn a_verdict_says_how_long_and_for_what_it_holds() {
+fn a_decision_says_how_long_and_for_what_it_holds() {
     let f = Fixture::new();
     let id = f.key();
     let at = day(0);
     let caller = Caller { at: Some(at), ..Caller::on_mount(1000, Vec::new()) };
     let mount = f.keystore.acting_for(caller);
     let ask = || mount.authorise(Action::Decrypt, id, &EncryptionContext::new()).unwrap();
-    let verdict = ask();
-    assert_eq!((verdict.denied, verdict.until, verdict.any_context), (None, None, true));
+    let decision = ask();
+    assert_eq!((decision.denied, decision.until, decision.any_context), (None, None, true));
     let soon = r#"{"DateLessThan":{"aws:CurrentTime":"2020-01-01"}}"#;
     put(&f, &by_id(id), &[statement("Allow", &user(1000), "kms:Decrypt", soon)]);
-    let verdict = ask();
-    assert!(verdict.denied.unwrap().contains("kms:Decrypt"));
-    assert_eq!(verdict.until, Some(at + Duration::from_secs(1)));
+    let decision = ask();
+    assert!(decision.denied.unwrap().contains("kms:Decrypt"));
+    assert_eq!(decision.until, Some(at + Duration::from_secs(1)));
     let context = r#"{"StringEquals":{"kms:EncryptionContext:a":"b"}}"#;
     put(&f, &by_id(id), &[statement("Deny", &user(1000), "kms:Decrypt", context)]);
     assert!(!ask().any_context);

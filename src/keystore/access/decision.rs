@@ -11,14 +11,14 @@ use crate::keystore::model::action::Action;
 use crate::keystore::model::caller::{Caller, Principal, group_arn};
 use crate::keystore::model::id::{AliasName, KeyArn};
 use crate::keystore::model::spec::GrantOperation;
-use crate::keystore::policy::{self, Asker, ConditionKey, Request};
-use crate::keystore::records::grant::{Grants, Wanted};
+use crate::keystore::policy::{ConditionKey, Evaluation, Request, Requester};
+use crate::keystore::records::grant::{GrantQuery, Grants};
 use crate::keystore::records::key::KeyRecord;
 use crate::keystore::storage::sealed::Reader;
 
 /// Whether a caller may, and for how long that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Decision {
     /// Why not.
     pub denied: Option<String>,
     /// When it has to be asked again; `None` for as long as the keystore does not change.
@@ -37,7 +37,8 @@ pub(in crate::keystore) fn authorise(
     request_context: RequestContext<'_>,
 ) -> Result<(), KeystoreError> {
     allowed(
-        Question { rules: reader, caller, action, request_context: &request_context }.judge(key)?,
+        DecisionInput { rules: reader, caller, action, request_context: &request_context }
+            .judge(key)?,
     )
 }
 
@@ -50,8 +51,8 @@ pub(in crate::keystore) fn authorise_alias(
     alias: &AliasName,
 ) -> Result<(), KeystoreError> {
     let request_context = RequestContext::default();
-    let question = Question { rules: reader, caller, action, request_context: &request_context };
-    allowed(question.judge_without_key(&alias.arn())?)
+    let input = DecisionInput { rules: reader, caller, action, request_context: &request_context };
+    allowed(input.judge_without_key(&alias.arn())?)
 }
 
 /// May `caller` change who may do what in the account? Its owner and its root may, nobody else.
@@ -93,16 +94,16 @@ pub(in crate::keystore) fn decide(
     action: Action,
     key: (KeyId, &KeyRecord),
     request_context: &RequestContext<'_>,
-) -> Result<Verdict, KeystoreError> {
-    Question { rules, caller, action, request_context }.judge(Some(key))
+) -> Result<Decision, KeystoreError> {
+    DecisionInput { rules, caller, action, request_context }.judge(Some(key))
 }
 
-fn allowed(verdict: Verdict) -> Result<(), KeystoreError> {
-    verdict.denied.map_or(Ok(()), |words| Err(KeystoreError::AccessDenied(words)))
+fn allowed(decision: Decision) -> Result<(), KeystoreError> {
+    decision.denied.map_or(Ok(()), |words| Err(KeystoreError::AccessDenied(words)))
 }
 
 /// One request, and where the rules for it are found.
-struct Question<'a> {
+struct DecisionInput<'a> {
     rules: &'a dyn RuleSource,
     caller: &'a Caller,
     action: Action,
@@ -120,8 +121,8 @@ enum Refusal {
     MissingConditionKeys,
 }
 
-impl Question<'_> {
-    fn judge(&self, key: Option<(KeyId, &KeyRecord)>) -> Result<Verdict, KeystoreError> {
+impl DecisionInput<'_> {
+    fn judge(&self, key: Option<(KeyId, &KeyRecord)>) -> Result<Decision, KeystoreError> {
         let missing =
             table::of_request(self.action).iter().find(|key| !self.request_context.supplies(**key));
         debug_assert!(missing.is_none(), "{} does not say {missing:?}", self.action);
@@ -129,7 +130,7 @@ impl Question<'_> {
             self.rules.check_tokens(&self.caller.grant_tokens)?;
         }
         if !self.caller.principal.is_bound() {
-            return Ok(Verdict { denied: None, until: None, any_context: true });
+            return Ok(Decision { denied: None, until: None, any_context: true });
         }
         if missing.is_some() {
             // Otherwise a Deny on that key would be bypassed.
@@ -145,7 +146,7 @@ impl Question<'_> {
         id: KeyId,
         record: &KeyRecord,
         rules: &KeyRules,
-    ) -> Result<Verdict, KeystoreError> {
+    ) -> Result<Decision, KeystoreError> {
         let scope = DecisionScope::default();
         let facts = Facts {
             caller: self.caller,
@@ -154,19 +155,19 @@ impl Question<'_> {
         };
         let conditions = |key: &ConditionKey| facts.values(key, &scope);
         let (arn, groups, resource) = (self.arn(), self.groups(), KeyArn(id).to_string());
-        let asker = Asker { arn: &arn, groups: &groups };
+        let requester = Requester { arn: &arn, groups: &groups };
         let action = self.action.permission();
-        let request = Request { action, resource: &resource, asker, conditions: &conditions };
-        let by_key = rules.policy.verdict(&request);
-        if let policy::Verdict::Deny(_) = by_key {
+        let request = Request { action, resource: &resource, requester, conditions: &conditions };
+        let by_key = rules.policy.evaluate(&request);
+        if let Evaluation::Deny(_) = by_key {
             return Ok(self.refused(Refusal::KeyPolicy, &resource, &scope));
         }
-        let by_account = self.account_verdict(&request)?;
-        if let policy::Verdict::Deny(_) = by_account {
+        let by_account = self.evaluate_account(&request)?;
+        if let Evaluation::Deny(_) = by_account {
             return Ok(self.refused(Refusal::IdentityPolicy, &resource, &scope));
         }
-        if by_key == policy::Verdict::Allow
-            || (by_key == policy::Verdict::Delegated && by_account == policy::Verdict::Allow)
+        if by_key == Evaluation::Allow
+            || (by_key == Evaluation::Delegated && by_account == Evaluation::Allow)
         {
             return Ok(self.permitted(&scope, None));
         }
@@ -174,14 +175,14 @@ impl Question<'_> {
         if self.request_context.entitled {
             return Ok(self.permitted(&scope, None));
         }
-        let granted = self.granted(&grants, asker, by_account == policy::Verdict::Allow, &scope);
+        let granted = self.granted(&grants, requester, by_account == Evaluation::Allow, &scope);
         Ok(match granted {
             Some(until) => self.permitted(&scope, until),
             None => self.refused(Refusal::Nothing, &resource, &scope),
         })
     }
 
-    fn judge_without_key(&self, resource: &str) -> Result<Verdict, KeystoreError> {
+    fn judge_without_key(&self, resource: &str) -> Result<Decision, KeystoreError> {
         let scope = DecisionScope::default();
         if !self.caller.principal.is_bound() {
             return Ok(self.permitted(&scope, None));
@@ -189,35 +190,35 @@ impl Question<'_> {
         let facts = Facts { caller: self.caller, request_context: self.request_context, key: None };
         let conditions = |key: &ConditionKey| facts.values(key, &scope);
         let (arn, groups) = (self.arn(), self.groups());
-        let asker = Asker { arn: &arn, groups: &groups };
+        let requester = Requester { arn: &arn, groups: &groups };
         let action = self.action.permission();
-        let request = Request { action, resource, asker, conditions: &conditions };
-        Ok(match self.account_verdict(&request)? {
-            policy::Verdict::Deny(_) => self.refused(Refusal::IdentityPolicy, resource, &scope),
-            policy::Verdict::Allow => self.permitted(&scope, None),
-            _ if asker.is_root() => self.permitted(&scope, None),
+        let request = Request { action, resource, requester, conditions: &conditions };
+        Ok(match self.evaluate_account(&request)? {
+            Evaluation::Deny(_) => self.refused(Refusal::IdentityPolicy, resource, &scope),
+            Evaluation::Allow => self.permitted(&scope, None),
+            _ if requester.is_root() => self.permitted(&scope, None),
             _ => self.refused(Refusal::NothingInAccount, resource, &scope),
         })
     }
 
     /// What the account's policies for the caller and its groups say.
-    fn account_verdict(&self, request: &Request<'_>) -> Result<policy::Verdict, KeystoreError> {
-        let mut verdict = policy::Verdict::NoMatch;
-        for arn in std::iter::once(request.asker.arn)
-            .chain(request.asker.groups.iter().map(String::as_str))
+    fn evaluate_account(&self, request: &Request<'_>) -> Result<Evaluation, KeystoreError> {
+        let mut evaluation = Evaluation::NoMatch;
+        for arn in std::iter::once(request.requester.arn)
+            .chain(request.requester.groups.iter().map(String::as_str))
         {
             let policies = self.rules.of_principal(arn)?;
-            let all = policies.iter().map(|policy| policy.verdict(request));
-            verdict = all.max().unwrap_or(policy::Verdict::NoMatch).max(verdict);
+            let all = policies.iter().map(|policy| policy.evaluate(request));
+            evaluation = all.max().unwrap_or(Evaluation::NoMatch).max(evaluation);
         }
-        Ok(verdict)
+        Ok(evaluation)
     }
 
     /// The end of the grant that allows it, if one does.
     fn granted(
         &self,
         grants: &Grants,
-        asker: Asker<'_>,
+        requester: Requester<'_>,
         by_account: bool,
         scope: &DecisionScope,
     ) -> Option<Option<SystemTime>> {
@@ -227,10 +228,15 @@ impl Question<'_> {
             return None;
         }
         let context = self.request_context.context;
-        let wanted =
-            Wanted { asker, by_account, operation, context, child: self.request_context.grant };
-        let found = grants.allowing(&wanted, self.caller.time());
-        if grants.depend_on_context(asker) {
+        let query = GrantQuery {
+            requester,
+            by_account,
+            operation,
+            context,
+            child: self.request_context.grant,
+        };
+        let found = grants.allowing(&query, self.caller.time());
+        if grants.depend_on_context(requester) {
             scope.note_context();
         }
         found.map(|grant| grant.expires.map(SystemTime::from))
@@ -244,13 +250,13 @@ impl Question<'_> {
         self.caller.groups.iter().map(|gid| group_arn(*gid)).collect()
     }
 
-    fn permitted(&self, scope: &DecisionScope, end: Option<SystemTime>) -> Verdict {
+    fn permitted(&self, scope: &DecisionScope, end: Option<SystemTime>) -> Decision {
         let until = [scope.time_limit(self.caller.time()), end].into_iter().flatten().min();
-        Verdict { denied: None, until, any_context: !scope.depends_on_context() }
+        Decision { denied: None, until, any_context: !scope.depends_on_context() }
     }
 
     /// The refusal in the words of AWS.
-    fn refused(&self, by: Refusal, resource: &str, scope: &DecisionScope) -> Verdict {
+    fn refused(&self, by: Refusal, resource: &str, scope: &DecisionScope) -> Decision {
         let permission = self.action.permission();
         let why = match by {
             Refusal::KeyPolicy => "with an explicit deny in a resource-based policy".to_owned(),
@@ -272,6 +278,6 @@ impl Question<'_> {
             "User: {} is not authorized to perform: {permission} on resource: {resource} {why}",
             self.caller.principal
         );
-        Verdict { denied: Some(words), ..self.permitted(scope, None) }
+        Decision { denied: Some(words), ..self.permitted(scope, None) }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::id::KeyId;
-use crate::keystore::access::decision::{self, Verdict};
+use crate::keystore::access::decision::{self, Decision};
 use crate::keystore::access::request::RequestContext;
 use crate::keystore::access::rules::{KeyRules, RuleSource};
 use crate::keystore::engine::cache::LiveKey;
@@ -71,7 +71,7 @@ impl Keystore {
         action: Action,
         key: KeyId,
         context: &EncryptionContext,
-    ) -> Result<Verdict, KeystoreError> {
+    ) -> Result<Decision, KeystoreError> {
         let live = self.live(key)?;
         // Volumes name keys by their ids, and move files to other keys only.
         let mut request_context = RequestContext::symmetric(context).naming_maybe(None);

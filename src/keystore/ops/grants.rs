@@ -19,7 +19,7 @@ use crate::keystore::model::id::{GrantId, KeyRef, text};
 use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::spec::{GrantOperation, KeySpec, KeyUsage};
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::policy::{Asker, Fact, Named, ROOT_ARN};
+use crate::keystore::policy::{Fact, Named, ROOT_ARN, Requester};
 use crate::keystore::records::grant::{self, Constraints, GrantRecord, GrantRequest};
 use crate::keystore::records::key::{KeyRecord, Operation, permit};
 use crate::keystore::storage::rows::Table;
@@ -242,7 +242,7 @@ impl Keystore {
         let stored = find(writer, key, grant)?;
         let groups: Vec<String> = self.caller().groups.iter().map(|gid| group_arn(*gid)).collect();
         let arn = self.caller().principal.arn();
-        let entitled = stored.lets_retire(Asker { arn: &arn, groups: &groups });
+        let entitled = stored.lets_retire(Requester { arn: &arn, groups: &groups });
         let request_context = RequestContext { entitled, ..RequestContext::default() }
             .constrained(&stored.constraints);
         let about = Some((key, &record));

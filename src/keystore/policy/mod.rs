@@ -24,7 +24,7 @@ pub use default::{DEFAULT_POLICY_NAME, default_key_policy};
 pub use error::PolicyError;
 pub use key::{ConditionKey, Fact, NOT_SUPPLIED};
 pub use principal::{Named, PrincipalMatch};
-pub use request::{Asker, Request, Values};
+pub use request::{Request, Requester, Values};
 
 use condition::Condition;
 use pattern::Pattern;
@@ -50,7 +50,7 @@ pub struct Policy {
 
 /// What a policy says to a request. Ordered: of several the greatest holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum Evaluation {
     /// Nothing.
     NoMatch,
     /// Yes, if the policies of the account say so too.
@@ -93,9 +93,9 @@ impl Policy {
     }
 
     /// What the policy says to a request.
-    pub fn verdict(&self, request: &Request<'_>) -> Verdict {
-        let said = self.statements.iter().map(|statement| statement.verdict(request));
-        said.max().unwrap_or(Verdict::NoMatch)
+    pub fn evaluate(&self, request: &Request<'_>) -> Evaluation {
+        let said = self.statements.iter().map(|statement| statement.evaluate(request));
+        said.max().unwrap_or(Evaluation::NoMatch)
     }
 
     /// The first statement that allows every KMS operation, without a condition, to others than
@@ -109,16 +109,18 @@ impl Policy {
 }
 
 impl Statement {
-    fn verdict(&self, request: &Request<'_>) -> Verdict {
-        let meant =
-            self.principals.as_ref().map_or(PrincipalMatch::Itself, |all| all.mean(request.asker));
+    fn evaluate(&self, request: &Request<'_>) -> Evaluation {
+        let meant = self
+            .principals
+            .as_ref()
+            .map_or(PrincipalMatch::Itself, |all| all.mean(request.requester));
         if meant == PrincipalMatch::Not || !self.is_about(request) {
-            return Verdict::NoMatch;
+            return Evaluation::NoMatch;
         }
         match (self.effect, meant) {
-            (Effect::Deny, _) => Verdict::Deny(self.sid.clone()),
-            (Effect::Allow, PrincipalMatch::Itself) => Verdict::Allow,
-            (Effect::Allow, _) => Verdict::Delegated,
+            (Effect::Deny, _) => Evaluation::Deny(self.sid.clone()),
+            (Effect::Allow, PrincipalMatch::Itself) => Evaluation::Allow,
+            (Effect::Allow, _) => Evaluation::Delegated,
         }
     }
 

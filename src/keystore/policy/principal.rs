@@ -1,6 +1,6 @@
 //! Whom a statement of a key policy is about, and whom a grant is for.
 
-use super::request::Asker;
+use super::request::Requester;
 use crate::keystore::model::caller::{ACCOUNT, ROOT_ARN};
 
 const IAM: &str = "arn:aws:iam::000000000000:";
@@ -44,13 +44,13 @@ impl Named {
         valid.then(|| Self::One(text.to_owned()))
     }
 
-    /// Is the asker meant?
-    pub fn means(&self, asker: Asker<'_>) -> PrincipalMatch {
+    /// Is the requester meant?
+    pub fn means(&self, requester: Requester<'_>) -> PrincipalMatch {
         match self {
             Self::Everybody => PrincipalMatch::Itself,
-            Self::Account if asker.is_root() => PrincipalMatch::Itself,
+            Self::Account if requester.is_root() => PrincipalMatch::Itself,
             Self::Account => PrincipalMatch::AsOneOfAccount,
-            Self::One(arn) if asker.is(arn) => PrincipalMatch::Itself,
+            Self::One(arn) if requester.is(arn) => PrincipalMatch::Itself,
             Self::One(_) | Self::Service(_) => PrincipalMatch::Not,
         }
     }
@@ -76,8 +76,8 @@ pub(super) enum Principals {
 }
 
 impl Principals {
-    pub(super) fn mean(&self, asker: Asker<'_>) -> PrincipalMatch {
-        let best = |named: &[Named]| named.iter().map(|one| one.means(asker)).max();
+    pub(super) fn mean(&self, requester: Requester<'_>) -> PrincipalMatch {
+        let best = |named: &[Named]| named.iter().map(|one| one.means(requester)).max();
         match self {
             Self::These(named) => best(named).unwrap_or(PrincipalMatch::Not),
             // To name the account exempts its root only, not each of its users.

@@ -16,21 +16,21 @@ pub struct Request<'a> {
     /// The ARN of what it is about, or `*`.
     pub resource: &'a str,
     /// Who asks.
-    pub asker: Asker<'a>,
+    pub requester: Requester<'a>,
     /// What the request says under a condition key. Only what a policy asks for is computed.
     pub conditions: &'a dyn Fn(&ConditionKey) -> Values<'a>,
 }
 
 /// Who asks: a principal and the groups it is in.
 #[derive(Debug, Clone, Copy)]
-pub struct Asker<'a> {
+pub struct Requester<'a> {
     /// The principal's ARN.
     pub arn: &'a str,
     /// The ARNs of its groups.
     pub groups: &'a [String],
 }
 
-impl Asker<'_> {
+impl Requester<'_> {
     /// Is it the account itself?
     pub fn is_root(&self) -> bool {
         self.arn == ROOT_ARN
@@ -54,7 +54,7 @@ impl std::fmt::Debug for Request<'_> {
         f.debug_struct("Request")
             .field("action", &self.action)
             .field("resource", &self.resource)
-            .field("asker", &self.asker)
+            .field("requester", &self.requester)
             .finish_non_exhaustive()
     }
 }

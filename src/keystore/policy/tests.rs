@@ -15,15 +15,15 @@ const STAFF: &str = "arn:aws:iam::000000000000:group/unix/27";
 type Facts<'a> = &'a [(&'a str, &'a [&'a str])];
 
 /// What a policy says when somebody asks; all but the root are in the group [`STAFF`].
-fn ask(policy: &Policy, arn: &str, action: &str, facts: Facts<'_>) -> Verdict {
+fn ask(policy: &Policy, arn: &str, action: &str, facts: Facts<'_>) -> Evaluation {
     let groups = if arn == ROOT { Vec::new() } else { vec![STAFF.to_owned()] };
     let conditions = |key: &ConditionKey| -> Values<'_> {
         let is = |name: &str| name.parse().as_ref() == Ok(key);
         let found = facts.iter().find(|(name, _)| is(name));
         found.map_or_else(Vec::new, |(_, all)| all.iter().map(|one| Cow::Borrowed(*one)).collect())
     };
-    let asker = Asker { arn, groups: &groups };
-    policy.verdict(&Request { action, resource: KEY, asker, conditions: &conditions })
+    let requester = Requester { arn, groups: &groups };
+    policy.evaluate(&Request { action, resource: KEY, requester, conditions: &conditions })
 }
 
 fn key_policy(text: &str) -> Policy {
@@ -40,8 +40,8 @@ fn conditional(condition: &str) -> Policy {
 
 #[test]
 fn statements_match_principals_and_actions() {
-    use Verdict::{Allow, Delegated, NoMatch};
-    let deny = || Verdict::Deny(None);
+    use Evaluation::{Allow, Delegated, NoMatch};
+    let deny = || Evaluation::Deny(None);
     for (principal, effect, action, expected) in [
         // For Root, Alice and Bob, who ask for kms:Decrypt.
         (r#""Principal":"*""#, "Allow", r#""Action":"kms:*""#, [Allow, Allow, Allow]),
@@ -116,13 +116,13 @@ fn statements_match_principals_and_actions() {
 #[test]
 fn resources_match_the_key_in_any_region() {
     for (resource, expected) in [
-        (r#""Resource":"*""#.to_owned(), Verdict::Allow),
-        (format!(r#""Resource":"{KEY}""#), Verdict::Allow),
-        (format!(r#""Resource":["x","{KEY}"]"#).replace("\"x\",", ""), Verdict::Allow),
-        (format!(r#""Resource":"{}""#, KEY.replace("local", "eu-west-1")), Verdict::Allow),
-        (r#""Resource":"arn:aws:kms:*:000000000000:key/*""#.to_owned(), Verdict::Allow),
-        (r#""Resource":"arn:aws:kms:local:000000000000:alias/*""#.to_owned(), Verdict::NoMatch),
-        (r#""NotResource":"*""#.to_owned(), Verdict::NoMatch),
+        (r#""Resource":"*""#.to_owned(), Evaluation::Allow),
+        (format!(r#""Resource":"{KEY}""#), Evaluation::Allow),
+        (format!(r#""Resource":["x","{KEY}"]"#).replace("\"x\",", ""), Evaluation::Allow),
+        (format!(r#""Resource":"{}""#, KEY.replace("local", "eu-west-1")), Evaluation::Allow),
+        (r#""Resource":"arn:aws:kms:*:000000000000:key/*""#.to_owned(), Evaluation::Allow),
+        (r#""Resource":"arn:aws:kms:local:000000000000:alias/*""#.to_owned(), Evaluation::NoMatch),
+        (r#""NotResource":"*""#.to_owned(), Evaluation::NoMatch),
     ] {
         let text = format!(
             r#"{{"Statement":{{"Effect":"Allow","Principal":"*","Action":"kms:*",{resource}}}}}"#
@@ -151,7 +151,7 @@ fn regression_an_arn_that_is_accepted_can_name_a_key() {
         "arn:aws:kms:eu-west-1:${kms:CallerAccount}:key/*",
     ] {
         let said = ask(&deny(resource).unwrap(), ALICE, "kms:Decrypt", facts);
-        assert_eq!(said, Verdict::Deny(None), "{resource}");
+        assert_eq!(said, Evaluation::Deny(None), "{resource}");
     }
     for resource in [
         "arn:aws:kms:${aws:username}:000000000000:key/*",
@@ -173,7 +173,7 @@ fn an_explicit_deny_wins_wherever_it_stands() {
     for statements in [format!("{allow},{deny}"), format!("{deny},{allow}")] {
         let policy = key_policy(&format!(r#"{{"Statement":[{statements}]}}"#));
         let verdict = ask(&policy, ROOT, "kms:Decrypt", &[]);
-        assert_eq!(verdict, Verdict::Deny(Some("No".to_owned())));
+        assert_eq!(verdict, Evaluation::Deny(Some("No".to_owned())));
     }
 }
 
@@ -416,7 +416,7 @@ fn conditions_compare_as_in_aws() {
         ),
     ] {
         let verdict = ask(&conditional(condition), ALICE, "kms:Decrypt", facts);
-        let expected = if expected { Verdict::Allow } else { Verdict::NoMatch };
+        let expected = if expected { Evaluation::Allow } else { Evaluation::NoMatch };
         assert_eq!(verdict, expected, "{condition} with {facts:?}");
     }
 }
@@ -425,7 +425,7 @@ fn conditions_compare_as_in_aws() {
 fn identity_policies_name_no_principal() {
     let text = r#"{"Statement":{"Effect":"Allow","Action":"kms:ListKeys","Resource":"*"}}"#;
     let policy = Policy::parse(text, Kind::Identity).unwrap();
-    assert_eq!(ask(&policy, BOB, "kms:ListKeys", &[]), Verdict::Allow);
+    assert_eq!(ask(&policy, BOB, "kms:ListKeys", &[]), Evaluation::Allow);
     let named = text.replace(r#""Action""#, r#""Principal":"*","Action""#);
     assert_eq!(
         Policy::parse(&named, Kind::Identity).unwrap_err().to_string(),
@@ -444,7 +444,9 @@ fn policies_of_the_old_version_have_no_variables() {
     };
     let literal: Facts<'_> =
         &[("kms:EncryptionContext:u", &["${aws:username}"]), ("aws:username", &["al"])];
-    for (version, expected) in [("2008-10-17", Verdict::Allow), ("2012-10-17", Verdict::NoMatch)] {
+    for (version, expected) in
+        [("2008-10-17", Evaluation::Allow), ("2012-10-17", Evaluation::NoMatch)]
+    {
         let policy = key_policy(&text(version));
         assert_eq!(ask(&policy, ALICE, "kms:Decrypt", literal), expected, "{version}");
     }
@@ -527,7 +529,7 @@ proptest! {
         let (old, new) = (document(&before), document(&format!("{before},{more}")));
         for (arn, action) in [(ROOT, "kms:Sign"), (ALICE, "kms:Decrypt"), (BOB, "kms:Sign")] {
             let (old, new) = (ask(&old, arn, action, facts), ask(&new, arn, action, facts));
-            let denied = matches!(new, Verdict::Deny(_));
+            let denied = matches!(new, Evaluation::Deny(_));
             prop_assert!(denied || new == old, "{old:?} became {new:?}");
         }
     }

@@ -17,7 +17,7 @@ use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::GrantId;
 use crate::keystore::model::spec::GrantOperation;
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::policy::{Asker, Named, PrincipalMatch, ROOT_ARN};
+use crate::keystore::policy::{Named, PrincipalMatch, ROOT_ARN, Requester};
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Record};
@@ -58,9 +58,9 @@ pub(in crate::keystore) struct GrantRequest<'a> {
     pub(in crate::keystore) expires: Option<UnixTime>,
 }
 
-/// What a grant is asked for.
-pub(in crate::keystore) struct Wanted<'a> {
-    pub(in crate::keystore) asker: Asker<'a>,
+/// A request, as grants are searched for one that allows it.
+pub(in crate::keystore) struct GrantQuery<'a> {
+    pub(in crate::keystore) requester: Requester<'a>,
     /// The account's policies allow it, which a grant for the account needs.
     pub(in crate::keystore) by_account: bool,
     pub(in crate::keystore) operation: GrantOperation,
@@ -101,42 +101,43 @@ impl Constraints {
 
 impl GrantRecord {
     /// Does the grant allow it at this time?
-    pub(in crate::keystore) fn allows(&self, wanted: &Wanted<'_>, now: UnixTime) -> bool {
+    pub(in crate::keystore) fn allows(&self, query: &GrantQuery<'_>, now: UnixTime) -> bool {
         self.is_valid(now)
-            && self.is_for(wanted.asker, wanted.by_account)
-            && self.operations.contains(&wanted.operation)
-            && self.admits(wanted)
+            && self.is_for(query.requester, query.by_account)
+            && self.operations.contains(&query.operation)
+            && self.admits(query)
     }
 
     pub(in crate::keystore) fn is_valid(&self, now: UnixTime) -> bool {
         self.expires.is_none_or(|end| now < end)
     }
 
-    fn is_for(&self, asker: Asker<'_>, by_account: bool) -> bool {
-        match Named::parse(&self.grantee).map(|named| named.means(asker)) {
+    fn is_for(&self, requester: Requester<'_>, by_account: bool) -> bool {
+        match Named::parse(&self.grantee).map(|named| named.means(requester)) {
             Some(PrincipalMatch::Itself) => true,
             Some(PrincipalMatch::AsOneOfAccount) => by_account,
             Some(PrincipalMatch::Not) | None => false,
         }
     }
 
-    /// May the asker remove this grant because of what it says?
-    pub(in crate::keystore) fn lets_retire(&self, asker: Asker<'_>) -> bool {
-        let itself =
-            |arn: &str| Named::parse(arn).is_some_and(|n| n.means(asker) == PrincipalMatch::Itself);
+    /// May the requester remove this grant because of what it says?
+    pub(in crate::keystore) fn lets_retire(&self, requester: Requester<'_>) -> bool {
+        let itself = |arn: &str| {
+            Named::parse(arn).is_some_and(|n| n.means(requester) == PrincipalMatch::Itself)
+        };
         let retiring = self.retiring.as_deref().is_some_and(itself);
         retiring
             || (self.operations.contains(&GrantOperation::RetireGrant) && itself(&self.grantee))
     }
 
     /// Constraints are about operations that have an encryption context.
-    fn admits(&self, wanted: &Wanted<'_>) -> bool {
-        match wanted.operation {
+    fn admits(&self, query: &GrantQuery<'_>) -> bool {
+        match query.operation {
             GrantOperation::DescribeKey | GrantOperation::RetireGrant => true,
             GrantOperation::CreateGrant => {
-                wanted.child.as_ref().is_some_and(|child| self.covers(child))
+                query.child.as_ref().is_some_and(|child| self.covers(child))
             }
-            _ => self.constraints.admit(wanted.context),
+            _ => self.constraints.admit(query.context),
         }
     }
 
@@ -163,23 +164,26 @@ impl Grants {
     /// The grant that allows it for the longest time.
     pub(in crate::keystore) fn allowing(
         &self,
-        wanted: &Wanted<'_>,
+        query: &GrantQuery<'_>,
         now: SystemTime,
     ) -> Option<&GrantRecord> {
         let now = UnixTime::from(now);
-        let allow = self.for_asker(wanted.asker).filter(|grant| grant.allows(wanted, now));
+        let allow = self.for_requester(query.requester).filter(|grant| grant.allows(query, now));
         allow.max_by_key(|grant| grant.expires.map_or(i64::MAX, UnixTime::seconds))
     }
 
     /// Might another encryption context change what is allowed?
-    pub(in crate::keystore) fn depend_on_context(&self, asker: Asker<'_>) -> bool {
-        self.for_asker(asker).any(|grant| !grant.constraints.is_empty())
+    pub(in crate::keystore) fn depend_on_context(&self, requester: Requester<'_>) -> bool {
+        self.for_requester(requester).any(|grant| !grant.constraints.is_empty())
     }
 
-    fn for_asker<'a>(&'a self, asker: Asker<'_>) -> impl Iterator<Item = &'a GrantRecord> {
-        let account = (!asker.is_root()).then_some(ROOT_ARN);
-        let groups = asker.groups.iter().map(String::as_str);
-        let arns = std::iter::once(asker.arn).chain(groups).chain(account);
+    fn for_requester<'a>(
+        &'a self,
+        requester: Requester<'_>,
+    ) -> impl Iterator<Item = &'a GrantRecord> {
+        let account = (!requester.is_root()).then_some(ROOT_ARN);
+        let groups = requester.groups.iter().map(String::as_str);
+        let arns = std::iter::once(requester.arn).chain(groups).chain(account);
         arns.filter_map(|arn| self.0.get(arn)).flatten()
     }
 }
@@ -281,14 +285,14 @@ mod tests {
         }
     }
 
-    fn wanted<'a>(
+    fn query<'a>(
         arn: &'a str,
         groups: &'a [String],
         operation: GrantOperation,
         context: &'a EncryptionContext,
-    ) -> Wanted<'a> {
-        let asker = Asker { arn, groups };
-        Wanted { asker, by_account: false, operation, context: Some(context), child: None }
+    ) -> GrantQuery<'a> {
+        let requester = Requester { arn, groups };
+        GrantQuery { requester, by_account: false, operation, context: Some(context), child: None }
     }
 
     #[test]
@@ -307,14 +311,14 @@ mod tests {
             (ROOT_ARN, ALICE, &[], Decrypt, 0, false),
         ] {
             let grant = grant(grantee, &[Decrypt], Constraints::default());
-            let allowed = grant.allows(&wanted(arn, groups, operation, &none), now(time));
+            let allowed = grant.allows(&query(arn, groups, operation, &none), now(time));
             assert_eq!(allowed, expected, "{grantee} {arn} {operation} {time}");
             let all: Grants = [grant].into_iter().collect();
-            let wanted = wanted(arn, groups, operation, &none);
+            let query = query(arn, groups, operation, &none);
             let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(time.unsigned_abs());
-            assert_eq!(all.allowing(&wanted, at).is_some(), expected);
+            assert_eq!(all.allowing(&query, at).is_some(), expected);
         }
-        let mut agreed = wanted(ALICE, &[], Decrypt, &none);
+        let mut agreed = query(ALICE, &[], Decrypt, &none);
         agreed.by_account = true;
         let for_account = grant(ROOT_ARN, &[Decrypt], Constraints::default());
         assert!(for_account.allows(&agreed, now(0)), "the account's policies agree");
@@ -334,8 +338,8 @@ mod tests {
             (equals(&a), DescribeKey, context(&[]), true),
         ] {
             let grant = grant(ALICE, &[Decrypt, DescribeKey], constraints.clone());
-            let wanted = wanted(ALICE, &[], operation, &given);
-            let allowed = grant.allows(&wanted, UnixTime::from_seconds(0));
+            let query = query(ALICE, &[], operation, &given);
+            let allowed = grant.allows(&query, UnixTime::from_seconds(0));
             assert_eq!(allowed, expected, "{constraints:?} {operation} {given:?}");
         }
     }
@@ -361,9 +365,9 @@ mod tests {
         ] {
             let parent = grant(ALICE, &[Decrypt, CreateGrant], own.clone());
             let expires = expires.map(UnixTime::from_seconds);
-            let mut wanted = wanted(ALICE, &[], CreateGrant, &empty);
-            wanted.child = Some(GrantRequest { operations, constraints: &theirs, expires });
-            let allowed = parent.allows(&wanted, UnixTime::from_seconds(0));
+            let mut query = query(ALICE, &[], CreateGrant, &empty);
+            query.child = Some(GrantRequest { operations, constraints: &theirs, expires });
+            let allowed = parent.allows(&query, UnixTime::from_seconds(0));
             assert_eq!(allowed, expected, "{own:?} {operations:?} {theirs:?} {expires:?}");
         }
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use super::decisions::{Decision, DecisionCache, DecisionRequest};
+use super::decisions::{CachedDecision, DecisionCache, DecisionRequest};
 use super::user::User;
 use crate::id::{FileId, KeyId, MaterialId};
 use crate::keystore::audit::FileOpen;
@@ -255,37 +255,37 @@ impl Authorizer {
         user: &User,
         action: Action,
         about: KeyUse,
-    ) -> Result<Decision> {
+    ) -> Result<CachedDecision> {
         let changes = self.keyring.changes();
         let groups = if keystore.names_groups().map_err(unreadable)? {
             // Without them a denial of a group would be missed.
-            let Some(groups) = user.groups() else { return Ok(Decision::unknown_groups()) };
+            let Some(groups) = user.groups() else { return Ok(CachedDecision::unknown_groups()) };
             groups.to_vec()
         } else {
             Vec::new()
         };
-        let mut question = DecisionRequest::about_all_files(user.uid(), groups, action, about.key);
-        if let Some(known) = self.decisions.find(changes, &mut question, about.file) {
+        let mut request = DecisionRequest::about_all_files(user.uid(), groups, action, about.key);
+        if let Some(known) = self.decisions.find(changes, &mut request, about.file) {
             return Ok(known);
         }
-        let asker = user.as_caller(question.groups.clone());
+        let caller = user.as_caller(request.groups.clone());
         let context = self.keyring.file_context(about.file);
-        let verdict = match keystore.acting_for(asker).authorise(action, about.key, &context) {
-            Ok(verdict) => verdict,
+        let decision = match keystore.acting_for(caller).authorise(action, about.key, &context) {
+            Ok(decision) => decision,
             Err(KeystoreError::KeyNotFound(key)) => return Err(VolumeError::KeyUnusable(key)),
             Err(error) => return Err(unreadable(error)),
         };
-        if verdict.denied.is_some() {
+        if decision.denied.is_some() {
             let permission = action.permission();
             log::warn!("user {} is denied {permission} on KMS key {}", user.uid(), about.key);
         }
         // An answer about a file without an id holds for nothing else.
-        if verdict.any_context || about.file.is_some() {
-            question.file = if verdict.any_context { None } else { about.file };
+        if decision.any_context || about.file.is_some() {
+            request.file = if decision.any_context { None } else { about.file };
             let still = || self.keyring.changes() == changes;
-            self.decisions.keep(changes, question, &verdict, still);
+            self.decisions.keep(changes, request, &decision, still);
         }
-        Ok(Decision::from(verdict))
+        Ok(CachedDecision::from(decision))
     }
 
     /// Writes down an open, or that it was refused.
@@ -295,7 +295,7 @@ impl Authorizer {
         user: &User,
         action: Action,
         about: KeyUse,
-        answer: &Decision,
+        answer: &CachedDecision,
     ) -> Result<()> {
         let open = FileOpen { action, key: about.key, material: about.material, file: about.file };
         let groups = user.known_groups().to_vec();
@@ -383,7 +383,7 @@ impl Admission {
 
     /// The first refusal of what the handle takes; if there is none, the answer about what it was
     /// opened for first.
-    fn ask(&self, keystore: &Keystore, about: KeyUse) -> Result<(Action, Decision)> {
+    fn ask(&self, keystore: &Keystore, about: KeyUse) -> Result<(Action, CachedDecision)> {
         let mut actions = self.uses.actions();
         let first = actions.next().unwrap_or(Action::Decrypt);
         let answer = self.authorizer.ask(keystore, &self.user, first, about)?;
