@@ -242,6 +242,25 @@ fn regression_nothing_is_retired_because_somebody_holds_the_copy_of_a_mounted_va
     machine.ok(&["umount", "m"]);
 }
 
+/// A vault was moved while it was mounted, and another one mounted from its path: what was asked of the
+/// first mount was done to the second, and said to be done.
+#[test]
+fn regression_a_command_for_a_mount_does_not_reach_the_vault_that_is_at_its_path_now() {
+    let machine = mounted();
+    fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
+    machine.ok(&keyed(&["mount", "--create", "vault", "other"]));
+    machine.ok(&keyed(&["key", "create", "--alias", "alias/strict"]));
+    let before = machine.json(&["policy", "show", "other"]);
+    let set = ["policy", "set", "m", "--key", "alias/strict"];
+    machine.fails(&set, 1, "does not answer");
+    machine.fails(&keyed(&["rewrap", "m"]), 14, "was at");
+    assert_eq!(machine.json(&["status", "m"])["mountpoint"], machine.path("m").to_str().unwrap());
+    assert_eq!(machine.json(&["policy", "show", "other"]), before);
+    machine.ok(&["umount", "m"]);
+    machine.ok(&["rewrap", "other"]);
+    machine.ok(&["umount", "other"]);
+}
+
 /// A copy of the vault in a container, where nobody outside can see it, was mounted with the same
 /// keystore, and its material destroyed.
 #[test]

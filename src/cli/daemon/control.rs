@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -26,12 +26,13 @@ pub(in crate::cli) fn handler(
     keystore: Option<Arc<Keystore>>,
     plan: &Plan,
     confined: &Confined,
-    farewell: Arc<Farewell>,
+    (device, farewell): (Arc<OnceLock<String>>, Arc<Farewell>),
 ) -> Arc<Handler> {
     let mount = Mount {
         volume,
         vault: plan.vault.clone(),
         mountpoint: plan.mountpoint.clone(),
+        device,
         keys_from: keys_from::describe(&plan.kms, &plan.keystore),
         keystore,
         confined: confined.to_string(),
@@ -46,6 +47,8 @@ struct Mount {
     volume: Arc<Volume>,
     vault: PathBuf,
     mountpoint: PathBuf,
+    /// The device number of the mount, once there is one.
+    device: Arc<OnceLock<String>>,
     keys_from: (&'static str, String),
     keystore: Option<Arc<Keystore>>,
     confined: String,
@@ -62,6 +65,7 @@ impl Mount {
             Request::Status => Ok(json!({
                 "volume": self.volume.id().to_string(),
                 "mountpoint": text(&self.mountpoint),
+                "device": self.device.get(),
                 (self.keys_from.0): self.keys_from.1,
                 "pid": std::process::id(),
                 "crashes_to_mend": self.volume.unrecovered().len(),

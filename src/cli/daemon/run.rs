@@ -7,8 +7,8 @@
 //! request is answered, everything is synced, the vault is released.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -71,13 +71,16 @@ pub(in crate::cli) fn run(
     process::lock_memory();
     let volume = open(plan, &keys)?;
     let _lease = lease(plan, &keys, &volume);
-    let (keeper, farewell) = (Arc::new(keeper), Arc::default());
-    let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper, confined, farewell };
+    let (keeper, device, farewell) = (Arc::new(keeper), Arc::default(), Arc::default());
+    let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper, confined, device, farewell };
     // Whoever sees the mount may end it.
     let signals = watch_signals(&daemon.keeper)?;
     let server = daemon.listen(&runtime);
     confine::settle(daemon.confined.sockets);
     let mounted = daemon.keeper.mount().and_then(|connection| {
+        if let Ok(Some(mount)) = mountinfo::at(&plan.mountpoint) {
+            let _ = daemon.device.set(mount.device_text());
+        }
         let served = fuse::serve(Arc::clone(&volume), connection, &options);
         served.inspect_err(|_| end_mount(&daemon.keeper))
     });
@@ -128,6 +131,8 @@ struct Daemon<'a> {
     keys: &'a KeysFrom,
     keeper: Arc<Keeper>,
     confined: Confined,
+    /// The device number of the mount.
+    device: Arc<OnceLock<String>>,
     farewell: Arc<Farewell>,
 }
 
@@ -161,7 +166,7 @@ impl Daemon<'_> {
 
     /// Opens the control socket. A mount without one works, but cannot be steered.
     fn listen(&self, runtime: &std::io::Result<RuntimeDir>) -> Option<Server> {
-        let Self { plan, volume, keys, confined, farewell, .. } = self;
+        let Self { plan, volume, keys, confined, .. } = self;
         // Readers may share a vault, and have nothing to steer.
         if plan.read_only {
             return None;
@@ -169,9 +174,8 @@ impl Daemon<'_> {
         let started = match runtime {
             Ok(dir) => VaultDir::of(volume.root()).and_then(|vault| {
                 let keystore = keys.keystore().cloned();
-                let farewell = Arc::clone(farewell);
-                let handler =
-                    control::handler(Arc::clone(volume), keystore, plan, confined, farewell);
+                let state = (Arc::clone(&self.device), Arc::clone(&self.farewell));
+                let handler = control::handler(Arc::clone(volume), keystore, plan, confined, state);
                 Server::start(&dir.socket(vault), handler)
             }),
             Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),

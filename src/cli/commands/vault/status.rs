@@ -1,15 +1,13 @@
 //! `kmsfs status`: mounted vaults, or one of them.
 
 use std::path::Path;
-use std::sync::mpsc;
-use std::time::Duration;
 
-use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use crate::cli::args::StatusArgs;
 use crate::cli::env::mounts::daemon_client;
 use crate::cli::env::mounts::daemon_client::Target;
+use crate::cli::env::mounts::life::Life;
 use crate::cli::env::mounts::mountinfo::{self, Mounted, text};
 use crate::cli::env::paths;
 use crate::cli::report::exit::{CliError, Exit};
@@ -49,9 +47,12 @@ fn all(output: Output) -> Result<Exit, CliError> {
 }
 
 fn one(named: &Path, output: Output) -> Result<Exit, CliError> {
-    let target = Target::find(named)?;
+    let target = Target::named(named)?;
     check_vault(&target.vault)?;
-    let mount = mountinfo::of_vault(&target.vault)?;
+    let mount = match target.mount() {
+        Some(mount) => Some(mount.clone()),
+        None => mountinfo::of_vault(&target.vault)?,
+    };
     let mut value = json!({
         "vault": text(&target.vault),
         "mounted": mount.is_some(),
@@ -92,47 +93,6 @@ fn mode(mount: &Mounted) -> String {
     if mount.has_option("ro") { "read-only".into() } else { "read-write".into() }
 }
 
-/// What a mount answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    Alive,
-    /// Its daemon is gone.
-    Dead,
-    /// Its daemon is there, and does not answer.
-    Silent,
-    /// Another user's: it answers when that user likes.
-    NotAsked,
-}
-
-impl Life {
-    /// Without its daemon a mount answers nothing. Attributes may still come from the kernel's cache;
-    /// the free space never does. Who asks a daemon that was stopped waits until it goes on, so a thread
-    /// does, which ends with this command at the latest.
-    fn of(mount: &Mounted) -> Self {
-        if mount.user != 0 && mount.user != rustix::process::geteuid().as_raw() {
-            return Self::NotAsked;
-        }
-        let (tell, told) = mpsc::channel();
-        let mountpoint = mount.mountpoint.clone();
-        let asking = std::thread::Builder::new().spawn(move || {
-            let _ = tell.send(rustix::fs::statvfs(&mountpoint).map(drop));
-        });
-        match asking.ok().and_then(|_| told.recv_timeout(PATIENCE).ok()) {
-            Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Self::Dead,
-            Some(_) => Self::Alive,
-            None => Self::Silent,
-        }
-    }
-
-    fn as_json(self) -> Value {
-        match self {
-            Self::Alive => true.into(),
-            Self::Dead => false.into(),
-            Self::Silent | Self::NotAsked => Value::Null,
-        }
-    }
-}
-
 fn merge(into: &mut Value, from: &Value) {
     if let (Some(into), Some(from)) = (into.as_object_mut(), from.as_object()) {
         into.extend(from.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -154,6 +114,3 @@ fn plain(value: &Value) -> String {
         other => other.to_string(),
     }
 }
-
-/// How long a mount may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);

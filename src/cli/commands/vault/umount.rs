@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::cli::args::UmountArgs;
+use crate::cli::env::mounts::daemon_client::Target;
 use crate::cli::env::mounts::detach::{Detach, detach};
 use crate::cli::env::mounts::farewell::Listening;
 use crate::cli::env::mounts::mountinfo::{self, Mounted};
@@ -24,6 +25,7 @@ pub(in crate::cli) fn run(args: &UmountArgs, output: Output) -> Result<Exit, Cli
     if args.force {
         abort_connection(&mount)?;
     }
+    let is_here = args.lazy || Target::of(&mount).is_here();
     let listening = if args.lazy { None } else { Listening::to(&mount) };
     let how = if args.lazy || args.force { Detach::Lazily } else { Detach::WhenFree };
     if let Err(error) = detach(&mount, how) {
@@ -31,8 +33,8 @@ pub(in crate::cli) fn run(args: &UmountArgs, output: Output) -> Result<Exit, Cli
     }
     // A bind mount of it, or of a part: the filesystem lives on, and what was asked for is done.
     let elsewhere = mountinfo::all()?.into_iter().any(|other| other.device == mount.device);
-    // A vault that somebody else's mount only names is not waited for.
-    let waits = !args.lazy && !elsewhere && mount.is_believable();
+    // A vault that somebody else's mount only names is not waited for, nor one that is not there.
+    let waits = !args.lazy && !elsewhere && is_here && mount.is_believable();
     let released = !waits || wait_for_release(&mount, Duration::from_secs(args.timeout));
     if !released {
         return Err(CliError::new(

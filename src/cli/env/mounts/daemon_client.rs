@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::life::Life;
 use super::mountinfo::{self, Mounted};
 use crate::cli::env::paths;
 use crate::cli::report::exit::{CliError, Exit};
@@ -18,19 +19,55 @@ pub(in crate::cli) struct Target {
     pub vault: PathBuf,
     /// What its path led to when it was looked at.
     dir: Option<VaultDir>,
+    /// The mount that is meant.
+    mount: Option<Mounted>,
 }
 
 impl Target {
-    /// Resolves what the user named: a mountpoint, anything else is a vault.
+    /// Resolves what the user named, for something that is done to it.
+    ///
+    /// Errors: `Refused` if it is the mountpoint of a vault whose path leads to another one by now.
     pub(in crate::cli) fn find(named: &Path) -> Result<Self, CliError> {
+        let target = Self::named(named)?;
+        match &target.mount {
+            Some(mount) if !target.is_here() => Err(CliError::new(
+                Exit::Refused,
+                format!(
+                    "what is mounted at {} is a directory that was at {} before",
+                    mount.mountpoint.display(),
+                    mount.vault.display()
+                ),
+            )
+            .advise("move it back, or unmount it and name the vault where it is now")),
+            _ => Ok(target),
+        }
+    }
+
+    /// Resolves what the user named: a mountpoint, anything else is a vault.
+    pub(in crate::cli) fn named(named: &Path) -> Result<Self, CliError> {
         let path = paths::real(named)?;
         let mount = mountinfo::at(&path)?.filter(Mounted::is_believable);
-        Ok(mount.map_or_else(|| Self { dir: dir_of(&path), vault: path }, |mount| Self::of(&mount)))
+        Ok(match mount {
+            Some(mount) => Self::of(&mount),
+            None => Self { dir: dir_of(&path), vault: path, mount: None },
+        })
     }
 
     /// The vault of a mount.
     pub(in crate::cli) fn of(mount: &Mounted) -> Self {
-        Self { vault: mount.vault.clone(), dir: mount.source() }
+        Self { vault: mount.vault.clone(), dir: mount.source(), mount: Some(mount.clone()) }
+    }
+
+    /// The mount that was named.
+    pub(in crate::cli) fn mount(&self) -> Option<&Mounted> {
+        self.mount.as_ref()
+    }
+
+    /// False if the vault of a mount is not at its path any more: the mount answers, and no daemon says
+    /// that it has mounted what is there. A mount that only reads has no daemon to say so.
+    pub(in crate::cli) fn is_here(&self) -> bool {
+        let Some(mount) = self.mount.as_ref().filter(|mount| !mount.read_only) else { return true };
+        self.daemon().is_some() || Life::of(mount) != Life::Alive
     }
 
     /// The directory of the vault, if it may be believed.
@@ -40,7 +77,13 @@ impl Target {
 
     /// The daemon that has the vault mounted for writing, if one may be believed.
     pub(in crate::cli) fn daemon(&self) -> Option<Client> {
-        Client::connect(self.dir?)
+        let dir = self.dir?;
+        let client = Client::connect(dir)?;
+        match &self.mount {
+            // What others say of themselves is no better than that they are asked.
+            Some(mount) if client.is_own() && !has_mounted(Client::connect(dir)?, mount) => None,
+            _ => Some(client),
+        }
     }
 
     /// Asks the daemon; `None` when there is none.
@@ -67,6 +110,19 @@ impl Target {
                 CliError::io(what, &error)
             }
         }
+    }
+}
+
+/// False if a daemon says that this mount is not its own: the vault that it has mounted is at the
+/// path at which the mount's was.
+fn has_mounted(daemon: Client, mount: &Mounted) -> bool {
+    // One that does not answer fails the next request as well.
+    let Ok(status) = daemon.call(&Request::Status, |_| true) else { return true };
+    let says = |name: &str| status.get(name).and_then(Value::as_str);
+    match says("device") {
+        Some(device) => device == mount.device_text(),
+        // Not mounted yet, or an older build.
+        None => says("mountpoint") == Some(&mountinfo::text(&mount.mountpoint)),
     }
 }
 

@@ -5,5 +5,6 @@ pub(in crate::cli) mod daemon_client;
 pub(in crate::cli) mod detach;
 pub(in crate::cli) mod farewell;
 pub(in crate::cli) mod inside;
+pub(in crate::cli) mod life;
 pub(in crate::cli) mod mountinfo;
 pub(in crate::cli) mod mountpoint;

@@ -32,6 +32,11 @@ pub(in crate::cli) struct Mounted {
 }
 
 impl Mounted {
+    /// The device number in words.
+    pub(in crate::cli) fn device_text(&self) -> String {
+        format!("{}:{}", self.device.0, self.device.1)
+    }
+
     /// True if the mountpoint has this option.
     pub(in crate::cli) fn has_option(&self, name: &str) -> bool {
         self.options.split(',').any(|option| option == name)
