@@ -219,6 +219,13 @@ impl Moves<'_> {
         self.moves.iter().for_each(|one| volume.write_last(one, &one.stayed));
     }
 
+    /// After a rename of which it is not known whether it was done: both places stay good.
+    pub(in crate::volume) fn leave(&self, volume: &Volume) {
+        for one in &self.moves {
+            volume.tree.dirs.descriptor_changed(one.dir.ino(), Concerns::AllBelow);
+        }
+    }
+
     /// After the rename: each descriptor is good for the new place alone.
     pub(in crate::volume) fn conclude(&self, volume: &Volume) {
         self.moves.iter().for_each(|one| one.has_moved(volume));
@@ -227,10 +234,7 @@ impl Moves<'_> {
             if let Err(error) = synced {
                 // Good for both places, as it is.
                 log::warn!("a rename of a directory is not known to be durable: {error}");
-                self.moves.iter().for_each(|one| {
-                    volume.tree.dirs.descriptor_changed(one.dir.ino(), Concerns::AllBelow);
-                });
-                return;
+                return self.leave(volume);
             }
         }
         for one in &self.moves {

@@ -123,7 +123,7 @@ impl Volume {
             // Two names of one file: POSIX says to do nothing.
             Some(victim) if is_same(victim, moved) => return Ok(()),
             Some(victim) if how.exchange => {
-                self.rename_entry(source, target, RenameFlags::EXCHANGE, moves)?;
+                self.rename_entry(source, target, (moved, RenameFlags::EXCHANGE), moves)?;
                 self.note_move(source, target, moved);
                 self.note_move(target, source, victim);
                 return Ok(());
@@ -166,7 +166,7 @@ impl Volume {
         let mut flags = RenameFlags::empty();
         flags.set(RenameFlags::NOREPLACE, victim.is_none());
         flags.set(RenameFlags::WHITEOUT, how.whiteout);
-        if let Err(error) = self.rename_entry(source, target, flags, moves) {
+        if let Err(error) = self.rename_entry(source, target, (moved, flags), moves) {
             if let Some(victim) = victim {
                 self.undo_pin(self.number(victim), pinned);
             }
@@ -192,7 +192,7 @@ impl Volume {
         &self,
         source: &End,
         target: &End,
-        flags: RenameFlags,
+        (moved, flags): (&Handle, RenameFlags),
         moves: Option<&mut Moves<'_>>,
     ) -> Result<()> {
         let Some(moves) = moves else { return source.rename_to(target, flags) };
@@ -200,9 +200,16 @@ impl Volume {
         self.tree.unsynced.add(target.dir.ino(), &target.name.entry);
         moves.announce(self)?;
         let renamed = source.rename_to(target, flags);
+        // A rename that fails may have been done all the same.
+        let is_at = |end: &End| {
+            let found = beneath::hold(&*end.dir, &end.name.entry);
+            found.is_ok_and(|found| is_same(&found, moved))
+        };
         match renamed {
             Ok(()) => moves.conclude(self),
-            Err(_) => moves.withdraw(self),
+            Err(_) if is_at(target) => moves.conclude(self),
+            Err(_) if is_at(source) => moves.withdraw(self),
+            Err(_) => moves.leave(self),
         }
         renamed
     }
