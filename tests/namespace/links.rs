@@ -131,3 +131,21 @@ fn regression_the_file_of_a_target_without_a_link_is_found_and_removed_by_a_chec
     assert!(check(Repair::No).is_empty());
     assert_eq!(fs::read_dir(&links).unwrap().count(), 1);
 }
+
+/// A symbolic link in the place of the directory of long targets ended every `fsck`, and no long
+/// target could be made any more.
+#[test]
+fn regression_a_link_in_the_place_of_the_long_targets_is_replaced() {
+    let fixture = Fixture::new();
+    let outside = fixture.vault().with_extension("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("victim"), "precious").unwrap();
+    std::os::unix::fs::symlink(&outside, fixture.vault().join(".kmsfs/links")).unwrap();
+    fixture.volume().check(Repair::Yes, &mut |_| ControlFlow::Continue(())).unwrap();
+    let target = vec![b'x'; 4000];
+    let made = fixture.volume().symlink(ROOT, b"long", &target, caller()).unwrap();
+    assert_eq!(fixture.volume().read_link(made.ino).unwrap(), target);
+    let names: Vec<_> = fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["victim"]);
+    fs::remove_dir_all(outside).unwrap();
+}

@@ -46,7 +46,8 @@ impl Volume {
         used: &HashSet<String>,
     ) -> Result<Vec<BackingName>> {
         let dir = match beneath::open_dir(self.tree.meta(), LONG_LINKS) {
-            Err(Errno::NOENT) => return Ok(Vec::new()),
+            // Something else in its place keeps no targets.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => return Ok(Vec::new()),
             other => other?,
         };
         let mut names = raw_names(dir)?;
@@ -98,6 +99,8 @@ impl Volume {
         let meta = self.tree.meta();
         match beneath::open_dir(meta, LONG_LINKS) {
             Err(Errno::NOENT) => {}
+            // Somebody put something else in its place.
+            Err(Errno::LOOP | Errno::NOTDIR) => own_file::remove(meta, LONG_LINKS)?,
             other => return Ok(other?),
         }
         match beneath::make_dir(meta, LONG_LINKS, Mode::RWXU) {
