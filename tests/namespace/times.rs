@@ -259,3 +259,13 @@ fn regression_a_list_of_shown_times_stays_short_while_the_volume_is_open() {
     assert!(length < 10_000, "{length}");
     assert_eq!(case.times(), before);
 }
+
+/// What a kill in the middle of a batch left was the new time, and no word of the old one.
+#[test]
+fn regression_the_record_of_a_shown_time_is_written_before_the_next_file_is_rewrapped() {
+    let case = Case::new();
+    let list = case.fixture.vault().join(".kmsfs/times");
+    let mut there = Vec::new();
+    case.rewrap_and(&mut |_| there.push(fs::metadata(&list).is_ok_and(|list| list.len() > 0)));
+    assert_eq!(there, [true]);
+}

@@ -310,6 +310,8 @@ impl Run<'_> {
                 Ok(())
             }
             Ok(Some(true)) => {
+                // A kill leaves the new time in the system's cache, and must leave the record as well.
+                self.volume.save_times();
                 (self.changed)(&path);
                 self.report.rewrapped += 1;
                 self.batch.push((file, path));
