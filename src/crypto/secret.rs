@@ -3,7 +3,6 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
 
 use super::room::{ROOM, Room};
 use super::{CryptoError, random};
@@ -66,14 +65,14 @@ impl<const N: usize> Secret<N> {
 /// Whatever is to be gone must have been done in a function of its own that is not inlined.
 #[inline(never)]
 pub(super) fn wipe_stack() {
-    // In words: a write of each byte took longer than the derivation, and a new file takes a dozen.
-    let mut left = [0_u64; STACK];
-    left.zeroize();
-    std::hint::black_box(&left);
+    // Written once, in one go: written byte by byte it took longer than the derivation, and a new file
+    // takes a dozen.
+    let left = [0_u8; STACK];
+    zeroize::optimization_barrier(&left);
 }
 
-/// Words of 12 KiB: deeper than the frames of any key derivation.
-const STACK: usize = 12 * 1024 / size_of::<u64>();
+/// Bytes: deeper than the frames of any key derivation.
+const STACK: usize = 12 * 1024;
 const FITS: &str = "no secret is larger than its room";
 
 impl<const N: usize> PartialEq for Secret<N> {
