@@ -59,21 +59,24 @@ impl Volume {
         // From before the first wrap for the new directory until the last one for the old has gone.
         let _wraps = self.claim_wraps(&source, &target, [Some(&moved), victim.as_ref()]);
         let there = self.cross_over((&source, &moved), (&target, victim.as_ref()), caller)?;
-        let back = match victim {
+        let back = match &victim {
             Some(victim) if how.exchange => {
-                self.cross_over((&target, &victim), (&source, Some(&moved)), caller)?
+                self.cross_over((&target, victim), (&source, Some(&moved)), caller)?
             }
             None if how.exchange => return Err(VolumeError::NotFound),
             _ => Crossing::NONE,
         };
         let mut dirs = vec![from.0, to.0];
+        let mut moves_dirs = is_dir(&moved) || victim.is_some_and(|victim| is_dir(&victim));
         loop {
-            let mut moves = self.moving_dirs(&source, &target, how)?;
+            let mut moves =
+                if moves_dirs { self.moving_dirs(&source, &target, how)? } else { None };
             let _changing = self.tree.locks.changing(&dirs);
             let moved = source.hold()?.ok_or(VolumeError::NotFound)?;
             let victim = target.hold()?;
             let other = victim.as_ref().filter(|_| how.exchange);
             if !self.are_prepared(moves.as_ref(), [Some(&moved), other]) {
+                moves_dirs = true;
                 continue;
             }
             // What was prepared for its new directory is what moves.
