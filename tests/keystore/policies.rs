@@ -204,6 +204,52 @@ fn conditions_see_the_request() {
     assert_eq!(encrypt(&unix(&f.keystore, 1000), &KeyRef::Alias(alias), &[]), "ok");
 }
 
+/// A second name that differs only by case came first and was taken for the one that is denied.
+#[test]
+fn regression_a_name_in_another_case_does_not_pass_a_deny() {
+    let f = Fixture::new();
+    let (key, alice) = (by_id(f.key()), unix(&f.keystore, 1000));
+    let team = |prefix: &str| format!(r#"{{"StringEquals":{{"{prefix}Team":"payroll"}}}}"#);
+    let (context, tag) = (team("kms:EncryptionContext:"), team("aws:RequestTag/"));
+    let tagged = |pairs: &[(&str, &str)]| {
+        let tags = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        verdict(alice.tag_resource(&key, tags.collect()))
+    };
+    let with: [&[(&str, &str)]; 3] = [
+        &[("team", "payroll")],
+        &[("TEAM", "x"), ("team", "payroll")],
+        &[("Team", "x"), ("team", "payroll")],
+    ];
+    let open = statement("Allow", &user(1000), "kms:*", "{}");
+    put(
+        &f,
+        &key,
+        &[
+            open,
+            statement("Deny", &user(1000), "kms:Encrypt", &context),
+            statement("Deny", &user(1000), "kms:TagResource", &tag),
+        ],
+    );
+    for pairs in with {
+        assert_eq!(encrypt(&alice, &key, pairs), DENIED, "{pairs:?}");
+        assert_eq!(tagged(pairs), DENIED, "{pairs:?}");
+    }
+    assert_eq!(encrypt(&alice, &key, &[("TEAM", "x"), ("team", "y")]), "ok");
+    // An Allow that demands a value is not met by one of them either.
+    put(
+        &f,
+        &key,
+        &[
+            statement("Allow", &user(1000), "kms:Encrypt", &context),
+            statement("Allow", &user(1000), "kms:TagResource", &tag),
+        ],
+    );
+    for (pairs, expected) in with.into_iter().zip(["ok", DENIED, DENIED]) {
+        assert_eq!(encrypt(&alice, &key, pairs), expected, "{pairs:?}");
+        assert_eq!(tagged(pairs), expected, "{pairs:?}");
+    }
+}
+
 #[test]
 fn conditions_see_the_arguments_of_an_operation() {
     let f = Fixture::new();

@@ -284,15 +284,15 @@ fn user_name(principal: &Principal) -> Option<String> {
     }
 }
 
-/// The value of a pair; its name in exactly this case, or else in any.
-fn pair<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)> + Clone, name: &str) -> Values<'a> {
-    let exact = pairs.clone().find(|(known, _)| *known == name);
-    let lower = || name.to_lowercase();
-    let found = exact.or_else(|| pairs.clone().find(|(known, _)| known.to_lowercase() == lower()));
-    found.map(|(_, value)| Cow::Borrowed(value)).into_iter().collect()
+/// The values of the pairs with this name, in any case. All of them: who may choose which one counts
+/// passes a Deny by adding another.
+fn pair<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>, name: &str) -> Values<'a> {
+    let lower = name.to_lowercase();
+    let named = pairs.filter(|(known, _)| *known == name || known.to_lowercase() == lower);
+    named.map(|(_, value)| Cow::Borrowed(value)).collect()
 }
 
-fn texts(tags: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> + Clone {
+fn texts(tags: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
     tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))
 }
 

@@ -1,8 +1,12 @@
 //! One line of a Condition block: an operator, a condition key, and values.
 
+use std::slice::from_ref;
+
+use super::Effect;
 use super::error::{Fault, Problem};
 use super::key::{ConditionKey, UnknownKey};
 use super::operator::{Comparison, Expected, boolean};
+use super::pattern::Pattern;
 use super::request::Request;
 
 /// A test that a statement makes.
@@ -63,13 +67,34 @@ impl Condition {
         Ok(Self { key: parsed, test })
     }
 
-    /// Does the request pass?
-    pub(super) fn holds(&self, request: &Request<'_>) -> bool {
+    /// Does the request pass? Of pairs whose names differ only by case nobody knows which the policy
+    /// means: for a Deny it is any of them, for an Allow every one.
+    pub(super) fn holds(&self, request: &Request<'_>, effect: Effect) -> bool {
         let values = request.values(&self.key);
         match &self.test {
             Test::Missing(answers) => answers.contains(&values.is_empty()),
+            Test::Compare(compare) if values.len() > 1 && self.key.is_of_a_pair() => {
+                let mut each = values.iter().map(|value| compare.holds(from_ref(value), request));
+                match effect {
+                    Effect::Deny => each.any(|holds| holds),
+                    Effect::Allow => each.all(|holds| holds),
+                }
+            }
             Test::Compare(compare) => compare.holds(&values, request),
         }
+    }
+
+    /// The condition keys that stand as variables in its values.
+    pub(super) fn variables(&self) -> impl Iterator<Item = &ConditionKey> {
+        let expected: &[Expected] = match &self.test {
+            Test::Missing(_) => &[],
+            Test::Compare(compare) => &compare.expected,
+        };
+        let texts = expected.iter().filter_map(|expected| match expected {
+            Expected::Text(pattern) => Some(pattern),
+            _ => None,
+        });
+        texts.flat_map(Pattern::variables)
     }
 }
 

@@ -156,6 +156,16 @@ impl FromStr for ConditionKey {
     }
 }
 
+impl ConditionKey {
+    /// Is it the value of one pair of a context, or of one tag? Their names are compared in any case.
+    pub(super) const fn is_of_a_pair(&self) -> bool {
+        match self {
+            Self::Fact(_) => false,
+            Self::EncryptionContext(_) | Self::ResourceTag(_) | Self::RequestTag(_) => true,
+        }
+    }
+}
+
 impl fmt::Display for ConditionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

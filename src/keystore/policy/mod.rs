@@ -70,6 +70,8 @@ struct Statement {
     actions: Matching,
     resources: Matching,
     conditions: Vec<Condition>,
+    /// The condition keys that stand as variables in `resources` and `conditions`.
+    variables: Vec<ConditionKey>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,9 +131,15 @@ impl Statement {
         let resource = |one: &Pattern| {
             one.resolved(request).is_some_and(|pattern| pattern.matches(request.resource))
         };
-        self.actions.test(action)
-            && self.resources.test(resource)
-            && self.conditions.iter().all(|condition| condition.holds(request))
+        if !self.actions.test(action) {
+            return false;
+        }
+        if self.variables.iter().any(|key| request.values(key).len() > 1) {
+            // Nobody knows what the statement says to it.
+            return self.effect == Effect::Deny;
+        }
+        self.resources.test(resource)
+            && self.conditions.iter().all(|condition| condition.holds(request, self.effect))
     }
 
     fn is_unlimited(&self) -> bool {
@@ -149,6 +157,12 @@ impl Statement {
 }
 
 impl Matching {
+    fn patterns(&self) -> &[Pattern] {
+        match self {
+            Self::AnyOf(patterns) | Self::NoneOf(patterns) => patterns,
+        }
+    }
+
     fn test(&self, fits: impl Fn(&Pattern) -> bool) -> bool {
         match self {
             Self::AnyOf(patterns) => patterns.iter().any(fits),

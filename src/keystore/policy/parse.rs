@@ -82,14 +82,18 @@ impl Language {
     fn statement(self, value: Json) -> Result<Statement, Fault> {
         let mut members = members(value, "a statement")?;
         let members = &mut members;
-        let statement = Statement {
+        let mut statement = Statement {
             sid: take(members, "Sid").map(|sid| one_text(sid, "Sid")).transpose()?,
             effect: effect(take(members, "Effect"))?,
             principals: self.principals(members)?,
             actions: actions(members)?,
             resources: self.resources(members)?,
             conditions: self.conditions(take(members, "Condition"))?,
+            variables: Vec::new(),
         };
+        let of_resources = statement.resources.patterns().iter().flat_map(Pattern::variables);
+        let of_conditions = statement.conditions.iter().flat_map(Condition::variables);
+        statement.variables = of_resources.chain(of_conditions).cloned().collect();
         nothing_left(std::mem::take(members), "an element of a statement")?;
         Ok(statement)
     }

@@ -84,6 +84,14 @@ impl Pattern {
         Some(Cow::Owned(Self(pieces)))
     }
 
+    /// The condition keys that stand in it as variables.
+    pub(super) fn variables(&self) -> impl Iterator<Item = &ConditionKey> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Variable(key, _) => Some(key),
+            _ => None,
+        })
+    }
+
     /// Does the whole text fit? Needs a pattern without variables.
     pub(super) fn matches(&self, text: &str) -> bool {
         fits(&self.0, text, same)

@@ -421,6 +421,54 @@ fn conditions_compare_as_in_aws() {
     }
 }
 
+/// Of two pairs whose names differ only by case the first one counted, and who added one chose it.
+#[test]
+fn regression_of_names_that_differ_by_case_a_deny_means_any_and_an_allow_every_one() {
+    let name = "kms:EncryptionContext:Team";
+    let (one, both) = ([(name, &["pay"][..])], [(name, &["x", "pay"][..])]);
+    for (condition, by_one, by_both) in [
+        // What an Allow, and a Deny, says to a request with one pair and with two.
+        (r#"{"StringEquals":{"kms:EncryptionContext:Team":"pay"}}"#, true, [false, true]),
+        (r#"{"StringNotEquals":{"kms:EncryptionContext:Team":"pay"}}"#, false, [false, true]),
+        (r#"{"StringNotEquals":{"kms:EncryptionContext:Team":"x"}}"#, true, [false, true]),
+        (r#"{"StringLike":{"kms:EncryptionContext:Team":"*"}}"#, true, [true, true]),
+        (
+            r#"{"ForAnyValue:StringEquals":{"kms:EncryptionContext:Team":"x"}}"#,
+            false,
+            [false, true],
+        ),
+        (
+            r#"{"ForAllValues:StringEquals":{"kms:EncryptionContext:Team":"x"}}"#,
+            false,
+            [false, true],
+        ),
+        (r#"{"StringEqualsIfExists":{"kms:EncryptionContext:Team":"y"}}"#, false, [false, false]),
+        (r#"{"Null":{"kms:EncryptionContext:Team":"false"}}"#, true, [true, true]),
+        (
+            r#"{"StringEquals":{"kms:CallerAccount":"${kms:EncryptionContext:Team}"}}"#,
+            false,
+            [false, true],
+        ),
+    ] {
+        let held = |effect: &str, facts| {
+            let text = format!(
+                r#"{{"Version":"2012-10-17","Statement":{{"Effect":"{effect}","Principal":"*",
+                    "Action":"kms:Decrypt","Resource":"*","Condition":{condition}}}}}"#
+            );
+            ask(&key_policy(&text), ALICE, "kms:Decrypt", facts) != Evaluation::NoMatch
+        };
+        for (effect, by_both) in ["Allow", "Deny"].into_iter().zip(by_both) {
+            assert_eq!(held(effect, &one), by_one, "{effect} {condition}");
+            assert_eq!(held(effect, &both), by_both, "{effect} {condition}, two");
+        }
+    }
+    let resource = r#"{"Version":"2012-10-17","Statement":{"Effect":"Deny","Principal":"*",
+        "Action":"kms:*","Resource":"arn:aws:kms:*:*:key/${kms:EncryptionContext:Team}"}}"#;
+    for (facts, expected) in [(&one, Evaluation::NoMatch), (&both, Evaluation::Deny(None))] {
+        assert_eq!(ask(&key_policy(resource), ALICE, "kms:Decrypt", facts), expected);
+    }
+}
+
 #[test]
 fn identity_policies_name_no_principal() {
     let text = r#"{"Statement":{"Effect":"Allow","Action":"kms:ListKeys","Resource":"*"}}"#;
