@@ -56,7 +56,7 @@ const INNER: &[(&str, &[(&str, u8)])] = &[
             ("config", 0),
             ("protocol", 0),
             ("transport", 1),
-            ("service", 1),
+            ("keystores", 1),
             ("identity", 2),
             ("ops", 2),
             ("dispatch", 3),

@@ -3,12 +3,12 @@
 use serde_json::{Map, Value};
 
 use crate::keystore::{Caller, KeystoreError};
+use crate::server::keystores::{Keystores, Region};
 use crate::server::ops::call::{Call, Operation};
 use crate::server::ops::table;
 use crate::server::protocol::error::Fault;
 use crate::server::protocol::shape;
 use crate::server::protocol::wire::{Wiped, without_nulls};
-use crate::server::service::{Region, Service};
 
 /// All operations, by name.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
@@ -57,24 +57,24 @@ pub(in crate::server) fn failure(error: KeystoreError) -> Answer {
 /// Members of the request that concern every operation are handled here: `GrantTokens` and
 /// `DryRun` go to the caller, `Recipient` is refused.
 pub fn call(
-    service: &Service,
+    keystores: &Keystores,
     region: Option<&str>,
     operation: &str,
     body: &[u8],
     caller: Caller,
 ) -> Answer {
-    let region = match service.region(region) {
+    let region = match keystores.region(region) {
         Ok(region) => region,
         Err(fault) => return Answer::of_fault(&fault),
     };
-    match answer(service, &region, operation, body, caller) {
+    match answer(keystores, &region, operation, body, caller) {
         Ok(body) => Answer { status: 200, body, error: None },
         Err(fault) => Answer::of_fault(&fault.reword(|message| region.outward(&message))),
     }
 }
 
 fn answer(
-    service: &Service,
+    keystores: &Keystores,
     region: &Region<'_>,
     name: &str,
     body: &[u8],
@@ -95,7 +95,7 @@ fn answer(
     let now = caller.time();
     let keystore = region.keystore.acting_for(caller);
     let call =
-        Call { operation: operation.name, service, region, keystore, now, request: &request.0 };
+        Call { operation: operation.name, keystores, region, keystore, now, request: &request.0 };
     let mut answer = Wiped((operation.run)(&call)?);
     if answer.0.is_null() {
         return Ok(Vec::new());

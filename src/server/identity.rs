@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::endpoint::{Claim, ReplayWindow, Signable, SignatureError};
 use crate::keystore::{Caller, KeystoreError, is_access_key_id};
 use crate::server::config::Unsigned;
-use crate::server::service::Service;
+use crate::server::keystores::Keystores;
 use crate::server::transport::peer::Peer;
 
 /// Decides who sends a request. Several threads may use it.
@@ -46,7 +46,7 @@ impl Identities {
     /// whatever the region.
     pub(in crate::server) fn sender(
         &self,
-        service: &Service,
+        keystores: &Keystores,
         peer: &Peer,
         request: &Signable<'_>,
         now: SystemTime,
@@ -55,7 +55,7 @@ impl Identities {
             Err(SignatureError::Missing) => return self.unsigned(peer, request, None),
             claim => claim?,
         };
-        let keystore = service.keystore();
+        let keystore = keystores.first();
         let key = keystore.access_key(claim.access_key_id()).map_err(NoSender::Keystore)?;
         let Some(key) = key else {
             // A key that was valid once must not gain rights by ending. Any other id is a placeholder of

@@ -18,10 +18,10 @@
 mod config;
 pub mod dispatch;
 mod identity;
+pub mod keystores;
 mod ops;
 mod protocol;
 mod serve;
-pub mod service;
 mod transport;
 
 pub use config::{Config, Limits, ServerError, SocketAccess, TlsFiles, Unsigned};

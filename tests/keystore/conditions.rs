@@ -14,8 +14,8 @@ use kmsfs::keystore::{
     EncryptionContext, ExpirationModel, GrantFilter, GrantId, GrantOperation, ImportRequest,
     KeyRef, KeySpec, KeyUsage, Keystore, KeystoreError, LockoutCheck, MacAlgorithm, MessageType,
     Origin, Pin, Principal, ReEncryptDestination, ReEncryptSource, ReferenceReport,
-    ReplicaProperties, Service, SigningAlgorithm, Source, SuppliedKey, TokenPlace, TransferKey,
-    UnixTime, UpdateKeyStore, WrappingAlgorithm, WrappingKeySpec, is_about_a_key, supplied_keys,
+    ReplicaProperties, SigningAlgorithm, Source, SuppliedKey, TokenPlace, TransferKey, UnixTime,
+    UpdateKeyStore, ViaService, WrappingAlgorithm, WrappingKeySpec, is_about_a_key, supplied_keys,
 };
 
 use crate::fixture::{Fixture, day};
@@ -107,7 +107,7 @@ impl Stage {
     fn alice(&self) -> Keystore {
         self.f.keystore.acting_for(Caller {
             at: Some(day(10)),
-            via: Some(Service::Kmsfs),
+            via: Some(ViaService::Kmsfs),
             source_ip: Some(IpAddr::from([192, 0, 2, 7])),
             secure_transport: true,
             dry_run: true,

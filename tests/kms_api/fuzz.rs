@@ -7,7 +7,7 @@ use base64ct::{Base64, Encoding};
 use kmsfs::keystore::{Caller, Keystore, Principal, Source};
 use kmsfs::server::Operation;
 use kmsfs::server::dispatch::{self, Answer};
-use kmsfs::server::service::Service;
+use kmsfs::server::keystores::Keystores;
 use kmsfs::server::shape::{Member, Shape};
 use serde_json::{Map, Value, json};
 
@@ -49,7 +49,7 @@ impl Dice {
 
 /// A keystore with keys of several kinds, and what was seen in answers.
 struct World {
-    service: Service,
+    keystores: Keystores,
     texts: Vec<String>,
     blobs: Vec<String>,
     // Last: the directory goes after the keystore in it.
@@ -61,7 +61,7 @@ impl World {
         let home = Home::new();
         let keystore: Keystore = home.keystore();
         let mut world = Self {
-            service: Service::new(keystore),
+            keystores: Keystores::new(keystore),
             texts: vec!["alias/kmsfs/default".to_owned(), "default".to_owned()],
             blobs: Vec::new(),
             _home: home,
@@ -80,7 +80,7 @@ impl World {
 
     fn ask(&mut self, operation: &str, body: &[u8]) -> Answer {
         let caller = Caller::new(Principal::Owner, Source::Network);
-        let answer = dispatch::call(&self.service, None, operation, body, caller);
+        let answer = dispatch::call(&self.keystores, None, operation, body, caller);
         if let Ok(value) = serde_json::from_slice::<Value>(&answer.body) {
             self.learn(&value);
         }

@@ -2,7 +2,7 @@
 
 use kmsfs::keystore::{Caller, Principal, Source};
 use kmsfs::server::dispatch;
-use kmsfs::server::service::Service;
+use kmsfs::server::keystores::Keystores;
 use serde_json::{Value, json};
 
 use crate::fixture::Home;
@@ -30,7 +30,7 @@ fn every_operation_of_aws_kms_is_there_once_and_no_other() {
 #[test]
 fn broken_constraints_are_told_all_at_once_and_in_the_words_of_aws() {
     let home = Home::new();
-    let service = Service::new(home.keystore());
+    let keystores = Keystores::new(home.keystore());
     let what = "failed to satisfy constraint: Member must";
     for (operation, request, error, message) in [
         (
@@ -107,7 +107,7 @@ fn broken_constraints_are_told_all_at_once_and_in_the_words_of_aws() {
     ] {
         let caller = Caller::new(Principal::Owner, Source::Network);
         let body = request.to_string();
-        let answer = dispatch::call(&service, None, operation, body.as_bytes(), caller);
+        let answer = dispatch::call(&keystores, None, operation, body.as_bytes(), caller);
         let found: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(found, json!({ "__type": error, "message": message }), "{operation} {body}");
         assert_eq!(answer.status, 400);
@@ -117,11 +117,11 @@ fn broken_constraints_are_told_all_at_once_and_in_the_words_of_aws() {
 #[test]
 fn an_arn_has_the_region_of_its_request_and_no_other_is_taken() {
     let home = Home::new();
-    let service = Service::new(home.keystore());
+    let keystores = Keystores::new(home.keystore());
     let ask = |region, key: &str| {
         let body = json!({ "KeyId": key }).to_string();
         let caller = Caller::new(Principal::Owner, Source::Network);
-        let answer = dispatch::call(&service, region, "DescribeKey", body.as_bytes(), caller);
+        let answer = dispatch::call(&keystores, region, "DescribeKey", body.as_bytes(), caller);
         serde_json::from_slice::<Value>(&answer.body).unwrap()
     };
     let here = ask(Some("eu-west-1"), "alias/kmsfs/default");

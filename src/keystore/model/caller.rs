@@ -14,7 +14,7 @@ pub struct Caller {
     /// The way the request came.
     pub source: Source,
     /// The service that asks for the principal: the condition key `kms:ViaService`.
-    pub via: Option<Service>,
+    pub via: Option<ViaService>,
     /// The time of the request; `None` for the clock's.
     pub at: Option<SystemTime>,
     /// The network address of a client.
@@ -65,7 +65,7 @@ pub enum Source {
 
 /// A service that asks on behalf of a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Service {
+pub enum ViaService {
     /// The filesystem.
     Kmsfs,
 }
@@ -86,7 +86,7 @@ impl Caller {
     pub fn on_mount(uid: u32, groups: Vec<u32>) -> Self {
         Self {
             groups,
-            via: Some(Service::Kmsfs),
+            via: Some(ViaService::Kmsfs),
             volume_context: true,
             ..Self::new(Principal::Unix { uid }, Source::Mount)
         }
@@ -154,7 +154,7 @@ impl Source {
     }
 }
 
-impl Service {
+impl ViaService {
     /// The value of `kms:ViaService`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::id::KeyId;
 use crate::keystore::{KeyRef, Keystore};
+use crate::server::keystores::{Keystores, Region};
 use crate::server::protocol::error::Fault;
 use crate::server::protocol::page::{self, Page};
 use crate::server::protocol::shape::Member;
-use crate::server::service::{Region, Service};
 
 /// An operation of the API: what it takes, and what answers it.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(in crate::server) struct Call<'a> {
     /// The operation's name.
     pub(in crate::server) operation: &'static str,
     /// What is served, for operations across regions.
-    pub(in crate::server) service: &'a Service,
+    pub(in crate::server) keystores: &'a Keystores,
     /// The region that the request is for.
     pub(in crate::server) region: &'a Region<'a>,
     /// The region's keystore, acting for the caller.

@@ -21,7 +21,7 @@ pub use call::Operation;
 use call::Call;
 use members::{CONTEXT, DRY_RUN, GRANT_TOKENS, KEY_ID, LIMIT, MARKER, RECIPIENT};
 
+use super::keystores::Region;
 use super::protocol::error::Fault;
 use super::protocol::shape::{Member, Shape};
 use super::protocol::{shapes, wire};
-use super::service::Region;

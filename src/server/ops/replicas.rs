@@ -47,7 +47,7 @@ struct ReplicateRequest {
 fn replicate_key(call: &Call<'_>) -> Result<Value, Fault> {
     let asked: ReplicateRequest = call.read()?;
     let key = call.key_id()?;
-    let region = call.service.region(Some(&asked.replica_region))?;
+    let region = call.keystores.region(Some(&asked.replica_region))?;
     let destination = other(call, &asked.replica_region)?;
     let properties = ReplicaProperties {
         description: Some(asked.description.unwrap_or_default()),
@@ -86,7 +86,7 @@ pub(super) fn sync(call: &Call<'_>, key: KeyId) {
     let owner = call.region.keystore;
     let known = owner.describe_key(&key.into()).ok().and_then(|key| key.multi_region_configuration);
     for replica in known.into_iter().flat_map(|known| known.replica_keys) {
-        let Some(destination) = call.service.keystore_of(&replica.region) else { continue };
+        let Some(destination) = call.keystores.keystore_of(&replica.region) else { continue };
         if let Err(error) = owner.sync_replica_in(key, destination) {
             log::warn!("the replica of {key} in {} has the old material: {error}", replica.region);
         }
@@ -96,7 +96,7 @@ pub(super) fn sync(call: &Call<'_>, key: KeyId) {
 /// The keystore of another region, acting for the same caller.
 /// Errors: `UnsupportedOperationException` for a region that has no keystore of its own.
 fn other(call: &Call<'_>, region: &str) -> Result<Keystore, Fault> {
-    let keystore = call.service.keystore_of(region).ok_or_else(|| {
+    let keystore = call.keystores.keystore_of(region).ok_or_else(|| {
         Fault::unsupported(format!("The region {region} is not served by a keystore of its own."))
     })?;
     Ok(keystore.acting_for(call.keystore.caller().clone()))

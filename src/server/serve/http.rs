@@ -17,14 +17,14 @@ use crate::endpoint::{CONTENT_TYPE, REQUEST_ID_HEADER, Signable, TARGET_HEADER, 
 use crate::server::config::Limits;
 use crate::server::dispatch::{self, Answer};
 use crate::server::identity::{Identities, NoSender, Sender};
-use crate::server::service::Service;
+use crate::server::keystores::Keystores;
 use crate::server::transport::peer::Peer;
 use crate::server::transport::places::Place;
 
 /// What all requests share.
 #[derive(Debug)]
 pub(in crate::server) struct Shared {
-    pub service: Arc<Service>,
+    pub keystores: Arc<Keystores>,
     pub identities: Identities,
     pub region: String,
     pub limits: Limits,
@@ -181,7 +181,7 @@ impl Call {
         let request = Signable { method: "POST", target: "/", headers, body: &self.body };
         let shared = &self.shared;
         let now = SystemTime::now();
-        match shared.identities.sender(&shared.service, &self.peer, &request, now) {
+        match shared.identities.sender(&shared.keystores, &self.peer, &request, now) {
             Ok(sender) => Ok(sender),
             Err(NoSender::Signature(error)) => {
                 let name = error.aws_name();
@@ -195,7 +195,7 @@ impl Call {
     fn carry_out(&self, Sender { mut caller, region }: Sender) -> Answer {
         caller.request_id = Some(self.id.clone());
         let region = region.as_deref().unwrap_or(&self.shared.region);
-        dispatch::call(&self.shared.service, Some(region), &self.operation, &self.body, caller)
+        dispatch::call(&self.shared.keystores, Some(region), &self.operation, &self.body, caller)
     }
 }
 

@@ -70,10 +70,10 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let read = move || -> Option<String> {
-        let service = &core.shared.service;
+        let keystores = &core.shared.keystores;
         let keystore = match path.strip_prefix("/metrics")? {
-            "" => service.keystore(),
-            region => service.keystore_of(region.strip_prefix('/')?)?,
+            "" => keystores.first(),
+            region => keystores.keystore_of(region.strip_prefix('/')?)?,
         };
         keystore
             .metrics_text(SystemTime::now())

@@ -16,7 +16,7 @@ use super::metrics;
 use super::watch::Watch;
 use crate::server::config::{Config, ServerError, Unsigned};
 use crate::server::identity::Identities;
-use crate::server::service::Service;
+use crate::server::keystores::Keystores;
 use crate::server::transport::listen::{Listen, Listening};
 use crate::server::transport::places::Places;
 use crate::server::transport::tls::Tls;
@@ -38,13 +38,13 @@ impl Server {
         config: &Config,
         places: &[Listen],
         passed: Vec<OwnedFd>,
-        service: Service,
+        keystores: Keystores,
     ) -> Result<Self, ServerError> {
         let sockets = open(config, places, passed)?;
         let metrics = config.metrics.map(metrics::bind).transpose()?;
         let limits = config.limits;
         let shared = Shared {
-            service: Arc::new(service),
+            keystores: Arc::new(keystores),
             identities: Identities::new(config.unsigned),
             region: config.region.clone(),
             limits,
@@ -89,7 +89,7 @@ impl Server {
     pub fn run(self) -> Result<(), ServerError> {
         let Self { runtime, sockets, metrics, core, stop } = self;
         let watch =
-            Watch::start(&core.shared.service).map_err(ServerError::io("start a thread"))?;
+            Watch::start(&core.shared.keystores).map_err(ServerError::io("start a thread"))?;
         let served = runtime.block_on(serve(sockets, metrics, core, &stop));
         drop(watch);
         // Operations that did not end in time are not waited for again.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::server::service::{Served, Service};
+use crate::server::keystores::{Keystores, Served};
 
 /// A thread that looks at the keystores many times a second, so that a key or an access key that
 /// is disabled elsewhere is refused here at once. Ends when it is dropped.
@@ -16,13 +16,13 @@ pub(in crate::server) struct Watch {
 }
 
 impl Watch {
-    pub(in crate::server) fn start(service: &Arc<Service>) -> io::Result<Self> {
+    pub(in crate::server) fn start(keystores: &Arc<Keystores>) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        let service = Arc::clone(service);
+        let keystores = Arc::clone(keystores);
         let look = move || {
             let mut silent = Silent::default();
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-                silent.look(&service, Instant::now());
+                silent.look(&keystores, Instant::now());
             }
         };
         std::thread::Builder::new().name("kms-watch".into()).spawn(look)?;
@@ -44,8 +44,8 @@ impl Drop for Watch {
 struct Silent(HashMap<Option<String>, Instant>);
 
 impl Silent {
-    fn look(&mut self, service: &Service, now: Instant) {
-        for (region, served) in service.served() {
+    fn look(&mut self, keystores: &Keystores, now: Instant) {
+        for (region, served) in keystores.served() {
             let read = served.keystore.check_place().and_then(|()| served.keystore.poll_changes());
             match read {
                 Ok(_) => self.heard(region, served),
@@ -97,18 +97,19 @@ mod tests {
         let (path, aside) = (dir.join("keystore.db"), dir.join("aside.db"));
         create_key_file(&dir.join("key")).unwrap();
         let unlock = Unlock::KeyFile(dir.join("key"));
-        let service = Service::new(Keystore::create(&path, &unlock, SystemTime::now()).unwrap());
+        let keystores =
+            Keystores::new(Keystore::create(&path, &unlock, SystemTime::now()).unwrap());
         let (mut silent, began) = (Silent::default(), Instant::now());
-        silent.look(&service, began);
+        silent.look(&keystores, began);
         std::fs::rename(&path, &aside).unwrap();
-        silent.look(&service, began);
-        silent.look(&service, began + GRACE - EVERY);
-        assert!(service.region(None).is_ok());
-        silent.look(&service, began + GRACE);
-        assert_eq!(service.region(None).unwrap_err().name(), "KMSInternalException");
+        silent.look(&keystores, began);
+        silent.look(&keystores, began + GRACE - EVERY);
+        assert!(keystores.region(None).is_ok());
+        silent.look(&keystores, began + GRACE);
+        assert_eq!(keystores.region(None).unwrap_err().name(), "KMSInternalException");
         std::fs::rename(&aside, &path).unwrap();
-        silent.look(&service, began + GRACE);
-        assert!(service.region(None).is_ok());
+        silent.look(&keystores, began + GRACE);
+        assert!(keystores.region(None).is_ok());
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -11,7 +11,7 @@ use crate::cli::report::output::Output;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::keystore::Caller;
 use crate::server::dispatch;
-use crate::server::service::Service;
+use crate::server::keystores::Keystores;
 
 /// Asks, and prints the answer as JSON.
 pub(in crate::cli) fn run(
@@ -35,9 +35,9 @@ pub(in crate::cli) fn run(
 
 /// The answer of the keystore on this machine, to its owner.
 fn here(operation: &str, request: &Value, global: &Global) -> Result<Value, CliError> {
-    let service = Service::new(keystore::open(global)?);
+    let keystores = Keystores::new(keystore::open(global)?);
     let body = request.to_string();
-    let answer = dispatch::call(&service, None, operation, body.as_bytes(), Caller::owner());
+    let answer = dispatch::call(&keystores, None, operation, body.as_bytes(), Caller::owner());
     let value = match answer.body.as_slice() {
         [] => Value::Object(serde_json::Map::new()),
         body => serde_json::from_slice(body)

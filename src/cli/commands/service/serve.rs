@@ -17,7 +17,7 @@ use crate::cli::jobs::maintenance::Maintenance;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;
 use crate::keystore::{Caller, Keystore};
-use crate::server::service::Service;
+use crate::server::keystores::Keystores;
 use crate::server::{
     Config, Limits, Listen, Server, ServerError, SocketAccess, TlsFiles, Unsigned,
 };
@@ -35,11 +35,11 @@ pub(in crate::cli) fn run(
     let places = places?;
     process::raise_open_files();
     process::lock_secrets();
-    let (service, _maintenance) = open(args, global)?;
+    let (keystores, _maintenance) = open(args, global)?;
     process::lock_memory();
     let passed = passed_sockets()
         .map_err(|error| CliError::io("cannot take over the sockets of systemd", &error))?;
-    let server = Server::bind(&config, &places, passed, service)?;
+    let server = Server::bind(&config, &places, passed, keystores)?;
     let listening = server.places();
     let metrics = server.metrics().map(|address| format!("http://{address}/metrics"));
     output.result(&json!({ "listening": listening, "metrics": metrics }), || {
@@ -73,7 +73,7 @@ fn config(args: &ServeArgs) -> Result<Config, CliError> {
 }
 
 /// Opens the keystores. What is due by date in them is done while this lives.
-fn open(args: &ServeArgs, global: &Global) -> Result<(Service, Vec<Maintenance>), CliError> {
+fn open(args: &ServeArgs, global: &Global) -> Result<(Keystores, Vec<Maintenance>), CliError> {
     let source = Source::choose(global)?;
     let open = |path: &Path| -> Result<Keystore, CliError> {
         Ok(Keystore::open(path, &source.take(path)?)?)
@@ -82,22 +82,22 @@ fn open(args: &ServeArgs, global: &Global) -> Result<(Service, Vec<Maintenance>)
     if !args.replica.is_empty() {
         first.adopt_region(&region(&args.region)?)?;
     }
-    let mut service = Service::new(first);
+    let mut keystores = Keystores::new(first);
     for replica in &args.replica {
         let (name, path) = replica
             .split_once('=')
             .ok_or_else(|| usage(format!("'{replica}' is not of the form REGION=KEYSTORE")))?;
         let keystore = open(&paths::absolute(&PathBuf::from(path))?)?;
         keystore.adopt_region(&region(name)?)?;
-        service.add_region(name, keystore);
+        keystores.add_region(name, keystore);
     }
-    let maintenance = maintenance(&service);
-    Ok((service, maintenance))
+    let maintenance = maintenance(&keystores);
+    Ok((keystores, maintenance))
 }
 
 /// Starts what each keystore has to do by date, and to bring to the others.
-fn maintenance(service: &Service) -> Vec<Maintenance> {
-    let all = || service.keystores().map(|(_, keystore)| keystore.acting_for(Caller::owner()));
+fn maintenance(keystores: &Keystores) -> Vec<Maintenance> {
+    let all = || keystores.all().map(|(_, keystore)| keystore.acting_for(Caller::owner()));
     let start = |keystore: Keystore| {
         let keystore = Arc::new(keystore);
         let (own, others) = (Arc::clone(&keystore), all().collect::<Vec<_>>());

@@ -9,7 +9,7 @@ use crate::server::protocol::error::Fault;
 
 /// The keystores behind an endpoint.
 #[derive(Debug)]
-pub struct Service {
+pub struct Keystores {
     first: Served,
     regions: BTreeMap<String, Served>,
 }
@@ -22,7 +22,7 @@ pub(in crate::server) struct Served {
     lost: AtomicBool,
 }
 
-impl Service {
+impl Keystores {
     /// One keystore, which answers for every region that clients name.
     pub fn new(keystore: Keystore) -> Self {
         Self { first: Served::new(keystore), regions: BTreeMap::new() }
@@ -34,16 +34,16 @@ impl Service {
     }
 
     /// The keystore of the regions that have none of their own.
-    pub fn keystore(&self) -> &Keystore {
+    pub fn first(&self) -> &Keystore {
         &self.first.keystore
     }
 
     /// All keystores that are served, each with its region; the first one has none.
-    pub fn keystores(&self) -> impl Iterator<Item = (Option<&str>, &Keystore)> {
+    pub fn all(&self) -> impl Iterator<Item = (Option<&str>, &Keystore)> {
         self.served().map(|(name, served)| (name, &served.keystore))
     }
 
-    /// As [`Service::keystores`], with what is known of each.
+    /// As [`Keystores::all`], with what is known of each.
     pub(in crate::server) fn served(&self) -> impl Iterator<Item = (Option<&str>, &Served)> {
         let named = self.regions.iter().map(|(name, served)| (Some(name.as_str()), served));
         std::iter::once((None, &self.first)).chain(named)
@@ -64,7 +64,7 @@ impl Service {
     pub(in crate::server) fn keystore_of(&self, name: &str) -> Option<&Keystore> {
         let is_it = |keystore: &&Keystore| keystore.region().is_ok_and(|own| own == name);
         let added = self.regions.get(name).map(|served| &served.keystore);
-        added.or_else(|| Some(self.keystore()).filter(is_it))
+        added.or_else(|| Some(self.first()).filter(is_it))
     }
 }
 
