@@ -34,14 +34,15 @@ impl Drop for Server {
 fn measure(dir: &Path) -> Result<(), Box<dyn Error>> {
     let (credentials, signing) = keystore(dir)?;
     let socket = format!("unix:{}", dir.join("kms.sock").display());
-    let (_server, places) = serve(dir, &socket)?;
+    let (_server, addresses) = serve(dir, &socket)?;
     println!("{:<22} {:>10} {:>10} {:>10} {:>10}", "", "loopback", "", "unix", "");
     println!("{:<22} {:>10} {:>10} {:>10} {:>10}", "µs", "p50", "p99", "p50", "p99");
     let mut rows: Vec<(String, Vec<u128>)> = Vec::new();
-    for place in &places {
+    for address in &addresses {
         let (id, secret) = &credentials;
         let credentials = Credentials::new(id, secret, None);
-        let endpoint = Endpoint::new(place.parse()?, None, credentials, None, Options::default())?;
+        let endpoint =
+            Endpoint::new(address.parse()?, None, credentials, None, Options::default())?;
         for (index, (name, operation, request)) in
             requests(&endpoint, &signing)?.into_iter().enumerate()
         {
@@ -91,9 +92,9 @@ fn serve(dir: &Path, socket: &str) -> Result<(Server, Vec<String>), Box<dyn Erro
     let stdout = server.0.stdout.as_mut().ok_or("the program has an output")?;
     let said = serde_json::Deserializer::from_reader(stdout).into_iter::<Value>().next();
     let said = said.ok_or("the server did not start")??;
-    let places = said["listening"].as_array().ok_or("the server says where it listens")?;
-    let places = places.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    Ok((server, places))
+    let addresses = said["listening"].as_array().ok_or("the server says where it listens")?;
+    let addresses = addresses.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    Ok((server, addresses))
 }
 
 type Request = (&'static str, &'static str, Value);

@@ -95,7 +95,7 @@ pub struct Limits {
     pub idle_time: Duration,
     /// For the whole body of a request.
     pub body_time: Duration,
-    /// For a free place among the operations; then the answer is status 503.
+    /// For a free slot among the operations; then the answer is status 503.
     pub queue_time: Duration,
     /// The same for operations that make RSA keys.
     pub heavy_time: Duration,
@@ -138,7 +138,7 @@ impl Default for Limits {
 /// Why a server does not start.
 #[derive(Debug)]
 pub enum ServerError {
-    /// The text names no place to listen at.
+    /// The text is no address to listen at.
     Listen {
         /// The text.
         text: String,

@@ -1,6 +1,6 @@
 //! Rank 3: the keystore as an endpoint that speaks the API of AWS KMS.
 //!
-//! **The path of a request**: `serve::accept` (a connection), `transport::places` (its place and its
+//! **The path of a request**: `serve::accept` (a connection), `transport::slots` (its slot and its
 //! time) → `serve::http` (head, body, limits) → `identity` (who sends it: a signature, or the peer of a
 //! socket) → `serve::heavy` (what takes seconds waits for its turn) → `dispatch` (the operation and its
 //! members) → `ops` (one call of the keystore) → `protocol` (the answer).

@@ -90,7 +90,7 @@ impl Drop for Home {
 pub(crate) struct Kms {
     pub(crate) home: Home,
     child: Child,
-    places: Vec<String>,
+    addresses: Vec<String>,
 }
 
 impl Kms {
@@ -107,21 +107,21 @@ impl Kms {
     pub(crate) fn spawn(home: Home, words: &[&str]) -> Self {
         let mut command = home.command(words);
         let child = command.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
-        let mut kms = Self { home, child, places: Vec::new() };
+        let mut kms = Self { home, child, addresses: Vec::new() };
         let stdout = kms.child.stdout.as_mut().unwrap();
         let said = serde_json::Deserializer::from_reader(stdout).into_iter::<Value>().next();
         let said = said.unwrap().expect("the server did not start");
-        let places = said["listening"].as_array().unwrap().iter();
-        kms.places = places.map(|place| place.as_str().unwrap().to_owned()).collect();
+        let addresses = said["listening"].as_array().unwrap().iter();
+        kms.addresses = addresses.map(|address| address.as_str().unwrap().to_owned()).collect();
         kms
     }
 
-    /// The first place, as a client names it.
+    /// The first address, as a client names it.
     pub(crate) fn address(&self) -> &str {
-        &self.places[0]
+        &self.addresses[0]
     }
 
-    /// The first place as host and port.
+    /// The first address as host and port.
     pub(crate) fn authority(&self) -> &str {
         self.address().split_once("://").unwrap().1
     }

@@ -5,13 +5,13 @@ use std::net::{TcpListener, TcpStream};
 use crate::fixture::{Home, KEY, Kms, exchange};
 
 /// An address of loopback that was free a moment ago.
-fn free_place() -> String {
+fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-fn read(place: &str, path: &str) -> (u16, String) {
+fn read(address: &str, path: &str) -> (u16, String) {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
-    let answer = exchange(&mut TcpStream::connect(place).unwrap(), &request);
+    let answer = exchange(&mut TcpStream::connect(address).unwrap(), &request);
     (answer.status, answer.body)
 }
 
@@ -19,21 +19,21 @@ fn read(place: &str, path: &str) -> (u16, String) {
 fn operations_are_counted_for_each_keystore() {
     let home = Home::new();
     home.add_keystore("second.db");
-    let place = free_place();
+    let address = free_address();
     let kms = Kms::start_in(
         home,
-        &["--allow-unsigned", "--metrics", &place, "--replica", "eu-west-1=second.db"],
+        &["--allow-unsigned", "--metrics", &address, "--replica", "eu-west-1=second.db"],
     );
     assert_eq!(kms.call("DescribeKey", KEY).status, 200);
     let counted = "kmsfs_operations_total{operation=\"DescribeKey\",result=\"Success\"} 1";
-    let (status, text) = read(&place, "/metrics");
+    let (status, text) = read(&address, "/metrics");
     assert_eq!(status, 200);
     assert!(text.contains(counted), "{text}");
-    let (status, text) = read(&place, "/metrics/eu-west-1");
+    let (status, text) = read(&address, "/metrics/eu-west-1");
     assert_eq!(status, 200);
     assert!(!text.contains(counted), "{text}");
-    assert_eq!(read(&place, "/metrics/nowhere").0, 404);
-    assert_eq!(read(&place, "/").0, 404);
+    assert_eq!(read(&address, "/metrics/nowhere").0, 404);
+    assert_eq!(read(&address, "/").0, 404);
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_client_finds_a_server_that_was_started_again() {
     let endpoint = kms.endpoint("local", &key);
     let named = json!({ "KeyId": "alias/kmsfs/default" });
     let first = endpoint.call("DescribeKey", &named).unwrap();
-    let place = kms.authority().to_owned();
+    let address = kms.authority().to_owned();
     kms.signal(Signal::TERM);
     assert_eq!(kms.wait(), 0);
     let home = Home { dir: kms.home.dir.clone() };
@@ -61,7 +61,7 @@ fn a_client_finds_a_server_that_was_started_again() {
     let second = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| endpoint.call("DescribeKey", &named).unwrap());
         std::thread::sleep(Duration::from_millis(300));
-        let kms = Kms::spawn(home, &["serve", "--listen", &place]);
+        let kms = Kms::spawn(home, &["serve", "--listen", &address]);
         let second = waiting.join().unwrap();
         drop(kms);
         second

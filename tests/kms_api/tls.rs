@@ -30,7 +30,7 @@ fn endpoint(kms: &Kms, key: &(String, String), ca: &str) -> Endpoint {
 }
 
 #[test]
-fn places_that_others_can_reach_need_tls_and_signatures() {
+fn addresses_that_others_can_reach_need_tls_and_signatures() {
     let home = Home::new();
     let (code, message) = home.refused(&["--listen", "0.0.0.0:0"]);
     assert_eq!(code, 2);

@@ -17,7 +17,7 @@ use super::http::{self, Shared};
 use crate::server::config::{Limits, ServerError};
 use crate::server::transport::listen::{Listening, SocketFile};
 use crate::server::transport::peer::Peer;
-use crate::server::transport::places::{PeerId, Place, Places, Taking};
+use crate::server::transport::slots::{Connection, ConnectionSlot, ConnectionSlots, PeerId};
 use crate::server::transport::stall::Stall;
 use crate::server::transport::tls::Tls;
 
@@ -26,7 +26,7 @@ use crate::server::transport::tls::Tls;
 pub(in crate::server) struct Core {
     pub shared: Arc<Shared>,
     pub tls: Option<Tls>,
-    pub places: Arc<Places>,
+    pub slots: Arc<ConnectionSlots>,
     /// Becomes true when the server stops.
     pub stopped: watch::Receiver<bool>,
 }
@@ -64,9 +64,9 @@ async fn accept_tcp(listener: TcpListener, core: Arc<Core>) {
         };
         let _ = stream.set_nodelay(true);
         let peer = Peer::Tcp { address, encrypted: core.tls.is_some() };
-        match core.places.take(PeerId::of(&peer)) {
-            Some(place) => {
-                tokio::spawn(seated(stream, peer, Arc::clone(&core), place));
+        match core.slots.take(PeerId::of(&peer)) {
+            Some(slot) => {
+                tokio::spawn(serve_in_slot(stream, peer, Arc::clone(&core), slot));
             }
             // A client that speaks TLS could not read it.
             None if core.tls.is_some() => {}
@@ -93,9 +93,9 @@ async fn accept_unix(listener: UnixListener, _name: Option<SocketFile>, core: Ar
                 continue;
             }
         };
-        match core.places.take(PeerId::of(&peer)) {
-            Some(place) => {
-                tokio::spawn(seated(stream, peer, Arc::clone(&core), place));
+        match core.slots.take(PeerId::of(&peer)) {
+            Some(slot) => {
+                tokio::spawn(serve_in_slot(stream, peer, Arc::clone(&core), slot));
             }
             None => {
                 tokio::spawn(turn_away(stream));
@@ -122,18 +122,18 @@ async fn turn_away(mut stream: impl AsyncWrite + Unpin) {
     let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
 }
 
-/// A connection that has a place, for as long as it may keep it.
-async fn seated<S>(stream: S, peer: Peer, core: Arc<Core>, mut taking: Taking)
+/// Serves a connection for as long as it may keep its slot.
+async fn serve_in_slot<S>(stream: S, peer: Peer, core: Arc<Core>, mut slot: ConnectionSlot)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let place = taking.place();
+    let connection = slot.connection();
     let limits = core.shared.limits;
     tokio::select! {
-        () = place.is_over(&limits) => log::debug!("a connection without a request is closed"),
+        () = connection.is_over(&limits) => log::debug!("a connection without a request is closed"),
         () = async {
-            if taking.is_free().await {
-                greet(stream, peer, &core, taking.place()).await;
+            if slot.is_free().await {
+                greet(stream, peer, &core, slot.connection()).await;
             } else if core.tls.is_none() {
                 turn_away(stream).await;
             }
@@ -142,33 +142,33 @@ where
 }
 
 /// A connection, with TLS where a TCP server has a certificate.
-async fn greet<S>(stream: S, peer: Peer, core: &Arc<Core>, place: Arc<Place>)
+async fn greet<S>(stream: S, peer: Peer, core: &Arc<Core>, connection: Arc<Connection>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let tls = core.tls.as_ref().filter(|_| matches!(peer, Peer::Tcp { .. }));
-    let Some(tls) = tls else { return converse(stream, peer, core, place).await };
+    let Some(tls) = tls else { return converse(stream, peer, core, connection).await };
     let limits = core.shared.limits;
     match tokio::time::timeout(limits.stall_time, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => converse(stream, peer, core, place).await,
+        Ok(Ok(stream)) => converse(stream, peer, core, connection).await,
         Ok(Err(error)) => log::debug!("TLS: {error}"),
         Err(_) => log::debug!("TLS: no handshake in time"),
     }
 }
 
 /// Serves the requests of a connection, until it ends or the server stops.
-async fn converse<S>(stream: S, peer: Peer, core: &Arc<Core>, place: Arc<Place>)
+async fn converse<S>(stream: S, peer: Peer, core: &Arc<Core>, connection: Arc<Connection>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let shared = Arc::clone(&core.shared);
     let peer = Arc::new(peer);
-    let stream = Stall::new(stream, shared.limits.stall_time, Some(Arc::clone(&place)));
+    let stream = Stall::new(stream, shared.limits.stall_time, Some(Arc::clone(&connection)));
     let builder = protocol(&shared.limits);
     let stopped = core.stopped.clone();
     let service = service_fn(move |request| {
-        let (peer, place) = (Arc::clone(&peer), Arc::clone(&place));
-        let answer = http::serve(request, peer, place, Arc::clone(&shared));
+        let (peer, connection) = (Arc::clone(&peer), Arc::clone(&connection));
+        let answer = http::serve(request, peer, connection, Arc::clone(&shared));
         let stopped = stopped.clone();
         async move {
             let mut reply = answer.await?;

@@ -1,6 +1,6 @@
 //! Operations that make RSA keys: each takes a processor for seconds.
 //!
-//! They run beside the others, never in their places, and each principal has its own queue: who
+//! They run beside the others, never in their slots, and each principal has its own queue: who
 //! asks for many waits for those alone, and everybody else is served meanwhile.
 
 use std::collections::HashMap;

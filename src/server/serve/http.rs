@@ -19,7 +19,7 @@ use crate::server::dispatch::{self, Answer};
 use crate::server::identity::{Identities, NoSender, Sender};
 use crate::server::keystores::Keystores;
 use crate::server::transport::peer::Peer;
-use crate::server::transport::places::Place;
+use crate::server::transport::slots::Connection;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -65,13 +65,13 @@ const BUSY: Refusal = refusal(
 pub(in crate::server) async fn serve(
     request: Request<Incoming>,
     peer: Arc<Peer>,
-    place: Arc<Place>,
+    connection: Arc<Connection>,
     shared: Arc<Shared>,
 ) -> Result<Reply, Infallible> {
     let id = request_id();
-    place.head_came();
-    let answer = handle(request, peer, &place, shared, &id).await;
-    place.answered();
+    connection.head_came();
+    let answer = handle(request, peer, &connection, shared, &id).await;
+    connection.answered();
     let mut reply = match answer {
         Ok(answer) => reply(status(answer.status), answer.body),
         Err(refused) => {
@@ -99,7 +99,7 @@ pub(in crate::server) fn last_of_its_connection(reply: &mut Reply) {
 async fn handle(
     request: Request<Incoming>,
     peer: Arc<Peer>,
-    place: &Place,
+    connection: &Connection,
     shared: Arc<Shared>,
     id: &str,
 ) -> Result<Answer, Refusal> {
@@ -114,8 +114,8 @@ async fn handle(
     let reading = read_body(body, shared.limits.body);
     let body =
         tokio::time::timeout(shared.limits.body_time, reading).await.map_err(|_| TOO_SLOW)??;
-    // From here on nobody takes the place of this connection.
-    if !place.begin() {
+    // From here on nobody takes the slot of this connection.
+    if !connection.begin() {
         return Err(BUSY);
     }
     let call = Call { shared, peer, headers: head.headers, operation, body, id: id.to_owned() };
@@ -143,13 +143,13 @@ impl Call {
     async fn answer(self) -> Result<Answer, Refusal> {
         let (limits, call) = (self.shared.limits, Arc::new(self));
         let waiting = Arc::clone(&call.shared.calls).acquire_owned();
-        let place = tokio::time::timeout(limits.queue_time, waiting)
+        let permit = tokio::time::timeout(limits.queue_time, waiting)
             .await
             .map_err(|_| BUSY)?
             .map_err(|_| BUSY)?;
         let first = Arc::clone(&call);
         let step = work(move || {
-            let _place = place;
+            let _permit = permit;
             match first.sender() {
                 Err(refused) => Step::Answered(refused),
                 Ok(sender) if is_heavy(&first.operation, &first.body) => Step::Heavy(sender),

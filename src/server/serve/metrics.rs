@@ -46,7 +46,7 @@ pub(in crate::server) fn start(
                 continue;
             };
             // One reader too many finds its connection closed.
-            let Ok(place) = Arc::clone(&readers).try_acquire_owned() else { continue };
+            let Ok(permit) = Arc::clone(&readers).try_acquire_owned() else { continue };
             let core = Arc::clone(&core);
             tokio::spawn(async move {
                 let limits = core.shared.limits;
@@ -57,7 +57,7 @@ pub(in crate::server) fn start(
                 if let Err(error) = builder.serve_connection(stream, service).await {
                     log::debug!("a reader of metrics: {error}");
                 }
-                drop(place);
+                drop(permit);
             });
         }
     }))

@@ -18,7 +18,7 @@ use crate::server::config::{Config, ServerError, Unsigned};
 use crate::server::identity::Identities;
 use crate::server::keystores::Keystores;
 use crate::server::transport::listen::{Listen, Listening};
-use crate::server::transport::places::Places;
+use crate::server::transport::slots::ConnectionSlots;
 use crate::server::transport::tls::Tls;
 
 /// A server whose sockets listen, so that clients can connect already.
@@ -33,14 +33,14 @@ pub struct Server {
 
 impl Server {
     /// Opens all sockets; `passed` are those of a service manager, which listen already.
-    /// Errors: all of [`ServerError`]. In particular, a place that others can reach needs TLS.
+    /// Errors: all of [`ServerError`]. In particular, an address that others can reach needs TLS.
     pub fn bind(
         config: &Config,
-        places: &[Listen],
+        addresses: &[Listen],
         passed: Vec<OwnedFd>,
         keystores: Keystores,
     ) -> Result<Self, ServerError> {
-        let sockets = open(config, places, passed)?;
+        let sockets = open(config, addresses, passed)?;
         let metrics = config.metrics.map(metrics::bind).transpose()?;
         let limits = config.limits;
         let shared = Shared {
@@ -55,7 +55,7 @@ impl Server {
         let core = Core {
             shared: Arc::new(shared),
             tls: config.tls.as_ref().map(Tls::load).transpose()?,
-            places: Places::new(limits),
+            slots: ConnectionSlots::new(limits),
             stopped,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -68,7 +68,7 @@ impl Server {
     }
 
     /// Where the server listens, as clients name it.
-    pub fn places(&self) -> Vec<String> {
+    pub fn addresses(&self) -> Vec<String> {
         let scheme = if self.core.tls.is_some() { "https" } else { "http" };
         let named = |socket: &Listening| match socket {
             Listening::Tcp(_) => format!("{scheme}://{socket}"),
@@ -100,15 +100,15 @@ impl Server {
 
 fn open(
     config: &Config,
-    places: &[Listen],
+    addresses: &[Listen],
     passed: Vec<OwnedFd>,
 ) -> Result<Vec<Listening>, ServerError> {
     let mut sockets = Vec::new();
     for socket in passed {
         sockets.push(Listening::inherited(socket)?);
     }
-    for place in places {
-        sockets.extend(Listening::open(place, config.socket)?);
+    for address in addresses {
+        sockets.extend(Listening::open(address, config.socket)?);
     }
     if sockets.is_empty() {
         return Err(ServerError::Nowhere);
@@ -147,7 +147,7 @@ async fn serve(
     }
     let _ = stop.send(true);
     tokio::select! {
-        () = core.places.all_free() => {}
+        () = core.slots.all_free() => {}
         () = tokio::time::sleep(core.shared.limits.drain_time) => {
             log::warn!("some requests are not answered in time: they are cut off");
         }

@@ -1,4 +1,4 @@
-//! Places to listen at: TCP addresses, Unix sockets, and sockets that systemd passes.
+//! Addresses to listen at: TCP addresses, Unix sockets, and sockets that systemd passes.
 
 use std::fmt;
 use std::fs;
@@ -15,7 +15,7 @@ use rustix::net::AddressFamily;
 
 use crate::server::config::{ServerError, SocketAccess};
 
-/// A place to listen at, as the user writes it.
+/// An address to listen at, as the user writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// `unix:PATH`
@@ -53,12 +53,12 @@ pub(in crate::server) enum Listening {
 }
 
 impl Listening {
-    /// Opens all sockets of a place: a name may have several addresses.
+    /// Opens all sockets of an address: a name may have several addresses.
     pub(in crate::server) fn open(
-        place: &Listen,
+        address: &Listen,
         access: SocketAccess,
     ) -> Result<Vec<Self>, ServerError> {
-        match place {
+        match address {
             Listen::Unix(path) => {
                 let listener = open_unix(path, access)?;
                 let file = SocketFile::of(path)?;
@@ -194,7 +194,7 @@ fn make_way(path: &Path) -> Result<(), ServerError> {
 mod tests {
     use super::*;
 
-    fn place(name: &str) -> PathBuf {
+    fn socket_path(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("kmsfs-{}-{name}.sock", std::process::id()))
     }
 
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_read() {
+    fn addresses_are_read() {
         assert_eq!("unix:/run/x".parse::<Listen>().unwrap(), Listen::Unix("/run/x".into()));
         assert_eq!("[::1]:80".parse::<Listen>().unwrap(), Listen::Tcp("[::1]:80".into()));
         for wrong in ["", "unix:", "localhost", ":80", "localhost:http", "1.2.3.4:70000"] {
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_socket_has_its_mode_and_goes_with_the_server() {
-        let path = place("mode");
+        let path = socket_path("mode");
         let listening = open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
         drop(listening);
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_socket_left_over_is_replaced_and_one_in_use_is_not() {
-        let path = place("stale");
+        let path = socket_path("stale");
         drop(UnixListener::bind(&path).unwrap());
         let first = open(&path).unwrap();
         assert!(matches!(open(&path), Err(ServerError::InUse(_))));

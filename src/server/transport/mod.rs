@@ -1,7 +1,7 @@
-//! Connections: places to listen at, TLS, who is at the other end, and how many may be there.
+//! Connections: addresses to listen at, TLS, who is at the other end, and how many may be there.
 
 pub(super) mod listen;
 pub(super) mod peer;
-pub(super) mod places;
+pub(super) mod slots;
 pub(super) mod stall;
 pub(super) mod tls;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::places::Place;
+use super::slots::Connection;
 
 /// A stream that fails when it takes nothing of what is written for too long. How long a client
 /// may take to send is limited elsewhere.
@@ -19,13 +19,17 @@ pub(in crate::server) struct Stall<S> {
     waiting: bool,
     timer: Pin<Box<Sleep>>,
     /// Is told when something comes.
-    place: Option<Arc<Place>>,
+    connection: Option<Arc<Connection>>,
 }
 
 impl<S> Stall<S> {
-    pub(in crate::server) fn new(stream: S, time: Duration, place: Option<Arc<Place>>) -> Self {
+    pub(in crate::server) fn new(
+        stream: S,
+        time: Duration,
+        connection: Option<Arc<Connection>>,
+    ) -> Self {
         let timer = Box::pin(tokio::time::sleep(time));
-        Self { stream, time, waiting: false, timer, place }
+        Self { stream, time, waiting: false, timer, connection }
     }
 
     /// Passes a result on, or ends the wait that it means.
@@ -53,10 +57,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Some(place) = &self.place
+        if let Some(connection) = &self.connection
             && buf.filled().len() > before
         {
-            place.heard();
+            connection.heard();
         }
         read
     }

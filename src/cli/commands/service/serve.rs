@@ -30,22 +30,22 @@ pub(in crate::cli) fn run(
     output: Output,
 ) -> Result<Exit, CliError> {
     let config = config(args)?;
-    let places: Result<Vec<Listen>, ServerError> =
-        args.listen.iter().map(|place| place.parse()).collect();
-    let places = places?;
+    let addresses: Result<Vec<Listen>, ServerError> =
+        args.listen.iter().map(|address| address.parse()).collect();
+    let addresses = addresses?;
     process::raise_open_files();
     process::lock_secrets();
     let (keystores, _maintenance) = open(args, global)?;
     process::lock_memory();
     let passed = passed_sockets()
         .map_err(|error| CliError::io("cannot take over the sockets of systemd", &error))?;
-    let server = Server::bind(&config, &places, passed, keystores)?;
-    let listening = server.places();
+    let server = Server::bind(&config, &addresses, passed, keystores)?;
+    let listening = server.addresses();
     let metrics = server.metrics().map(|address| format!("http://{address}/metrics"));
     output.result(&json!({ "listening": listening, "metrics": metrics }), || {
-        let places = listening.iter().map(|place| format!("listening at {place}"));
-        let metrics = metrics.iter().map(|place| format!("metrics at {place}"));
-        places.chain(metrics).collect::<Vec<_>>().join("\n")
+        let lines = listening.iter().map(|address| format!("listening at {address}"));
+        let metrics = metrics.iter().map(|address| format!("metrics at {address}"));
+        lines.chain(metrics).collect::<Vec<_>>().join("\n")
     });
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let served = server.run();

@@ -1,7 +1,7 @@
-//! The places of connections: how many there are, for whom, and who has to go.
+//! Connection slots: how many there are, who has them, and which connection has to go.
 //!
 //! A connection that has not brought a whole request, or waits for its next one, can be had for
-//! nothing. So it has little time, and it makes room when somebody comes and all places are taken:
+//! nothing. So it has little time, and it makes room when somebody comes and all slots are taken:
 //! first among those of the same peer, else among those of the peer that has most. A request that
 //! is here with its body is answered.
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::peer::Peer;
 use crate::server::config::Limits;
 
-/// Who shares places: a user on Unix sockets, an address on TCP.
+/// Who shares slots: a user on Unix sockets, an address on TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::server) enum PeerId {
     User(u32),
@@ -38,32 +38,32 @@ impl PeerId {
     }
 }
 
-/// All places.
+/// All slots.
 #[derive(Debug)]
-pub(in crate::server) struct Places {
+pub(in crate::server) struct ConnectionSlots {
     limits: Limits,
     free: Arc<Semaphore>,
-    taken: Mutex<Taken>,
+    table: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Table {
     next: u64,
-    places: HashMap<u64, Arc<Place>>,
+    connections: HashMap<u64, Arc<Connection>>,
 }
 
-/// The place of one connection. Given back when it is dropped.
+/// The slot of one connection. Given back when it is dropped.
 #[derive(Debug)]
-pub(in crate::server) struct Taking {
-    places: Arc<Places>,
+pub(in crate::server) struct ConnectionSlot {
+    slots: Arc<ConnectionSlots>,
     number: u64,
-    place: Arc<Place>,
+    connection: Arc<Connection>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What is known of one connection.
 #[derive(Debug)]
-pub(in crate::server) struct Place {
+pub(in crate::server) struct Connection {
     peer: PeerId,
     state: Mutex<State>,
     changed: Notify,
@@ -91,87 +91,89 @@ enum Phase {
     Leaving,
 }
 
-impl Places {
+impl ConnectionSlots {
     pub(in crate::server) fn new(limits: Limits) -> Arc<Self> {
         let free = Arc::new(Semaphore::new(limits.connections));
-        Arc::new(Self { limits, free, taken: Mutex::default() })
+        Arc::new(Self { limits, free, table: Mutex::default() })
     }
 
-    /// A place for a connection of `peer`, if need be that of another one, which has to go.
+    /// A slot for a connection of `peer`, if need be that of another one, which then has to go.
     /// `None`: there is none, since requests are being answered at all of them.
-    pub(in crate::server) fn take(self: &Arc<Self>, peer: PeerId) -> Option<Taking> {
-        let mut taken = self.lock();
+    pub(in crate::server) fn take(self: &Arc<Self>, peer: PeerId) -> Option<ConnectionSlot> {
+        let mut table = self.lock();
         let permit = Arc::clone(&self.free).try_acquire_owned().ok();
-        let own = taken.places.values().filter(|place| place.counts_for(peer)).count();
+        let own =
+            table.connections.values().filter(|connection| connection.counts_for(peer)).count();
         if permit.is_none() || own >= self.limits.connections_per_peer {
             let at_limit = own >= self.limits.connections_per_peer;
-            let from = if at_limit { Some(peer) } else { taken.greediest() };
-            if !taken.make_room(from) {
+            let from = if at_limit { Some(peer) } else { table.greediest() };
+            if !table.make_room(from) {
                 return None;
             }
         }
-        let number = taken.next;
-        taken.next += 1;
+        let number = table.next;
+        table.next += 1;
         let since = Instant::now();
         let state = Mutex::new(State { phase: Phase::Fresh, since });
-        let place = Arc::new(Place { peer, state, changed: Notify::new() });
-        taken.places.insert(number, Arc::clone(&place));
-        Some(Taking { places: Arc::clone(self), number, place, permit })
+        let connection = Arc::new(Connection { peer, state, changed: Notify::new() });
+        table.connections.insert(number, Arc::clone(&connection));
+        Some(ConnectionSlot { slots: Arc::clone(self), number, connection, permit })
     }
 
-    /// Returns when no connection has a place any more.
+    /// Returns when no connection has a slot any more.
     pub(in crate::server) async fn all_free(&self) {
         let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
         let _ = self.free.acquire_many(all).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Taken {
-    /// The peer that has most of the places which can be had.
+impl Table {
+    /// The peer that has most of the slots that can be had.
     fn greediest(&self) -> Option<PeerId> {
         let mut counts: HashMap<PeerId, usize> = HashMap::new();
-        for place in self.places.values().filter(|place| place.can_leave()) {
-            *counts.entry(place.peer).or_default() += 1;
+        for connection in self.connections.values().filter(|connection| connection.can_leave()) {
+            *counts.entry(connection.peer).or_default() += 1;
         }
         counts.into_iter().max_by_key(|(_, count)| *count).map(|(peer, _)| peer)
     }
 
     /// Tells the connection of `peer` that has waited longest to go. False if all are at work.
     fn make_room(&self, peer: Option<PeerId>) -> bool {
-        let idle = self.places.values().filter(|place| Some(place.peer) == peer);
-        let idle = idle.filter(|place| place.can_leave());
-        idle.min_by_key(|place| place.lock().since).is_some_and(|place| place.leave())
+        let idle = self.connections.values().filter(|connection| Some(connection.peer) == peer);
+        let idle = idle.filter(|connection| connection.can_leave());
+        idle.min_by_key(|connection| connection.lock().since)
+            .is_some_and(|connection| connection.leave())
     }
 }
 
-impl Taking {
+impl ConnectionSlot {
     /// What is known of the connection, for who reads from it and answers it.
-    pub(in crate::server) fn place(&self) -> Arc<Place> {
-        Arc::clone(&self.place)
+    pub(in crate::server) fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
     }
 
-    /// Waits until the one who had this place is gone. False if that takes too long.
+    /// Waits until the connection that had this slot is gone. False if that takes too long.
     pub(in crate::server) async fn is_free(&mut self) -> bool {
         if self.permit.is_none() {
-            let free = Arc::clone(&self.places.free).acquire_owned();
-            let permit = timeout(self.places.limits.queue_time, free).await;
+            let free = Arc::clone(&self.slots.free).acquire_owned();
+            let permit = timeout(self.slots.limits.queue_time, free).await;
             self.permit = permit.ok().and_then(Result::ok);
         }
         self.permit.is_some()
     }
 }
 
-impl Drop for Taking {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.places.lock().places.remove(&self.number);
+        self.slots.lock().connections.remove(&self.number);
     }
 }
 
-impl Place {
+impl Connection {
     /// Something came from the other end.
     pub(in crate::server) fn heard(&self) {
         let mut state = self.lock();
@@ -196,7 +198,7 @@ impl Place {
         self.enter(Phase::Kept);
     }
 
-    /// Returns when the connection's time is over, or its place is needed.
+    /// Returns when the connection's time is over, or its slot is needed.
     pub(in crate::server) async fn is_over(&self, limits: &Limits) {
         loop {
             let State { phase, since } = *self.lock();
@@ -261,8 +263,8 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn places(connections: usize, connections_per_peer: usize) -> Arc<Places> {
-        Places::new(Limits { connections, connections_per_peer, ..Limits::default() })
+    fn slots(connections: usize, connections_per_peer: usize) -> Arc<ConnectionSlots> {
+        ConnectionSlots::new(Limits { connections, connections_per_peer, ..Limits::default() })
     }
 
     fn run<T>(work: impl Future<Output = T>) -> T {
@@ -272,18 +274,18 @@ mod tests {
     const ALICE: PeerId = PeerId::User(1);
     const BOB: PeerId = PeerId::User(2);
 
-    /// The attack: half-sent requests took all places, and everybody else was turned away.
+    /// The attack: half-sent requests took all slots, and everybody else was turned away.
     #[test]
     fn who_waits_makes_room_and_the_greediest_first() {
-        let places = places(4, 3);
-        let bob = places.take(BOB).unwrap();
-        let alice: Vec<_> = (0..3).map(|_| places.take(ALICE).unwrap()).collect();
-        let mut new = places.take(BOB).unwrap();
-        assert!(!alice[0].place.can_leave(), "the oldest of the greediest goes");
-        assert!(bob.place.can_leave() && alice[1].place.can_leave());
+        let slots = slots(4, 3);
+        let bob = slots.take(BOB).unwrap();
+        let alice: Vec<_> = (0..3).map(|_| slots.take(ALICE).unwrap()).collect();
+        let mut new = slots.take(BOB).unwrap();
+        assert!(!alice[0].connection.can_leave(), "the oldest of the greediest goes");
+        assert!(bob.connection.can_leave() && alice[1].connection.can_leave());
         run(async {
-            let limits = places.limits;
-            alice[0].place.is_over(&limits).await;
+            let limits = slots.limits;
+            alice[0].connection.is_over(&limits).await;
             drop(alice);
             assert!(new.is_free().await);
         });
@@ -291,26 +293,26 @@ mod tests {
 
     #[test]
     fn a_peer_at_its_limit_takes_from_itself_alone() {
-        let places = places(9, 2);
-        let bob = places.take(BOB).unwrap();
-        let (one, two) = (places.take(ALICE).unwrap(), places.take(ALICE).unwrap());
-        assert!(one.place.begin() && two.place.begin());
-        assert!(places.take(ALICE).is_none(), "both are at work");
-        assert!(places.take(BOB).is_some() && bob.place.can_leave());
-        two.place.answered();
-        assert!(places.take(ALICE).is_some());
-        assert!(!two.place.can_leave() && !two.place.begin());
+        let slots = slots(9, 2);
+        let bob = slots.take(BOB).unwrap();
+        let (one, two) = (slots.take(ALICE).unwrap(), slots.take(ALICE).unwrap());
+        assert!(one.connection.begin() && two.connection.begin());
+        assert!(slots.take(ALICE).is_none(), "both are at work");
+        assert!(slots.take(BOB).is_some() && bob.connection.can_leave());
+        two.connection.answered();
+        assert!(slots.take(ALICE).is_some());
+        assert!(!two.connection.can_leave() && !two.connection.begin());
     }
 
     #[test]
     fn who_is_at_work_stays() {
-        let places = places(2, 2);
-        let (one, two) = (places.take(ALICE).unwrap(), places.take(BOB).unwrap());
-        assert!(one.place.begin() && two.place.begin());
-        assert!(places.take(PeerId::User(3)).is_none());
+        let slots = slots(2, 2);
+        let (one, two) = (slots.take(ALICE).unwrap(), slots.take(BOB).unwrap());
+        assert!(one.connection.begin() && two.connection.begin());
+        assert!(slots.take(PeerId::User(3)).is_none());
         drop(one);
-        assert!(places.take(PeerId::User(3)).is_some());
-        assert!(!two.place.leave());
+        assert!(slots.take(PeerId::User(3)).is_some());
+        assert!(!two.connection.leave());
     }
 
     #[test]
