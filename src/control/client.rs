@@ -14,8 +14,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustix::process::{Uid, geteuid};
 use serde_json::Value;
 
-use super::place::{self, VaultDir};
 use super::protocol::{Event, Failure, Reply, Request};
+use super::runtime_dir::{self, VaultDir};
 
 /// A connection to the daemon of a mount: of this user, or of root's choice.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ impl Client {
     /// user's, or, for root, of the vault's owner.
     pub fn connect(vault: VaultDir) -> Option<Self> {
         let users = vault.users().into_iter();
-        let mut places =
-            users.flat_map(|user| place::places(user).into_iter().map(move |p| (p, user)));
-        places.find_map(|(dir, user)| match Self::at(&dir, &vault.socket(), user) {
+        let mut dirs = users
+            .flat_map(|user| runtime_dir::candidates(user).into_iter().map(move |p| (p, user)));
+        dirs.find_map(|(dir, user)| match Self::at(&dir, &vault.socket(), user) {
             Ok(found) => found,
             Err(error) => {
                 log::warn!("no daemon is asked at {}: {error}", dir.display());
@@ -83,7 +83,7 @@ impl Client {
         };
         let stat = fstat(&held)?;
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        place::check(dir, is_dir, (stat.st_uid, stat.st_mode), user)?;
+        runtime_dir::check(dir, is_dir, (stat.st_uid, stat.st_mode), user)?;
         let Some(socket) = handle(&|| openat(&held, name, HANDLE, Mode::empty()))? else {
             return Ok(None);
         };

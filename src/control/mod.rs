@@ -9,11 +9,11 @@
 //! What a request does is not known here: the daemon hands a function to [`Server::start`].
 
 mod client;
-mod place;
 mod protocol;
+mod runtime_dir;
 mod server;
 
 pub use client::{Client, ClientError};
-pub use place::{RuntimeDir, VaultDir};
 pub use protocol::{DirRef, Event, Failure, Reply, Request};
+pub use runtime_dir::{RuntimeDir, VaultDir};
 pub use server::{Handler, Server};

@@ -13,12 +13,12 @@ use super::EndpointError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     text: String,
-    pub(super) place: Place,
+    pub(super) transport: Transport,
 }
 
 /// How an endpoint is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Transport {
     /// Plain TCP to a loopback address.
     Loopback { host: String, port: u16 },
     /// TLS over TCP.
@@ -30,7 +30,7 @@ pub(super) enum Place {
 impl Address {
     /// The region that is part of the host's name, as in `kms.eu-west-1.amazonaws.com`.
     pub fn region(&self) -> Option<&str> {
-        let Place::Tls { host, .. } = &self.place else { return None };
+        let Transport::Tls { host, .. } = &self.transport else { return None };
         let labels: Vec<&str> = host.split('.').collect();
         let service = labels.iter().position(|label| matches!(*label, "kms" | "kms-fips"))?;
         let known = ["amazonaws.com", "amazonaws.com.cn", "api.aws", "vpce.amazonaws.com"];
@@ -40,23 +40,23 @@ impl Address {
 
     /// Does it stay on this machine? There a server may take requests without a signature.
     pub fn is_local(&self) -> bool {
-        matches!(self.place, Place::Loopback { .. } | Place::Unix(_))
+        matches!(self.transport, Transport::Loopback { .. } | Transport::Unix(_))
     }
 
     /// The port, if it is reached by TCP.
     pub fn port(&self) -> Option<u16> {
-        match self.place {
-            Place::Loopback { port, .. } | Place::Tls { port, .. } => Some(port),
-            Place::Unix(_) => None,
+        match self.transport {
+            Transport::Loopback { port, .. } | Transport::Tls { port, .. } => Some(port),
+            Transport::Unix(_) => None,
         }
     }
 
     /// What the `Host` header says.
     pub(super) fn authority(&self) -> String {
-        let (host, port, usual) = match &self.place {
-            Place::Loopback { host, port } => (host, *port, 80),
-            Place::Tls { host, port } => (host, *port, 443),
-            Place::Unix(_) => return "localhost".to_owned(),
+        let (host, port, usual) = match &self.transport {
+            Transport::Loopback { host, port } => (host, *port, 80),
+            Transport::Tls { host, port } => (host, *port, 443),
+            Transport::Unix(_) => return "localhost".to_owned(),
         };
         if port == usual { host.clone() } else { format!("{host}:{port}") }
     }
@@ -68,12 +68,12 @@ impl FromStr for Address {
     /// Errors: `Address`.
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let refuse = |expected| EndpointError::Address { text: text.to_owned(), expected };
-        let place = if let Some(path) = text.strip_prefix("unix:") {
+        let transport = if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if !path.starts_with('/') {
                 return Err(refuse("unix: is followed by an absolute path"));
             }
-            Place::Unix(PathBuf::from(path))
+            Transport::Unix(PathBuf::from(path))
         } else {
             let uri: Uri = text.parse().map_err(|_| refuse(EXPECTED))?;
             if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
@@ -81,15 +81,15 @@ impl FromStr for Address {
             }
             let host = uri.host().ok_or_else(|| refuse(EXPECTED))?.to_ascii_lowercase();
             match uri.scheme_str() {
-                Some("https") => Place::Tls { host, port: uri.port_u16().unwrap_or(443) },
+                Some("https") => Transport::Tls { host, port: uri.port_u16().unwrap_or(443) },
                 Some("http") if is_loopback(&host) => {
-                    Place::Loopback { host, port: uri.port_u16().unwrap_or(80) }
+                    Transport::Loopback { host, port: uri.port_u16().unwrap_or(80) }
                 }
                 Some("http") => return Err(refuse("http:// is for loopback, use https://")),
                 _ => return Err(refuse(EXPECTED)),
             }
         };
-        Ok(Self { text: text.to_owned(), place })
+        Ok(Self { text: text.to_owned(), transport })
     }
 }
 
@@ -122,12 +122,15 @@ mod tests {
     #[test]
     fn the_three_kinds_are_read() {
         let loopback = parse("http://127.0.0.1:8080").unwrap();
-        assert_eq!(loopback.place, Place::Loopback { host: "127.0.0.1".into(), port: 8080 });
+        assert_eq!(
+            loopback.transport,
+            Transport::Loopback { host: "127.0.0.1".into(), port: 8080 }
+        );
         assert_eq!(loopback.authority(), "127.0.0.1:8080");
         assert_eq!(parse("https://Kms.Example/").unwrap().authority(), "kms.example");
         assert_eq!(parse("http://[::1]:8080").unwrap().authority(), "[::1]:8080");
         for unix in ["unix:/run/kms.sock", "unix:///run/kms.sock"] {
-            assert_eq!(parse(unix).unwrap().place, Place::Unix("/run/kms.sock".into()));
+            assert_eq!(parse(unix).unwrap().transport, Transport::Unix("/run/kms.sock".into()));
         }
     }
 

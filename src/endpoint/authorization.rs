@@ -187,13 +187,13 @@ impl<'a> Parameters<'a> {
                     "not a valid key=value pair (missing equal-sign) in Authorization header.",
                 )
             })?;
-            let place = match name {
+            let slot = match name {
                 "Credential" => &mut credential,
                 "SignedHeaders" => &mut signed_headers,
                 "Signature" => &mut signature,
                 _ => continue,
             };
-            if place.replace(value).is_some() {
+            if slot.replace(value).is_some() {
                 return Err(incomplete(&format!(
                     "Authorization header requires one '{name}' parameter."
                 )));

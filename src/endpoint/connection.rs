@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::address::{self, Address, Place};
+use super::address::{self, Address, Transport};
 use super::error::FileProblem;
 use super::{EndpointError, client};
 
@@ -39,9 +39,9 @@ pub(super) struct Taken {
 impl Connections {
     /// Errors: `File` for a CA file that cannot be used.
     pub(super) fn new(address: Address, ca: Option<&Path>) -> Result<Self, EndpointError> {
-        let tls = match &address.place {
-            Place::Tls { .. } => Some(TlsConnector::from(Arc::new(trust(ca)?))),
-            Place::Loopback { .. } | Place::Unix(_) => None,
+        let tls = match &address.transport {
+            Transport::Tls { .. } => Some(TlsConnector::from(Arc::new(trust(ca)?))),
+            Transport::Loopback { .. } | Transport::Unix(_) => None,
         };
         Ok(Self { address, tls, idle: Mutex::default() })
     }
@@ -73,15 +73,15 @@ impl Connections {
     }
 
     async fn connect(&self) -> io::Result<Sender> {
-        match (&self.address.place, &self.tls) {
-            (Place::Unix(path), _) => start(UnixStream::connect(path).await?).await,
-            (Place::Tls { host, port }, Some(tls)) => {
+        match (&self.address.transport, &self.tls) {
+            (Transport::Unix(path), _) => start(UnixStream::connect(path).await?).await,
+            (Transport::Tls { host, port }, Some(tls)) => {
                 let host = address::bare(host);
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
                 let stream = tcp(host, *port).await?;
                 start(tls.connect(name, stream).await?).await
             }
-            (Place::Loopback { host, port } | Place::Tls { host, port }, _) => {
+            (Transport::Loopback { host, port } | Transport::Tls { host, port }, _) => {
                 start(tcp(address::bare(host), *port).await?).await
             }
         }

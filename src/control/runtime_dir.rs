@@ -1,6 +1,6 @@
-//! Where the sockets of daemons are.
+//! The directory of the sockets of daemons.
 //!
-//! The place follows from what the kernel says: the user, and the device and inode of the vault's
+//! Its path follows from what the kernel says: the user, and the device and inode of the vault's
 //! directory. Nothing in the vault is asked, so whoever writes to the vault leads nobody elsewhere.
 
 use std::ffi::OsStr;
@@ -69,7 +69,7 @@ impl RuntimeDir {
     pub fn open() -> io::Result<Self> {
         let user = geteuid();
         let mut failure = None;
-        for path in places(user) {
+        for path in candidates(user) {
             match prepare(&path, user) {
                 Ok(()) => return Ok(Self(path)),
                 Err(error) => failure = Some(error),
@@ -94,9 +94,9 @@ impl RuntimeDir {
     }
 }
 
-/// Where the daemons of a user may have their sockets, the usual place first. A command and a daemon
+/// The directories where the daemons of a user may have their sockets, the usual one first. A command and a daemon
 /// with other variables have most of it in common.
-pub(super) fn places(user: Uid) -> Vec<PathBuf> {
+pub(super) fn candidates(user: Uid) -> Vec<PathBuf> {
     let of = |name| std::env::var_os(name).map(PathBuf::from);
     if user != geteuid() {
         return choose(user, None, home_of(user).map(|home| home.join(STATE)));
@@ -144,7 +144,7 @@ fn choose(
 }
 
 fn prepare(path: &Path, user: Uid) -> io::Result<()> {
-    // Of the other places, what is missing above them is nobody's to make.
+    // Above the other candidates nothing is made.
     let of_state = path.parent().is_some_and(|above| above.ends_with(STATE));
     let made = std::fs::DirBuilder::new().mode(0o700).recursive(of_state).create(path);
     match made {
@@ -186,10 +186,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_has_its_own_place_whatever_the_environment_says() {
-        let places =
+    fn root_has_its_own_directory_whatever_the_environment_says() {
+        let candidates =
             choose(Uid::ROOT, Some("/home/x".into()), [PathBuf::from("/root/.local/state")]);
-        assert_eq!(places, [Path::new("/run/kmsfs")]);
+        assert_eq!(candidates, [Path::new("/run/kmsfs")]);
     }
 
     #[test]
@@ -204,10 +204,10 @@ mod tests {
         assert_eq!(choose(Some("/run/x".into()))[0], Path::new("/run/x/kmsfs"));
     }
 
-    /// Without a runtime directory the first place was one in /tmp, which another user could take:
+    /// Without a runtime directory the first candidate was in /tmp, which another user could take:
     /// no control socket then, and no log.
     #[test]
-    fn regression_a_place_of_ones_own_comes_before_one_that_anybody_can_take() {
+    fn regression_a_directory_of_ones_own_comes_before_one_that_anybody_can_take() {
         let (user, run) = (Uid::from_raw(7), Path::new("/run/user/7/kmsfs"));
         let with = |state: &[&str]| choose(user, None, state.iter().map(PathBuf::from));
         let (given, usual) = ("/s", "/home/u/.local/state");
@@ -229,12 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn a_place_among_the_users_state_is_made_with_what_is_missing_above_it() {
+    fn a_directory_among_the_users_state_is_made_with_what_is_missing_above_it() {
         let home = std::env::temp_dir().join(format!("kmsfs-{}-home", std::process::id()));
         std::fs::create_dir(&home).unwrap();
-        let place = home.join(STATE).join("kmsfs");
-        prepare(&place, geteuid()).unwrap();
-        assert_eq!(std::fs::metadata(&place).unwrap().mode() & 0o777, 0o700);
+        let path = home.join(STATE).join("kmsfs");
+        prepare(&path, geteuid()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         assert!(prepare(&home.join("run/kmsfs"), geteuid()).is_err());
         std::fs::remove_dir_all(&home).unwrap();
     }
