@@ -22,12 +22,12 @@ pub const REPEATS: Duration = Duration::from_secs(5);
 /// The signatures of the last minutes. Several threads may use it.
 #[derive(Debug)]
 pub struct ReplayWindow {
-    seen: Mutex<Seen>,
+    signatures: Mutex<Signatures>,
     capacity: usize,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Signatures {
     /// When each signature came first, by the time it was made at.
     by_time: BTreeMap<SystemTime, HashMap<[u8; 16], SystemTime>>,
     count: usize,
@@ -44,7 +44,7 @@ impl Default for ReplayWindow {
 impl ReplayWindow {
     /// A window that remembers up to `capacity` signatures, of about 50 bytes each.
     pub fn new(capacity: usize) -> Self {
-        Self { seen: Mutex::default(), capacity }
+        Self { signatures: Mutex::default(), capacity }
     }
 
     /// Admits a verified request, unless it is a replay.
@@ -60,9 +60,9 @@ impl ReplayWindow {
         signed_at: SystemTime,
         now: SystemTime,
     ) -> Result<(), SignatureError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.expire(now);
-        if seen.forgotten.is_some_and(|forgotten| signed_at <= forgotten) {
+        let mut signatures = self.signatures.lock().unwrap_or_else(PoisonError::into_inner);
+        signatures.expire(now);
+        if signatures.forgotten.is_some_and(|forgotten| signed_at <= forgotten) {
             return Err(SignatureError::Invalid(
                 "Signature expired: under this load only the last seconds are accepted.".to_owned(),
             ));
@@ -70,22 +70,22 @@ impl ReplayWindow {
         let [half, _] = signature.as_chunks::<16>().0 else {
             return Err(SignatureError::Mismatch);
         };
-        let first = seen.by_time.get(&signed_at).and_then(|second| second.get(half));
+        let first = signatures.by_time.get(&signed_at).and_then(|second| second.get(half));
         if let Some(first) = first {
             // A clock that was moved back makes this zero.
             let since = now.duration_since(*first).unwrap_or_default();
             return if since <= REPEATS { Ok(()) } else { Err(SignatureError::Replayed) };
         }
-        if seen.count >= self.capacity && !seen.forget_oldest(now) {
+        if signatures.count >= self.capacity && !signatures.forget_oldest(now) {
             return Err(SignatureError::Throttled);
         }
-        seen.by_time.entry(signed_at).or_default().insert(*half, now);
-        seen.count += 1;
+        signatures.by_time.entry(signed_at).or_default().insert(*half, now);
+        signatures.count += 1;
         Ok(())
     }
 }
 
-impl Seen {
+impl Signatures {
     /// Drops what is refused by its time alone; after a clock was moved back, also the future.
     fn expire(&mut self, now: SystemTime) {
         while let Some(oldest) = self.by_time.first_entry()
@@ -152,7 +152,7 @@ mod tests {
         let window = ReplayWindow::new(1);
         assert_eq!(window.admit_at(&signature(1), second(0), second(0)), Ok(()));
         assert_eq!(window.admit_at(&signature(2), second(400), second(400)), Ok(()));
-        assert_eq!(window.seen.lock().unwrap().count, 1);
+        assert_eq!(window.signatures.lock().unwrap().count, 1);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(in crate::cli) struct Scan {
     pub(in crate::cli) volume: VolumeId,
     pub(in crate::cli) found: References,
     /// Why something may have been missed that was renamed meanwhile.
-    pub(in crate::cli) unsettled: Option<String>,
+    pub(in crate::cli) uncertain: Option<String>,
     /// The directory that was looked into.
     dir: Option<VaultDir>,
 }
@@ -43,11 +43,11 @@ pub(in crate::cli) struct Survey {
     hidden: Vec<LeasedVault>,
 }
 
-/// What a look into a vault found, and whether anything may have been missed.
-struct Seen {
+/// What the scan of a vault found, and whether it may have missed anything.
+struct ScanResult {
     volume: VolumeId,
     found: References,
-    unsettled: Option<String>,
+    uncertain: Option<String>,
     dir: Option<VaultDir>,
 }
 
@@ -56,44 +56,45 @@ impl Scan {
     /// another volume is.
     pub(in crate::cli) fn of(keystore: &Keystore, known: &KnownVolume) -> Option<Self> {
         let (volume, found) = References::scan(&known.path).ok()?;
-        let unsettled = Some("it was looked into in passing".to_owned());
-        Self::of_known(keystore, known, Seen { volume, found, unsettled, dir: None })
+        let uncertain = Some("it was looked into in passing".to_owned());
+        Self::of_known(keystore, known, ScanResult { volume, found, uncertain, dir: None })
     }
 
-    /// Looks into one of the places of a volume, so that nothing is missed that is renamed meanwhile.
+    /// Looks into one of the paths of a volume, without missing what is renamed meanwhile.
     /// `None` if the volume is not there.
-    fn whole(keystore: &Keystore, volume: VolumeId, place: &Path) -> Option<Self> {
-        let seen = match Volume::peek(place) {
+    fn whole(keystore: &Keystore, volume: VolumeId, path: &Path) -> Option<Self> {
+        let result = match Volume::peek(path) {
             Ok(found) if found.volume != volume => return None,
-            Err(_) if is_gone(place) => return None,
+            Err(_) if is_gone(path) => return None,
             // It may be there, and need anything.
-            Err(error) => Seen::unsettled(volume, error.to_string()),
-            Ok(_) => Seen::at(place).unwrap_or_else(|error| Seen::unsettled(volume, error.what)),
+            Err(error) => ScanResult::uncertain(volume, error.to_string()),
+            Ok(_) => ScanResult::at(path)
+                .unwrap_or_else(|error| ScanResult::uncertain(volume, error.what)),
         };
-        (seen.volume == volume).then(|| Self::new(keystore, place.to_owned(), seen))
+        (result.volume == volume).then(|| Self::new(keystore, path.to_owned(), result))
     }
 
-    fn of_known(keystore: &Keystore, known: &KnownVolume, seen: Seen) -> Option<Self> {
-        (seen.volume == known.id).then(|| Self::new(keystore, known.path.clone(), seen))
+    fn of_known(keystore: &Keystore, known: &KnownVolume, result: ScanResult) -> Option<Self> {
+        (result.volume == known.id).then(|| Self::new(keystore, known.path.clone(), result))
     }
 
     /// Looks into a vault that somebody named.
     fn of_vault(keystore: &Keystore, vault: &Path) -> Result<Self, CliError> {
         let vault = paths::real(vault)?;
-        let seen = Seen::at(&vault)?;
-        Ok(Self::new(keystore, vault, seen))
+        let result = ScanResult::at(&vault)?;
+        Ok(Self::new(keystore, vault, result))
     }
 
-    fn new(keystore: &Keystore, vault: PathBuf, seen: Seen) -> Self {
-        let Seen { volume, found, unsettled, dir } = seen;
-        let scan = Self { vault, volume, found, unsettled, dir };
+    fn new(keystore: &Keystore, vault: PathBuf, result: ScanResult) -> Self {
+        let ScanResult { volume, found, uncertain, dir } = result;
+        let scan = Self { vault, volume, found, uncertain, dir };
         scan.remember(keystore);
         scan
     }
 
-    /// Places where something may refer to anything.
+    /// How many files may refer to anything; an uncertain scan counts as one.
     fn unseen(&self) -> u64 {
-        self.found.unreadable + u64::from(self.unsettled.is_some())
+        self.found.unreadable + u64::from(self.uncertain.is_some())
     }
 
     /// A vault that was never registered is not remembered, and nothing depends on it.
@@ -117,9 +118,9 @@ impl Scan {
     }
 }
 
-impl Seen {
-    fn unsettled(volume: VolumeId, why: String) -> Self {
-        Self { volume, found: References::default(), unsettled: Some(why), dir: None }
+impl ScanResult {
+    fn uncertain(volume: VolumeId, why: String) -> Self {
+        Self { volume, found: References::default(), uncertain: Some(why), dir: None }
     }
 
     /// Lets the daemon look into a vault that has one: it knows what is renamed meanwhile. In a vault
@@ -131,7 +132,7 @@ impl Seen {
         if let Some(answer) = target.call_own(&Request::References) {
             match answer.map(|value| from_value(&value)) {
                 Ok(Some((volume, found))) => {
-                    return Ok(Self { volume, found, unsettled: None, dir: target.dir() });
+                    return Ok(Self { volume, found, uncertain: None, dir: target.dir() });
                 }
                 Ok(None) => return Self::roughly(vault, "its daemon gave no answer".to_owned()),
                 Err(error) => return Self::roughly(vault, error.what),
@@ -140,7 +141,7 @@ impl Seen {
         let root = volume::open_root(vault).map_err(failed)?;
         match References::scan_still(&root, vault) {
             Ok((volume, found)) => {
-                Ok(Self { volume, found, unsettled: None, dir: VaultDir::of(&root).ok() })
+                Ok(Self { volume, found, uncertain: None, dir: VaultDir::of(&root).ok() })
             }
             Err(error @ VolumeError::InUse) => Self::roughly(vault, error.to_string()),
             Err(error) => Err(failed(error)),
@@ -150,7 +151,7 @@ impl Seen {
     fn roughly(vault: &Path, why: String) -> Result<Self, CliError> {
         let (volume, found) =
             References::scan(vault).map_err(|error| failure::volume(vault, &error))?;
-        Ok(Self { volume, found, unsettled: Some(why), dir: None })
+        Ok(Self { volume, found, uncertain: Some(why), dir: None })
     }
 }
 
@@ -180,19 +181,19 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Looks into all places of a volume: where it is, where it was or a copy of it is, and what is
-    /// mounted. Any other place that no longer exists is ignored.
+    /// Looks into all paths of a volume: where it is, where it was or a copy of it is, and what is
+    /// mounted. Any other path that no longer exists is ignored.
     fn look_into(&mut self, keystore: &Keystore, known: KnownVolume, mounted: &[PathBuf]) {
         let mut is_there = self.scans.iter().any(|scan| scan.volume == known.id);
-        let real = |place: &PathBuf| place.canonicalize().unwrap_or_else(|_| place.clone());
+        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         let is_here = real(&known.path);
-        for place in std::iter::once(&known.path).chain(&known.also).chain(mounted) {
-            let place = real(place);
-            if self.scans.iter().any(|scan| scan.vault == place && scan.volume == known.id) {
+        for path in std::iter::once(&known.path).chain(&known.also).chain(mounted) {
+            let path = real(path);
+            if self.scans.iter().any(|scan| scan.vault == path && scan.volume == known.id) {
                 continue;
             }
-            if let Some(scan) = Scan::whole(keystore, known.id, &place) {
-                is_there |= place == is_here || mounted.contains(&place);
+            if let Some(scan) = Scan::whole(keystore, known.id, &path) {
+                is_there |= path == is_here || mounted.contains(&path);
                 self.scans.push(scan);
             }
         }
@@ -216,14 +217,14 @@ impl Survey {
             })
             .collect();
         lines.extend(self.absent.iter().map(|known| {
-            let place = known.path.display();
+            let path = known.path.display();
             match &known.scan {
                 Some(scan) => {
                     let (files, directories) = scan.of_key(key);
                     let needed = number(Needed { files, directories });
-                    format!("  {place}: not there now; on {} it had {needed} of this key", scan.at)
+                    format!("  {path}: not there now; on {} it had {needed} of this key", scan.at)
                 }
-                None => format!("  {place}: volume {} is not there, nobody knows", known.id),
+                None => format!("  {path}: volume {} is not there, nobody knows", known.id),
             }
         }));
         lines.extend(self.hidden.iter().map(|leased| {
@@ -271,20 +272,20 @@ impl Survey {
             ));
         }
         let Some(known) = self.absent.first() else { return Ok(()) };
-        let place = known.path.display();
+        let path = known.path.display();
         Err(CliError::new(
             Exit::Refused,
-            format!("volume {} was last seen at {place} and is not there", known.id),
+            format!("volume {} was last seen at {path} and is not there", known.id),
         )
         .advise(
-            "its files may need the material: attach it, name its place with --vault, or \
+            "its files may need the material: attach it, name its path with --vault, or \
              'kmsfs keystore forget' it",
         ))
     }
 
     /// Errors: `Refused` if something needs the material, or may need it.
     pub(in crate::cli) fn must_be_free(&self, material: MaterialId) -> Result<(), CliError> {
-        for Scan { vault, found, unsettled, .. } in &self.scans {
+        for Scan { vault, found, uncertain, .. } in &self.scans {
             let (needed, unread) = (found.of_material(material), found.unreadable);
             if total(needed) > 0 {
                 let what = format!(
@@ -295,7 +296,7 @@ impl Survey {
                 return Err(CliError::new(Exit::Refused, what)
                     .advise(format!("re-wrap them first: kmsfs rewrap {}", vault.display())));
             }
-            if let Some(why) = unsettled {
+            if let Some(why) = uncertain {
                 let what = format!("{} may change while it is looked into: {why}", vault.display());
                 return Err(CliError::new(Exit::Refused, what)
                     .advise("end what uses it, mount it with this version, or try again later"));
@@ -354,9 +355,9 @@ fn from_value(value: &Value) -> Option<(VolumeId, References)> {
 }
 
 /// True if no vault is at a path, as far as that can be told.
-fn is_gone(place: &Path) -> bool {
+fn is_gone(path: &Path) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
-    let found = std::fs::symlink_metadata(place.join(".kmsfs"));
+    let found = std::fs::symlink_metadata(path.join(".kmsfs"));
     found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
 }
 

@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 
 use crate::id::MaterialId;
 
-/// What was last seen of the keys of one token.
+/// What the last probes of the keys of one token found.
 #[derive(Default)]
 pub(in crate::keystore) struct Presence {
     state: Mutex<State>,
-    told: Condvar,
+    answered: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    seen: HashMap<MaterialId, Seen>,
+    results: HashMap<MaterialId, ProbeResult>,
     wanted: BTreeSet<MaterialId>,
     /// Since when the thread waits for the token, while there is a thread.
     asking_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
-struct Seen {
+struct ProbeResult {
     there: bool,
     at: Instant,
 }
@@ -37,9 +37,9 @@ impl Presence {
         probe: impl Fn(MaterialId) -> bool + Send + 'static,
     ) -> bool {
         let mut state = self.lock();
-        let known = state.seen.get(&material).copied();
-        if let Some(seen) = known.filter(|seen| seen.at.elapsed() < BELIEVED) {
-            return seen.there;
+        let known = state.results.get(&material).copied();
+        if let Some(result) = known.filter(|result| result.at.elapsed() < BELIEVED) {
+            return result.there;
         }
         state.wanted.insert(material);
         let since = match state.asking_since {
@@ -67,7 +67,7 @@ impl Presence {
             while let Some(material) = presence.next() {
                 let there = probe(material);
                 presence.lock().note(material, there);
-                presence.told.notify_all();
+                presence.answered.notify_all();
             }
         };
         match std::thread::Builder::new().name("token".into()).spawn(run) {
@@ -86,16 +86,18 @@ impl Presence {
 
     fn wait(&self, state: MutexGuard<'_, State>, material: MaterialId, patience: Duration) -> bool {
         let asked = Instant::now();
-        let told =
-            |state: &State| state.seen.get(&material).filter(|seen| seen.at >= asked).copied();
-        let waited = self.told.wait_timeout_while(state, patience, |state| told(state).is_none());
+        let told = |state: &State| {
+            state.results.get(&material).filter(|result| result.at >= asked).copied()
+        };
+        let waited =
+            self.answered.wait_timeout_while(state, patience, |state| told(state).is_none());
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let bridged =
-            || state.seen.get(&material).filter(|seen| seen.at.elapsed() < BRIDGED).copied();
-        if let Some(seen) = told(&state).or_else(bridged) {
-            return seen.there;
+            || state.results.get(&material).filter(|result| result.at.elapsed() < BRIDGED).copied();
+        if let Some(result) = told(&state).or_else(bridged) {
+            return result.there;
         }
-        if state.seen.get(&material).is_none_or(|before| before.there) {
+        if state.results.get(&material).is_none_or(|before| before.there) {
             log::warn!("key material {material}: its token does not answer");
         }
         state.note(material, false);
@@ -109,11 +111,11 @@ impl Presence {
 
 impl State {
     fn note(&mut self, material: MaterialId, there: bool) {
-        self.seen.insert(material, Seen { there, at: Instant::now() });
+        self.results.insert(material, ProbeResult { there, at: Instant::now() });
     }
 }
 
-/// How long what was seen is believed.
+/// How long a result is believed.
 const BELIEVED: Duration = Duration::from_millis(600);
 /// How long it is believed when the token takes its time to answer again.
 const BRIDGED: Duration = Duration::from_secs(3);

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
-use super::elsewhere::Elsewhere;
+use super::other_hosts::OtherHosts;
 use crate::cli::args::keys::{DeletionArgs, RetireArgs};
 use crate::cli::env::keystore::key_id;
 use crate::cli::env::prompt;
@@ -29,18 +29,18 @@ pub(in crate::cli) fn schedule(
         CliError::new(Exit::Usage, format!("the waiting period is 7 to 30 days, not {}", args.days))
     })?;
     let survey = Survey::of(keystore, &args.vaults)?;
-    let elsewhere = Elsewhere::of(keystore)?;
+    let other_hosts = OtherHosts::of(keystore)?;
     let warning = format!(
         "key {key} will be destroyed after {days} days, and nothing brings it back then\n{}\n{}  {}",
         survey.losses(key),
-        elsewhere.warning(),
+        other_hosts.warning(),
         last_use(keystore, key)?,
     );
     prompt::confirm(&warning, args.yes)?;
     let scheduled = keystore.schedule_key_deletion(key, Some(days), SystemTime::now())?;
     let mut value = to_value(&scheduled)?;
     value["Vaults"] = survey.value(key);
-    value["AccessKeysForVolumes"] = elsewhere.value();
+    value["AccessKeysForVolumes"] = other_hosts.value();
     output.result(&value, || {
         let when = match scheduled.deletion_date {
             Some(date) => format!("on {date}"),
@@ -49,7 +49,7 @@ pub(in crate::cli) fn schedule(
         format!(
             "{}\n{}key {key} will be destroyed {when}; 'kmsfs key cancel-deletion {key}' stops it",
             survey.losses(key),
-            elsewhere.warning(),
+            other_hosts.warning(),
         )
     });
     Ok(())
@@ -94,15 +94,15 @@ pub(in crate::cli) fn retire(
     let key = key_id(keystore, &args.key)?;
     let materials = chosen(keystore, key, args.material.as_deref())?;
     must_be_free(keystore, &materials, args)?;
-    let elsewhere = Elsewhere::of(keystore)?;
+    let other_hosts = OtherHosts::of(keystore)?;
     if !materials.is_empty() {
-        elsewhere.must_be_checked(args.other_hosts_checked)?;
+        other_hosts.must_be_checked(args.other_hosts_checked)?;
         must_be_no_programs(keystore, key, &materials, args.ciphertexts_checked)?;
         let warning = format!(
             "{} of key {key} will be destroyed; copies of files from before their rewrap cannot \
              be read any more: bring backups of the vaults up to date first\n{}",
             count(materials.len() as u64, "material"),
-            elsewhere.warning(),
+            other_hosts.warning(),
         );
         prompt::confirm(warning.trim_end(), args.yes)?;
     }
@@ -117,7 +117,7 @@ pub(in crate::cli) fn retire(
     let value = json!({
         "KeyId": key.to_string(),
         "Retired": retired,
-        "AccessKeysForVolumes": elsewhere.value(),
+        "AccessKeysForVolumes": other_hosts.value(),
     });
     output.result(&value, || {
         if retired.is_empty() {

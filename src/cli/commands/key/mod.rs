@@ -2,8 +2,8 @@
 
 pub(in crate::cli) mod alias;
 mod destroy;
-mod elsewhere;
 pub(in crate::cli) mod key_store;
+mod other_hosts;
 pub(in crate::cli) mod replica;
 
 use std::collections::BTreeMap;

@@ -9,13 +9,13 @@ use crate::cli::report::exit::{CliError, Exit};
 use crate::keystore::{AccessKeyEntry, Keystore};
 
 /// The access keys with which other hosts take keys for volumes.
-pub(in crate::cli) struct Elsewhere {
+pub(in crate::cli) struct OtherHosts {
     keys: Vec<AccessKeyEntry>,
     /// There were others.
     deleted: bool,
 }
 
-impl Elsewhere {
+impl OtherHosts {
     /// Looks them up. One that is switched off, or has ended, may have made volumes as well.
     pub(in crate::cli) fn of(keystore: &Keystore) -> Result<Self, CliError> {
         let keys = keystore.list_access_keys()?.into_iter().filter(|key| key.for_volumes);
