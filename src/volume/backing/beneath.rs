@@ -23,7 +23,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::handle::Handle;
-use super::identity::Seen;
+use super::identity::InodeStat;
 use super::lender;
 use crate::envelope::is_name;
 
@@ -94,8 +94,8 @@ pub(in crate::volume) fn stat<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> 
 }
 
 /// As [`stat`], and which of the inodes it is that may have had its number.
-pub(in crate::volume) fn look<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Seen> {
-    Seen::of(resolve(dir, name.into(), OFlags::PATH)?)
+pub(in crate::volume) fn look<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<InodeStat> {
+    InodeStat::of(resolve(dir, name.into(), OFlags::PATH)?)
 }
 
 /// Takes hold of the inode that an entry leads to now. Nothing is opened: no FIFO is woken, no

@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::identity::Seen;
+use super::identity::InodeStat;
 use super::lender;
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -21,13 +21,13 @@ type Result<T> = std::result::Result<T, Errno>;
 #[derive(Debug)]
 pub(in crate::volume) struct Handle {
     fd: OwnedFd,
-    seen: Seen,
+    seen: InodeStat,
 }
 
 impl Handle {
     /// Takes over an `O_PATH` descriptor.
     pub(in crate::volume) fn of(fd: OwnedFd) -> Result<Self> {
-        let seen = Seen::of(&fd)?;
+        let seen = InodeStat::of(&fd)?;
         Ok(Self { fd, seen })
     }
 
@@ -37,7 +37,7 @@ impl Handle {
     }
 
     /// The same, and which of the inodes it is that may have had its number.
-    pub(in crate::volume) fn seen(&self) -> &Seen {
+    pub(in crate::volume) fn seen(&self) -> &InodeStat {
         &self.seen
     }
 

@@ -19,34 +19,34 @@ pub(in crate::volume) type Fingerprints = RandomState;
 
 /// The attributes of an inode, and when it was born where the filesystem says so.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::volume) struct Seen {
+pub(in crate::volume) struct InodeStat {
     pub(in crate::volume) stat: Stat,
     born: Option<(i64, u32)>,
 }
 
-/// What the kernel was told of an inode, in short.
+/// Which inode has a number, in short, as the kernel was told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::volume) struct Told {
+pub(in crate::volume) struct InodeIdentity {
     /// A fingerprint of the time of its birth; 0 where that is unknown.
     pub(in crate::volume) birth: u32,
     /// A fingerprint of its owner and group.
     pub(in crate::volume) owner: u32,
 }
 
-impl Seen {
+impl InodeStat {
     /// Looks at what is open.
     pub(in crate::volume) fn of(fd: impl AsFd) -> Result<Self, Errno> {
         look(fd.as_fd())
     }
 
-    /// What is remembered of it. `births`: the filesystem never changes when an inode was born.
-    pub(in crate::volume) fn told(&self, births: bool, hasher: &Fingerprints) -> Told {
+    /// The identity of the inode. `births`: the filesystem never changes when an inode was born.
+    pub(in crate::volume) fn identity(&self, births: bool, hasher: &Fingerprints) -> InodeIdentity {
         let birth = self.born.filter(|_| births).map_or(0, |born| short(hasher, born).max(1));
-        Told { birth, owner: short(hasher, (self.stat.st_uid, self.stat.st_gid)) }
+        InodeIdentity { birth, owner: short(hasher, (self.stat.st_uid, self.stat.st_gid)) }
     }
 }
 
-impl Told {
+impl InodeIdentity {
     /// False if this is certainly another inode.
     pub(in crate::volume) fn is_born_with(self, other: Self) -> bool {
         self.birth == other.birth || self.birth == 0 || other.birth == 0
@@ -54,15 +54,15 @@ impl Told {
 }
 
 /// One system call, whatever it finds.
-fn look(fd: BorrowedFd<'_>) -> Result<Seen, Errno> {
+fn look(fd: BorrowedFd<'_>) -> Result<InodeStat, Errno> {
     match statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
         Ok(found) => {
-            let is_told = found.stx_mask & StatxFlags::BTIME.bits() != 0;
-            let born = is_told.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec));
-            Ok(Seen { stat: as_stat(fd, &found)?, born })
+            let has_birth = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+            let born = has_birth.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec));
+            Ok(InodeStat { stat: as_stat(fd, &found)?, born })
         }
         // Old kernels, and sandboxes that let no unknown call through.
-        Err(Errno::NOSYS | Errno::PERM) => Ok(Seen { stat: fstat(fd)?, born: None }),
+        Err(Errno::NOSYS | Errno::PERM) => Ok(InodeStat { stat: fstat(fd)?, born: None }),
         Err(error) => Err(error),
     }
 }
@@ -114,24 +114,24 @@ mod tests {
     #[test]
     fn both_ways_of_looking_tell_the_same() {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
-        let (one, other) = (Seen::of(&file).unwrap().stat, fstat(&file).unwrap());
+        let (one, other) = (InodeStat::of(&file).unwrap().stat, fstat(&file).unwrap());
         assert_eq!(format!("{one:?}"), format!("{other:?}"));
         let null = std::fs::File::open("/dev/null").unwrap();
-        let (one, other) = (Seen::of(&null).unwrap().stat, fstat(&null).unwrap());
+        let (one, other) = (InodeStat::of(&null).unwrap().stat, fstat(&null).unwrap());
         assert_eq!(format!("{one:?}"), format!("{other:?}"));
     }
 
     #[test]
-    fn another_birth_or_owner_is_told_apart() {
+    fn another_birth_or_owner_is_another_identity() {
         let hasher = Fingerprints::new();
-        let seen = Seen::of(std::fs::File::open("/").unwrap()).unwrap();
-        let told = seen.told(true, &hasher);
-        let later = Seen { born: Some((1, 1)), ..seen }.told(true, &hasher);
-        let first = Seen { born: Some((1, 0)), ..seen }.told(true, &hasher);
+        let seen = InodeStat::of(std::fs::File::open("/").unwrap()).unwrap();
+        let identity = seen.identity(true, &hasher);
+        let later = InodeStat { born: Some((1, 1)), ..seen }.identity(true, &hasher);
+        let first = InodeStat { born: Some((1, 0)), ..seen }.identity(true, &hasher);
         assert!(!first.is_born_with(later));
-        assert!(seen.told(false, &hasher).is_born_with(later), "unknown");
+        assert!(seen.identity(false, &hasher).is_born_with(later), "unknown");
         let mut given = seen;
         given.stat.st_uid += 1;
-        assert_ne!(given.told(true, &hasher).owner, told.owner);
+        assert_ne!(given.identity(true, &hasher).owner, identity.owner);
     }
 }

@@ -29,7 +29,7 @@ impl Content {
     /// for what still needs them finds nothing of it.
     fn forget_unwritten(&self, state: &mut State) {
         if state.ready.as_ref().is_some_and(|ready| ready.fresh) {
-            state.begin_anew(state.marks.untold);
+            state.begin_anew(state.marks.owed_length);
             self.keys.forget();
         }
     }
@@ -39,13 +39,13 @@ impl State {
     /// The file has neither contents nor a key. What gets the next header is another one: nothing that
     /// is known of this one is true of it, or explains it.
     ///
-    /// `untold`: the length that the backing file could not be given.
-    pub(super) fn begin_anew(&mut self, untold: Option<u64>) {
+    /// `owed_length`: the length that the backing file could not be given.
+    pub(super) fn begin_anew(&mut self, owed_length: Option<u64>) {
         (self.ready, self.has_header) = (None, false);
         (self.cut_short, self.stretched) = (false, false);
         (self.size, self.untouched) = (0, 0);
         self.spills.clear();
-        self.marks = self.marks.begun_anew(untold);
+        self.marks = self.marks.begun_anew(owed_length);
         (self.excuses, self.mended, self.spoiled) = (Vec::new(), 0, false);
         (self.announced, self.following, self.outdated) = (None, false, false);
         self.marks.touch_contents();

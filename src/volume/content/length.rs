@@ -9,27 +9,27 @@ use crate::volume::model::error::{Result, VolumeError};
 impl Content {
     /// After a failure: lets the backing length say what the size is. If that is not possible now,
     /// it is done before the next change and before a sync counts.
-    pub(super) fn tell_length(&self, state: &mut State) {
+    pub(super) fn correct_length(&self, state: &mut State) {
         // Without its page 0 a file must be empty, or nobody could open it again.
         let fresh = state.ready.as_ref().is_some_and(|ready| ready.fresh);
         let length = if fresh { 0 } else { backing_len(state.size) };
-        state.marks.untold = Some(length);
+        state.marks.owed_length = Some(length);
         state.marks.touch();
-        if let Err(error) = self.tell_again(state) {
+        if let Err(error) = self.write_owed_length(state) {
             log::warn!("the length could not be put back: {error}");
         }
     }
 
     /// Gives the backing file the length that it should have and could not be given.
-    pub(super) fn tell_again(&self, state: &mut State) -> Result<()> {
-        let Some(length) = state.marks.untold else { return Ok(()) };
+    pub(super) fn write_owed_length(&self, state: &mut State) -> Result<()> {
+        let Some(length) = state.marks.owed_length else { return Ok(()) };
         if self.access == Access::ReadOnly {
             return Ok(());
         }
         // In two steps: one would leave ciphertext in the hint (R6).
         self.set_length(length / PAGE * PAGE)?;
         self.set_length(length)?;
-        state.marks.untold = None;
+        state.marks.owed_length = None;
         self.forget_groups(state, state.size);
         Ok(())
     }

@@ -218,8 +218,8 @@ impl State {
     }
 
     /// Takes the length that the backing file could not be given for the one that it has.
-    fn believe_untold(&mut self) {
-        let Some(length) = self.marks.untold else { return };
+    fn believe_owed_length(&mut self) {
+        let Some(length) = self.marks.owed_length else { return };
         (self.size, self.untouched) = (plain_size(length).0, u64::MAX);
         if length == 0 {
             (self.has_header, self.ready) = (false, None);

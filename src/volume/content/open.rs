@@ -50,7 +50,7 @@ impl Content {
     fn look(&self, state: &mut State) -> Result<()> {
         match self.load(state) {
             // It never got its first page, and could not be cut to nothing when that failed.
-            Err(VolumeError::Lost(_)) if state.marks.untold == Some(0) => {}
+            Err(VolumeError::Lost(_)) if state.marks.owed_length == Some(0) => {}
             other => other?,
         }
         if state.is_another_file() {
@@ -59,11 +59,11 @@ impl Content {
             self.errors.forget();
             self.load(state)?;
         }
-        state.believe_untold();
+        state.believe_owed_length();
         if !state.has_header {
             self.keys.forget();
         }
-        if let Err(error) = self.tell_again(state) {
+        if let Err(error) = self.write_owed_length(state) {
             log::warn!("the length of a file could not be put right: {error}");
         }
         self.check_size(state)?;

@@ -111,7 +111,7 @@ impl Content {
 
     fn owe_end(&self, state: &mut State) {
         state.marks.end_owed = true;
-        self.tell_length(state);
+        self.correct_length(state);
     }
 
     /// After a change that failed and made the file longer, on a disk that may take nothing more: it

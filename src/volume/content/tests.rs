@@ -169,7 +169,7 @@ fn marks_of_a_file_are_not_for_the_next_one_with_its_number() {
     let content = open(&old);
     content.write(0, &vec![1; 500_000]).unwrap();
     let mut marks = content.into_marks();
-    marks.as_mut().unwrap().untold = Some(4096);
+    marks.as_mut().unwrap().owed_length = Some(4096);
     open(&new).write(0, &vec![2; 500_000]).unwrap();
     let shared = Arc::new(Shared::default());
     let keys = Arc::new(FixedKey);

@@ -70,7 +70,7 @@ impl Content {
         }
         if let Some(solid) = solid.filter(|solid| *solid < state.size) {
             state.size = solid;
-            self.tell_length(state);
+            self.correct_length(state);
         }
         if state.size > before {
             self.take_growth_back(state, before);
@@ -139,7 +139,7 @@ impl Content {
         state.untouched = u64::MAX;
         if state.size > old {
             state.size = old.max(reached);
-            self.tell_length(state);
+            self.correct_length(state);
         }
         match reached.checked_sub(offset) {
             Some(done @ 1..) => Ok(in_memory(done)),

@@ -33,7 +33,7 @@ pub struct File {
     backing: Arc<TimedFile>,
     source: Arc<FileKeySource>,
     /// The kernel knows the size.
-    size_told: AtomicBool,
+    size_known: AtomicBool,
 }
 
 impl std::fmt::Debug for File {
@@ -49,7 +49,7 @@ impl File {
         (backing, unwritable): (Arc<TimedFile>, Option<Errno>),
         source: Arc<FileKeySource>,
     ) -> Self {
-        Self { ino, content, unwritable, backing, source, size_told: AtomicBool::new(false) }
+        Self { ino, content, unwritable, backing, source, size_known: AtomicBool::new(false) }
     }
 
     /// What is to be kept of a file that is closed.
@@ -73,16 +73,16 @@ impl File {
     }
 
     /// True once the kernel knows the size: from then on its own requests alone change it.
-    pub(in crate::volume) fn size_is_told(&self) -> bool {
-        self.size_told.load(Ordering::Acquire)
+    pub(in crate::volume) fn is_size_known(&self) -> bool {
+        self.size_known.load(Ordering::Acquire)
     }
 
-    pub(in crate::volume) fn set_size_told(&self) {
-        self.size_told.store(true, Ordering::Release);
+    pub(in crate::volume) fn set_size_known(&self) {
+        self.size_known.store(true, Ordering::Release);
     }
 
-    pub(in crate::volume) fn set_size_untold(&self) {
-        self.size_told.store(false, Ordering::Release);
+    pub(in crate::volume) fn set_size_unknown(&self) {
+        self.size_known.store(false, Ordering::Release);
     }
 
     /// The backing file, for its attributes.

@@ -180,7 +180,7 @@ impl OpenFiles {
             let table = self.lock();
             match table.open.get(&ino) {
                 Some(slot) => slot.file.clone(),
-                None => return table.parked.get(&ino).and_then(Marks::untold_size),
+                None => return table.parked.get(&ino).and_then(Marks::owed_size),
             }
         };
         Some(file.size())

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::volume::backing::beneath::BackingName;
-use crate::volume::backing::identity::Told;
+use crate::volume::backing::identity::InodeIdentity;
 
 /// The number by which FUSE names the root of the volume.
 pub const ROOT: u64 = 1;
@@ -75,10 +75,10 @@ struct Node {
     /// node stays.
     lookups: u32,
     /// Fingerprint of the contents that the kernel may have cached; 0 = none.
-    seen: u16,
+    cached: u16,
     /// Fingerprint of the size that the kernel knows; 0 = none.
     size: u16,
-    told: Told,
+    identity: InodeIdentity,
     links: Links,
     pinned: Option<Arc<OwnedFd>>,
 }
@@ -116,46 +116,46 @@ impl InodeTable {
         }
     }
 
-    /// Notes that the kernel is told of `ino` under this link: one lookup more. Gives back what it
-    /// was told of this number before. Of another inode that had it nothing is kept.
+    /// Notes that the kernel is told of `ino` under this link, which is one lookup more. Returns the identity
+    /// that it knew under this number before. Nothing is kept of another inode that had it.
     pub(in crate::volume) fn enter(
         &self,
         ino: u64,
         parent: u64,
         name: &BackingName,
-        told: Told,
-    ) -> Option<Told> {
+        identity: InodeIdentity,
+    ) -> Option<InodeIdentity> {
         if ino == ROOT {
             return None;
         }
         let mut shard = self.shard(ino);
         let node = shard.entry(ino).or_default();
-        let before = (node.lookups > 0).then_some(node.told);
-        if before.is_some_and(|before| !before.is_born_with(told)) {
+        let before = (node.lookups > 0).then_some(node.identity);
+        if before.is_some_and(|before| !before.is_born_with(identity)) {
             *node = Node { lookups: node.lookups, ..Node::default() };
         }
         node.lookups = node.lookups.saturating_add(1);
-        node.told = told;
+        node.identity = identity;
         node.links.add(parent, name);
         before
     }
 
-    /// The kernel is not told after all, and believes what it was told before.
-    pub(in crate::volume) fn untell(&self, ino: u64, before: Option<Told>) {
+    /// The kernel is not told after all, and still knows the identity from before.
+    pub(in crate::volume) fn restore_identity(&self, ino: u64, before: Option<InodeIdentity>) {
         if let (Some(node), Some(before)) = (self.shard(ino).get_mut(&ino), before) {
-            node.told = before;
+            node.identity = before;
         }
     }
 
-    /// What the kernel was told of `ino`; `None` if it does not know it.
-    pub(in crate::volume) fn told(&self, ino: u64) -> Option<Told> {
-        self.shard(ino).get(&ino).map(|node| node.told)
+    /// The identity by which the kernel knows `ino`, if it does.
+    pub(in crate::volume) fn known_identity(&self, ino: u64) -> Option<InodeIdentity> {
+        self.shard(ino).get(&ino).map(|node| node.identity)
     }
 
     /// The kernel is told that `ino` has this owner.
-    pub(in crate::volume) fn tell(&self, ino: u64, told: Told) {
+    pub(in crate::volume) fn note_owner(&self, ino: u64, identity: InodeIdentity) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {
-            node.told.owner = told.owner;
+            node.identity.owner = identity.owner;
         }
     }
 
@@ -259,15 +259,15 @@ impl InodeTable {
     }
 
     /// Remembers the fingerprint of the contents that the kernel has in its cache.
-    pub(in crate::volume) fn set_seen(&self, ino: u64, fingerprint: u16) {
+    pub(in crate::volume) fn note_cached(&self, ino: u64, fingerprint: u16) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {
-            node.seen = fingerprint;
+            node.cached = fingerprint;
         }
     }
 
     /// True if the kernel's cache holds the contents with this fingerprint.
-    pub(in crate::volume) fn was_seen(&self, ino: u64, fingerprint: u16) -> bool {
-        self.shard(ino).get(&ino).is_some_and(|node| node.seen == fingerprint && fingerprint != 0)
+    pub(in crate::volume) fn has_cached(&self, ino: u64, fingerprint: u16) -> bool {
+        self.shard(ino).get(&ino).is_some_and(|node| node.cached == fingerprint && fingerprint != 0)
     }
 
     /// Remembers the fingerprint of the size that the kernel's own requests have made.
@@ -397,8 +397,8 @@ mod tests {
     #[test]
     fn an_inode_is_known_until_each_lookup_is_forgotten() {
         let table = InodeTable::new(100);
-        table.enter(7, 100, &name("a"), Told::default());
-        table.enter(7, 100, &name("a"), Told::default());
+        table.enter(7, 100, &name("a"), InodeIdentity::default());
+        table.enter(7, 100, &name("a"), InodeIdentity::default());
         table.forget(7, 1);
         assert_eq!(table.count(), 1);
         table.forget(7, 1);
@@ -417,9 +417,9 @@ mod tests {
     #[test]
     fn the_last_known_link_needs_a_pin() {
         let table = InodeTable::new(100);
-        table.enter(7, 1, &name("a"), Told::default());
+        table.enter(7, 1, &name("a"), InodeIdentity::default());
         assert!(table.needs_pin(7, 1, &name("a")));
-        table.enter(7, 2, &name("b"), Told::default());
+        table.enter(7, 2, &name("b"), InodeIdentity::default());
         assert!(!table.needs_pin(7, 1, &name("a")));
         table.drop_link(7, 1, &name("a"));
         assert_eq!(entry(&table, 7), Some(Link { parent: 2, name: name("b") }));
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn a_pinned_inode_is_reached_through_its_descriptor() {
         let table = InodeTable::new(100);
-        table.enter(7, 1, &name("a"), Told::default());
+        table.enter(7, 1, &name("a"), InodeIdentity::default());
         table.pin(7, std::fs::File::open("/dev/null").unwrap().into());
         table.drop_link(7, 1, &name("a"));
         assert!(matches!(table.whereabouts(7), Some(Whereabouts::Pinned(_))));
@@ -442,7 +442,7 @@ mod tests {
     fn the_number_of_links_kept_is_bounded() {
         let table = InodeTable::new(100);
         for i in 0..1000_u32 {
-            table.enter(7, 1, &name(&i.to_string()), Told::default());
+            table.enter(7, 1, &name(&i.to_string()), InodeIdentity::default());
         }
         assert_eq!(table.shard(7)[&7].links.iter().count(), MAX_LINKS);
         assert_eq!(entry(&table, 7).unwrap().name, name("999"));
@@ -451,14 +451,14 @@ mod tests {
     #[test]
     fn no_number_of_links_hides_a_directory() {
         let table = InodeTable::new(100);
-        table.enter(7, 1, &name("strict"), Told::default());
+        table.enter(7, 1, &name("strict"), InodeIdentity::default());
         for i in 0..100_u32 {
-            table.enter(7, 2, &name(&i.to_string()), Told::default());
+            table.enter(7, 2, &name(&i.to_string()), InodeIdentity::default());
         }
         assert!(table.parents(7).contains(&1));
         assert_eq!(table.parents(7).len(), MAX_LINKS);
         for i in 3..100 {
-            table.enter(7, i, &name("lax"), Told::default());
+            table.enter(7, i, &name("lax"), InodeIdentity::default());
         }
         assert!(table.parents(7).contains(&1));
         table.move_link(7, (1, &name("strict")), (2, &name("moved")));
@@ -468,17 +468,18 @@ mod tests {
     #[test]
     fn of_another_inode_with_the_number_nothing_is_kept() {
         let table = InodeTable::new(100);
-        let (old, new) = (Told { birth: 1, owner: 1 }, Told { birth: 2, owner: 1 });
+        let (old, new) =
+            (InodeIdentity { birth: 1, owner: 1 }, InodeIdentity { birth: 2, owner: 1 });
         assert_eq!(table.enter(7, 1, &name("a"), old), None);
-        table.set_seen(7, 5);
+        table.note_cached(7, 5);
         table.note_size(7, 6);
-        assert_eq!(table.enter(7, 1, &name("b"), Told { owner: 2, ..old }), Some(old));
-        assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));
+        assert_eq!(table.enter(7, 1, &name("b"), InodeIdentity { owner: 2, ..old }), Some(old));
+        assert_eq!(table.known_identity(7), Some(InodeIdentity { owner: 2, ..old }));
         let before = table.enter(7, 1, &name("c"), new);
         assert_eq!(table.parents(7).len(), 1);
-        assert!(!table.was_seen(7, 5) && table.size(7).is_none());
-        table.untell(7, before);
-        assert_eq!(table.told(7), Some(Told { owner: 2, ..old }));
+        assert!(!table.has_cached(7, 5) && table.size(7).is_none());
+        table.restore_identity(7, before);
+        assert_eq!(table.known_identity(7), Some(InodeIdentity { owner: 2, ..old }));
         assert!(!table.forget(7, 2), "three lookups were counted");
         assert!(table.forget(7, 1));
     }
@@ -486,7 +487,7 @@ mod tests {
     #[test]
     fn a_size_that_was_looked_up_before_the_kernel_made_another_is_not_kept() {
         let table = InodeTable::new(100);
-        table.enter(7, 1, &name("a"), Told::default());
+        table.enter(7, 1, &name("a"), InodeIdentity::default());
         let before = table.resized(7);
         table.tell_size(7, 5, before);
         assert_eq!(table.size(7), Some(5));

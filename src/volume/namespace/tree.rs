@@ -19,7 +19,7 @@ use crate::crypto::random;
 use crate::envelope::TEMP_PREFIX;
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::handle::Handle;
-use crate::volume::backing::identity::{Fingerprints, Seen, Told};
+use crate::volume::backing::identity::{Fingerprints, InodeIdentity, InodeStat};
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::errseq::DirErrors;
@@ -195,35 +195,39 @@ impl Tree {
         if self.inodes.shown(stat.st_ino) == ino { Ok(()) } else { Err(VolumeError::Stale) }
     }
 
-    /// Refuses what is not the inode that the kernel was told of as `ino`: also one that got the
-    /// number after it.
-    pub(in crate::volume) fn same_inode(&self, seen: &Seen, ino: u64) -> Result<()> {
+    /// Refuses what is not the inode that the kernel knows as `ino`, even if it got the
+    /// same number later.
+    pub(in crate::volume) fn same_inode(&self, seen: &InodeStat, ino: u64) -> Result<()> {
         self.same_number(&seen.stat, ino)?;
-        match self.inodes.told(ino) {
-            Some(told) if !told.is_born_with(self.told(seen)) => Err(VolumeError::Stale),
+        match self.inodes.known_identity(ino) {
+            Some(known) if !known.is_born_with(self.identity(seen)) => Err(VolumeError::Stale),
             _ => Ok(()),
         }
     }
 
-    /// Refuses also what belongs to somebody else than the kernel was told: it judged a request by
+    /// Also refuses an inode whose owner is not the one that the kernel knows: it judged a request by
     /// that. Only root's rights reach further than those of the owner that we have in common.
-    pub(in crate::volume) fn as_told(&self, held: &Handle, ino: u64) -> Result<()> {
+    pub(in crate::volume) fn as_known(&self, held: &Handle, ino: u64) -> Result<()> {
         self.same_inode(held.seen(), ino)?;
-        if !self.is_root() || self.has_told_owner(held.seen(), ino) {
+        if !self.is_root() || self.has_known_owner(held.seen(), ino) {
             return Ok(());
         }
         // A change of the owner that is under way is told at its end.
         let _settled = self.owners.read().unwrap_or_else(PoisonError::into_inner);
-        if self.has_told_owner(&Seen::of(held)?, ino) { Ok(()) } else { Err(VolumeError::Stale) }
+        if self.has_known_owner(&InodeStat::of(held)?, ino) {
+            Ok(())
+        } else {
+            Err(VolumeError::Stale)
+        }
     }
 
-    fn has_told_owner(&self, seen: &Seen, ino: u64) -> bool {
-        self.inodes.told(ino).is_none_or(|told| told.owner == self.told(seen).owner)
+    fn has_known_owner(&self, seen: &InodeStat, ino: u64) -> bool {
+        self.inodes.known_identity(ino).is_none_or(|known| known.owner == self.identity(seen).owner)
     }
 
-    /// What the kernel is told of an inode by telling it this.
-    pub(in crate::volume) fn told(&self, seen: &Seen) -> Told {
-        seen.told(self.births, &self.hasher)
+    /// The identity of an inode, as the kernel learns it.
+    pub(in crate::volume) fn identity(&self, seen: &InodeStat) -> InodeIdentity {
+        seen.identity(self.births, &self.hasher)
     }
 
     /// Held while the kernel is told whose an inode is.

@@ -81,7 +81,7 @@ impl Content {
             // It cannot be opened for writing any more: of what it owes, no sync is true.
             return if state.owes_anything() { Err(VolumeError::ReadOnly) } else { Ok(()) };
         }
-        self.tell_again(state)?;
+        self.write_owed_length(state)?;
         self.write_again(state)?;
         let owed = state.spills.owed();
         if owed.is_empty() && !state.marks.header.is_owed() && !state.marks.end_owed {

@@ -17,7 +17,7 @@ impl Content {
         self.must_be_writable()?;
         self.load(state)?;
         // Pages behind the end that could not be cut off must not come back as contents.
-        self.tell_again(state)?;
+        self.write_owed_length(state)?;
         if state.stretched {
             return Err(VolumeError::Tampered("file length"));
         }
@@ -50,7 +50,7 @@ impl Content {
         self.fresh_slots(state, page.first_chunk_mut().expect("page 0 begins with the slots"))?;
         self.set_length(backing_len(state.size))?;
         if let Err(error) = self.write_all(&page, 0) {
-            self.tell_length(state);
+            self.correct_length(state);
             return Err(error);
         }
         self.header_is_out(state);

@@ -141,7 +141,7 @@ impl Content {
             && let Err(error) = self.backing.keep_times(&mut || self.backing.set_length(0))
         {
             log::warn!("its length could not be put right: {error}");
-            state.marks.untold = Some(0);
+            state.marks.owed_length = Some(0);
         }
         state.has_header = false;
         self.keys.forget();

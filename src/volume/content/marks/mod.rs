@@ -45,7 +45,7 @@ pub(in crate::volume) struct Marks {
     /// The last page may say another length than the file has.
     pub(in crate::volume::content) end_owed: bool,
     /// The length that the backing file should have and could not be given.
-    pub(in crate::volume::content) untold: Option<u64>,
+    pub(in crate::volume::content) owed_length: Option<u64>,
     /// As many failed syncs of the whole filesystem as were followed by a sync of this file alone.
     pub(in crate::volume::content) failures: u64,
     /// A write-back that failed, of which no handle was told.
@@ -65,10 +65,10 @@ impl Marks {
         Self { extent: Extent::found(size), failures, ..Self::default() }
     }
 
-    /// The file is cut to nothing. `untold`: the length that the backing file could not be given.
-    pub(in crate::volume::content) fn begun_anew(&self, untold: Option<u64>) -> Self {
+    /// The file is cut to nothing. `owed_length`: the length that the backing file could not be given.
+    pub(in crate::volume::content) fn begun_anew(&self, owed_length: Option<u64>) -> Self {
         let (changes, failures) = (self.changes.begun_anew(), self.failures);
-        Self { changes, failures, untold, ..Self::default() }
+        Self { changes, failures, owed_length, ..Self::default() }
     }
 
     /// Counts a change of anything, and returns its generation.
@@ -101,7 +101,7 @@ impl Marks {
     /// True if this is about another file than the one that was found, which may have no header.
     pub(in crate::volume::content) fn are_of_another(&self, found: Option<FileId>) -> bool {
         match (self.file, found) {
-            (None, Some(_)) => self.untold.is_some(),
+            (None, Some(_)) => self.owed_length.is_some(),
             (None, None) => false,
             (known, found) => known != found,
         }
@@ -116,9 +116,9 @@ impl Marks {
         self.changes.dirty_since().or(self.parked_since)
     }
 
-    /// The size that the length of the backing file should tell and does not.
-    pub(in crate::volume) fn untold_size(&self) -> Option<u64> {
-        self.untold.map(|length| plain_size(length).0)
+    /// The size that the backing length does not tell yet.
+    pub(in crate::volume) fn owed_size(&self) -> Option<u64> {
+        self.owed_length.map(|length| plain_size(length).0)
     }
 
     /// True if a call failed, and only a look at the blocks tells what they hold.
@@ -132,7 +132,7 @@ impl Marks {
             && !self.is_unsure()
             && !self.changes.is_unsealed()
             && self.filled.is_empty()
-            && self.untold.is_none()
+            && self.owed_length.is_none()
             && self.unreported.is_none()
     }
 
@@ -141,7 +141,7 @@ impl Marks {
         self.header.is_owed()
             || self.end_owed
             || self.pages.is_owed()
-            || self.untold.is_some()
+            || self.owed_length.is_some()
             || self.groups.values().any(|roles| roles.copies().is_owed())
     }
 

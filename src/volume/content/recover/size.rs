@@ -17,7 +17,7 @@ impl Content {
     /// lowered durably before a cut (R7).
     pub(in crate::volume::content) fn check_size(&self, state: &mut State) -> Result<()> {
         let Some(ready) = &state.ready else { return Ok(()) };
-        if state.marks.untold.is_some() {
+        if state.marks.owed_length.is_some() {
             // The size is known; it is the length that could not be given.
             return Ok(());
         }

@@ -143,7 +143,7 @@ impl Volume {
         report.files += 1;
         let policy = match policy_of(dir) {
             Ok(policy) => policy,
-            // Told once, of the directory.
+            // InodeIdentity once, of the directory.
             Err(VolumeError::Misplaced(_) | VolumeError::Tampered(_)) => return Ok(()),
             Err(_) => {
                 report.add(path, "the key of its directory cannot be used", false);

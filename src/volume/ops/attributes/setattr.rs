@@ -6,7 +6,7 @@ use rustix::fs::{Gid, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 
 use crate::volume::access::privileges::drop_at;
 use crate::volume::backing::handle::Handle;
-use crate::volume::backing::identity::Seen;
+use crate::volume::backing::identity::InodeStat;
 use crate::volume::engine::Volume;
 use crate::volume::model::attr::{Attr, AttrChange, NewTime, Timestamp};
 use crate::volume::model::caller::Caller;
@@ -80,7 +80,7 @@ impl Volume {
         if change.uid.is_some() || change.gid.is_some() {
             let _telling = self.tree.owners.write().unwrap_or_else(PoisonError::into_inner);
             held.set_owner(change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw))?;
-            self.tree.inodes.tell(ino, self.tree.told(&Seen::of(held)?));
+            self.tree.inodes.note_owner(ino, self.tree.identity(&InodeStat::of(held)?));
         }
         if let Some(mode) = change.mode {
             held.set_mode(mode & 0o7777)?;

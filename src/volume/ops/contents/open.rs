@@ -6,7 +6,7 @@ use rustix::fs::{Stat, fstat};
 
 use crate::keystore::Action;
 use crate::volume::access::authorizer::{Admission, KeyUse, Uses, Writing};
-use crate::volume::backing::identity::{Seen, fold, short};
+use crate::volume::backing::identity::{InodeStat, fold, short};
 use crate::volume::content::{Access, Damaged};
 use crate::volume::engine::Volume;
 use crate::volume::files::file::File;
@@ -99,13 +99,13 @@ impl Volume {
         let mut found = None;
         let told = |stat: &Stat| (self.fingerprint(stat), Attr::from_stat(ino, stat).size);
         let file = self.open_file(ino, damaged, |stat| found = Some(told(stat)))?;
-        if let Err(error) = self.must_be_told(ino, &file) {
+        if let Err(error) = self.check_known_size(ino, &file) {
             drop(file);
             self.files.release(ino);
             return Err(error);
         }
         // Nothing was opened: it is open already, and what is cached of it is watched over.
-        let keep_cache = found.is_none_or(|(found, _)| self.tree.inodes.was_seen(ino, found));
+        let keep_cache = found.is_none_or(|(found, _)| self.tree.inodes.has_cached(ino, found));
         let resized = found.is_some_and(|(_, size)| size != file.size());
         let damaged = damaged == Damaged::Opened && file.content().is_damaged();
         Ok(Opened { handle: FileHandle::new(ino, file), keep_cache, damaged, resized })
@@ -118,7 +118,7 @@ impl Volume {
         let stat = fstat(handle.file.backing_fd());
         self.note_size(&handle.file);
         if let Ok(stat) = &stat {
-            self.tree.inodes.set_seen(ino, self.fingerprint(stat));
+            self.tree.inodes.note_cached(ino, self.fingerprint(stat));
         }
         // Before it is closed: it is listed as open or as cached at any time.
         self.files.note_cached(ino, handle.file.key(), || self.tree.inodes.knows(ino));
@@ -153,7 +153,7 @@ impl Volume {
             Access::ReadOnly => None,
         };
         let fd = self.make_file(&dir, &name, new)?;
-        let seen = Seen::of(&fd)?;
+        let seen = InodeStat::of(&fd)?;
         let ino = self.tree.inodes.shown(seen.stat.st_ino);
         let before = self.tell(&seen, parent, &name.entry);
         let adopted = self.files.adopt(ino, fd, &policy);
@@ -172,7 +172,7 @@ impl Volume {
     fn open_made(
         &self,
         handle: FileHandle,
-        seen: &Seen,
+        seen: &InodeStat,
         uses: Uses,
         caller: Caller,
     ) -> Result<(Attr, FileHandle)> {

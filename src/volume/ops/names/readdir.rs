@@ -10,7 +10,7 @@ use rustix::fs::{SeekFrom, seek};
 
 use crate::envelope::is_hidden;
 use crate::volume::backing::beneath::{self, BackingName};
-use crate::volume::backing::identity::Told;
+use crate::volume::backing::identity::InodeIdentity;
 use crate::volume::backing::listing::{RawEntry, RawName, read_chunk};
 use crate::volume::engine::Volume;
 use crate::volume::files::dir_stream::{DirStream, Position};
@@ -119,13 +119,13 @@ impl Volume {
         }
     }
 
-    /// An entry of the listing; with attributes, and what the kernel was told before of its number.
+    /// An entry of the listing; with attributes, and the identity that the kernel knew under its number.
     fn show(
         &self,
         dir: &Arc<Dir>,
         raw: &RawEntry,
         detail: Detail,
-    ) -> Option<(DirEntry, Option<Told>)> {
+    ) -> Option<(DirEntry, Option<InodeIdentity>)> {
         let entry = match &raw.name {
             RawName::Dots(dots) => return Some((self.show_dots(dir, raw, dots), None)),
             RawName::Entry(entry) => entry,

@@ -15,7 +15,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::handle::Handle;
-use crate::volume::backing::identity::Seen;
+use crate::volume::backing::identity::InodeStat;
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::misplaced::Misplaced;
@@ -53,11 +53,11 @@ enum Verdict {
 }
 
 impl Location<'_> {
-    fn look(&self) -> Result<Seen, Errno> {
+    fn look(&self) -> Result<InodeStat, Errno> {
         match &self.at {
             At::Entry(dir, name) => beneath::look(dir, name),
-            At::Pinned(fd) => Seen::of(fd),
-            At::Root(fd) => Seen::of(fd),
+            At::Pinned(fd) => InodeStat::of(fd),
+            At::Root(fd) => InodeStat::of(fd),
         }
     }
 
@@ -205,7 +205,7 @@ impl Volume {
         }
         let held = beneath::hold(parent, &link.name)?;
         drop(still);
-        match self.tree.as_told(&held, ino) {
+        match self.tree.as_known(&held, ino) {
             Ok(()) => {}
             Err(VolumeError::Stale) => return Ok(None),
             Err(error) => return Err(error),
@@ -259,7 +259,7 @@ impl Volume {
         let _telling = self.tree.telling();
         let seen = location.look()?;
         self.tree.same_inode(&seen, ino)?;
-        self.tree.inodes.tell(ino, self.tree.told(&seen));
+        self.tree.inodes.note_owner(ino, self.tree.identity(&seen));
         Ok(seen.stat)
     }
 
@@ -270,7 +270,7 @@ impl Volume {
     /// those of the backing filesystem.
     pub(in crate::volume) fn hold(&self, ino: u64) -> Result<Handle> {
         let held = self.locate(ino)?.hold()?;
-        self.tree.as_told(&held, ino)?;
+        self.tree.as_known(&held, ino)?;
         Ok(held)
     }
 }

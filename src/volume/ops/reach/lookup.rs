@@ -9,7 +9,7 @@ use crate::envelope::layout::{PAGE, PAGE_LEN};
 use crate::envelope::link_target_len;
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::handle::open_noatime;
-use crate::volume::backing::identity::{Seen, Told};
+use crate::volume::backing::identity::{InodeIdentity, InodeStat};
 use crate::volume::backing::lender;
 use crate::volume::engine::Volume;
 use crate::volume::files::unopened::has_odd_size;
@@ -21,11 +21,11 @@ use crate::volume::namespace::inode::{Link, Resized};
 use crate::volume::namespace::names::EntryName;
 use crate::volume::session::times::Times;
 
-/// What the kernel is about to be told of.
+/// An entry that the kernel is about to be told of.
 pub(in crate::volume) struct Entered {
     pub(in crate::volume) attr: Attr,
-    /// What it was told of the number before.
-    pub(in crate::volume) before: Option<Told>,
+    /// The identity that the kernel knew under its number before.
+    pub(in crate::volume) before: Option<InodeIdentity>,
 }
 
 impl Volume {
@@ -107,8 +107,9 @@ impl Volume {
         }
         let shown = self.shown_attr(ino, &seen.stat);
         // Another may have come under this number meanwhile: the kernel hears of that one alone.
-        let told = self.tree.told(&seen);
-        let still = self.tree.inodes.told(ino).is_none_or(|now| now.is_born_with(told));
+        let identity = self.tree.identity(&seen);
+        let still =
+            self.tree.inodes.known_identity(ino).is_none_or(|now| now.is_born_with(identity));
         match shown {
             Ok(attr) if still => {
                 let attr = self.telling_size(attr, since);
@@ -124,7 +125,7 @@ impl Volume {
 
     /// Looks at what an entry leads to, and when that was in the life of its inode, whose number
     /// nobody knows before.
-    fn look_at_entry(&self, dir: &Dir, entry: &BackingName) -> Result<(Seen, Resized), Errno> {
+    fn look_at_entry(&self, dir: &Dir, entry: &BackingName) -> Result<(InodeStat, Resized), Errno> {
         let mut tries = 0;
         loop {
             let before = self.tree.inodes.all_resized();
@@ -137,17 +138,17 @@ impl Volume {
         }
     }
 
-    /// The kernel is told of this inode, by this name: one lookup more. Gives back what it was told
-    /// of the number before.
+    /// The kernel is told of this inode, by this name, which is one lookup more. Returns the identity
+    /// that it knew under the number before.
     pub(in crate::volume) fn tell(
         &self,
-        seen: &Seen,
+        seen: &InodeStat,
         parent: u64,
         entry: &BackingName,
-    ) -> Option<Told> {
-        let (ino, told) = (self.tree.inodes.shown(seen.stat.st_ino), self.tree.told(seen));
-        let before = self.tree.inodes.enter(ino, parent, entry, told);
-        if before.is_some_and(|before| !before.is_born_with(told)) {
+    ) -> Option<InodeIdentity> {
+        let (ino, identity) = (self.tree.inodes.shown(seen.stat.st_ino), self.tree.identity(seen));
+        let before = self.tree.inodes.enter(ino, parent, entry, identity);
+        if before.is_some_and(|before| !before.is_born_with(identity)) {
             log::warn!("inode {ino} is another than it was: somebody replaced it in the vault");
             self.files.removed(ino);
         }
@@ -155,14 +156,14 @@ impl Volume {
     }
 
     /// The kernel does not hear of it after all.
-    pub(in crate::volume) fn take_back(&self, ino: u64, before: Option<Told>) {
-        self.tree.inodes.untell(ino, before);
+    pub(in crate::volume) fn take_back(&self, ino: u64, before: Option<InodeIdentity>) {
+        self.tree.inodes.restore_identity(ino, before);
         self.forget(ino, 1);
     }
 
     /// Tells an inode from others that had its number.
-    pub(in crate::volume) fn generation(&self, seen: &Seen) -> u64 {
-        self.tree.told(seen).birth.into()
+    pub(in crate::volume) fn generation(&self, seen: &InodeStat) -> u64 {
+        self.tree.identity(seen).birth.into()
     }
 
     /// A directory has one name. One that is found under another than before was moved outside of

@@ -2,11 +2,11 @@
 
 pub(in crate::volume) mod file;
 pub(in crate::volume) mod inode;
+pub(in crate::volume) mod known_size;
 pub(in crate::volume) mod leftovers;
 pub(in crate::volume) mod link_target;
 pub(in crate::volume) mod lookup;
 pub(in crate::volume) mod places;
 pub(in crate::volume) mod settle;
 pub(in crate::volume) mod sidecars;
-pub(in crate::volume) mod told_size;
 pub(in crate::volume) mod twins;

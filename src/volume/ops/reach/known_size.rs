@@ -1,4 +1,4 @@
-//! The size by which the kernel goes.
+//! The size that the kernel knows of a file.
 //!
 //! It appends behind the end that it knows of, and makes a file longer or shorter than that. Whoever
 //! writes to the vault can put another state of a file in place meanwhile: behind a shorter one the gap
@@ -6,7 +6,7 @@
 //! come over others. So a file whose size the kernel does not know is not opened: it is answered
 //! ESTALE, upon which it looks the name up again and goes by the size that there is.
 //!
-//! What was told is remembered with the inode, and held against the file when it is opened. From then
+//! That size is remembered with the inode, and compared with the file when it is opened. From then
 //! on the file changes by the kernel's own requests alone, until its last close.
 //!
 //! Several programs change and look at a file at once, and none of that is somebody else's doing. What
@@ -23,23 +23,23 @@ use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::inode::Resized;
 
 impl Volume {
-    /// Refuses a file of which the kernel knows another size than it has.
+    /// Refuses a file whose size is not the one that the kernel knows.
     ///
     /// # Errors
     /// `Stale`, where another look tells the size.
-    pub(in crate::volume) fn must_be_told(&self, ino: u64, file: &File) -> Result<()> {
+    pub(in crate::volume) fn check_known_size(&self, ino: u64, file: &File) -> Result<()> {
         // Where nothing can be written, nothing can be written in the wrong place.
-        if file.size_is_told() || self.tree.options.read_only {
+        if file.is_size_known() || self.tree.options.read_only {
             return Ok(());
         }
         let size = file.size();
-        let other = self.tree.inodes.size(ino).is_some_and(|told| told != self.mark_of(size));
+        let other = self.tree.inodes.size(ino).is_some_and(|known| known != self.mark_of(size));
         // A second look: another handle that was opened meanwhile may have made it that long.
-        if other && Self::looks_as_long(file, size) && !file.size_is_told() {
+        if other && Self::looks_as_long(file, size) && !file.is_size_known() {
             log::error!("inode {ino}: somebody changed its size in the vault");
             return Err(VolumeError::Stale);
         }
-        file.set_size_told();
+        file.set_size_known();
         Ok(())
     }
 
@@ -52,7 +52,7 @@ impl Volume {
     pub(in crate::volume) fn telling_size(&self, attr: Attr, since: Resized) -> Attr {
         if attr.kind == FileKind::Regular {
             let size = self.files.find(attr.ino).map_or(attr.size, |file| {
-                file.set_size_told();
+                file.set_size_known();
                 file.size()
             });
             self.tree.inodes.tell_size(attr.ino, self.mark_of(size), since);
@@ -63,7 +63,7 @@ impl Volume {
     /// The kernel knows how long an open file is: its own requests made it so. Before the file is
     /// closed: whoever opens it next reads from the disk how long it is.
     pub(in crate::volume) fn note_size(&self, file: &File) {
-        file.set_size_told();
+        file.set_size_known();
         let mut size = file.size();
         loop {
             self.tree.inodes.note_size(file.ino(), self.mark_of(size));
@@ -83,19 +83,19 @@ impl Volume {
     /// cut.
     pub(in crate::volume) fn cut(&self, file: &File, size: u64) -> Result<()> {
         if size > 0 {
-            self.must_be_told(file.ino(), file)?;
+            self.check_known_size(file.ino(), file)?;
         }
         // Whoever opens it meanwhile finds the size that the kernel hears of in a moment.
-        let was_told = file.size_is_told();
-        file.set_size_told();
+        let was_known = file.is_size_known();
+        file.set_size_known();
         match file.truncate(size) {
             Ok(()) => {
                 self.note_size(file);
                 Ok(())
             }
             Err(error) => {
-                if !was_told {
-                    file.set_size_untold();
+                if !was_known {
+                    file.set_size_unknown();
                 }
                 Err(error)
             }
