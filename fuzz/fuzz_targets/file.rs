@@ -17,7 +17,7 @@ use kmsfs::envelope::{
 };
 use kmsfs::id::{FileId, KeyId, MaterialId};
 use kmsfs::volume::backing::Durability;
-use kmsfs::volume::content::{Access, Content, KeySource, Look, Reserve, SeekTo, Shared};
+use kmsfs::volume::content::{Access, Content, KeySource, Reserve, SealEffort, SeekTo, Shared};
 use kmsfs_fuzz::sparse::{Pages, SparseFile};
 use kmsfs_fuzz::{key, within};
 use libfuzzer_sys::fuzz_target;
@@ -229,7 +229,7 @@ fn make(steps: &[Step]) -> (Model, Pages, Pages) {
     let old = file.pages();
     second.iter().for_each(|step| step.take_on(&mut content, &mut model));
     content.sync(Durability::Contents).expect("memory does not fail");
-    content.seal(Look::Throughout).expect("memory does not fail");
+    content.seal(SealEffort::Full).expect("memory does not fail");
     check_own(&content, &model);
     (model, old, file.pages())
 }
@@ -342,7 +342,7 @@ impl Step {
                 }
             }
             Self::Sync => drop(content.sync(Durability::Contents)),
-            Self::Seal => drop(content.seal(Look::Briefly)),
+            Self::Seal => drop(content.seal(SealEffort::Brief)),
             Self::Recover => drop(within(MEMORY, || content.recover(1 << 20))),
             Self::Reopen => {
                 if let Ok(again) = within(MEMORY, || content.reopen()) {

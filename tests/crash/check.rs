@@ -34,11 +34,11 @@ pub(crate) struct History<'a> {
     pub(crate) torn: Option<usize>,
 }
 
-type Verdict<T> = Result<T, String>;
+type Checked<T> = Result<T, String>;
 
 impl History<'_> {
     /// Opens what the cut left and holds it against the history; then the file must work again.
-    pub(crate) fn check(&self, image: Image, dice: &mut Dice) -> Verdict<()> {
+    pub(crate) fn check(&self, image: Image, dice: &mut Dice) -> Checked<()> {
         let unwritten = if dice.roll(2) == 0 { Unwritten::Holes } else { Unwritten::Data };
         let disk = Disk::left_by(image, Intents::default(), unwritten);
         let disk =
@@ -68,7 +68,7 @@ impl History<'_> {
     }
 
     /// Holds an open file against the history and returns what it has.
-    pub(crate) fn live(&self, content: &Content) -> Verdict<Vec<u8>> {
+    pub(crate) fn live(&self, content: &Content) -> Checked<Vec<u8>> {
         let blocks = contents(content).map_err(|error| format!("cannot be read: {error:?}"))?;
         self.sizes(content)?;
         for (number, block) in blocks.iter().enumerate() {
@@ -79,7 +79,7 @@ impl History<'_> {
     }
 
     /// Torn pages are not authentic, so reading block by block may say so where it may.
-    fn explain(&self, content: &Content, error: &VolumeError) -> Verdict<Vec<Option<Vec<u8>>>> {
+    fn explain(&self, content: &Content, error: &VolumeError) -> Checked<Vec<Option<Vec<u8>>>> {
         if self.cut != Cut::Torn {
             return Err(format!("read: {error:?}"));
         }
@@ -98,7 +98,7 @@ impl History<'_> {
         self.models.iter().any(Vec::is_empty)
     }
 
-    fn sizes(&self, content: &Content) -> Verdict<()> {
+    fn sizes(&self, content: &Content) -> Checked<()> {
         let size = usize::try_from(content.size()).unwrap();
         let least = self.models.iter().map(Vec::len).min().unwrap();
         let most = self.models.iter().map(Vec::len).max().unwrap();
@@ -110,7 +110,7 @@ impl History<'_> {
         }
     }
 
-    fn block(&self, number: usize, found: Option<&[u8]>) -> Verdict<()> {
+    fn block(&self, number: usize, found: Option<&[u8]>) -> Checked<()> {
         let start = number * BLOCK;
         let part = |model: &Vec<u8>| {
             let end = model.len().min(start + BLOCK);
@@ -151,7 +151,7 @@ fn follow_up(
     crashes: &[Crash],
     mut model: Vec<u8>,
     dice: &mut Dice,
-) -> Verdict<()> {
+) -> Checked<()> {
     let opened = open_after(disk, crashes).map_err(|error| format!("reopen: {error:?}"))?;
     let mut content = Some(opened);
     let size = model.len() as u64;

@@ -9,7 +9,7 @@ use kmsfs::id::{FileId, KeyId, MaterialId};
 use kmsfs::volume::VolumeError;
 use kmsfs::volume::backing::memory::MemoryFile;
 use kmsfs::volume::backing::{Backing, Durability};
-use kmsfs::volume::content::{Access, Content, KeySource, Look, Reserve, Shared};
+use kmsfs::volume::content::{Access, Content, KeySource, Reserve, SealEffort, Shared};
 use kmsfs::volume::journal::LeftPages;
 
 use crate::disk::Disk;
@@ -174,7 +174,7 @@ impl Op {
             Self::Punch(offset, length) => file.punch(offset, length).map(|()| 0),
             Self::Zero(offset, length) => file.zero(offset, length, Reserve::Grow).map(|()| 0),
             Self::Sync => file.sync(Durability::Contents).map(|()| 0),
-            Self::Seal => file.seal(Look::Throughout).map(usize::from),
+            Self::Seal => file.seal(SealEffort::Full).map(usize::from),
             Self::Raise => file.raise_seal().map(usize::from),
             Self::Xattr => file.xattr_keys(Access::ReadWrite).map(|_| 0),
             Self::Reopen => {

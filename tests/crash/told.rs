@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kmsfs::volume::backing::Durability;
-use kmsfs::volume::content::{Content, Look};
+use kmsfs::volume::content::{Content, SealEffort};
 use kmsfs::volume::{Heard, VolumeError};
 use rustix::io::Errno;
 
@@ -70,7 +70,7 @@ fn regression_a_write_gets_no_error_of_an_earlier_one() {
 fn regression_a_change_that_syncs_gets_no_error_of_an_earlier_write() {
     for call in 0..20 {
         let (disk, content) = synced(20_000);
-        content.seal(Look::Throughout).unwrap();
+        content.seal(SealEffort::Full).unwrap();
         content.sync(Durability::Contents).unwrap();
         let handle = content.errors().sample();
         content.write(10, &[2; 20]).unwrap();

@@ -137,7 +137,7 @@ fn a_rewrapped_file_is_not_sealed_again() {
             .file
             .for_caller()
             .unwrap()
-            .seal(kmsfs::volume::content::Look::Throughout)
+            .seal(kmsfs::volume::content::SealEffort::Full)
             .unwrap()
     );
     case.fixture.volume().close(opened.handle);

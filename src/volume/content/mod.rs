@@ -45,7 +45,7 @@ use spill::{SpillCache, Spills};
 
 pub use holes::Reserve;
 pub(in crate::volume) use marks::Marks;
-pub use recover::{Look, Mended};
+pub use recover::{Mended, SealEffort};
 pub use seek::SeekTo;
 pub(in crate::volume) use shared::explains;
 pub use shared::{Announcements, Shared};

@@ -1,6 +1,6 @@
 //! Reading: pages in, authenticated plaintext out.
 
-use super::pages::{Facts, Verdict, judge, with_pages};
+use super::pages::{BlockContents, Facts, judge, with_pages};
 use super::{Content, State};
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, Page, PageNo, in_memory, last_block};
 use crate::envelope::{EntryState, Opened, UnitPlace};
@@ -123,35 +123,38 @@ impl Content {
         unit: Opened,
         out: &mut Page,
     ) -> Result<Soundness> {
-        let (verdict, punched) = self.with_spill(state, block.group(), |spill, group_absent| {
-            let entry = spill.entry(block.index());
-            let verdict = judge(Facts { group_absent, ..facts }, unit, entry);
-            if let (Verdict::Bytes { held, .. }, Opened::Present { length, .. }) = (verdict, unit) {
-                // A tail of a longer block 0 is cut off at the end of the block.
-                let tail = (held - length).min(PAGE_LEN - length);
-                out[length..length + tail].copy_from_slice(&entry.tail[..tail]);
-                out[length + tail..].fill(0);
-            }
-            (verdict, entry.state == EntryState::Hole)
-        })?;
+        let (contents, punched) =
+            self.with_spill(state, block.group(), |spill, group_absent| {
+                let entry = spill.entry(block.index());
+                let contents = judge(Facts { group_absent, ..facts }, unit, entry);
+                if let (BlockContents::Bytes { held, .. }, Opened::Present { length, .. }) =
+                    (contents, unit)
+                {
+                    // A tail of a longer block 0 is cut off at the end of the block.
+                    let tail = (held - length).min(PAGE_LEN - length);
+                    out[length..length + tail].copy_from_slice(&entry.tail[..tail]);
+                    out[length + tail..].fill(0);
+                }
+                (contents, entry.state == EntryState::Hole)
+            })?;
         let start = block.start();
-        let (what, made_up) = match verdict {
-            Verdict::Bytes { odd, held } => {
+        let (what, made_up) = match contents {
+            BlockContents::Bytes { odd, held } => {
                 // A tail of another write may be longer than the file.
                 out[facts.expected..].fill(0);
                 let Some(what) = odd else { return Ok(Soundness::Sound) };
                 // The tail of a block that was about to become a hole is authentic zeros.
                 (what, (held < facts.expected && !punched).then_some(start + held as u64))
             }
-            Verdict::Hole => {
+            BlockContents::Hole => {
                 out.fill(0);
                 return Ok(Soundness::Sound);
             }
-            Verdict::OddHole { what, was_hole } => {
+            BlockContents::OddHole { what, was_hole } => {
                 out.fill(0);
                 (what, (!was_hole).then_some(start))
             }
-            Verdict::Missing(what) => {
+            BlockContents::Missing(what) => {
                 out.fill(0);
                 if !self.may_be_zeros(state, block, unit) {
                     return Err(self.missing(state, block, what));

@@ -105,7 +105,7 @@ fn run(seed: u64, steps: usize) {
                 content.wipe();
             }
             10 => {
-                content.seal(Look::Throughout).unwrap();
+                content.seal(SealEffort::Full).unwrap();
             }
             _ => content = open(&file),
         }
@@ -252,7 +252,7 @@ fn regression_only_what_was_a_hole_is_being_filled() {
     content.write(hole.start(), &[3; 4096]).unwrap();
     assert_eq!(filled(), [hole.group().0]);
     content.sync(Durability::Contents).unwrap();
-    assert!(content.seal(Look::Throughout).unwrap());
+    assert!(content.seal(SealEffort::Full).unwrap());
     assert_eq!(filled(), [0; 0]);
 }
 
@@ -298,7 +298,7 @@ fn a_file_that_was_cut_to_nothing_is_announced_by_its_new_id() {
     content.truncate(0).unwrap();
     content.write(0, &vec![3; 40_000]).unwrap();
     content.sync(Durability::Contents).unwrap();
-    assert!(content.seal(Look::Throughout).unwrap());
+    assert!(content.seal(SealEffort::Full).unwrap());
     let new = content.header().unwrap().file;
     assert_eq!(*announced.0.lock().unwrap(), [old], "a new file says of itself that it is open");
     content.write(20_000, &[4; 4096]).unwrap();
@@ -322,7 +322,7 @@ fn the_old_header_goes_only_when_the_moved_time_is_durable() {
     let content = open(&file);
     content.write(0, &[1; 9000]).unwrap();
     content.sync(Durability::Contents).unwrap();
-    assert!(content.seal(Look::Throughout).unwrap());
+    assert!(content.seal(SealEffort::Full).unwrap());
     content.sync(Durability::Contents).unwrap();
     let mtime = || file.mtime().unwrap();
     for number in 3..5 {
@@ -332,7 +332,7 @@ fn the_old_header_goes_only_when_the_moved_time_is_durable() {
         content.sync(Durability::Contents).unwrap();
         assert_eq!(file.synced_mtime(), mtime(), "a sync of contents takes the time along");
         content.scrub().unwrap();
-        assert!(!content.seal(Look::Throughout).unwrap(), "it is sealed already");
+        assert!(!content.seal(SealEffort::Full).unwrap(), "it is sealed already");
         assert_eq!(mtime(), before + 1_000_000_000, "once for each re-wrap");
     }
     rewrap(&content, 5);

@@ -17,7 +17,7 @@ use crate::volume::namespace::dir_rules::DirAnchor;
 use crate::volume::session::anchor::AnchorStore;
 use crate::volume::session::ledger::{Found, Ledger};
 use crate::volume::session::lock::Session;
-use crate::volume::session::verdict::{Begin, Verdict};
+use crate::volume::session::state_record::{Begin, Freshness};
 
 /// Begins the session: looks at what the vault and the anchor say, and, if the vault may change,
 /// writes down that a session is open, after one sync of the filesystem: from here on the newest
@@ -47,14 +47,14 @@ pub(in crate::volume) fn open_session(
     }
     let counted = if upgrade { session.counted()? } else { None };
     let mut found = Found::look(session.meta(), &keys, &anchor_store, counted, begin)?;
-    if found.verdict == Verdict::Newer {
+    if found.freshness == Freshness::Newer {
         // What was moved there, and to where, is not known here: it is learnt anew.
         directories.occupants.forget();
         found.anchor.iter_mut().for_each(|anchor| anchor.places.clear());
     }
     session.set_notice(found.notice());
     tell(descriptor.volume, &found);
-    let is_lost = !upgrade && found.verdict == Verdict::Lost;
+    let is_lost = !upgrade && found.freshness == Freshness::Lost;
     let lost = is_lost.then_some(("state", "the record of sessions is missing or not authentic"));
     let shared = Shared::in_session(found.record.word, found.record.unrecovered.clone());
     shared.set_crashes(found.record.unrecovered.clone(), found.record.cursor);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::volume::backing::contents::Durability;
-use crate::volume::content::Look;
+use crate::volume::content::SealEffort;
 use crate::volume::engine::Volume;
 use crate::volume::journal::PageJournal;
 
@@ -23,7 +23,7 @@ impl Volume {
             return;
         }
         // What is closed, and what was removed.
-        if let Err(error) = self.sync_all(Look::Briefly) {
+        if let Err(error) = self.sync_all(SealEffort::Brief) {
             log::error!("the page journal stays long: {error}");
         }
     }

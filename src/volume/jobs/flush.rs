@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::volume::backing::contents::Durability;
-use crate::volume::content::Look;
+use crate::volume::content::SealEffort;
 use crate::volume::engine::Volume;
 use crate::volume::files::file::File;
 use crate::volume::files::open_files::Parked;
@@ -29,10 +29,10 @@ impl Volume {
     /// # Errors
     /// `Io` when the disk failed: the first of all failures, after everything was tried.
     pub fn flush(&self, age: Duration) -> Result<()> {
-        self.flush_and_seal(age, Look::Briefly)
+        self.flush_and_seal(age, SealEffort::Brief)
     }
 
-    fn flush_and_seal(&self, age: Duration, look: Look) -> Result<()> {
+    fn flush_and_seal(&self, age: Duration, effort: SealEffort) -> Result<()> {
         let old = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() >= age);
         let due: Vec<_> =
             self.files.all().into_iter().filter(|file| old(file.content().dirty_since())).collect();
@@ -42,10 +42,10 @@ impl Volume {
         } else if !parked_due && due.len() <= FEW {
             sync_each(&due)
         } else {
-            self.sync_all(look)
+            self.sync_all(effort)
         };
         for file in due {
-            if let Err(error) = file.content().seal(look) {
+            if let Err(error) = file.content().seal(effort) {
                 log::debug!("inode {}: not sealed: {error}", file.ino());
             }
         }
@@ -67,7 +67,7 @@ impl Volume {
     }
 
     /// One sync of the filesystem for all dirty files, open or not.
-    pub(in crate::volume) fn sync_all(&self, look: Look) -> Result<()> {
+    pub(in crate::volume) fn sync_all(&self, effort: SealEffort) -> Result<()> {
         let open: Vec<_> = self
             .files
             .all()
@@ -87,7 +87,7 @@ impl Volume {
         }
         for (ino, generation) in parked {
             match self.files.parked_is_synced(ino, generation) {
-                Parked::Clean => self.seal_closed(ino, look),
+                Parked::Clean => self.seal_closed(ino, effort),
                 Parked::Doubtful => outcome = outcome.and(noted(ino, self.sync_parked(ino))),
                 Parked::Dirty => {}
             }
@@ -104,8 +104,8 @@ impl Volume {
 
     /// Seals a file that nobody has open. Its old seal is a lower bound too, so a failure is not
     /// worth more than a note.
-    fn seal_closed(&self, ino: u64, look: Look) {
-        let sealed = self.open_briefly(ino).and_then(|opened| opened.file().content().seal(look));
+    fn seal_closed(&self, ino: u64, effort: SealEffort) {
+        let sealed = self.open_briefly(ino).and_then(|opened| opened.file().content().seal(effort));
         if let Err(error) = sealed {
             log::debug!("inode {ino}: not sealed: {error}");
         }
@@ -121,8 +121,8 @@ impl Volume {
         }
         // The first round syncs the contents and seals; the second syncs the seals.
         // After it nothing excuses what a failed call left, so all of that is looked at now.
-        self.flush_and_seal(Duration::ZERO, Look::ForFailures)?;
-        self.flush_and_seal(Duration::ZERO, Look::ForFailures)?;
+        self.flush_and_seal(Duration::ZERO, SealEffort::ForFailures)?;
+        self.flush_and_seal(Duration::ZERO, SealEffort::ForFailures)?;
         if self.files.in_doubt() {
             log::warn!("writing a file failed: the next session looks at it as after a crash");
             return Ok(Ended::InDoubt);

@@ -25,7 +25,7 @@ use crate::envelope::{
 use crate::id::KeyId;
 use crate::volume::backing::handle::Handle;
 use crate::volume::backing::handle::open_noatime;
-use crate::volume::content::{Look, Mended, explains};
+use crate::volume::content::{Mended, SealEffort, explains};
 use crate::volume::engine::Volume;
 use crate::volume::files::file::File;
 use crate::volume::files::file_key::policy_of;
@@ -358,7 +358,7 @@ impl Run<'_> {
         // The last of these writes is durable with the next sync: that of the next batch, or the one
         // before the crashes are dropped.
         for _ in 0..2 {
-            synced = synced.and_then(|()| self.volume.sync_all(Look::Briefly));
+            synced = synced.and_then(|()| self.volume.sync_all(SealEffort::Brief));
             if synced.is_ok() {
                 self.confirm();
             }
@@ -391,7 +391,7 @@ impl Run<'_> {
         if stopped || self.left.unknown {
             return Ok(self.report);
         }
-        self.volume.sync_all(Look::Briefly)?;
+        self.volume.sync_all(SealEffort::Brief)?;
         let words = self.crashes.iter().map(|crash| crash.word);
         let files = std::mem::take(&mut self.left.files).into_iter();
         let sizes = self.left.sizes;

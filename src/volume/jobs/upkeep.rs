@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::attended::Attended;
 use super::recovery::RecoveryReport;
-use crate::volume::content::{Look, Mended};
+use crate::volume::content::{Mended, SealEffort};
 use crate::volume::engine::Volume;
 use crate::volume::model::error::Result;
 use crate::volume::session::ledger::Ledger;
@@ -147,7 +147,7 @@ impl Volume {
             file.content().wait_for_writers();
         }
         self.files.sweep();
-        self.sync_all(Look::Briefly)?;
+        self.sync_all(SealEffort::Brief)?;
         if self.files.in_doubt() || self.files.is_any_unsure() {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::anchor::{AnchorStore, Standing};
 use super::state_file::StateFile;
-use super::verdict::{self, Begin, Verdict};
+use super::state_record::{self, Begin, Freshness};
 use crate::envelope::{
     Counted, Cursor, Intents, SessionWord, StateRecord, Unrecovered, VolumeFeatures, VolumeKeys,
 };
@@ -23,8 +23,8 @@ use crate::volume::model::error::{Result, VolumeError};
 
 /// What was found in a vault, and the session that follows from it.
 pub(in crate::volume) struct Found {
-    /// How the vault's record stands to the anchor.
-    pub(in crate::volume) verdict: Verdict,
+    /// How fresh the record in the vault is.
+    pub(in crate::volume) freshness: Freshness,
     /// The record of the session that begins.
     pub(in crate::volume) record: StateRecord,
     /// What the anchor remembered.
@@ -49,7 +49,8 @@ impl Found {
         let found = StateFile::read(meta, keys)?;
         let anchor = anchor_store.load(keys)?;
         let mut record = found.map(|(record, damaged)| {
-            let closing = damaged.then(|| verdict::closing(&record, anchor.as_ref())).flatten();
+            let closing =
+                damaged.then(|| state_record::closing(&record, anchor.as_ref())).flatten();
             closing.unwrap_or(record)
         });
         if let Some(counted) = counted.filter(|_| anchor.is_none()) {
@@ -64,17 +65,17 @@ impl Found {
                 None => record = Some(old),
             }
         }
-        let verdict = verdict::judge(record.as_ref(), anchor.as_ref());
-        let record = verdict::next(record, anchor.as_ref(), begin);
-        Ok(Self { verdict, record, anchor })
+        let freshness = state_record::compare(record.as_ref(), anchor.as_ref());
+        let record = state_record::next(record, anchor.as_ref(), begin);
+        Ok(Self { freshness, record, anchor })
     }
 
     /// What a person should know of it.
     pub(in crate::volume) fn notice(&self) -> Option<&'static str> {
         let excuses = self.record.unrecovered.iter().any(|crash| !crash.withheld);
-        match self.verdict {
-            Verdict::Newer if excuses => Some(NEWER_AND_OPEN),
-            Verdict::FirstUse if excuses => Some(FIRST_AND_OPEN),
+        match self.freshness {
+            Freshness::Newer if excuses => Some(NEWER_AND_OPEN),
+            Freshness::FirstUse if excuses => Some(FIRST_AND_OPEN),
             other => other.message(),
         }
     }
@@ -141,7 +142,7 @@ impl Ledger {
         unanchored: bool,
     ) -> Result<Self> {
         let file = StateFile::begin(meta, &found.record, &keys)?;
-        let anchor = verdict::anchored(&found.record, found.anchor.as_ref(), found.verdict);
+        let anchor = state_record::anchored(&found.record, found.anchor.as_ref(), found.freshness);
         let anchor = match anchor_store.store(&anchor, &keys, Standing::Begins) {
             Err(VolumeError::Unanchored(why)) if unanchored => {
                 log::warn!("nothing outside the vault remembers this session: {why}");
@@ -171,7 +172,7 @@ impl Ledger {
     ) -> Result<()> {
         let record = StateRecord { words: vec![SessionWord::NONE], ..StateRecord::default() };
         StateFile::begin(meta, &record, keys)?;
-        let anchor = verdict::anchored(&record, None, Verdict::Same);
+        let anchor = state_record::anchored(&record, None, Freshness::Same);
         let anchor = VolumeAnchor { features: VolumeFeatures::ALL.bits(), ..anchor };
         match anchor_store.store(&anchor, keys, Standing::Begins) {
             // Keys from elsewhere: the machine that mounts the volume first remembers it.
@@ -303,7 +304,7 @@ impl Ledger {
     /// # Errors
     /// Those of the backing filesystem; the session is then open, as after a crash.
     pub(in crate::volume) fn end(&self) -> Result<()> {
-        self.change(verdict::close)?;
+        self.change(state_record::close)?;
         // A record that is closed while its anchor is open is a session that ended cleanly.
         if let Err(error) = self.change_anchor(|anchor| anchor.closed = true) {
             log::warn!("the end of the session is not remembered outside the vault: {error}");

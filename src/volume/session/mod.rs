@@ -7,5 +7,5 @@ pub(in crate::volume) mod journaling;
 pub(in crate::volume) mod ledger;
 pub(in crate::volume) mod lock;
 pub(in crate::volume) mod state_file;
+pub(in crate::volume) mod state_record;
 pub(in crate::volume) mod times;
-pub(in crate::volume) mod verdict;

@@ -3,7 +3,7 @@
 use crate::envelope::Seal;
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, last_block};
 use crate::volume::content::read::Soundness;
-use crate::volume::content::recover::{BRIEFLY, Look};
+use crate::volume::content::recover::{BRIEF_BYTES, SealEffort};
 use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
@@ -28,7 +28,7 @@ impl Content {
             return Ok(false);
         }
         let size = state.marks.extent.proven();
-        let raised = self.raise_to(&mut state, size, Look::Briefly)?;
+        let raised = self.raise_to(&mut state, size, SealEffort::Brief)?;
         if raised && state.ready()?.header.seal.size < size {
             state.marks.extent.set_above_seal_since(since);
         }
@@ -50,7 +50,7 @@ impl Content {
         &self,
         state: &mut State,
         size: u64,
-        look: Look,
+        effort: SealEffort,
     ) -> Result<bool> {
         let ready = state.ready()?;
         let (sealed, mut size) = (ready.header.seal.size, size);
@@ -58,8 +58,8 @@ impl Content {
             return Ok(false);
         }
         if self.shared.awaits_consent(&ready.header) {
-            if look == Look::Briefly {
-                size = size.min((sealed + BRIEFLY) / PAGE * PAGE);
+            if effort == SealEffort::Brief {
+                size = size.min((sealed + BRIEF_BYTES) / PAGE * PAGE);
             }
             if !self.is_sound(state, sealed, size)? {
                 return Ok(false);

@@ -2,7 +2,7 @@
 
 use crate::envelope::layout::Group;
 use crate::envelope::{FileHeader, Seal};
-use crate::volume::content::recover::Look;
+use crate::volume::content::recover::SealEffort;
 use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
@@ -12,7 +12,7 @@ impl Content {
     ///
     /// # Errors
     /// `Io`; `KeyUnusable` when the keys are gone (the old seal is still a lower bound).
-    pub fn seal(&self, look: Look) -> Result<bool> {
+    pub fn seal(&self, effort: SealEffort) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();
         if self.access == Access::ReadOnly || state.marks.doubt.has_failed_sync() {
@@ -24,12 +24,12 @@ impl Content {
             return Ok(false);
         }
         self.load(&mut state)?;
-        if state.marks.changes.has_contents() || !self.mend(&mut state, look)? {
+        if state.marks.changes.has_contents() || !self.mend(&mut state, effort)? {
             return Ok(false);
         }
         // Unless recovery has looked through it: that was all there is to excuse.
         if !state.outdated && self.shared.awaits_consent(&state.ready()?.header) {
-            return self.raise_only(&mut state, look);
+            return self.raise_only(&mut state, effort);
         }
         self.settle_filled(&mut state)?;
         if state.marks.doubt.has_failed_sync() {
@@ -52,11 +52,11 @@ impl Content {
 
     /// Seals no more than the size: a crash that nobody has agreed to believe yet would explain what is
     /// odd in the file.
-    fn raise_only(&self, state: &mut State, look: Look) -> Result<bool> {
+    fn raise_only(&self, state: &mut State, effort: SealEffort) -> Result<bool> {
         // Recovery finds them in the pages, once the crash is believed.
         state.marks.filled.clear();
         let size = state.size;
-        let raised = self.raise_to(state, size, look)?;
+        let raised = self.raise_to(state, size, effort)?;
         let waits = raised && state.ready()?.header.seal.size < size;
         state.marks.changes.set_unsealed(waits);
         Ok(raised)

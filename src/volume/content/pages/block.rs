@@ -21,7 +21,7 @@ pub(in crate::volume::content) struct Facts {
 
 /// What the block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::volume::content) enum Verdict {
+pub(in crate::volume::content) enum BlockContents {
     /// Zeros, and it is authentic that there is nothing.
     Hole,
     /// The data unit's bytes, then those of its entry's tail, and zeros up to `expected`.
@@ -43,13 +43,17 @@ pub(in crate::volume::content) enum Verdict {
 }
 
 /// Judges a block from its opened data unit and its spill entry.
-pub(in crate::volume::content) fn judge(facts: Facts, unit: Opened, entry: Entry<'_>) -> Verdict {
+pub(in crate::volume::content) fn judge(
+    facts: Facts,
+    unit: Opened,
+    entry: Entry<'_>,
+) -> BlockContents {
     let (length, tag) = match unit {
         Opened::Absent => return absent(facts, entry),
         Opened::Present { length, tag } => (length, tag),
     };
     if facts.expected <= length {
-        return Verdict::Bytes { held: length, odd: None };
+        return BlockContents::Bytes { held: length, odd: None };
     }
     if length < facts.payload {
         return short(facts, length, "a page shorter than its block");
@@ -61,31 +65,35 @@ pub(in crate::volume::content) fn judge(facts: Facts, unit: Opened, entry: Entry
             if held < facts.expected {
                 return short(facts, held, "a tail shorter than its block");
             }
-            Verdict::Bytes { held, odd }
+            BlockContents::Bytes { held, odd }
         }
         EntryState::Absent | EntryState::Hole => short(facts, length, "a block without its tail"),
     }
 }
 
-fn absent(facts: Facts, entry: Entry<'_>) -> Verdict {
+fn absent(facts: Facts, entry: Entry<'_>) -> BlockContents {
     match entry.state {
-        _ if !facts.sparse || facts.last => Verdict::Missing("a page of the file"),
-        EntryState::Hole => Verdict::Hole,
-        EntryState::Absent if facts.group_absent => Verdict::Hole,
+        _ if !facts.sparse || facts.last => BlockContents::Missing("a page of the file"),
+        EntryState::Hole => BlockContents::Hole,
+        EntryState::Absent if facts.group_absent => BlockContents::Hole,
         EntryState::Absent => odd_hole("a hole that nothing vouches for", false),
         EntryState::Filled => odd_hole("a hole that was being filled", true),
-        EntryState::Present => Verdict::Missing("a page whose tail exists"),
+        EntryState::Present => BlockContents::Missing("a page whose tail exists"),
     }
 }
 
-const fn odd_hole(what: &'static str, was_hole: bool) -> Verdict {
-    Verdict::OddHole { what, was_hole }
+const fn odd_hole(what: &'static str, was_hole: bool) -> BlockContents {
+    BlockContents::OddHole { what, was_hole }
 }
 
 /// The block ends early. Inside the file that reads as zeros after a crash; at its end the size
 /// itself is wrong, and bytes that were never written are not made up.
-fn short(facts: Facts, held: usize, odd: &'static str) -> Verdict {
-    if facts.last { Verdict::Missing(odd) } else { Verdict::Bytes { held, odd: Some(odd) } }
+fn short(facts: Facts, held: usize, odd: &'static str) -> BlockContents {
+    if facts.last {
+        BlockContents::Missing(odd)
+    } else {
+        BlockContents::Bytes { held, odd: Some(odd) }
+    }
 }
 
 #[cfg(test)]
@@ -113,27 +121,27 @@ mod tests {
         let (none, hole) = (entry(Absent, [0; 8], &[]), entry(Hole, [0; 8], &[]));
         let last = Facts { last: true, ..facts() };
         let sparse = Facts { sparse: true, ..facts() };
-        let odd = |verdict| matches!(verdict, Verdict::Bytes { odd: Some(_), .. });
-        let missing = |verdict| matches!(verdict, Verdict::Missing(_));
-        assert_eq!(judge(facts(), FULL, whole), Verdict::Bytes { held: 4096, odd: None });
+        let odd = |contents| matches!(contents, BlockContents::Bytes { odd: Some(_), .. });
+        let missing = |contents| matches!(contents, BlockContents::Missing(_));
+        assert_eq!(judge(facts(), FULL, whole), BlockContents::Bytes { held: 4096, odd: None });
         assert!(odd(judge(facts(), FULL, other)), "two writes");
         assert!(odd(judge(facts(), FULL, none)), "no tail, inside");
         assert!(missing(judge(last, FULL, none)), "no tail, at the end");
         assert!(odd(judge(facts(), SHORT, whole)), "short page, inside");
         assert!(missing(judge(last, SHORT, whole)), "short page, at the end");
         let end = Facts { expected: 100, ..last };
-        assert_eq!(judge(end, SHORT, none), Verdict::Bytes { held: 100, odd: None });
-        assert_eq!(judge(end, FULL, none), Verdict::Bytes { held: 4052, odd: None });
+        assert_eq!(judge(end, SHORT, none), BlockContents::Bytes { held: 100, odd: None });
+        assert_eq!(judge(end, FULL, none), BlockContents::Bytes { held: 4052, odd: None });
         assert!(missing(judge(facts(), Opened::Absent, whole)), "dense files have no holes");
         assert!(missing(judge(facts(), Opened::Absent, hole)), "dense files have no holes");
-        assert_eq!(judge(sparse, Opened::Absent, hole), Verdict::Hole);
-        assert!(matches!(judge(sparse, Opened::Absent, none), Verdict::OddHole { .. }));
+        assert_eq!(judge(sparse, Opened::Absent, hole), BlockContents::Hole);
+        assert!(matches!(judge(sparse, Opened::Absent, none), BlockContents::OddHole { .. }));
         assert!(missing(judge(sparse, Opened::Absent, whole)));
         let filled = entry(EntryState::Filled, TAG, &TAIL);
-        assert!(matches!(judge(sparse, Opened::Absent, filled), Verdict::OddHole { .. }));
-        assert_eq!(judge(sparse, FULL, filled), Verdict::Bytes { held: 4096, odd: None });
+        assert!(matches!(judge(sparse, Opened::Absent, filled), BlockContents::OddHole { .. }));
+        assert_eq!(judge(sparse, FULL, filled), BlockContents::Bytes { held: 4096, odd: None });
         let bare = Facts { group_absent: true, ..sparse };
-        assert_eq!(judge(bare, Opened::Absent, none), Verdict::Hole);
+        assert_eq!(judge(bare, Opened::Absent, none), BlockContents::Hole);
         assert!(missing(judge(Facts { last: true, ..bare }, Opened::Absent, none)));
         assert!(odd(judge(sparse, FULL, hole)), "a page beats a hole mark");
     }

@@ -12,13 +12,13 @@ use crate::volume::model::error::{Result, VolumeError};
 
 /// How much may be looked at before a seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
-    /// What is done in a moment: a long file keeps its old seal until recovery has seen it.
-    Briefly,
-    /// The same, but everything in a file of which a call of this session failed.
+pub enum SealEffort {
+    /// As much as takes a moment: a long file keeps its old seal until recovery has seen it.
+    Brief,
+    /// The same, but everything in a file for which a call of this session failed.
     ForFailures,
     /// Everything.
-    Throughout,
+    Full,
 }
 
 /// How far the recovery of a file is.
@@ -33,8 +33,8 @@ pub enum Mended {
     },
 }
 
-/// What a seal looks at when it should be done in a moment: bytes.
-pub(in crate::volume::content) const BRIEFLY: u64 = 16 * 1024 * 1024;
+/// How much a brief seal looks at, in bytes.
+pub(in crate::volume::content) const BRIEF_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Content {
     /// Looks at the next `budget` bytes of a file that a crash may have left odd, and writes anew
@@ -70,16 +70,20 @@ impl Content {
     }
 
     /// True if nothing in the file needs a crash or a failed call to explain it any more.
-    pub(in crate::volume::content) fn mend(&self, state: &mut State, look: Look) -> Result<bool> {
+    pub(in crate::volume::content) fn mend(
+        &self,
+        state: &mut State,
+        effort: SealEffort,
+    ) -> Result<bool> {
         if !self.doubtful(state) {
             return Ok(!state.spoiled);
         }
-        let brief = match look {
-            Look::Briefly => true,
-            Look::ForFailures => state.marks.doubt.blocks().is_none(),
-            Look::Throughout => false,
+        let brief = match effort {
+            SealEffort::Brief => true,
+            SealEffort::ForFailures => state.marks.doubt.blocks().is_none(),
+            SealEffort::Full => false,
         };
-        if brief && state.size.saturating_sub(state.mended) > BRIEFLY {
+        if brief && state.size.saturating_sub(state.mended) > BRIEF_BYTES {
             return Ok(false);
         }
         let done = self.mend_some(state, u64::MAX)?;

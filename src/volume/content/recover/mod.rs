@@ -5,5 +5,5 @@ mod mend;
 mod size;
 mod torn;
 
-pub(super) use mend::BRIEFLY;
-pub use mend::{Look, Mended};
+pub(super) use mend::BRIEF_BYTES;
+pub use mend::{Mended, SealEffort};

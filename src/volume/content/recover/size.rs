@@ -5,7 +5,7 @@ use crate::envelope::layout::{
     Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block, pages_of,
 };
 use crate::envelope::{Opened, claimed_length};
-use crate::volume::content::pages::{Facts, Verdict, judge, with_pages};
+use crate::volume::content::pages::{BlockContents, Facts, judge, with_pages};
 use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
@@ -195,7 +195,7 @@ impl Content {
                 group_absent,
             };
             match judge(facts, unit, entry) {
-                Verdict::Bytes { .. } => Some(expected),
+                BlockContents::Bytes { .. } => Some(expected),
                 _ => Some(length),
             }
         })

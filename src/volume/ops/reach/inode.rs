@@ -42,14 +42,14 @@ enum At<'a> {
     Root(BorrowedFd<'a>),
 }
 
-/// Which finding that a directory is out of its place counts.
+/// Whether a directory that seems misplaced is looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// One that no change of a descriptor came in between: the copies may be from before it, and what
-    /// they are compared with from after it.
-    OfStillDescriptors,
-    /// The last try.
-    Any,
+enum Attempt {
+    /// It is, if a descriptor changed meanwhile: the copies may be from before that change, and what they
+    /// are compared with from after it.
+    Repeatable,
+    /// It is not: the finding counts.
+    Last,
 }
 
 impl Location<'_> {
@@ -105,17 +105,17 @@ impl Volume {
         }
         // The ancestors that are not open, nearest first. Not by recursion: trees can be deep.
         for _ in 1..ATTEMPTS {
-            match self.open_with_ancestors(ino, Verdict::OfStillDescriptors) {
+            match self.open_with_ancestors(ino, Attempt::Repeatable) {
                 // A directory above it moved meanwhile, or was dropped from the cache, or descriptors
                 // changed and it seems out of its place.
                 Err(VolumeError::Stale) => {}
                 other => return other,
             }
         }
-        self.open_with_ancestors(ino, Verdict::Any)
+        self.open_with_ancestors(ino, Attempt::Last)
     }
 
-    fn open_with_ancestors(&self, ino: u64, verdict: Verdict) -> Result<Arc<Dir>> {
+    fn open_with_ancestors(&self, ino: u64, attempt: Attempt) -> Result<Arc<Dir>> {
         // From before the first directory above is looked at, by which those below it are judged.
         let mut begun = self.tree.dirs.era();
         let (mut closed, mut seen) = (vec![ino], HashSet::from([ino]));
@@ -129,7 +129,7 @@ impl Volume {
         }
         // Each is handed to the next: the cache may have lost it by then.
         for ino in closed.into_iter().rev() {
-            above = Some(self.open_dir(ino, above, &mut begun, verdict)?);
+            above = Some(self.open_dir(ino, above, &mut begun, attempt)?);
         }
         above.ok_or(VolumeError::Stale)
     }
@@ -141,15 +141,15 @@ impl Volume {
         }
     }
 
-    /// Opens a directory whose parent is open, or soon will be again. `Stale` also where it seems out
-    /// of its place and descriptors have changed since `begun`, unless any verdict will do; that one
-    /// then serves this request and no other.
+    /// Opens a directory whose parent is open, or soon will be again. Also `Stale` where it seems out
+    /// of its place and descriptors have changed since `begun`, unless this is the last attempt; what that finds
+    /// serves this request and no other.
     fn open_dir(
         &self,
         ino: u64,
         above: Option<Arc<Dir>>,
         begun: &mut Era,
-        verdict: Verdict,
+        attempt: Attempt,
     ) -> Result<Arc<Dir>> {
         let dir = if ino == ROOT { self.open_root()? } else { self.open_known_dir(ino, above)? };
         match dir.misplaced() {
@@ -159,7 +159,7 @@ impl Volume {
             }
             // Looked at again each time: it counts as soon as the other one has gone.
             Some(Misplaced::Twin) => return Ok(Arc::new(dir)),
-            Some(_) if verdict == Verdict::Any => {}
+            Some(_) if attempt == Attempt::Last => {}
             Some(_) if self.tree.dirs.has_changed_since(*begun) => return Err(VolumeError::Stale),
             Some(_) => {}
         }

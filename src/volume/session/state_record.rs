@@ -1,4 +1,4 @@
-//! The vault's own record held against the anchor: what to make of a vault when a session begins.
+//! The record of sessions in a vault: how fresh it is by the anchor, and what each session makes of it.
 //!
 //! Pure decisions, so that their tables can be read and tested (FORMAT section 12.2).
 
@@ -7,9 +7,9 @@ use crate::envelope::{
 };
 use crate::keystore::VolumeAnchor;
 
-/// How the record in a vault stands to what the anchor remembers.
+/// How fresh the record in a vault is, by what the anchor remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::volume) enum Verdict {
+pub(in crate::volume) enum Freshness {
     /// It is the one that was left.
     Same,
     /// It went on since, on another machine or beside an older copy of the keystore.
@@ -24,7 +24,7 @@ pub(in crate::volume) enum Verdict {
     Forked,
 }
 
-impl Verdict {
+impl Freshness {
     /// True if what the record excuses must not be believed unless somebody says so.
     pub(in crate::volume) fn needs_consent(self) -> bool {
         matches!(self, Self::Older | Self::Forked)
@@ -53,24 +53,26 @@ impl Verdict {
     }
 }
 
-/// Holds the record of a vault against the anchor.
-pub(in crate::volume) fn judge(
+/// Compares the record of a vault with the anchor.
+pub(in crate::volume) fn compare(
     record: Option<&StateRecord>,
     anchor: Option<&VolumeAnchor>,
-) -> Verdict {
-    let Some(record) = record else { return Verdict::Lost };
-    let Some(anchor) = anchor else { return Verdict::FirstUse };
+) -> Freshness {
+    let Some(record) = record else { return Freshness::Lost };
+    let Some(anchor) = anchor else { return Freshness::FirstUse };
     let known = SessionWord::from_bits(anchor.word);
     // Within a session, too, a record from before a recovery would bring back what that has ended.
     let earlier = record.sequence < anchor.sequence;
     if record.word == known {
         let reopened = record.open && anchor.closed;
-        return if reopened || earlier { Verdict::Older } else { Verdict::Same };
+        return if reopened || earlier { Freshness::Older } else { Freshness::Same };
     }
     match record.word.number().cmp(&known.number()) {
-        std::cmp::Ordering::Less => Verdict::Older,
-        std::cmp::Ordering::Greater if record.words.contains(&known) && !earlier => Verdict::Newer,
-        _ => Verdict::Forked,
+        std::cmp::Ordering::Less => Freshness::Older,
+        std::cmp::Ordering::Greater if record.words.contains(&known) && !earlier => {
+            Freshness::Newer
+        }
+        _ => Freshness::Forked,
     }
 }
 
@@ -126,7 +128,7 @@ pub(in crate::volume) fn next(
     anchor: Option<&VolumeAnchor>,
     begin: Begin,
 ) -> StateRecord {
-    let verdict = judge(record.as_ref(), anchor);
+    let freshness = compare(record.as_ref(), anchor);
     let known = anchor.map_or(SessionWord::NONE, |anchor| SessionWord::from_bits(anchor.word));
     let first = if record.is_none() { first_number(begin.now) } else { 0 };
     let record = record.unwrap_or_default();
@@ -143,7 +145,7 @@ pub(in crate::volume) fn next(
         intents.merge(&record.previous);
         // Whoever copies a vault that is mounted reads most files after the record: what was announced
         // in between is in none of the copy.
-        if verdict.needs_consent() || begin.consent {
+        if freshness.needs_consent() || begin.consent {
             intents = Intents::all();
         }
         unrecovered.push(Unrecovered {
@@ -157,12 +159,12 @@ pub(in crate::volume) fn next(
         });
     }
     let believed_now = begin.consent && unrecovered.iter().any(|crash| crash.withheld);
-    if verdict.needs_consent() || believed_now || begin.all_excused {
+    if freshness.needs_consent() || believed_now || begin.all_excused {
         // It may be of another history, or of a recovery that did not believe all of these.
         cursor = None;
     }
     for crash in &mut unrecovered {
-        crash.withheld = !begin.consent && (crash.withheld || verdict.needs_consent());
+        crash.withheld = !begin.consent && (crash.withheld || freshness.needs_consent());
     }
     if begin.all_excused {
         unrecovered.push(Unrecovered {
@@ -220,10 +222,10 @@ fn merge_oldest(crashes: &mut Vec<Unrecovered>) {
 pub(in crate::volume) fn anchored(
     record: &StateRecord,
     before: Option<&VolumeAnchor>,
-    verdict: Verdict,
+    freshness: Freshness,
 ) -> VolumeAnchor {
     // Without its record nobody can tell whether the vault is the one that was left.
-    let lost = verdict == Verdict::Lost && before.is_some();
+    let lost = freshness == Freshness::Lost && before.is_some();
     let before = before.cloned().unwrap_or_default();
     VolumeAnchor {
         word: record.word.bits(),
@@ -232,7 +234,7 @@ pub(in crate::volume) fn anchored(
         features: VolumeFeatures::from_bits(before.features)
             .with(VolumeFeatures::STATE_RECORD)
             .bits(),
-        rollbacks: before.rollbacks + u64::from(verdict.needs_consent() || lost),
+        rollbacks: before.rollbacks + u64::from(freshness.needs_consent() || lost),
         ..before
     }
 }
@@ -271,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_table_of_records_and_anchors() {
-        use Verdict::{FirstUse, Forked, Lost, Newer, Older, Same};
+        use Freshness::{FirstUse, Forked, Lost, Newer, Older, Same};
         let open = record(5, true);
         let closed = record(5, false);
         for (record, anchor, expected) in [
@@ -287,30 +289,30 @@ mod tests {
             (Some(&open), Some(anchor(4, true)), Newer),
             (Some(&closed), Some(anchor(1, false)), Newer),
         ] {
-            assert_eq!(judge(record, anchor.as_ref()), expected, "{record:?} {anchor:?}");
+            assert_eq!(compare(record, anchor.as_ref()), expected, "{record:?} {anchor:?}");
         }
         let mended = VolumeAnchor { sequence: 1, ..anchor(5, false) };
-        assert_eq!(judge(Some(&open), Some(&mended)), Older, "from before a recovery ended");
+        assert_eq!(compare(Some(&open), Some(&mended)), Older, "from before a recovery ended");
         let same = StateRecord { sequence: 1, ..open.clone() };
-        assert_eq!(judge(Some(&same), Some(&mended)), Same);
+        assert_eq!(compare(Some(&same), Some(&mended)), Same);
         let later = StateRecord { sequence: 2, ..open.clone() };
-        assert_eq!(judge(Some(&later), Some(&mended)), Same, "killed before the anchor was told");
+        assert_eq!(compare(Some(&later), Some(&mended)), Same, "killed before the anchor was told");
         let before = VolumeAnchor { sequence: 1, ..anchor(4, false) };
-        assert_eq!(judge(Some(&open), Some(&before)), Forked, "went on from before it");
+        assert_eq!(compare(Some(&open), Some(&before)), Forked, "went on from before it");
         let fork = VolumeAnchor { word: SessionWord::new(5, 1).bits(), ..anchor(5, true) };
-        assert_eq!(judge(Some(&open), Some(&fork)), Forked, "one number, two words");
+        assert_eq!(compare(Some(&open), Some(&fork)), Forked, "one number, two words");
         let fork = VolumeAnchor { word: SessionWord::new(4, 1).bits(), ..anchor(4, true) };
-        assert_eq!(judge(Some(&open), Some(&fork)), Forked, "the anchor's session is not in it");
+        assert_eq!(compare(Some(&open), Some(&fork)), Forked, "the anchor's session is not in it");
     }
 
     #[test]
     fn a_damaged_copy_of_the_record_that_closed_a_session_is_told_from_the_other() {
         let crashed = next(Some(record(4, true)), Some(&anchor(4, false)), NOW);
         let open = StateRecord { sequence: 8, ..crashed };
-        let known = anchored(&open, None, Verdict::Same);
+        let known = anchored(&open, None, Freshness::Same);
         let known = VolumeAnchor { closed: true, sequence: 9, ..known };
         let told = closing(&open, Some(&known)).unwrap();
-        assert_eq!(judge(Some(&told), Some(&known)), Verdict::Same);
+        assert_eq!(compare(Some(&told), Some(&known)), Freshness::Same);
         let following = next(Some(told), Some(&known), NOW);
         let [crash] = &following.unrecovered[..] else { panic!("{following:?}") };
         assert!(crash.word == word(4) && crash.withheld, "the session itself ended");
@@ -340,7 +342,7 @@ mod tests {
         let replayed = next(Some(record(5, true)), Some(&anchor(5, true)), NOW);
         assert!(excused(&replayed).is_empty());
         let kept =
-            next(Some(replayed.clone()), Some(&anchored(&replayed, None, Verdict::Same)), NOW);
+            next(Some(replayed.clone()), Some(&anchored(&replayed, None, Freshness::Same)), NOW);
         assert_eq!(excused(&kept), [replayed.word], "withheld is withheld at the next mount too");
         let agreed = next(Some(replayed), None, CONSENT);
         assert_eq!(agreed.unrecovered.len(), 2);
