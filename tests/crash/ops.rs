@@ -10,7 +10,7 @@ use kmsfs::volume::VolumeError;
 use kmsfs::volume::backing::memory::MemoryFile;
 use kmsfs::volume::backing::{Backing, Durability};
 use kmsfs::volume::content::{Access, Content, KeySource, Reserve, SealEffort, Shared};
-use kmsfs::volume::journal::LeftPages;
+use kmsfs::volume::journal::CrashedJournals;
 
 use crate::disk::Disk;
 use crate::journal::Journal;
@@ -96,7 +96,7 @@ pub(crate) fn open_after(disk: &Arc<Disk>, crashes: &[Crash]) -> Result<Content,
     let journals = crashes.iter().enumerate().rev().filter_map(|(number, crash)| {
         Some((word(number), crash.journal.as_ref()?.iter().map(part).collect()))
     });
-    shared.set_left(LeftPages::read(journals.collect()));
+    shared.set_crashed_journals(CrashedJournals::read(journals.collect()));
     finish(disk, shared)
 }
 

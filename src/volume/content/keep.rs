@@ -63,10 +63,13 @@ impl Content {
         };
         let file = state.ready.as_ref().map(|ready| ready.header.file);
         let last = file.filter(|_| end > extent.end()).and_then(|file| journal.last_page(file));
-        let left = self.shared.left().filter(|left| file.is_some_and(|file| left.has(file)));
+        let journals = self
+            .shared
+            .crashed_journals()
+            .filter(|journals| file.is_some_and(|file| journals.has(file)));
         let has_record = |page: PageNo| {
             let is_left =
-                || left.as_ref().zip(file).is_some_and(|(l, file)| l.has_page(file, page));
+                || journals.as_ref().zip(file).is_some_and(|(l, file)| l.has_page(file, page));
             last.is_some_and(|last| page.0 <= last.0) || is_left()
         };
         let kept = state.marks.pages.kept();
@@ -147,7 +150,7 @@ mod tests {
     use crate::volume::backing::contents::Backing;
     use crate::volume::backing::memory::MemoryFile;
     use crate::volume::content::Shared;
-    use crate::volume::journal::LeftPages;
+    use crate::volume::journal::CrashedJournals;
 
     /// A file of eight blocks, synced, in a session with a page journal.
     struct Journaled {
@@ -183,9 +186,9 @@ mod tests {
         /// What recovery would put there.
         fn in_journal(&self, block: Block) -> Option<Vec<u8>> {
             let parts = self.journal.iter().map(|part| part.clone() as Arc<dyn Backing>).collect();
-            let left = LeftPages::read(vec![(SessionWord::new(1, 1), parts)]);
+            let journals = CrashedJournals::read(vec![(SessionWord::new(1, 1), parts)]);
             let file = self.content.header().unwrap().file;
-            left.versions((file, self.file.number()), block.data_page()).next()
+            journals.versions((file, self.file.number()), block.data_page()).next()
         }
     }
 

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::spill::SpillCache;
 use crate::envelope::{Cursor, FileHeader, SessionWord, Unrecovered};
 use crate::id::FileId;
-use crate::volume::journal::{LeftPages, PageJournal};
+use crate::volume::journal::{CrashedJournals, PageJournal};
 use crate::volume::model::error::Result;
 
 /// Where a session announces which files it is about to change.
@@ -46,8 +46,8 @@ pub struct Shared {
     /// Where pages are not written whole: what is written over goes there first.
     journal: Option<PageJournal>,
     /// Journals of sessions that crashed.
-    left: RwLock<Option<Arc<LeftPages>>>,
-    has_left: AtomicBool,
+    crashed_journals: RwLock<Option<Arc<CrashedJournals>>>,
+    has_crashed_journals: AtomicBool,
 }
 
 /// A filesystem takes its times from a clock that ticks only this often, at most: nanoseconds.
@@ -88,8 +88,8 @@ impl Shared {
             failed_syncs: AtomicU64::new(0),
             whole_sync: Mutex::new(()),
             journal: None,
-            left: RwLock::default(),
-            has_left: AtomicBool::new(false),
+            crashed_journals: RwLock::default(),
+            has_crashed_journals: AtomicBool::new(false),
         }
     }
 
@@ -115,18 +115,18 @@ impl Shared {
     }
 
     /// Pages that crashed sessions wrote over are looked for here.
-    pub fn set_left(&self, left: LeftPages) {
-        self.has_left.store(!left.is_empty(), Ordering::Release);
-        let left = (!left.is_empty()).then(|| Arc::new(left));
-        *self.left.write().unwrap_or_else(PoisonError::into_inner) = left;
+    pub fn set_crashed_journals(&self, journals: CrashedJournals) {
+        self.has_crashed_journals.store(!journals.is_empty(), Ordering::Release);
+        let journals = (!journals.is_empty()).then(|| Arc::new(journals));
+        *self.crashed_journals.write().unwrap_or_else(PoisonError::into_inner) = journals;
     }
 
     /// The journals of crashed sessions, if there are any.
-    pub(in crate::volume) fn left(&self) -> Option<Arc<LeftPages>> {
-        if !self.has_left.load(Ordering::Acquire) {
+    pub(in crate::volume) fn crashed_journals(&self) -> Option<Arc<CrashedJournals>> {
+        if !self.has_crashed_journals.load(Ordering::Acquire) {
             return None;
         }
-        self.left.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.crashed_journals.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The page journal of the session, if it has one.

@@ -309,8 +309,9 @@ impl Run<'_> {
             .iter()
             .any(|header| self.crashes.iter().any(|crash| explains(crash, header, true)));
         let bare = held.found().st_size > 0 && page.iter().take(HEADER_AREA).all(|byte| *byte == 0);
-        let left = self.volume.files.shared().left();
-        let journaled = left.is_some_and(|left| slots.iter().any(|header| left.has(header.file)));
+        let journals = self.volume.files.shared().crashed_journals();
+        let journaled =
+            journals.is_some_and(|journals| slots.iter().any(|header| journals.has(header.file)));
         if !claimed && !bare && !journaled && !has_odd_size(held.found(), &page) {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::fs::fsync;
 use rustix::io::Errno;
 
-use super::left::LeftPages;
+use super::crashed::CrashedJournals;
 use super::page_journal::PageJournal;
 use super::record_file::{LateFile, RecordFile};
 use crate::envelope::SessionWord;
@@ -30,7 +30,7 @@ const PREFIX: &str = "undo-";
 /// The page journals in a vault.
 pub(in crate::volume) struct Found {
     /// What may be needed.
-    pub(in crate::volume) left: LeftPages,
+    pub(in crate::volume) journals: CrashedJournals,
     /// Files that nobody needs: their session ended well, or was recovered, or is not known.
     pub(in crate::volume) strays: Vec<BackingName>,
 }
@@ -64,7 +64,7 @@ pub(in crate::volume) fn find(
     }
     words.truncate(SESSIONS);
     let journals = words.into_iter().map(|word| (word, open_parts(meta, word))).collect();
-    Ok(Found { left: LeftPages::read(journals), strays })
+    Ok(Found { journals: CrashedJournals::read(journals), strays })
 }
 
 /// The files of a journal that are there and are ours.
@@ -186,9 +186,9 @@ mod tests {
         let meta = std::fs::File::open(&dir).unwrap();
         let found = find(&meta, |word| word.number() > 1).unwrap();
         let _ = std::fs::remove_dir_all(&dir);
-        let words: Vec<_> = found.left.sessions().iter().map(|word| word.number()).collect();
+        let words: Vec<_> = found.journals.sessions().iter().map(|word| word.number()).collect();
         assert_eq!(words, (25..=40).rev().collect::<Vec<_>>());
-        let ours = |number| found.left.covers(SessionWord::new(number, 1));
+        let ours = |number| found.journals.covers(SessionWord::new(number, 1));
         assert!(ours(40) && ours(35) && (36..40).all(|number| !ours(number)));
         assert_eq!(found.strays.len(), 2);
     }

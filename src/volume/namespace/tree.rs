@@ -10,9 +10,9 @@ use rustix::process::{Gid, Resource, Uid, getegid, geteuid, getrlimit};
 use super::dir_cache::DirCache;
 use super::dir_locks::DirLocks;
 use super::dir_rules::DirAnchor;
-use super::grants::Grants;
 use super::inode::InodeTable;
 use super::renames::Renames;
+use super::set_id::SetIdCounter;
 use super::twins::Twins;
 use super::unsynced::Unsynced;
 use crate::crypto::random;
@@ -48,7 +48,7 @@ pub(in crate::volume) struct Tree {
     pub(in crate::volume) wraps: DirLocks,
     pub(in crate::volume) unsynced: Unsynced,
     pub(in crate::volume) errors: DirErrors,
-    pub(in crate::volume) grants: Grants,
+    pub(in crate::volume) set_ids: SetIdCounter,
     /// Held for writing by whoever changes what a directory says of keys or of its place, for
     /// reading by whoever makes one that inherits. Taken before the locks of directories, never
     /// after.
@@ -130,7 +130,7 @@ impl Tree {
             wraps: DirLocks::new(),
             unsynced: Unsynced::default(),
             errors: DirErrors::default(),
-            grants: Grants::default(),
+            set_ids: SetIdCounter::default(),
             options,
             hasher: Fingerprints::new(),
             root,

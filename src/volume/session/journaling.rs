@@ -20,14 +20,14 @@ pub(in crate::volume) fn begin(
     (is_small, is_lost): (bool, bool),
 ) -> Result<(Shared, Vec<BackingName>)> {
     let is_needed = |word| is_lost || shared.is_unrecovered(word);
-    let files::Found { left, strays } = files::find(meta, is_needed)?;
+    let files::Found { journals, strays } = files::find(meta, is_needed)?;
     let wanted = match options.page_journal {
         PageJournaling::Auto => is_small,
         PageJournaling::On => true,
         PageJournaling::Off => false,
     };
-    let begins = !options.read_only && (wanted || !left.is_empty());
-    shared.set_left(left);
+    let begins = !options.read_only && (wanted || !journals.is_empty());
+    shared.set_crashed_journals(journals);
     if options.read_only {
         return Ok((shared, strays));
     }

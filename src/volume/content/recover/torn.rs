@@ -18,7 +18,7 @@ impl Content {
         page: PageNo,
         out: &mut Page,
     ) -> Option<Opened> {
-        self.shared.left()?;
+        self.shared.crashed_journals()?;
         if let Some(opened) = self.open_version(state, page, out) {
             return Some(opened);
         }
@@ -27,12 +27,13 @@ impl Content {
 
     /// Not where this session has made the page durable: what is there now is not of a crash.
     fn open_version(&self, state: &State, page: PageNo, out: &mut Page) -> Option<Opened> {
-        let (left, ready) = (self.shared.left()?, state.ready.as_ref()?);
+        let (journals, ready) = (self.shared.crashed_journals()?, state.ready.as_ref()?);
         if state.marks.pages.is_durable(page) {
             return None;
         }
         let place = UnitPlace::data(page);
-        left.versions((ready.header.file, self.backing.number()), page)
+        journals
+            .versions((ready.header.file, self.backing.number()), page)
             .find_map(|old| ready.cipher.open(place, old.first_chunk()?, out).ok())
     }
 
@@ -41,12 +42,14 @@ impl Content {
     /// what was torn, has written that down.)
     pub(in crate::volume::content) fn was_never_there(&self, state: &State, page: PageNo) -> bool {
         let PageRole::Data(block) = page.role() else { return false };
-        let (Some(left), Ok(ready)) = (self.shared.left(), state.ready()) else { return false };
+        let (Some(journals), Ok(ready)) = (self.shared.crashed_journals(), state.ready()) else {
+            return false;
+        };
         let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
         block.start() >= ready.header.seal.size
             && block.start() >= state.mended
             && self.is_excused(state)
-            && state.excuses.iter().any(|word| left.covers(*word))
+            && state.excuses.iter().any(|word| journals.covers(*word))
             && !state.marks.pages.is_durable(page)
             && self.open_version(state, page, &mut plain).is_none()
     }
@@ -54,13 +57,15 @@ impl Content {
     /// Puts pages that a crash tore back into their places. It is durable with the next sync, and
     /// until then, and for as long as the journal is there, a crash leaves them as they are now.
     pub(in crate::volume::content) fn put_torn_back(&self, state: &mut State) -> Result<()> {
-        let Some(left) = self.shared.left().filter(|_| self.access == Access::ReadWrite) else {
+        let Some(journals) =
+            self.shared.crashed_journals().filter(|_| self.access == Access::ReadWrite)
+        else {
             return Ok(());
         };
         let Ok(ready) = state.ready() else { return Ok(()) };
         let (file, inode) = (ready.header.file, self.backing.number());
         let mut outcome = Ok(());
-        for page in left.pages_of(file, inode) {
+        for page in journals.pages_of(file, inode) {
             let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
             let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
             let opens = |state: &State, bytes: &Page, plain: &mut Page| {
@@ -71,7 +76,7 @@ impl Content {
             if !whole || !is_data || opens(state, &bytes, &mut plain) {
                 continue;
             }
-            let versions = left.versions((file, inode), page);
+            let versions = journals.versions((file, inode), page);
             let mut whole = versions.filter_map(|old| old.first_chunk::<PAGE_LEN>().copied());
             let Some(old) = whole.find(|old| opens(state, old, &mut plain)) else {
                 continue;
@@ -120,7 +125,10 @@ impl Content {
     ) -> bool {
         header.flags.open
             && other.iter().all(|byte| *byte == 0)
-            && self.shared.left().is_some_and(|left| left.covers(header.seal.session))
+            && self
+                .shared
+                .crashed_journals()
+                .is_some_and(|journals| journals.covers(header.seal.session))
     }
 
     /// Pages that are in the journal of a crashed session alone.
@@ -129,10 +137,12 @@ impl Content {
     /// As a read.
     pub(in crate::volume) fn torn_pages(&self) -> Result<u64> {
         let state = self.ready_state()?;
-        let (Some(left), Some(ready)) = (self.shared.left(), &state.ready) else { return Ok(0) };
+        let (Some(journals), Some(ready)) = (self.shared.crashed_journals(), &state.ready) else {
+            return Ok(0);
+        };
         let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
         let mut torn = 0;
-        for page in left.pages_of(ready.header.file, self.backing.number()) {
+        for page in journals.pages_of(ready.header.file, self.backing.number()) {
             let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
             let place = UnitPlace::data(page);
             if whole && ready.cipher.open(place, &bytes, &mut plain).is_err() {

@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use super::super::left::LeftPages;
+use super::super::crashed::CrashedJournals;
 use super::*;
 use crate::envelope::layout::PAGE_LEN;
 use crate::envelope::{SessionWord, UNDO_HEADER};
@@ -22,13 +22,13 @@ fn keep(journal: &PageJournal, kept: &mut KeptPages, page: u64, byte: u8) {
     journal.keep((FILE, INODE), 0, &[old], kept).unwrap();
 }
 
-fn left(files: &[Arc<MemoryFile>; 2]) -> LeftPages {
+fn crashed(files: &[Arc<MemoryFile>; 2]) -> CrashedJournals {
     let parts = files.iter().map(|file| file.clone() as Arc<dyn Backing>).collect();
-    LeftPages::read(vec![(SessionWord::new(1, 1), parts)])
+    CrashedJournals::read(vec![(SessionWord::new(1, 1), parts)])
 }
 
-fn found(left: &LeftPages, page: u64) -> Option<u8> {
-    let mut versions = left.versions((FILE, INODE), PageNo(page));
+fn found(journals: &CrashedJournals, page: u64) -> Option<u8> {
+    let mut versions = journals.versions((FILE, INODE), PageNo(page));
     let first = versions.next().map(|page| page[0]);
     assert!(versions.next().is_none(), "one version of a session");
     first
@@ -42,10 +42,13 @@ fn the_latest_version_of_a_page_is_found() {
     keep(&journal, &mut other, 6, 2);
     one.release();
     keep(&journal, &mut one, 5, 3);
-    let left = left(&files);
-    assert_eq!((found(&left, 5), found(&left, 6), found(&left, 7)), (Some(3), Some(2), None));
-    assert_eq!(left.pages_of(FILE, INODE), [PageNo(5), PageNo(6)]);
-    assert!(!left.has(FileId::from_bytes([8; 16])));
+    let journals = crashed(&files);
+    assert_eq!(
+        (found(&journals, 5), found(&journals, 6), found(&journals, 7)),
+        (Some(3), Some(2), None)
+    );
+    assert_eq!(journals.pages_of(FILE, INODE), [PageNo(5), PageNo(6)]);
+    assert!(!journals.has(FileId::from_bytes([8; 16])));
 }
 
 #[test]
@@ -59,9 +62,9 @@ fn a_journal_that_nobody_needs_begins_anew_and_old_records_are_no_newer_ones() {
     let long = files[0].length().unwrap();
     keep(&journal, &mut kept, 0, 2);
     assert_eq!(files[0].length().unwrap(), long, "it is written over");
-    let left = left(&files);
-    assert_eq!(left.pages_of(FILE, INODE), [PageNo(0)], "of the others nothing is needed");
-    assert_eq!(found(&left, 0), Some(2));
+    let journals = crashed(&files);
+    assert_eq!(journals.pages_of(FILE, INODE), [PageNo(0)], "of the others nothing is needed");
+    assert_eq!(found(&journals, 0), Some(2));
 }
 
 #[test]
@@ -73,15 +76,15 @@ fn a_file_that_was_forgotten_is_waited_for() {
     drop(kept);
     let mut kept = KeptPages::default();
     keep(&journal, &mut kept, 1, 1);
-    assert_eq!(left(&files).pages_of(FILE, INODE), [PageNo(0), PageNo(1)]);
+    assert_eq!(crashed(&files).pages_of(FILE, INODE), [PageNo(0), PageNo(1)]);
     kept.release();
     drop(journal.orphans());
     keep(&journal, &mut kept, 2, 1);
-    assert_eq!(left(&files).pages_of(FILE, INODE).len(), 3, "that sync failed");
+    assert_eq!(crashed(&files).pages_of(FILE, INODE).len(), 3, "that sync failed");
     kept.release();
     journal.orphans().settle();
     keep(&journal, &mut kept, 3, 1);
-    assert_eq!(left(&files).pages_of(FILE, INODE), [PageNo(3)]);
+    assert_eq!(crashed(&files).pages_of(FILE, INODE), [PageNo(3)]);
 }
 
 /// Writes down as many pages as make a part long, from `first` on.
@@ -101,15 +104,15 @@ fn two_files_take_turns_when_one_is_long() {
     assert_eq!(files[1].length().unwrap(), 0);
     keep(&journal, &mut all[1], LONG, 7);
     assert!(files[1].length().unwrap() > 0, "the other one is used");
-    assert_eq!(found(&left(&files), 0), Some(1));
-    assert_eq!(found(&left(&files), LONG), Some(7));
+    assert_eq!(found(&crashed(&files), 0), Some(1));
+    assert_eq!(found(&crashed(&files), LONG), Some(7));
     fill(&journal, &mut all[1], LONG + 1);
     assert!(journal.is_pressed(), "both are needed");
     all[0].release();
     assert!(!journal.is_pressed());
     let long = files[0].length().unwrap();
     keep(&journal, &mut all[0], 0, 9);
-    assert_eq!(found(&left(&files), 0), Some(9));
+    assert_eq!(found(&crashed(&files), 0), Some(9));
     assert_eq!(files[0].length().unwrap(), long, "its room is used again");
 }
 
@@ -189,7 +192,7 @@ fn a_page_that_a_crash_could_leave_a_record_of_is_known() {
     assert_eq!(journal.last_page(FILE), Some(PageNo(5)));
     keep(&journal, &mut kept, 0, 1);
     assert_eq!(journal.last_page(FILE), Some(PageNo(0)), "the file was begun anew");
-    assert_eq!(left(&files).pages_of(FILE, INODE), [PageNo(0)]);
+    assert_eq!(crashed(&files).pages_of(FILE, INODE), [PageNo(0)]);
     assert_eq!(journal.last_page(FileId::from_bytes([8; 16])), None);
 }
 
@@ -200,7 +203,7 @@ fn a_page_of_which_nothing_is_durable_is_one_without_bytes() {
     keep(&journal, &mut kept, 5, 1);
     let gone = OldPage { page: PageNo(5), start: 0, bytes: &[] };
     journal.keep((FILE, INODE), 0, &[gone], &mut kept).unwrap();
-    assert_eq!(found(&left(&files), 5), Some(0));
+    assert_eq!(found(&crashed(&files), 5), Some(0));
 }
 
 #[test]
@@ -233,10 +236,10 @@ fn a_torn_journal_has_what_is_whole() {
     for cut in (0..bytes.len()).step_by(97) {
         let torn = [Arc::new(MemoryFile::new(bytes[..cut].to_vec())), Arc::default()];
         let whole = cut / (bytes.len() / 3);
-        assert_eq!(left(&torn).pages_of(FILE, INODE).len(), whole, "cut at {cut}");
+        assert_eq!(crashed(&torn).pages_of(FILE, INODE).len(), whole, "cut at {cut}");
     }
     let garbage = [Arc::new(MemoryFile::new(vec![0x4b; 1 << 20])), Arc::default()];
-    assert!(left(&garbage).pages_of(FILE, INODE).is_empty());
+    assert!(crashed(&garbage).pages_of(FILE, INODE).is_empty());
 }
 
 #[test]
@@ -256,5 +259,5 @@ fn whoever_comes_at_the_same_time_is_kept_as_well() {
             });
         }
     });
-    assert_eq!(left(&files).pages_of(FILE, INODE).len(), 400);
+    assert_eq!(crashed(&files).pages_of(FILE, INODE).len(), 400);
 }

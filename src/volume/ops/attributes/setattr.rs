@@ -61,7 +61,7 @@ impl Volume {
     }
 
     fn change_others(&self, ino: u64, change: &AttrChange) -> Result<Attr> {
-        self.tree.grants.note(change.mode.unwrap_or(0));
+        self.tree.set_ids.note(change.mode.unwrap_or(0));
         let held = self.hold(ino)?;
         let since = self.tree.inodes.resized(ino);
         let times = self.times.hold(ino);

@@ -26,13 +26,14 @@ impl Volume {
     /// Recovery has put back what the journals of these crashes have, durably.
     pub(in crate::volume) fn drop_recovered_journals(&self) -> Result<()> {
         let shared = self.files.shared();
-        let Some(left) = shared.left() else { return Ok(()) };
+        let Some(journals) = shared.crashed_journals() else { return Ok(()) };
         let meta = self.tree.meta();
         let is_done = |word: &SessionWord| !shared.is_unrecovered(*word);
-        for word in left.sessions().iter().filter(|word| is_done(word)) {
+        for word in journals.sessions().iter().filter(|word| is_done(word)) {
             files::remove(meta, *word);
         }
-        shared.set_left(files::find(meta, |word| shared.is_unrecovered(word))?.left);
+        shared
+            .set_crashed_journals(files::find(meta, |word| shared.is_unrecovered(word))?.journals);
         Ok(())
     }
 
@@ -40,6 +41,6 @@ impl Volume {
     pub(in crate::volume) fn has_unknown_journals(&self) -> bool {
         let shared = self.files.shared();
         let is_unknown = |word: &SessionWord| !shared.is_unrecovered(*word);
-        shared.left().is_some_and(|left| left.sessions().iter().any(is_unknown))
+        shared.crashed_journals().is_some_and(|journals| journals.sessions().iter().any(is_unknown))
     }
 }

@@ -25,8 +25,8 @@ impl Volume {
     /// # Errors
     /// Those of the backing filesystem.
     pub fn drop_privileges(&self, handle: &FileHandle) -> Result<Privileges> {
-        let grants = self.tree.grants.count();
-        if handle.unprivileged.load(Ordering::Acquire) == grants {
+        let count = self.tree.set_ids.count();
+        if handle.unprivileged.load(Ordering::Acquire) == count {
             return Ok(Privileges::Unchanged);
         }
         let fd = handle.file.backing_fd();
@@ -35,7 +35,7 @@ impl Volume {
         if let Some(without) = without {
             lender::change_mode(&stat, || fchmod(fd, Mode::from_raw_mode(without)))?;
         }
-        handle.unprivileged.store(grants, Ordering::Release);
+        handle.unprivileged.store(count, Ordering::Release);
         Ok(if without.is_some() { Privileges::Dropped } else { Privileges::Unchanged })
     }
 }

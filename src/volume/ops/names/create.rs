@@ -172,7 +172,7 @@ impl Volume {
 
     /// The mode to make something with: a default ACL takes the place of the umask.
     fn masked(&self, dir: &Dir, new: &NewNode) -> Result<u32> {
-        self.tree.grants.note(new.mode);
+        self.tree.set_ids.note(new.mode);
         let umask = if dir.rules()?.default_acl { 0 } else { new.umask & 0o777 };
         Ok(new.mode & 0o7777 & !umask)
     }

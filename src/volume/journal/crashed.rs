@@ -1,4 +1,4 @@
-//! What crashed sessions left in their page journals: pages as they were before they were written
+//! The page journals of crashed sessions: pages as they were before they were written
 //! over, in case they tore.
 //!
 //! Nothing here is believed. A page that is found is opened like one in its place, with the file's
@@ -29,9 +29,9 @@ const CHUNK: usize = 1 << 20;
 /// Files of a journal.
 const PARTS: usize = 2;
 
-/// The pages that journals of crashed sessions have.
+/// The journals of crashed sessions, with the pages that they hold.
 #[derive(Default)]
-pub struct LeftPages {
+pub struct CrashedJournals {
     /// Newest first.
     sessions: Vec<SessionWord>,
     /// Those of them whose journals were read to the end.
@@ -81,23 +81,23 @@ struct Budget {
     pages: usize,
 }
 
-impl LeftPages {
+impl CrashedJournals {
     /// Looks through the journals of these sessions, newest first. What is no record ends a file.
     pub fn read(journals: Vec<(SessionWord, Vec<Arc<dyn Backing>>)>) -> Self {
-        let mut left = Self::default();
+        let mut found = Self::default();
         let mut budget = Budget { bytes: BYTES, pages: PAGES };
         for (session, (word, parts)) in (0_u16..).zip(journals) {
-            left.sessions.push(word);
-            match left.scan(session, &parts, &mut budget) {
+            found.sessions.push(word);
+            match found.scan(session, &parts, &mut budget) {
                 Ok(()) => {
-                    left.whole.push(word);
-                    left.parts.extend(parts);
+                    found.whole.push(word);
+                    found.parts.extend(parts);
                 }
                 Err(why) => log::warn!("the page journal of session {word} is ignored: {why}"),
             }
         }
-        left.pages.sort_unstable_by_key(|at| (at.file, at.page, at.session));
-        left
+        found.pages.sort_unstable_by_key(|at| (at.file, at.page, at.session));
+        found
     }
 
     /// True if no session left anything.
@@ -274,9 +274,9 @@ impl fmt::Display for Unusable {
     }
 }
 
-impl fmt::Debug for LeftPages {
+impl fmt::Debug for CrashedJournals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LeftPages").field("pages", &self.pages.len()).finish_non_exhaustive()
+        f.debug_struct("CrashedJournals").field("pages", &self.pages.len()).finish_non_exhaustive()
     }
 }
 
@@ -301,8 +301,8 @@ mod tests {
         SessionWord::new(number, 1)
     }
 
-    fn versions(left: &LeftPages, page: u64) -> Vec<u8> {
-        left.versions((FILE, INODE), PageNo(page)).map(|page| page[0]).collect()
+    fn versions(journals: &CrashedJournals, page: u64) -> Vec<u8> {
+        journals.versions((FILE, INODE), PageNo(page)).map(|page| page[0]).collect()
     }
 
     #[test]
@@ -311,22 +311,23 @@ mod tests {
             (word(3), journal([4, 2].into_iter(), 3)),
             (word(2), journal([2, 1, 2].into_iter(), 2)),
         ];
-        let left = LeftPages::read(journals);
-        assert_eq!(left.pages_of(FILE, INODE), [PageNo(1), PageNo(2), PageNo(4)]);
-        assert_eq!((versions(&left, 2), versions(&left, 1)), (vec![3, 2], vec![2]));
-        assert!(left.has_page(FILE, PageNo(4)) && !left.has_page(FILE, PageNo(3)));
-        assert!(left.has(FILE) && !left.has(FileId::from_bytes([8; 16])));
+        let journals = CrashedJournals::read(journals);
+        assert_eq!(journals.pages_of(FILE, INODE), [PageNo(1), PageNo(2), PageNo(4)]);
+        assert_eq!((versions(&journals, 2), versions(&journals, 1)), (vec![3, 2], vec![2]));
+        assert!(journals.has_page(FILE, PageNo(4)) && !journals.has_page(FILE, PageNo(3)));
+        assert!(journals.has(FILE) && !journals.has(FileId::from_bytes([8; 16])));
     }
 
     /// Whoever writes to the vault made the daemon keep as many pages in mind as he liked.
     #[test]
     fn regression_a_journal_of_more_pages_than_any_is_ignored_and_the_others_count() {
         let many = 0..PAGES as u64 + 1;
-        let left = LeftPages::read(vec![(word(3), journal(many, 3)), (word(2), journal(7..8, 2))]);
-        assert_eq!(left.sessions(), [word(3), word(2)]);
-        assert!(!left.covers(word(3)) && left.covers(word(2)));
-        assert_eq!(left.pages_of(FILE, INODE), [PageNo(7)]);
-        assert_eq!(versions(&left, 7), [2]);
+        let journals =
+            CrashedJournals::read(vec![(word(3), journal(many, 3)), (word(2), journal(7..8, 2))]);
+        assert_eq!(journals.sessions(), [word(3), word(2)]);
+        assert!(!journals.covers(word(3)) && journals.covers(word(2)));
+        assert_eq!(journals.pages_of(FILE, INODE), [PageNo(7)]);
+        assert_eq!(versions(&journals, 7), [2]);
     }
 
     /// A page that is missing in what is left of a journal may be in what is not.
@@ -334,8 +335,8 @@ mod tests {
     fn half_a_journal_is_none() {
         let mut half = journal(0..5, 1);
         half.pop();
-        let left = LeftPages::read(vec![(word(2), half)]);
-        assert!(!left.is_empty() && !left.has(FILE) && !left.covers(word(2)));
+        let journals = CrashedJournals::read(vec![(word(2), half)]);
+        assert!(!journals.is_empty() && !journals.has(FILE) && !journals.covers(word(2)));
     }
 
     /// A file that was restored under its old name has the id, and the key, of the one that was renamed.
@@ -348,21 +349,21 @@ mod tests {
         UndoRecord::append(&mut bytes, 3, (FILE, 8), (PageNo(2), 0), b"b");
         let files: [Arc<dyn Backing>; 2] =
             [Arc::new(MemoryFile::new(bytes)), Arc::new(MemoryFile::default())];
-        let left = LeftPages::read(vec![(word(2), files.to_vec())]);
+        let journals = CrashedJournals::read(vec![(word(2), files.to_vec())]);
         let of = |inode| {
-            let found = left.versions((FILE, inode), PageNo(1));
-            (left.pages_of(FILE, inode).len(), found.map(|page| page[0]).collect::<Vec<_>>())
+            let found = journals.versions((FILE, inode), PageNo(1));
+            (journals.pages_of(FILE, inode).len(), found.map(|page| page[0]).collect::<Vec<_>>())
         };
         assert_eq!((of(7), of(8), of(9)), ((1, vec![b'a']), (2, vec![b'b']), (0, vec![])));
-        let copied = LeftPages::read(vec![(word(2), journal(4..5, 1))]);
+        let copied = CrashedJournals::read(vec![(word(2), journal(4..5, 1))]);
         assert_eq!(copied.pages_of(FILE, 99), [PageNo(4)]);
     }
 
     #[test]
     fn records_are_found_across_the_chunks_in_which_they_are_read() {
         let many = 3 * CHUNK as u64 / 57;
-        let left = LeftPages::read(vec![(word(2), journal(0..many, 1))]);
-        assert_eq!(left.pages_of(FILE, INODE).len() as u64, many);
-        assert_eq!(versions(&left, many - 1), [1]);
+        let journals = CrashedJournals::read(vec![(word(2), journal(0..many, 1))]);
+        assert_eq!(journals.pages_of(FILE, INODE).len() as u64, many);
+        assert_eq!(versions(&journals, many - 1), [1]);
     }
 }

@@ -8,15 +8,15 @@ const SET_ID: u32 = 0o6000;
 /// Counts how often some file was given setuid or setgid, so that an open file that was found
 /// without them need not be looked at again until then.
 #[derive(Debug)]
-pub(in crate::volume) struct Grants(AtomicU64);
+pub(in crate::volume) struct SetIdCounter(AtomicU64);
 
-impl Default for Grants {
+impl Default for SetIdCounter {
     fn default() -> Self {
         Self(AtomicU64::new(1))
     }
 }
 
-impl Grants {
+impl SetIdCounter {
     /// How often until now, from 1.
     pub(in crate::volume) fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)
