@@ -33,7 +33,7 @@ use crate::volume::files::unopened::has_odd_size;
 use crate::volume::keys::service::KeyHealth;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
-use crate::volume::session::ledger::{Ledger, StillLeft};
+use crate::volume::session::ledger::{Ledger, Remainder};
 
 /// Files between two syncs of the filesystem.
 const BATCH: usize = 256;
@@ -64,14 +64,14 @@ struct Run<'a> {
     ledger: &'a Ledger,
     crashes: Vec<Unrecovered>,
     report: RecoveryReport,
-    left: Left,
-    batch: Vec<Seen>,
+    unfinished: Unfinished,
+    batch: Vec<Inspected>,
     progress: &'a mut dyn FnMut(&RecoveryReport) -> ControlFlow<()>,
 }
 
 /// What could not be looked through.
 #[derive(Default)]
-struct Left {
+struct Unfinished {
     /// The files, as far as they say who they are, for each of the crashes.
     files: Vec<Intents>,
     /// Keys that were refused.
@@ -84,8 +84,8 @@ struct Left {
     unknown: bool,
 }
 
-/// A file that was looked at and is still open.
-struct Seen {
+/// A file that was inspected and is still open.
+struct Inspected {
     file: Arc<File>,
     path: PathBuf,
     claims: Claims,
@@ -129,14 +129,14 @@ impl Volume {
             ledger: &ledger,
             crashes,
             report: RecoveryReport::default(),
-            left: Left::default(),
+            unfinished: Unfinished::default(),
             batch: Vec::new(),
             progress,
         };
         let walked = run.walk();
-        let settled = run.settle();
+        let finished = run.finish_batch();
         let stopped = walked?.is_break();
-        settled?;
+        finished?;
         run.finish(stopped)
     }
 
@@ -168,14 +168,14 @@ impl Volume {
 
 impl Run<'_> {
     fn walk(&mut self) -> Result<ControlFlow<()>> {
-        self.left.files = vec![Intents::default(); self.crashes.len()];
+        self.unfinished.files = vec![Intents::default(); self.crashes.len()];
         let mut descent = Descent::new(self.volume)?;
         while let Some((visit, dir)) = descent.step()? {
             for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
                 self.report.scanned += 1;
                 self.file(&visit, &dir, entry)?;
                 if self.batch.len() >= BATCH {
-                    self.settle()?;
+                    self.finish_batch()?;
                 }
                 if (self.progress)(&self.report).is_break() {
                     return Ok(ControlFlow::Break(()));
@@ -186,7 +186,7 @@ impl Run<'_> {
             // What is below a mount would lose its excuse unseen. Who takes entries away from outside
             // could do so for ever, and an excuse that lasts is worth more to him than to anybody else.
             log::warn!("recovery has not seen everything: {why}");
-            self.left.unknown |= why != Unseen::Vanished;
+            self.unfinished.unknown |= why != Unseen::Vanished;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -249,7 +249,7 @@ impl Run<'_> {
                 true
             }
             Ok(Inspection::Stopped) => {
-                self.left.unknown = true;
+                self.unfinished.unknown = true;
                 false
             }
             Err(error) => {
@@ -257,7 +257,7 @@ impl Run<'_> {
                 false
             }
         };
-        self.batch.push(Seen { file, path, claims, through });
+        self.batch.push(Inspected { file, path, claims, through });
         Ok(())
     }
 
@@ -328,7 +328,7 @@ impl Run<'_> {
         match error {
             // The key that was refused, whatever else the file names.
             VolumeError::KeyUnusable(key) | VolumeError::WrappedElsewhere(key) => {
-                self.left.keys.insert(key);
+                self.unfinished.keys.insert(key);
             }
             // What is not authentic is excused by nothing.
             VolumeError::Tampered(_)
@@ -341,17 +341,17 @@ impl Run<'_> {
             }
             other => {
                 log::error!("recovery: a file could not be looked through: {other}");
-                self.left.again = true;
+                self.unfinished.again = true;
             }
         }
         match claims {
-            Some(claims) => self.left.keep(&self.crashes, claims),
-            None => self.left.unknown = true,
+            Some(claims) => self.unfinished.add(&self.crashes, claims),
+            None => self.unfinished.unknown = true,
         }
     }
 
     /// What was mended is made durable, then sealed, in one slot of the header and then in the other.
-    fn settle(&mut self) -> Result<()> {
+    fn finish_batch(&mut self) -> Result<()> {
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -364,9 +364,9 @@ impl Run<'_> {
                 self.confirm();
             }
         }
-        for seen in std::mem::take(&mut self.batch) {
-            let ino = seen.file.ino();
-            drop(seen);
+        for one in std::mem::take(&mut self.batch) {
+            let ino = one.file.ino();
+            drop(one);
             self.volume.files.release(ino);
         }
         synced
@@ -374,40 +374,40 @@ impl Run<'_> {
 
     fn confirm(&mut self) {
         for at in 0..self.batch.len() {
-            let Some(seen) = self.batch.get_mut(at).filter(|seen| seen.through) else { continue };
-            let error = match seen.file.content().confirm() {
+            let Some(one) = self.batch.get_mut(at).filter(|one| one.through) else { continue };
+            let error = match one.file.content().confirm() {
                 Ok(true) => continue,
                 Ok(false) => VolumeError::Io(Errno::AGAIN),
                 Err(error) => error,
             };
-            seen.through = false;
-            let (path, claims) = (seen.path.clone(), seen.claims.clone());
+            one.through = false;
+            let (path, claims) = (one.path.clone(), one.claims.clone());
             self.failed(path, Some(&claims), error);
         }
     }
 
     /// The crashes are mended once the last seal is durable.
     fn finish(mut self, stopped: bool) -> Result<RecoveryReport> {
-        self.report.waiting = self.left.keys.iter().map(KeyId::to_string).collect();
-        if stopped || self.left.unknown {
+        self.report.waiting = self.unfinished.keys.iter().map(KeyId::to_string).collect();
+        if stopped || self.unfinished.unknown {
             return Ok(self.report);
         }
         self.volume.sync_all(SealEffort::Brief)?;
         let words = self.crashes.iter().map(|crash| crash.word);
-        let files = std::mem::take(&mut self.left.files).into_iter();
-        let sizes = self.left.sizes;
-        let left = words.zip(files).map(|(word, files)| StillLeft { word, files, sizes });
-        let left: Vec<_> = left.collect();
-        let keys: Vec<KeyId> = self.left.keys.iter().copied().collect();
+        let files = std::mem::take(&mut self.unfinished.files).into_iter();
+        let sizes = self.unfinished.sizes;
+        let remainders = words.zip(files).map(|(word, files)| Remainder { word, files, sizes });
+        let remainders: Vec<_> = remainders.collect();
+        let keys: Vec<KeyId> = self.unfinished.keys.iter().copied().collect();
         // The record has no room for many keys: those are known until the end of the session.
-        let known = !self.left.again;
-        self.ledger.recovered(&left, known.then_some(&keys[..]))?;
+        let known = !self.unfinished.again;
+        self.ledger.recovered(&remainders, known.then_some(&keys[..]))?;
         let shared = self.volume.files.shared();
         shared.set_crashes(self.ledger.unrecovered(), self.ledger.cursor());
-        if !self.left.again {
+        if !self.unfinished.again {
             self.volume.drop_recovered_journals()?;
         }
-        self.report.complete = !self.left.again;
+        self.report.complete = !self.unfinished.again;
         log::info!(
             "volume {}: recovery looked through {} of {} files",
             self.volume.id(),
@@ -418,10 +418,10 @@ impl Run<'_> {
     }
 }
 
-impl Left {
-    /// Keeps what excuses a file that says this of itself. A lie is excused by nothing: it is not
+impl Unfinished {
+    /// Adds a file that says this of itself to the crashes that excuse it. A lie is excused by nothing: it is not
     /// authentic, and the file that it names, if it was looked through, says so itself.
-    fn keep(&mut self, crashes: &[Unrecovered], claims: &Claims) {
+    fn add(&mut self, crashes: &[Unrecovered], claims: &Claims) {
         let excused =
             |header: &FileHeader| crashes.iter().any(|crash| explains(crash, header, true));
         self.sizes |= !claims.0.iter().any(excused);
@@ -441,7 +441,7 @@ impl RecoveryReport {
     }
 }
 
-/// What became of a look through a file.
+/// What came of inspecting a file.
 enum Inspection {
     Through { spoiled: bool },
     Stopped,

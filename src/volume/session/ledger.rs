@@ -92,8 +92,8 @@ const FIRST_AND_OPEN: &str = "the vault is mounted here for the first time, and 
                               that was made while it was mounted, unmount it now, restore it again and \
                               mount it with --restored";
 
-/// What recovery leaves of a crash.
-pub(in crate::volume) struct StillLeft {
+/// What recovery could not mend of a crash.
+pub(in crate::volume) struct Remainder {
     /// The session.
     pub(in crate::volume) word: SessionWord,
     /// The files that could not be looked at.
@@ -199,8 +199,8 @@ impl Ledger {
         self.change(|record| record.cursor = Some(cursor))
     }
 
-    /// All files were looked through for these crashes, and that is durable, but for what is left of
-    /// each: `waiting` is for these keys, if it is known what that waits for.
+    /// All files were looked through for these crashes, and that is durable, except for the remainder of
+    /// each: `waiting` are the keys that it waits for, if they are known.
     ///
     /// Record, then anchor: from here on a record from before it is an older one. A crash between the
     /// two leaves a record that is one step ahead.
@@ -209,18 +209,18 @@ impl Ledger {
     /// Those of the backing filesystem.
     pub(in crate::volume) fn recovered(
         &self,
-        left: &[StillLeft],
+        remainders: &[Remainder],
         waiting: Option<&[KeyId]>,
     ) -> Result<()> {
         self.change(|record| {
             record.cursor = None;
             record.unrecovered.retain_mut(|crash| {
-                let found = left.iter().find(|left| left.word == crash.word);
-                let Some(left) = found else { return true };
-                crash.intents.clone_from(&left.files);
+                let found = remainders.iter().find(|one| one.word == crash.word);
+                let Some(remainder) = found else { return true };
+                crash.intents.clone_from(&remainder.files);
                 crash.listed = true;
                 crash.waiting = waiting.map(<[KeyId]>::to_vec);
-                left.sizes || !left.files.is_empty()
+                remainder.sizes || !remainder.files.is_empty()
             });
         })?;
         let reached = self.lock().record.sequence;
