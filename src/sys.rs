@@ -13,7 +13,7 @@ use rustix::process::Pid;
 /// # Errors
 /// `EINVAL` past 2^63; those of `sync_file_range(2)`.
 #[allow(unsafe_code, reason = "sync_file_range(2) has no safe wrapper")]
-pub(crate) fn settle(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Result<()> {
+pub(crate) fn write_back(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Result<()> {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
         return Err(Errno::INVAL);
     };
@@ -261,6 +261,6 @@ mod tests {
     #[test]
     fn a_range_past_the_largest_offset_is_refused() {
         let file = std::fs::File::open("/dev/null").unwrap();
-        assert_eq!(settle(file.as_fd(), u64::MAX, 1), Err(Errno::INVAL));
+        assert_eq!(write_back(file.as_fd(), u64::MAX, 1), Err(Errno::INVAL));
     }
 }

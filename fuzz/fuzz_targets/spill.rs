@@ -72,13 +72,13 @@ fn any_bytes(group: Group, bytes: &[u8]) {
         assert!(page.entry(index).tail.len() <= TAIL, "behind the last entry");
     }
     assert_eq!(copy.sequence(), page.sequence());
-    let mut settled = page.clone();
-    settled.settle(group);
-    let once = settled.clone();
-    settled.settle(group);
-    assert_eq!(settled, once);
+    let mut marked = page.clone();
+    marked.mark_filled_durable(group);
+    let once = marked.clone();
+    marked.mark_filled_durable(group);
+    assert_eq!(marked, once);
     for index in 0..blocks(group) {
-        let (before, after) = (page.entry(index), settled.entry(index));
+        let (before, after) = (page.entry(index), marked.entry(index));
         assert_ne!(after.state, EntryState::Filled);
         assert_eq!((before.tail, before.binding), (after.tail, after.binding));
         let same = before.state == after.state;
@@ -106,7 +106,7 @@ fn like_a_list(group: Group, changes: &[Change<'_>]) {
                 model[index] = entry;
             }
             Change::Settle => {
-                page.settle(group);
+                page.mark_filled_durable(group);
                 for entry in model.iter_mut().filter(|entry| entry.0 == EntryState::Filled) {
                     entry.0 = EntryState::Present;
                 }

@@ -129,7 +129,7 @@ impl Backing for SparseFile {
         Ok(())
     }
 
-    fn settle(&self, _offset: u64, _length: u64) -> Result<()> {
+    fn write_back(&self, _offset: u64, _length: u64) -> Result<()> {
         Ok(())
     }
 

@@ -49,7 +49,7 @@ impl Places {
     }
 
     /// True for one place: no rename was under way.
-    pub fn are_settled(&self) -> bool {
+    pub fn are_one(&self) -> bool {
         self.from == self.to
     }
 }

@@ -121,8 +121,8 @@ impl SpillPage {
         body[..tail.len()].copy_from_slice(tail);
     }
 
-    /// Notes that the page of `group` and its data pages are durable now: what was filled stays so.
-    pub fn settle(&mut self, group: Group) {
+    /// Notes that the page of `group` and its data pages are durable now, so what was filled stays so.
+    pub fn mark_filled_durable(&mut self, group: Group) {
         for index in 0..group.entries() {
             let (start, _) = self.span(index);
             let high = &mut self.bytes[start + ENTRY_HEAD - 1];
@@ -180,9 +180,9 @@ mod tests {
             assert_eq!(page.entry(1).state, EntryState::Hole);
             page.set(1, EntryState::Filled, [4; 8], &[9; 44]);
             assert_eq!(page.entry(1).state, EntryState::Filled);
-            page.settle(group);
-            let settled = Entry { state: EntryState::Present, binding: [4; 8], tail: &[9; 44] };
-            assert_eq!(page.entry(1), settled);
+            page.mark_filled_durable(group);
+            let durable = Entry { state: EntryState::Present, binding: [4; 8], tail: &[9; 44] };
+            assert_eq!(page.entry(1), durable);
             assert_eq!(page.entry(2).tail, tail(2));
             assert_eq!(SpillPage::from_plain(group, page.as_bytes().first_chunk().unwrap()), page);
             page.set(1, EntryState::Absent, [0; 8], &[]);

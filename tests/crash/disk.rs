@@ -487,7 +487,7 @@ impl Backing for Disk {
         inner.tell()
     }
 
-    fn settle(&self, _offset: u64, _length: u64) -> Result<()> {
+    fn write_back(&self, _offset: u64, _length: u64) -> Result<()> {
         let mut inner = self.lock();
         inner.change(|_| ())?;
         inner.tell()

@@ -263,14 +263,14 @@ fn keystores_that_are_open_together_keep_their_keys_in_step() {
     let pair = Pair::new();
     let key = pair.replicated();
     let others = [pair.here.acting_for(Caller::owner()), pair.there.acting_for(Caller::owner())];
-    let settle = |now| pair.here.settle_replicas(&others, now).unwrap();
-    assert_eq!(settle(day(0)), 0);
+    let sync = |now| pair.here.sync_replicas(&others, now).unwrap();
+    assert_eq!(sync(day(0)), 0);
     let material = pair.here.rotate_key_on_demand(&by_id(key), day(1)).unwrap();
-    assert_eq!((settle(day(1)), settle(day(1))), (1, 0));
+    assert_eq!((sync(day(1)), sync(day(1))), (1, 0));
     assert_eq!(pair.there.current_material(key).unwrap(), material);
     pair.there.schedule_key_deletion(key, Some(7), day(1)).unwrap();
     delete(&pair.there, day(8));
-    assert_eq!(settle(day(8)), 1);
+    assert_eq!(sync(day(8)), 1);
     assert!(kind(&pair.here, key).2.is_empty());
 }
 

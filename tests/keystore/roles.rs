@@ -168,9 +168,9 @@ fn regression_a_former_primary_key_does_not_stop_the_sync_of_others() {
     trio.a.update_primary_region_in(trio.key, &trio.b).unwrap();
     trio.rotate(&trio.b);
     let b = [trio.b.acting_for(Caller::owner())];
-    assert_eq!(old.settle_replicas(&b, day(1)).unwrap(), 0);
+    assert_eq!(old.sync_replicas(&b, day(1)).unwrap(), 0);
     let old = [old];
-    assert_eq!(trio.b.settle_replicas(&old, day(1)).unwrap(), 1);
+    assert_eq!(trio.b.sync_replicas(&old, day(1)).unwrap(), 1);
     trio.primary_is("b", &[&old[0], &trio.b]);
 }
 

@@ -60,8 +60,8 @@ fn rename(fixture: &Fixture) -> Steps {
     let first = DirDescriptor::parse(&before).unwrap();
     let last = DirDescriptor::parse(&after).unwrap();
     let places = Places { from: first.places.unwrap().from, to: last.places.unwrap().to };
-    assert!(first.places.unwrap().are_settled() && last.places.unwrap().are_settled());
-    assert!(!places.are_settled());
+    assert!(first.places.unwrap().are_one() && last.places.unwrap().are_one());
+    assert!(!places.are_one());
     let sequence = first.sequence + 1;
     let both = DirDescriptor { places: Some(places), sequence, ..first.clone() };
     assert_eq!(last.sequence, sequence + 1);
@@ -148,7 +148,7 @@ fn every_state_that_a_crash_in_a_rename_leaves_opens_and_is_completed() {
         let settled = descriptor(place);
         assert_eq!(attribute(place), Some(settled), "both copies are brought in line");
         let places = DirDescriptor::parse(&settled).unwrap().places.unwrap();
-        assert!(places.are_settled(), "good for one place");
+        assert!(places.are_one(), "good for one place");
         // And it can be renamed again, to and fro.
         let (parent, name) = path.split_once('/').unwrap();
         let parent = fixture.find(parent).unwrap();

@@ -19,7 +19,7 @@ use seccompiler::{
 /// only: what is not that, and ways to begin and accept connections past it, end here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Sockets {
-    /// No others; from [`settle`] on only those that messages to a log or to systemd go through.
+    /// No others; from [`restrict_sockets`] on only those that messages to a log or to systemd go through.
     Logs,
     /// No others.
     Unix,
@@ -47,7 +47,7 @@ pub(in crate::cli) fn give_up(sockets: Sockets) -> Result<(), seccompiler::Error
 /// of Unix, other programs of the same user run what they are told to (systemd, D-Bus, container engines).
 ///
 /// Errors: as [`give_up`].
-pub(in crate::cli) fn settle(sockets: Sockets) -> Result<(), seccompiler::Error> {
+pub(in crate::cli) fn restrict_sockets(sockets: Sockets) -> Result<(), seccompiler::Error> {
     let mut calls = vec![(libc::SYS_listen, Vec::new())];
     if sockets == Sockets::Logs {
         calls.push((libc::SYS_socket, unix_connections()?));
@@ -386,9 +386,9 @@ mod tests {
 
     /// systemd of the same user, told so by its socket, ran a program for a daemon that was taken over.
     #[test]
-    fn regression_a_settled_daemon_tells_logs_and_talks_to_nobody() {
+    fn regression_a_confined_daemon_tells_logs_and_talks_to_nobody() {
         // What holds for all threads ends with the process.
-        let alone = "calls::tests::regression_a_settled_daemon_tells_logs_and_talks_to_nobody";
+        let alone = "calls::tests::regression_a_confined_daemon_tells_logs_and_talks_to_nobody";
         if std::env::var_os("KMSFS_TEST_ALONE").is_none() {
             let tests = std::env::current_exe().unwrap();
             let mut again = std::process::Command::new(tests);
@@ -399,9 +399,9 @@ mod tests {
             return;
         }
         let unix = |kind| socket(AddressFamily::UNIX, kind, None).map(drop);
-        settle(Sockets::Unix).unwrap();
+        restrict_sockets(Sockets::Unix).unwrap();
         unix(SocketType::STREAM).unwrap();
-        settle(Sockets::Logs).unwrap();
+        restrict_sockets(Sockets::Logs).unwrap();
         for kind in [SocketType::STREAM, SocketType::SEQPACKET, SocketType::RAW] {
             assert_eq!(unix(kind), Err(Errno::PERM), "{kind:?}");
         }

@@ -30,7 +30,7 @@ pub(in crate::cli) struct Confined {
     privileges: Option<String>,
     /// System calls likewise.
     calls: Option<String>,
-    /// What [`settle`] leaves of sockets.
+    /// What [`restrict_sockets`] leaves of sockets.
     pub(in crate::cli) sockets: Sockets,
 }
 
@@ -69,8 +69,8 @@ impl std::fmt::Display for Confined {
 }
 
 /// Opens no further socket to the outside than keys and logs take, now that the control socket is there.
-pub(in crate::cli) fn settle(sockets: Sockets) {
-    if let Err(error) = calls::settle(sockets) {
+pub(in crate::cli) fn restrict_sockets(sockets: Sockets) {
+    if let Err(error) = calls::restrict_sockets(sockets) {
         log::warn!("confined: a daemon that is taken over could talk to other programs: {error}");
     }
 }

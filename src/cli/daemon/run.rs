@@ -76,7 +76,7 @@ pub(in crate::cli) fn run(
     // Whoever sees the mount may end it.
     let signals = watch_signals(&daemon.keeper)?;
     let server = daemon.listen(&runtime);
-    confine::settle(daemon.confined.sockets);
+    confine::restrict_sockets(daemon.confined.sockets);
     let mounted = daemon.keeper.mount().and_then(|connection| {
         if let Ok(Some(mount)) = mountinfo::at(&plan.mountpoint) {
             let _ = daemon.device.set(mount.device_text());

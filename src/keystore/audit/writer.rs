@@ -47,8 +47,8 @@ struct Queue {
     uses: HashMap<KeyId, LastUse>,
     /// Tickets that were given.
     given: u64,
-    /// Tickets of which this and all smaller ones are settled.
-    settled: u64,
+    /// Tickets of which this and all smaller ones are finished.
+    finished: u64,
     /// What came of the durable entries that could not be written.
     refused: HashMap<u64, String>,
     /// Events that no record tells of, since the last that tells how many.
@@ -102,7 +102,7 @@ impl Writer {
             if let Some(reason) = queue.refused.remove(&ticket) {
                 return Err(KeystoreError::AuditUnwritable(reason));
             }
-            if queue.settled >= ticket {
+            if queue.finished >= ticket {
                 return Ok(());
             }
             if !queue.running {
@@ -183,18 +183,18 @@ impl Writer {
         let mut queue = self.shared.lock();
         self.shared.spill_opens(&mut queue);
         let (target, failures) = (queue.given, queue.failures);
-        if queue.settled >= target && queue.uses.is_empty() {
+        if queue.finished >= target && queue.uses.is_empty() {
             return Ok(());
         }
         queue.urgent = true;
         self.wake(&mut queue);
-        while queue.running && (queue.settled < target || !queue.uses.is_empty()) {
+        while queue.running && (queue.finished < target || !queue.uses.is_empty()) {
             if queue.failures > failures {
                 return Err(KeystoreError::AuditUnwritable(queue.reason.clone()));
             }
             queue = self.shared.wait(&self.shared.written, queue);
         }
-        if queue.settled >= target { Ok(()) } else { Err(unwritable(NO_THREAD)) }
+        if queue.finished >= target { Ok(()) } else { Err(unwritable(NO_THREAD)) }
     }
 
     /// Events that wait to be written.
@@ -256,7 +256,7 @@ impl Shared {
         while let Some(batch) = self.next() {
             let done = self.store(&batch);
             let failed = done.is_err();
-            self.settle(batch, done);
+            self.finish(batch, done);
             if failed && !self.pause() {
                 return;
             }
@@ -311,13 +311,13 @@ impl Shared {
     }
 
     /// Tells those who wait what came of their events. What nobody waits for is tried again.
-    fn settle(&self, batch: Vec<Entry>, done: Result<(), KeystoreError>) {
+    fn finish(&self, batch: Vec<Entry>, done: Result<(), KeystoreError>) {
         let mut queue = self.lock();
         queue.writing = 0;
         let last = batch.last().map_or(0, |entry| entry.ticket);
         match done {
             Ok(()) => {
-                queue.settled = queue.settled.max(last);
+                queue.finished = queue.finished.max(last);
                 queue.reason.clear();
             }
             Err(error) => {

@@ -137,7 +137,7 @@ impl Keystore {
         self.inner.cache.clear();
         let (done, lasting) = done?;
         if lasting {
-            opened.store.settle();
+            opened.store.checkpoint();
         }
         Ok(done)
     }

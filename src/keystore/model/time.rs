@@ -43,7 +43,7 @@ pub(in crate::keystore) struct ClockRun {
 
 impl ClockRun {
     /// That of a clock which is right at `now`, as somebody says.
-    pub(in crate::keystore) const fn settled(now: UnixTime) -> Self {
+    pub(in crate::keystore) const fn steady(now: UnixTime) -> Self {
         Self { since: UnixTime(now.0.saturating_sub(DAY)), seen: now }
     }
 
@@ -54,7 +54,7 @@ impl ClockRun {
     }
 
     /// Has it gone on for a day?
-    pub(in crate::keystore) const fn is_settled(self) -> bool {
+    pub(in crate::keystore) const fn is_steady(self) -> bool {
         self.seen.since(self.since) >= DAY
     }
 

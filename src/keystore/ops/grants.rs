@@ -181,7 +181,7 @@ impl Keystore {
         };
         let due = |reader: &Reader<'_>| {
             Ok::<_, KeystoreError>(
-                !ended(reader)?.is_empty() && reader.meta()?.clock_is_settled(now.into()),
+                !ended(reader)?.is_empty() && reader.meta()?.clock_is_steady(now.into()),
             )
         };
         if !self.read(due)? {

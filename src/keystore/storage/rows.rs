@@ -220,14 +220,14 @@ impl Store {
     /// Copies the WAL into the file, as far as no other process reads an older state: whoever moves or
     /// copies the file alone has what was written. Waits for nobody, and fails nothing: what is in
     /// the WAL is durable already.
-    pub(in crate::keystore) fn settle(&self) {
+    pub(in crate::keystore) fn checkpoint(&self) {
         if self.0.is_doubtful() {
             return;
         }
         const SQL: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-        let settled =
+        let done =
             self.0.run(|connection| connection.prepare_cached(SQL)?.query_row([], |_| Ok(())));
-        if let Err(error) = settled {
+        if let Err(error) = done {
             log::debug!("what was written stays in the keystore's WAL: {error}");
         }
     }

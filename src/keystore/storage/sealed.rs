@@ -63,7 +63,7 @@ pub(in crate::keystore) struct Meta {
 impl Meta {
     /// How steady the clock was when it was last looked at.
     pub(in crate::keystore) fn clock_run(&self) -> ClockRun {
-        self.run.unwrap_or(ClockRun::settled(self.clock))
+        self.run.unwrap_or(ClockRun::steady(self.clock))
     }
 
     pub(in crate::keystore) fn set_clock_run(&mut self, run: ClockRun) {
@@ -72,8 +72,8 @@ impl Meta {
 
     /// Has the clock gone on for a day, if it is `now`? Just after it leapt nothing is removed that has
     /// ended: it may leap back, and what was removed does not come back then.
-    pub(in crate::keystore) fn clock_is_settled(&self, now: UnixTime) -> bool {
-        self.clock_run().seen_at(now).is_settled()
+    pub(in crate::keystore) fn clock_is_steady(&self, now: UnixTime) -> bool {
+        self.clock_run().seen_at(now).is_steady()
     }
 }
 

@@ -28,7 +28,7 @@ impl Caller {
 
 /// Takes setuid and setgid from a file that is not open.
 pub(in crate::volume) fn drop_at(held: &Handle) -> Result<()> {
-    match without_privileges(lender::settled(&held.stat()?).0) {
+    match without_privileges(lender::without_loan(&held.stat()?).0) {
         Some(without) => Ok(held.set_mode(without)?),
         None => Ok(()),
     }
@@ -38,7 +38,7 @@ pub(in crate::volume) fn drop_at(held: &Handle) -> Result<()> {
 pub(in crate::volume) fn drop_setgid(held: &Handle, caller: Caller) -> Result<()> {
     let stat = held.stat()?;
     if stat.st_mode & SETGID != 0 && !caller.is_in_group(stat.st_gid) {
-        held.set_mode(lender::settled(&stat).0 & 0o7777 & !SETGID)?;
+        held.set_mode(lender::without_loan(&stat).0 & 0o7777 & !SETGID)?;
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ pub trait Backing: Send + Sync {
     fn sync(&self, what: Durability) -> Result<()>;
     /// Waits until nothing of this range is on its way to the disk and what was written is there.
     /// An error may be of anything that was written before, and is told once, here or by a sync.
-    fn settle(&self, offset: u64, length: u64) -> Result<()>;
+    fn write_back(&self, offset: u64, length: u64) -> Result<()>;
     /// Drops what the system has of this range in memory, as far as it takes it to be on the disk.
     fn forget(&self, offset: u64, length: u64) -> Result<()>;
     /// Turns the range into a hole.
@@ -165,8 +165,8 @@ impl Backing for BackingFile {
         }
     }
 
-    fn settle(&self, offset: u64, length: u64) -> Result<()> {
-        sys::settle(self.0.as_fd(), offset, length)
+    fn write_back(&self, offset: u64, length: u64) -> Result<()> {
+        sys::write_back(self.0.as_fd(), offset, length)
     }
 
     fn forget(&self, offset: u64, length: u64) -> Result<()> {
@@ -239,7 +239,7 @@ impl BackingFile {
 
     /// The kernel takes setuid and setgid away when anybody but root writes.
     fn put_mode_back(&self, before: &Stat) -> Result<()> {
-        let mode = lender::settled(before).0 & 0o7777;
+        let mode = lender::without_loan(before).0 & 0o7777;
         if mode & 0o6000 != 0 && fstat(&self.0)?.st_mode & 0o7777 != mode {
             let set = || fchmod(&self.0, Mode::from_raw_mode(mode));
             lender::change_mode(before, set)?;

@@ -109,7 +109,7 @@ pub(in crate::volume) fn with_access_to_both<T>(
 
 /// The mode and the change time of an inode as they are without a loan that was under way when its
 /// attributes were read.
-pub(in crate::volume) fn settled(stat: &Stat) -> (u32, i64) {
+pub(in crate::volume) fn without_loan(stat: &Stat) -> (u32, i64) {
     let (mode, time) = (stat.st_mode, ctime(stat));
     if !LENT.load(Ordering::Acquire) {
         return (mode, time);

@@ -20,7 +20,7 @@ impl Content {
         self.make_journal_room();
         let gate = self.enter();
         let mut change = Change { content: self, state: self.write_state(), _gate: gate };
-        self.settle_cut_pages(&mut change);
+        self.sync_cut_pages(&mut change);
         change
     }
 

@@ -75,7 +75,7 @@ impl Durability {
     }
 
     /// True if the disk says all that is known, and some copy of it is there.
-    pub(in crate::volume::content) fn is_settled(&self) -> bool {
+    pub(in crate::volume::content) fn is_on_disk(&self) -> bool {
         !self.owed && self.written.is_none() && self.durable.is_some()
     }
 
@@ -136,10 +136,10 @@ mod tests {
     use super::*;
 
     /// A pair whose first copy is durable.
-    fn settled() -> Durability {
+    fn first_durable() -> Durability {
         let mut pair = Durability::default();
         pair.wrote(1);
-        assert!(pair.synced(1) && pair.is_settled());
+        assert!(pair.synced(1) && pair.is_on_disk());
         pair
     }
 
@@ -162,34 +162,34 @@ mod tests {
 
     #[test]
     fn only_a_sync_that_began_after_the_update_counts() {
-        let mut pair = settled();
+        let mut pair = first_durable();
         pair.wrote(5);
-        assert!(!pair.synced(4) && pair.target() == Second && !pair.is_settled());
+        assert!(!pair.synced(4) && pair.target() == Second && !pair.is_on_disk());
         assert!(pair.synced(5) && pair.target() == First);
         assert!(!pair.synced(9), "once");
     }
 
     #[test]
     fn a_sync_that_fails_changes_no_roles_until_the_copy_is_written_again() {
-        let mut pair = settled();
+        let mut pair = first_durable();
         pair.wrote(5);
         pair.sync_failed();
         assert!(pair.is_owed() && pair.target() == Second);
         assert!(!pair.synced(9), "the kernel may have dropped the page, and says so once");
         pair.wrote(10);
         assert!(!pair.is_owed() && pair.synced(10) && pair.current() == Some(Second));
-        let mut idle = settled();
+        let mut idle = first_durable();
         idle.sync_failed();
         assert!(!idle.is_owed(), "nothing was written");
     }
 
     #[test]
     fn a_write_that_may_have_arrived_stays_owed() {
-        let mut pair = settled();
+        let mut pair = first_durable();
         pair.owe();
         assert!(!pair.synced(9) && pair.target() == Second && pair.current() == Some(First));
         pair.wrote(10);
-        assert!(pair.synced(10) && pair.is_settled());
+        assert!(pair.synced(10) && pair.is_on_disk());
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(pair.in_order().collect::<Vec<_>>(), [First, Second]);
         pair.fall_back_to(Second);
         assert_eq!((pair.target(), pair.is_owed()), (First, false));
-        let mut pair = settled();
+        let mut pair = first_durable();
         pair.wrote(5);
         assert_eq!(pair.in_order().next(), Some(Second));
         pair.fall_back_to(First);

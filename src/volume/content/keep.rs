@@ -124,7 +124,7 @@ impl Content {
     /// Before a change: where pages were written over, then cut off, and a sync of the whole filesystem
     /// began meanwhile, either may be durable, and no record is right for both. A sync of the file ends
     /// that.
-    pub(super) fn settle_cut_pages(&self, state: &mut State) {
+    pub(super) fn sync_cut_pages(&self, state: &mut State) {
         let behind = state.marks.extent.end().data_page();
         if state.marks.pages.kept().is_doubtful_from(behind)
             && let Err(error) = self.sync_locked(state)

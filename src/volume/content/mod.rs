@@ -148,7 +148,7 @@ struct Ready {
 }
 
 impl Content {
-    /// True if a write or sync failed in a way that only a look after a crash can settle.
+    /// True if a write or sync failed so that only recovery can tell what the disk holds.
     pub fn in_doubt(&self) -> bool {
         self.shared.in_doubt()
     }

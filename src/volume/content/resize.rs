@@ -81,7 +81,7 @@ impl Content {
         let mut kept = zeroize::Zeroizing::new([0; PAGE_LEN]);
         if let Some((block, _)) = cut {
             self.read_block(state, block, &mut kept)?;
-            self.settle_if_durable(state, block);
+            self.wait_before_rewrite(state, block);
         }
         // Two steps: a single cut to the final length would leave old ciphertext in its hint (R6).
         self.set_length(pages_of(size) * PAGE)?;

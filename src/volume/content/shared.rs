@@ -211,7 +211,7 @@ impl Shared {
         let orphans = self.journal.as_ref().map(PageJournal::orphans);
         sync().inspect_err(|_| self.note_failed_sync())?;
         if let Some(orphans) = orphans {
-            orphans.settle();
+            orphans.release();
         }
         Ok(())
     }

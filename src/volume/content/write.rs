@@ -84,7 +84,7 @@ impl Content {
         let old = state.size;
         let plain = Plain::merged((offset, data), old, |block, bytes| {
             self.read_block(state, block, bytes)?;
-            self.settle_if_durable(state, block);
+            self.wait_before_rewrite(state, block);
             Ok(())
         })?;
         let (mut at, past) = (plain.first(), plain.end());
@@ -147,15 +147,16 @@ impl Content {
         }
     }
 
-    /// R4: a page that is overwritten in part, and holds older durable bytes, is not rewritten while it may
-    /// be on its way to the disk, or a mixture of the two versions could reach it.
-    pub(super) fn settle_if_durable(&self, state: &mut State, block: Block) {
+    /// R4: waits until a page that is overwritten in part, and holds older durable bytes, is not on its way to
+    /// the disk any more: a mixture of the two versions could reach it.
+    pub(super) fn wait_before_rewrite(&self, state: &mut State, block: Block) {
         if state.marks.extent.reaches(block) && state.marks.pages.is_rewritten_again(block) {
-            let settle = || self.backing.settle(block.data_page().offset(), PAGE_LEN as u64);
-            // It may be told here that something which was written before is not on the disk. That
+            let write_back =
+                || self.backing.write_back(block.data_page().offset(), PAGE_LEN as u64);
+            // The error may be of something that was written before and is not on the disk. That
             // is for a sync to say, and nothing of the page is on its way any more.
             for _ in 0..2 {
-                let Err(error) = settle() else { break };
+                let Err(error) = write_back() else { break };
                 self.sync_failed(state, error);
             }
         }

@@ -23,7 +23,7 @@ pub enum Ended {
 }
 
 impl Volume {
-    /// Makes durable what has been dirty for at least `age`, seals what that settled, and saves
+    /// Makes durable what has been dirty for at least `age`, seals those files, and saves
     /// the list of shown times. A file whose sync fails keeps no other from its turn.
     ///
     /// # Errors

@@ -149,10 +149,10 @@ impl Volume {
         let finished = run.all();
         // Whatever happened, handles are given back and what was written is made durable: directories
         // as well, if no file was re-wrapped after them.
-        let settled = run.settle_batch();
+        let finished_batch = run.finish_batch();
         let synced = self.sync_everything();
         let report = run.report;
-        finished.and(settled).and(synced)?;
+        finished.and(finished_batch).and(synced)?;
         Ok(report)
     }
 
@@ -195,7 +195,7 @@ impl Run<'_> {
             if self.pass()?.is_break() {
                 return Ok(());
             }
-            self.settle_batch()?;
+            self.finish_batch()?;
             if before == (self.report.rewrapped, self.report.directories) {
                 self.report.complete = self.report.failed.is_empty();
                 finished = true;
@@ -257,7 +257,7 @@ impl Run<'_> {
                 self.failed(visit.path_of(entry), &error);
             }
             if self.batch.len() >= self.batch_size() {
-                self.settle_batch()?;
+                self.finish_batch()?;
             }
             if (self.progress)(&self.report).is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -287,7 +287,7 @@ impl Run<'_> {
         drop(probe);
         self.must_be_accepted(descriptor)?;
         let ino = self.volume.tree.inodes.shown(held.found().st_ino);
-        // Whoever moves it to a directory of another key has its wraps until it is settled there. One
+        // Whoever moves it to a directory of another key has its wraps until its key has followed. One
         // that has gone from here since is noted, and visited where it is.
         let _wraps = self.volume.tree.wraps.changing(&[ino]);
         if !visit.hold(entry)?.is_some_and(|here| is_same(&here, &held)) {
@@ -377,8 +377,8 @@ impl Run<'_> {
         known.and_then(Result::ok).unwrap_or_else(|| FilePolicy::of(descriptor))
     }
 
-    /// The old slots of a batch go when the new ones are durable.
-    fn settle_batch(&mut self) -> Result<()> {
+    /// Overwrites the old slots of a batch once the new ones are durable.
+    fn finish_batch(&mut self) -> Result<()> {
         if self.batch.is_empty() {
             return Ok(());
         }

@@ -105,7 +105,7 @@ impl Drop for Hold {
 
 impl Orphans {
     /// Everything is durable.
-    pub(in crate::volume) fn settle(self) {
+    pub(in crate::volume) fn release(self) {
         self.0.iter().for_each(Hold::release);
     }
 }

@@ -260,7 +260,7 @@ impl PageJournal {
         }
     }
 
-    /// Before a sync of everything: what [`Orphans::settle`] ends if it succeeds.
+    /// Before a sync of everything: what [`Orphans::release`] ends if it succeeds.
     pub(in crate::volume) fn orphans(&self) -> Orphans {
         let inner = self.lock();
         Orphans(inner.parts.iter().filter_map(|part| part.use_.adopt_orphans()).collect())

@@ -212,8 +212,8 @@ impl Tree {
         if !self.is_root() || self.has_known_owner(held.seen(), ino) {
             return Ok(());
         }
-        // A change of the owner that is under way is told at its end.
-        let _settled = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        // A change of the owner that is under way ends by telling the kernel.
+        let _owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
         if self.has_known_owner(&InodeStat::of(held)?, ino) {
             Ok(())
         } else {

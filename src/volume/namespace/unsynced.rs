@@ -7,7 +7,7 @@
 //!
 //! Nothing is forgotten before it is durable: whoever syncs the same directory at the same time must
 //! not find an empty list while the first sync is still under way. So a sync only looks, and what
-//! it found is settled when it has succeeded; what came in the meantime stays.
+//! it found is dropped once it has succeeded; what came in the meantime stays.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -74,7 +74,7 @@ impl Unsynced {
         }
     }
 
-    /// What `dir` has now, to be made durable and then told to [`Self::settled`].
+    /// What `dir` has now, to be made durable and then told to [`Self::synced`].
     pub(in crate::volume) fn of(&self, dir: u64) -> (Pending, Moment) {
         let dirs = self.lock();
         let pending = match dirs.pending.get(&dir) {
@@ -94,17 +94,17 @@ impl Unsynced {
     }
 
     /// What `dir` had at this moment is durable.
-    pub(in crate::volume) fn settled(&self, dir: u64, at: Moment) {
+    pub(in crate::volume) fn synced(&self, dir: u64, at: Moment) {
         let mut dirs = self.lock();
-        if dirs.pending.get_mut(&dir).is_some_and(|noted| noted.settle(at)) {
+        if dirs.pending.get_mut(&dir).is_some_and(|noted| noted.drop_until(at)) {
             dirs.pending.remove(&dir);
         }
     }
 
     /// What all directories had at this moment is durable.
-    pub(in crate::volume) fn all_settled(&self, at: Moment) {
+    pub(in crate::volume) fn all_synced(&self, at: Moment) {
         let mut dirs = self.lock();
-        dirs.pending.retain(|_, noted| !noted.settle(at));
+        dirs.pending.retain(|_, noted| !noted.drop_until(at));
         dirs.overflow = dirs.overflow.filter(|last| *last > at);
     }
 
@@ -120,7 +120,7 @@ impl Unsynced {
 
 impl Noted {
     /// Drops what was noted up to a moment; true if nothing is left.
-    fn settle(&mut self, at: Moment) -> bool {
+    fn drop_until(&mut self, at: Moment) -> bool {
         match self {
             Self::Names(names) => {
                 names.retain(|(noted, _)| *noted > at);
@@ -150,7 +150,7 @@ mod tests {
         let (first, at) = unsynced.of(5);
         assert_eq!(first, names(&["a"]));
         assert_eq!(unsynced.of(5).0, first, "the first sync has not come back yet");
-        unsynced.settled(5, at);
+        unsynced.synced(5, at);
         assert_eq!(unsynced.of(5).0, names(&[]));
     }
 
@@ -164,11 +164,11 @@ mod tests {
         for text in ["b", "c"] {
             unsynced.add(5, &name(text));
         }
-        unsynced.settled(5, at);
+        unsynced.synced(5, at);
         assert_eq!(unsynced.of(5).0, names(&["b", "c"]), "b was made anew");
         let at = unsynced.now();
         unsynced.add(6, &name("d"));
-        unsynced.all_settled(at);
+        unsynced.all_synced(at);
         assert_eq!((unsynced.of(5).0, unsynced.of(6).0), (names(&[]), names(&["d"])));
     }
 
@@ -181,7 +181,7 @@ mod tests {
         let (pending, at) = unsynced.of(5);
         assert_eq!(pending, Pending::Everything);
         assert_eq!(unsynced.of(5).0, Pending::Everything, "until that sync has come back");
-        unsynced.all_settled(at);
+        unsynced.all_synced(at);
         assert_eq!(unsynced.of(5).0, names(&[]));
     }
 
@@ -194,8 +194,8 @@ mod tests {
         let (pending, at) = unsynced.of(u64::MAX);
         assert_eq!(pending, Pending::Everything);
         assert_eq!(unsynced.of(5).0, Pending::Everything);
-        unsynced.all_settled(at);
-        assert_eq!(unsynced.of(5).0, names(&[]), "settled with the rest");
+        unsynced.all_synced(at);
+        assert_eq!(unsynced.of(5).0, names(&[]), "synced with the rest");
         unsynced.add(7, &name("a"));
         assert_eq!(unsynced.of(u64::MAX).0, names(&[]), "there is room again");
     }

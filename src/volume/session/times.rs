@@ -239,8 +239,8 @@ impl Backing for TimedFile {
     fn sync(&self, what: Durability) -> Outcome<()> {
         self.file.sync(what)
     }
-    fn settle(&self, offset: u64, length: u64) -> Outcome<()> {
-        self.file.settle(offset, length)
+    fn write_back(&self, offset: u64, length: u64) -> Outcome<()> {
+        self.file.write_back(offset, length)
     }
     fn forget(&self, offset: u64, length: u64) -> Outcome<()> {
         self.file.forget(offset, length)

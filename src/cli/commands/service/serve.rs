@@ -102,7 +102,7 @@ fn maintenance(keystores: &Keystores) -> Vec<Maintenance> {
         let keystore = Arc::new(keystore);
         let (own, others) = (Arc::clone(&keystore), all().collect::<Vec<_>>());
         Maintenance::start(&keystore, move || {
-            if let Err(error) = own.settle_replicas(&others, SystemTime::now()) {
+            if let Err(error) = own.sync_replicas(&others, SystemTime::now()) {
                 log::warn!("replicas of multi-Region keys: {error}");
             }
         })

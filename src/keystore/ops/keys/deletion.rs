@@ -129,7 +129,7 @@ impl Keystore {
                     let pending = &mut writer.meta.pending_deletions;
                     *pending = pending.saturating_sub(1);
                 }
-                expiry::settle(writer, key, record)?;
+                expiry::refresh_record(writer, key, record)?;
                 Ok(key)
             },
         )?;
@@ -222,7 +222,7 @@ pub(in crate::keystore) fn start_waiting(
 /// if that is later.
 fn observe(meta: &mut Meta, now: UnixTime, trust: ClockTrust) -> UnixTime {
     meta.set_clock_run(match trust {
-        ClockTrust::Confirmed => ClockRun::settled(now),
+        ClockTrust::Confirmed => ClockRun::steady(now),
         ClockTrust::Steps => meta.clock_run().seen_at(now),
     });
     let step = meta.pending_deletions == 0 || now.since(meta.clock) <= DAY;

@@ -33,7 +33,7 @@ impl Keystore {
         if keys.is_empty() && !any {
             return Ok(Vec::new());
         }
-        if !self.read(|reader| reader.meta())?.clock_is_settled(now) {
+        if !self.read(|reader| reader.meta())?.clock_is_steady(now) {
             log::warn!("the clock leapt: imported material of {} keys is not deleted", keys.len());
             return Ok(Vec::new());
         }
@@ -64,7 +64,7 @@ impl Keystore {
     /// somebody confirms the time, or the clock has gone on for a day.
     pub fn held_imports(&self, now: SystemTime) -> Result<Vec<KeyId>, KeystoreError> {
         let now = now.into();
-        self.read(|reader| match reader.meta()?.clock_is_settled(now) {
+        self.read(|reader| match reader.meta()?.clock_is_steady(now) {
             true => Ok(Vec::new()),
             false => ended_keys(reader, now),
         })
@@ -89,8 +89,8 @@ pub(in crate::keystore) fn remove(
     writer.put(id.as_bytes(), Some(key), &material)
 }
 
-/// Makes the record of a key with imported material say what its materials are like now.
-pub(in crate::keystore) fn settle(
+/// Brings the record of a key with imported material up to date with its materials.
+pub(in crate::keystore) fn refresh_record(
     reader: &Reader<'_>,
     key: KeyId,
     record: &mut KeyRecord,
@@ -134,7 +134,7 @@ fn expire(
             expired.push((key, id));
         }
     }
-    settle(writer, key, &mut record)?;
+    refresh_record(writer, key, &mut record)?;
     record.save(writer, key)?;
     Ok(expired)
 }

@@ -17,7 +17,7 @@ use crate::keystore::model::spec::{
     ExpirationModel, ImportType, KeySpec, Origin, WrappingAlgorithm, WrappingKeySpec,
 };
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::ops::keys::expiry::{material_id, remove, settle};
+use crate::keystore::ops::keys::expiry::{material_id, refresh_record, remove};
 use crate::keystore::policy::Fact;
 use crate::keystore::records::import_key::{self, ImportParameters};
 use crate::keystore::records::key::{KeyRecord, Operation, permit, wrong_origin};
@@ -122,7 +122,7 @@ impl Keystore {
                 let bytes = material::read_imported(record.spec, bytes)?;
                 let material =
                     Draft { bytes, valid_to, now }.place(writer, key, record, request)?;
-                settle(writer, key, record)?;
+                refresh_record(writer, key, record)?;
                 Ok(ImportedMaterial { key, material: Some(material) })
             })?;
         log::info!("imported material into key {}", imported.key);
@@ -148,7 +148,7 @@ impl Keystore {
                 };
                 let stored = find(writer, key, id)?.ok_or_else(|| not_associated(key, id))?;
                 remove(writer, key, id, stored)?;
-                settle(writer, key, record)?;
+                refresh_record(writer, key, record)?;
                 Ok(ImportedMaterial { key, material: Some(id) })
             })?;
         log::info!("deleted imported material of key {}", deleted.key);
@@ -178,7 +178,7 @@ pub(in crate::keystore) fn rotate(
     }
     (material.created, material.origin) = (now, MaterialOrigin::OnDemand);
     writer.put(record.current.as_bytes(), Some(key), &material)?;
-    settle(writer, key, record)
+    refresh_record(writer, key, record)
 }
 
 /// Material that was unwrapped and is of the right kind.

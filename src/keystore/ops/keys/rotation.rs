@@ -227,7 +227,7 @@ impl Keystore {
         let stray =
             |key: &Stored<KeyRecord>| key.record.rotation.is_some_and(|it| it.is_stray(now));
         let any = self.read(|reader| {
-            Ok(reader.meta()?.clock_is_settled(now) && reader.all()?.iter().any(stray))
+            Ok(reader.meta()?.clock_is_steady(now) && reader.all()?.iter().any(stray))
         })?;
         if !any {
             return Ok(());

@@ -20,7 +20,7 @@ pub(in crate::keystore) mod direct;
 pub(in crate::keystore) mod payload;
 pub(in crate::keystore) mod receive;
 pub(in crate::keystore) mod send;
-pub(in crate::keystore) mod settle;
+pub(in crate::keystore) mod sync;
 
 impl Keystore {
     /// The Region that this keystore is.

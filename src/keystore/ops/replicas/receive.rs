@@ -129,7 +129,7 @@ impl Keystore {
                     Some(record) => renew(writer, transfer, &payload, record)?,
                 };
                 payload.store_materials(writer, key)?;
-                expiry::settle(writer, key, &mut record)?;
+                expiry::refresh_record(writer, key, &mut record)?;
                 record.save(writer, key)?;
                 writer.meta.scrub_due = true;
                 Ok(record)

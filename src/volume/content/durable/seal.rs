@@ -31,7 +31,7 @@ impl Content {
         if !state.outdated && self.shared.awaits_consent(&state.ready()?.header) {
             return self.raise_only(&mut state, effort);
         }
-        self.settle_filled(&mut state)?;
+        self.make_filled_durable(&mut state)?;
         if state.marks.doubt.has_failed_sync() {
             // One of the syncs until here has failed first.
             return Ok(false);
@@ -67,7 +67,7 @@ impl Content {
     /// after the next crash of the file.
     ///
     /// A crash before the sync leaves the old copy of each page or the new one, and both are right.
-    pub(in crate::volume::content) fn settle_filled(&self, state: &mut State) -> Result<()> {
+    pub(in crate::volume::content) fn make_filled_durable(&self, state: &mut State) -> Result<()> {
         if state.marks.filled.is_empty()
             || state.marks.changes.has_contents()
             || state.marks.is_unsure()
@@ -77,7 +77,7 @@ impl Content {
         let groups: Vec<_> = state.marks.filled.iter().copied().collect();
         let mut written = Ok(());
         self.backing.keep_times(&mut || {
-            written = groups.iter().try_for_each(|group| self.write_settled(state, *group));
+            written = groups.iter().try_for_each(|group| self.write_filled_durable(state, *group));
             Ok(())
         })?;
         written?;
@@ -86,10 +86,10 @@ impl Content {
         Ok(())
     }
 
-    fn write_settled(&self, state: &mut State, group: Group) -> Result<()> {
+    fn write_filled_durable(&self, state: &mut State, group: Group) -> Result<()> {
         match self.with_spill(state, group, |_, absent| absent) {
             Ok(true) | Err(VolumeError::Tampered(_) | VolumeError::Lost(_)) => Ok(()),
-            Ok(false) => self.update_spill(state, group, |page| page.settle(group)),
+            Ok(false) => self.update_spill(state, group, |page| page.mark_filled_durable(group)),
             Err(error) => Err(error),
         }
     }

@@ -154,7 +154,7 @@ impl Content {
             || (state.mended < state.size && self.is_excused(state));
         state.spills.synced(generation, |group, page| {
             if !residue {
-                page.settle(group);
+                page.mark_filled_durable(group);
             }
         });
         state.marks.flip(generation, state.spills.owes_anything());

@@ -178,7 +178,7 @@ mod tests {
     use crate::id::{FileId, KeyId, MaterialId};
 
     /// The slots of a file whose first one is durable.
-    fn settled() -> HeaderSlots {
+    fn first_durable() -> HeaderSlots {
         let mut slots = HeaderSlots::default();
         slots.born(1);
         slots.synced(1);
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn slots_take_turns_with_syncs_and_only_with_them() {
-        let mut slots = settled();
+        let mut slots = first_durable();
         for (generation, target) in (2..).zip([Second, First, Second]) {
             assert_eq!(slots.target(), target);
             slots.wrote(2 * generation);
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_failed_write_is_owed_until_one_arrives_and_is_synced() {
-        let mut slots = settled();
+        let mut slots = first_durable();
         slots.in_doubt(5);
         slots.synced(6);
         assert!(slots.is_owed() && slots.is_unsure() && slots.target() == Second);
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_failed_sync_lets_the_same_slot_be_written_again() {
-        let mut slots = settled();
+        let mut slots = first_durable();
         slots.wrote(5);
         slots.sync_failed();
         slots.synced(9);
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_time_of_a_rewrap_waits_for_a_sync_that_began_after_it() {
-        let mut slots = settled();
+        let mut slots = first_durable();
         slots.wrote(5);
         slots.moved_time(6);
         slots.synced(5);

@@ -66,7 +66,7 @@ impl Content {
             // Somebody changed it since the sync: the slots would not take turns.
             self.sync_locked(&mut state)?;
         }
-        self.settle_filled(&mut state)?;
+        self.make_filled_durable(&mut state)?;
         if state.marks.doubt.has_failed_sync() {
             return Ok(false);
         }

@@ -49,7 +49,7 @@ impl Content {
         if self.access == Access::ReadOnly || state.ready.is_none() {
             return Ok(Mended::All { spoiled: false });
         }
-        self.settle_cut_pages(&mut state);
+        self.sync_cut_pages(&mut state);
         self.mend_some(&mut state, budget)
     }
 
@@ -168,12 +168,12 @@ impl Content {
         Ok(at.min(end))
     }
 
-    /// What an earlier session filled may not be settled on the disk.
+    /// Notes a group that an earlier session filled: the disk may not say yet that this is durable.
     fn note_filled(&self, state: &mut State, group: Group) {
         let found = self.with_spill(state, group, |page, _| {
             (0..group.entries()).any(|index| page.entry(index).state == EntryState::Filled)
         });
-        // A page that cannot be read has nothing to settle: its blocks say so when they are read.
+        // A page that cannot be read is passed over: reads of its blocks say so.
         if matches!(found, Ok(true)) {
             state.marks.filled.insert(group);
         }

@@ -318,19 +318,19 @@ impl Spills {
         self.lock().values().any(|known| known.roles.copies().is_owed())
     }
 
-    /// A sync succeeded that began when `generation` was the newest. `settled` gets the pages whose
+    /// A sync succeeded that began when `generation` was the newest. `durable` gets the pages whose
     /// copy is durable by that.
     pub(in crate::volume::content) fn synced(
         &self,
         generation: u64,
-        settled: impl Fn(Group, &mut SpillPage),
+        durable: impl Fn(Group, &mut SpillPage),
     ) {
         let mut groups = self.lock();
         for (group, known) in groups.iter_mut() {
             if known.roles.copies_mut().synced(generation)
                 && let Some(cached) = &mut known.page
             {
-                settled(*group, &mut cached.page);
+                durable(*group, &mut cached.page);
             }
         }
         groups.retain(|_, known| known.page.is_some() || !known.roles.is_forgettable());

@@ -47,7 +47,7 @@ impl Roles {
     /// True if the disk says all that is known of the group. One whose pages were cut off is
     /// remembered for its number.
     pub(in crate::volume::content) fn is_forgettable(&self) -> bool {
-        self.copies.is_settled()
+        self.copies.is_on_disk()
             || (self.sequence == 0 && !self.copies.is_owed() && !self.copies.is_written())
     }
 

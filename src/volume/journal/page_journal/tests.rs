@@ -82,7 +82,7 @@ fn a_file_that_was_forgotten_is_waited_for() {
     keep(&journal, &mut kept, 2, 1);
     assert_eq!(crashed(&files).pages_of(FILE, INODE).len(), 3, "that sync failed");
     kept.release();
-    journal.orphans().settle();
+    journal.orphans().release();
     keep(&journal, &mut kept, 3, 1);
     assert_eq!(crashed(&files).pages_of(FILE, INODE), [PageNo(3)]);
 }

@@ -31,7 +31,7 @@ impl Volume {
         }
         let fd = handle.file.backing_fd();
         let stat = fstat(fd)?;
-        let without = without_privileges(lender::settled(&stat).0);
+        let without = without_privileges(lender::without_loan(&stat).0);
         if let Some(without) = without {
             lender::change_mode(&stat, || fchmod(fd, Mode::from_raw_mode(without)))?;
         }

@@ -28,7 +28,7 @@ use crate::volume::namespace::dir::Dir;
 
 impl Volume {
     /// Before what `stat` shows moves from `source` to `target`: whatever the move takes. Returns the
-    /// key of the target if that is another one: [`Self::settle`] has to follow the move then.
+    /// key of the target if that is another one: [`Self::finish_crossing`] must follow the move then.
     ///
     /// # Errors
     /// `CrossPolicy` where it must be copied; `KeyUnusable`, `Denied`.
@@ -177,20 +177,20 @@ impl Volume {
         opened.file().key().map_or(Ok(()), |key| self.accept_key(dir, key))
     }
 
-    /// After the move: the file is under the key of its directory alone, or that accepts its key.
+    /// After the move, leaves the file under the key of its new directory alone, or has that accept its key.
     /// What fails here leaves it readable, and a re-wrap brings it in order.
-    pub(in crate::volume) fn settle(&self, ino: u64, (source, target): (&Dir, &Dir)) {
-        let settled = (|| {
+    pub(in crate::volume) fn finish_crossing(&self, ino: u64, (source, target): (&Dir, &Dir)) {
+        let finished = (|| {
             let former = source.descriptor()?;
             let mut also = former.previous.clone();
             also.push(former.policy);
             match target.descriptor()?.cross {
                 CrossMode::Keep => self.keep_key(ino, target, also)?,
-                CrossMode::Rewrap | CrossMode::Exdev => self.settle_key(ino, also)?,
+                CrossMode::Rewrap | CrossMode::Exdev => self.drop_former_key(ino, also)?,
             }
             self.refresh_policy(ino)
         })();
-        if let Err(error) = settled {
+        if let Err(error) = finished {
             log::warn!(
                 "inode {ino} is still under the key of the directory that it was moved from: \
                  {error}; 'kmsfs rewrap --take-in' brings it under the one of its directory"
@@ -198,8 +198,8 @@ impl Volume {
         }
     }
 
-    /// Only the directory's key opens the file, also if its first contents came during the move.
-    fn settle_key(&self, ino: u64, also: Vec<KeyId>) -> Result<()> {
+    /// Leaves only the wrap under the directory's key, even if the first contents came during the move.
+    fn drop_former_key(&self, ino: u64, also: Vec<KeyId>) -> Result<()> {
         let policy = self.accepting(ino, also)?;
         if policy.divided {
             return Err(VolumeError::LinkedElsewhere);
@@ -209,16 +209,16 @@ impl Volume {
         let file = opened.file();
         // From here on first contents are made under the directory's key.
         file.set_policy(policy);
-        let settled = file.content().rewrap(|header| {
+        let changed = file.content().rewrap(|header| {
             let mut kept: Vec<_> =
                 header.recipients.iter().filter(|recipient| recipient.key == to).cloned().collect();
             if let (true, Some(old)) = (kept.is_empty(), header.recipients.first()) {
                 kept.push(keyring.rewrap(old, to, Purpose::File(header.file))?);
             }
-            let settles = kept.iter().ne(header.recipients.iter());
-            Ok(if settles { Some(Recipients::new(kept)?) } else { None })
+            let changes = kept.iter().ne(header.recipients.iter());
+            Ok(if changes { Some(Recipients::new(kept)?) } else { None })
         })?;
-        if settled {
+        if changed {
             if let Some(header) = file.content().header()
                 && let Some(recipient) = header.recipients.first()
             {

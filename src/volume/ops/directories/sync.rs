@@ -27,11 +27,11 @@ impl Volume {
         match pending {
             Pending::Names(names) => {
                 names.iter().try_for_each(|name| self.sync_child(&dir, name))?;
-                self.tree.unsynced.settled(ino, at);
+                self.tree.unsynced.synced(ino, at);
             }
             Pending::Everything if self.is_any_lost() => {
                 raw_names(&*dir)?.iter().try_for_each(|name| self.sync_child(&dir, name))?;
-                self.tree.unsynced.settled(ino, at);
+                self.tree.unsynced.synced(ino, at);
             }
             Pending::Everything => self.sync_everything()?,
         }
@@ -59,12 +59,12 @@ impl Volume {
     /// # Errors
     /// Those of the backing filesystem. It does not say what is lost, and never says it again: from
     /// then on every file is asked by itself (`Content::synced_elsewhere`), and no directory is taken
-    /// to be settled by such a sync any more.
+    /// to be durable by such a sync any more.
     pub(in crate::volume) fn sync_everything(&self) -> Result<()> {
         let at = self.tree.unsynced.now();
         self.files.shared().sync_whole(|| syncfs(&self.root))?;
         if !self.is_any_lost() {
-            self.tree.unsynced.all_settled(at);
+            self.tree.unsynced.all_synced(at);
         }
         Ok(())
     }

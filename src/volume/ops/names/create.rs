@@ -81,7 +81,7 @@ impl Volume {
         let temp = self.tree.temp_name();
         let made = self.build_dir(&dir, &temp, &name, &new).and_then(|id| {
             self.prepare_sidecar(&dir, &name)?;
-            self.settle_dir(&dir, &temp, (&name, id))
+            self.publish_dir(&dir, &temp, (&name, id))
         });
         if made.is_err() {
             self.remove_leftover(&dir, &temp);
@@ -234,7 +234,7 @@ impl Volume {
         Ok(fchmod(fd, mode)?)
     }
 
-    fn settle_dir(
+    fn publish_dir(
         &self,
         dir: &Dir,
         temp: &BackingName,

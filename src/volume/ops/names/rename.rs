@@ -103,11 +103,11 @@ impl Volume {
         }
         // The locks are free again: opening a file takes them.
         self.save_policies();
-        if let Some(ino) = there.settles() {
-            self.settle(ino, (&source.dir, &target.dir));
+        if let Some(ino) = there.unfinished() {
+            self.finish_crossing(ino, (&source.dir, &target.dir));
         }
-        if let Some(ino) = back.settles() {
-            self.settle(ino, (&target.dir, &source.dir));
+        if let Some(ino) = back.unfinished() {
+            self.finish_crossing(ino, (&target.dir, &source.dir));
         }
         Ok(())
     }
@@ -294,8 +294,8 @@ struct Crossing {
 impl Crossing {
     const NONE: Self = Self { prepared: None, key: None };
 
-    /// The inode that [`Volume::settle`] has to follow, after the move.
-    fn settles(&self) -> Option<u64> {
+    /// The inode that needs [`Volume::finish_crossing`] after the move.
+    fn unfinished(&self) -> Option<u64> {
         self.prepared.filter(|_| self.key.is_some())
     }
 }

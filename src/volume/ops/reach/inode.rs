@@ -220,7 +220,7 @@ impl Volume {
         drop(still);
         let expected = parent.authority().expects(link.name.bytes());
         let dir = self.only_twin(Dir::open(ino, fd, copies, expected, self.opener())?);
-        self.settle_places(&dir, parent, &link.name);
+        self.finish_rename(&dir, parent, &link.name);
         Ok(Some(dir.found_by(link)))
     }
 

@@ -179,7 +179,7 @@ impl Volume {
     /// What the user sees of a backing inode. Locks: none may be held.
     pub(in crate::volume) fn shown_attr(&self, ino: u64, stat: &Stat) -> Result<Attr> {
         let mut attr = Attr::from_stat(ino, stat);
-        let (mode, ctime) = lender::settled(stat);
+        let (mode, ctime) = lender::without_loan(stat);
         attr.perm = u16::try_from(mode & 0o7777).unwrap_or(0);
         let mtime = clock::mtime(stat);
         let shown = self.times.shown(ino, Times { ctime, mtime });

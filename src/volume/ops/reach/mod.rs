@@ -7,6 +7,6 @@ pub(in crate::volume) mod leftovers;
 pub(in crate::volume) mod link_target;
 pub(in crate::volume) mod lookup;
 pub(in crate::volume) mod places;
-pub(in crate::volume) mod settle;
 pub(in crate::volume) mod sidecars;
 pub(in crate::volume) mod twins;
+pub(in crate::volume) mod unfinished_rename;

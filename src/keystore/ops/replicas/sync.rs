@@ -12,11 +12,7 @@ use crate::keystore::storage::rows::Table;
 impl Keystore {
     /// Brings the material of primary keys here to their replicas in `others`, and forgets the
     /// replicas that are not there any more. Tells how many replicas changed.
-    pub fn settle_replicas(
-        &self,
-        others: &[Self],
-        now: SystemTime,
-    ) -> Result<usize, KeystoreError> {
+    pub fn sync_replicas(&self, others: &[Self], now: SystemTime) -> Result<usize, KeystoreError> {
         let primaries = self.read(|reader| {
             let mut found = Vec::new();
             for stored in reader.all::<KeyRecord>()? {
@@ -27,18 +23,18 @@ impl Keystore {
             }
             Ok(found)
         })?;
-        let mut settled = 0;
+        let mut changed = 0;
         for other in others {
             let region = other.region()?;
             let here = primaries.iter().filter(|(_, replicas)| replicas.contains(&region));
             for (key, _) in here {
-                settled += usize::from(self.settle(*key, other, &region, now)?);
+                changed += usize::from(self.sync_replica_or_forget(*key, other, &region, now)?);
             }
         }
-        Ok(settled)
+        Ok(changed)
     }
 
-    fn settle(
+    fn sync_replica_or_forget(
         &self,
         key: KeyId,
         other: &Self,
