@@ -63,7 +63,7 @@ fn the_anchored_sample_is_believed_as_it_is() {
     assert!(volume.unrecovered().is_empty());
     let second = volume.lookup(ROOT, b"second").unwrap().unwrap().ino;
     for dir in [ROOT, second] {
-        assert!(volume.policy(dir).unwrap().places.unwrap().are_one());
+        assert!(volume.dir_policy(dir).unwrap().places.unwrap().are_one());
     }
 }
 
@@ -169,8 +169,8 @@ fn the_directories_of_the_sample_get_places_by_the_first_writable_mount() {
     let volume = open_writable(&here);
     volume.place_directories(&mut || ControlFlow::Continue(())).unwrap();
     let second = volume.lookup(ROOT, b"second").unwrap().unwrap().ino;
-    assert!(volume.policy(second).unwrap().places.unwrap().are_one());
-    assert!(volume.policy(ROOT).unwrap().places.unwrap().are_one());
+    assert!(volume.dir_policy(second).unwrap().places.unwrap().are_one());
+    assert!(volume.dir_policy(ROOT).unwrap().places.unwrap().are_one());
     volume.end().unwrap();
     drop(volume);
     let volume = open_writable(&here);
@@ -189,7 +189,7 @@ fn the_directories_of_the_sample_get_places_by_the_first_writable_mount() {
     copy_tree(&old, &new);
     let volume = open_writable(&here);
     let second = volume.lookup(ROOT, b"second").unwrap().unwrap().ino;
-    let refused = volume.policy(second);
+    let refused = volume.dir_policy(second);
     assert!(matches!(refused, Err(VolumeError::Misplaced(Misplaced::Unplaced))), "{refused:?}");
 }
 

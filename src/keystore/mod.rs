@@ -90,7 +90,7 @@ pub use records::principal::PrincipalEntry;
 pub use records::regions::{MultiRegionConfiguration, RelatedKey};
 pub use records::transfer::{Transfer, TransferKey, TransferKind};
 pub use records::volume::{
-    AnchoredPlace, AnchoredPolicy, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan,
+    AnchoredDirPolicy, AnchoredPlace, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan,
 };
 pub use storage::lease::{LeasedVault, VaultLease};
 pub use token::{Pin, TokenError, TokenPlace};

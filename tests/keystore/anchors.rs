@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kmsfs::id::{DirId, DirPlace, VolumeId};
-use kmsfs::keystore::{AnchoredPlace, AnchoredPolicy, VolumeAnchor};
+use kmsfs::keystore::{AnchoredDirPolicy, AnchoredPlace, VolumeAnchor};
 
 use crate::fixture::Fixture;
 
@@ -19,7 +19,7 @@ fn an_anchor_is_kept_and_leaves_the_rest_of_the_volume_alone() {
         sequence: 12,
         closed: true,
         features: 3,
-        policies: vec![AnchoredPolicy {
+        policies: vec![AnchoredDirPolicy {
             directory: DirId::from_bytes([1; 16]),
             sequence: 9,
             removed: 0,

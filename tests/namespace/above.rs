@@ -45,7 +45,7 @@ fn regression_a_file_that_keeps_its_key_opens_after_a_rewrap_and_a_mount() {
     let key = fixture.new_key();
     deep(&fixture);
     let top = fixture.find("top").unwrap();
-    fixture.volume().set_policy(top, key, Some(CrossMode::Keep)).unwrap();
+    fixture.volume().set_dir_policy(top, key, Some(CrossMode::Keep)).unwrap();
     rewrap(&fixture);
     for path in BELOW {
         let there = fixture.find(path).unwrap();
@@ -72,8 +72,11 @@ fn regression_a_file_that_keeps_its_key_opens_where_one_keeps_below_another() {
     let (outer, inner) = (fixture.new_key(), fixture.new_key());
     deep(&fixture);
     let find = |fixture: &Fixture, path: &str| fixture.find(path).unwrap();
-    fixture.volume().set_policy(find(&fixture, "top"), outer, Some(CrossMode::Keep)).unwrap();
-    fixture.volume().set_policy(find(&fixture, "top/a/b"), inner, Some(CrossMode::Keep)).unwrap();
+    fixture.volume().set_dir_policy(find(&fixture, "top"), outer, Some(CrossMode::Keep)).unwrap();
+    fixture
+        .volume()
+        .set_dir_policy(find(&fixture, "top/a/b"), inner, Some(CrossMode::Keep))
+        .unwrap();
     rewrap(&fixture);
     // From all three keys into all directories, also back.
     for (from, name) in [("", "of_root"), ("top", "of_outer"), ("top/a/b", "of_inner")] {
@@ -95,8 +98,8 @@ fn regression_a_file_that_keeps_its_key_opens_where_one_keeps_below_another() {
 
 /// Another policy at the root, the same key: every directory below is looked at again.
 fn rewrap_nothing(fixture: &Fixture) {
-    let mode = fixture.volume().policy(ROOT).unwrap().cross;
-    fixture.volume().set_policy(ROOT, fixture.key(), Some(mode)).unwrap();
+    let mode = fixture.volume().dir_policy(ROOT).unwrap().cross;
+    fixture.volume().set_dir_policy(ROOT, fixture.key(), Some(mode)).unwrap();
 }
 
 /// Between the directory above and its own one, that is: what the one above gives up, it takes over.
@@ -106,7 +109,7 @@ fn a_file_that_comes_in_while_a_rewrap_ends_opens_after_a_mount() {
     let key = fixture.new_key();
     deep(&fixture);
     let top = fixture.find("top").unwrap();
-    fixture.volume().set_policy(top, key, Some(CrossMode::Keep)).unwrap();
+    fixture.volume().set_dir_policy(top, key, Some(CrossMode::Keep)).unwrap();
     let (volume, ended) = (fixture.shared(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -143,7 +146,7 @@ fn regression_a_former_key_ends_with_the_rewrap_for_what_is_held_open() {
         deep(&fixture);
         let files = BELOW.map(|path| fixture.find(&format!("{path}/x")).unwrap());
         let saved = files.map(|ino| fs::read(by_inode(&fixture, ino)).unwrap()[..4096].to_vec());
-        fixture.volume().set_policy(fixture.find("top").unwrap(), key, Some(cross)).unwrap();
+        fixture.volume().set_dir_policy(fixture.find("top").unwrap(), key, Some(cross)).unwrap();
         // They are opened between the change of policy and its end, and one stays a listing.
         let streams = BELOW.map(|path| {
             fixture.file(fixture.find(path).unwrap(), "y", "new").unwrap();
@@ -156,7 +159,7 @@ fn regression_a_former_key_ends_with_the_rewrap_for_what_is_held_open() {
             file.write_all_at(&old[..1024], 0).unwrap();
         }
         for path in BELOW {
-            let policy = fixture.volume().policy(fixture.find(path).unwrap()).unwrap();
+            let policy = fixture.volume().dir_policy(fixture.find(path).unwrap()).unwrap();
             assert!(policy.policy == key && policy.previous.is_empty(), "{path}: {policy:?}");
         }
         for ino in files {
@@ -181,7 +184,10 @@ fn regression_a_further_name_counts_after_a_rewrap_as_the_first_one() {
     let mut fixture = Fixture::new();
     let key: KeyId = fixture.new_key();
     deep(&fixture);
-    fixture.volume().set_policy(fixture.find("top").unwrap(), key, Some(CrossMode::Keep)).unwrap();
+    fixture
+        .volume()
+        .set_dir_policy(fixture.find("top").unwrap(), key, Some(CrossMode::Keep))
+        .unwrap();
     rewrap(&fixture);
     let file = fixture.file(ROOT, "f", "precious").unwrap().ino;
     let there = fixture.find("top/a/b").unwrap();

@@ -17,7 +17,7 @@ use crate::fixture::{Fixture, REPLACE, new_node};
 /// A directory whose files are under `key`.
 fn dir(fixture: &Fixture, name: &str, key: KeyId, cross: CrossMode) -> u64 {
     let ino = fixture.mkdir(ROOT, name).unwrap().ino;
-    fixture.volume().set_policy(ino, key, Some(cross)).unwrap();
+    fixture.volume().set_dir_policy(ino, key, Some(cross)).unwrap();
     ino
 }
 
@@ -114,9 +114,9 @@ fn regression_the_names_of_a_file_are_never_under_different_keys() {
             assert!(matches!(moved, Err(VolumeError::CrossPolicy)), "{name}: {moved:?}");
         }
     }
-    let parted = fixture.volume().set_policy(near, other, None);
+    let parted = fixture.volume().set_dir_policy(near, other, None);
     assert!(matches!(parted, Err(VolumeError::LinkedElsewhere)), "{parted:?}");
-    fixture.volume().set_policy(ROOT, other, None).unwrap();
+    fixture.volume().set_dir_policy(ROOT, other, None).unwrap();
     rewrap(&fixture, None, None);
     fixture.rename((ROOT, "full"), (there, "full"), REPLACE).unwrap();
     for path in ["there/full", "near/full"] {
@@ -145,7 +145,7 @@ fn regression_a_rewrap_takes_no_file_in_that_its_directory_does_not_accept() {
         kmsfs::volume::Result::Ok(contents)
     };
     let own = fixture.key();
-    fixture.volume().set_policy(lax, own, None).unwrap();
+    fixture.volume().set_dir_policy(lax, own, None).unwrap();
     let (none, to) = (RewrapJob::default(), fixture.new_key());
     for job in [
         none,
@@ -163,10 +163,10 @@ fn regression_a_rewrap_takes_no_file_in_that_its_directory_does_not_accept() {
         }
         if job.to.is_some() && job.from.is_none() {
             // Nothing else waits: the former keys are given up.
-            assert_eq!(fixture.volume().policy(lax).unwrap().previous, []);
+            assert_eq!(fixture.volume().dir_policy(lax).unwrap().previous, []);
         }
-        fixture.volume().set_policy(lax, own, None).unwrap();
-        fixture.volume().set_policy(fixture.find("strict").unwrap(), strict, None).unwrap();
+        fixture.volume().set_dir_policy(lax, own, None).unwrap();
+        fixture.volume().set_dir_policy(fixture.find("strict").unwrap(), strict, None).unwrap();
     }
     let report = run(&fixture, RewrapJob { strangers: Strangers::TakenIn, ..none });
     assert!(report.complete, "{:?}", report.failed);
@@ -214,7 +214,7 @@ fn regression_a_rewrap_of_one_key_opens_no_file_that_its_directory_does_not_acce
     fixture.disable(strict);
     assert_eq!(read_again(&mut fixture, "lax/kmsfs.foreign.planted"), "strict secret");
     let lax = fixture.find("lax").unwrap();
-    assert_eq!(fixture.volume().policy(lax).unwrap().policy, own);
+    assert_eq!(fixture.volume().dir_policy(lax).unwrap().policy, own);
 }
 
 /// The directory of the name that was looked up first decided about the key of new contents: a link
@@ -258,7 +258,7 @@ fn regression_what_is_still_under_a_former_key_is_rewrapped_when_it_moves() {
     let back = dir(&fixture, "back", other, CrossMode::Rewrap);
     fixture.file(back, "a", "a").unwrap();
     let linked = fixture.file(back, "b", "b").unwrap().ino;
-    fixture.volume().set_policy(back, own, None).unwrap();
+    fixture.volume().set_dir_policy(back, own, None).unwrap();
     let refused = fixture.volume().link(linked, ROOT, b"b");
     assert!(matches!(refused, Err(VolumeError::CrossPolicy)), "{refused:?}");
     fixture.rename((back, "a"), (ROOT, "a"), REPLACE).unwrap();
@@ -298,10 +298,10 @@ fn regression_a_directory_never_forgets_a_key_that_files_have() {
     let keys: Vec<KeyId> = (0..4).map(|_| fixture.new_key()).collect();
     for (number, key) in keys.iter().take(3).enumerate() {
         fixture.file(there, &number.to_string(), "contents").unwrap();
-        fixture.volume().set_policy(there, *key, None).unwrap();
+        fixture.volume().set_dir_policy(there, *key, None).unwrap();
     }
     fixture.file(there, "3", "contents").unwrap();
-    let full = fixture.volume().set_policy(there, keys[3], None);
+    let full = fixture.volume().set_dir_policy(there, keys[3], None);
     assert!(matches!(full, Err(VolumeError::FormerKeys)), "{full:?}");
     let job = RewrapJob { from: Some(keys[2]), to: Some(keys[3]), ..RewrapJob::default() };
     let go_on = &mut |_: &_| std::ops::ControlFlow::Continue(());

@@ -424,7 +424,7 @@ fn no_file_with_another_name_is_written_in_the_place_of_the_vaults_own() {
     use_everything(&volume);
     let key = fixture.new_key();
     let ino = volume.lookup(ROOT, b"dir").unwrap().unwrap().ino;
-    volume.set_policy(ino, key, None).unwrap();
+    volume.set_dir_policy(ino, key, None).unwrap();
     volume.end().unwrap();
     assert_eq!(fs::read(&precious).unwrap(), b"precious");
     drop(volume);

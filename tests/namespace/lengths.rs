@@ -293,7 +293,7 @@ fn regression_recovery_goes_on_once_the_key_that_it_waits_for_is_back() {
     let mut usable = BTreeSet::new();
     fixture.mkdir(ROOT, "dir").unwrap();
     let (dir, other) = (fixture.find("dir").unwrap(), fixture.new_key());
-    fixture.volume().set_policy(dir, other, None).unwrap();
+    fixture.volume().set_dir_policy(dir, other, None).unwrap();
     fixture.file(dir, "inside", "").unwrap();
     write(&fixture, "dir/inside", 0, &pattern(9000, 4)).unwrap();
     fixture.reopen();
@@ -319,7 +319,7 @@ fn regression_recovery_waits_for_any_number_of_keys() {
     for (number, key) in keys.iter().enumerate() {
         let name = format!("dir {number}");
         let dir = fixture.mkdir(ROOT, &name).unwrap().ino;
-        fixture.volume().set_policy(dir, *key, None).unwrap();
+        fixture.volume().set_dir_policy(dir, *key, None).unwrap();
         fixture.file(dir, "inside", "").unwrap();
         write(&fixture, &format!("{name}/inside"), 0, &pattern(9000, 4)).unwrap();
     }
@@ -342,7 +342,7 @@ fn a_volume_recovers_by_itself_once_the_key_that_it_waits_for_is_back() {
     let (mut fixture, _) = sealed(9000);
     fixture.mkdir(ROOT, "dir").unwrap();
     let (dir, other) = (fixture.find("dir").unwrap(), fixture.new_key());
-    fixture.volume().set_policy(dir, other, None).unwrap();
+    fixture.volume().set_dir_policy(dir, other, None).unwrap();
     fixture.file(dir, "inside", "").unwrap();
     write(&fixture, "dir/inside", 0, &pattern(9000, 4)).unwrap();
     fixture.disable(other);

@@ -89,7 +89,7 @@ fn a_move_to_another_key_takes_the_permissions_of_reencrypt() {
     let fixture = Fixture::new();
     let other = fixture.new_key();
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
-    fixture.volume().set_policy(dir, other, None).unwrap();
+    fixture.volume().set_dir_policy(dir, other, None).unwrap();
     let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
     allow(&fixture, fixture.key(), &[ANN]);
     let volume = fixture.volume();
@@ -107,7 +107,7 @@ fn regression_first_contents_take_the_permission_for_the_key_that_they_get() {
     let fixture = Fixture::new();
     let strict = fixture.new_key();
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
-    fixture.volume().set_policy(dir, strict, None).unwrap();
+    fixture.volume().set_dir_policy(dir, strict, None).unwrap();
     let volume = fixture.volume();
     let made = |uid, name: &str| {
         let new = kmsfs::volume::NewNode { caller: user(uid), ..new_node(0o644) };
@@ -134,7 +134,7 @@ fn regression_an_open_empty_file_moves_to_no_key_behind_its_policy() {
     let fixture = Fixture::new();
     let strict = fixture.new_key();
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
-    fixture.volume().set_policy(dir, strict, None).unwrap();
+    fixture.volume().set_dir_policy(dir, strict, None).unwrap();
     allow(&fixture, strict, &[ANN]);
     let volume = fixture.volume();
     let move_as = |uid, from: (u64, &[u8]), to: (u64, &[u8])| {
@@ -163,7 +163,7 @@ fn regression_a_file_that_was_cut_to_nothing_moves_to_no_key_behind_its_policy()
     let fixture = Fixture::new();
     let strict = fixture.new_key();
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
-    fixture.volume().set_policy(dir, strict, None).unwrap();
+    fixture.volume().set_dir_policy(dir, strict, None).unwrap();
     allow(&fixture, strict, &[ANN]);
     let volume = fixture.volume();
     let move_as = |uid, name: &str| {
@@ -200,7 +200,7 @@ fn who_had_a_file_open_before_it_got_another_key_is_asked_again() {
     bob.check().unwrap();
     ann.file.truncate(0).unwrap();
     allow(&fixture, strict, &[ANN]);
-    volume.set_policy(dir, strict, None).unwrap();
+    volume.set_dir_policy(dir, strict, None).unwrap();
     bob.check().unwrap();
     kernel.take();
     ann.write(0, b"secret", Origin::Caller).unwrap();

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use kmsfs::envelope::CrossMode;
 use kmsfs::id::{DirId, KeyId};
-use kmsfs::keystore::{AnchoredPolicy, KeyRef};
+use kmsfs::keystore::{AnchoredDirPolicy, KeyRef};
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{Misplaced, Options, Repair, RewrapJob, Volume, VolumeError};
 
@@ -71,7 +71,7 @@ fn two_policies() -> (Fixture, KeyId) {
     let fixture = Fixture::new();
     let key = fixture.new_key();
     let finance = fixture.mkdir(ROOT, "finance").unwrap().ino;
-    fixture.volume().set_policy(finance, key, None).unwrap();
+    fixture.volume().set_dir_policy(finance, key, None).unwrap();
     fixture.file(finance, "report", "secret").unwrap();
     let public = fixture.mkdir(ROOT, "public").unwrap().ino;
     fixture.file(public, "page", "known").unwrap();
@@ -119,7 +119,7 @@ fn an_exchanged_ancestor_takes_what_is_below_it_out_of_use() {
         }
         let key = fixture.new_key();
         let finance = fixture.find("a/finance").unwrap();
-        fixture.volume().set_policy(finance, key, None).unwrap();
+        fixture.volume().set_dir_policy(finance, key, None).unwrap();
         exchange(&backing(&fixture, "a"), &backing(&fixture, "b"));
         if !live {
             fixture.reopen();
@@ -142,18 +142,18 @@ fn a_directory_that_inherits_is_not_put_in_the_place_of_one_with_its_own_key() {
 }
 
 #[test]
-fn an_older_key_policy_is_not_put_back() {
+fn an_older_policy_is_not_put_back() {
     let mut fixture = Fixture::new();
     let (old, new) = (fixture.new_key(), fixture.new_key());
     let top = fixture.mkdir(ROOT, "top").unwrap().ino;
-    fixture.volume().set_policy(top, old, None).unwrap();
+    fixture.volume().set_dir_policy(top, old, None).unwrap();
     let below = fixture.mkdir(top, "below").unwrap().ino;
     fixture.file(top, "file", "contents").unwrap();
     fixture.file(below, "file", "contents").unwrap();
     let (top_path, below_path) = (backing(&fixture, "top"), backing(&fixture, "top/below"));
     let saved = fixture.vault().with_file_name("saved");
     copy(&top_path, &saved);
-    fixture.volume().set_policy(top, new, None).unwrap();
+    fixture.volume().set_dir_policy(top, new, None).unwrap();
     rewrap(&fixture);
     // One that inherits: the directory above has left the key for good.
     fs::remove_dir_all(&below_path).unwrap();
@@ -185,7 +185,7 @@ fn regression_an_older_inheriting_directory_brings_no_former_key_back() {
     let mut fixture = Fixture::new();
     let (old, new) = (fixture.new_key(), fixture.new_key());
     let top = fixture.mkdir(ROOT, "top").unwrap().ino;
-    fixture.volume().set_policy(top, old, Some(CrossMode::Keep)).unwrap();
+    fixture.volume().set_dir_policy(top, old, Some(CrossMode::Keep)).unwrap();
     let below = fixture.mkdir(top, "below").unwrap().ino;
     fixture.file(below, "file", "contents").unwrap();
     let path = backing(&fixture, "top/below");
@@ -193,10 +193,10 @@ fn regression_an_older_inheriting_directory_brings_no_former_key_back() {
     let aside = |path: &Path| fixture.vault().with_file_name(path.file_name().unwrap());
     let (before, between) = (aside(&before), aside(&between));
     copy(&path, &before);
-    fixture.volume().set_policy(top, new, None).unwrap();
+    fixture.volume().set_dir_policy(top, new, None).unwrap();
     copy(&path, &between);
     let accepts = |fixture: &Fixture| {
-        let policy = fixture.volume().policy(fixture.find("top/below").unwrap()).unwrap();
+        let policy = fixture.volume().dir_policy(fixture.find("top/below").unwrap()).unwrap();
         (policy.policy, policy.previous)
     };
     assert_eq!(accepts(&fixture), (new, vec![old, fixture.key()]));
@@ -218,19 +218,19 @@ fn regression_an_older_inheriting_directory_brings_no_former_key_back() {
 fn regression_a_directory_that_kept_a_key_is_not_put_back_from_before_it_gave_it_up() {
     let mut fixture = Fixture::new();
     let guest = fixture.new_key();
-    fixture.volume().set_policy(ROOT, fixture.key(), Some(CrossMode::Keep)).unwrap();
+    fixture.volume().set_dir_policy(ROOT, fixture.key(), Some(CrossMode::Keep)).unwrap();
     let other = fixture.mkdir(ROOT, "other").unwrap().ino;
-    fixture.volume().set_policy(other, guest, None).unwrap();
+    fixture.volume().set_dir_policy(other, guest, None).unwrap();
     fixture.file(other, "file", "contents").unwrap();
     let below = fixture.mkdir(ROOT, "below").unwrap().ino;
     fixture.rename((other, "file"), (below, "file"), REPLACE).unwrap();
     let of_below =
-        |fixture: &Fixture| fixture.volume().policy(fixture.find("below").unwrap()).unwrap();
+        |fixture: &Fixture| fixture.volume().dir_policy(fixture.find("below").unwrap()).unwrap();
     assert_eq!(of_below(&fixture).previous, [guest]);
     fixture.reopen();
     assert_eq!(fixture.contents(fixture.find("below/file").unwrap()), "contents");
     // Another mode above, for files that come from now on, takes it nothing.
-    fixture.volume().set_policy(ROOT, fixture.key(), Some(CrossMode::Rewrap)).unwrap();
+    fixture.volume().set_dir_policy(ROOT, fixture.key(), Some(CrossMode::Rewrap)).unwrap();
     fixture.reopen();
     let policy = of_below(&fixture);
     assert!(policy.previous == [guest] && policy.cross == CrossMode::Rewrap, "{policy:?}");
@@ -254,11 +254,11 @@ fn a_directory_accepts_no_former_key_once_everything_is_rewrapped() {
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
     fixture.mkdir(dir, "below").unwrap();
     fixture.file(dir, "file", "contents").unwrap();
-    fixture.volume().set_policy(dir, key, None).unwrap();
-    assert_eq!(fixture.volume().policy(dir).unwrap().previous, [fixture.key()]);
+    fixture.volume().set_dir_policy(dir, key, None).unwrap();
+    assert_eq!(fixture.volume().dir_policy(dir).unwrap().previous, [fixture.key()]);
     rewrap(&fixture);
     for path in ["dir", "dir/below"] {
-        let policy = fixture.volume().policy(fixture.find(path).unwrap()).unwrap();
+        let policy = fixture.volume().dir_policy(fixture.find(path).unwrap()).unwrap();
         assert!(policy.previous.is_empty() && policy.policy == key, "{path}: {policy:?}");
     }
     assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");
@@ -389,14 +389,14 @@ fn regression_a_keystore_does_not_remember_removed_directories_for_ever() {
     };
     let make = |fixture: &Fixture, name: &str| {
         let dir = fixture.mkdir(ROOT, name).unwrap().ino;
-        fixture.volume().set_policy(dir, key, None).unwrap();
+        fixture.volume().set_dir_policy(dir, key, None).unwrap();
     };
     make(&fixture, "stays");
     make(&fixture, "goes");
     let place = backing(&fixture, "goes");
     let saved = fixture.vault().with_file_name("saved");
     copy(&place, &saved);
-    fixture.volume().set_policy(fixture.find("goes").unwrap(), fixture.key(), None).unwrap();
+    fixture.volume().set_dir_policy(fixture.find("goes").unwrap(), fixture.key(), None).unwrap();
     fixture.find("stays").unwrap();
     fixture.volume().rmdir(ROOT, b"goes").unwrap();
     // A copy that is removed is not the directory.
@@ -412,7 +412,7 @@ fn regression_a_keystore_does_not_remember_removed_directories_for_ever() {
     fs::remove_dir_all(&place).unwrap();
     let anchor = fixture.keystore.volume_anchor(fixture.volume().id()).unwrap().unwrap();
     let mut full = anchor;
-    full.policies.extend((0..2000_u64).map(|n| AnchoredPolicy {
+    full.policies.extend((0..2000_u64).map(|n| AnchoredDirPolicy {
         directory: DirId::from_bytes(u128::from(n + 1).to_le_bytes()),
         sequence: 1,
         removed: n + 2,
@@ -449,11 +449,11 @@ fn a_directory_that_takes_its_key_along_has_a_policy_of_its_own() {
     fixture.file(below, "more", "deep").unwrap();
     fixture.rename((ROOT, "public"), (finance, "public"), REPLACE).unwrap();
     fixture.reopen();
-    let moved = fixture.volume().policy(fixture.find("finance/public").unwrap()).unwrap();
+    let moved = fixture.volume().dir_policy(fixture.find("finance/public").unwrap()).unwrap();
     assert!(!moved.inherited && moved.policy == fixture.key(), "{moved:?}");
     assert_eq!(fixture.contents(fixture.find("finance/public/page").unwrap()), "known");
     assert_eq!(fixture.contents(fixture.find("finance/public/below/more").unwrap()), "deep");
-    let below = fixture.volume().policy(fixture.find("finance/public/below").unwrap()).unwrap();
+    let below = fixture.volume().dir_policy(fixture.find("finance/public/below").unwrap()).unwrap();
     assert!(below.inherited && below.policy != key, "{below:?}");
 }
 

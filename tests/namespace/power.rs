@@ -72,7 +72,7 @@ fn regression_a_key_is_accepted_durably_before_a_file_with_it_moves_in() {
         let Some(mut disk) = Disk::new(kind) else { return };
         let other = disk.fixture.new_key();
         let keeps = disk.fixture.mkdir(ROOT, "keeps").unwrap().ino;
-        disk.fixture.volume().set_policy(keeps, other, Some(CrossMode::Keep)).unwrap();
+        disk.fixture.volume().set_dir_policy(keeps, other, Some(CrossMode::Keep)).unwrap();
         let moved = disk.fixture.file(ROOT, "a", "contents").unwrap().ino;
         disk.fixture.volume().end().unwrap();
         disk.fixture.rename((ROOT, "a"), (keeps, "a"), REPLACE).unwrap();

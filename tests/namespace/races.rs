@@ -103,7 +103,7 @@ fn regression_a_rewrap_wraps_nothing_for_a_directory_that_it_has_left() {
     let keys = [fixture.new_key(), fixture.new_key()];
     for (name, key) in ["a", "b"].into_iter().zip(keys) {
         let dir = fixture.mkdir(ROOT, name).unwrap().ino;
-        fixture.volume().set_policy(dir, key, Some(CrossMode::Rewrap)).unwrap();
+        fixture.volume().set_dir_policy(dir, key, Some(CrossMode::Rewrap)).unwrap();
     }
     let files = ["one", "two"];
     for name in files {
@@ -157,16 +157,16 @@ fn regression_a_policy_that_changes_while_its_directory_is_opened_is_no_tamperin
     let mut fixture = Fixture::new();
     let keys = [fixture.new_key(), fixture.new_key()];
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
-    fixture.volume().set_policy(dir, keys[0], None).unwrap();
+    fixture.volume().set_dir_policy(dir, keys[0], None).unwrap();
     fixture.file(dir, "file", "contents").unwrap();
     let service = Interrupted::under(&mut fixture);
     let set = move |volume: &Volume| {
         let dir = volume.lookup(ROOT, b"dir").unwrap().unwrap().ino;
-        volume.set_policy(dir, keys[1], None).unwrap();
+        volume.set_dir_policy(dir, keys[1], None).unwrap();
     };
     service.during_next(Question::Unwrap, keys[0], set);
     let dir = fixture.find("dir").unwrap();
-    let found = fixture.volume().policy(dir);
+    let found = fixture.volume().dir_policy(dir);
     assert!(!service.is_due());
     assert_eq!(found.unwrap().policy, keys[1]);
     assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");
@@ -178,11 +178,11 @@ fn regression_a_rewrap_gives_up_no_key_that_became_a_former_one_meanwhile() {
     let mut fixture = Fixture::new();
     let keys = [fixture.new_key(), fixture.new_key()];
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
-    fixture.volume().set_policy(dir, keys[0], None).unwrap();
+    fixture.volume().set_dir_policy(dir, keys[0], None).unwrap();
     fixture.file(dir, "file", "contents").unwrap();
     let volume = fixture.volume();
     let progress = &mut |_: &_| {
-        volume.set_policy(dir, keys[1], None).unwrap();
+        volume.set_dir_policy(dir, keys[1], None).unwrap();
         ControlFlow::Continue(())
     };
     volume.rewrap(RewrapJob::default(), progress, &mut |_| {}).unwrap();
@@ -191,7 +191,7 @@ fn regression_a_rewrap_gives_up_no_key_that_became_a_former_one_meanwhile() {
     let go_on = &mut |_: &_| ControlFlow::Continue(());
     let report = fixture.volume().rewrap(RewrapJob::default(), go_on, &mut |_| {}).unwrap();
     let dir = fixture.find("dir").unwrap();
-    assert!(report.complete && fixture.volume().policy(dir).unwrap().previous.is_empty());
+    assert!(report.complete && fixture.volume().dir_policy(dir).unwrap().previous.is_empty());
     fixture.disable(keys[0]);
     fixture.reopen();
     assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");

@@ -216,7 +216,7 @@ fn crash_of_many() -> Crash {
     many(&fixture);
     let other = fixture.new_key();
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
-    fixture.volume().set_policy(dir, other, None).unwrap();
+    fixture.volume().set_dir_policy(dir, other, None).unwrap();
     fixture.file(dir, "inside", "").unwrap();
     write(&fixture, "dir/inside", 0, &pattern(9 * PAGE, 4)).unwrap();
     contents[5 * PAGE..6 * PAGE].copy_from_slice(&pattern(PAGE, 9));
@@ -494,7 +494,7 @@ fn a_file_that_moves_to_another_key_keeps_its_excuse() {
     let other = fixture.new_key();
     fixture.reopen();
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
-    fixture.volume().set_policy(dir, other, None).unwrap();
+    fixture.volume().set_dir_policy(dir, other, None).unwrap();
     fixture.file(dir, "inside", "").unwrap();
     let contents = pattern(50 * PAGE, 4);
     write(&fixture, "dir/inside", 0, &contents).unwrap();

@@ -113,7 +113,7 @@ fn regression_all_keys_are_refused_before_the_kernel_is_asked() {
     let other = fixture.new_key();
     let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
     let volume = fixture.volume();
-    volume.set_policy(dir, other, None).unwrap();
+    volume.set_dir_policy(dir, other, None).unwrap();
     let inos = [fixture.file(ROOT, "a", "1"), fixture.file(dir, "b", "2")];
     let open = |ino| volume.open_handle(ino, Access::ReadOnly).unwrap().handle;
     let handles = inos.map(|attr| open(attr.unwrap().ino));

@@ -390,7 +390,7 @@ fn a_disabled_key_keeps_a_crash_alive_for_its_own_files_only() {
     fixture.reopen();
     let dir = fixture.find("dir").unwrap();
     let other = fixture.new_key();
-    fixture.volume().set_policy(dir, other, None).unwrap();
+    fixture.volume().set_dir_policy(dir, other, None).unwrap();
     fixture.file(dir, "inside", "").unwrap();
     write(&fixture, "dir/inside", 0, &pattern(9 * PAGE, 4)).unwrap();
     write(&fixture, "file", 0, &pattern(PAGE, 5)).unwrap();

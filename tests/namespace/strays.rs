@@ -199,7 +199,7 @@ fn regression_what_is_below_a_mount_in_the_vault_is_not_taken_for_absent() {
     let checked = fixture.volume().check(Repair::Yes, &mut |_| ControlFlow::Continue(())).unwrap();
     let problems = &checked.problems;
     assert!(!checked.is_clean() && problems.iter().any(|p| dir.ends_with(&p.path)), "{problems:?}");
-    let parted = fixture.volume().set_policy(ROOT, other, None);
+    let parted = fixture.volume().set_dir_policy(ROOT, other, None);
     assert!(matches!(parted, Err(VolumeError::Io(rustix::io::Errno::BUSY))), "{parted:?}");
     drop(covered);
 

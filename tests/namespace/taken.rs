@@ -42,7 +42,7 @@ fn anchor(fixture: &Fixture) -> VolumeAnchor {
 
 fn make_own(fixture: &Fixture, parent: u64, name: &str, key: KeyId) -> u64 {
     let dir = fixture.mkdir(parent, name).unwrap().ino;
-    fixture.volume().set_policy(dir, key, None).unwrap();
+    fixture.volume().set_dir_policy(dir, key, None).unwrap();
     fixture.file(dir, "file", name).unwrap();
     dir
 }
@@ -118,7 +118,7 @@ fn regression_an_older_directory_does_not_take_the_place_of_one_with_its_own_key
             fs::rename(&place, saved(&fixture, "aside")).unwrap();
             fs::rename(saved(&fixture, "taken"), &place).unwrap();
             let finance = fixture.find("finance").unwrap();
-            assert_eq!(fixture.volume().policy(finance).unwrap().policy, key, "{before:?}");
+            assert_eq!(fixture.volume().dir_policy(finance).unwrap().policy, key, "{before:?}");
             fixture.file(finance, "more", "secret").unwrap();
         }
     }
@@ -173,9 +173,9 @@ fn regression_an_older_directory_above_one_with_its_own_key_does_not_come_back()
     fixture.rename((top, "dept.old"), (top, "dept"), REPLACE).unwrap();
     for _ in 0..2 {
         let moved = fixture.find("moved/finance").unwrap();
-        assert_eq!(fixture.volume().policy(moved).unwrap().policy, key);
+        assert_eq!(fixture.volume().dir_policy(moved).unwrap().policy, key);
         let old = fixture.find("top/dept/finance").unwrap();
-        assert_eq!(fixture.volume().policy(old).unwrap().policy, fixture.key());
+        assert_eq!(fixture.volume().dir_policy(old).unwrap().policy, fixture.key());
         fixture.reopen();
     }
 }
@@ -310,7 +310,7 @@ const STEPS: &[&[Step]] = &[
             f.mkdir(f.find("a").unwrap(), "own").unwrap();
         }),
         ("it gets a key of its own", true, |f| {
-            f.volume().set_policy(f.find("a/own").unwrap(), f.key(), None).unwrap();
+            f.volume().set_dir_policy(f.find("a/own").unwrap(), f.key(), None).unwrap();
         }),
         ("both change places", false, |f| go(f, "a/own", "b/own", EXCHANGE)),
     ],
@@ -353,7 +353,7 @@ fn a_crash_after_any_step_refuses_no_directory() {
             let top = fixture.mkdir(ROOT, top).unwrap().ino;
             if key {
                 let own = fixture.mkdir(top, "own").unwrap().ino;
-                fixture.volume().set_policy(own, fixture.new_key(), None).unwrap();
+                fixture.volume().set_dir_policy(own, fixture.new_key(), None).unwrap();
             }
         }
         fixture.mkdir(ROOT, "plain").unwrap();
@@ -394,7 +394,7 @@ fn a_place_is_given_up_before_another_directory_comes_there() {
     for top in ["a", "b"] {
         let top = fixture.mkdir(ROOT, top).unwrap().ino;
         let own = fixture.mkdir(top, "own").unwrap().ino;
-        fixture.volume().set_policy(own, fixture.new_key(), None).unwrap();
+        fixture.volume().set_dir_policy(own, fixture.new_key(), None).unwrap();
     }
     let store = rusqlite::Connection::open(saved(&fixture, "store")).unwrap();
     let (a, b) = (backing(&fixture, "a"), backing(&fixture, "b"));
@@ -432,7 +432,7 @@ fn a_place_is_given_up_before_another_directory_comes_there() {
 fn directories_that_change_places_while_they_are_opened_are_not_refused() {
     let mut fixture = Fixture::new();
     let own = fixture.mkdir(ROOT, "own").unwrap().ino;
-    fixture.volume().set_policy(own, fixture.new_key(), None).unwrap();
+    fixture.volume().set_dir_policy(own, fixture.new_key(), None).unwrap();
     fixture.mkdir(ROOT, "plain").unwrap();
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -124,7 +124,7 @@ impl Remote {
     /// A directory whose new files get `key`.
     pub(crate) fn mkdir_under(&self, name: &str, key: KeyId) {
         let made = self.volume().mkdir(ROOT, name.as_bytes(), new_node(0o755)).unwrap();
-        self.volume().set_policy(made.ino, key, None).unwrap();
+        self.volume().set_dir_policy(made.ino, key, None).unwrap();
     }
 
     /// Moves a file of the root into a directory of the root.

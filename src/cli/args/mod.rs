@@ -198,7 +198,7 @@ Exit code 15 if there is an error among the findings.")]
 
     /// Take in a directory that was put into a vault from outside
     ///
-    /// A directory counts only in the place that it was made for, with the key policy that it had
+    /// A directory counts only in the place that it was made for, with the policy that it had
     /// last: what is exchanged, copied or put back from an old backup can be listed and removed, and
     /// nothing else. This says that it is meant to be where it is.
     #[command(after_help = "Examples:

@@ -96,10 +96,12 @@ impl Mount {
                 Ok(survey::to_value(self.volume.id(), &found))
             }
             Request::PolicyShow { dir } => {
-                let found = self.volume.policy(dir.inode);
-                Ok(policy(&found.map_err(|error| failed(&dir, &error))?))
+                let found = self.volume.dir_policy(dir.inode);
+                Ok(dir_policy(&found.map_err(|error| failed(&dir, &error))?))
             }
-            Request::PolicySet { dir, key, cross } => self.set_policy(&dir, &key, cross.as_deref()),
+            Request::PolicySet { dir, key, cross } => {
+                self.set_dir_policy(&dir, &key, cross.as_deref())
+            }
             Request::AdoptShow { dir } => self.on_directory(&dir, Volume::adoption),
             Request::Adopt { dir } => self.on_directory(&dir, Volume::adopt),
             Request::Sync => {
@@ -113,7 +115,12 @@ impl Mount {
         }
     }
 
-    fn set_policy(&self, dir: &DirRef, key: &str, cross: Option<&str>) -> Result<Value, CliError> {
+    fn set_dir_policy(
+        &self,
+        dir: &DirRef,
+        key: &str,
+        cross: Option<&str>,
+    ) -> Result<Value, CliError> {
         let failed = |error: VolumeError| failed(dir, &error);
         let ino = dir.inode;
         let service = self.volume.keyring().service();
@@ -122,8 +129,8 @@ impl Mount {
             return Err(failed(VolumeError::KeyUnusable(key)));
         }
         let cross = cross.map(cross_mode).transpose()?;
-        self.volume.set_policy(ino, key, cross).map_err(failed)?;
-        Ok(policy(&self.volume.policy(ino).map_err(failed)?))
+        self.volume.set_dir_policy(ino, key, cross).map_err(failed)?;
+        Ok(dir_policy(&self.volume.dir_policy(ino).map_err(failed)?))
     }
 
     fn on_directory(
@@ -158,7 +165,7 @@ fn withheld(volume: &Volume) -> usize {
 }
 
 /// The policy of a directory as the command shows it.
-fn policy(descriptor: &DirDescriptor) -> Value {
+fn dir_policy(descriptor: &DirDescriptor) -> Value {
     json!({
         "key": descriptor.policy.to_string(),
         "inherited": descriptor.inherited,

@@ -70,7 +70,7 @@ pub struct VolumeAnchor {
     pub features: u32,
     /// Directories that have a policy of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub policies: Vec<AnchoredPolicy>,
+    pub policies: Vec<AnchoredDirPolicy>,
     /// Where those are, and the directories above them; the last ones that were learnt come last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub places: Vec<AnchoredPlace>,
@@ -81,7 +81,7 @@ pub struct VolumeAnchor {
 
 /// The newest descriptor of a directory with a policy of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AnchoredPolicy {
+pub struct AnchoredDirPolicy {
     /// The directory.
     #[serde(with = "text")]
     pub directory: DirId,
@@ -103,7 +103,7 @@ pub struct AnchoredPlace {
     pub directory: DirId,
 }
 
-impl AnchoredPolicy {
+impl AnchoredDirPolicy {
     /// Leaves the directories that are there, and the last ones that were removed: whoever can write
     /// to the vault may put one of those back where it was.
     pub fn forget_long_removed(policies: &mut Vec<Self>) {

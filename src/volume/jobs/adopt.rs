@@ -53,7 +53,7 @@ impl Volume {
         Ok(self.candidate(ino)?.map(|candidate| candidate.adoption))
     }
 
-    /// Takes in the directory `ino` where it is: from here on it belongs there, with the key policy
+    /// Takes in the directory `ino` where it is: from here on it belongs there, with the policy
     /// that it has. `None` if it was in its place already.
     ///
     /// *Crash order*: one descriptor is written; before it the directory is as it was. Then what is
@@ -82,7 +82,7 @@ impl Volume {
         self.invalidate(self.tree.dirs.clear());
         // Where it is, is noted by whoever opens it.
         let _opened = self.dir(ino);
-        self.save_policies();
+        self.save_dir_policies();
         Ok(Some(adoption))
     }
 
@@ -101,7 +101,7 @@ impl Volume {
             return Err(VolumeError::Misplaced(Misplaced::Above));
         };
         let inherited =
-            stored.inherited && matches!(&above, Above::Keys(keys) if keys.suit(stored, stored));
+            stored.inherited && matches!(&above, Above::Keys(keys) if keys.suits(stored, stored));
         let newest = self.tree.anchor.newest(stored.dir).max(stored.policy_sequence);
         let adopted = DirDescriptor {
             inherited,

@@ -127,7 +127,7 @@ impl Volume {
             log::warn!("writing a file failed: the next session looks at it as after a crash");
             return Ok(Ended::InDoubt);
         }
-        self.save_policies();
+        self.save_dir_policies();
         self.session().end()?;
         Ok(Ended::Cleanly)
     }

@@ -32,7 +32,7 @@ impl Volume {
         self.sync_everything()?;
         self.add_features(VolumeFeatures::PLACED)?;
         self.tree.anchor.set_all_placed();
-        self.save_policies();
+        self.save_dir_policies();
         Ok(())
     }
 

@@ -190,7 +190,7 @@ impl Run<'_> {
                 self.directories(Mark::Accept)?;
             }
             // What is open and empty must not come under a key that its directory leaves.
-            self.volume.refresh_policies();
+            self.volume.refresh_file_policies();
             self.kept = self.volume.tree.kept.load(Ordering::Acquire);
             if self.pass()?.is_break() {
                 return Ok(());
@@ -207,9 +207,9 @@ impl Run<'_> {
         if rest_is_done && (self.moves_keys() || self.is_for_all()) {
             self.directories(Mark::Finish)?;
             // Whoever has a file open accepts no former key either.
-            self.volume.refresh_policies();
+            self.volume.refresh_file_policies();
         }
-        self.volume.save_policies();
+        self.volume.save_dir_policies();
         Ok(())
     }
 

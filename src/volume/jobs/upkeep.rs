@@ -160,7 +160,7 @@ impl Volume {
             return;
         }
         *flushed = Instant::now();
-        self.save_policies();
+        self.save_dir_policies();
         if let Err(error) = self.flush(DIRTY_FOR) {
             log::error!("background sync: {error}");
         }

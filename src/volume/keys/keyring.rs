@@ -15,8 +15,8 @@ use crate::envelope::{
 };
 use crate::id::{DirId, FileId, KeyId, MaterialId, VolumeId};
 use crate::keystore::EncryptionContext;
+use crate::volume::model::dir_policy::inheriting;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::model::key_rules::inheriting;
 
 /// What a key is wrapped for.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ pub enum Misplaced {
     Elsewhere,
     /// It has the keys of the directory above, and that one has others.
     Keys,
-    /// Its key policy has been changed since it was made.
+    /// Its policy has been changed since it was made.
     Older,
     /// It is from before directories said where they belong, and all others of the volume do.
     Unplaced,
@@ -26,7 +26,7 @@ impl fmt::Display for Misplaced {
         f.write_str(match self {
             Self::Elsewhere => "it was made for another place: exchanged, moved or copied outside",
             Self::Keys => "it inherits keys that the directory above does not have",
-            Self::Older => "its key policy has been changed since: an older one was put back",
+            Self::Older => "its policy has been changed since: an older one was put back",
             Self::Unplaced => "it does not say where it belongs: an older one was put back",
             Self::Above => "the directory above it cannot be used",
             Self::Twin => {

@@ -3,9 +3,9 @@
 pub mod attr;
 pub(in crate::volume) mod caller;
 pub(in crate::volume) mod clock;
+pub(in crate::volume) mod dir_policy;
 pub(in crate::volume) mod error;
 pub(in crate::volume) mod errseq;
 pub(in crate::volume) mod exposure;
-pub(in crate::volume) mod key_rules;
 pub(in crate::volume) mod misplaced;
 pub(in crate::volume) mod options;

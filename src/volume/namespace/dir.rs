@@ -18,8 +18,8 @@ use crate::envelope::{DirDescriptor, DirKeys, EnvelopeError};
 use crate::id::{DirId, KeyId};
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::keys::keyring::Keyring;
+use crate::volume::model::dir_policy::DirPolicy;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::model::key_rules::KeyRules;
 use crate::volume::model::misplaced::Misplaced;
 
 /// The attribute by which a directory gives its children their ACL.
@@ -249,7 +249,7 @@ impl Names {
     fn authority(&self) -> Authority {
         match self {
             Self::Readable { descriptor, .. } => {
-                Authority::Verified(descriptor.dir, KeyRules::of(descriptor))
+                Authority::Verified(descriptor.dir, DirPolicy::of(descriptor))
             }
             Self::KeyUnusable(_, claimed) => Authority::Locked(*claimed),
             Self::Misplaced(_) | Self::Broken => Authority::None,

@@ -11,20 +11,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::occupants::Occupants;
 use crate::envelope::{CrossMode, DirDescriptor, DirPlace, VolumeFeatures};
 use crate::id::{DirId, VolumeId};
-use crate::keystore::{AnchoredPolicy, VolumeAnchor};
-use crate::volume::model::key_rules::{KeyRules, inheriting, kept_keys};
+use crate::keystore::{AnchoredDirPolicy, VolumeAnchor};
+use crate::volume::model::dir_policy::{DirPolicy, inheriting, kept_keys};
 use crate::volume::model::misplaced::Misplaced;
 
 /// What is known of directories from outside of the vault.
 #[derive(Debug, Default)]
 pub(in crate::volume) struct DirAnchor {
     all_placed: AtomicBool,
-    policies: Mutex<Policies>,
+    policies: Mutex<DirPolicies>,
     pub(in crate::volume) occupants: Occupants,
 }
 
 #[derive(Debug, Default)]
-struct Policies {
+struct DirPolicies {
     newest: HashMap<DirId, Newest>,
     /// The turn of the last directory that was removed.
     last_removed: u64,
@@ -119,18 +119,18 @@ impl DirAnchor {
     }
 
     /// All newest policies, if any has come since the last call.
-    pub(in crate::volume) fn take_unsaved(&self) -> Option<Vec<AnchoredPolicy>> {
+    pub(in crate::volume) fn take_unsaved(&self) -> Option<Vec<AnchoredDirPolicy>> {
         let mut policies = self.policies();
         if !std::mem::take(&mut policies.unsaved) {
             return None;
         }
-        let policy = |(dir, newest): (&DirId, &Newest)| AnchoredPolicy {
+        let policy = |(dir, newest): (&DirId, &Newest)| AnchoredDirPolicy {
             directory: *dir,
             sequence: u64::from(newest.sequence),
             removed: newest.removed,
         };
         let mut all: Vec<_> = policies.newest.iter().map(policy).collect();
-        AnchoredPolicy::forget_long_removed(&mut all);
+        AnchoredDirPolicy::forget_long_removed(&mut all);
         if all.len() < policies.newest.len() {
             let kept: HashSet<_> = all.iter().map(|policy| policy.directory).collect();
             policies.newest.retain(|dir, _| kept.contains(dir));
@@ -144,7 +144,7 @@ impl DirAnchor {
         self.policies().unsaved = true;
     }
 
-    fn policies(&self) -> MutexGuard<'_, Policies> {
+    fn policies(&self) -> MutexGuard<'_, DirPolicies> {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,7 +166,7 @@ pub(in crate::volume) enum Above {
     /// Nothing: it is the root.
     Volume,
     /// A directory with these keys.
-    Keys(KeyRules),
+    Keys(DirPolicy),
     /// A directory whose own key cannot be used now: nobody vouches for what it says of keys.
     Locked,
 }
@@ -220,7 +220,7 @@ impl Expected {
             // Before places, a directory that moved took its keys with it and was still said to
             // inherit them.
             Above::Keys(keys) if stored.places.is_none() => {
-                Ok(DirDescriptor { inherited: keys.suit(stored, stored), ..stored.clone() })
+                Ok(DirDescriptor { inherited: keys.suits(stored, stored), ..stored.clone() })
             }
             Above::Keys(keys) => keys.inherited_by(stored).ok_or(Misplaced::Keys),
         }
@@ -240,7 +240,7 @@ impl Expected {
         }
         let mut kept = Vec::new();
         if now.iter().any(|now| now.cross == CrossMode::Keep) {
-            kept.extend(new.previous.iter().filter(|key| !above.accept(**key)));
+            kept.extend(new.previous.iter().filter(|key| !above.accepts(**key)));
         }
         inheriting(new, kept)
     }
@@ -250,7 +250,7 @@ impl Expected {
 #[derive(Debug, Clone)]
 pub(in crate::volume) enum Authority {
     /// It was verified.
-    Verified(DirId, KeyRules),
+    Verified(DirId, DirPolicy),
     /// Its key cannot be used: this is what it claims to be. Who forges that gains a directory in
     /// which nothing has a name and nothing can be made.
     Locked(DirId),
@@ -286,7 +286,7 @@ impl LiveAuthority {
 
     /// From here on it is this.
     pub(in crate::volume) fn become_of(&self, descriptor: &DirDescriptor) {
-        let now = Authority::Verified(descriptor.dir, KeyRules::of(descriptor));
+        let now = Authority::Verified(descriptor.dir, DirPolicy::of(descriptor));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 }

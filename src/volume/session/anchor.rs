@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::crypto::hash::{hmac_sha256, hmac_verify};
 use crate::envelope::{SessionWord, VolumeKeys};
 use crate::id::VolumeId;
-use crate::keystore::{AnchoredPolicy, VolumeAnchor};
+use crate::keystore::{AnchoredDirPolicy, VolumeAnchor};
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::own_file;
 use crate::volume::keys::service::KeyService;
@@ -131,7 +131,7 @@ pub(in crate::volume) enum Standing<'a> {
 /// What is remembered once `ours` is added to what is `stored`; `ours` learns what it did not know.
 ///
 /// The newest of each stays: a session of another copy may have begun since, and its word, and what
-/// it told of key policies, must not go back to what this one knew.
+/// it told of policies, must not go back to what this one knew.
 fn joined(
     stored: Option<VolumeAnchor>,
     ours: &mut VolumeAnchor,
@@ -144,7 +144,7 @@ fn joined(
             None => ours.policies.push(policy),
         }
     }
-    AnchoredPolicy::forget_long_removed(&mut ours.policies);
+    AnchoredDirPolicy::forget_long_removed(&mut ours.policies);
     ours.features |= stored.features;
     ours.rollbacks = ours.rollbacks.max(stored.rollbacks);
     let word = SessionWord::from_bits(stored.word);
@@ -193,11 +193,11 @@ mod tests {
     use crate::id::{DirId, DirPlace};
     use crate::keystore::AnchoredPlace;
 
-    fn policy(directory: u8, sequence: u64) -> AnchoredPolicy {
-        AnchoredPolicy { directory: DirId::from_bytes([directory; 16]), sequence, removed: 0 }
+    fn policy(directory: u8, sequence: u64) -> AnchoredDirPolicy {
+        AnchoredDirPolicy { directory: DirId::from_bytes([directory; 16]), sequence, removed: 0 }
     }
 
-    fn anchor(number: u32, policies: Vec<AnchoredPolicy>) -> VolumeAnchor {
+    fn anchor(number: u32, policies: Vec<AnchoredDirPolicy>) -> VolumeAnchor {
         let word = SessionWord::new(number, 7).bits();
         VolumeAnchor { word, sequence: 20, policies, ..VolumeAnchor::default() }
     }

@@ -188,7 +188,7 @@ impl Volume {
                 CrossMode::Keep => self.keep_key(ino, target, also)?,
                 CrossMode::Rewrap | CrossMode::Exdev => self.drop_former_key(ino, also)?,
             }
-            self.refresh_policy(ino)
+            self.refresh_file_policy(ino)
         })();
         if let Err(error) = finished {
             log::warn!(

@@ -1,6 +1,6 @@
 //! What directories say of keys and places, and how they come to the disk.
 
 pub(in crate::volume) mod cross;
+pub(in crate::volume) mod dir_policy;
 pub(in crate::volume) mod moves;
-pub(in crate::volume) mod policy;
 pub(in crate::volume) mod sync;

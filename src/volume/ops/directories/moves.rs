@@ -157,7 +157,7 @@ impl Move {
             false => stored,
         };
         let stays = here_is(stored.clone());
-        let inherits = matches!(&above, Above::Keys(keys) if keys.suit(&stored, effective));
+        let inherits = matches!(&above, Above::Keys(keys) if keys.suits(&stored, effective));
         let moves = if stays.inherited && !inherits { own(stays.clone()) } else { stays.clone() };
         if !moves.fits() {
             return Err(VolumeError::FormerKeys);

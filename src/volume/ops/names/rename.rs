@@ -102,7 +102,7 @@ impl Volume {
             break;
         }
         // The locks are free again: opening a file takes them.
-        self.save_policies();
+        self.save_dir_policies();
         if let Some(ino) = there.unfinished() {
             self.finish_crossing(ino, (&source.dir, &target.dir));
         }

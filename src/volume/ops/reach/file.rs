@@ -119,13 +119,13 @@ impl Volume {
     /// The kernel found a file by a name, perhaps another than before: if it is open, what it was
     /// opened with is not all that counts.
     pub(in crate::volume) fn hear_of_name(&self, ino: u64) {
-        if let Err(error) = self.refresh_policy(ino) {
+        if let Err(error) = self.refresh_file_policy(ino) {
             log::debug!("inode {ino}: what its directories say of keys: {error}");
         }
     }
 
     /// An open file hears what its directories say now.
-    pub(in crate::volume) fn refresh_policy(&self, ino: u64) -> Result<()> {
+    pub(in crate::volume) fn refresh_file_policy(&self, ino: u64) -> Result<()> {
         match self.files.find(ino) {
             Some(file) => self.file_policy(ino).map(|policy| file.set_policy(policy)),
             None => Ok(()),
@@ -134,9 +134,9 @@ impl Volume {
 
     /// The same for every open file: those without contents have not shown their key to anybody.
     /// When this returns, what first contents were given before is on the disk, or gone.
-    pub(in crate::volume) fn refresh_policies(&self) {
+    pub(in crate::volume) fn refresh_file_policies(&self) {
         for file in self.files.all() {
-            if let Err(error) = self.refresh_policy(file.ino()) {
+            if let Err(error) = self.refresh_file_policy(file.ino()) {
                 log::debug!("inode {}: what its directories say of keys: {error}", file.ino());
             }
             file.source().set_prepared(None);

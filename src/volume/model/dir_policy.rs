@@ -1,36 +1,37 @@
-//! Which KMS keys a directory has for its files, and what the directories below make of that.
+//! The policy of a directory: which KMS keys it has for its files, and what the directories below it
+//! make of that.
 
 use crate::envelope::{CrossMode, DirDescriptor};
 use crate::id::KeyId;
 
 /// The keys that a directory has for its files, and so for the directories that inherit from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::volume) struct KeyRules {
-    policy: KeyId,
+pub(in crate::volume) struct DirPolicy {
+    key: KeyId,
     previous: Vec<KeyId>,
     cross: CrossMode,
 }
 
-impl KeyRules {
+impl DirPolicy {
     pub(in crate::volume) fn of(descriptor: &DirDescriptor) -> Self {
-        let DirDescriptor { policy, previous, cross, .. } = descriptor.clone();
-        Self { policy, previous, cross }
+        let DirDescriptor { policy: key, previous, cross, .. } = descriptor.clone();
+        Self { key, previous, cross }
     }
 
-    pub(in crate::volume) fn accept(&self, key: KeyId) -> bool {
-        self.policy == key || self.previous.contains(&key)
+    pub(in crate::volume) fn accepts(&self, key: KeyId) -> bool {
+        self.key == key || self.previous.contains(&key)
     }
 
     /// True if a directory may inherit from one with these keys, and loses none of its own by that:
     /// what it says, and what that has come to where it was.
-    pub(in crate::volume) fn suit(
+    pub(in crate::volume) fn suits(
         &self,
         stored: &DirDescriptor,
         effective: &DirDescriptor,
     ) -> bool {
         let kept = kept_keys(stored);
-        self.policy == effective.policy
-            && effective.previous.iter().all(|key| self.accept(*key) || kept.contains(key))
+        self.key == effective.policy
+            && effective.previous.iter().all(|key| self.accepts(*key) || kept.contains(key))
     }
 
     /// What an inheriting directory has: the policy, the former keys and the mode of the one above,
@@ -38,12 +39,12 @@ impl KeyRules {
     /// the tree counts everywhere, and a directory from before the end of a re-wrap brings no former
     /// key back. `None` if it has a policy that the one above never had.
     pub(in crate::volume) fn inherited_by(&self, stored: &DirDescriptor) -> Option<DirDescriptor> {
-        if !self.accept(stored.policy) {
+        if !self.accepts(stored.policy) {
             return None;
         }
         let mut previous = self.previous.clone();
-        previous.extend(kept_keys(stored).iter().filter(|key| !self.accept(**key)));
-        Some(DirDescriptor { policy: self.policy, previous, cross: self.cross, ..stored.clone() })
+        previous.extend(kept_keys(stored).iter().filter(|key| !self.accepts(**key)));
+        Some(DirDescriptor { policy: self.key, previous, cross: self.cross, ..stored.clone() })
     }
 }
 

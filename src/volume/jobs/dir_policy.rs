@@ -23,7 +23,7 @@ impl Volume {
     /// # Errors
     /// `KeyUnusable`; `Io(BUSY)` if something is mounted on one of them; `FormerKeys` when files of too many of them still wait for a re-wrap;
     /// `LinkedElsewhere` if a file has a further name in a directory that does not change.
-    pub fn set_policy(&self, ino: u64, key: KeyId, cross: Option<CrossMode>) -> Result<u64> {
+    pub fn set_dir_policy(&self, ino: u64, key: KeyId, cross: Option<CrossMode>) -> Result<u64> {
         self.tree.writable()?;
         // What is renamed meanwhile would keep the key that it had.
         let still = self.tree.renames.hold();
@@ -45,11 +45,11 @@ impl Volume {
             Ok(())
         })?;
         drop(still);
-        self.refresh_policies();
+        self.refresh_file_policies();
         self.sync_everything()?;
         // Where it is, and what is above it, is noted by whoever opens it.
         let _opened = self.dir(ino);
-        self.save_policies();
+        self.save_dir_policies();
         Ok(changed)
     }
 

@@ -1,4 +1,4 @@
-//! The key policies of directories: which key their new files get, and which they still accept.
+//! The policies of directories: which key their new files get, and which they still accept.
 
 use std::os::fd::AsFd;
 use std::sync::PoisonError;
@@ -18,7 +18,7 @@ impl Volume {
     ///
     /// # Errors
     /// `KeyUnusable`, `Tampered`, `Stale`.
-    pub fn policy(&self, ino: u64) -> Result<DirDescriptor> {
+    pub fn dir_policy(&self, ino: u64) -> Result<DirDescriptor> {
         self.dir(ino)?.descriptor().cloned()
     }
 
@@ -45,7 +45,7 @@ impl Volume {
     /// time. *Crash order*: what is in the vault is durable before, or a cut would leave older
     /// descriptors than those that are remembered, or other directories in their places, and these could
     /// not be used again; what is not remembered yet is so when the directory is opened again.
-    pub(in crate::volume) fn save_policies(&self) {
+    pub(in crate::volume) fn save_dir_policies(&self) {
         let Some(ledger) = self.session().ledger().cloned() else { return };
         let anchor = &self.tree.anchor;
         let (policies, places) = (anchor.take_unsaved(), anchor.occupants.take_unsaved());
@@ -70,7 +70,7 @@ impl Volume {
             if had_places {
                 anchor.occupants.give_back();
             }
-            log::warn!("key policies of directories are not remembered outside the vault: {error}");
+            log::warn!("policies of directories are not remembered outside the vault: {error}");
         }
     }
 
