@@ -229,9 +229,9 @@ const PARTLY: &[c_long] = &[
     libc::SYS_listen,
 ];
 
-#[allow(clippy::cast_possible_truncation, reason = "the kernel takes a request as 32 bits")]
 /// What a daemon asks of a descriptor: whether this is a terminal and how wide it is, how much there is to
 /// read, flags of the descriptor and, for the vault's record, of the file; a further channel to the kernel.
+#[allow(clippy::cast_possible_truncation, reason = "the kernel takes a request as 32 bits")]
 const REQUESTS: &[u32] = &[
     libc::TCGETS as u32,
     libc::TIOCGWINSZ as u32,
