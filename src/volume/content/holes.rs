@@ -143,7 +143,7 @@ impl Content {
         }
         self.sync_locked(state)?;
         if first.0 == 0 {
-            self.keep_old(state, Block(0), Block(1))?;
+            self.journal_old_pages(state, Block(0), Block(1))?;
         }
         let mut at = first;
         while at < end {

@@ -18,7 +18,7 @@ mod durability;
 mod durable;
 mod header;
 mod holes;
-mod keep;
+mod journaling;
 mod length;
 mod marks;
 mod open;

@@ -169,7 +169,7 @@ impl Content {
     /// Page 0 of a file that keeps its header but has no contents: the unit is erased.
     pub(super) fn write_empty_first(&self, state: &mut State) -> Result<()> {
         let start = Block(0).data_page().unit_start();
-        self.keep_old(state, Block(0), Block(1))?;
+        self.journal_old_pages(state, Block(0), Block(1))?;
         state.marks.pages.add(PageNo(0), PageNo(0));
         self.write_all(&vec![0; PAGE_LEN - start], start as u64)?;
         state.marks.touch();

@@ -88,7 +88,7 @@ impl Content {
             Ok(())
         })?;
         let (mut at, past) = (plain.first(), plain.end());
-        self.keep_old(state, at, past)?;
+        self.journal_old_pages(state, at, past)?;
         if at.0 > 0 {
             self.write_fresh_header(state)?;
         }

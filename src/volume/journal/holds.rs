@@ -32,7 +32,7 @@ pub(super) struct Hold {
 
 /// The pages of one file that are in the journal as the last sync made them durable.
 #[derive(Debug, Clone, Default)]
-pub(in crate::volume) struct KeptPages {
+pub(in crate::volume) struct JournaledPages {
     /// Each with the generation of the file that it was written over in.
     pages: HashMap<u64, u64>,
     /// What is in the journal from before this generation may be older than what is durable: a sync
@@ -110,7 +110,7 @@ impl Orphans {
     }
 }
 
-impl KeptPages {
+impl JournaledPages {
     /// True if the page is in the journal as the last sync made it durable.
     pub(in crate::volume) fn has(&self, page: PageNo) -> bool {
         self.pages.get(&page.0).is_some_and(|at| *at >= self.turn)
@@ -152,7 +152,7 @@ impl KeptPages {
     }
 
     /// This page is in the journal of a session that crashed, and in its place it is not.
-    pub(in crate::volume) fn note_left(&mut self, page: PageNo, generation: u64) {
+    pub(in crate::volume) fn note_put_back(&mut self, page: PageNo, generation: u64) {
         self.pages.insert(page.0, generation);
     }
 

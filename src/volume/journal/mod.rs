@@ -8,6 +8,6 @@ pub(in crate::volume) mod page_journal;
 mod record_file;
 
 pub use crashed::CrashedJournals;
-pub(in crate::volume) use holds::KeptPages;
+pub(in crate::volume) use holds::JournaledPages;
 pub(in crate::volume) use page_journal::OldPage;
 pub use page_journal::PageJournal;

@@ -24,11 +24,11 @@
 //!   whole for as long as the cut may be lost.
 //! - *Written over while the whole filesystem is synced*: nobody waits for that, so what the sync makes
 //!   durable may be newer than the record. From its beginning on the next write needs a record of its
-//!   own ([`KeptPages::turn`]), and where a cut came in between, a sync of the file first.
+//!   own ([`JournaledPages::turn`]), and where a cut came in between, a sync of the file first.
 //! - *Removed, renamed over, cut to nothing*: the next file has another id. A file that keeps its key
 //!   when it is cut to nothing keeps its id, and is one that was cut.
 //! - *A crash, and recovery that is interrupted*: a page that is put back counts as one with a record
-//!   until it is durable ([`KeptPages::note_left`]): the journal of the crash has it. That journal
+//!   until it is durable ([`JournaledPages::note_put_back`]): the journal of the crash has it. That journal
 //!   stays until everything is durable, and every session until then has a journal of its own, which
 //!   counts first. The same is so of the journal of a crash that is withheld, for as long as it is.
 //!
@@ -55,7 +55,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::holds::{Bell, Hold, KeptPages, Orphans, Use};
+use super::holds::{Bell, Hold, JournaledPages, Orphans, Use};
 use super::record_file::RecordFile;
 use crate::envelope::UndoRecord;
 use crate::envelope::layout::PageNo;
@@ -159,12 +159,12 @@ impl PageJournal {
     ///
     /// # Errors
     /// `NOSPC`, `IO`: none of the pages may be written over.
-    pub(in crate::volume) fn keep(
+    pub(in crate::volume) fn record(
         &self,
         (file, inode): (FileId, u64),
         generation: u64,
         pages: &[OldPage<'_>],
-        kept: &mut KeptPages,
+        journaled: &mut JournaledPages,
     ) -> Result<(), Errno> {
         let mut inner = self.lock();
         inner.make_room();
@@ -178,7 +178,7 @@ impl PageJournal {
         let goal = inner.sequence;
         let durable = self.wait_until_durable(inner, which, goal);
         match durable {
-            Ok(()) => kept.add(hold, generation, pages.iter().map(|old| old.page)),
+            Ok(()) => journaled.add(hold, generation, pages.iter().map(|old| old.page)),
             Err(_) => hold.release(),
         }
         durable

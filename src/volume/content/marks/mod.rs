@@ -180,7 +180,7 @@ impl Marks {
     pub(in crate::volume::content) fn begin_whole_sync(&mut self, size: u64) -> u64 {
         let generation = self.generation();
         self.extent.sync_begins(size);
-        self.pages.kept_mut().turn(generation);
+        self.pages.journaled_mut().turn(generation);
         generation
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::envelope::layout::{Block, PageNo};
 use crate::volume::content::pages::{Synced, Written};
-use crate::volume::journal::KeptPages;
+use crate::volume::journal::JournaledPages;
 
 /// Pages of contents that were written since the last sync, or that one has made durable.
 ///
@@ -17,7 +17,7 @@ pub(in crate::volume::content) struct PageMarks {
     /// Pages that a sync of this session has made durable.
     synced: Synced,
     /// Pages that the page journal has as the last sync made them durable.
-    kept: KeptPages,
+    journaled: JournaledPages,
     /// Blocks that held older durable bytes and were partly rewritten since (R4).
     rewritten: HashSet<Block>,
     owed: bool,
@@ -46,13 +46,13 @@ impl PageMarks {
     }
 
     /// What the page journal has.
-    pub(in crate::volume::content) fn kept(&self) -> &KeptPages {
-        &self.kept
+    pub(in crate::volume::content) fn journaled(&self) -> &JournaledPages {
+        &self.journaled
     }
 
     /// The same, to add to it.
-    pub(in crate::volume::content) fn kept_mut(&mut self) -> &mut KeptPages {
-        &mut self.kept
+    pub(in crate::volume::content) fn journaled_mut(&mut self) -> &mut JournaledPages {
+        &mut self.journaled
     }
 
     /// True if pages are to be written again before a sync counts.
@@ -80,8 +80,8 @@ impl PageMarks {
     pub(in crate::volume::content) fn covered(&mut self, generation: u64, all: bool) {
         match all {
             _ if self.owed => {}
-            true => self.kept.release(),
-            false => self.kept.forget_before(generation),
+            true => self.journaled.release(),
+            false => self.journaled.forget_before(generation),
         }
     }
 

@@ -85,7 +85,7 @@ impl Content {
             let (old, offset) = (page.unit(&old), page.offset() + page.unit_start() as u64);
             // Until it is durable in its place, nothing else may stand for it.
             let generation = state.marks.generation();
-            state.marks.pages.kept_mut().note_left(page, generation);
+            state.marks.pages.journaled_mut().note_put_back(page, generation);
             let put = self.backing.keep_times(&mut || match self.backing.write_at(old, offset)? {
                 taken if taken == old.len() => Ok(()),
                 _ => Err(rustix::io::Errno::IO),

@@ -25,7 +25,12 @@ impl Content {
     ///
     /// # Errors
     /// `Io` when the journal takes no more: the pages must stay as they are.
-    pub(super) fn keep_old(&self, state: &mut State, first: Block, end: Block) -> Result<()> {
+    pub(super) fn journal_old_pages(
+        &self,
+        state: &mut State,
+        first: Block,
+        end: Block,
+    ) -> Result<()> {
         let Some(journal) = self.shared.journal() else { return Ok(()) };
         let due = self.due(state, journal, first, end);
         if due.is_empty() {
@@ -49,7 +54,7 @@ impl Content {
             })
             .collect();
         let generation = state.marks.generation();
-        Ok(journal.keep(file, generation, &old, state.marks.pages.kept_mut())?)
+        Ok(journal.record(file, generation, &old, state.marks.pages.journaled_mut())?)
     }
 
     fn due(&self, state: &State, journal: &PageJournal, first: Block, end: Block) -> Vec<Due> {
@@ -72,12 +77,12 @@ impl Content {
                 || journals.as_ref().zip(file).is_some_and(|(l, file)| l.has_page(file, page));
             last.is_some_and(|last| page.0 <= last.0) || is_left()
         };
-        let kept = state.marks.pages.kept();
+        let journaled = state.marks.pages.journaled();
         let due = |block: Block| match block.data_page() {
-            page if kept.has(page) => None,
+            page if journaled.has(page) => None,
             page if was_there(block) => Some(Due::Bytes(page)),
             // If the sync that would have decided which version is right failed, the older record stays.
-            page if kept.is_doubtful(page) => None,
+            page if journaled.is_doubtful(page) => None,
             page => has_record(page).then_some(Due::Nothing(page)),
         };
         (first.0..end.0).map(Block).filter_map(due).collect()
@@ -101,7 +106,7 @@ impl Content {
     pub(super) fn sync_for_journal(&self, state: &mut State) {
         let pressed = self.shared.journal().is_some_and(PageJournal::is_pressed);
         if pressed
-            && !state.marks.pages.kept().is_empty()
+            && !state.marks.pages.journaled().is_empty()
             && let Err(error) = self.sync_locked(state)
         {
             log::error!("a file could not be synced for the page journal: {error}");
@@ -126,7 +131,7 @@ impl Content {
     /// that.
     pub(super) fn sync_cut_pages(&self, state: &mut State) {
         let behind = state.marks.extent.end().data_page();
-        if state.marks.pages.kept().is_doubtful_from(behind)
+        if state.marks.pages.journaled().is_doubtful_from(behind)
             && let Err(error) = self.sync_locked(state)
         {
             log::error!("a file could not be synced for the page journal: {error}");
@@ -135,7 +140,7 @@ impl Content {
 
     /// True if the file needs records of the journal: a sync of it ends that.
     pub(in crate::volume) fn needs_journal(&self) -> bool {
-        !self.read_state().marks.pages.kept().is_empty()
+        !self.read_state().marks.pages.journaled().is_empty()
     }
 }
 
