@@ -1,5 +1,5 @@
-//! Before a file is changed: this session says so. And whether a crash excuses what is odd in it
-//! (FORMAT section 12.3).
+//! Announces a change of a file before it is made, and decides whether a crash excuses what is odd in
+//! the file (FORMAT section 12.3).
 
 use super::{Content, State};
 use crate::envelope::layout::{Block, pages_of};
@@ -29,8 +29,8 @@ impl Content {
     /// True if a crash, a sync that failed, or a change of `block` that failed half way may have left
     /// it odd.
     ///
-    /// Without one of these nothing may: what is odd was changed from outside. The backing mtime
-    /// says nothing here, since whoever tampers moves it too.
+    /// Otherwise, what is odd was changed from outside. The backing mtime says nothing here, since
+    /// whoever tampers moves it too.
     pub(super) fn crash_may_explain(&self, state: &State, block: Block) -> bool {
         state.marks.doubt.covers(block) || (block.start() >= state.mended && self.is_excused(state))
     }

@@ -5,8 +5,8 @@ use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Content, State};
 
-/// The state of a file that somebody changes. A header is made by way of it alone, and is on the disk
-/// when it ends, or gone.
+/// The state of a file while it is changed. A header is made only through this; when it ends, that
+/// header is on the disk or gone.
 pub(super) struct Change<'a> {
     content: &'a Content,
     state: RwLockWriteGuard<'a, State>,
@@ -24,9 +24,9 @@ impl Content {
         change
     }
 
-    /// A header that never reached the disk goes, and its key with it. Used later, it could be under
-    /// material that was retired meanwhile, or under a key that the directory has given up: who looks
-    /// for what still needs them finds nothing of it.
+    /// Drops a header that never reached the disk, with its key. Used later, it could be under material
+    /// that was retired meanwhile, or under a key that the directory has given up: a search for what
+    /// still needs them would not have found it.
     fn forget_unwritten(&self, state: &mut State) {
         if state.ready.as_ref().is_some_and(|ready| ready.fresh) {
             state.begin_anew(state.marks.owed_length);
@@ -36,10 +36,10 @@ impl Content {
 }
 
 impl State {
-    /// The file has neither contents nor a key. What gets the next header is another one: nothing that
-    /// is known of this one is true of it, or explains it.
+    /// The file has neither contents nor a key any more. With its next header it is another file:
+    /// nothing that is known of this one is true of that, or explains it.
     ///
-    /// `owed_length`: the length that the backing file could not be given.
+    /// `owed_length`: the backing length that could not be set.
     pub(super) fn begin_anew(&mut self, owed_length: Option<u64>) {
         (self.ready, self.has_header) = (None, false);
         (self.cut_short, self.stretched) = (false, false);

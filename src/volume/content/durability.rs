@@ -94,7 +94,7 @@ impl Durability {
         (self.written, self.updated, self.owed) = (Some(copy), generation, false);
     }
 
-    /// The disk may have, or lack, something that memory decided otherwise about.
+    /// The disk may have something else than memory.
     pub(in crate::volume::content) fn owe(&mut self) {
         self.owed = true;
     }

@@ -43,7 +43,7 @@ impl Content {
         Ok(())
     }
 
-    /// False if the file ends there.
+    /// Returns false if the file ends there.
     fn punch_some(&self, offset: u64, end: u64) -> Result<bool> {
         let mut state = self.change();
         let end = end.min(state.size);
@@ -87,8 +87,8 @@ impl Content {
         self.grow_to(&mut state, end, size)
     }
 
-    /// Under the same lock as the change before it: whoever made the file longer in between would
-    /// otherwise find it cut.
+    /// Runs under the same lock as the change before it: otherwise, whoever made the file longer in
+    /// between would find it cut.
     fn grow_to(&self, state: &mut State, end: u64, size: Reserve) -> Result<()> {
         if size == Reserve::KeepSize || end <= state.size {
             return Ok(());
@@ -125,7 +125,7 @@ impl Content {
         made
     }
 
-    /// `marked`: up to there entries say "hole".
+    /// `marked`: the block up to which entries say "hole".
     fn make_holes(
         &self,
         state: &mut State,
@@ -238,8 +238,8 @@ impl Content {
         Ok(())
     }
 
-    /// The blocks from the end of the file up to `end` become holes: said in the spill page of the
-    /// group that already has one; a group without one is all holes by itself.
+    /// Makes the blocks from the end of the file up to `end` holes, in the spill page of the group that
+    /// has one already. A group without one is all holes by itself.
     fn mark_gap(&self, state: &mut State, end: Block) -> Result<()> {
         let first = Block::of_offset(state.size.next_multiple_of(PAGE));
         let group = first.group();
@@ -266,7 +266,7 @@ impl Content {
         })
     }
 
-    /// Durably says that the file may have holes, before the first one is made.
+    /// Notes durably that the file may have holes, before the first one is made.
     fn make_sparse(&self, state: &mut State) -> Result<()> {
         if state.sparse() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Before it overwrites pages that a power cut could tear, copies the old ones to the page journal, and
+//! Copies pages to the page journal before they are overwritten where a power cut could tear them, and
 //! makes room there (see [`crate::volume::journal`]).
 
 use super::pages::is_untouched;
@@ -18,8 +18,8 @@ enum Due {
 }
 
 impl Content {
-    /// Before the data pages of these blocks are written over or erased: what of them was durable at
-    /// the last sync of the file is in the journal, durably. Nothing is changed before that.
+    /// Before the data pages of these blocks are overwritten or erased, journals durably what of them
+    /// was durable at the last sync of the file.
     ///
     /// A page needs it once between two syncs. Without a journal this is one branch.
     ///
@@ -102,7 +102,7 @@ impl Content {
         journal.wait_for_room();
     }
 
-    /// The same in a change that goes on for long, between two steps.
+    /// Does the same between two steps of a long change.
     pub(super) fn sync_for_journal(&self, state: &mut State) {
         let pressed = self.shared.journal().is_some_and(PageJournal::is_pressed);
         if pressed
@@ -113,8 +113,8 @@ impl Content {
         }
     }
 
-    /// Tries something once more if it failed because the disk had no room for the journal: whatever
-    /// else needs records may be synced, and what they take up is free then.
+    /// Runs `attempt` once more if the disk had no room for the journal: once the other files that need
+    /// records are synced, their room is free.
     pub(super) fn with_journal_room<T>(&self, attempt: impl Fn() -> Result<T>) -> Result<T> {
         let cramped = || self.shared.journal().is_some_and(PageJournal::is_cramped);
         match attempt() {
@@ -126,9 +126,8 @@ impl Content {
         }
     }
 
-    /// Before a change: where pages were written over, then cut off, and a sync of the whole filesystem
-    /// began meanwhile, either may be durable, and no record is right for both. A sync of the file ends
-    /// that.
+    /// Before a change, syncs a file whose pages were overwritten and then cut off while a sync of the
+    /// whole filesystem began: either version may be durable, and no record is right for both.
     pub(super) fn sync_cut_pages(&self, state: &mut State) {
         let behind = state.marks.extent.end().data_page();
         if state.marks.pages.journaled().is_doubtful_from(behind)
@@ -138,7 +137,7 @@ impl Content {
         }
     }
 
-    /// True if the file needs records of the journal: a sync of it ends that.
+    /// True if the file needs records of the journal, until it is synced.
     pub(in crate::volume) fn needs_journal(&self) -> bool {
         !self.read_state().marks.pages.journaled().is_empty()
     }

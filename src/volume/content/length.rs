@@ -1,4 +1,4 @@
-//! The length of the backing file, which tells the size, and what is done while it cannot be given.
+//! The length of the backing file, which tells the size, and what is done while it cannot be set.
 
 use rustix::io::Errno;
 
@@ -7,8 +7,8 @@ use crate::envelope::layout::{PAGE, backing_len};
 use crate::volume::model::error::{Result, VolumeError};
 
 impl Content {
-    /// After a failure: lets the backing length say what the size is. If that is not possible now,
-    /// it is done before the next change and before a sync counts.
+    /// After a failure, makes the backing length tell the size. If that fails, it is tried again before
+    /// the next change and before a sync counts.
     pub(super) fn correct_length(&self, state: &mut State) {
         // Without its page 0 a file must be empty, or nobody could open it again.
         let fresh = state.ready.as_ref().is_some_and(|ready| ready.fresh);
@@ -20,7 +20,7 @@ impl Content {
         }
     }
 
-    /// Gives the backing file the length that it should have and could not be given.
+    /// Sets the backing length that could not be set before.
     pub(super) fn write_owed_length(&self, state: &mut State) -> Result<()> {
         let Some(length) = state.marks.owed_length else { return Ok(()) };
         if self.access == Access::ReadOnly {
@@ -34,7 +34,7 @@ impl Content {
         Ok(())
     }
 
-    /// Sets the backing length. An error that comes after the length has changed is none.
+    /// Sets the backing length. An error after the length has changed does not count.
     pub(super) fn set_length(&self, length: u64) -> Result<()> {
         match self.backing.set_length(length) {
             Err(error) if self.backing.length() != Ok(length) => Err(error.into()),

@@ -109,8 +109,8 @@ pub struct Content {
 
 struct State {
     size: u64,
-    /// Nothing was ever written of groups that begin at or behind this offset: their spill pages
-    /// need not be looked for.
+    /// No group that begins at or behind this offset was ever written: its spill page need not be
+    /// looked for.
     untouched: u64,
     /// True once the backing file has (or is about to get) a header.
     has_header: bool,
@@ -125,8 +125,8 @@ struct State {
     mended: u64,
     /// Recovery found blocks that cannot be read: what is behind the seal stays unsealed.
     spoiled: bool,
-    /// The generation of announcements that the file is in, and the id under which it is there: cut
-    /// to nothing, a file gets another.
+    /// The generation in which the file is announced, and its id there: a file that is cut to nothing
+    /// gets another.
     announced: Option<(u64, FileId)>,
     /// Everything was mended, and the header does not say so yet.
     outdated: bool,
@@ -134,7 +134,7 @@ struct State {
     following: bool,
     /// The file is cut below its seal, and is open only to be cut to nothing.
     cut_short: bool,
-    /// The last block does not end where the file does: what is there is read, and nothing changed.
+    /// The last block does not end where the file does: the file can be read, but not changed.
     stretched: bool,
 }
 
@@ -183,8 +183,8 @@ impl Content {
 }
 
 impl State {
-    /// A file of `length` backing bytes, of which `marks` are known; `failures` of the filesystem
-    /// do not concern one of which nothing was written yet.
+    /// A file of `length` backing bytes, of which `marks` are known; `failures` of the filesystem do
+    /// not concern a file of which nothing was written yet.
     fn new(length: u64, cache: &Arc<SpillCache>, marks: Option<Marks>, failures: u64) -> Self {
         let (size, valid) = plain_size(length);
         let mut marks = marks.unwrap_or_else(|| Marks::found(size, failures));
@@ -217,7 +217,7 @@ impl State {
         self.marks.extent.prove(self.size, sealed);
     }
 
-    /// Takes the length that the backing file could not be given for the one that it has.
+    /// Believes the backing length that could not be set, in place of the one that is there.
     fn believe_owed_length(&mut self) {
         let Some(length) = self.marks.owed_length else { return };
         (self.size, self.untouched) = (plain_size(length).0, u64::MAX);

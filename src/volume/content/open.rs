@@ -46,7 +46,7 @@ impl Content {
         Ok(content)
     }
 
-    /// Reads and authenticates what tells that the file is whole.
+    /// Loads the header, and checks that the file is whole.
     fn look(&self, state: &mut State) -> Result<()> {
         match self.load(state) {
             // It never got its first page, and could not be cut to nothing when that failed.
@@ -86,7 +86,7 @@ impl Content {
         Self::open(backing, keys, shared, access, (None, Damaged::Refused))
     }
 
-    /// The same as a last close and the next open of the inode: what is not durable stays known.
+    /// Acts like the last close and the next open of the inode: what is not durable stays known.
     ///
     /// # Errors
     /// As `open`; nothing is lost then, and it can be tried again.
@@ -141,7 +141,7 @@ impl Content {
         self.kept_marks()
     }
 
-    /// Leaves nothing in memory that the disk should have, and says what it does not tell.
+    /// Writes out what the disk should have, and returns what the disk does not tell.
     fn kept_marks(&self) -> Option<Marks> {
         let mut state = self.write_state();
         self.leave_nothing_owed(&mut state);

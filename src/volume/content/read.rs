@@ -110,11 +110,11 @@ impl Content {
             }
             _ => self.join_tail(state, block, facts, unit, out)?,
         };
-        // What was torn is written anew, also where nothing, or an old version, is right.
+        // A torn page is written anew even if nothing, or an old version, is right.
         Ok(if torn { Soundness::Residue } else { found })
     }
 
-    /// Puts a block's tail behind what its data unit gave, and judges what comes of it.
+    /// Joins a block's tail with the bytes of its data unit, and judges the result.
     fn join_tail(
         &self,
         state: &State,
@@ -175,7 +175,7 @@ impl Content {
         self.open_unit_or_torn(state, page, bytes, out).map(|(unit, _)| unit)
     }
 
-    /// The same; true with what stands for a page that a crash tore.
+    /// The same; true if a crash tore the page, and something else stands for it.
     fn open_unit_or_torn(
         &self,
         state: &State,
@@ -195,8 +195,8 @@ impl Content {
         Err(error.into())
     }
 
-    /// Something odd that a crash may have left is reported and served; the same thing where no
-    /// crash can have been is tampering.
+    /// Reports and serves something odd that a crash may have left. Where no crash can have left it, it
+    /// is tampering.
     ///
     /// `made_up`: from here on the block is zeros that nobody wrote. Below the seal no crash leaves
     /// a block so short (R7).
@@ -220,9 +220,9 @@ impl Content {
     }
 
     /// True for an inner page that never reached the disk before a crash which is not mended yet: the
-    /// block reads as zeros, as it would on the backing filesystem. A database that looks through
-    /// its journal after a crash knows what to do with zeros, and nothing with an error. The last page
-    /// is not made up: there the file ends earlier.
+    /// block reads as zeros, as it would on the backing filesystem. A database that looks through its
+    /// journal after a crash can use zeros, but not an error. The last page is not made up: the file
+    /// ends before it.
     fn may_be_zeros(&self, state: &State, block: Block, unit: Opened) -> bool {
         let is_last = last_block(state.size).is_some_and(|(last, _)| last == block);
         matches!(unit, Opened::Absent)
@@ -241,12 +241,11 @@ impl Content {
         read.is_ok() && page.unit(&bytes[0]).iter().all(|byte| *byte == 0)
     }
 
-    /// A page that is not there: lost in a crash if nothing says that it was durable.
+    /// The error for a missing page: it was lost in a crash, unless something says that it was durable.
     fn missing(&self, state: &State, block: Block, what: &'static str) -> VolumeError {
         let Some(ready) = &state.ready else { return VolumeError::Lost(what) };
         let seal = ready.header.seal;
-        // A file that is longer than what an earlier session sealed of it is one whose recovery
-        // found a page lost.
+        // If a file is longer than an earlier session sealed it, recovery has found a page lost.
         let unsealed =
             seal.session != self.shared.session() || self.shared.is_spoiled(ready.header.file);
         let lost = self.crash_may_explain(state, block) || unsealed;

@@ -55,7 +55,7 @@ impl Content {
         Ok(true)
     }
 
-    /// The last block of a file is always a page of its own, so that its length is authentic.
+    /// Grows the file. Its last block is always a page of its own, so that its length is authentic.
     pub(super) fn grow(&self, state: &mut State, size: u64) -> Result<()> {
         let Some((last, length)) = last_block(size) else { return Ok(()) };
         self.growing(state, |state, solid| {
@@ -114,9 +114,9 @@ impl Content {
         self.correct_length(state);
     }
 
-    /// After a change that failed and made the file longer, on a disk that may take nothing more: it
-    /// ends where it did before. What cannot be taken back now is done before a sync counts; until
-    /// then a crash leaves the file as one in the middle of the change does.
+    /// Ends the file where it ended before a change that failed, on a disk that may take nothing more.
+    /// What cannot be taken back now is taken back before a sync counts; until then, a crash leaves the
+    /// file as one in the middle of the change does.
     pub(super) fn take_growth_back(&self, state: &mut State, before: u64) {
         if let Err(error) = self.shrink(state, before) {
             log::warn!("the end of a file waits for the next sync: {error}");
@@ -125,7 +125,7 @@ impl Content {
         }
     }
 
-    /// After a failure: the last page says how long the file is, and nothing lies behind it.
+    /// After a failure, makes the last page say how long the file is, with nothing behind it.
     pub(super) fn write_owed_end(&self, state: &mut State) -> Result<()> {
         if !state.marks.end_owed || state.ready.as_ref().is_none_or(|ready| ready.fresh) {
             return Ok(());
@@ -143,13 +143,13 @@ impl Content {
         Ok(())
     }
 
-    /// The last block of a file is a page of its own and as long as the file says: a hole there, or
-    /// what a crash left short, is written whole and durably before the cut.
+    /// Before a cut, writes the new last block whole and durably if it is a hole, or if a crash left it
+    /// short: it must be a page of its own, as long as the file says.
     fn make_an_end(&self, state: &mut State, block: Block, length: usize) -> Result<()> {
         let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
         let residue = match self.read_block(state, block, &mut bytes) {
             Ok(found) => found == Soundness::Residue,
-            // A block that is kept whole is not asked for what it holds.
+            // A block that is kept whole need not be readable.
             Err(VolumeError::Lost(_) | VolumeError::Tampered(_)) if length == PAGE_LEN => {
                 return Ok(());
             }
@@ -166,7 +166,7 @@ impl Content {
         Ok(())
     }
 
-    /// Page 0 of a file that keeps its header but has no contents: the unit is erased.
+    /// Erases the unit in page 0 of a file that keeps its header but has no contents.
     pub(super) fn write_empty_first(&self, state: &mut State) -> Result<()> {
         let start = Block(0).data_page().unit_start();
         self.journal_old_pages(state, Block(0), Block(1))?;

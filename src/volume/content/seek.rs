@@ -39,8 +39,8 @@ impl Content {
         Ok(found.map(|block| block.start().max(offset).min(state.size)))
     }
 
-    /// From where on, at or after `offset`, the file has any page: in a dense file, everything before
-    /// that is missing. The end of what can be addressed if there is none.
+    /// The first offset, at or after `offset`, from which the file has a page: in a dense file,
+    /// everything before it is missing. Without such a page, the end of what can be addressed.
     ///
     /// # Errors
     /// Those of the backing filesystem.

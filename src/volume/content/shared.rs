@@ -41,9 +41,9 @@ pub struct Shared {
     doubt: AtomicBool,
     /// How often a sync of the whole backing filesystem failed.
     failed_syncs: AtomicU64,
-    /// Held while one is under way: who comes next must know how it ended.
+    /// Held during such a sync: whoever comes next must know how it ended.
     whole_sync: Mutex<()>,
-    /// Where pages are not written whole: what is written over goes there first.
+    /// Takes old versions of pages that a power cut could tear, before they are overwritten.
     journal: Option<PageJournal>,
     /// Journals of sessions that crashed.
     crashed_journals: RwLock<Option<Arc<CrashedJournals>>>,
@@ -114,7 +114,7 @@ impl Shared {
         self
     }
 
-    /// Pages that crashed sessions wrote over are looked for here.
+    /// Sets where pages that crashed sessions overwrote are looked for.
     pub fn set_crashed_journals(&self, journals: CrashedJournals) {
         self.has_crashed_journals.store(!journals.is_empty(), Ordering::Release);
         let journals = (!journals.is_empty()).then(|| Arc::new(journals));

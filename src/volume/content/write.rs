@@ -117,8 +117,8 @@ impl Content {
         Ok(data.len())
     }
 
-    /// A write failed in a way that leaves open what arrived: the end of the file is written again,
-    /// and the blocks that have their tails in the same page are looked at before the next seal.
+    /// Notes a failed write of which nobody knows what arrived: the end of the file is written again,
+    /// and the blocks with tails in the same page are looked at before the next seal.
     fn note_uncertain(state: &mut State, group: Group, error: &VolumeError) {
         if matches!(error, VolumeError::Io(_)) && !is_untouched(error) {
             state.marks.end_owed = true;
@@ -126,7 +126,7 @@ impl Content {
         }
     }
 
-    /// A write ended before `undone`: the file ends where its last good byte is.
+    /// Ends the file at its last good byte, after a write that ended before `undone`.
     fn cut_short(
         &self,
         state: &mut State,
@@ -273,8 +273,8 @@ impl Content {
         Written { blocks, failure: None }
     }
 
-    /// A file that goes out whole in one page is sealed with it: there is nothing to sync between.
-    /// Where that page may tear, the header could arrive alone.
+    /// Seals a file that goes out whole in one page with that page: no sync is needed in between. Not
+    /// where the page may tear: the header could arrive alone.
     fn seal_small_file(&self, state: &mut State) {
         let size = state.size;
         if size <= FIRST_PAYLOAD as u64
@@ -292,7 +292,7 @@ impl Content {
         pages_of(state.size) == 1 && seal.is_some_and(born)
     }
 
-    /// Blocks past the first `done` of the batch were not written: their tails are the old ones.
+    /// Restores the tails of the blocks past the first `done` of the batch, which were not written.
     fn take_back(&self, state: &mut State, batch: &PageBatch<'_>, done: u64, before: Before) {
         let (group, Before { page: before, generation }) = (batch.group(), before);
         if done == 0 && !state.spills.is_out_since(group, generation) {

@@ -41,8 +41,8 @@ impl Content {
     /// What was written since the sync needs the excuse that the file has, from being made in this
     /// session or from its announcement, and both go by the session and the flag: they stay. So does
     /// what a crash excuses that nobody has agreed to believe yet. But zeros that it left below the new
-    /// seal would not be excused any more: where there is such a crash, the file is looked at between
-    /// the two seals, and stays as it is if anything there is odd.
+    /// seal would not be excused any more. So after such a crash the file is looked at between the two
+    /// seals, and stays as it is if anything there is odd.
     ///
     /// *Crash*: what the new seal covers was durable before it is written (R7), so either header is
     /// right; a cut lowers it first, as ever.

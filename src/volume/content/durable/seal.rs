@@ -50,8 +50,8 @@ impl Content {
         Ok(writes)
     }
 
-    /// Seals no more than the size: a crash that nobody has agreed to believe yet would explain what is
-    /// odd in the file.
+    /// Raises the size in the seal and nothing else: a crash that nobody has agreed to believe yet
+    /// would explain what is odd in the file.
     fn raise_only(&self, state: &mut State, effort: SealEffort) -> Result<bool> {
         // Recovery finds them in the pages, once the crash is believed.
         state.marks.filled.clear();
@@ -62,8 +62,8 @@ impl Content {
         Ok(raised)
     }
 
-    /// Before a seal: entries that let a crash leave a block the hole that it was say on the disk,
-    /// too, that its contents are durable. Else whoever writes to the vault could take the page away
+    /// Before a seal, makes the disk say of filled entries that they are durable. Until then a crash
+    /// may turn their blocks back into holes, so whoever writes to the vault could take the page away
     /// after the next crash of the file.
     ///
     /// A crash before the sync leaves the old copy of each page or the new one, and both are right.

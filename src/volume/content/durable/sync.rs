@@ -78,7 +78,7 @@ impl Content {
     /// Writes what could not be written when it should have been, or may have been dropped since.
     pub(in crate::volume::content) fn write_owed(&self, state: &mut State) -> Result<()> {
         if self.access == Access::ReadOnly {
-            // It cannot be opened for writing any more: of what it owes, no sync is true.
+            // It cannot be opened for writing any more: no sync is true of what it owes.
             return if state.owes_anything() { Err(VolumeError::ReadOnly) } else { Ok(()) };
         }
         self.write_owed_length(state)?;
@@ -118,8 +118,8 @@ impl Content {
 
     fn renew(&self, first: PageNo, buffer: &mut [Page]) -> Result<(), Errno> {
         let got = self.backing.read_at(buffer.as_flattened_mut(), first.offset())?;
-        // ext4 takes a page that it once found a place for to be there, though the write failed and
-        // the place still counts as never written: pages that come anew find theirs again.
+        // ext4 believes that a page is there once it has allocated a block for it, although the write
+        // failed and the block counts as unwritten. Pages that are written anew use those blocks.
         self.backing.forget(first.offset(), got as u64)?;
         let whole = &buffer[..got / PAGE_LEN];
         for (page, bytes) in (first.0..).map(PageNo).zip(whole) {
@@ -131,7 +131,8 @@ impl Content {
         Ok(())
     }
 
-    /// Before pages are forgotten: what the disk should have is written, or the file stays unsealed.
+    /// Before pages are forgotten, writes what the disk should have; if that fails, the file stays
+    /// unsealed.
     pub(in crate::volume::content) fn leave_nothing_owed(&self, state: &mut State) {
         if self.access == Access::ReadOnly {
             return;
@@ -147,7 +148,7 @@ impl Content {
         }
     }
 
-    /// What was last updated at or before `generation` is durable now, but for what is owed.
+    /// What was last updated at or before `generation` is durable now, except what is owed.
     fn flip(&self, state: &mut State, generation: u64) {
         // A hole that a crash or a failed sync left half filled stays one until it is mended.
         let residue = state.marks.doubt.has_failed_sync()
@@ -160,8 +161,8 @@ impl Content {
         state.marks.flip(generation, state.spills.owes_anything());
     }
 
-    /// Before a sync of the whole filesystem: the point that [`Self::synced_elsewhere`] is told
-    /// about if it succeeds; `None` for a file that has nothing to sync.
+    /// Before a sync of the whole filesystem, returns the generation for [`Self::synced_elsewhere`];
+    /// `None` for a file that has nothing to sync.
     pub(in crate::volume) fn before_sync(&self) -> Option<u64> {
         let mut state = self.write_state();
         if !state.marks.is_dirty() {

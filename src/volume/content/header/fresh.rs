@@ -1,4 +1,4 @@
-//! The header of a file that gets its first contents: made, and out with page 0.
+//! The header of a file that gets its first contents: it is made in memory, and written with page 0.
 
 use crate::envelope::layout::{HEADER_AREA, PAGE_LEN, backing_len};
 use crate::envelope::{FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Seal};

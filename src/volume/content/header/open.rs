@@ -21,9 +21,9 @@ impl Content {
     /// Loads keys and header of a file that has one and whose keys are not here.
     ///
     /// *Order*: (1) what both slots claim is read, without any key; (2) whether the newest may be
-    /// opened is asked; (3) its key is unwrapped, and the slot held against it; (4) it is judged what
-    /// a crash may excuse; (5) a damaged slot is written anew. Only (5) changes anything: a crash
-    /// leaves that slot as it was or whole.
+    /// opened is asked; (3) its key is unwrapped, and the slot held against it; (4) what a crash may
+    /// excuse is decided; (5) a damaged slot is written anew. Only (5) changes anything: a crash leaves
+    /// that slot as it was or whole.
     pub(in crate::volume::content) fn load(&self, state: &mut State) -> Result<()> {
         if state.cut_short {
             return Err(VolumeError::Tampered("file length"));
@@ -79,9 +79,8 @@ impl Content {
         Err(failure)
     }
 
-    /// Writes the slot that is damaged again. What it said is not known: it may have been that the
-    /// file is sealed and mended, so the header that replaces it says that. A crash leaves the slot
-    /// as it was or whole.
+    /// Writes the damaged slot again. It may have said that the file is sealed and mended, so the
+    /// header that replaces it says that. A crash leaves the slot as it was or whole.
     fn replace_slot(
         &self,
         state: &mut State,
@@ -124,13 +123,13 @@ impl Content {
         Ok(state.ready.as_ref().map(vouched))
     }
 
-    /// The header never reached the disk, or was erased (R5). After a crash that is a file of which
-    /// nothing was ever synced, since a sync takes page 0 along: what else of it is there cannot be
-    /// read by anybody, and it is an empty file, as one that was cut to nothing is.
+    /// The header never reached the disk, or was erased (R5). After a crash, nothing of such a file was
+    /// ever synced, since a sync takes page 0 along. Nobody can read what else is there, so it is an
+    /// empty file, like one that was cut to nothing.
     ///
     /// Somebody's bytes under a header that was lost in another way are left alone: only a file that
-    /// holds nothing at all, or that was changed since the crashed session began, is taken for such
-    /// a one. *Crash*: the cut is one step, and can be repeated.
+    /// holds nothing at all, or that was changed since the crashed session began, is taken for such a
+    /// file. *Crash*: the cut is one step, and can be repeated.
     fn without_header(&self, state: &mut State) -> Result<()> {
         let synced = state.marks.extent.proven() > 0;
         if synced || !self.shared.has_crashed() || !self.was_never_synced()? {

@@ -7,14 +7,14 @@ use crate::volume::model::error::VolumeError;
 
 /// The two header slots of a file.
 ///
-/// *Order of a change*: (1) the new header goes to the slot that is not durable, and after it every
-/// other until the next sync; (2) a sync; (3) the next one goes to the other slot. *Crash*: before
+/// *Order of a change*: (1) the new header goes to the slot that is not durable, and so does every
+/// later one until the next sync; (2) a sync; (3) the next one goes to the other slot. *Crash*: before
 /// (2) the durable slot is as it was, and the other one has the old header, the new one, or is not
-/// authentic: the newest good one counts, and the file is right under each. After (2) the same with
-/// the roles exchanged. A header that goes to both slots at once leaves each old or new: a slot is one
-/// sector.
+/// authentic: the newest good one counts, and the file is right under each. After (2) the same with the
+/// roles exchanged. If a header goes to both slots at once, a crash leaves each slot old or new: a slot
+/// is one sector.
 ///
-/// A re-wrap moves the backing mtime, too, and the old slot, which opens with the old key, is written
+/// A re-wrap also moves the backing mtime, and the old slot, which opens with the old key, is written
 /// over only after a sync that took times along ([`Self::moves_time`]).
 #[derive(Debug, Clone, Default)]
 pub(in crate::volume::content) struct HeaderSlots {
@@ -147,7 +147,7 @@ impl Claims {
         if is_turned { [second, first] } else { [first, second] }.into_iter().flatten()
     }
 
-    /// Why none of them opens the file, if none can be read, or nobody vouches for those that can.
+    /// Why no slot opens the file: none can be read, or no key vouches for those that can.
     pub(super) fn failure(&self) -> VolumeError {
         let newer = self.0.iter().find_map(|slot| match slot {
             Err(error @ EnvelopeError::Newer(_)) => Some(*error),

@@ -30,8 +30,8 @@ impl Content {
         self.update_slots(state, Slots::Spare, change)
     }
 
-    /// Changes the header in both slots, so that no damage of one brings an older one back. Each is
-    /// the old header or the new one after a crash, and both are good; a page is written whole.
+    /// Changes the header in both slots, so that no damage of one brings an older one back. After a
+    /// crash each slot has the old header or the new one, and both are good; a page is written whole.
     pub(in crate::volume::content) fn update_both_slots(
         &self,
         state: &mut State,
@@ -67,11 +67,11 @@ impl Content {
         if let Err(error) = written {
             let both = matches!(slots, Slots::Both);
             if both {
-                // Whatever arrived has this number: the next header must count before it.
+                // Whatever arrived has this number: the next header must have a higher one.
                 ready.header.sequence = header.sequence;
             }
             if both || !is_untouched(&error) {
-                // It may have arrived all the same, and say what is not so: a seal, for one.
+                // It may have arrived all the same, and say what is not true: a seal, for example.
                 let generation = state.marks.touch();
                 state.marks.header.in_doubt(generation);
             }

@@ -17,7 +17,7 @@ pub(in crate::volume::content) struct Changes {
 }
 
 impl Changes {
-    /// The same count for what becomes of the file after it was cut to nothing.
+    /// The count goes on after the file was cut to nothing.
     pub(in crate::volume::content) fn begun_anew(&self) -> Self {
         Self { generation: self.generation, ..Self::default() }
     }

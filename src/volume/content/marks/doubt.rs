@@ -2,8 +2,8 @@
 
 use crate::envelope::layout::Block;
 
-/// Blocks that may be odd though no crash was. Whatever failed, no block outside has anything to be
-/// excused for: least of all because a call met tampering.
+/// Blocks that may be odd without a crash. Nothing excuses a block outside of them, whatever failed:
+/// least of all a call that met tampering.
 #[derive(Debug, Clone, Default)]
 pub(in crate::volume::content) struct Doubt {
     /// What a change of ours that failed half way may have left odd: from the first up to the second.
@@ -36,7 +36,7 @@ impl Doubt {
         self.sync_failed = true;
     }
 
-    /// True if one did.
+    /// True if a sync failed.
     pub(in crate::volume::content) fn has_failed_sync(&self) -> bool {
         self.sync_failed
     }
@@ -46,7 +46,7 @@ impl Doubt {
         self.sync_failed || self.blocks.is_some_and(|(first, end)| (first..end).contains(&block))
     }
 
-    /// True if any may be.
+    /// True if any block may be odd.
     pub(in crate::volume::content) fn is_any(&self) -> bool {
         self.sync_failed || self.blocks.is_some()
     }

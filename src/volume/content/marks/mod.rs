@@ -44,9 +44,9 @@ pub(in crate::volume) struct Marks {
     pub(in crate::volume::content) filled: BTreeSet<Group>,
     /// The last page may say another length than the file has.
     pub(in crate::volume::content) end_owed: bool,
-    /// The length that the backing file should have and could not be given.
+    /// The backing length that could not be set yet.
     pub(in crate::volume::content) owed_length: Option<u64>,
-    /// As many failed syncs of the whole filesystem as were followed by a sync of this file alone.
+    /// How many failed syncs of the whole filesystem were followed by a sync of this file alone.
     pub(in crate::volume::content) failures: u64,
     /// A write-back that failed, of which no handle was told.
     unreported: Option<Errno>,
@@ -59,13 +59,13 @@ pub(in crate::volume) struct Marks {
 }
 
 impl Marks {
-    /// Nothing was written of a file that was found with `size` bytes; `failures` of the filesystem
-    /// do not concern it.
+    /// For a file that was found with `size` bytes, and of which nothing was written: `failures` of the
+    /// filesystem do not concern it.
     pub(in crate::volume::content) fn found(size: u64, failures: u64) -> Self {
         Self { extent: Extent::found(size), failures, ..Self::default() }
     }
 
-    /// The file is cut to nothing. `owed_length`: the length that the backing file could not be given.
+    /// The file is cut to nothing. `owed_length`: the backing length that could not be set.
     pub(in crate::volume::content) fn begun_anew(&self, owed_length: Option<u64>) -> Self {
         let (changes, failures) = (self.changes.begun_anew(), self.failures);
         Self { changes, failures, owed_length, ..Self::default() }
@@ -145,12 +145,12 @@ impl Marks {
             || self.groups.values().any(|roles| roles.copies().is_owed())
     }
 
-    /// What a sync has to make durable of which `what` is asked for.
+    /// What a sync must make durable if `what` is asked for.
     pub(in crate::volume::content) fn to_sync(&self, what: Durability) -> Durability {
         if self.header.moves_time() { Durability::Everything } else { what }
     }
 
-    /// A sync succeeded that began at `generation`. `owed`: a spill page of the open file is.
+    /// A sync that began at `generation` succeeded. `owed`: the open file owes a spill page.
     pub(in crate::volume) fn flip(&mut self, generation: u64, owed: bool) {
         for roles in self.groups.values_mut() {
             roles.copies_mut().synced(generation);
@@ -176,7 +176,7 @@ impl Marks {
     }
 
     /// A sync of the whole filesystem begins, and nobody waits for it: when it ends, what was durable
-    /// before may be long gone. Returns the point that it reaches.
+    /// before may be long gone. Returns the generation that it covers.
     pub(in crate::volume::content) fn begin_whole_sync(&mut self, size: u64) -> u64 {
         let generation = self.generation();
         self.extent.sync_begins(size);

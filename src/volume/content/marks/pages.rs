@@ -85,7 +85,7 @@ impl PageMarks {
         }
     }
 
-    /// Everything is on the disk. Not `certain` after a failure: then nothing of it is told to be.
+    /// Everything is on the disk. Not `certain` after a failure: then no page is noted as durable.
     pub(in crate::volume::content) fn synced(&mut self, certain: bool) {
         self.rewritten.clear();
         if certain {

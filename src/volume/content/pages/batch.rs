@@ -43,7 +43,7 @@ pub(in crate::volume::content) struct Call<'a> {
     spill: Option<usize>,
 }
 
-/// What of a call is in the backing file.
+/// How much of a call is in the backing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::volume::content) struct Landed {
     /// Data pages, from the first on.
@@ -124,7 +124,7 @@ impl<'a> PageBatch<'a> {
         self.first.0 == 0
     }
 
-    /// A spill page that may find no room goes out by itself where page 0 would go first.
+    /// Gives a spill page that may find no room a call of its own, before page 0.
     pub(in crate::volume::content) fn keep_spill_apart_unless(&mut self, has_room: bool) {
         self.apart = !has_room;
     }
@@ -176,7 +176,7 @@ impl<'a> Call<'a> {
         Self { offset: number.offset(), bytes: page, spill: Some(0) }
     }
 
-    /// What of it is there, by what the system says of the call.
+    /// How much of it arrived, by the result of the call.
     pub(in crate::volume::content) fn landed(&self, went: Result<usize, Errno>) -> Landed {
         let taken = *went.as_ref().unwrap_or(&0);
         let pages = self.whole_pages(taken);

@@ -1,4 +1,4 @@
-//! What a block is worth, given its data unit, its spill entry and the file's seal (R1, R5, R7, R10).
+//! What a block holds, given its data unit, its spill entry and the file's seal (R1, R5, R7, R10).
 //!
 //! A pure decision, so that its table can be read and tested.
 

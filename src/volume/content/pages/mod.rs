@@ -1,5 +1,5 @@
-//! Pages and blocks of one file, in memory: what a block is worth, what a write makes of it, and in
-//! which calls it goes out. Nothing here touches the disk or knows of the others.
+//! Pages and blocks of one file, in memory: what a block holds, what a write makes of it, and in which
+//! calls it goes out. Nothing here touches the disk or knows of the others.
 
 mod batch;
 mod block;

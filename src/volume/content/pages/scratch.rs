@@ -9,7 +9,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<Page>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `work` on `count` pages for ciphertext, with arbitrary contents. Not while it runs.
+/// Runs `work` on `count` pages for ciphertext, with arbitrary contents. Calls must not be nested.
 pub(in crate::volume::content) fn with_pages<T>(
     count: usize,
     work: impl FnOnce(&mut [Page]) -> T,

@@ -6,10 +6,10 @@ use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::Result;
 
 impl Content {
-    /// Before the file is changed: where its seal is of a session that this one does not follow, a
-    /// crash of this session would not excuse the change. So the header takes the present word
-    /// first, durably. That happens where sessions are counted anew, and with copies of a vault that
-    /// went separate ways.
+    /// Before a change, writes the present word into the header, durably, if the seal is of a session
+    /// that this one does not follow: otherwise a crash of this session would not excuse the change.
+    /// That happens where sessions are counted anew, and with copies of a vault that went separate
+    /// ways.
     ///
     /// Its size and time stay as they are: what was durable then is durable now. A crash before the
     /// sync leaves either header (R3) and no page of the change; one after it a file that this
@@ -52,7 +52,7 @@ impl Content {
         let born_now =
             ready.header.flags.open && ready.header.seal.session == self.shared.session();
         if ready.fresh || born_now {
-            // No crash that is over has to do with it.
+            // No crash of the past concerns it.
             return Ok(true);
         }
         if self.is_excused(&state) || state.marks.doubt.has_failed_sync() {
@@ -79,8 +79,8 @@ impl Content {
         Ok(true)
     }
 
-    /// A seal of this session. Where contents are on their way, or some cannot be read, what was
-    /// durable when the old one was made is durable now.
+    /// A seal of this session. While contents are on their way, or if some cannot be read, it keeps the
+    /// old size: what was durable then is durable now.
     fn present_seal(&self, state: &State) -> Result<Seal> {
         let (old, session) = (state.ready()?.header.seal, self.shared.session());
         let marks = &state.marks;

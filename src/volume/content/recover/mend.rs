@@ -1,4 +1,4 @@
-//! What a crash left odd is made whole, and then nothing excuses the file any more (R7, R10, R22).
+//! Mends what a crash left odd; after that, nothing excuses the file any more (R7, R10, R22).
 //!
 //! Residue is served because a crash that is not mended yet explains it. A new seal ends that: the
 //! same oddness would then be tampering. So every block is looked at before the first seal after a
@@ -137,8 +137,8 @@ impl Content {
         Ok(())
     }
 
-    /// Looks at `budget` bytes of the blocks from `first` on, and makes durable what it wrote anew. Gives
-    /// the block that is next, `end` at most. Groups without any page are holes by themselves, and a
+    /// Looks at `budget` bytes of the blocks from `first` on, and makes durable what it wrote anew.
+    /// Returns the next block, `end` at most. Groups without any page are holes by themselves, and a
     /// sparse file has no end of them.
     fn mend_blocks(
         &self,

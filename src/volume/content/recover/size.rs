@@ -10,7 +10,7 @@ use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 impl Content {
-    /// Holds the size that the length of the backing file tells against what the file says itself.
+    /// Checks the size that the backing length tells against what the file itself says.
     ///
     /// # Errors
     /// `Tampered` when pages below the seal are cut off: no crash does that, since a seal is
@@ -18,7 +18,7 @@ impl Content {
     pub(in crate::volume::content) fn check_size(&self, state: &mut State) -> Result<()> {
         let Some(ready) = &state.ready else { return Ok(()) };
         if state.marks.owed_length.is_some() {
-            // The size is known; it is the length that could not be given.
+            // The size is known; only the length could not be set.
             return Ok(());
         }
         let sealed = ready.header.seal.size;
@@ -44,8 +44,8 @@ impl Content {
     /// length of the backing file may be of another moment. Whoever changes that length gains nothing,
     /// and whoever puts an old page back gets no more than before.
     ///
-    /// A page without a unit vouches for nothing: only after a crash is the file empty, as a cut to
-    /// nothing that was under way leaves it.
+    /// A page without a unit vouches for nothing: the file is empty only after a crash, as an
+    /// interrupted cut to nothing leaves it.
     fn believe_only_page(&self, state: &mut State, length: u64) -> Result<()> {
         if state.marks.end_owed || state.marks.is_unsure() {
             // Memory knows better than a page that could not be written.
@@ -62,9 +62,9 @@ impl Content {
                 if !self.shared.has_crashed() || state.marks.is_dirty() {
                     return Ok(());
                 }
-                // Torn in a crash, of which a file of one page announces nothing, and which may have
-                // come between the two steps of a cut as well: the page claims a length, and its bytes
-                // cannot be read anyway.
+                // A crash tore the page, maybe between the two steps of a cut; files of one page
+                // announce no changes. The length that the page claims counts: its bytes cannot be read
+                // anyway.
                 state.size = self.last_length(state, Block(0))?.map_or(0, |torn| torn as u64);
             }
             Err(error) => return Err(error),
@@ -85,10 +85,9 @@ impl Content {
         })
     }
 
-    /// The file was made longer by whoever writes to the vault. In a sparse one that makes holes which
-    /// nobody else made, so it is refused. In a dense one every page that is not there is missed by
-    /// its reads, and the others are as good as ever; but what is added behind would make contents of
-    /// the gap, and a seal would vouch for it.
+    /// Whoever writes to the vault made the file longer. A sparse file is refused: it would have holes
+    /// that nobody made. In a dense file reads find out which pages are missing, and the others are as
+    /// good as ever; but an append would turn the gap into contents, and a seal would vouch for it.
     ///
     /// # Errors
     /// `Tampered` for a sparse file.
@@ -143,7 +142,7 @@ impl Content {
         if length == backing_len(state.size) { Ok(()) } else { self.put_length_right(state, told) }
     }
 
-    /// Gives the backing file the length of what was found, where it may be changed.
+    /// Sets the backing length to what was found, if the file may be changed.
     fn put_length_right(&self, state: &mut State, told: u64) -> Result<()> {
         let (file, length) = (state.ready()?.header.file, backing_len(state.size));
         log::warn!("file {file}: size {told} was of another moment; it is {}", state.size);

@@ -7,9 +7,9 @@ use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::Result;
 
 impl Content {
-    /// A page that is not authentic in its place, from the journal of a session that crashed: the
-    /// newest version that is authentic. A page that had none was being written for the first time,
-    /// and is as if it was not there.
+    /// Opens a page that is not authentic in its place from the journals of crashed sessions: the
+    /// newest version that is authentic. A page without one was being written for the first time, and
+    /// counts as absent.
     ///
     /// Whoever writes to the vault gains nothing: he could put the same bytes, or zeros, in place.
     pub(in crate::volume::content) fn open_torn(
@@ -25,7 +25,7 @@ impl Content {
         self.was_never_there(state, page).then_some(Opened::Absent)
     }
 
-    /// Not where this session has made the page durable: what is there now is not of a crash.
+    /// `None` if this session has made the page durable: no crash left what is there now.
     fn open_version(&self, state: &State, page: PageNo, out: &mut Page) -> Option<Opened> {
         let (journals, ready) = (self.shared.crashed_journals()?, state.ready.as_ref()?);
         if state.marks.pages.is_durable(page) {
@@ -54,8 +54,8 @@ impl Content {
             && self.open_version(state, page, &mut plain).is_none()
     }
 
-    /// Puts pages that a crash tore back into their places. It is durable with the next sync, and
-    /// until then, and for as long as the journal is there, a crash leaves them as they are now.
+    /// Puts pages that a crash tore back into their places. The next sync makes that durable. Until
+    /// then, and as long as the journal is there, a crash leaves them as they are now.
     pub(in crate::volume::content) fn put_torn_back(&self, state: &mut State) -> Result<()> {
         let Some(journals) =
             self.shared.crashed_journals().filter(|_| self.access == Access::ReadWrite)
@@ -98,8 +98,8 @@ impl Content {
         self.erase_torn_first(state)
     }
 
-    /// A file of which nothing arrived but its header is empty, and its page says so from now on. Of
-    /// a longer one recovery writes anew what is torn.
+    /// Erases the torn first page of a file of which only the header arrived: that file is empty. In a
+    /// longer one, recovery writes anew what is torn.
     fn erase_torn_first(&self, state: &mut State) -> Result<()> {
         let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
         if state.size > 0 || state.ready()?.fresh || !self.was_never_there(state, PageNo(0)) {
@@ -113,8 +113,8 @@ impl Content {
         Ok(())
     }
 
-    /// True for a header of which only one slot arrived, of a file that a session was making which
-    /// had a page journal: both were written in one page, which tore.
+    /// True if only one slot of the header arrived, in a file that a session with a page journal was
+    /// making: both were written in one page, which tore.
     ///
     /// Whoever makes zeros of a slot gains nothing: every header of such a file says, in both slots,
     /// that the session made it, until recovery or a seal writes both.

@@ -196,7 +196,7 @@ impl Drop for Seat {
 }
 
 impl Spills {
-    /// The groups of a file, of which this is known.
+    /// The groups of a file, with what is known of them.
     pub(in crate::volume::content) fn new(
         cache: &Arc<SpillCache>,
         known: HashMap<Group, Roles>,

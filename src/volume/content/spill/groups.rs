@@ -54,8 +54,8 @@ impl Content {
     /// Gives a group's page to `change` and returns the page as it was. Until the page was written
     /// or restored it stays in memory.
     ///
-    /// `size` is what the file had before the change, which may have made it longer: what a group
-    /// without a page says of its blocks, that they are holes, ends there.
+    /// `size` is that of the file before the change, which may have made it longer: the holes of a
+    /// group without a page end there.
     pub(in crate::volume::content) fn change_spill(
         &self,
         state: &State,
@@ -117,8 +117,8 @@ impl Content {
         if landed.whole { Ok(()) } else { Err(VolumeError::Io(Errno::NOSPC)) }
     }
 
-    /// The groups of which one copy of the spill page is not authentic; true for those where it was
-    /// written anew, which a volume that may be changed does. What a crash explains is none of them.
+    /// The groups with a copy of the spill page that is not authentic; true for those where it was
+    /// written anew, as in a volume that may be changed. What a crash explains does not count.
     ///
     /// # Errors
     /// As a read.
@@ -130,13 +130,14 @@ impl Content {
         let Some((last, _)) = last_block(size).filter(|_| state.ready.is_some()) else {
             return Ok(found);
         };
-        // Groups without a page have no copies, and there may be as many as somebody likes.
+        // Groups without a page have no copies, and whoever writes to the vault decides how many there
+        // are.
         let mut next = self.next_group(Block(0))?;
         while let Some(group) = next.filter(|group| *group <= last.group()) {
             next = self.next_group(group.end_block())?;
             let excused = self.crash_may_explain(&state, group.first_block());
             let (copies, bad) = self.read_copies(&state, group)?;
-            // Without a good one the contents cannot be read, and say so themselves.
+            // Without a good copy, reads of the contents say so.
             if bad == 0 || copies.iter().all(Option::is_none) || excused {
                 continue;
             }
@@ -216,9 +217,9 @@ impl Content {
     }
 }
 
-/// In a sparse file a group without a spill page is all holes, but for a last block that fits its
-/// data page. Once the group gets a page, that has to be said there; of a page that waits to be written
-/// to the disk, what it says already stays.
+/// Marks the holes of a group in its new spill page: in a sparse file, a group without one is all
+/// holes, except for a last block that fits its data page. What a page that waits to be written says
+/// already stays.
 fn mark_holes(page: &mut SpillPage, group: Group, size: u64) {
     let Some((last, length)) = last_block(size) else { return };
     let small_last = length <= last.payload();
