@@ -173,7 +173,7 @@ fn keystore_advice(error: &KeystoreError) -> Option<&'static str> {
     }
 }
 
-/// An error of a volume, told about the vault or the file that was worked on.
+/// An error of a volume, as one about the vault or the file that was worked on.
 pub(in crate::cli) fn volume(what: &Path, error: &VolumeError) -> CliError {
     let named = match error {
         VolumeError::NotAVolume(_) | VolumeError::Keystore(_) => error.to_string(),

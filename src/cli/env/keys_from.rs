@@ -39,7 +39,7 @@ impl KmsArgs {
         self.url.as_ref().map(|url| url.parse().map_err(|error| unusable(&error))).transpose()
     }
 
-    /// How long keys stay usable of which nothing can be learned.
+    /// How long keys stay usable while nothing can be learned of them.
     pub(in crate::cli) fn grace(&self) -> Duration {
         self.grace.map_or(GRACE, Duration::from_secs)
     }
@@ -67,7 +67,7 @@ impl KmsArgs {
         })
     }
 
-    /// What to say to another kmsfs for the same.
+    /// The arguments that tell another kmsfs the same.
     pub(in crate::cli) fn words(&self) -> Vec<std::ffi::OsString> {
         let text = |text: &Option<String>| text.clone().map(Into::into);
         let path = |path: &Option<PathBuf>| path.clone().map(Into::into);
@@ -106,8 +106,8 @@ impl KeysFrom {
         self.service_with(GRACE)
     }
 
-    /// As a volume uses it that is mounted: its keys outlive a silence of the keystore by `grace`.
-    /// An endpoint has been told already.
+    /// As a mounted volume uses it: its keys outlive a silence of the keystore by `grace`. An endpoint
+    /// knows that already.
     pub(in crate::cli) fn service_with(&self, grace: Duration) -> Arc<dyn KeyService> {
         match self {
             Self::Keystore(keystore) => Arc::new(LocalKeys::new(keystore.clone(), grace)),
@@ -115,7 +115,7 @@ impl KeysFrom {
         }
     }
 
-    /// A failure of a volume that has its keys from here, told about the vault or the file.
+    /// A failure of a volume with keys from here, as one about the vault or the file.
     pub(in crate::cli) fn failed(&self, what: &Path, error: &VolumeError) -> CliError {
         failure::volume_of(self.keystore().map(AsRef::as_ref), what, error)
     }

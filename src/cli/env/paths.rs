@@ -1,4 +1,4 @@
-//! Where things are when nobody says: keystore, runtime directory, absolute forms.
+//! Paths: of the keystore when nobody says, and absolute forms of others.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use super::process;
 use crate::cli::args::Global;
 use crate::cli::report::exit::{CliError, Exit};
 
-/// The keystore to use: the option, else the default place.
+/// The keystore to use: the option, else the default path.
 pub(in crate::cli) fn keystore(global: &Global) -> Result<PathBuf, CliError> {
     match &global.keystore {
         Some(path) => absolute(path),

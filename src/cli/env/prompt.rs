@@ -51,7 +51,7 @@ pub(in crate::cli) fn confirm(warning: &str, yes: bool) -> Result<(), CliError> 
             CliError::new(Exit::Refused, "not confirmed").advise(format!("{warning}\n  {advice}"))
         );
     }
-    // Who was not asked has not said yes.
+    // Whoever was not asked has not said yes.
     let mut terminal = std::io::stderr().lock();
     write!(terminal, "{}\ntype yes to go on: ", lines(warning))
         .and_then(|()| terminal.flush())

@@ -19,7 +19,7 @@ use crate::keystore::{
     self, CREDENTIAL, KeyFileProblem, KeystoreError, PIN_CREDENTIAL, Pin, TokenPlace, Unlock,
 };
 
-/// The place a secret will be taken from.
+/// The source that a secret is taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) enum Source {
     /// A file that holds the secret.
@@ -82,9 +82,9 @@ impl Source {
         }
     }
 
-    /// Takes the secret for what `make` makes. A key file that is made for it stays, whatever
-    /// comes of that: somebody may have taken it by then, the failure may be one of what follows
-    /// a commit, and the next try takes it.
+    /// Takes the secret for what `make` makes. A key file that is made for it stays even if that fails:
+    /// somebody may use it by then, the failure may come after a commit, and the next attempt uses the
+    /// file.
     pub(in crate::cli) fn with_new<T>(
         &self,
         missing: MissingKeyFile,

@@ -1,4 +1,4 @@
-//! Opening a vault of which the keystore may know more than the vault itself.
+//! Opens a vault of which the keystore may know more than the vault itself.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::volume::{Options, Volume};
 
 /// Opens the vault for a command that works on it by itself.
 ///
-/// Errors: `Refused` if another one is expected there; those of opening it.
+/// Errors: `Refused` if another vault is expected there; those of opening it.
 pub(in crate::cli) fn open(
     keys: &KeysFrom,
     vault: &Path,
@@ -35,7 +35,7 @@ pub(in crate::cli) fn must_be_expected(
     refuse_exchanged(keys, vault, options.restored, found.volume)
 }
 
-/// The same of what was opened: the path may lead to another vault by now.
+/// The same for what was opened: the path may lead to another vault by now.
 ///
 /// Errors: `Refused`.
 pub(in crate::cli) fn opened_as_expected(
@@ -52,10 +52,10 @@ pub(in crate::cli) fn opened_as_expected(
     expected.map(|()| volume)
 }
 
-/// Whoever can exchange two vaults would have what is written to the one come into the other. A
-/// vault that was moved to a path of its own, one that the keystore has not seen before, and one that
-/// is restored to where it was are taken as they are: only where another volume is expected at this
-/// path, and this one elsewhere, a person has to say that it is meant.
+/// Whoever exchanges two vaults would make what is written to one arrive in the other. A vault that was
+/// moved to a path of its own, one that the keystore has not seen before, and one that is restored to
+/// where it was are taken as they are. Only if another volume is expected at this path, and this one
+/// elsewhere, must a person say that it is meant.
 fn refuse_exchanged(
     keys: &KeysFrom,
     vault: &Path,

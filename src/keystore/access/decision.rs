@@ -16,14 +16,14 @@ use crate::keystore::records::grant::{GrantQuery, Grants};
 use crate::keystore::records::key::KeyRecord;
 use crate::keystore::storage::sealed::Reader;
 
-/// Whether a caller may, and for how long that is known.
+/// Whether a caller may, and for how long that holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// Why not.
     pub denied: Option<String>,
     /// When it has to be asked again; `None` for as long as the keystore does not change.
     pub until: Option<SystemTime>,
-    /// It holds for every encryption context.
+    /// The decision holds for every encryption context.
     pub any_context: bool,
 }
 
@@ -86,7 +86,7 @@ pub(in crate::keystore) fn authorise_by(
     allowed(decide(rules, caller, action, key, request_context)?)
 }
 
-/// What is to be said to a caller who wants to do this to a key. A refusal is no error.
+/// Decides whether a caller may do this to a key. A refusal is no error.
 /// Errors: `InvalidGrantToken`; those of the source.
 pub(in crate::keystore) fn decide(
     rules: &dyn RuleSource,
@@ -110,7 +110,7 @@ struct DecisionInput<'a> {
     request_context: &'a RequestContext<'a>,
 }
 
-/// Who refused, or that nobody allowed.
+/// Why a request is refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     KeyPolicy,
@@ -222,7 +222,7 @@ impl DecisionInput<'_> {
         by_account: bool,
         scope: &DecisionScope,
     ) -> Option<Option<SystemTime>> {
-        // Which grant gives the right to retire it is up to that grant.
+        // A grant says itself who may retire it.
         let operation = self.action.as_str().parse().ok()?;
         if operation == GrantOperation::RetireGrant {
             return None;
@@ -255,7 +255,7 @@ impl DecisionInput<'_> {
         Decision { denied: None, until, any_context: !scope.depends_on_context() }
     }
 
-    /// The refusal in the words of AWS.
+    /// A refusal, in the words of AWS.
     fn refused(&self, by: Refusal, resource: &str, scope: &DecisionScope) -> Decision {
         let permission = self.action.permission();
         let why = match by {

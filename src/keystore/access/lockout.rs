@@ -11,7 +11,7 @@ use crate::keystore::policy::{Fact, Kind, Policy};
 use crate::keystore::records::key::KeyRecord;
 use crate::keystore::storage::sealed::Reader;
 
-/// Whether a policy may take from the caller the right to change it.
+/// Whether a policy may take the right to change it from the caller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LockoutCheck {
     /// It may not.

@@ -22,7 +22,7 @@ use crate::keystore::records::key::KeyRecord;
 pub(in crate::keystore) struct RequestContext<'a> {
     /// The encryption context.
     pub(in crate::keystore) context: Option<&'a EncryptionContext>,
-    /// How it names its key: by which alias, or by none; `None` if it does not say.
+    /// The alias by which it names its key, if by one; `None` if the request does not say.
     pub(in crate::keystore) named: Option<Option<&'a AliasName>>,
     /// The tags that it brings.
     pub(in crate::keystore) tags: Option<&'a BTreeMap<String, String>>,
@@ -32,7 +32,7 @@ pub(in crate::keystore) struct RequestContext<'a> {
     pub(in crate::keystore) grant: Option<GrantRequest<'a>>,
     /// The constraints of the grant that it makes or retires.
     pub(in crate::keystore) constraints: Option<&'a Constraints>,
-    /// What it is about gives the caller the right: to retire a grant that says so.
+    /// The target itself gives the caller the right: a grant says who may retire it.
     pub(in crate::keystore) entitled: bool,
     /// Everything else, by condition key. Without a value: the request has none.
     pub(in crate::keystore) facts: Vec<(Fact, Option<Cow<'a, str>>)>,
@@ -100,7 +100,7 @@ impl<'a> RequestContext<'a> {
         self.with_any(fact, equals).with_any(fact, subset)
     }
 
-    /// The same request with a value more under a condition key.
+    /// The same request with one more value under a condition key.
     pub(in crate::keystore) fn with(self, fact: Fact, value: impl Into<Cow<'a, str>>) -> Self {
         self.with_any(fact, Some(value))
     }
@@ -129,7 +129,7 @@ impl<'a> RequestContext<'a> {
         }
     }
 
-    /// The encryption contexts that it is about: its own, or those of a grant's constraints.
+    /// The encryption contexts that it concerns: its own, or those of a grant's constraints.
     fn contexts(&self) -> impl Iterator<Item = &'a EncryptionContext> {
         let bound = self.constraints.into_iter();
         let bound = bound.flat_map(|bound| [&bound.equals, &bound.subset]).flatten();
@@ -137,7 +137,7 @@ impl<'a> RequestContext<'a> {
     }
 }
 
-/// What a decision looked at: how long it holds, and for which contexts.
+/// What a decision depended on: for how long it holds, and for which contexts.
 #[derive(Default)]
 pub(in crate::keystore) struct DecisionScope {
     context: Cell<bool>,
@@ -168,7 +168,7 @@ pub(in crate::keystore) struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// The values under a condition key, and a note of what was looked at.
+    /// The values under a condition key; notes what the decision then depends on.
     pub(in crate::keystore) fn values(
         &self,
         key: &ConditionKey,

@@ -12,7 +12,7 @@ use crate::keystore::records::key::KeyRecord;
 use crate::keystore::records::principal::PrincipalRecord;
 use crate::keystore::storage::sealed::Reader;
 
-/// What is decided about a key by itself.
+/// The rules of one key.
 #[derive(Debug)]
 pub(in crate::keystore) struct KeyRules {
     pub(in crate::keystore) policy: Policy,

@@ -9,7 +9,7 @@
 use crate::keystore::model::action::Action;
 use crate::keystore::policy::Fact;
 
-/// A condition key of the table. Those that go on with a name stand for all names.
+/// A condition key of the table. One that ends with a name stands for all names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SuppliedKey {
     /// A key without a name in it.
@@ -36,7 +36,7 @@ impl SuppliedKey {
     }
 }
 
-/// What every request says, from its caller. The last two: of network connections only.
+/// What every request says, from its caller. The last two are those of network connections only.
 pub(super) const OF_CALLER: &[SuppliedKey] = &[
     SuppliedKey::Fact(Fact::CallerAccount),
     SuppliedKey::Fact(Fact::ViaService),
@@ -127,7 +127,7 @@ pub(super) fn of_request(action: Action) -> &'static [SuppliedKey] {
     }
 }
 
-/// Of operations that take an encryption context.
+/// What operations with an encryption context say.
 const CONTEXT: &[SuppliedKey] = &[
     SuppliedKey::Fact(Fact::RequestAlias),
     SuppliedKey::Fact(Fact::EncryptionAlgorithm),
@@ -141,7 +141,7 @@ pub fn supplied_keys(action: Action) -> Vec<SuppliedKey> {
     [OF_CALLER, of_key, of_request(action)].concat()
 }
 
-/// Is the operation one on a key, whose policy is asked?
+/// Does the operation concern a key, whose policy is asked?
 pub fn is_about_a_key(action: Action) -> bool {
     !matches!(
         action,

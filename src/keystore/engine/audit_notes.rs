@@ -1,4 +1,4 @@
-//! What the keystore's own file remembers of the audit log is kept up to date.
+//! Keeps up to date what the keystore's own file remembers of the audit log.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,8 +14,8 @@ impl Keystore {
         Ok(())
     }
 
-    /// Notes a place of the log in the keystore's own file, unless a later one is noted, and what
-    /// the log was found without.
+    /// Notes a position of the log in the keystore's own file, unless a later one is noted, and which
+    /// positions the log was found without.
     pub(in crate::keystore) fn note_audit(
         &self,
         position: Position,
@@ -25,13 +25,13 @@ impl Keystore {
         if self.inner.audit.is_saved(position) {
             return Ok(());
         }
-        // Another process may have noted a place that this one has not looked for.
+        // Another process may have noted a position that this one has not looked for.
         self.inner.audit.compare(now)?;
-        // Whatever is written notes the newest place, of which this one is a part.
+        // Every write notes the newest position, which includes this one.
         self.write(|_| Ok(()))
     }
 
-    /// Notes a place that was signed since, or that records were lost, at most once a minute: every
+    /// Notes a position that was signed since, or that records were lost, at most once a minute: every
     /// process with the keystore looks at all rows after a change.
     pub(super) fn note_audit_if_due(&self) {
         let due = self.lock().noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY);

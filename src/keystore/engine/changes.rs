@@ -1,13 +1,13 @@
-//! What other processes change is noticed, and what this one remembers of it dropped.
+//! Notices what other processes change, and drops what this one remembers of it.
 
 use crate::keystore::engine::keystore::{Keystore, Opened, RowSet};
 use crate::keystore::error::KeystoreError;
 use crate::keystore::storage::file;
 
 impl Keystore {
-    /// Notices what other processes changed since the last call. If something was, everything
-    /// cached is dropped, the rows are checked as at open, and `true` returned. Takes
-    /// microseconds when nothing was changed.
+    /// Notices what other processes changed since the last call. If there was a change, drops the
+    /// cache, checks the rows as at open, and returns `true`. Takes microseconds when nothing was
+    /// changed.
     /// Errors: `Locked`, `Database`. Rows that were tampered with are no error here: from then on
     /// every key refuses with `RowSetTampered`.
     pub fn poll_changes(&self) -> Result<bool, KeystoreError> {
@@ -26,8 +26,8 @@ impl Keystore {
         Ok(true)
     }
 
-    /// Checks that the file still has its name. One that was moved away, or over which another was
-    /// put, would go on for ever as it was: whoever disables a key does it in the file of that name.
+    /// Checks that the file still has its name. A file that was moved away or replaced would stay as it
+    /// was for ever: whoever disables a key does it in the file of that name.
     /// Errors: `Missing`, `Io`.
     pub fn check_place(&self) -> Result<(), KeystoreError> {
         let path = &self.inner.name;

@@ -20,7 +20,7 @@ use crate::keystore::storage::sealed::{Reader, Writer};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What an operation turned out to be about, for those who write it down.
+/// What an operation turned out to be about, for the audit log.
 #[derive(Debug, Default)]
 pub(in crate::keystore) struct AuditDetails {
     pub(in crate::keystore) key: Option<KeyId>,
@@ -38,8 +38,8 @@ struct Call<'a> {
 }
 
 impl Keystore {
-    /// Runs one operation and writes down what came of it. If the audit log is required, its
-    /// answer waits for the record, and what changes the keystore is announced there first.
+    /// Runs one operation and writes down its result. If the audit log is required, the answer waits
+    /// for the record, and changes of the keystore are announced there first.
     pub(in crate::keystore) fn operate<T>(
         &self,
         action: Action,
@@ -78,7 +78,7 @@ impl Keystore {
         if let Err(error) = &done {
             details.detail = Some(error.to_string());
         } else if self.caller.principal == Principal::Service {
-            // The volume writes down for whom it opens what.
+            // The volume writes down what it opens, and for whom.
             if let Some(key) = details.key {
                 self.inner.audit.note_use(
                     key,
@@ -160,7 +160,7 @@ impl Keystore {
         self.edit_with(action, key, operation, RequestContext::default(), change)
     }
 
-    /// As [`Keystore::edit`], with what the request says that policies may ask for.
+    /// As [`Keystore::edit`], with the context of the request for policies.
     pub(in crate::keystore) fn edit_with<T>(
         &self,
         action: Action,
@@ -234,7 +234,7 @@ impl Keystore {
         Ok(live)
     }
 
-    /// As [`Keystore::usable`], for who has more to check before a dry run is told that it would
+    /// As [`Keystore::usable`], for callers that check more before a dry run hears that it would
     /// succeed.
     /// Errors: `KeyNotFound`, `AccessDenied`, `Disabled`, `InvalidState`, `InvalidKeyUsage`.
     pub(in crate::keystore) fn admitted(
@@ -259,8 +259,7 @@ impl Keystore {
     }
 }
 
-/// What it means that the record of a change cannot be written: the change is durable, and was
-/// announced.
+/// The error when the record of a change cannot be written: the change is durable, and was announced.
 fn after_all(error: KeystoreError) -> KeystoreError {
     match error {
         KeystoreError::AuditUnwritable(reason) => KeystoreError::AuditUnfinished(reason),

@@ -40,7 +40,7 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
 }
 
-/// The store, and what was last seen of it.
+/// The store, and its last known state.
 pub(super) struct Opened {
     pub(super) store: Store,
     /// The version of its contents that the cache was filled from.
@@ -48,16 +48,16 @@ pub(super) struct Opened {
     /// The transactions that had been made when its rows were last checked.
     pub(super) generation: u64,
     pub(super) rows: RowSet,
-    /// When the audit log's place was last noted in the store.
+    /// When the audit log's position was last noted in the store.
     pub(super) noted: Option<Instant>,
 }
 
 /// Are the rows those that were written?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowSet {
-    /// They were when they were last looked at.
+    /// They were, at the last check.
     Good,
-    /// They were not: no key is taken from them.
+    /// They were not: no key is used.
     Bad,
     /// Nobody looks: [`Keystore::open_damaged`].
     Unchecked,
@@ -127,7 +127,7 @@ impl Keystore {
         let done = opened.store.write(|rows| {
             let mut writer = Writer::begin(rows, &self.inner.root)?;
             let done = work(&mut writer)?;
-            // For nothing, along with whatever else is written.
+            // Costs nothing, along with whatever else is written.
             self.inner.audit.note(&mut writer.meta.audit);
             self.inner.audit.learn(&writer.meta.audit);
             let lasting = writer.lasting;
@@ -143,8 +143,8 @@ impl Keystore {
     }
 
     /// Finishes what a deletion began: the deleted bytes leave the file and the WAL. The deletion
-    /// itself is durable by then, so what goes wrong here is never its error: the scrub stays due,
-    /// and every opening, deletion and maintenance tries again.
+    /// itself is durable by then, so a failure here is never its error: the scrub stays due, and every
+    /// opening, deletion and maintenance tries again.
     pub(in crate::keystore) fn scrub_if_due(&self) {
         let Err(error) = self.try_scrub() else { return };
         let why = match error {

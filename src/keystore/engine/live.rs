@@ -1,4 +1,4 @@
-//! Keys and rules from memory, or else read and put there while nobody can change the file.
+//! Keys and rules from memory, or read into it while nobody can change the file.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl Keystore {
         Ok(live)
     }
 
-    /// What is in memory, or else is read and put there while nobody can change the file.
+    /// Returns what is in memory, or reads it and puts it there while nobody can change the file.
     pub(in crate::keystore) fn remembered<T: Clone>(
         &self,
         recall: impl FnOnce(&KnownRules) -> Option<T>,

@@ -1,4 +1,4 @@
-//! What a process did, as numbers: CloudWatch's place, in the text form of Prometheus.
+//! What a process did, as numbers in the text form of Prometheus, in place of CloudWatch.
 //!
 //! Counting takes no lock. A series comes into being with its first observation and never goes.
 
@@ -39,7 +39,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a call. Beyond so many kinds of calls that nobody has, it is not counted.
+    /// Counts a call, unless there are more kinds of calls than anybody has.
     pub(in crate::keystore) fn observe(
         &self,
         operation: &'static str,
@@ -61,7 +61,7 @@ impl Metrics {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The place of a series: where its hash points to, or the next that is free.
+    /// The slot of a series: where its hash points to, or the next that is free.
     fn find(&self, operation: &'static str, result: &'static str) -> Option<&Series> {
         let start = place(operation, result);
         (start..start + MOST_SERIES).find_map(|at| {

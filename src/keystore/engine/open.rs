@@ -1,4 +1,4 @@
-//! A keystore is made, or opened and checked.
+//! Makes a keystore, or opens and checks one.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ impl Keystore {
 
     /// As [`Keystore::create`], with a name for the Region that the keystore is: multi-Region keys
     /// are replicated between keystores of different Regions.
-    /// Errors: as there; `Validation` for a name that none has.
+    /// Errors: as there; `Validation` for a name that no Region has.
     pub fn create_in(
         region: Option<&str>,
         path: &Path,
@@ -69,9 +69,9 @@ impl Keystore {
         })
     }
 
-    /// Opens a keystore without the check of all rows, to examine one that [`Keystore::open`]
-    /// refuses, or to save what can be saved. Rows that do not authenticate still refuse, one by
-    /// one; that rows are missing is not noticed.
+    /// Opens a keystore without the check of all rows, to examine one that [`Keystore::open`] refuses,
+    /// or to save what can be saved. Rows that are not authentic are still refused, one by one; missing
+    /// rows are not noticed.
     /// Errors: as `open`, except those about rows.
     pub fn open_damaged(path: &Path, unlock: &Unlock) -> Result<Self, KeystoreError> {
         let (keystore, slots) = read_slots(path)?;
@@ -113,7 +113,7 @@ impl Keystore {
         Ok(Self { inner: Arc::new(inner), caller: Caller::owner() })
     }
 
-    /// Checks that nothing is repaired that is whole without a WAL which does not belong to it.
+    /// Refuses to repair a keystore that is whole without its WAL, which then does not belong to it.
     /// Errors: `StrangeWal`.
     pub(in crate::keystore) fn check_wal_belongs(&self) -> Result<(), KeystoreError> {
         if !self.lock().store.is_wal_doubtful() {
@@ -145,7 +145,7 @@ impl Keystore {
 fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
     let path = &file::real(path);
     file::inspect(path)?;
-    // Now, and not when a process that runs comes to open its log: others open neither name.
+    // Checked now, and not when a running process opens its log: others open neither name.
     check_one_name(path)?;
     check_one_name(&audit::place(path))?;
     let (mut store, _) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
@@ -153,8 +153,8 @@ fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
     store.read(|rows| Ok((rows.meta()?.id, rows.slots()?)))
 }
 
-/// Is a keystore that cannot be used a whole one without its WAL? So it is if somebody has put it
-/// beside the WAL of another, or of a later state of itself.
+/// Is a keystore that cannot be used a whole one without its WAL? It is, if somebody put it beside the
+/// WAL of another, or of a later state of itself.
 fn is_whole_without_wal(path: &Path, unlock: &Unlock, found: &KeystoreError) -> bool {
     use KeystoreError as E;
     let by_wal = matches!(

@@ -22,7 +22,7 @@ pub(in crate::volume) type DescriptorBytes = [u8; RECORD_LEN];
 pub(in crate::volume) struct Copies {
     pub(in crate::volume) file: Option<DescriptorBytes>,
     pub(in crate::volume) attribute: Option<DescriptorBytes>,
-    /// A copy could not be read, which says nothing of it.
+    /// A copy could not be read, which says nothing of what it holds.
     pub(in crate::volume) failed: Option<Errno>,
 }
 
@@ -62,8 +62,8 @@ pub(in crate::volume) fn write_descriptor(dir: impl AsFd, bytes: &DescriptorByte
     write_file(dir, bytes)
 }
 
-/// The same for a directory that was just made, which nobody can have anything in: if there is a
-/// descriptor, it is another directory.
+/// The same for a directory that was just made and must be empty: if it has a descriptor, it is another
+/// directory.
 ///
 /// # Errors
 /// `Io(EXIST)`; those of the backing filesystem.
@@ -126,7 +126,7 @@ pub(in crate::volume) fn write_file(dir: impl AsFd, bytes: &DescriptorBytes) -> 
     }
 }
 
-/// True for the descriptor of the same directory, whatever it says. Anything else that lies in its
+/// True if the file holds a descriptor of the same directory, whatever that says. Anything else in its
 /// place may be somebody's file, and is not written to.
 fn holds_id_of(file: BorrowedFd<'_>, bytes: &DescriptorBytes) -> bool {
     let mut found = [0; RECORD_LEN + 1];
@@ -168,7 +168,8 @@ fn read_attribute(dir: BorrowedFd<'_>) -> Result<Option<DescriptorBytes>, Errno>
     }
 }
 
-/// True for what says nothing of the vault: its disk fails, or the process has no means left.
+/// True for errors that say nothing of the vault: its disk fails, or the process has run out of
+/// something.
 fn is_of_the_moment(error: Errno) -> bool {
     matches!(error, Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE)
 }

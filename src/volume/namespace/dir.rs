@@ -1,9 +1,9 @@
 //! One directory of the vault, held open, with the keys of its names.
 //!
-//! The descriptor is kept twice: in the file `.kmsfs.dir` and in an attribute of the directory.
-//! Of those that are valid, the newest that was made for this place counts, and the other is
-//! repaired from it. A directory whose descriptor cannot be used still opens: what is in it is shown
-//! under foreign names, and can be removed, but nothing can be made in it.
+//! The descriptor is kept twice: in the file `.kmsfs.dir` and in an attribute of the directory. Of the
+//! valid copies, the newest one made for this place counts, and the other is repaired from it. A
+//! directory whose descriptor cannot be used still opens: what is in it is shown under foreign names,
+//! and can be removed, but nothing can be made in it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +39,7 @@ pub(in crate::volume) struct Dir {
     copies: Copies,
 }
 
-/// What is wrong with the copies of a descriptor of which one is good. An older one is not.
+/// What is wrong with the copies of a descriptor of which one is good. An older copy is no flaw.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::volume) struct Flaws {
     /// The file is missing, or not authentic.
@@ -112,7 +112,7 @@ impl Dir {
         Self { link: Some(link), ..self }
     }
 
-    /// The same, which does not count where it is.
+    /// The same, marked as one that does not count where it is.
     pub(in crate::volume) fn refused(self, why: Misplaced) -> Self {
         log::error!("the directory with inode {}: {why}", self.ino);
         let says = Arc::new(LiveAuthority::new(Authority::None));
@@ -124,7 +124,7 @@ impl Dir {
         self.link.as_ref()
     }
 
-    /// True if it would be opened under `above` as it was.
+    /// True if opening it under `above` would give the same.
     pub(in crate::volume) fn fits_below(&self, above: &Self) -> bool {
         let link = self.link.as_ref();
         link.is_some_and(|link| above.authority().expects(link.name.bytes()) == self.expected)
@@ -200,7 +200,7 @@ impl Dir {
         self.says.now()
     }
 
-    /// The same, for whoever asks later, and does not hold the directory open for that.
+    /// The same, for whoever asks later without holding the directory open.
     pub(in crate::volume) fn says(&self) -> &Arc<LiveAuthority> {
         &self.says
     }

@@ -3,9 +3,10 @@
 //! A directory stays usable through its `Arc` after it has left the cache. Eviction is by second
 //! chance, so a hit only takes the lock for reading.
 //!
-//! What a directory comes to depends on those above it. When one of these has changed, each directory
-//! is held against the one above before it is used again, up to one that this was done for: a change
-//! costs nothing for the thousands that nobody asks for, and no search for those below.
+//! What a directory may say depends on those above it. When one of these has changed, each directory
+//! below is compared with the one above it before it is used again, up to one that was compared
+//! already. So a change costs nothing for the thousands that nobody asks for, and no search for those
+//! below.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ struct Inner {
     era: Era,
 }
 
-/// What was opened in one era is not added in the next: since then a KMS key changed its state, or a
+/// What was opened in one era is not added in the next: a KMS key has changed its state, or a
 /// descriptor was replaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::volume) struct Era {
@@ -39,12 +40,12 @@ pub(in crate::volume) struct Era {
     above: u64,
 }
 
-/// Whom a new descriptor concerns.
+/// Which directories a new descriptor concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::volume) enum Concerns {
     /// The directory alone: its own wrap, or its place.
     Itself,
-    /// Those below as well: it says something else of keys, or is somewhere else.
+    /// Those below as well: it says something else of keys, or has moved.
     AllBelow,
 }
 
@@ -62,7 +63,7 @@ impl DirCache {
         Self { capacity: capacity.max(1), inner: RwLock::default() }
     }
 
-    /// The directory, if it is held open and what was above it still is.
+    /// The directory, if it is held open and is still below the same directories.
     pub(in crate::volume) fn find(&self, ino: u64) -> Option<Arc<Dir>> {
         let inner = self.read();
         let slot = inner.dirs.get(&ino)?;
@@ -80,7 +81,7 @@ impl DirCache {
     }
 
     /// Adds a directory and returns the one to use: the one that is already there, if any. One that
-    /// comes too late serves its own request and no other.
+    /// comes too late serves only its own request.
     pub(in crate::volume) fn add(&self, dir: Arc<Dir>, begun: Era) -> Arc<Dir> {
         let mut inner = self.write();
         if inner.era != begun {
@@ -113,8 +114,8 @@ impl DirCache {
         dir
     }
 
-    /// True if a descriptor was replaced since: one that was read before may be compared with what was
-    /// noted after, and says nothing then of who put it there.
+    /// True if a descriptor was replaced since `begun`: then a descriptor from before may have been
+    /// compared with what was noted after, which says nothing of who put it there.
     pub(in crate::volume) fn has_changed_since(&self, begun: Era) -> bool {
         self.read().era.descriptors != begun.descriptors
     }
@@ -134,8 +135,8 @@ impl DirCache {
         inner.era.above += 1;
     }
 
-    /// Drops a directory whose descriptor was replaced. That comes before what is new in it is noted
-    /// anywhere, so that whoever finds it noted finds it changed.
+    /// Drops a directory whose descriptor was replaced, before what is new in it is noted anywhere:
+    /// whoever finds the note finds the change as well.
     pub(in crate::volume) fn descriptor_changed(&self, ino: u64, concerns: Concerns) {
         let mut inner = self.write();
         inner.dirs.remove(&ino);
@@ -160,8 +161,8 @@ impl DirCache {
 }
 
 impl Inner {
-    /// The directory, if each one up to the root is what the next below it was opened under. What does
-    /// not fit goes, and so does what is below one that was dropped: it is opened anew, from above.
+    /// The directory, if each one up to the root is the one under which the next was opened. What does
+    /// not fit is dropped, and so is what is below it: it is opened anew, from above.
     fn find_fitting(&mut self, ino: u64) -> Option<Arc<Dir>> {
         let now = self.era.above;
         let (mut climbed, mut at) = (Vec::new(), ino);

@@ -1,12 +1,12 @@
 //! The locks that keep (directory, name) pairs still while someone acts on them.
 //!
-//! **Discipline.** Who changes entries of a directory (create, link, unlink, rename) holds its
-//! lock for writing; who acts on an inode through one of its entries (stat, chmod, open) holds it
-//! for reading, from finding the entry in the inode table to the system call on it. A request
-//! takes the locks of all directories that it needs in one call, in the order of the stripes, and
-//! takes no second set before it has given the first back: so there is no cycle. A directory is
-//! resolved (`ops::inodes::reach`) before the locks are taken, never while they are held, and the
-//! lock of an open file is taken before them, never after.
+//! **Discipline.** Whoever changes entries of a directory (create, link, unlink, rename) holds its lock
+//! for writing; whoever acts on an inode through one of its entries (stat, chmod, open) holds it for
+//! reading, from finding the entry in the inode table to the system call on it. A request takes the
+//! locks of all directories that it needs in one call, in the order of the stripes, and takes no second
+//! set before it has given the first back: so there is no cycle. A directory is resolved
+//! (`ops::inodes::reach`) before the locks are taken, never while they are held, and the lock of an
+//! open file is taken before them, never after.
 //!
 //! Directories share 256 stripes, so the locks need no memory per directory.
 

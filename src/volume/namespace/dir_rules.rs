@@ -39,7 +39,7 @@ struct Newest {
 }
 
 impl DirAnchor {
-    /// True once every directory of the volume says where it belongs.
+    /// True once every directory of the volume must say where it belongs.
     pub(in crate::volume) fn all_placed(&self) -> bool {
         self.all_placed.load(Ordering::Acquire)
     }
@@ -74,9 +74,9 @@ impl DirAnchor {
         self.all_placed.store(true, Ordering::Release);
     }
 
-    /// Notes what an authentic descriptor says, if an older one of its directory would make files of
-    /// other keys acceptable again: it has a policy of its own, or keeps keys that the directory above
-    /// does not have, or once did.
+    /// Notes what an authentic descriptor says, if an older descriptor of its directory would make
+    /// files of other keys acceptable again: it has a policy of its own, or keeps keys that the
+    /// directory above does not have, or it once did.
     pub(in crate::volume) fn note(&self, stored: &DirDescriptor) {
         let own = !stored.inherited || !kept_keys(stored).is_empty();
         if own || self.newest(stored.dir) > 0 {
@@ -88,7 +88,7 @@ impl DirAnchor {
     fn raise(&self, dir: DirId, sequence: u32) {
         let mut policies = self.policies();
         let known = policies.newest.get(&dir).copied().unwrap_or_default();
-        // One that is there was not removed, or its removal did not reach the disk.
+        // A directory that is there was not removed, or its removal did not reach the disk.
         if known.sequence < sequence || known.removed > 0 {
             let sequence = known.sequence.max(sequence);
             policies.newest.insert(dir, Newest { sequence, removed: 0 });
@@ -96,8 +96,8 @@ impl DirAnchor {
         }
     }
 
-    /// Notes that a directory was removed: what is remembered of it gives way to that of others in
-    /// time, so that a keystore does not grow for ever.
+    /// Notes that a directory was removed: in time, other directories take its room in the keystore,
+    /// which does not grow for ever.
     pub(in crate::volume) fn removed(&self, dir: DirId) {
         let mut policies = self.policies();
         let turn = policies.last_removed.saturating_add(1);
@@ -185,7 +185,7 @@ impl Expected {
         }
     }
 
-    /// What an authentic descriptor comes to in this place.
+    /// The descriptor as it counts in this place.
     ///
     /// # Errors
     /// Why it does not count here.
@@ -228,7 +228,7 @@ impl Expected {
 }
 
 impl Expected {
-    /// How a directory writes down that it has become `new`, after it was `now`.
+    /// The descriptor to write when a directory changes from `now` to `new`.
     pub(in crate::volume) fn written(
         &self,
         new: DirDescriptor,
@@ -251,7 +251,7 @@ impl Expected {
 pub(in crate::volume) enum Authority {
     /// It was verified.
     Verified(DirId, DirPolicy),
-    /// Its key cannot be used: this is what it claims to be. Who forges that gains a directory in
+    /// Its key cannot be used: this is what it claims to be. Whoever forges that gains a directory in
     /// which nothing has a name and nothing can be made.
     Locked(DirId),
     /// None: it is damaged, or not in its own place.
@@ -259,7 +259,7 @@ pub(in crate::volume) enum Authority {
 }
 
 impl Authority {
-    /// What the directory must say that is found under the backing name `entry`.
+    /// What a directory found under the backing name `entry` must say.
     pub(in crate::volume) fn expects(&self, entry: &[u8]) -> Expected {
         match self {
             Self::Verified(dir, keys) => {
@@ -284,7 +284,7 @@ impl LiveAuthority {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From here on it is this.
+    /// Updates it to this descriptor.
     pub(in crate::volume) fn become_of(&self, descriptor: &DirDescriptor) {
         let now = Authority::Verified(descriptor.dir, DirPolicy::of(descriptor));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;

@@ -31,8 +31,8 @@ pub const ROOT: u64 = 1;
 const SHARDS: usize = 64;
 /// Places for counts of sizes: few inodes change at once.
 const RESIZED: usize = 4096;
-/// Known links kept for one inode, and one for each directory beyond that; a file with more is still
-/// reached by those it keeps.
+/// How many links are kept of one inode, besides one for each further directory; a file with more is
+/// still reached by those.
 const MAX_LINKS: usize = 32;
 
 /// One name of an inode: the directory's inode number and the encoded name in it.
@@ -57,9 +57,9 @@ pub(in crate::volume) enum Whereabouts {
 #[derive(Debug)]
 pub(in crate::volume) struct InodeTable {
     shards: Vec<Mutex<HashMap<u64, Node>>>,
-    /// How many sizes the kernel's own requests have made, in all.
+    /// How often the kernel's own requests have made a size, in all.
     all_resized: AtomicU64,
-    /// The same, for the inodes that share a place here: a slot has no room for it.
+    /// The same, for all inodes that share an entry here: a slot has no room for it.
     resized: Vec<AtomicU32>,
     /// Backing number of the root, and so the shown number of backing inode 1.
     root: u64,
@@ -244,8 +244,8 @@ impl InodeTable {
         drop(pinned);
     }
 
-    /// Notes that an inode that the kernel knows has one name in place of another. At no time it
-    /// counts as in both directories.
+    /// Notes that an inode that the kernel knows has one name in place of another. It never counts as
+    /// being in both directories.
     pub(in crate::volume) fn move_link(
         &self,
         ino: u64,
@@ -289,7 +289,7 @@ impl InodeTable {
         }
     }
 
-    /// How often the kernel's requests have made another size of `ino`, or of one that shares its place.
+    /// How often the kernel's requests have changed the size of `ino`, or of one that shares its entry.
     pub(in crate::volume) fn resized(&self, ino: u64) -> Resized {
         Resized(self.resized_of(ino).load(Ordering::Acquire))
     }

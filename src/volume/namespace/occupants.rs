@@ -1,12 +1,12 @@
-//! Which directory is at which place, as far as that is remembered outside of the vault (FORMAT
-//! section 7.1): those with a policy of their own, and those above them. Another one there, made
-//! before it and good for the same place, was put there by somebody else than the mount.
+//! Which directory is at which place, as far as that is remembered outside of the vault (FORMAT section
+//! 7.1): for directories with a policy of their own, and those above them. If another one is there that
+//! was made earlier and is good for the same place, somebody other than the mount put it there.
 //!
-//! **Crash order.** What is remembered may be too little at any time, and never too much: a directory
-//! is noted at a place when it is there durably, and whatever the mount brings to a place that is
-//! remembered as another's takes that out of the anchor first. So a crash leaves a directory that
-//! nobody vouches for until it is opened again, and none that is refused. What a directory has left is
-//! still remembered then, and in nobody's way.
+//! **Crash order.** At any time too little may be remembered, but never too much: a directory is noted
+//! at a place once it is there durably, and before the mount brings something to a place that is
+//! remembered as another's, it takes that out of the anchor. So a crash leaves a directory that nobody
+//! vouches for until it is opened again, and none that is refused. The place that a directory has left
+//! may still be remembered, which harms nobody.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::envelope::DirPlace;
 use crate::id::DirId;
 use crate::keystore::AnchoredPlace;
 
-/// So many places are remembered, the last ones that were learnt.
+/// How many places are remembered: the last ones that were learnt.
 pub(in crate::volume) const MOST: usize = 10_000;
 
 /// What is known of places.
@@ -85,7 +85,8 @@ impl Occupants {
         }
     }
 
-    /// The place is to be the one of `dir`, and nobody else's. True if the anchor may name it.
+    /// Forgets any other directory at the place, which is for `dir` now. True if the anchor may name the
+    /// place.
     pub(in crate::volume) fn vacate_for(&self, place: DirPlace, dir: DirId) -> bool {
         let mut inner = self.lock();
         if inner.known.get(&place).is_some_and(|occupant| occupant.dir != dir) {
@@ -113,7 +114,7 @@ impl Occupants {
         std::mem::take(&mut inner.unsaved).then(|| Snapshot(all(&inner)))
     }
 
-    /// Of what was known then what is so still, oldest first: it is about to be saved.
+    /// What of `then` is still so, oldest first: it is about to be saved.
     pub(in crate::volume) fn still(&self, then: &Snapshot) -> Vec<AnchoredPlace> {
         let mut inner = self.lock();
         let is_so = |(place, at): &&(DirPlace, Occupant)| inner.known.get(place) == Some(at);

@@ -1,8 +1,8 @@
-//! What gets another name while somebody walks the tree.
+//! What is renamed while somebody walks the tree.
 //!
-//! A walk goes from name to name, so it can pass by what is renamed under it, without a trace. So it
-//! watches: whatever is given a name meanwhile is noted, by its inode and the names that it may have,
-//! and is visited afterwards. Where that has no end, the last round holds all renames for a moment.
+//! A walk goes from name to name, so it can miss what is renamed under it, without a trace. So it
+//! watches: whatever is given a name meanwhile is noted, with its inode and the names that it may have,
+//! and is visited afterwards. If that has no end, the last round holds all renames for a moment.
 
 use std::collections::HashMap;
 use std::sync::{
@@ -18,11 +18,11 @@ pub(in crate::volume) struct Renames {
     watches: Mutex<Vec<Weak<Mutex<Noted>>>>,
 }
 
-/// What one walk is told.
+/// What one walk hears of renames.
 #[derive(Debug)]
 pub(in crate::volume) struct Watch(Arc<Mutex<Noted>>);
 
-/// An inode, and the links of which one leads to it.
+/// An inode, and links, one of which leads to it.
 pub(in crate::volume) type Moved = (u64, Vec<Link>);
 
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ struct Noted {
 }
 
 impl Renames {
-    /// What whoever gives an inode another name has, from before its first look until it has.
+    /// Held by whoever gives an inode another name, from before the first look until that is done.
     /// *Locks*: taken before all others.
     pub(in crate::volume) fn enter(&self) -> RwLockReadGuard<'_, ()> {
         self.authorizer.read().unwrap_or_else(PoisonError::into_inner)
@@ -98,7 +98,7 @@ impl Watch {
         lock(&self.0).overflowed
     }
 
-    /// True if a change by way of this volume explains that a name has gone.
+    /// True if a change through this volume explains that a name has gone.
     pub(in crate::volume) fn has_seen_changes(&self) -> bool {
         lock(&self.0).changed
     }

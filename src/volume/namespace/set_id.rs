@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Setuid and setgid.
 const SET_ID: u32 = 0o6000;
 
-/// Counts how often some file was given setuid or setgid, so that an open file that was found
-/// without them need not be looked at again until then.
+/// Counts how often some file was given setuid or setgid, so that an open file that was found without
+/// them is not looked at again before the count changes.
 #[derive(Debug)]
 pub(in crate::volume) struct SetIdCounter(AtomicU64);
 
@@ -17,7 +17,7 @@ impl Default for SetIdCounter {
 }
 
 impl SetIdCounter {
-    /// How often until now, from 1.
+    /// The count until now, from 1.
     pub(in crate::volume) fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }

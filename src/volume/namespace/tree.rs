@@ -42,9 +42,9 @@ pub(in crate::volume) struct Tree {
     pub(in crate::volume) inodes: InodeTable,
     pub(in crate::volume) dirs: DirCache,
     pub(in crate::volume) locks: DirLocks,
-    /// The same for inodes: held by whoever moves a file to a directory that may have another key,
-    /// from before its first wrap to its last, and by a re-wrap from before it looks where the file is.
-    /// Taken before all other locks but the one of the renames.
+    /// The same for inodes: held by whoever moves a file to a directory that may have another key, from
+    /// before the first wrap until after the last, and by a re-wrap from before it looks where the file
+    /// is. Taken before all other locks but the one of the renames.
     pub(in crate::volume) wraps: DirLocks,
     pub(in crate::volume) unsynced: Unsynced,
     pub(in crate::volume) errors: DirErrors,
@@ -62,13 +62,13 @@ pub(in crate::volume) struct Tree {
     /// How often a directory was renamed.
     pub(in crate::volume) moved: AtomicU64,
     pub(in crate::volume) renames: Renames,
-    /// The backing filesystem brings attributes and names to the disk in the order of the calls: its
-    /// journal keeps the order of all changes of metadata, or it loses everything in a crash.
+    /// The backing filesystem writes attributes and names to the disk in the order of the calls: its
+    /// journal keeps the order of all changes of metadata, or a crash loses everything.
     pub(in crate::volume) one_journal: bool,
     /// The backing filesystem never changes when an inode was born.
     births: bool,
-    /// Held for writing while an owner is changed and the kernel told of it, for reading while it is
-    /// told what was found.
+    /// Held for writing while an owner is changed and the kernel is told, and for reading while the
+    /// kernel is told what was found.
     pub(in crate::volume) owners: RwLock<()>,
     pub(in crate::volume) options: Options,
     pub(in crate::volume) hasher: Fingerprints,
@@ -184,12 +184,13 @@ impl Tree {
         entry.starts_with(TEMP_PREFIX.as_bytes()) && !entry.starts_with(self.temp_stem.as_bytes())
     }
 
-    /// Refuses what is mounted inside the vault: its inode numbers are not ours.
+    /// Refuses what is mounted inside of the vault: its inode numbers are not ours.
     pub(in crate::volume) fn same_device(&self, stat: &Stat) -> Result<()> {
         if stat.st_dev == self.device { Ok(()) } else { Err(rustix::io::Errno::XDEV.into()) }
     }
 
-    /// Refuses what has not the number shown as `ino`: somebody put another in its place.
+    /// Refuses an inode whose number is not shown as `ino`: somebody put it in place of the one that
+    /// was.
     pub(in crate::volume) fn same_number(&self, stat: &Stat, ino: u64) -> Result<()> {
         self.same_device(stat)?;
         if self.inodes.shown(stat.st_ino) == ino { Ok(()) } else { Err(VolumeError::Stale) }

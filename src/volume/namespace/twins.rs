@@ -24,7 +24,7 @@ pub(in crate::volume) struct Claim {
 }
 
 impl Twins {
-    /// Notes the claim, unless another directory has that id: then that one's.
+    /// Notes the claim and returns `None`, or returns the claim of another directory with that id.
     pub(in crate::volume) fn claim(&self, id: DirId, claim: Claim) -> Option<Claim> {
         let mut known = self.lock();
         match known.get(&id) {
@@ -54,5 +54,5 @@ impl Twins {
     }
 }
 
-/// So many directories are remembered although nobody uses them.
+/// How many directories are remembered although nobody uses them.
 const SLACK: usize = 4096;

@@ -32,7 +32,7 @@ pub(in crate::volume) enum Pending {
     Everything,
 }
 
-/// A moment: what was noted before it is what a sync that began then makes durable.
+/// A moment: a sync that began then makes durable what was noted before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(in crate::volume) struct Moment(u64);
 
@@ -52,7 +52,7 @@ enum Noted {
 }
 
 impl Unsynced {
-    /// Notes that the child directory `name` in `dir` is new.
+    /// Notes that `name` in `dir` is a new child directory.
     pub(in crate::volume) fn add(&self, dir: u64, name: &BackingName) {
         let mut dirs = self.lock();
         dirs.now.0 += 1;

@@ -19,7 +19,7 @@ const MAC_LEN: usize = 32;
 /// Bytes of a file at most: an anchor names every directory with a policy of its own.
 const ANCHOR_MAX: usize = 16 << 20;
 
-/// The places that remember a volume, out of reach of whoever writes to the vault.
+/// The stores that remember a volume, out of reach of whoever writes to the vault.
 pub(in crate::volume) struct AnchorStore {
     volume: VolumeId,
     vault: PathBuf,
@@ -29,7 +29,7 @@ pub(in crate::volume) struct AnchorStore {
 }
 
 impl AnchorStore {
-    /// The places for the volume in the directory `vault`.
+    /// The stores for the volume in the directory `vault`.
     pub(in crate::volume) fn new(
         volume: VolumeId,
         vault: &Path,
@@ -39,7 +39,7 @@ impl AnchorStore {
         Self { volume, vault: vault.to_owned(), service, directory }
     }
 
-    /// What is remembered of the volume: of two places, what was written later.
+    /// What is remembered of the volume: of two stores, what was written later.
     ///
     /// # Errors
     /// `Keystore` when it cannot be read. A file that is not authentic is as good as none.
@@ -59,8 +59,7 @@ impl AnchorStore {
     /// Remembers this, durably, together with what another copy of the vault has brought there
     /// since. Returns what is remembered, as far as it is this session's.
     ///
-    /// # Errors
-    /// `Unanchored` when no place takes it.
+    /// # Errors `Unanchored` when no store takes it.
     pub(in crate::volume) fn store(
         &self,
         anchor: &VolumeAnchor,
@@ -122,9 +121,9 @@ impl AnchorStore {
 /// How a session stands to what is remembered.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::volume) enum Standing<'a> {
-    /// It begins: from here on its word is the last one.
+    /// The session begins: from here on its word is the last one.
     Begins,
-    /// It has begun, after those with these words.
+    /// The session has begun, after those with these words.
     Follows(&'a [SessionWord]),
 }
 
@@ -158,7 +157,7 @@ fn joined(
     }
 }
 
-/// Of what two places remember, what was written later.
+/// What was written later, of what two stores remember.
 fn later(one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
     let number = |anchor: &VolumeAnchor| anchor.word >> 31;
     if one.word == other.word {

@@ -9,10 +9,10 @@ use crate::volume::model::error::Result;
 use crate::volume::model::options::{Options, PageJournaling};
 
 /// Takes up the journals of crashed sessions, and begins one for this session if it is to have one.
-/// Returns the files that nobody needs; in a vault that may change they are gone.
+/// Returns the files that nobody needs; they are removed if the vault may change.
 ///
 /// `is_small`: the blocks of the backing filesystem are smaller than a page. `is_lost`: the record of
-/// sessions is, so nobody knows which of them crashed.
+/// sessions is lost, so nobody knows which of them crashed.
 pub(in crate::volume) fn begin(
     meta: &OwnedFd,
     shared: Shared,

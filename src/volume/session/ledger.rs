@@ -21,7 +21,7 @@ use crate::keystore::VolumeAnchor;
 use crate::volume::content::Announcements;
 use crate::volume::model::error::{Result, VolumeError};
 
-/// What was found in a vault, and the session that follows from it.
+/// What was found in a vault, and the session that follows.
 pub(in crate::volume) struct Found {
     /// How fresh the record in the vault is.
     pub(in crate::volume) freshness: Freshness,
@@ -60,7 +60,7 @@ impl Found {
                 Some(record) if record.open && record.words.len() <= 1 => {
                     record.unrecovered.splice(0..0, old.unrecovered);
                 }
-                // What is authentic is not made old again by a file that anybody can write.
+                // A file that anybody can write does not make an authentic record old again.
                 Some(_) => {}
                 None => record = Some(old),
             }
@@ -175,7 +175,7 @@ impl Ledger {
         let anchor = state_record::anchored(&record, None, Freshness::Same);
         let anchor = VolumeAnchor { features: VolumeFeatures::ALL.bits(), ..anchor };
         match anchor_store.store(&anchor, keys, Standing::Begins) {
-            // Keys from elsewhere: the machine that mounts the volume first remembers it.
+            // With keys from elsewhere, the machine that mounts the volume first remembers it.
             Err(VolumeError::Unanchored(_)) => Ok(()),
             stored => stored.map(drop),
         }
@@ -245,7 +245,7 @@ impl Ledger {
         let (inner, written) =
             self.write(inner, |record| record.previous = std::mem::take(&mut record.current));
         written?;
-        // Under the same lock: whoever announces from here on does so in the new generation.
+        // Under the same lock, so that whoever announces from here on does so in the new generation.
         self.generation.fetch_add(1, Ordering::AcqRel);
         drop(inner);
         Ok(true)
@@ -270,7 +270,7 @@ impl Ledger {
         self.lock().anchor.clone()
     }
 
-    /// Changes what is remembered of the volume, durably, and how far its record is.
+    /// Changes what is remembered of the volume, durably, and notes how far its record is.
     ///
     /// # Errors
     /// `Unanchored` when nothing takes it.

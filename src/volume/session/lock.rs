@@ -5,8 +5,8 @@
 //! directory is what both of two daemons would have to open. A filesystem that locks no directories
 //! (NFS) leaves the file alone, which is also what earlier builds hold.
 //!
-//! The lock is empty: whoever sees the vault learns nothing of the machine, and nobody believes what
-//! stands in it. What a session that changes the vault writes down is in `ledger`.
+//! The lock file is empty: whoever sees the vault learns nothing of the machine, and nobody believes
+//! what the file holds. What a session that changes the vault writes down is in `ledger`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const LOCK: Name<'static> = Name::literal("lock");
 const NEW_LOCK: Name<'static> = Name::literal("lock.new");
 const EXCLUSIVE: FlockOperation = FlockOperation::NonBlockingLockExclusive;
 const SESSION: Name<'static> = Name::literal("session");
-/// Bytes that the record of an old volume has at most: it names the last crashes one by one.
+/// The most bytes that the record of an old volume has: it names the last crashes one by one.
 const RECORD_MAX: usize = 16 * 1024;
 /// While somebody else makes and removes it.
 const ATTEMPTS: usize = 8;
@@ -40,7 +40,7 @@ pub struct Session {
     meta: OwnedFd,
     /// Held while this is there.
     _locks: Vec<OwnedFd>,
-    /// Who changes the vault writes down its sessions.
+    /// Where a session that changes the vault is written down.
     ledger: Option<Arc<Ledger>>,
     /// What a person should know of the vault as it was found.
     notice: Option<&'static str>,
@@ -85,7 +85,7 @@ impl Session {
         self.notice
     }
 
-    /// The session is written down: from here on the vault may change.
+    /// The session is written down in `ledger`: from here on the vault may change.
     pub(in crate::volume) fn write_down(&mut self, ledger: Arc<Ledger>) {
         self.ledger = Some(ledger);
     }
@@ -194,9 +194,9 @@ fn hold_root(root: impl AsFd, how: FlockOperation) -> Result<OwnedFd> {
     }
 }
 
-/// Holds the lock file. Earlier builds wrote to it who they were, and others may have put a file of
-/// somebody's there: what is not empty is replaced and not written to, and so is what has another
-/// name, by which others lock it. The former is held as well, for an earlier build that has it open
+/// Holds the lock file. Earlier builds wrote into it who they were, and others may have put somebody's
+/// file there: a file that is not empty is replaced, not written to, and so is one with another name,
+/// by which others lock it. The replaced file is held as well, for an earlier build that has it open
 /// already.
 fn hold_to_change(meta: &OwnedFd, locks: &mut Vec<OwnedFd>) -> Result<()> {
     let lock = open_lock(meta)?;

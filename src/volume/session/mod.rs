@@ -1,6 +1,6 @@
-//! The sessions of a vault: who holds it, what is written down of that in it and out of its reach, and
-//! the times that are shown. Imports `model`, `backing`, `journal`, `keys` and `content`: a session hears
-//! which files are about to change, and a keystore may remember it.
+//! The sessions of a vault: who holds it, what the vault and the anchor record of them, and the times
+//! that are shown. Imports `model`, `backing`, `journal`, `keys` and `content`: a session hears which
+//! files are about to change, and a keystore may remember it.
 
 pub(in crate::volume) mod anchor;
 pub(in crate::volume) mod journaling;

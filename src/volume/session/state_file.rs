@@ -103,9 +103,9 @@ impl StateFile {
     }
 }
 
-/// Asks a filesystem that copies on write, as btrfs does, to write over this file where it lies: a
-/// full disk would refuse a copy. Both records have a MAC, so the checksums that it leaves out then
-/// are not missed. Only for a file that is empty.
+/// Asks a filesystem that copies on write, as btrfs does, to write over this file where it lies: a full
+/// disk would refuse a copy. Both records have a MAC, so nobody misses the checksums that it then
+/// leaves out. Works only on an empty file.
 fn write_in_place(file: &OwnedFd) {
     if let Ok(flags) = ioctl_getflags(file) {
         // Other filesystems do not know the flag, and need none.
@@ -116,7 +116,7 @@ fn write_in_place(file: &OwnedFd) {
 /// Both copies, whatever they hold.
 fn copies(meta: impl AsFd) -> Result<Vec<Vec<u8>>> {
     let file = match beneath::open_file(meta, STATE, OFlags::RDONLY) {
-        // Something else lies in its place: that is as good as nothing.
+        // Something else lies in its place, which counts as nothing.
         Err(Errno::NOENT | Errno::STALE | Errno::LOOP | Errno::XDEV) => return Ok(Vec::new()),
         other => other?,
     };

@@ -30,7 +30,7 @@ impl Freshness {
         matches!(self, Self::Older | Self::Forked)
     }
 
-    /// What a person is told; `None` if there is nothing to tell.
+    /// The message for a person, if there is one.
     pub(in crate::volume) fn message(self) -> Option<&'static str> {
         match self {
             Self::Same => None,
@@ -83,12 +83,12 @@ pub(in crate::volume) fn close(record: &mut StateRecord) {
     record.previous = Intents::default();
 }
 
-/// The record that closed a session, told from the one before it: the copy that it was in is damaged.
+/// The record that closed a session, derived from the one before it because its own copy is damaged.
 /// `None` unless the anchor knows of exactly that step.
 ///
 /// Otherwise the session would look like one that was put back, and its files would wait for a consent
-/// that nobody has a reason to give. Nothing is excused by this that was not: what earlier crashes
-/// left is withheld, since that the damaged copy still had them cannot be told.
+/// that nobody has a reason to give. This excuses nothing new: what earlier crashes left is withheld,
+/// since nobody knows whether the damaged copy still had them.
 pub(in crate::volume) fn closing(
     record: &StateRecord,
     anchor: Option<&VolumeAnchor>,
@@ -105,8 +105,8 @@ pub(in crate::volume) fn closing(
     Some(closing)
 }
 
-/// By how much the times of files lag behind the clock, in nanoseconds: the first change of a session
-/// may seem to be older than the session.
+/// How far the times of files lag behind the clock, in nanoseconds: the first change of a session may
+/// seem to be older than the session.
 const TICK: i64 = 20_000_000;
 
 /// What a new session is begun with.
@@ -169,7 +169,7 @@ pub(in crate::volume) fn next(
     if begin.all_excused {
         unrecovered.push(Unrecovered {
             word: SessionWord::from_bits(word.bits() - 1),
-            // Whatever was sealed before this session.
+            // It concerns whatever was sealed before this session.
             counted: true,
             withheld: false,
             span: (i64::MIN, begin.now),
@@ -194,15 +194,15 @@ pub(in crate::volume) fn next(
     }
 }
 
-/// The number of a session of which no record tells what came before it, though seals in the vault
-/// may: above every count of mounts that began at 1, and above that of the last time this happened,
-/// if the clock is right. Where it is not, a session brings the files up to date that it changes.
+/// The number of a session when no record tells what came before it, though seals in the vault may:
+/// above every count of mounts that began at 1, and above the number from the last time this happened,
+/// if the clock is right. If it is not, each session brings the files that it changes up to date.
 fn first_number(now: i64) -> i64 {
     const QUARTER: i64 = 4_000_000_000;
     FIRST_UNKNOWN + (now / QUARTER).clamp(0, FIRST_UNKNOWN / 2)
 }
 
-/// Makes room: the two oldest crashes become one that may have changed every file.
+/// Makes room by merging the two oldest crashes into one that may have changed every file.
 fn merge_oldest(crashes: &mut Vec<Unrecovered>) {
     if crashes.len() < 2 {
         return;

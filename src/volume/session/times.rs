@@ -1,9 +1,9 @@
 //! The times that a mount shows: header updates (re-wrap, seal) are not changes of a file.
 //!
 //! The kernel sets the backing ctime on every write, and a re-wrap moves the backing mtime so that
-//! backups of the vault take the file along. So the volume remembers, for inodes whose last change was
-//! of this kind, which times to show. Each of the two counts as long as the backing one is what that
-//! change left. The list is a hint: losing it makes a backup tool read a file again, no more.
+//! backups of the vault take the file along. So the volume remembers which times to show for inodes
+//! whose last change was of this kind. Each of the two times counts as long as the backing time is what
+//! that change left. The list is a hint: losing it makes a backup tool read a file again, no more.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -93,16 +93,16 @@ impl ShownTimes {
         let mut inner = self.lock();
         let Some(known) = inner.times.get(&ino).copied() else { return backing };
         let held = known.ctime.holds(backing.ctime) || known.mtime.holds(backing.mtime);
-        // The file was really changed since: the entry is of no use any more. Who looked before the
-        // entry was made knows nothing of that.
+        // The file was really changed since, so the entry is of no use any more. Whoever looked before
+        // the entry was made cannot tell.
         if !held && backing.ctime > known.ctime.backing {
             inner.remove(ino);
         }
         Times { ctime: known.ctime.shown(backing.ctime), mtime: known.mtime.shown(backing.mtime) }
     }
 
-    /// The mtime to give an inode so that `wanted` is shown, where that is another. A user who sets
-    /// the time that is there already must not take back by which backups know of a re-wrap.
+    /// The mtime to give an inode so that `wanted` is shown, if the two differ. A user who sets the
+    /// time that is shown already must not undo the time by which backups notice a re-wrap.
     pub(in crate::volume) fn mtime_behind(
         &self,
         ino: u64,
@@ -113,13 +113,13 @@ impl ShownTimes {
         hidden.then_some(backing.mtime)
     }
 
-    /// The inode is gone, or its contents or its mtime are changed by a user: a record that says
-    /// nothing says so in the saved list.
+    /// The inode is gone, or a user changes its contents or its mtime: an empty record says so in the
+    /// saved list.
     pub(in crate::volume) fn remove(&self, ino: u64) {
         self.lock().remove(ino);
     }
 
-    /// Modes that were lent and put back are no changes of the files.
+    /// Takes modes that were lent and put back for no changes of the files.
     fn overlook_loans(&self) {
         for Overlooked { ino, before, at, now } in lender::take_overlooked() {
             let mut inner = self.lock();
@@ -133,8 +133,8 @@ impl ShownTimes {
         }
     }
 
-    /// Runs `change` on an inode and keeps the times that were shown before it. Of a directory that
-    /// is the ctime alone: names may be made in it meanwhile.
+    /// Runs `change` on an inode and keeps the times that were shown before it; for a directory only
+    /// the ctime, since names may be made in it meanwhile.
     pub(in crate::volume) fn keep(
         &self,
         fd: BorrowedFd<'_>,
@@ -144,13 +144,13 @@ impl ShownTimes {
         let _turn = self.hold(ino);
         let shown = self.shown(ino, Times::of(&fstat(fd)?));
         change()?;
-        // What was lent for the change is overtaken by what follows.
+        // What follows replaces the times of modes that were lent for the change.
         self.overlook_loans();
         let after = fstat(fd)?;
         let now = Times::of(&after);
         let mut inner = self.lock();
         if after.st_nlink == 0 {
-            // A file without a name is seen by no backup tool, and its number may be used again.
+            // No backup tool sees a file without a name, and its number may be used again.
             inner.remove(ino);
             return Ok(());
         }
@@ -185,7 +185,7 @@ pub(in crate::volume) struct TimedFile {
     file: BackingFile,
     ino: u64,
     times: Arc<ShownTimes>,
-    /// Another mtime may be shown than the file has.
+    /// The mtime that is shown may not be the one of the file.
     is_kept: AtomicBool,
 }
 
@@ -194,8 +194,8 @@ impl TimedFile {
         Self { file, ino, times, is_kept: AtomicBool::new(true) }
     }
 
-    /// The contents are changed: from here on the mtime is the file's own, also if a coarse clock
-    /// gives it the one again that a re-wrap had left.
+    /// The contents were changed: from here on the mtime is the file's own, even if a coarse clock
+    /// gives it the time again that a re-wrap left.
     fn changed<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
         if outcome.is_ok() && self.is_kept.swap(false, Ordering::AcqRel) {
             self.times.remove(self.ino);
@@ -203,7 +203,7 @@ impl TimedFile {
         outcome
     }
 
-    /// A change that is not the user's: what it writes ends nothing.
+    /// Runs a change that is not the user's, and does not end the times that are shown.
     fn keep(&self, change: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
         self.is_kept.store(false, Ordering::Release);
         let kept = self.times.keep(self.file.as_fd(), self.ino, change);

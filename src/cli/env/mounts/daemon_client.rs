@@ -43,7 +43,7 @@ impl Target {
         }
     }
 
-    /// Resolves what the user named: a mountpoint, anything else is a vault.
+    /// Resolves what the user named: a mountpoint, or else a vault.
     pub(in crate::cli) fn named(named: &Path) -> Result<Self, CliError> {
         let path = paths::real(named)?;
         let mount = mountinfo::at(&path)?.filter(Mounted::is_believable);

@@ -28,7 +28,7 @@ pub(in crate::cli) fn detach(mount: &Mounted, how: Detach) -> io::Result<()> {
     detach_in(above.as_fd(), mount, how)
 }
 
-/// The same where the directory that it is in is held: umount(2) as root, `fusermount3 -u` for
+/// The same, with the directory that it is in held: by umount(2) as root, by `fusermount3 -u` for
 /// everybody else.
 pub(in crate::cli) fn detach_in(
     above: BorrowedFd<'_>,

@@ -1,4 +1,4 @@
-//! How a session ended, told to whoever unmounts: a daemon in the background has nobody else to tell.
+//! Tells whoever unmounts how the session ended: a daemon in the background has nobody else to tell.
 //!
 //! `kmsfs umount` asks while the mount is still there, and keeps the line open. A daemon that is
 //! killed before it has ended its session closes it without a word, which says as much.
@@ -29,7 +29,7 @@ struct State {
 }
 
 impl Farewell {
-    /// Waits for the end of the session and tells it, unless whoever asked goes away.
+    /// Waits for the end of the session and reports it, unless whoever asked goes away.
     pub(in crate::cli) fn attend(&self, send: &mut dyn FnMut(Event) -> bool) {
         self.lock().listeners += 1;
         while send(Event::Waiting) {
@@ -44,7 +44,7 @@ impl Farewell {
         self.changed.notify_all();
     }
 
-    /// Tells everybody who waits, and sees to it that they have heard it before the process ends.
+    /// Tells everybody who waits, and makes sure that they have heard it before the process ends.
     pub(in crate::cli) fn tell(&self, ended: Option<Failure>) {
         let mut state = self.lock();
         state.ended = Some(ended);
@@ -57,7 +57,7 @@ impl Farewell {
     }
 }
 
-/// What is to be said of the end of a session, if it is not a good one.
+/// What to report of the end of a session, if it was not a good one.
 pub(in crate::cli) fn failure(
     vault: &Path,
     ended: &Result<Ended, VolumeError>,
@@ -108,7 +108,7 @@ impl Listening {
     }
 }
 
-/// How often it is looked at whether somebody still listens.
+/// How often to check whether somebody still listens.
 const BEAT: Duration = Duration::from_millis(200);
 /// For an answer that waits for nothing but its process.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! What opens a keystore must not lie inside of what that keystore opens.
+//! What opens a keystore must not lie inside of a vault that this keystore opens.
 
 use std::path::Path;
 

@@ -53,8 +53,8 @@ impl Mounted {
         self.is_believable().then_some(&*self.vault)
     }
 
-    /// The vault, if the source may be believed. The path may lead elsewhere in the next moment: who
-    /// asks about the vault uses what this has found.
+    /// The vault, if the source may be believed. The path may lead elsewhere a moment later: use what
+    /// this has found to ask about the vault.
     pub(in crate::cli) fn source(&self) -> Option<VaultDir> {
         // The path had no link in it when the vault was mounted.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -121,7 +121,7 @@ pub(in crate::cli) fn is_root(id: u64, path: &Path) -> io::Result<bool> {
     }))
 }
 
-/// Source: proc_pid_mountinfo(5). Lines of other filesystems give nothing.
+/// Source: proc_pid_mountinfo(5). Lines of other filesystems give `None`.
 fn parse(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
@@ -147,7 +147,7 @@ fn number<N: std::str::FromStr>(digits: &[u8]) -> Option<N> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Blanks and backslashes stand as three octal digits.
+/// Blanks and backslashes are written as three octal digits.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,4 +1,4 @@
-//! The directory that is mounted on: held from the first look at it until the mount has ended.
+//! The directory that a vault is mounted on: held from the first look at it until the mount has ended.
 //!
 //! Its path is for people. Whoever may rename it, or a directory above it, changes what the path
 //! leads to; what was checked is what is mounted on, and what is unmounted.
@@ -116,8 +116,8 @@ impl Mountpoint {
         }
     }
 
-    /// Whoever else can put another directory in its place, so that what is written there later does
-    /// not come into the vault. `None` if nobody can.
+    /// Who else can put another directory in its place, so that what is written there later does not
+    /// reach the vault. `None` if nobody can.
     ///
     /// Errors: those of looking at the directories above it.
     pub(in crate::cli) fn exchanger(&self) -> io::Result<Option<Exchanger>> {
@@ -134,7 +134,7 @@ impl Mountpoint {
                 Some(why) if found.is_none() => {
                     found = Some(Exchanger { dir: path_of(dir.as_fd())?, why });
                 }
-                // Nobody else comes to what is below it.
+                // Nobody else can reach what is below it.
                 None if !is_strangers(&above) && above.st_mode & ENTER == 0 => found = None,
                 _ => {}
             }
@@ -282,7 +282,7 @@ mod tests {
         let held = find(&dir.join("above/m"), false).unwrap();
         for (bits, expected) in [(0o755, false), (0o777, true), (0o1777, false), (0o700, false)] {
             mode("above", bits);
-            // Where others cannot come, they exchange nothing.
+            // What others cannot reach, they cannot exchange.
             assert_eq!(held.exchanger().unwrap(), None);
             mode(".", 0o755);
             let found = held.exchanger().unwrap();
