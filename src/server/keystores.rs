@@ -28,8 +28,10 @@ impl Keystores {
         Self { first: Served::new(keystore), regions: BTreeMap::new() }
     }
 
-    /// A region gets a keystore of its own; multi-Region keys are replicated between those.
+    /// A region gets a keystore of its own; multi-Region keys are replicated between those. Who may
+    /// do what in the account is up to the first keystore, there too.
     pub fn add_region(&mut self, name: impl Into<String>, keystore: Keystore) {
+        let keystore = keystore.in_account_of(&self.first.keystore);
         self.regions.insert(name.into(), Served::new(keystore));
     }
 
@@ -50,11 +52,12 @@ impl Keystores {
     }
 
     /// The region that a request is for; unsigned ones name none.
-    /// Errors: `KMSInternalException` while its keystore is lost.
+    /// Errors: `KMSInternalException` while its keystore, or the account's, is lost.
     pub(in crate::server) fn region(&self, name: Option<&str>) -> Result<Region<'_>, Fault> {
         let name = name.unwrap_or(LOCAL);
         let served = self.regions.get(name).unwrap_or(&self.first);
-        if served.is_lost() {
+        // The first one has the access keys and the account's policies.
+        if served.is_lost() || self.first.is_lost() {
             return Err(Fault::internal());
         }
         Ok(Region { name: name.to_owned(), keystore: &served.keystore })

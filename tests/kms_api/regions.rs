@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kmsfs::keystore::{AliasName, KeyRef};
+use kmsfs::keystore::{AliasName, KeyRef, LockoutCheck};
 use serde_json::{Value, json};
 
 use crate::fixture::{Home, KEY, Kms};
@@ -39,6 +39,58 @@ fn a_region_can_have_a_keystore_of_its_own() {
     let (code, message) = kms.home.refused(&["--listen", "127.0.0.1:0", "--replica", "second.db"]);
     assert_eq!(code, 2);
     assert!(message.contains("REGION=KEYSTORE"), "{message}");
+}
+
+/// Access keys were those of the first keystore, and the policies of their users those of the
+/// region's: who was denied everything went to another region.
+#[test]
+fn regression_a_deny_of_the_account_holds_in_every_region() {
+    let home = Home::new();
+    let second = home.add_keystore("second.db");
+    let key = home.access_key(Some("bob"));
+    let bob = "arn:aws:iam::000000000000:user/bob";
+    let default = KeyRef::Alias(AliasName::default_key());
+    let policy = r#"{"Version":"2012-10-17","Statement":[
+        {"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::000000000000:root"},"Action":"kms:*","Resource":"*"},
+        {"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::000000000000:user/bob"},
+         "Action":["kms:Encrypt","kms:DescribeKey"],"Resource":"*"}]}"#;
+    for keystore in [&home.keystore(), &second] {
+        keystore.put_key_policy(&default, policy, LockoutCheck::Enforced).unwrap();
+    }
+    let kms = Kms::start_in(home, &["--replica", "eu-west-1=second.db"]);
+    let region = kms.endpoint("eu-west-1", &key);
+    let requests = [
+        // From memory, and in a transaction.
+        ("Encrypt", json!({ "KeyId": "alias/kmsfs/default", "Plaintext": "aGVsbG8=" })),
+        ("DescribeKey", json!({ "KeyId": "alias/kmsfs/default" })),
+    ];
+    for (operation, request) in &requests {
+        region.call(operation, request).unwrap();
+    }
+    let deny = r#"{"Statement":{"Effect":"Deny","Action":"kms:*","Resource":"*"}}"#;
+    kms.home.keystore().put_principal_policy(bob, "gone", deny).unwrap();
+    for (operation, request) in &requests {
+        let began = Instant::now();
+        let refused = loop {
+            match region.call(operation, request) {
+                Err(error) => break error,
+                Ok(_) => assert!(began.elapsed() < Duration::from_secs(10), "still served"),
+            }
+        };
+        assert_eq!(refused.aws_name(), Some("AccessDeniedException"), "{refused}");
+        assert!(refused.to_string().contains("identity-based policy"), "{refused}");
+    }
+    kms.home.keystore().delete_principal_policy(bob, "gone").unwrap();
+    let began = Instant::now();
+    while region.call("Encrypt", &requests[0].1).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(10), "still refused");
+    }
+    // What the region's own keystore says about him counts as well.
+    second.put_principal_policy(bob, "gone", deny).unwrap();
+    let began = Instant::now();
+    while region.call("Encrypt", &requests[0].1).is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(10), "still served");
+    }
 }
 
 #[test]

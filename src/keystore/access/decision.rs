@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::id::KeyId;
 use crate::keystore::access::request::{DecisionScope, Facts, RequestContext};
-use crate::keystore::access::rules::{KeyRules, RuleSource};
+use crate::keystore::access::rules::{KeyRules, RuleSource, Subject};
 use crate::keystore::access::table;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
@@ -27,31 +27,31 @@ pub struct Decision {
     pub any_context: bool,
 }
 
-/// May `caller` do this, judged by what one transaction sees?
+/// May `subject` do this, judged by what one transaction sees?
 /// Errors: `AccessDenied`, `InvalidGrantToken`.
 pub(in crate::keystore) fn authorise(
     reader: &Reader<'_>,
-    caller: &Caller,
+    subject: Subject<'_>,
     action: Action,
     key: Option<(KeyId, &KeyRecord)>,
     request_context: RequestContext<'_>,
 ) -> Result<(), KeystoreError> {
     allowed(
-        DecisionInput { rules: reader, caller, action, request_context: &request_context }
+        DecisionInput { rules: reader, subject, action, request_context: &request_context }
             .judge(key)?,
     )
 }
 
-/// May `caller` do this to an alias? Its key is asked about separately, as in AWS.
+/// May `subject` do this to an alias? Its key is asked about separately, as in AWS.
 /// Errors: `AccessDenied`.
 pub(in crate::keystore) fn authorise_alias(
     reader: &Reader<'_>,
-    caller: &Caller,
+    subject: Subject<'_>,
     action: Action,
     alias: &AliasName,
 ) -> Result<(), KeystoreError> {
     let request_context = RequestContext::default();
-    let input = DecisionInput { rules: reader, caller, action, request_context: &request_context };
+    let input = DecisionInput { rules: reader, subject, action, request_context: &request_context };
     allowed(input.judge_without_key(&alias.arn())?)
 }
 
@@ -78,24 +78,24 @@ pub(in crate::keystore) fn authorise_account(
 /// Errors: `AccessDenied`, `InvalidGrantToken`; those of the source.
 pub(in crate::keystore) fn authorise_by(
     rules: &dyn RuleSource,
-    caller: &Caller,
+    subject: Subject<'_>,
     action: Action,
     key: (KeyId, &KeyRecord),
     request_context: &RequestContext<'_>,
 ) -> Result<(), KeystoreError> {
-    allowed(decide(rules, caller, action, key, request_context)?)
+    allowed(decide(rules, subject, action, key, request_context)?)
 }
 
 /// Decides whether a caller may do this to a key. A refusal is no error.
 /// Errors: `InvalidGrantToken`; those of the source.
 pub(in crate::keystore) fn decide(
     rules: &dyn RuleSource,
-    caller: &Caller,
+    subject: Subject<'_>,
     action: Action,
     key: (KeyId, &KeyRecord),
     request_context: &RequestContext<'_>,
 ) -> Result<Decision, KeystoreError> {
-    DecisionInput { rules, caller, action, request_context }.judge(Some(key))
+    DecisionInput { rules, subject, action, request_context }.judge(Some(key))
 }
 
 fn allowed(decision: Decision) -> Result<(), KeystoreError> {
@@ -105,7 +105,7 @@ fn allowed(decision: Decision) -> Result<(), KeystoreError> {
 /// One request, and where the rules for it are found.
 struct DecisionInput<'a> {
     rules: &'a dyn RuleSource,
-    caller: &'a Caller,
+    subject: Subject<'a>,
     action: Action,
     request_context: &'a RequestContext<'a>,
 }
@@ -126,10 +126,10 @@ impl DecisionInput<'_> {
         let missing =
             table::of_request(self.action).iter().find(|key| !self.request_context.supplies(**key));
         debug_assert!(missing.is_none(), "{} does not say {missing:?}", self.action);
-        if !self.caller.grant_tokens.is_empty() {
-            self.rules.check_tokens(&self.caller.grant_tokens)?;
+        if !self.subject.caller.grant_tokens.is_empty() {
+            self.rules.check_tokens(&self.subject.caller.grant_tokens)?;
         }
-        if !self.caller.principal.is_bound() {
+        if !self.subject.caller.principal.is_bound() {
             return Ok(Decision { denied: None, until: None, any_context: true });
         }
         if missing.is_some() {
@@ -149,7 +149,7 @@ impl DecisionInput<'_> {
     ) -> Result<Decision, KeystoreError> {
         let scope = DecisionScope::default();
         let facts = Facts {
-            caller: self.caller,
+            caller: self.subject.caller,
             request_context: self.request_context,
             key: Some((record, rules)),
         };
@@ -184,10 +184,11 @@ impl DecisionInput<'_> {
 
     fn judge_without_key(&self, resource: &str) -> Result<Decision, KeystoreError> {
         let scope = DecisionScope::default();
-        if !self.caller.principal.is_bound() {
+        if !self.subject.caller.principal.is_bound() {
             return Ok(self.permitted(&scope, None));
         }
-        let facts = Facts { caller: self.caller, request_context: self.request_context, key: None };
+        let facts =
+            Facts { caller: self.subject.caller, request_context: self.request_context, key: None };
         let conditions = |key: &ConditionKey| facts.values(key, &scope);
         let (arn, groups) = (self.arn(), self.groups());
         let requester = Requester { arn: &arn, groups: &groups };
@@ -201,15 +202,17 @@ impl DecisionInput<'_> {
         })
     }
 
-    /// What the account's policies for the caller and its groups say.
+    /// What the policies for the caller and its groups say, of this keystore and of the account's.
     fn evaluate_account(&self, request: &Request<'_>) -> Result<Evaluation, KeystoreError> {
         let mut evaluation = Evaluation::NoMatch;
         for arn in std::iter::once(request.requester.arn)
             .chain(request.requester.groups.iter().map(String::as_str))
         {
-            let policies = self.rules.of_principal(arn)?;
-            let all = policies.iter().map(|policy| policy.evaluate(request));
-            evaluation = all.max().unwrap_or(Evaluation::NoMatch).max(evaluation);
+            for rules in std::iter::once(self.rules).chain(self.subject.account) {
+                let policies = rules.of_principal(arn)?;
+                let all = policies.iter().map(|policy| policy.evaluate(request));
+                evaluation = all.max().unwrap_or(Evaluation::NoMatch).max(evaluation);
+            }
         }
         Ok(evaluation)
     }
@@ -235,7 +238,7 @@ impl DecisionInput<'_> {
             context,
             child: self.request_context.grant,
         };
-        let found = grants.allowing(&query, self.caller.time());
+        let found = grants.allowing(&query, self.subject.caller.time());
         if grants.depend_on_context(requester) {
             scope.note_context();
         }
@@ -243,15 +246,15 @@ impl DecisionInput<'_> {
     }
 
     fn arn(&self) -> String {
-        self.caller.principal.arn()
+        self.subject.caller.principal.arn()
     }
 
     fn groups(&self) -> Vec<String> {
-        self.caller.groups.iter().map(|gid| group_arn(*gid)).collect()
+        self.subject.caller.groups.iter().map(|gid| group_arn(*gid)).collect()
     }
 
     fn permitted(&self, scope: &DecisionScope, end: Option<SystemTime>) -> Decision {
-        let until = [scope.time_limit(self.caller.time()), end].into_iter().flatten().min();
+        let until = [scope.time_limit(self.subject.caller.time()), end].into_iter().flatten().min();
         Decision { denied: None, until, any_context: !scope.depends_on_context() }
     }
 
@@ -276,7 +279,7 @@ impl DecisionInput<'_> {
         };
         let words = format!(
             "User: {} is not authorized to perform: {permission} on resource: {resource} {why}",
-            self.caller.principal
+            self.subject.caller.principal
         );
         Decision { denied: Some(words), ..self.permitted(scope, None) }
     }

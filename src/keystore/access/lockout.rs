@@ -3,10 +3,10 @@
 use crate::id::KeyId;
 use crate::keystore::access::decision::authorise;
 use crate::keystore::access::request::RequestContext;
+use crate::keystore::access::rules::Subject;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::access::AccessError;
 use crate::keystore::model::action::Action;
-use crate::keystore::model::caller::Caller;
 use crate::keystore::policy::{Fact, Kind, Policy};
 use crate::keystore::records::key::KeyRecord;
 use crate::keystore::storage::sealed::Reader;
@@ -32,7 +32,7 @@ impl LockoutCheck {
 /// Gives a key a policy, unless that is malformed or locks the caller out.
 pub(in crate::keystore) fn set(
     reader: &Reader<'_>,
-    caller: &Caller,
+    subject: Subject<'_>,
     key: KeyId,
     record: &mut KeyRecord,
     policy: &str,
@@ -43,7 +43,7 @@ pub(in crate::keystore) fn set(
     if check == LockoutCheck::Enforced {
         let again = authorise(
             reader,
-            caller,
+            subject,
             Action::PutKeyPolicy,
             Some((key, record)),
             check.request_context(),

@@ -5,12 +5,20 @@ use std::sync::Arc;
 
 use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
+use crate::keystore::model::caller::Caller;
 use crate::keystore::policy::{Kind, Policy};
 use crate::keystore::records::alias::AliasRecord;
 use crate::keystore::records::grant::{self, Grants};
 use crate::keystore::records::key::KeyRecord;
 use crate::keystore::records::principal::PrincipalRecord;
 use crate::keystore::storage::sealed::Reader;
+
+/// Who asks, and where the account's policies are, if not in the keystore that is asked.
+#[derive(Clone, Copy)]
+pub(in crate::keystore) struct Subject<'a> {
+    pub(in crate::keystore) caller: &'a Caller,
+    pub(in crate::keystore) account: Option<&'a dyn RuleSource>,
+}
 
 /// The rules of one key.
 #[derive(Debug)]
@@ -24,7 +32,7 @@ pub(in crate::keystore) struct KeyRules {
 pub(in crate::keystore) trait RuleSource {
     fn of_key(&self, key: KeyId, record: &KeyRecord) -> Result<Arc<KeyRules>, KeystoreError>;
 
-    /// The account's policies for the user or group with this ARN.
+    /// The policies that this keystore has for the user or group with this ARN.
     fn of_principal(&self, arn: &str) -> Result<Arc<[Policy]>, KeystoreError>;
 
     fn grants(&self, key: KeyId) -> Result<Arc<Grants>, KeystoreError>;

@@ -56,7 +56,7 @@ impl Keystore {
     ) -> Result<(), KeystoreError> {
         decision::authorise_by(
             self,
-            &self.caller,
+            self.subject(),
             action,
             (live.id, &live.record),
             &request_context,
@@ -78,7 +78,7 @@ impl Keystore {
         if matches!(action, Action::ReEncryptFrom | Action::ReEncryptTo) {
             request_context = request_context.on_same_key(false);
         }
-        decision::decide(self, &self.caller, action, (live.id, &live.record), &request_context)
+        decision::decide(self, self.subject(), action, (live.id, &live.record), &request_context)
     }
 
     /// Does a policy or a grant name a group of this machine?

@@ -176,7 +176,7 @@ impl Keystore {
                 details.key = Some(key);
                 let mut record = KeyRecord::find(writer, key)?;
                 let about = Some((key, &record));
-                access::authorise(writer, &self.caller, action, about, request_context)?;
+                access::authorise(writer, self.subject(), action, about, request_context)?;
                 permit(operation, key, record.state)?;
                 self.stop_if_dry()?;
                 let done = change(writer, key, &mut record)?;
@@ -200,7 +200,7 @@ impl Keystore {
                 details.key = Some(key);
                 let record = KeyRecord::find(reader, key)?;
                 let about = Some((key, &record));
-                access::authorise(reader, &self.caller, action, about, request_context)?;
+                access::authorise(reader, self.subject(), action, about, request_context)?;
                 look(reader, key, record)
             })
         })
@@ -214,7 +214,7 @@ impl Keystore {
     ) -> Result<T, KeystoreError> {
         self.operate(action, None, |_| {
             self.read(|reader| {
-                access::authorise(reader, &self.caller, action, None, RequestContext::default())?;
+                access::authorise(reader, self.subject(), action, None, RequestContext::default())?;
                 look(reader)
             })
         })

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::keystore::access::rules::{RuleSource, Subject};
 use crate::keystore::audit::Audit;
 use crate::keystore::custom_store::link::KeyStores;
 use crate::keystore::engine::cache::Cache;
@@ -22,6 +23,8 @@ use crate::keystore::storage::sealed::{Reader, Writer};
 pub struct Keystore {
     pub(super) inner: Arc<Inner>,
     pub(super) caller: Caller,
+    /// The keystore with the policies of the account, if that is another.
+    pub(super) account: Option<Arc<Keystore>>,
 }
 
 /// What all handles of one opening share.
@@ -77,12 +80,25 @@ impl Keystore {
 
     /// The same keystore for another caller.
     pub fn acting_for(&self, caller: Caller) -> Self {
-        Self { inner: self.inner.clone(), caller }
+        Self { inner: self.inner.clone(), caller, account: self.account.clone() }
+    }
+
+    /// The same keystore as a part of the account whose principals are in `account`: policies that
+    /// these have there count here as well.
+    pub fn in_account_of(self, account: &Self) -> Self {
+        let account = account.acting_for(Caller::owner());
+        Self { account: Some(Arc::new(account)), ..self }
     }
 
     /// The caller that this handle acts for.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// The caller, for decisions.
+    pub(in crate::keystore) fn subject(&self) -> Subject<'_> {
+        let account = self.account.as_deref().map(|account| account as &dyn RuleSource);
+        Subject { caller: &self.caller, account }
     }
 
     pub(in crate::keystore) fn root(&self) -> &RootKey {

@@ -110,7 +110,7 @@ impl Keystore {
             store,
             metrics: Metrics::default(),
         };
-        Ok(Self { inner: Arc::new(inner), caller: Caller::owner() })
+        Ok(Self { inner: Arc::new(inner), caller: Caller::owner(), account: None })
     }
 
     /// Refuses to repair a keystore that is whole without its WAL, which then does not belong to it.

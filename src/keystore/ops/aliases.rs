@@ -23,7 +23,7 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
         self.edit(Action::CreateAlias, &key.into(), Operation::Metadata, |writer, key, _| {
-            access::authorise_alias(writer, self.caller(), Action::CreateAlias, name)?;
+            access::authorise_alias(writer, self.subject(), Action::CreateAlias, name)?;
             AliasRecord::create(writer, name, key, now.into())
         })
     }
@@ -37,7 +37,7 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<(), KeystoreError> {
         self.edit(Action::UpdateAlias, &key.into(), Operation::Metadata, |writer, key, to| {
-            access::authorise_alias(writer, self.caller(), Action::UpdateAlias, name)?;
+            access::authorise_alias(writer, self.subject(), Action::UpdateAlias, name)?;
             let id = writer.root().lookup(name.as_str());
             let record = writer.get::<AliasRecord>(&id)?;
             let record = record.ok_or_else(|| KeystoreError::AliasNotFound(name.clone()))?;
@@ -46,7 +46,13 @@ impl Keystore {
                 // AWS asks both keys: the one that loses the name too.
                 let from = KeyRecord::find(writer, old)?;
                 let (action, about) = (Action::UpdateAlias, Some((old, &from)));
-                access::authorise(writer, self.caller(), action, about, RequestContext::default())?;
+                access::authorise(
+                    writer,
+                    self.subject(),
+                    action,
+                    about,
+                    RequestContext::default(),
+                )?;
                 AliasRecord::check_quota(writer, key)?;
                 check_kind(&from, to)?;
             }
@@ -64,8 +70,14 @@ impl Keystore {
                 let record = KeyRecord::find(writer, key)?;
                 let about = Some((key, &record));
                 let action = Action::DeleteAlias;
-                access::authorise_alias(writer, self.caller(), action, name)?;
-                access::authorise(writer, self.caller(), action, about, RequestContext::default())?;
+                access::authorise_alias(writer, self.subject(), action, name)?;
+                access::authorise(
+                    writer,
+                    self.subject(),
+                    action,
+                    about,
+                    RequestContext::default(),
+                )?;
                 writer.delete(Table::Alias, &writer.root().lookup(name.as_str()))
             })
         })

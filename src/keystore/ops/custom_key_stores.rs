@@ -209,7 +209,7 @@ impl Keystore {
     fn may(&self, action: Action) -> Result<(), KeystoreError> {
         let request_context = RequestContext::default();
         self.read(|reader| {
-            access::authorise(reader, self.caller(), action, None, request_context)
+            access::authorise(reader, self.subject(), action, None, request_context)
         })?;
         self.stop_if_dry()
     }

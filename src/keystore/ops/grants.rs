@@ -214,7 +214,7 @@ impl Keystore {
         let about = KeyRecord::find(writer, key)?;
         decision::authorise(
             writer,
-            self.caller(),
+            self.subject(),
             Action::CreateGrant,
             Some((key, &about)),
             request_context,
@@ -246,7 +246,7 @@ impl Keystore {
         let request_context = RequestContext { entitled, ..RequestContext::default() }
             .constrained(&stored.constraints);
         let about = Some((key, &record));
-        decision::authorise(writer, self.caller(), Action::RetireGrant, about, request_context)?;
+        decision::authorise(writer, self.subject(), Action::RetireGrant, about, request_context)?;
         self.stop_if_dry()?;
         writer.delete(Table::Grant, grant.as_bytes())
     }

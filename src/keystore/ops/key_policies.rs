@@ -25,7 +25,7 @@ impl Keystore {
             Operation::Access,
             check.request_context(),
             |writer, key, record| {
-                lockout::set(writer, self.caller(), key, record, policy, check)?;
+                lockout::set(writer, self.subject(), key, record, policy, check)?;
                 Ok(key)
             },
         )?;

@@ -112,4 +112,27 @@ mod tests {
         assert!(keystores.region(None).is_ok());
         std::fs::remove_dir_all(dir).unwrap();
     }
+
+    /// Who took the keystore with the access keys away had not revoked them in other regions.
+    #[test]
+    fn regression_without_the_keystore_of_the_account_no_region_answers() {
+        let dir = std::env::temp_dir().join(format!("kmsfs-watch-first-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        create_key_file(&dir.join("key")).unwrap();
+        let unlock = Unlock::KeyFile(dir.join("key"));
+        let make =
+            |name: &str| Keystore::create(&dir.join(name), &unlock, SystemTime::now()).unwrap();
+        let mut keystores = Keystores::new(make("first.db"));
+        keystores.add_region("eu-west-1", make("second.db"));
+        let (mut silent, began) = (Silent::default(), Instant::now());
+        std::fs::rename(dir.join("first.db"), dir.join("aside.db")).unwrap();
+        silent.look(&keystores, began);
+        assert!(keystores.region(Some("eu-west-1")).is_ok());
+        silent.look(&keystores, began + GRACE);
+        assert!(keystores.region(Some("eu-west-1")).is_err());
+        std::fs::rename(dir.join("aside.db"), dir.join("first.db")).unwrap();
+        silent.look(&keystores, began + GRACE);
+        assert!(keystores.region(Some("eu-west-1")).is_ok());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

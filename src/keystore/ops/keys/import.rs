@@ -78,7 +78,7 @@ impl Keystore {
                 let key = named(reader, key)?;
                 let record = KeyRecord::find(reader, key)?;
                 let about = Some((key, &record));
-                access::authorise(reader, self.caller(), action, about, request_context)?;
+                access::authorise(reader, self.subject(), action, about, request_context)?;
                 permit(Operation::Import, key, record.state)?;
                 check_origin(key, &record)?;
                 import_key::check_wrapping(record.spec, algorithm, spec)?;

@@ -9,12 +9,12 @@ use crate::crypto::random;
 use crate::id::KeyId;
 use crate::keystore::access::lockout::{self, LockoutCheck};
 use crate::keystore::access::request::RequestContext;
+use crate::keystore::access::rules::Subject;
 use crate::keystore::access::{self};
 use crate::keystore::custom_store::token_key::TokenKey;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::model::action::Action;
-use crate::keystore::model::caller::Caller;
 use crate::keystore::model::id::{AliasName, KeyRef};
 use crate::keystore::model::key_store::KeyStoreId;
 use crate::keystore::model::region::DEFAULT_REGION;
@@ -92,12 +92,12 @@ impl Keystore {
             let authorise = |reader: &Reader<'_>| {
                 access::authorise(
                     reader,
-                    self.caller(),
+                    self.subject(),
                     Action::CreateKey,
                     None,
                     request_context.clone(),
                 )?;
-                may_tag(reader, self.caller(), None, &wanted.tags)
+                may_tag(reader, self.subject(), None, &wanted.tags)
             };
             self.read(authorise)?;
             self.stop_if_dry()?;
@@ -109,7 +109,7 @@ impl Keystore {
             };
             let made = self.write(|writer| {
                 authorise(writer)?;
-                create(writer, self.caller(), request, &first, now.into())
+                create(writer, self.subject(), request, &first, now.into())
             })?;
             if let First::OnToken(key) = &mut first {
                 key.keep();
@@ -137,7 +137,7 @@ impl Keystore {
                 let description = "default key of kmsfs volumes".to_owned();
                 let request = CreateKey { description, ..CreateKey::default() };
                 let first = First::Bytes(material::fresh(KeySpec::SymmetricDefault)?);
-                let key = create(writer, self.caller(), request, &first, now.into())?.key_id;
+                let key = create(writer, self.subject(), request, &first, now.into())?.key_id;
                 AliasRecord::create(writer, &alias, key, now.into())?;
                 Ok(key)
             })?;
@@ -260,7 +260,7 @@ impl Keystore {
 /// Errors: `AccessDenied`.
 pub(in crate::keystore) fn may_tag(
     reader: &Reader<'_>,
-    caller: &Caller,
+    subject: Subject<'_>,
     key: Option<(KeyId, &KeyRecord)>,
     tags: &BTreeMap<String, String>,
 ) -> Result<(), KeystoreError> {
@@ -268,7 +268,7 @@ pub(in crate::keystore) fn may_tag(
         return Ok(());
     }
     let request_context = RequestContext { tags: Some(tags), ..RequestContext::default() };
-    access::authorise(reader, caller, Action::TagResource, key, request_context)
+    access::authorise(reader, subject, Action::TagResource, key, request_context)
 }
 
 /// The first material of a key.
@@ -293,7 +293,7 @@ pub(in crate::keystore) fn check_quota(reader: &Reader<'_>) -> Result<(), Keysto
 
 fn create(
     writer: &mut Writer<'_>,
-    caller: &Caller,
+    subject: Subject<'_>,
     request: CreateKey,
     first: &First,
     now: UnixTime,
@@ -325,7 +325,7 @@ fn create(
         programs: BTreeSet::new(),
     };
     if let Some(policy) = &request.policy {
-        lockout::set(writer, caller, key, &mut record, policy, request.lockout)?;
+        lockout::set(writer, subject, key, &mut record, policy, request.lockout)?;
     }
     // The key's row first: the others refer to it.
     record.save(writer, key)?;

@@ -33,7 +33,7 @@ impl Keystore {
         let record = self.may_send(Action::ReplicateKey, key, &draft.public.region)?;
         destination.ahead(Action::CreateKey, key, |reader| {
             let mut sent = properties.clone().apply(record);
-            admit_replica(reader, destination.caller(), key, &mut sent, lockout)
+            admit_replica(reader, destination.subject(), key, &mut sent, lockout)
         })?;
         let transfer = self.replicate_key(key, &draft.public, properties)?;
         let trust = Trust::Identity(self.identity());
@@ -60,7 +60,7 @@ impl Keystore {
         let draft = destination.draft_transfer_key()?;
         self.may_send(action, key, &draft.public.region)?;
         destination
-            .ahead(action, key, |reader| admit_news(reader, destination.caller(), kind, key))?;
+            .ahead(action, key, |reader| admit_news(reader, destination.subject(), kind, key))?;
         let transfer = self.update_primary_region(key, &draft.public)?;
         destination.receive_from(self, &transfer, draft)
     }
@@ -90,7 +90,7 @@ impl Keystore {
             let record = KeyRecord::find(reader, key)?;
             let about = Some((key, &record));
             let request_context = RequestContext::to_region(action, region);
-            access::authorise(reader, self.caller(), action, about, request_context)?;
+            access::authorise(reader, self.subject(), action, about, request_context)?;
             permit(Operation::Crypto, key, record.state)?;
             Ok(record)
         })

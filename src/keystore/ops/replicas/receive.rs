@@ -8,12 +8,12 @@ use crate::crypto::random;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::access::lockout::{self, LockoutCheck};
 use crate::keystore::access::request::RequestContext;
+use crate::keystore::access::rules::Subject;
 use crate::keystore::access::{self};
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::action::Action;
-use crate::keystore::model::caller::Caller;
 use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::region::DEFAULT_REGION;
 use crate::keystore::model::state::KeyState;
@@ -118,14 +118,14 @@ impl Keystore {
             self.write(|writer| {
                 let known = match kind {
                     TransferKind::Replica => None,
-                    _ => Some(admit_news(writer, self.caller(), kind, key)?),
+                    _ => Some(admit_news(writer, self.subject(), kind, key)?),
                 };
                 let private = private(writer)?;
                 let opened = transfer.open(&private, &identity(writer.root()))?;
                 let payload = Payload::from_bytes(&opened)?;
                 check_trust(transfer, trust)?;
                 let mut record = match known {
-                    None => arrive(writer, self.caller(), transfer, &payload, lockout)?,
+                    None => arrive(writer, self.subject(), transfer, &payload, lockout)?,
                     Some(record) => renew(writer, transfer, &payload, record)?,
                 };
                 payload.store_materials(writer, key)?;
@@ -147,13 +147,13 @@ impl Keystore {
 /// `MalformedPolicy`, `Lockout`.
 pub(in crate::keystore) fn admit_replica(
     reader: &Reader<'_>,
-    caller: &Caller,
+    subject: Subject<'_>,
     key: KeyId,
     record: &mut KeyRecord,
     lockout: LockoutCheck,
 ) -> Result<(), KeystoreError> {
-    access::authorise(reader, caller, Action::CreateKey, None, request_context(record, lockout))?;
-    manage::may_tag(reader, caller, None, &record.tags)?;
+    access::authorise(reader, subject, Action::CreateKey, None, request_context(record, lockout))?;
+    manage::may_tag(reader, subject, None, &record.tags)?;
     if reader.rows().get(Table::Key, key.as_bytes())?.is_some() {
         return Err(ReplicaError::Exists { key, region: own_region(reader)? }.into());
     }
@@ -161,7 +161,7 @@ pub(in crate::keystore) fn admit_replica(
     manage::check_description(&record.description)?;
     manage::check_tags(&record.tags)?;
     match record.policy.take() {
-        Some(policy) => lockout::set(reader, caller, key, record, &policy, lockout),
+        Some(policy) => lockout::set(reader, subject, key, record, &policy, lockout),
         None => Ok(()),
     }
 }
@@ -170,14 +170,14 @@ pub(in crate::keystore) fn admit_replica(
 /// Errors: `AccessDenied`, `Replica(NoReplica)`, `InvalidState`.
 pub(in crate::keystore) fn admit_news(
     reader: &Reader<'_>,
-    caller: &Caller,
+    subject: Subject<'_>,
     kind: TransferKind,
     key: KeyId,
 ) -> Result<KeyRecord, KeystoreError> {
     let known = reader.get::<KeyRecord>(key.as_bytes())?;
     let about = known.as_ref().map(|record| (key, record));
     let request_context = RequestContext::to_region(kind.action(), own_region(reader)?);
-    access::authorise(reader, caller, kind.action(), about, request_context)?;
+    access::authorise(reader, subject, kind.action(), about, request_context)?;
     let Some(record) = known else {
         return Err(ReplicaError::NoReplica { key, region: own_region(reader)? }.into());
     };
@@ -231,7 +231,7 @@ fn check_trust(transfer: &Transfer, trust: &Trust) -> Result<(), KeystoreError> 
 /// A key that is new here. Its row comes before those that refer to it.
 fn arrive(
     writer: &mut Writer<'_>,
-    caller: &Caller,
+    subject: Subject<'_>,
     transfer: &Transfer,
     payload: &Payload,
     lockout: LockoutCheck,
@@ -239,7 +239,7 @@ fn arrive(
     let (key, theirs) = (transfer.key_id, &payload.regions);
     let mut record =
         KeyRecord { state: KeyState::Enabled, deletion: None, ..payload.record.clone() };
-    admit_replica(writer, caller, key, &mut record, lockout)?;
+    admit_replica(writer, subject, key, &mut record, lockout)?;
     comes_from_primary(transfer, theirs)?;
     let own = own_region(writer)?;
     record.regions = Some(Regions { own, waiting_days: None, ..theirs.clone() });

@@ -125,7 +125,7 @@ impl Keystore {
             let mut record = KeyRecord::find(writer, key)?;
             let (action, about) = (Action::ReplicateKey, Some((key, &record)));
             let request_context = RequestContext::to_region(action, region);
-            access::authorise(writer, self.caller(), action, about, request_context)?;
+            access::authorise(writer, self.subject(), action, about, request_context)?;
             let regions = record.regions.as_mut().ok_or(ReplicaError::NotMultiRegion(key))?;
             regions.replicas.retain(|known| known != region);
             if regions.is_primary()
