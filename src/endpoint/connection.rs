@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::address::{self, Address, Transport};
 use super::error::FileProblem;
-use super::{EndpointError, client};
+use super::{EndpointError, client, peer};
 
 /// The end of a connection on which requests are sent.
 pub(super) type Sender = SendRequest<Full<Bytes>>;
@@ -74,7 +74,11 @@ impl Connections {
 
     async fn connect(&self) -> io::Result<Sender> {
         match (&self.address.transport, &self.tls) {
-            (Transport::Unix(path), _) => start(UnixStream::connect(path).await?).await,
+            (Transport::Unix(path), _) => {
+                let stream = UnixStream::connect(path).await?;
+                peer::check_unix(&stream, path)?;
+                start(stream).await
+            }
             (Transport::Tls { host, port }, Some(tls)) => {
                 let host = address::bare(host);
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
@@ -82,7 +86,9 @@ impl Connections {
                 start(tls.connect(name, stream).await?).await
             }
             (Transport::Loopback { host, port } | Transport::Tls { host, port }, _) => {
-                start(tcp(address::bare(host), *port).await?).await
+                let stream = tcp(address::bare(host), *port).await?;
+                peer::check_loopback(&stream).await?;
+                start(stream).await
             }
         }
     }

@@ -7,6 +7,7 @@
 //! | [`replay`] | which signatures were seen already |
 //! | [`credentials`] | access keys of a client, from an AWS credentials file |
 //! | [`address`] | where an endpoint is: loopback, TLS or a Unix socket |
+//! | `peer` | who answers on this machine |
 //! | [`client`] | calls to an endpoint, with keep-alive, timeouts and retries |
 //!
 //! Imports of the crate: [`crate::crypto`] only; knows no keystore, so the same client talks to
@@ -17,7 +18,8 @@
 //!   the whole body, or is refused.
 //! - Secrets come from files, never from arguments or the values of environment variables; they
 //!   are wiped when dropped.
-//! - Plain HTTP goes to loopback addresses only.
+//! - Plain HTTP goes to loopback addresses only, and to root or the own user there; what goes to a
+//!   Unix socket, to nobody who could have put one of their own in its place.
 
 pub mod address;
 pub mod authorization;
@@ -25,6 +27,7 @@ pub mod client;
 mod connection;
 pub mod credentials;
 mod error;
+mod peer;
 pub mod replay;
 pub mod sigv4;
 mod time;

@@ -1,8 +1,14 @@
 //! Who is at the other end of a Unix socket.
 
+use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
+
+use kmsfs::endpoint::{Credentials, Endpoint, EndpointError, Options};
+use serde_json::json;
 
 use crate::fixture::{Home, KEY, Kms, exchange, request, unix};
 
@@ -46,6 +52,109 @@ fn a_user_without_the_right_to_write_does_not_get_in() {
     assert_eq!(output.status.code(), Some(7), "curl could not connect");
     assert!(output.stdout.is_empty());
 }
+
+/// While the server was down, any user could take its port and give a mount data keys of one's own choice.
+/// Needs root, to become somebody else.
+#[test]
+fn regression_another_user_at_the_port_of_a_kms_is_not_asked() {
+    let mut theirs = Answering::begin(Some(NOBODY), &["127.0.0.1"]);
+    let error = ask(&format!("http://127.0.0.1:{}", theirs.said)).unwrap_err();
+    assert!(error.to_string().contains("user 65534 answers there"), "{error}");
+    assert_eq!(theirs.heard(), 0, "it was sent something");
+    let mut own = Answering::begin(None, &["127.0.0.1"]);
+    ask(&format!("http://127.0.0.1:{}", own.said)).unwrap();
+    assert!(own.heard() > 0);
+    let mut both = Answering::begin(None, &["::"]);
+    ask(&format!("http://127.0.0.1:{}", both.said)).unwrap();
+    assert!(both.heard() > 0);
+}
+
+/// The same for a socket's name in a directory where everybody may make one.
+#[test]
+fn regression_another_user_in_the_place_of_a_socket_is_not_asked() {
+    let home = Home::new();
+    let place = |name: &str, mode| {
+        let dir = home.path(name);
+        std::fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::chown(&dir, Some(NOBODY), None).unwrap();
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(mode)).unwrap();
+        dir.join("kms.sock").to_str().unwrap().to_owned()
+    };
+    std::fs::set_permissions(&home.dir, PermissionsExt::from_mode(0o755)).unwrap();
+    let open = place("open", 0o1777);
+    let mut theirs = Answering::begin(Some(NOBODY), &[&open]);
+    let error = ask(&format!("unix:{open}")).unwrap_err();
+    assert!(error.to_string().contains("user 65534 listens there"), "{error}");
+    assert_eq!(theirs.heard(), 0, "it was sent something");
+    let mut own = Answering::begin(None, &[&place("own", 0o1777)]);
+    ask(&format!("unix:{}", own.said)).unwrap();
+    assert!(own.heard() > 0);
+}
+
+/// One call to whoever answers at an address.
+fn ask(address: &str) -> Result<serde_json::Value, EndpointError> {
+    let options = Options { attempt: Duration::from_secs(20), patience: Duration::from_millis(1) };
+    let key = Credentials::new("AKIDEXAMPLE", "secret", None);
+    let endpoint = Endpoint::new(address.parse().unwrap(), None, key, None, options).unwrap();
+    endpoint.call("ListKeys", &json!({}))
+}
+
+/// A server that takes one connection, and says how much was sent to it.
+struct Answering {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Its port, or its path.
+    said: String,
+}
+
+impl Answering {
+    fn begin(uid: Option<u32>, place: &[&str]) -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-c", SERVER]).args(place).stdout(Stdio::piped()).current_dir("/");
+        if let Some(uid) = uid {
+            command.uid(uid).gid(uid);
+        }
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let said = lines.next().unwrap().unwrap();
+        Self { child, lines, said }
+    }
+
+    fn heard(&mut self) -> usize {
+        self.lines.next().unwrap().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().unwrap();
+    }
+}
+
+const SERVER: &str = r#"
+import socket, sys
+at = sys.argv[1]
+if at.startswith("/"):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(at)
+    said = at
+else:
+    listener = socket.socket(socket.AF_INET6 if ":" in at else socket.AF_INET)
+    if ":" in at:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.bind((at, 0))
+    said = listener.getsockname()[1]
+listener.listen()
+print(said, flush=True)
+client, _ = listener.accept()
+heard = client.recv(4096)
+if heard:
+    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+print(len(heard), flush=True)
+"#;
+
+const NOBODY: u32 = 65534;
 
 /// Sends one request for Encrypt as another user.
 fn ask_as_nobody(socket: &Path) -> Output {
