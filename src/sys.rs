@@ -1,7 +1,7 @@
 //! Rank 0: the system calls that no safe crate offers. The home of `unsafe`, but for one block in
 //! `fuse::received`.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
@@ -73,6 +73,57 @@ pub(crate) fn copy_of(number: RawFd) -> Result<OwnedFd> {
         -1 => Err(last_error()),
         // SAFETY: the kernel has just given this number to the copy, which nobody else knows of.
         copy => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
+    }
+}
+
+/// Signals to this thread that wait while this lives.
+pub(crate) struct HeldSignals {
+    before: libc::sigset_t,
+    waiting: OwnedFd,
+}
+
+impl HeldSignals {
+    /// Lets these signals wait.
+    ///
+    /// # Errors
+    /// `EINVAL` for what is no signal; those of `signalfd(2)`.
+    #[allow(unsafe_code, reason = "masks of signals have no safe wrapper")]
+    pub(crate) fn hold(signals: &[i32]) -> Result<Self> {
+        // SAFETY: a set of signals is plain data, for which zeros are a value.
+        let mut held: libc::sigset_t = unsafe { std::mem::zeroed() };
+        let mut before = held;
+        for signal in signals {
+            // SAFETY: the call changes the set that it is given, and refuses other numbers.
+            if unsafe { libc::sigaddset(&raw mut held, *signal) } != 0 {
+                return Err(last_error());
+            }
+        }
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: the set is valid; -1 asks for a new descriptor, which nobody else knows of.
+        let waiting = match unsafe { libc::signalfd(-1, &raw const held, flags) } {
+            -1 => return Err(last_error()),
+            number => unsafe { OwnedFd::from_raw_fd(number) },
+        };
+        // SAFETY: both sets are valid, and the call keeps neither.
+        match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const held, &raw mut before) } {
+            0 => Ok(Self { before, waiting }),
+            error => Err(Errno::from_raw_os_error(error)),
+        }
+    }
+
+    /// Readable once one of them waits.
+    pub(crate) fn waiting(&self) -> BorrowedFd<'_> {
+        self.waiting.as_fd()
+    }
+}
+
+impl Drop for HeldSignals {
+    #[allow(unsafe_code, reason = "masks of signals have no safe wrapper")]
+    fn drop(&mut self) {
+        // SAFETY: the set is the one that the kernel gave, and the call does not keep it.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut())
+        };
     }
 }
 
@@ -164,7 +215,7 @@ pub(crate) fn call_with_zeros(number: libc::c_long) -> Result<()> {
 /// Makes a request of a descriptor with 0 in the place of its data.
 #[cfg(test)]
 #[allow(unsafe_code, reason = "ioctl(2) has no safe wrapper")]
-pub(crate) fn ioctl_with_zero(file: impl std::os::fd::AsFd, request: u32) -> Result<()> {
+pub(crate) fn ioctl_with_zero(file: impl AsFd, request: u32) -> Result<()> {
     // SAFETY: no pointer leads anywhere.
     let number = file.as_fd().as_raw_fd();
     match unsafe { libc::syscall(libc::SYS_ioctl, number, libc::c_ulong::from(request), 0) } {

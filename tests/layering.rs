@@ -143,7 +143,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("pkcs8", &["crypto/"]),
     ("proptest", &[""]),
     ("rcgen", &["server/"]),
-    ("rpassword", &["cli/"]),
     ("rsa", &["crypto/"]),
     ("rusqlite", &["keystore/storage/", "keystore/audit/"]),
     (

@@ -10,6 +10,7 @@ mod kms;
 mod leftovers;
 mod live;
 mod machine;
+mod prompt;
 #[path = "../softhsm/mod.rs"]
 mod softhsm;
 mod token;

@@ -8,6 +8,7 @@ pub(in crate::cli) mod mounts;
 pub(in crate::cli) mod paths;
 pub(in crate::cli) mod process;
 pub(in crate::cli) mod prompt;
+mod silent;
 pub(in crate::cli) mod trust;
 pub(in crate::cli) mod unlock;
 pub(in crate::cli) mod vault;

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use zeroize::Zeroizing;
 
+use super::silent;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::remark;
 use crate::cli::report::printable::{lines, printable};
@@ -18,9 +19,8 @@ pub(in crate::cli) fn has_terminal() -> bool {
 
 /// Asks for a passphrase once.
 pub(in crate::cli) fn passphrase(question: &str) -> Result<Passphrase, CliError> {
-    let typed = rpassword::prompt_password(format!("{}: ", printable(question)))
-        .map_err(|error| CliError::io("cannot read the passphrase", &error))?;
-    Ok(Zeroizing::new(typed.into_bytes()))
+    silent::ask(&format!("{}: ", printable(question)))
+        .map_err(|error| CliError::io("cannot read the passphrase", &error))
 }
 
 /// Asks for a new passphrase, twice, until both are equal and not empty; three tries.
