@@ -11,7 +11,7 @@ use crate::crypto::hash::{self, Label};
 use crate::crypto::xaes::XaesKey;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::audit::Position;
-use crate::keystore::storage::root::{RootKey, place};
+use crate::keystore::storage::root::{RootKey, encode_parts};
 
 /// What seals records and signs checkpoints.
 pub(super) struct AuditKeys {
@@ -41,7 +41,7 @@ impl AuditKeys {
     }
 
     pub(super) fn seal_record(&self, seq: u64, line: &str) -> Result<Vec<u8>, CryptoError> {
-        self.records.seal(&place(&[b"record", &seq.to_be_bytes()]), line.as_bytes())
+        self.records.seal(&encode_parts(&[b"record", &seq.to_be_bytes()]), line.as_bytes())
     }
 
     pub(super) fn open_record(
@@ -49,7 +49,7 @@ impl AuditKeys {
         seq: u64,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
-        self.records.open(&place(&[b"record", &seq.to_be_bytes()]), sealed)
+        self.records.open(&encode_parts(&[b"record", &seq.to_be_bytes()]), sealed)
     }
 
     pub(super) fn seal_last_use(
@@ -57,7 +57,7 @@ impl AuditKeys {
         key: &[u8; 16],
         body: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        self.records.seal(&place(&[b"last-use", key]), body)
+        self.records.seal(&encode_parts(&[b"last-use", key]), body)
     }
 
     pub(super) fn open_last_use(
@@ -65,7 +65,7 @@ impl AuditKeys {
         key: &[u8; 16],
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
-        self.records.open(&place(&[b"last-use", key]), sealed)
+        self.records.open(&encode_parts(&[b"last-use", key]), sealed)
     }
 
     pub(super) fn sign(

@@ -15,7 +15,7 @@ use crate::keystore::error::KeystoreError;
 use crate::keystore::model::spec::{KeySpec, WrappingAlgorithm, WrappingKeySpec};
 use crate::keystore::model::time::UnixTime;
 use crate::keystore::records::material;
-use crate::keystore::storage::root::place;
+use crate::keystore::storage::root::encode_parts;
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Record, Writer, base64, tampered};
 
@@ -62,7 +62,7 @@ pub(in crate::keystore) fn store(
     now: UnixTime,
 ) -> Result<ImportParameters, KeystoreError> {
     let token = Token { id: random::id16()?, valid_to: now.plus_days(1) };
-    let sealed = material::seal(writer, key, &key_place(key, &token.id), &private.to_pkcs8()?)?;
+    let sealed = material::seal(writer, key, &key_aad(key, &token.id), &private.to_pkcs8()?)?;
     let record = ImportKeyRecord { valid_to: token.valid_to, algorithm, spec, sealed };
     writer.put(&token.id, Some(key), &record)?;
     Ok(ImportParameters {
@@ -88,7 +88,7 @@ pub(in crate::keystore) fn unwrap(
     }
     let record: ImportKeyRecord =
         reader.get(&token.id)?.ok_or(KeystoreError::InvalidImportToken)?;
-    let der = material::unseal(reader, key, &key_place(key, &token.id), &record.sealed)?;
+    let der = material::unseal(reader, key, &key_aad(key, &token.id), &record.sealed)?;
     let private = der.and_then(|der| PrivateKey::from_pkcs8(kind(record.spec), &der).ok());
     let private = private.ok_or_else(|| tampered(Table::ImportKey, &token.id))?;
     open(&private, record.algorithm, encrypted).map_err(|_| KeystoreError::InvalidCiphertext)
@@ -162,12 +162,12 @@ impl Token {
     fn seal(&self, reader: &Reader<'_>, key: KeyId) -> Result<Vec<u8>, KeystoreError> {
         let mut body = self.id.to_vec();
         body.extend_from_slice(&self.valid_to.seconds().to_be_bytes());
-        Ok(reader.root().seal_row(&token_place(key), &body)?)
+        Ok(reader.root().seal_row(&token_aad(key), &body)?)
     }
 
     /// Errors: `InvalidImportToken`, also for a token of another key.
     fn open(reader: &Reader<'_>, key: KeyId, token: &[u8]) -> Result<Self, KeystoreError> {
-        let body = reader.root().open_row(&token_place(key), token).ok();
+        let body = reader.root().open_row(&token_aad(key), token).ok();
         let read = |body: &[u8]| {
             let (id, seconds) = body.split_first_chunk::<16>()?;
             let seconds = i64::from_be_bytes(seconds.try_into().ok()?);
@@ -177,10 +177,10 @@ impl Token {
     }
 }
 
-fn key_place(key: KeyId, id: &[u8; 16]) -> Vec<u8> {
-    place(&[b"import key", key.as_bytes(), id])
+fn key_aad(key: KeyId, id: &[u8; 16]) -> Vec<u8> {
+    encode_parts(&[b"import key", key.as_bytes(), id])
 }
 
-fn token_place(key: KeyId) -> Vec<u8> {
-    place(&[b"import token", key.as_bytes()])
+fn token_aad(key: KeyId) -> Vec<u8> {
+    encode_parts(&[b"import token", key.as_bytes()])
 }

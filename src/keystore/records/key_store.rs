@@ -17,7 +17,7 @@ use crate::keystore::error::custom_store::KeyStoreError;
 use crate::keystore::model::id::text;
 use crate::keystore::model::key_store::{ConnectionErrorCode, ConnectionState, KeyStoreId};
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::storage::root::{RootKey, place};
+use crate::keystore::storage::root::{RootKey, encode_parts};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{self, Reader, Record, Writer, base64};
 use crate::keystore::token::{Pin, TokenPlace};
@@ -103,7 +103,7 @@ impl KeyStoreRecord {
         root: &RootKey,
         id: KeyStoreId,
     ) -> Result<Pin, KeystoreError> {
-        let opened = root.open_row(&pin_place(id), &self.pin);
+        let opened = root.open_row(&pin_aad(id), &self.pin);
         opened.map(Pin::new).map_err(|_| sealed::tampered(Table::KeyStore, id.as_bytes()))
     }
 }
@@ -113,9 +113,9 @@ pub(in crate::keystore) fn seal_pin(
     id: KeyStoreId,
     pin: &Pin,
 ) -> Result<Vec<u8>, KeystoreError> {
-    Ok(root.seal_row(&pin_place(id), pin.expose())?)
+    Ok(root.seal_row(&pin_aad(id), pin.expose())?)
 }
 
-fn pin_place(id: KeyStoreId) -> Vec<u8> {
-    place(&[b"key store pin", id.as_bytes()])
+fn pin_aad(id: KeyStoreId) -> Vec<u8> {
+    encode_parts(&[b"key store pin", id.as_bytes()])
 }

@@ -15,10 +15,10 @@ use crate::keystore::error::KeystoreError;
 use crate::keystore::model::spec::KeySpec;
 use crate::keystore::model::time::UnixTime;
 use crate::keystore::records::algorithm::Form;
-use crate::keystore::storage::root::place;
+use crate::keystore::storage::root::encode_parts;
 use crate::keystore::storage::rows::{Row, Table};
 use crate::keystore::storage::sealed::{Reader, Record, Stored, Writer, base64, tampered};
-use crate::keystore::storage::wrapping::wrapping_place;
+use crate::keystore::storage::wrapping::wrapping_aad;
 
 /// Why a material was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub(in crate::keystore) fn create_wrapping(
     key: KeyId,
 ) -> Result<(), KeystoreError> {
     let wrapping = Secret::random()?;
-    let sealed = writer.root().seal_wrapping(&wrapping_place(key), &wrapping)?;
+    let sealed = writer.root().seal_wrapping(&wrapping_aad(key), &wrapping)?;
     let row = Row { id: key.as_bytes().to_vec(), owner: None, sealed };
     writer.put_row(Table::Wrapping, &row)
 }
@@ -106,7 +106,7 @@ pub(in crate::keystore) fn create(
     created: UnixTime,
 ) -> Result<MaterialId, KeystoreError> {
     let id = MaterialId::from_bytes(random::id16()?);
-    let sealed = seal(writer, key, &material_place(key, id), bytes)?;
+    let sealed = seal(writer, key, &material_aad(key, id), bytes)?;
     let sequence = next_sequence(writer, key)?;
     let record = MaterialRecord { sequence, created, origin, sealed, imported: None };
     writer.put(id.as_bytes(), Some(key), &record)?;
@@ -165,7 +165,7 @@ pub(in crate::keystore) fn carry(
     if sealed.is_empty() {
         return Ok((record, Zeroizing::default()));
     }
-    let opened = xaes::open(&seal_key, &material_place(key, id), &sealed);
+    let opened = xaes::open(&seal_key, &material_aad(key, id), &sealed);
     let bytes = opened.map_err(|_| tampered(Table::Material, id.as_bytes()))?;
     Ok((record, bytes))
 }
@@ -180,7 +180,7 @@ pub(in crate::keystore) fn put_carried(
 ) -> Result<(), KeystoreError> {
     let sealed = match bytes {
         [] => Vec::new(),
-        bytes => seal(writer, key, &material_place(key, id), bytes)?,
+        bytes => seal(writer, key, &material_aad(key, id), bytes)?,
     };
     writer.put(id.as_bytes(), Some(key), &MaterialRecord { sealed, ..record.clone() })
 }
@@ -189,22 +189,22 @@ pub(in crate::keystore) fn put_carried(
 pub(in crate::keystore) fn seal(
     reader: &Reader<'_>,
     key: KeyId,
-    place: &[u8],
+    aad: &[u8],
     bytes: &[u8],
 ) -> Result<Vec<u8>, KeystoreError> {
     let seal_key = seal_key(&reader.wrapping(key)?, key);
-    Ok(xaes::seal(&seal_key, place, bytes)?)
+    Ok(xaes::seal(&seal_key, aad, bytes)?)
 }
 
 /// Opens what [`seal`] made. `None` if it was changed.
 pub(in crate::keystore) fn unseal(
     reader: &Reader<'_>,
     key: KeyId,
-    place: &[u8],
+    aad: &[u8],
     sealed: &[u8],
 ) -> Result<Option<Zeroizing<Vec<u8>>>, KeystoreError> {
     let seal_key = seal_key(&reader.wrapping(key)?, key);
-    Ok(xaes::open(&seal_key, place, sealed).ok())
+    Ok(xaes::open(&seal_key, aad, sealed).ok())
 }
 
 /// A material in memory, ready for use. Wiped when dropped.
@@ -245,7 +245,7 @@ pub(in crate::keystore) fn load(
     let stored = reader.of_key::<MaterialRecord>(key)?;
     let open = |stored: Stored<MaterialRecord>| {
         let id = stored.id.as_slice().try_into().map(MaterialId::from_bytes).ok()?;
-        let opened = xaes::open(&seal_key, &material_place(key, id), &stored.record.sealed);
+        let opened = xaes::open(&seal_key, &material_aad(key, id), &stored.record.sealed);
         Some((id, LiveMaterial::read(spec, &opened.ok()?)?))
     };
     stored
@@ -262,6 +262,6 @@ fn seal_key(wrapping: &Secret<32>, key: KeyId) -> Secret<32> {
     hash::derive(wrapping, key.as_bytes(), Label::KeystoreMaterial)
 }
 
-pub(in crate::keystore) fn material_place(key: KeyId, material: MaterialId) -> Vec<u8> {
-    place(&[b"material", key.as_bytes(), material.as_bytes()])
+pub(in crate::keystore) fn material_aad(key: KeyId, material: MaterialId) -> Vec<u8> {
+    encode_parts(&[b"material", key.as_bytes(), material.as_bytes()])
 }

@@ -24,7 +24,7 @@ use crate::id::KeyId;
 use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::caller;
 use crate::keystore::records::transfer::{Transfer, TransferKey, TransferKind, verify};
-use crate::keystore::storage::root::place;
+use crate::keystore::storage::root::encode_parts;
 use crate::keystore::storage::sealed::base64;
 
 /// What a keystore knows about the related keys of one of its multi-Region keys.
@@ -199,7 +199,7 @@ impl Regions {
 
 fn signed(key: KeyId, term: usize, from: &Holder, to: &Holder) -> Vec<u8> {
     let term = u64::try_from(term).expect("no chain has 2^64 links").to_be_bytes();
-    place(&[
+    encode_parts(&[
         b"kmsfs/1/hand-over",
         key.as_bytes(),
         &term,

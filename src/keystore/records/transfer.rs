@@ -19,7 +19,7 @@ use crate::keystore::error::replica::ReplicaError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::text;
 use crate::keystore::model::time::UnixTime;
-use crate::keystore::storage::root::{RootKey, place};
+use crate::keystore::storage::root::{RootKey, encode_parts};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Record, base64};
 
@@ -137,7 +137,7 @@ impl TransferKey {
     }
 
     fn signed(&self) -> Vec<u8> {
-        place(&[
+        encode_parts(&[
             b"kmsfs/1/transfer-key",
             self.transfer_id.as_bytes(),
             self.region.as_bytes(),
@@ -200,7 +200,7 @@ impl Transfer {
             TransferKind::Sync => b"sync",
             TransferKind::Primary => b"primary",
         };
-        place(&[
+        encode_parts(&[
             b"kmsfs/1/transfer",
             self.transfer_id.as_bytes(),
             kind,
@@ -214,7 +214,7 @@ impl Transfer {
     }
 
     fn signed(&self, head: &[u8]) -> Vec<u8> {
-        place(&[b"kmsfs/1/transfer-signature", head, &self.encapsulated_key, &self.sealed])
+        encode_parts(&[b"kmsfs/1/transfer-signature", head, &self.encapsulated_key, &self.sealed])
     }
 }
 

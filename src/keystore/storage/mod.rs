@@ -1,4 +1,4 @@
-//! The keystore as a file: SQLite, and rows that are sealed and bound to their place.
+//! The keystore as a file: SQLite, and rows that are sealed and bound to where they are.
 
 pub(in crate::keystore) mod companions;
 pub(in crate::keystore) mod database;

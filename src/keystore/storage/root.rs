@@ -40,27 +40,27 @@ impl RootKey {
         &self.keystore
     }
 
-    /// Seals what a row says. `place` is table, primary key and clear columns.
+    /// Seals what a row says. `aad` is table, primary key and clear columns.
     pub(in crate::keystore) fn seal_row(
         &self,
-        place: &[u8],
+        aad: &[u8],
         body: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        self.rows.seal(place, body)
+        self.rows.seal(aad, body)
     }
 
-    /// Opens a row. Errors: `NotAuthentic` if its place or any byte was changed.
+    /// Opens a row. Errors: `NotAuthentic` if `aad` or any byte is another.
     pub(in crate::keystore) fn open_row(
         &self,
-        place: &[u8],
+        aad: &[u8],
         sealed: &[u8],
     ) -> Result<zeroize::Zeroizing<Vec<u8>>, CryptoError> {
-        self.rows.open(place, sealed)
+        self.rows.open(aad, sealed)
     }
 
     /// A row's term in the digest of the row set. Never stored by itself.
-    pub(in crate::keystore) fn set_term(&self, place: &[u8], sealed: &[u8]) -> [u8; 32] {
-        hash::hmac_sha256(&self.set, &[place, sealed])
+    pub(in crate::keystore) fn set_term(&self, aad: &[u8], sealed: &[u8]) -> [u8; 32] {
+        hash::hmac_sha256(&self.set, &[aad, sealed])
     }
 
     /// What a name is found by.
@@ -68,34 +68,34 @@ impl RootKey {
         hash::hmac_sha256(&self.lookup, &[name.as_bytes()])
     }
 
-    /// Seals a wrapping key. `place` binds it to its key.
+    /// Seals a wrapping key. `aad` binds it to its key.
     pub(in crate::keystore) fn seal_wrapping(
         &self,
-        place: &[u8],
+        aad: &[u8],
         wrapping: &Secret<32>,
     ) -> Result<Vec<u8>, CryptoError> {
-        self.wrapping.seal(place, wrapping.expose())
+        self.wrapping.seal(aad, wrapping.expose())
     }
 
     /// Opens what [`RootKey::seal_wrapping`] made.
     pub(in crate::keystore) fn open_wrapping(
         &self,
-        place: &[u8],
+        aad: &[u8],
         sealed: &[u8],
     ) -> Result<Secret<32>, KeystoreError> {
-        let opened = self.wrapping.open(place, sealed)?;
+        let opened = self.wrapping.open(aad, sealed)?;
         Secret::from_slice(&opened).ok_or(KeystoreError::Crypto(CryptoError::NotAuthentic))
     }
 }
 
-/// Table, primary key and clear columns of a row as unambiguous bytes: each part with its length.
-pub(in crate::keystore) fn place(parts: &[&[u8]]) -> Vec<u8> {
-    let mut place = Vec::with_capacity(96);
+/// Parts as unambiguous bytes: each with its length. What a sealed row is bound to is encoded so.
+pub(in crate::keystore) fn encode_parts(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(96);
     for part in parts {
-        place.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        place.extend_from_slice(part);
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part);
     }
-    place
+    bytes
 }
 
 #[cfg(test)]
@@ -103,13 +103,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_with_shifted_parts_differ() {
-        assert_ne!(place(&[b"ab", b"c"]), place(&[b"a", b"bc"]));
-        assert_ne!(place(&[b"a"]), place(&[b"a", b""]));
+    fn shifted_parts_are_encoded_differently() {
+        assert_ne!(encode_parts(&[b"ab", b"c"]), encode_parts(&[b"a", b"bc"]));
+        assert_ne!(encode_parts(&[b"a"]), encode_parts(&[b"a", b""]));
     }
 
     #[test]
-    fn a_row_opens_at_its_place_in_its_keystore_only() {
+    fn a_row_opens_under_its_own_data_in_its_keystore_only() {
         let secret = Secret::random().unwrap();
         let root = RootKey::new(secret.duplicate(), [1; 16]);
         let sealed = root.seal_row(b"here", b"body").unwrap();

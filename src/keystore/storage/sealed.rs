@@ -14,7 +14,7 @@ use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::audit::AuditNote;
 use crate::keystore::model::time::{ClockRun, UnixTime};
-use crate::keystore::storage::root::{RootKey, place};
+use crate::keystore::storage::root::{RootKey, encode_parts};
 use crate::keystore::storage::rows::{MetaRow, Row, Rows, SlotRow, Table};
 
 /// A type that is stored as rows of one table.
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
 
     pub(in crate::keystore) fn meta(&self) -> Result<Meta, KeystoreError> {
         let row = self.rows.meta()?;
-        let body = self.root.open_row(&meta_place(&row.id), &row.sealed);
+        let body = self.root.open_row(&meta_aad(&row.id), &row.sealed);
         body.ok()
             .and_then(|body| serde_json::from_slice(&body).ok())
             .ok_or(KeystoreError::Tampered { table: "keystore", row: "1".to_owned() })
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         &self,
         row: &Row,
     ) -> Result<Stored<R>, KeystoreError> {
-        let body = self.root.open_row(&row_place(R::TABLE, row), &row.sealed);
+        let body = self.root.open_row(&row_aad(R::TABLE, row), &row.sealed);
         let record = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
         let record = record.ok_or_else(|| tampered(R::TABLE, &row.id))?;
         Ok(Stored { id: row.id.clone(), owner: row.owner, record })
@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
                 Ok(key) => self.wrapping(key).is_ok(),
                 Err(_) => false,
             },
-            _ => self.root.open_row(&row_place(table, row), &row.sealed).is_ok(),
+            _ => self.root.open_row(&row_aad(table, row), &row.sealed).is_ok(),
         };
         if intact { Ok(()) } else { Err(tampered(table, &row.id)) }
     }
@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
         let mut sum = [0; 32];
         for table in Table::ALL {
             for row in self.rows.all(table)? {
-                add(&mut sum, &self.root.set_term(&row_place(table, &row), &row.sealed));
+                add(&mut sum, &self.root.set_term(&row_aad(table, &row), &row.sealed));
             }
         }
         for slot in self.rows.slots()? {
@@ -187,7 +187,7 @@ impl<'a> Reader<'a> {
     }
 
     fn slot_term(&self, slot: &SlotRow) -> [u8; 32] {
-        self.root.set_term(&slot_place(slot), &slot.sealed)
+        self.root.set_term(&slot_aad(slot), &slot.sealed)
     }
 }
 
@@ -237,7 +237,7 @@ impl<'a> Writer<'a> {
     ) -> Result<(), KeystoreError> {
         let body = serde_json::to_vec(record).expect("records are plain data");
         let mut row = Row { id: id.to_vec(), owner, sealed: Vec::new() };
-        row.sealed = self.root.seal_row(&row_place(R::TABLE, &row), &body)?;
+        row.sealed = self.root.seal_row(&row_aad(R::TABLE, &row), &body)?;
         self.put_row(R::TABLE, &row)
     }
 
@@ -248,7 +248,7 @@ impl<'a> Writer<'a> {
         row: &Row,
     ) -> Result<(), KeystoreError> {
         self.forget(table, &row.id)?;
-        let term = self.root.set_term(&row_place(table, row), &row.sealed);
+        let term = self.root.set_term(&row_aad(table, row), &row.sealed);
         add(&mut self.meta.digest, &term);
         self.lasting |= table.is_lasting();
         self.rows.put(table, row)
@@ -267,7 +267,7 @@ impl<'a> Writer<'a> {
     /// Takes a row out of the digest.
     fn forget(&mut self, table: Table, id: &[u8]) -> Result<(), KeystoreError> {
         if let Some(old) = self.rows.get(table, id)? {
-            let term = self.root.set_term(&row_place(table, &old), &old.sealed);
+            let term = self.root.set_term(&row_aad(table, &old), &old.sealed);
             subtract(&mut self.meta.digest, &term);
         }
         Ok(())
@@ -295,7 +295,7 @@ impl<'a> Writer<'a> {
         self.meta.generation += 1;
         let body = serde_json::to_vec(&self.meta).expect("the row is plain data");
         let id = *self.root.keystore();
-        let sealed = self.root.seal_row(&meta_place(&id), &body)?;
+        let sealed = self.root.seal_row(&meta_aad(&id), &body)?;
         self.rows.put_meta(&MetaRow { id, sealed })
     }
 }
@@ -326,32 +326,32 @@ pub(in crate::keystore) fn tampered(table: Table, id: &[u8]) -> KeystoreError {
 }
 
 /// The clear columns of a slot, which its sealed part authenticates.
-pub(in crate::keystore) fn slot_place(slot: &SlotRow) -> Vec<u8> {
+pub(in crate::keystore) fn slot_aad(slot: &SlotRow) -> Vec<u8> {
     let cost = slot.cost.map(u32::to_be_bytes);
     let id = slot.id.to_be_bytes();
     let kind = slot.kind.as_bytes();
     let parts: [&[u8]; 7] =
         [b"slot", &id, kind, &slot.salt, cost.as_flattened(), &slot.root, &slot.detail];
     // Slots of schema 1 have no detail, and were sealed without that part.
-    place(if slot.detail.is_empty() { &parts[..6] } else { &parts })
+    encode_parts(if slot.detail.is_empty() { &parts[..6] } else { &parts })
 }
 
 /// What the sealed root key authenticates: everything that was used to reach it.
-pub(in crate::keystore) fn root_place(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
+pub(in crate::keystore) fn root_aad(keystore: &[u8; 16], slot: &SlotRow) -> Vec<u8> {
     let cost = slot.cost.map(u32::to_be_bytes);
     let parts: [&[u8]; 6] =
         [b"root", keystore, slot.kind.as_bytes(), &slot.salt, cost.as_flattened(), &slot.detail];
     // Slots of schema 1 have no detail, and were sealed without that part.
-    place(if slot.detail.is_empty() { &parts[..5] } else { &parts })
+    encode_parts(if slot.detail.is_empty() { &parts[..5] } else { &parts })
 }
 
-fn meta_place(id: &[u8; 16]) -> Vec<u8> {
-    place(&[b"keystore", id])
+fn meta_aad(id: &[u8; 16]) -> Vec<u8> {
+    encode_parts(&[b"keystore", id])
 }
 
-fn row_place(table: Table, row: &Row) -> Vec<u8> {
+fn row_aad(table: Table, row: &Row) -> Vec<u8> {
     let owner = row.owner.as_ref().map_or(&[] as &[u8], |key| key.as_bytes());
-    place(&[table.name().as_bytes(), &row.id, owner])
+    encode_parts(&[table.name().as_bytes(), &row.id, owner])
 }
 
 /// `sum += term` modulo 2^256.

@@ -13,7 +13,7 @@ use crate::keystore::model::slot::{SlotId, SlotKind};
 use crate::keystore::model::time::UnixTime;
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::SlotRow;
-use crate::keystore::storage::sealed::{Reader, Writer, root_place, slot_place};
+use crate::keystore::storage::sealed::{Reader, Writer, root_aad, slot_aad};
 
 /// A slot as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,7 +78,7 @@ pub(in crate::keystore) fn sealed_root(
         Loaded::Secret(secret) => secret,
     };
     let key = root_seal_key(&secret.slot_key(&slot.salt, cost)?, root.keystore());
-    slot.root = xaes::seal(&key, &root_place(root.keystore(), &slot), root.secret().expose())?;
+    slot.root = xaes::seal(&key, &root_aad(root.keystore(), &slot), root.secret().expose())?;
     Ok(slot)
 }
 
@@ -90,7 +90,7 @@ pub(in crate::keystore) fn insert(
 ) -> Result<SlotId, KeystoreError> {
     slot.id = writer.rows().next_slot_id()?;
     let body = serde_json::to_vec(&SlotRecord { created }).expect("the record is plain data");
-    slot.sealed = writer.root().seal_row(&slot_place(&slot), &body)?;
+    slot.sealed = writer.root().seal_row(&slot_aad(&slot), &body)?;
     writer.put_slot(&slot)?;
     Ok(SlotId::from_number(slot.id))
 }
@@ -113,7 +113,7 @@ pub(in crate::keystore) fn unlock(
             },
         };
         let key = root_seal_key(&secret.slot_key(&slot.salt, cost)?, &keystore);
-        if let Ok(opened) = xaes::open(&key, &root_place(&keystore, slot), &slot.root)
+        if let Ok(opened) = xaes::open(&key, &root_aad(&keystore, slot), &slot.root)
             && let Some(root) = Secret::from_slice(&opened)
         {
             return Ok(Some(RootKey::new(root, keystore)));
@@ -141,7 +141,7 @@ pub(in crate::keystore) fn info(
     reader: &Reader<'_>,
     slot: &SlotRow,
 ) -> Result<SlotInfo, KeystoreError> {
-    let body = reader.root().open_row(&slot_place(slot), &slot.sealed).ok();
+    let body = reader.root().open_row(&slot_aad(slot), &slot.sealed).ok();
     let record = body.and_then(|body| serde_json::from_slice::<SlotRecord>(&body).ok());
     let (record, kind) = record
         .zip(SlotKind::parse(&slot.kind))

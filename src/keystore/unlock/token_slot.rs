@@ -13,7 +13,7 @@ use crate::crypto::Secret;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::SlotRow;
-use crate::keystore::storage::sealed::root_place;
+use crate::keystore::storage::sealed::root_aad;
 use crate::keystore::token::{Token, TokenError, TokenPlace};
 
 /// Makes the slot's key on the token, and fills the columns that depend on it.
@@ -25,7 +25,7 @@ pub(in crate::keystore) fn seal(
 ) -> Result<SlotRow, KeystoreError> {
     slot.detail = detail(token.place())?;
     token.make_key(&slot.salt, &format!("kmsfs keystore {}", hex(root.keystore())))?;
-    match token.seal(&slot.salt, &root_place(root.keystore(), &slot), root.secret().expose()) {
+    match token.seal(&slot.salt, &root_aad(root.keystore(), &slot), root.secret().expose()) {
         Ok(sealed) => slot.root = sealed,
         Err(error) => {
             discard(token, &slot);
@@ -42,7 +42,7 @@ pub(in crate::keystore) fn open(
     keystore: &[u8; 16],
     slot: &SlotRow,
 ) -> Result<Option<RootKey>, KeystoreError> {
-    match token.open(&slot.salt, &root_place(keystore, slot), &slot.root) {
+    match token.open(&slot.salt, &root_aad(keystore, slot), &slot.root) {
         Ok(opened) => Ok(Secret::from_slice(&opened).map(|secret| RootKey::new(secret, *keystore))),
         Err(TokenError::NotAuthentic | TokenError::KeyMissing(_)) => Ok(None),
         Err(error) => Err(error.into()),

@@ -231,8 +231,8 @@ impl Draft {
                 imported: Some(Import { pending: had_any, ..Import::default() }),
             },
         };
-        let place = material::material_place(key, id);
-        material.sealed = material::seal(writer, key, &place, &self.bytes)?;
+        let aad = material::material_aad(key, id);
+        material.sealed = material::seal(writer, key, &aad, &self.bytes)?;
         let import = material.imported.get_or_insert_default();
         import.valid_to = self.valid_to;
         if let Some(description) = &request.description {

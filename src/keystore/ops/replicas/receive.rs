@@ -27,7 +27,7 @@ use crate::keystore::records::regions::{Holder, Regions};
 use crate::keystore::records::transfer::{
     Transfer, TransferKey, TransferKind, TransferRecord, fingerprint, identity,
 };
-use crate::keystore::storage::root::place;
+use crate::keystore::storage::root::encode_parts;
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Writer};
 
@@ -75,7 +75,7 @@ impl Keystore {
                         writer.delete(Table::TransferKey, &old.id)?;
                     }
                 }
-                let sealed = writer.root().seal_row(&private_place(id), private.expose())?;
+                let sealed = writer.root().seal_row(&private_aad(id), private.expose())?;
                 let record = TransferRecord { created: now, private: sealed };
                 writer.put(id.as_bytes(), None, &record)
             })?;
@@ -210,7 +210,7 @@ fn take_private(
     let record = record.filter(|record| now.since(record.created) <= DAY);
     let record = record.ok_or(ReplicaError::NotExpected)?;
     writer.delete(Table::TransferKey, id.as_bytes())?;
-    let opened = writer.root().open_row(&private_place(id), &record.private)?;
+    let opened = writer.root().open_row(&private_aad(id), &record.private)?;
     Ok(PrivateKey::from_bytes(&opened)?)
 }
 
@@ -283,6 +283,6 @@ fn own_region(reader: &Reader<'_>) -> Result<String, KeystoreError> {
     Ok(reader.meta()?.region.unwrap_or_else(|| DEFAULT_REGION.to_owned()))
 }
 
-fn private_place(id: MaterialId) -> Vec<u8> {
-    place(&[b"transfer key", id.as_bytes()])
+fn private_aad(id: MaterialId) -> Vec<u8> {
+    encode_parts(&[b"transfer key", id.as_bytes()])
 }
