@@ -9,7 +9,7 @@ impl Position {
         Self { seq: 0, hash: hash::sha256(&[GENESIS, keystore]) }
     }
 
-    /// The place of the record `seq` that follows this one and says `line`.
+    /// The position of the record `seq` that follows this one and says `line`.
     /// Source: SHA-256 of the previous hash (32 bytes), the number (u64, big endian) and the line.
     pub(super) fn followed_by(&self, seq: u64, line: &str) -> Self {
         Self { seq, hash: hash::sha256(&[&self.hash, &seq.to_be_bytes(), line.as_bytes()]) }

@@ -10,21 +10,21 @@ use crate::crypto::ed25519::{PublicKey, SigningKey};
 use crate::keystore::model::audit::Position;
 use crate::keystore::storage::sealed::base64;
 
-/// What a signature says about a place in the chain.
+/// What a signature says about a position in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Statement {
-    /// The log had this place.
+    /// The log had this position.
     Checkpoint,
-    /// The log begins behind this place: earlier records were pruned, or there were none.
+    /// The log begins behind this position: earlier records were pruned, or there were none.
     Anchor,
 }
 
-/// A place in the chain, signed.
+/// A position in the chain, signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The id of the keystore, a UUID.
     pub keystore: String,
-    /// The place.
+    /// The position.
     #[serde(flatten)]
     pub position: Position,
     /// When it was signed.
@@ -35,7 +35,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Signs a place.
+    /// Signs a position.
     pub(super) fn sign(
         statement: Statement,
         key: &SigningKey,

@@ -58,7 +58,7 @@ pub struct Event {
 /// One record of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AuditRecord {
-    /// Its place.
+    /// Its position.
     #[serde(flatten)]
     pub position: Position,
     /// What it says.

@@ -18,7 +18,7 @@ pub(super) struct RecordRow {
     pub(super) sealed: Vec<u8>,
 }
 
-/// A signed place, as it is stored.
+/// A signed position, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SignedRow {
     pub(super) position: Position,
@@ -129,7 +129,7 @@ fn free_some(connection: &Connection) -> rusqlite::Result<()> {
 pub(super) struct Rows<'a>(Scope<'a>);
 
 impl Rows<'_> {
-    /// The newest record's place; that of the anchor in an empty log.
+    /// The newest record's position; that of the anchor in an empty log.
     pub(super) fn head(&self) -> Result<Position, KeystoreError> {
         let last = self.0.run(|connection| {
             let mut query = connection

@@ -31,7 +31,7 @@ impl AuditKeys {
         }
     }
 
-    /// The place before the first record.
+    /// The position before the first record.
     pub(super) fn genesis(&self) -> Position {
         Position::genesis(&self.keystore)
     }

@@ -11,7 +11,7 @@ pub(super) struct Known {
     left: Option<Position>,
     /// What was noted when `left` was written. The log had it, or it is among the lost.
     compared: Option<Position>,
-    /// The newest place that was signed.
+    /// The newest position that was signed.
     signed: Option<Position>,
     lost: Vec<Position>,
     /// The keystore's file does not have all of `lost`.
@@ -22,20 +22,20 @@ impl Known {
     /// Learns what the keystore's file says.
     pub(super) fn learn(&mut self, note: &AuditNote) {
         self.noted = note.noted.or(self.noted);
-        let known = |place: &Position| note.lost.contains(place);
+        let known = |position: &Position| note.lost.contains(position);
         self.unsaved = note.lost.len() < MOST_LOST && !self.lost.iter().all(known);
-        for place in &note.lost {
-            self.lose(*place);
+        for position in &note.lost {
+            self.lose(*position);
         }
     }
 
-    /// Brings up to date what the keystore's file says. What it has noted gives way to a newer place
+    /// Brings up to date what the keystore's file says. What it has noted gives way to a newer position
     /// only once the log was found to have it, or when it is kept as lost: it may be the only
     /// evidence that records were cut off.
     pub(super) fn note(&self, note: &mut AuditNote) {
-        for place in &self.lost {
-            if note.lost.len() < MOST_LOST && !note.lost.contains(place) {
-                note.lost.push(*place);
+        for position in &self.lost {
+            if note.lost.len() < MOST_LOST && !note.lost.contains(position) {
+                note.lost.push(*position);
             }
         }
         let Some(left) = self.left else { return };
@@ -46,19 +46,19 @@ impl Known {
         }
     }
 
-    /// The places that the log must have, the newest that this process wrote first.
-    pub(super) fn places(&self) -> impl Iterator<Item = Position> {
+    /// The positions that the log must have, the newest that this process wrote first.
+    pub(super) fn positions(&self) -> impl Iterator<Item = Position> {
         let noted = self.noted.filter(|noted| self.left != Some(*noted));
-        let places = [self.left, noted].into_iter().flatten();
-        places.filter(|place| !self.lost.contains(place))
+        let positions = [self.left, noted].into_iter().flatten();
+        positions.filter(|position| !self.lost.contains(position))
     }
 
-    /// The newest place that the log must have.
+    /// The newest position that the log must have.
     pub(super) fn newest(&self) -> Option<Position> {
-        self.places().max_by_key(|place| place.seq)
+        self.positions().max_by_key(|position| position.seq)
     }
 
-    /// The places that the log is known not to have any more.
+    /// The positions that the log is known not to have any more.
     pub(super) fn lost(&self) -> &[Position] {
         &self.lost
     }
@@ -66,39 +66,39 @@ impl Known {
     /// Takes in that the log was found without `lost`, and ends at `head` now. `asked` is what was
     /// known when it was looked for.
     pub(super) fn found(&mut self, asked: &Self, lost: &[Position], head: Position) {
-        for place in lost {
-            self.unsaved |= self.lose(*place);
+        for position in lost {
+            self.unsaved |= self.lose(*position);
         }
         self.left = Some(head);
         self.compared = asked.noted;
     }
 
-    /// Takes in that a place was signed.
-    pub(super) fn signed(&mut self, place: Position) {
-        self.signed = Some(place);
+    /// Takes in that a position was signed.
+    pub(super) fn signed(&mut self, position: Position) {
+        self.signed = Some(position);
     }
 
-    /// The newest signed place, or the newest at all if the keystore's file should learn that places
+    /// The newest signed position, or the newest at all if the keystore's file should learn that positions
     /// were lost.
     pub(super) fn worth_noting(&self) -> Option<Position> {
         if self.unsaved { self.left } else { self.signed }
     }
 
-    /// True if the keystore's file, as it was learned, says all that it should say about `place`.
-    pub(super) fn is_saved(&self, place: Position) -> bool {
-        !self.unsaved && self.noted.is_some_and(|noted| noted.seq >= place.seq)
+    /// True if the keystore's file, as it was learned, says all that it should say about `position`.
+    pub(super) fn is_saved(&self, position: Position) -> bool {
+        !self.unsaved && self.noted.is_some_and(|noted| noted.seq >= position.seq)
     }
 
-    fn lose(&mut self, place: Position) -> bool {
-        let new = !self.lost.contains(&place);
+    fn lose(&mut self, position: Position) -> bool {
+        let new = !self.lost.contains(&position);
         if new {
-            self.lost.push(place);
+            self.lost.push(position);
         }
         new
     }
 }
 
-/// So many lost places the keystore's file keeps, the first ones: somebody who cuts the log over and
+/// So many lost positions the keystore's file keeps, the first ones: somebody who cuts the log over and
 /// over does not fill it. The log tells of each.
 const MOST_LOST: usize = 32;
 
@@ -114,7 +114,7 @@ mod tests {
         AuditNote { noted: Some(at(seq)), ..AuditNote::default() }
     }
 
-    /// Another process may have noted a place since, which the log does not have any more.
+    /// Another process may have noted a position since, which the log does not have any more.
     #[test]
     fn what_is_noted_gives_way_only_to_what_was_found_to_follow_it() {
         let mut known = Known::default();
@@ -140,7 +140,7 @@ mod tests {
         let mut known = Known::default();
         known.learn(&noted(9));
         known.found(&known.clone(), &[at(9)], at(10));
-        assert_eq!(known.places().collect::<Vec<_>>(), [at(10)]);
+        assert_eq!(known.positions().collect::<Vec<_>>(), [at(10)]);
         assert_eq!(known.worth_noting(), Some(at(10)));
         let mut note = noted(9);
         known.note(&mut note);

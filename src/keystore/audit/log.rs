@@ -75,7 +75,7 @@ impl Log {
         done.map(drop)
     }
 
-    /// Signs the place where the log ends now, so that what was written is bound to the end.
+    /// Signs the position where the log ends now, so that what was written is bound to the end.
     /// `None` if there is no log yet.
     pub(super) fn checkpoint(&self, now: SystemTime) -> Result<Option<Checkpoint>, KeystoreError> {
         self.with(|file| self.extend(file, now, |tail, _| tail.checkpoint(now.into())))

@@ -3,8 +3,8 @@
 //! It is a file of its own beside the keystore, `<keystore>.audit`, that every process with the
 //! keystore appends to. Each record is sealed under a key derived from the root key, bound to its
 //! number, and chained to the one before by a hash over what it says (`chain`), so that an export
-//! can be checked by somebody who has no key. Signed places of the chain (`checkpoint`) tell
-//! them that it is the keystore's. The keystore's own file notes a recent place, and each process
+//! can be checked by somebody who has no key. Signed positions of the chain (`checkpoint`) tell
+//! them that it is the keystore's. The keystore's own file notes a recent position, and each process
 //! knows the record that it wrote last (`known`): a log that was cut, replaced or removed is noticed
 //! by the next append (`tail`).
 //!
@@ -34,6 +34,6 @@ pub use read::prune::Pruned;
 pub use read::walker::AuditReport;
 
 pub(in crate::keystore) use opens::OpenKey;
-pub(in crate::keystore) use trail::{Audit, bring_along, place};
+pub(in crate::keystore) use trail::{Audit, bring_along, log_path};
 
 pub use crate::keystore::model::audit::{AuditMode, Position};

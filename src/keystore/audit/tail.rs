@@ -35,9 +35,9 @@ impl<'a> Tail<'a> {
         now: SystemTime,
     ) -> Result<Self, KeystoreError> {
         let mut tail = Self { keys, rows, head: rows.head()?, lost: Vec::new() };
-        for place in known.places() {
-            if !tail.has(place)? {
-                tail.lost.push(place);
+        for position in known.positions() {
+            if !tail.has(position)? {
+                tail.lost.push(position);
             }
         }
         tail.tell_of_lost(now)?;
@@ -60,20 +60,20 @@ impl<'a> Tail<'a> {
     }
 
     /// True if the log has a record, or had it until it was pruned.
-    fn has(&self, place: Position) -> Result<bool, KeystoreError> {
-        if place.seq > self.head.seq {
+    fn has(&self, position: Position) -> Result<bool, KeystoreError> {
+        if position.seq > self.head.seq {
             return Ok(false);
         }
-        if let Some(hash) = self.rows.hash(place.seq)? {
-            return Ok(hash == place.hash);
+        if let Some(hash) = self.rows.hash(position.seq)? {
+            return Ok(hash == position.hash);
         }
         let anchor = self.rows.anchor()?;
-        let pruned = anchor.position.seq > place.seq || anchor.position == place;
+        let pruned = anchor.position.seq > position.seq || anchor.position == position;
         Ok(pruned && self.keys.is_signed(Statement::Anchor, &anchor))
     }
 
     fn tell_of_lost(&mut self, now: SystemTime) -> Result<(), KeystoreError> {
-        let Some(newest) = self.lost.iter().copied().max_by_key(|place| place.seq) else {
+        let Some(newest) = self.lost.iter().copied().max_by_key(|position| position.seq) else {
             return Ok(());
         };
         if self.is_told(newest)? {
@@ -88,10 +88,10 @@ impl<'a> Tail<'a> {
             format!("record {seq} is not the one that was written: the log was replaced")
         };
         log::error!("audit log: {what}");
-        // Somebody may have these places in a checkpoint or an export.
-        for place in &self.lost {
-            let hash = hex(&place.hash);
-            write!(what, "; record {} had the hash {hash}", place.seq).expect("a string grows");
+        // Somebody may have these positions in a checkpoint or an export.
+        for position in &self.lost {
+            let hash = hex(&position.hash);
+            write!(what, "; record {} had the hash {hash}", position.seq).expect("a string grows");
         }
         let mut gap = gap(now)?;
         gap.result = MISSING.into();
@@ -99,15 +99,15 @@ impl<'a> Tail<'a> {
         self.push_as(self.head.seq.max(seq) + 1, &gap)
     }
 
-    /// True if a record says already that a place was lost: another process wrote it, and the
+    /// True if a record says already that a position was lost: another process wrote it, and the
     /// keystore's own file was not written since.
-    fn is_told(&self, place: Position) -> Result<bool, KeystoreError> {
-        let mark = hex(&place.hash);
+    fn is_told(&self, position: Position) -> Result<bool, KeystoreError> {
+        let mark = hex(&position.hash);
         let tells = |event: Event| {
             let gap = event.operation == GAP && event.result == MISSING;
             gap && event.detail.is_some_and(|detail| detail.contains(&mark))
         };
-        let mut after = place.seq;
+        let mut after = position.seq;
         loop {
             let page = self.rows.records(after, PAGE)?;
             let Some(last) = page.last() else { return Ok(false) };

@@ -33,7 +33,7 @@ pub(in crate::keystore) struct Audit {
 impl Audit {
     /// The log of the keystore at `keystore`. Touches no file before there is something to write.
     pub(in crate::keystore) fn new(keystore: &Path, root: &RootKey, sharing: Sharing) -> Self {
-        let log = Log::new(place(keystore), sharing, AuditKeys::new(root));
+        let log = Log::new(log_path(keystore), sharing, AuditKeys::new(root));
         Self { writer: Writer::new(log), required: AtomicBool::new(false) }
     }
 
@@ -135,18 +135,18 @@ impl Audit {
         self.log().known().note(note);
     }
 
-    /// A place that the keystore's file should note, if it was told of no later one.
+    /// A position that the keystore's file should note, if it was told of no later one.
     pub(in crate::keystore) fn worth_noting(&self) -> Option<Position> {
         self.log().known().worth_noting()
     }
 
-    /// True if the keystore's file, as far as this process knows, has noted `place` or a later one,
+    /// True if the keystore's file, as far as this process knows, has noted `position` or a later one,
     /// and all that the log was found without.
-    pub(in crate::keystore) fn is_saved(&self, place: Position) -> bool {
-        self.log().known().is_saved(place)
+    pub(in crate::keystore) fn is_saved(&self, position: Position) -> bool {
+        self.log().known().is_saved(position)
     }
 
-    /// Looks whether the log has the places that it must have. If not, it is written down there.
+    /// Looks whether the log has the positions that it must have. If not, it is written down there.
     /// Errors: those of the file.
     pub(in crate::keystore) fn compare(&self, now: SystemTime) -> Result<(), KeystoreError> {
         self.log().compare(now)
@@ -193,7 +193,7 @@ impl Audit {
 /// Takes along the log that earlier versions kept beside a symbolic link, `name`, to the keystore.
 /// Two logs are never made one.
 pub(in crate::keystore) fn bring_along(name: &Path, keystore: &Path, root: &RootKey) {
-    let (from, to) = (place(name), place(keystore));
+    let (from, to) = (log_path(name), log_path(keystore));
     let Ok(there) = fs::symlink_metadata(&from) else { return };
     if !there.is_file() || from.canonicalize().is_ok_and(|from| from == to) {
         return;
@@ -223,6 +223,6 @@ fn is_log_of(path: &Path, root: &RootKey) -> bool {
 }
 
 /// Where the log of a keystore is.
-pub(in crate::keystore) fn place(keystore: &Path) -> PathBuf {
+pub(in crate::keystore) fn log_path(keystore: &Path) -> PathBuf {
     beside(keystore, ".audit")
 }

@@ -35,9 +35,9 @@ impl Keystore {
     /// process with the keystore looks at all rows after a change.
     pub(super) fn note_audit_if_due(&self) {
         let due = self.lock().noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY);
-        let Some(place) = self.inner.audit.worth_noting().filter(|_| due) else { return };
+        let Some(position) = self.inner.audit.worth_noting().filter(|_| due) else { return };
         self.lock().noted = Some(Instant::now());
-        if let Err(error) = self.note_audit(place, self.caller.time()) {
+        if let Err(error) = self.note_audit(position, self.caller.time()) {
             log::warn!("the keystore does not learn where its audit log is: {error}");
         }
     }

@@ -147,7 +147,7 @@ fn read_slots(path: &Path) -> Result<([u8; 16], Vec<SlotRow>), KeystoreError> {
     file::inspect(path)?;
     // Checked now, and not when a running process opens its log: others open neither name.
     check_one_name(path)?;
-    check_one_name(&audit::place(path))?;
+    check_one_name(&audit::log_path(path))?;
     let (mut store, _) = Store::open_with_or_without_room(path, file::sharing(path)?)?;
     file::make_private(path)?;
     store.read(|rows| Ok((rows.meta()?.id, rows.slots()?)))

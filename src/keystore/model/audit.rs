@@ -23,7 +23,7 @@ impl AuditMode {
     }
 }
 
-/// A place in the chain: everything up to it is bound by its hash.
+/// A position in the chain: everything up to it is bound by its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// The number of the record; 0 is before the first.
@@ -38,7 +38,7 @@ pub struct Position {
 pub(in crate::keystore) struct AuditNote {
     #[serde(default)]
     pub(in crate::keystore) mode: AuditMode,
-    /// A place that the log has had.
+    /// A position that the log has had.
     #[serde(default)]
     pub(in crate::keystore) noted: Option<Position>,
     /// Places that the log has had and was found without.

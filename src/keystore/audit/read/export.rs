@@ -1,7 +1,7 @@
 //! The log as JSON lines, for archives and for people who check it without any key.
 //!
 //! Line by line: `{"anchor": …}` says where the chain begins, `{"record": …}` is an event with the
-//! hashes before and after it, `{"checkpoint": …}` a signed place.
+//! hashes before and after it, `{"checkpoint": …}` a signed position.
 
 use std::io::{self, BufRead, Write};
 use std::path::Path;
@@ -30,7 +30,7 @@ enum Line {
 #[derive(Serialize, Deserialize)]
 struct Anchor {
     #[serde(flatten)]
-    place: Checkpoint,
+    checkpoint: Checkpoint,
     /// Only chosen records follow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     partial: bool,
@@ -59,9 +59,9 @@ impl Audit {
             self.log().with(|file| file.read(|rows| Ok((rows.anchor()?, rows.checkpoints()?))))?;
         let Some((anchor, signed)) = start else { return Ok(0) };
         let keys = &self.log().keys;
-        let place = keys.statement(&anchor);
-        let mut previous = place.position;
-        print(out, &Line::Anchor(Anchor { place, partial: !filter.is_open() }))?;
+        let checkpoint = keys.statement(&anchor);
+        let mut previous = checkpoint.position;
+        print(out, &Line::Anchor(Anchor { checkpoint, partial: !filter.is_open() }))?;
         let mut signed = signed.iter().map(|row| keys.statement(row)).peekable();
         let mut count = 0;
         loop {
@@ -106,7 +106,7 @@ pub fn verify_export(export: impl BufRead, key: &PublicKey) -> io::Result<AuditR
     for (number, text) in (1_u64..).zip(export.lines()) {
         match (serde_json::from_str(&text?), &mut walker) {
             (Ok(Line::Anchor(anchor)), None) => {
-                let begun = walker.insert(Walker::new(&anchor.place, *key));
+                let begun = walker.insert(Walker::new(&anchor.checkpoint, *key));
                 begun.report.partial = anchor.partial;
             }
             (Ok(Line::Record(record)), Some(walker)) => follow(walker, &record),

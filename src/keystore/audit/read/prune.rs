@@ -22,7 +22,7 @@ pub struct Pruned {
 }
 
 impl Audit {
-    /// The place up to which all records speak of times before `before`, and how many they are.
+    /// The position up to which all records speak of times before `before`, and how many they are.
     /// Errors: `AuditDamaged` if they are not as they were written: what shows that would go with
     /// them. `AuditUnwritable`; those of the file.
     pub(in crate::keystore) fn prunable(
@@ -50,7 +50,7 @@ impl Audit {
         }
     }
 
-    /// Writes `event`, then removes the records up to `cut`. The place is signed, so that the rest
+    /// Writes `event`, then removes the records up to `cut`. The position is signed, so that the rest
     /// can still be checked.
     /// Errors: `AuditUnwritable`, and then nothing was removed; those of the file.
     pub(in crate::keystore) fn prune(
@@ -76,12 +76,13 @@ impl Audit {
                 let seq = begin.saturating_add(STEP).min(cut.seq);
                 let found = rows.hash(seq)?.map(|hash| Position { seq, hash });
                 // It was there when it was verified. Only a beginning that the rest follows is signed.
-                let Some(place) = found.filter(|place| seq < cut.seq || *place == cut) else {
+                let Some(position) = found.filter(|position| seq < cut.seq || *position == cut)
+                else {
                     let problem = format!("record {seq} was removed or changed just now");
                     return Err(KeystoreError::AuditDamaged { record: seq, problem });
                 };
                 let keys = &self.log().keys;
-                rows.put_anchor(&keys.sign(Statement::Anchor, place, now.into()))?;
+                rows.put_anchor(&keys.sign(Statement::Anchor, position, now.into()))?;
                 rows.delete_until(seq)?;
                 Ok(if seq < cut.seq { Left::Some } else { Left::None })
             })

@@ -20,7 +20,7 @@ impl Audit {
             walk.take(&step);
         }
         let mut walker = walk.finish();
-        lost.into_iter().for_each(|place| walker.lost(place));
+        lost.into_iter().for_each(|position| walker.lost(position));
         Ok(walker.report)
     }
 }

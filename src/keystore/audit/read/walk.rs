@@ -70,14 +70,14 @@ impl<'a> Walk<'a> {
 
     /// Looks at a record, and at the checkpoints up to it.
     pub(super) fn take(&mut self, step: &Step) {
-        let place = step.position;
+        let position = step.position;
         let line = step.line.as_deref().and_then(|line| std::str::from_utf8(line).ok());
-        self.walker.record(place, line);
-        if self.known.places().any(|known| known.seq == place.seq && known != place) {
-            let what = format!("record {} is not the one that the keystore knows", place.seq);
-            self.walker.report.problem(place.seq, what);
+        self.walker.record(position, line);
+        if self.known.positions().any(|known| known.seq == position.seq && known != position) {
+            let what = format!("record {} is not the one that the keystore knows", position.seq);
+            self.walker.report.problem(position.seq, what);
         }
-        while let Some(due) = self.signed.next_if(|due| due.position.seq <= place.seq) {
+        while let Some(due) = self.signed.next_if(|due| due.position.seq <= position.seq) {
             self.walker.checkpoint(&self.log.keys.statement(&due));
         }
     }

@@ -19,7 +19,7 @@ pub struct AuditReport {
     pub first: Option<u64>,
     /// The number of the last.
     pub last: Option<u64>,
-    /// Signed places that are good.
+    /// Signed positions that are good.
     pub checkpoints: u64,
     /// The last record that a good signature covers.
     pub signed_until: Option<u64>,
@@ -67,9 +67,9 @@ impl Walker {
         walker
     }
 
-    /// Goes on behind `place`: what lies between is not shown.
-    pub(super) fn leap(&mut self, place: Position) {
-        self.head = place;
+    /// Goes on behind `position`: what lies between is not shown.
+    pub(super) fn leap(&mut self, position: Position) {
+        self.head = position;
     }
 
     /// Looks at the next record; `line` is what it says, if it authenticates.
@@ -129,14 +129,14 @@ impl Walker {
 
     /// Compares with a checkpoint: the next one, once its record or a later one was seen.
     pub(super) fn checkpoint(&mut self, checkpoint: &Checkpoint) {
-        let (place, head) = (checkpoint.position, self.head);
-        let seq = place.seq;
+        let (position, head) = (checkpoint.position, self.head);
+        let seq = position.seq;
         let good = checkpoint.keystore == self.report.keystore
             && checkpoint.check(Statement::Checkpoint, &self.key).is_ok();
         if !good {
             let what = format!("the checkpoint of record {seq} is not signed by this key");
             self.report.problem(seq, what);
-        } else if place == head {
+        } else if position == head {
             self.report.checkpoints += 1;
             self.report.signed_until = Some(seq);
         } else if self.report.partial {
@@ -146,26 +146,26 @@ impl Walker {
         } else if seq < head.seq {
             self.report.problem(seq, format!("record {seq} was signed, and is gone"));
         } else {
-            self.reach(place, "a checkpoint");
+            self.reach(position, "a checkpoint");
         }
     }
 
-    /// Notes that the log had a place, and was found without it.
-    pub(super) fn lost(&mut self, place: Position) {
-        let what = format!("the log had a record {} once that is not in it any more", place.seq);
-        self.report.problem(place.seq, what);
+    /// Notes that the log had a position, and was found without it.
+    pub(super) fn lost(&mut self, position: Position) {
+        let what = format!("the log had a record {} once that is not in it any more", position.seq);
+        self.report.problem(position.seq, what);
     }
 
-    /// Notes that the log should have reached `place`, or passed it, as the keystore knows.
-    pub(super) fn expect(&mut self, place: Position) {
-        self.reach(place, "the keystore");
+    /// Notes that the log should have reached `position`, or passed it, as the keystore knows.
+    pub(super) fn expect(&mut self, position: Position) {
+        self.reach(position, "the keystore");
     }
 
-    fn reach(&mut self, place: Position, who: &str) {
-        if place.seq > self.head.seq {
+    fn reach(&mut self, position: Position, who: &str) {
+        if position.seq > self.head.seq {
             let what = format!(
                 "the log ends with record {}, and {who} knows record {}: the end was cut off",
-                self.head.seq, place.seq
+                self.head.seq, position.seq
             );
             self.report.problem(self.head.seq + 1, what);
         }
