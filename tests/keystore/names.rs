@@ -91,11 +91,11 @@ fn regression_a_symbolic_link_leads_to_the_audit_log_as_well() {
     assert_eq!(linked.verify_audit().unwrap().records, f.keystore.verify_audit().unwrap().records);
     assert!(!elsewhere.join("link.db.audit").exists());
     // A link that leads to another keystore now is noticed.
-    linked.check_place().unwrap();
+    linked.check_path().unwrap();
     let other = Fixture::new();
     fs::remove_file(&link).unwrap();
     symlink(other.path(), &link).unwrap();
-    linked.check_place().unwrap_err();
+    linked.check_path().unwrap_err();
 }
 
 /// The log that earlier versions wrote beside a link is taken along.

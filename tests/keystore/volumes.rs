@@ -37,8 +37,8 @@ fn every_place_of_a_volume_is_remembered() {
     let volume = VolumeId::from_bytes([1; 16]);
     let known = || keystore.known_volumes().unwrap().remove(0);
     keystore.register_volume(volume, Path::new("/srv/vault")).unwrap();
-    keystore.note_volume_place(volume, Path::new("/backup/vault")).unwrap();
-    keystore.note_volume_place(volume, Path::new("/srv/vault")).unwrap();
+    keystore.note_volume_path(volume, Path::new("/backup/vault")).unwrap();
+    keystore.note_volume_path(volume, Path::new("/srv/vault")).unwrap();
     assert_eq!(known().path, Path::new("/srv/vault"), "what is only read is a copy");
     assert_eq!(known().also, [Path::new("/backup/vault")]);
     keystore.register_volume(volume, Path::new("/backup/vault")).unwrap();
@@ -47,7 +47,7 @@ fn every_place_of_a_volume_is_remembered() {
         (Path::new("/backup/vault"), &[Path::new("/srv/vault").to_owned()][..],)
     );
     for number in 0..40 {
-        keystore.note_volume_place(volume, &Path::new("/many").join(number.to_string())).unwrap();
+        keystore.note_volume_path(volume, &Path::new("/many").join(number.to_string())).unwrap();
     }
     assert_eq!(known().also.len(), 16);
     assert_eq!(known().also.last().unwrap(), Path::new("/many/39"));

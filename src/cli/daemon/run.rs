@@ -232,7 +232,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
     // The vault may have moved. A keystore that cannot be written is no reason not to read files.
     // One that is only read may be a copy.
     let learn = |keystore: &Keystore| match plan.read_only {
-        true => keystore.note_volume_place(volume.id(), &plan.vault),
+        true => keystore.note_volume_path(volume.id(), &plan.vault),
         false => keystore.register_volume(volume.id(), &plan.vault),
     };
     if let Some(Err(error)) = keys.keystore().map(|keystore| learn(keystore)) {

@@ -29,7 +29,7 @@ impl Keystore {
     /// Checks that the file still has its name. A file that was moved away or replaced would stay as it
     /// was for ever: whoever disables a key does it in the file of that name.
     /// Errors: `Missing`, `Io`.
-    pub fn check_place(&self) -> Result<(), KeystoreError> {
+    pub fn check_path(&self) -> Result<(), KeystoreError> {
         let path = &self.inner.name;
         if file::identity(path)? == self.inner.identity {
             return Ok(());

@@ -63,7 +63,7 @@ impl Metrics {
 
     /// The slot of a series: where its hash points to, or the next that is free.
     fn find(&self, operation: &'static str, result: &'static str) -> Option<&Series> {
-        let start = place(operation, result);
+        let start = first_slot(operation, result);
         (start..start + MOST_SERIES).find_map(|at| {
             let slot = self.series.get(at % MOST_SERIES)?;
             let series = slot.get_or_init(|| Box::new(Series::new(operation, result)));
@@ -131,7 +131,7 @@ pub(in crate::keystore) fn head(out: &mut String, name: &str, kind: &str, help: 
 }
 
 /// FNV-1a over both names.
-fn place(operation: &str, result: &str) -> usize {
+fn first_slot(operation: &str, result: &str) -> usize {
     let bytes = operation.bytes().chain([0]).chain(result.bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

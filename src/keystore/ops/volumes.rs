@@ -35,7 +35,7 @@ impl Keystore {
             let own = own.unwrap_or_default();
             let before = own.path.clone();
             let mut record = VolumeRecord { path: path.to_owned(), replaced: false, ..own };
-            record.also.retain(|place| place.0 != path);
+            record.also.retain(|other| other.0 != path);
             record.note(&before);
             writer.put(volume.as_bytes(), None, &record)
         })
@@ -56,15 +56,15 @@ impl Keystore {
 
     /// Remembers that a volume was seen at `path` as well: a copy that is only read is not where it
     /// is, and needs its keys all the same. A volume that is not known is registered there.
-    pub fn note_volume_place(&self, volume: VolumeId, path: &Path) -> Result<(), KeystoreError> {
-        let place = path.as_os_str().as_bytes();
+    pub fn note_volume_path(&self, volume: VolumeId, path: &Path) -> Result<(), KeystoreError> {
+        let bytes = path.as_os_str().as_bytes();
         let known = self.read(|reader| reader.get::<VolumeRecord>(volume.as_bytes()))?;
         let Some(mut known) = known else { return self.register_volume(volume, path) };
-        if !known.note(place) {
+        if !known.note(bytes) {
             return Ok(());
         }
         self.change_volume(volume, |record| {
-            record.note(place);
+            record.note(bytes);
         })
     }
 
@@ -171,7 +171,7 @@ impl Keystore {
                     let id = id.map_err(|_| tampered(Table::Volume, &volume.id))?;
                     let VolumeRecord { path, also, scan, rewrap_after_rotate, .. } = volume.record;
                     let path = OsString::from_vec(path).into();
-                    let also = also.into_iter().map(|place| OsString::from_vec(place.0).into());
+                    let also = also.into_iter().map(|other| OsString::from_vec(other.0).into());
                     let also = also.collect();
                     Ok(KnownVolume { id, path, also, scan, rewrap_after_rotate })
                 })

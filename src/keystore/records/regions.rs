@@ -73,14 +73,14 @@ impl Regions {
 
     /// As DescribeKey shows it.
     pub(in crate::keystore) fn configuration(&self, key: KeyId) -> MultiRegionConfiguration {
-        let place = |region: &String| RelatedKey {
+        let related = |region: &String| RelatedKey {
             arn: format!("arn:aws:kms:{region}:{}:key/{key}", caller::ACCOUNT),
             region: region.clone(),
         };
         MultiRegionConfiguration {
             multi_region_key_type: self.key_type(),
-            primary_key: place(&self.primary.region),
-            replica_keys: self.replicas.iter().map(place).collect(),
+            primary_key: related(&self.primary.region),
+            replica_keys: self.replicas.iter().map(related).collect(),
         }
     }
 }

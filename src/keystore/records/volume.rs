@@ -132,9 +132,9 @@ impl VolumeScan {
 pub(in crate::keystore) struct VolumeRecord {
     #[serde(with = "base64")]
     pub(in crate::keystore) path: Vec<u8>,
-    /// Other places, the latest last.
+    /// Other paths, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(in crate::keystore) also: Vec<Place>,
+    pub(in crate::keystore) also: Vec<VolumePath>,
     #[serde(default)]
     pub(in crate::keystore) scan: Option<VolumeScan>,
     #[serde(default)]
@@ -148,24 +148,26 @@ pub(in crate::keystore) struct VolumeRecord {
 
 /// A path, which need not be text.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::keystore) struct Place(#[serde(with = "base64")] pub(in crate::keystore) Vec<u8>);
+pub(in crate::keystore) struct VolumePath(
+    #[serde(with = "base64")] pub(in crate::keystore) Vec<u8>,
+);
 
 impl VolumeRecord {
-    /// Remembers a place beside the one where the volume is. True if that is new.
-    pub(in crate::keystore) fn note(&mut self, place: &[u8]) -> bool {
-        let place = Place(place.to_owned());
-        if place.0.is_empty() || place.0 == self.path || self.also.contains(&place) {
+    /// Remembers a path beside the one where the volume is. True if that is new.
+    pub(in crate::keystore) fn note(&mut self, path: &[u8]) -> bool {
+        let path = VolumePath(path.to_owned());
+        if path.0.is_empty() || path.0 == self.path || self.also.contains(&path) {
             return false;
         }
-        self.also.push(place);
-        let surplus = self.also.len().saturating_sub(PLACES);
+        self.also.push(path);
+        let surplus = self.also.len().saturating_sub(MOST_PATHS);
         self.also.drain(..surplus);
         true
     }
 }
 
-/// So many other places of a volume are remembered.
-const PLACES: usize = 16;
+/// How many other paths of a volume are remembered.
+const MOST_PATHS: usize = 16;
 
 impl Record for VolumeRecord {
     const TABLE: Table = Table::Volume;

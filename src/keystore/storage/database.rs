@@ -322,13 +322,13 @@ fn no_room(path: &Path, error: &rusqlite::Error) -> Option<&'static str> {
     let code = error.sqlite_error_code()?;
     let refused =
         matches!(code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly);
-    let place = if refused { statvfs(parent(path)).ok() } else { None };
-    match (code, place) {
+    let filesystem = if refused { statvfs(parent(path)).ok() } else { None };
+    match (code, filesystem) {
         (ErrorCode::DiskFull, _) => Some("nothing was changed, make room and try again"),
-        (_, Some(place)) if place.f_flag.contains(StatVfsMountFlags::RDONLY) => Some(
+        (_, Some(filesystem)) if filesystem.f_flag.contains(StatVfsMountFlags::RDONLY) => Some(
             "its filesystem is read-only: copy the keystore to a writable place, or remount it",
         ),
-        (ErrorCode::SystemIoFailure, Some(place)) if place.f_bavail == 0 => {
+        (ErrorCode::SystemIoFailure, Some(filesystem)) if filesystem.f_bavail == 0 => {
             Some("its filesystem is full, make room and try again")
         }
         _ => None,

@@ -46,7 +46,7 @@ struct Silent(HashMap<Option<String>, Instant>);
 impl Silent {
     fn look(&mut self, keystores: &Keystores, now: Instant) {
         for (region, served) in keystores.served() {
-            let read = served.keystore.check_place().and_then(|()| served.keystore.poll_changes());
+            let read = served.keystore.check_path().and_then(|()| served.keystore.poll_changes());
             match read {
                 Ok(_) => self.heard(region, served),
                 Err(error) => self.unheard(region, served, &error.to_string(), now),

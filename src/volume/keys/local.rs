@@ -103,7 +103,7 @@ impl LocalKeys {
     }
 
     fn reason(&self) -> String {
-        let asked = self.keystore.check_place().and_then(|()| self.keystore.poll_changes());
+        let asked = self.keystore.check_path().and_then(|()| self.keystore.poll_changes());
         asked.map_or_else(|error| error.to_string(), |_| "its rows cannot be trusted".to_owned())
     }
 }
@@ -138,8 +138,8 @@ impl KeyService for LocalKeys {
     }
 
     fn health(&self, keys: &[KeyId]) -> Vec<(KeyId, KeyHealth)> {
-        let placed = self.keystore.check_place().is_ok();
-        let mut known = if placed { self.keystore.health(keys) } else { Vec::new() };
+        let has_path = self.keystore.check_path().is_ok();
+        let mut known = if has_path { self.keystore.health(keys) } else { Vec::new() };
         let is_known = |key: &KeyId| known.iter().any(|(other, _)| other == key);
         let unclear: Vec<KeyId> = keys.iter().copied().filter(|key| !is_known(key)).collect();
         let overdue = self.overdue(&unclear, Instant::now());

@@ -121,7 +121,7 @@ impl Keystore {
                 let bytes = import_key::unwrap(writer, key, token, encrypted, now)?;
                 let bytes = material::read_imported(record.spec, bytes)?;
                 let material =
-                    Draft { bytes, valid_to, now }.place(writer, key, record, request)?;
+                    Draft { bytes, valid_to, now }.insert(writer, key, record, request)?;
                 refresh_record(writer, key, record)?;
                 Ok(ImportedMaterial { key, material: Some(material) })
             })?;
@@ -191,7 +191,7 @@ struct Draft {
 impl Draft {
     /// Stores the material where it belongs among those of its key.
     /// Errors: `IncorrectKeyMaterial`.
-    fn place(
+    fn insert(
         self,
         writer: &mut Writer<'_>,
         key: KeyId,
