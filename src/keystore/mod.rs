@@ -93,6 +93,6 @@ pub use records::volume::{
     AnchoredDirPolicy, AnchoredPlace, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan,
 };
 pub use storage::lease::{LeasedVault, VaultLease};
-pub use token::{Pin, TokenError, TokenPlace};
+pub use token::{Pin, TokenError, TokenRef};
 pub use unlock::slot::{SlotInfo, TokenSlot};
 pub use unlock::{CREDENTIAL, PIN_CREDENTIAL, Unlock, create_key_file};

@@ -14,7 +14,7 @@ use kmsfs::keystore::{
     EncryptionContext, ExpirationModel, GrantFilter, GrantId, GrantOperation, ImportRequest,
     KeyRef, KeySpec, KeyUsage, Keystore, KeystoreError, LockoutCheck, MacAlgorithm, MessageType,
     Origin, Pin, Principal, ReEncryptDestination, ReEncryptSource, ReferenceReport,
-    ReplicaProperties, SigningAlgorithm, Source, SuppliedKey, TokenPlace, TransferKey, UnixTime,
+    ReplicaProperties, SigningAlgorithm, Source, SuppliedKey, TokenRef, TransferKey, UnixTime,
     UpdateKeyStore, ViaService, WrappingAlgorithm, WrappingKeySpec, is_about_a_key, supplied_keys,
 };
 
@@ -452,9 +452,9 @@ fn on_the_account(who: &Keystore, action: Action) -> Result<(), KeystoreError> {
             who.update_custom_key_store(store, &UpdateKeyStore::default()).map(drop)
         }
         Action::CreateCustomKeyStore => {
-            let place = TokenPlace::new(Path::new("/usr/lib/none.so"), "none");
+            let token_ref = TokenRef::new(Path::new("/usr/lib/none.so"), "none");
             let pin = Pin::new(Vec::new().into());
-            let request = CreateKeyStore { name: "none".into(), place, pin };
+            let request = CreateKeyStore { name: "none".into(), token_ref, pin };
             who.create_custom_key_store(&request, day(10)).map(drop)
         }
         other => panic!("{other} is not tried: add it to the walk"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kmsfs::id::KeyId;
 use kmsfs::keystore::{
     ClockTrust, ConnectionErrorCode, ConnectionState, CreateKey, CreateKeyStore, EncryptionContext,
-    KeyMetadata, KeySpec, KeyState, KeyStoreId, KeyUsage, KeystoreError, Origin, Pin, TokenPlace,
+    KeyMetadata, KeySpec, KeyState, KeyStoreId, KeyUsage, KeystoreError, Origin, Pin, TokenRef,
     UpdateKeyStore,
 };
 
@@ -181,7 +181,7 @@ fn refusals() {
 
     let request = |name: &str, module: &str, token: &str| CreateKeyStore {
         name: name.to_owned(),
-        place: TokenPlace::new(Path::new(module), token),
+        token_ref: TokenRef::new(Path::new(module), token),
         pin: pin(PIN),
     };
     for (name, module, token, expected) in [
@@ -246,7 +246,7 @@ fn with_key(fixture: &Fixture) -> (KeyStoreId, KeyId) {
 fn create(fixture: &Fixture, with_pin: &str) -> KeyStoreId {
     let request = CreateKeyStore {
         name: "first".to_owned(),
-        place: TokenPlace::new(Path::new(MODULE), "safe"),
+        token_ref: TokenRef::new(Path::new(MODULE), "safe"),
         pin: pin(with_pin),
     };
     fixture.keystore.create_custom_key_store(&request, day(0)).unwrap()

@@ -16,7 +16,7 @@ use crate::cli::args::keys::NewSecret;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;
 use crate::keystore::{
-    self, CREDENTIAL, KeyFileProblem, KeystoreError, PIN_CREDENTIAL, Pin, TokenPlace, Unlock,
+    self, CREDENTIAL, KeyFileProblem, KeystoreError, PIN_CREDENTIAL, Pin, TokenRef, Unlock,
 };
 
 /// The source that a secret is taken from.
@@ -29,7 +29,7 @@ pub(in crate::cli) enum Source {
     /// The credential directory of a systemd unit.
     Credentials(PathBuf),
     /// A token, and the file descriptor from which its PIN is read.
-    Token(TokenPlace, Option<u32>),
+    Token(TokenRef, Option<u32>),
     /// The terminal.
     Prompt,
 }
@@ -46,7 +46,7 @@ impl Source {
             return Ok(Self::Descriptor(descriptor));
         }
         if let (Some(module), Some(token)) = (&global.pkcs11_module, &global.token) {
-            return Ok(Self::Token(TokenPlace::new(module, token), global.pin_fd));
+            return Ok(Self::Token(TokenRef::new(module, token), global.pin_fd));
         }
         if let Some(path) = std::env::var_os("KMSFS_KEY_FILE") {
             return Ok(Self::KeyFile(PathBuf::from(path)));
@@ -72,8 +72,8 @@ impl Source {
             Self::KeyFile(path) => existing_key_file(path, OTHER_SECRET),
             Self::Descriptor(descriptor) => Ok(Unlock::Passphrase(read_descriptor(*descriptor)?)),
             Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
-            Self::Token(place, descriptor) => {
-                Ok(Unlock::Token(place.clone(), pin(place, *descriptor, "--pin-fd")?))
+            Self::Token(token_ref, descriptor) => {
+                Ok(Unlock::Token(token_ref.clone(), pin(token_ref, *descriptor, "--pin-fd")?))
             }
             Self::Prompt => {
                 let question = format!("passphrase for {}", keystore.display());
@@ -136,8 +136,8 @@ impl Source {
             }
             Self::KeyFile(path) => existing_key_file(path, "'--create-key-file' makes it"),
             Self::Credentials(dir) => Ok(Unlock::Credentials(dir.clone())),
-            Self::Token(place, descriptor) => {
-                Ok(Unlock::Token(place.clone(), pin(place, *descriptor, "--pin-fd")?))
+            Self::Token(token_ref, descriptor) => {
+                Ok(Unlock::Token(token_ref.clone(), pin(token_ref, *descriptor, "--pin-fd")?))
             }
         }
     }
@@ -146,7 +146,7 @@ impl Source {
 /// The PIN of a token: from a descriptor, systemd's credential, or the terminal.
 /// `option` names the descriptor on the command line.
 pub(in crate::cli) fn pin(
-    place: &TokenPlace,
+    token_ref: &TokenRef,
     descriptor: Option<u32>,
     option: &str,
 ) -> Result<Pin, CliError> {
@@ -162,9 +162,9 @@ pub(in crate::cli) fn pin(
         return Ok(Pin::new(text));
     }
     if prompt::has_terminal() {
-        return prompt::passphrase(&format!("PIN of {place}")).map(Pin::new);
+        return prompt::passphrase(&format!("PIN of {token_ref}")).map(Pin::new);
     }
-    Err(CliError::new(Exit::NoSecret, format!("no PIN for {place}, and no terminal to ask at"))
+    Err(CliError::new(Exit::NoSecret, format!("no PIN for {token_ref}, and no terminal to ask at"))
         .advise(format!("add {option} N, or pass the credential kmsfs.pin")))
 }
 
@@ -180,7 +180,7 @@ pub(in crate::cli) enum MissingKeyFile {
 /// Where the secret for a slot comes from.
 pub(in crate::cli) fn new_secret(args: &NewSecret, what: &str) -> Result<Source, CliError> {
     if let (Some(module), Some(token)) = (&args.new_pkcs11_module, &args.new_token) {
-        return Ok(Source::Token(TokenPlace::new(module, token), args.new_pin_fd));
+        return Ok(Source::Token(TokenRef::new(module, token), args.new_pin_fd));
     }
     match (&args.new_key_file, args.new_passphrase_fd) {
         (Some(path), _) => Ok(Source::KeyFile(path.clone())),

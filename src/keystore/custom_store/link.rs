@@ -12,7 +12,7 @@ use crate::keystore::model::key_store::{ConnectionState, KeyStoreId};
 use crate::keystore::model::state::KeyState;
 use crate::keystore::records::key_store::KeyStoreRecord;
 use crate::keystore::storage::sealed::Reader;
-use crate::keystore::token::{Pin, Token, TokenError, TokenPlace};
+use crate::keystore::token::{Pin, Token, TokenError, TokenRef};
 
 /// The key stores that this process has used.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(in crate::keystore) struct KeyStores(Mutex<HashMap<KeyStoreId, Arc<Link>>>);
 pub(in crate::keystore) struct Link {
     connection: u64,
     connected: bool,
-    place: TokenPlace,
+    token_ref: TokenRef,
     pin: Pin,
     token: Mutex<Option<Arc<Token>>>,
     presence: Arc<Presence>,
@@ -47,7 +47,7 @@ impl KeyStores {
         let link = Arc::new(Link {
             connection: record.connections,
             connected,
-            place: record.place(),
+            token_ref: record.token_ref(),
             pin: record.open_pin(reader.root(), id)?,
             token: Mutex::default(),
             presence: Arc::default(),
@@ -74,7 +74,7 @@ impl Link {
 
     /// The token's label or serial number.
     pub(in crate::keystore) fn token_name(&self) -> String {
-        self.place.token.clone()
+        self.token_ref.token.clone()
     }
 
     /// Errors: `InvalidState` while the key store is not connected.
@@ -119,7 +119,7 @@ impl Link {
         if let Some(token) = &*token {
             return Ok(Arc::clone(token));
         }
-        let made = Arc::new(Token::new(self.place.clone(), self.pin.duplicate())?);
+        let made = Arc::new(Token::new(self.token_ref.clone(), self.pin.duplicate())?);
         *token = Some(Arc::clone(&made));
         Ok(made)
     }

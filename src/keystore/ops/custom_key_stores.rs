@@ -13,7 +13,7 @@ use crate::keystore::ops::keys::on_token as keys;
 use crate::keystore::records::key_store::{KeyStoreEntry, KeyStoreRecord, seal_pin};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Writer, tampered};
-use crate::keystore::token::{Pin, Token, TokenError, TokenPlace};
+use crate::keystore::token::{Pin, Token, TokenError, TokenRef};
 
 /// What CreateCustomKeyStore is told.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct CreateKeyStore {
     /// A name of 1 to 256 characters that no other key store has.
     pub name: String,
     /// The token.
-    pub place: TokenPlace,
+    pub token_ref: TokenRef,
     /// The PIN of its user.
     pub pin: Pin,
 }
@@ -49,18 +49,18 @@ impl Keystore {
         let action = Action::CreateCustomKeyStore;
         self.operate(action, None, |_| {
             self.may(action)?;
-            Token::find(&request.place).map_err(KeyStoreError::of)?;
+            Token::find(&request.token_ref).map_err(KeyStoreError::of)?;
             self.write(|writer| {
                 let quota = Quota::KeyStores;
                 if writer.rows().count(Table::KeyStore)? >= quota.limit() {
                     return Err(KeystoreError::LimitExceeded(quota));
                 }
-                check_free(writer, None, &request.name, &request.place)?;
+                check_free(writer, None, &request.name, &request.token_ref)?;
                 let id = KeyStoreId::random()?;
                 let record = KeyStoreRecord {
                     name: request.name.clone(),
-                    module: request.place.module.clone(),
-                    token: request.place.token.clone(),
+                    module: request.token_ref.module.clone(),
+                    token: request.token_ref.token.clone(),
                     pin: seal_pin(writer.root(), id, &request.pin)?,
                     created: now.into(),
                     connection: ConnectionState::Disconnected,
@@ -106,14 +106,14 @@ impl Keystore {
         let action = Action::ConnectCustomKeyStore;
         self.operate(action, None, |_| {
             self.may(action)?;
-            let (place, pin) = self.read(|reader| {
+            let (token_ref, pin) = self.read(|reader| {
                 let record = KeyStoreRecord::find(reader, id)?;
                 if record.connection == ConnectionState::Failed {
                     return Err(wrong_state(id, record.connection, "disconnect it first"));
                 }
-                Ok((record.place(), record.open_pin(reader.root(), id)?))
+                Ok((record.token_ref(), record.open_pin(reader.root(), id)?))
             })?;
-            let logged_in = Token::log_in(place, pin);
+            let logged_in = Token::log_in(token_ref, pin);
             self.write(|writer| {
                 let mut record = KeyStoreRecord::find(writer, id)?;
                 record.problem = logged_in.as_ref().err().map(code_of);
@@ -164,7 +164,7 @@ impl Keystore {
             if let Some(pin) = &update.pin {
                 record.pin = seal_pin(writer.root(), id, pin)?;
             }
-            check_free(writer, Some(id), &record.name, &record.place())
+            check_free(writer, Some(id), &record.name, &record.token_ref())
         })
     }
 
@@ -231,16 +231,16 @@ fn check_free(
     reader: &Reader<'_>,
     own: Option<KeyStoreId>,
     name: &str,
-    place: &TokenPlace,
+    token_ref: &TokenRef,
 ) -> Result<(), KeystoreError> {
     for other in all(reader)?.iter().filter(|other| Some(other.custom_key_store_id) != own) {
         if other.custom_key_store_name == name {
             return Err(KeyStoreError::NameInUse(name.to_owned()).into());
         }
-        if other.cloud_hsm_cluster_id == place.token
-            && other.trust_anchor_certificate == place.module
+        if other.cloud_hsm_cluster_id == token_ref.token
+            && other.trust_anchor_certificate == token_ref.module
         {
-            return Err(KeyStoreError::TokenInUse(place.token.clone()).into());
+            return Err(KeyStoreError::TokenInUse(token_ref.token.clone()).into());
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ use crate::keystore::model::time::UnixTime;
 use crate::keystore::storage::root::{RootKey, encode_parts};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{self, Reader, Record, Writer, base64};
-use crate::keystore::token::{Pin, TokenPlace};
+use crate::keystore::token::{Pin, TokenRef};
 
 /// A key store as DescribeCustomKeyStores shows it. Serialises with AWS's member names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,8 +81,8 @@ impl KeyStoreRecord {
         writer.put(id.as_bytes(), None, self)
     }
 
-    pub(in crate::keystore) fn place(&self) -> TokenPlace {
-        TokenPlace::new(&self.module, &self.token)
+    pub(in crate::keystore) fn token_ref(&self) -> TokenRef {
+        TokenRef::new(&self.module, &self.token)
     }
 
     pub(in crate::keystore) fn entry(self, id: KeyStoreId) -> KeyStoreEntry {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use cryptoki::error::{Error, RvError};
 
-use super::TokenPlace;
+use super::TokenRef;
 
 /// The one error of the tokens. No variant carries a PIN or key bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,21 +18,21 @@ pub enum TokenError {
         problem: String,
     },
     /// The module has no token with this label or serial number.
-    NotFound(TokenPlace),
+    NotFound(TokenRef),
     /// Several tokens have this label.
-    Ambiguous(TokenPlace),
+    Ambiguous(TokenRef),
     /// The PIN is wrong.
-    WrongPin(TokenPlace),
+    WrongPin(TokenRef),
     /// The token takes no PIN any more, or has none yet; what it says about that.
-    PinUnusable(TokenPlace, String),
+    PinUnusable(TokenRef, String),
     /// The token cannot do what is needed.
-    Unsupported(TokenPlace, String),
+    Unsupported(TokenRef, String),
     /// The key is not on the token.
-    KeyMissing(TokenPlace),
+    KeyMissing(TokenRef),
     /// What was to be opened was changed, or was made under another key or context.
     NotAuthentic,
     /// The token is gone, or does not answer as it should.
-    Unavailable(TokenPlace, String),
+    Unavailable(TokenRef, String),
 }
 
 impl TokenError {
@@ -58,24 +58,24 @@ impl fmt::Display for TokenError {
             Self::Module { path, problem } => {
                 write!(f, "cannot use the PKCS#11 module '{}': {problem}", path.display())
             }
-            Self::NotFound(place) => write!(
+            Self::NotFound(token_ref) => write!(
                 f,
-                "there is no {place}: 'pkcs11-tool --module {} -L' lists those that are there",
-                place.module.display()
+                "there is no {token_ref}: 'pkcs11-tool --module {} -L' lists those that are there",
+                token_ref.module.display()
             ),
-            Self::Ambiguous(place) => {
-                write!(f, "there are several of {place}: name it by its serial number")
+            Self::Ambiguous(token_ref) => {
+                write!(f, "there are several of {token_ref}: name it by its serial number")
             }
-            Self::WrongPin(place) => write!(f, "wrong PIN for {place}"),
-            Self::PinUnusable(place, why) => {
-                write!(f, "the PIN of {place} cannot be used: {why}")
+            Self::WrongPin(token_ref) => write!(f, "wrong PIN for {token_ref}"),
+            Self::PinUnusable(token_ref, why) => {
+                write!(f, "the PIN of {token_ref} cannot be used: {why}")
             }
-            Self::Unsupported(place, what) => {
-                write!(f, "{place} is not fit for this: {what}")
+            Self::Unsupported(token_ref, what) => {
+                write!(f, "{token_ref} is not fit for this: {what}")
             }
-            Self::KeyMissing(place) => write!(f, "the key is not on {place}"),
+            Self::KeyMissing(token_ref) => write!(f, "the key is not on {token_ref}"),
             Self::NotAuthentic => f.write_str("the token found the ciphertext not authentic"),
-            Self::Unavailable(place, why) => write!(f, "{place} is not available: {why}"),
+            Self::Unavailable(token_ref, why) => write!(f, "{token_ref} is not available: {why}"),
         }
     }
 }
@@ -94,18 +94,18 @@ pub(super) enum Fault {
 
 impl Fault {
     /// What a failed call means.
-    pub(super) fn of(place: &TokenPlace, error: &Error) -> Self {
+    pub(super) fn of(token_ref: &TokenRef, error: &Error) -> Self {
         let Error::Pkcs11(code, _) = error else {
-            return Self::Final(TokenError::Unsupported(place.clone(), error.to_string()));
+            return Self::Final(TokenError::Unsupported(token_ref.clone(), error.to_string()));
         };
         match code {
-            RvError::PinIncorrect => Self::Final(TokenError::WrongPin(place.clone())),
+            RvError::PinIncorrect => Self::Final(TokenError::WrongPin(token_ref.clone())),
             RvError::PinLocked
             | RvError::PinExpired
             | RvError::PinInvalid
             | RvError::PinLenRange
             | RvError::UserPinNotInitialized => {
-                Self::Final(TokenError::PinUnusable(place.clone(), short(error)))
+                Self::Final(TokenError::PinUnusable(token_ref.clone(), short(error)))
             }
             RvError::MechanismInvalid
             | RvError::MechanismParamInvalid
@@ -116,7 +116,7 @@ impl Fault {
             | RvError::TemplateIncomplete
             | RvError::TemplateInconsistent
             | RvError::TokenWriteProtected => {
-                Self::Final(TokenError::Unsupported(place.clone(), short(error)))
+                Self::Final(TokenError::Unsupported(token_ref.clone(), short(error)))
             }
             RvError::EncryptedDataInvalid | RvError::EncryptedDataLenRange => {
                 Self::Final(TokenError::NotAuthentic)
@@ -132,23 +132,23 @@ impl Fault {
             | RvError::SlotIdInvalid
             | RvError::TokenNotPresent
             | RvError::TokenNotRecognized
-            | RvError::UserNotLoggedIn => Self::Lost(unavailable(place, error)),
+            | RvError::UserNotLoggedIn => Self::Lost(unavailable(token_ref, error)),
             _ => Self::Refused(short(error)),
         }
     }
 
     /// As it is told when nothing more is tried.
-    pub(super) fn told(self, place: &TokenPlace) -> TokenError {
+    pub(super) fn into_error(self, token_ref: &TokenRef) -> TokenError {
         match self {
             Self::Lost(error) | Self::Final(error) => error,
-            Self::Refused(why) => TokenError::Unavailable(place.clone(), why),
+            Self::Refused(why) => TokenError::Unavailable(token_ref.clone(), why),
         }
     }
 }
 
 /// The token does not answer, and this is what it said.
-pub(super) fn unavailable(place: &TokenPlace, error: &Error) -> TokenError {
-    TokenError::Unavailable(place.clone(), short(error))
+pub(super) fn unavailable(token_ref: &TokenRef, error: &Error) -> TokenError {
+    TokenError::Unavailable(token_ref.clone(), short(error))
 }
 
 /// The name of the function and of the code, without the explanation that follows it.

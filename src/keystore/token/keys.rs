@@ -30,7 +30,7 @@ impl Token {
             }
             self.call(line.session().destroy_object(key))?;
             let what = "its keys can be read".to_owned();
-            Err(Fault::Final(TokenError::Unsupported(self.place().clone(), what)))
+            Err(Fault::Final(TokenError::Unsupported(self.token_ref().clone(), what)))
         })
     }
 
@@ -48,7 +48,7 @@ impl Token {
     /// A token that went away shows no objects, as if they were destroyed: it cannot make any
     /// either.
     fn prove_presence(&self, line: &Line) -> Result<(), Fault> {
-        let gone = |why| TokenError::Unavailable(self.place().clone(), why);
+        let gone = |why| TokenError::Unavailable(self.token_ref().clone(), why);
         let id = random::id16().map_err(|error| Fault::Final(gone(error.to_string())))?;
         let template = template(&id, "kmsfs probe");
         let made = line.session().generate_key(&Mechanism::AesKeyGen, &template);
@@ -71,7 +71,7 @@ impl Token {
             return Ok(*key);
         }
         // A token that is half gone may show no objects: worth another look.
-        let missing = || Fault::Lost(TokenError::KeyMissing(self.place().clone()));
+        let missing = || Fault::Lost(TokenError::KeyMissing(self.token_ref().clone()));
         let key = find(self, line, id)?.ok_or_else(missing)?;
         line.keys.insert(*id, key);
         Ok(key)

@@ -31,21 +31,21 @@ pub(super) use session::Token;
 
 /// Where a token is found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TokenPlace {
+pub struct TokenRef {
     /// The PKCS#11 module, a shared library.
     pub module: PathBuf,
     /// The token's label, or its serial number.
     pub token: String,
 }
 
-impl TokenPlace {
+impl TokenRef {
     /// The token with this label or serial number, reached through this module.
     pub fn new(module: &Path, token: &str) -> Self {
         Self { module: module.to_owned(), token: token.to_owned() }
     }
 }
 
-impl fmt::Display for TokenPlace {
+impl fmt::Display for TokenRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "token '{}' of {}", self.token, self.module.display())
     }

@@ -13,7 +13,7 @@ use cryptoki::error::{Error, RvError};
 use cryptoki::slot::Slot;
 
 use super::error::unavailable;
-use super::{TokenError, TokenPlace};
+use super::{TokenError, TokenRef};
 
 /// One library of this process.
 pub(super) struct Module {
@@ -112,23 +112,23 @@ impl Library {
 
     /// The slot that holds the token.
     /// Errors: `NotFound`, `Ambiguous`, `Unavailable`.
-    pub(super) fn slot(&self, place: &TokenPlace) -> Result<Slot, TokenError> {
-        let failed = |error: Error| unavailable(place, &error);
+    pub(super) fn slot(&self, token_ref: &TokenRef) -> Result<Slot, TokenError> {
+        let failed = |error: Error| unavailable(token_ref, &error);
         let mut found = Vec::new();
         for slot in self.context.get_slots_with_token().map_err(failed)? {
             // A token that is pulled out meanwhile is not the one that is looked for.
             let Ok(info) = self.context.get_token_info(slot) else { continue };
-            if info.serial_number() == place.token {
+            if info.serial_number() == token_ref.token {
                 return Ok(slot);
             }
-            if info.label() == place.token {
+            if info.label() == token_ref.token {
                 found.push(slot);
             }
         }
         match found.as_slice() {
             [slot] => Ok(*slot),
-            [] => Err(TokenError::NotFound(place.clone())),
-            _ => Err(TokenError::Ambiguous(place.clone())),
+            [] => Err(TokenError::NotFound(token_ref.clone())),
+            _ => Err(TokenError::Ambiguous(token_ref.clone())),
         }
     }
 
@@ -152,14 +152,14 @@ fn start(context: &Pkcs11) -> Result<(), Error> {
 fn check_owner(path: &Path) -> Result<(), String> {
     const STICKY: u32 = 0o1000;
     let own = rustix::process::geteuid().as_raw();
-    for place in path.ancestors() {
-        let metadata = fs::metadata(place).map_err(|error| error.to_string())?;
+    for above in path.ancestors() {
+        let metadata = fs::metadata(above).map_err(|error| error.to_string())?;
         let mode = metadata.mode();
-        let shared = mode & 0o022 != 0 && (place == path || mode & STICKY == 0);
+        let shared = mode & 0o022 != 0 && (above == path || mode & STICKY == 0);
         if shared || ![0, own].contains(&metadata.uid()) {
             return Err(format!(
                 "others than root and the user of kmsfs could change '{}'",
-                place.display()
+                above.display()
             ));
         }
     }

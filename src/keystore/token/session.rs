@@ -10,14 +10,14 @@ use cryptoki::types::RawAuthPin;
 
 use super::error::Fault;
 use super::module::{Library, Module};
-use super::{Pin, TokenError, TokenPlace};
+use super::{Pin, TokenError, TokenRef};
 
 /// The id (`CKA_ID`) of a key that this program made: 16 random bytes.
 pub(in crate::keystore) type TokenKeyId = [u8; 16];
 
 /// A token whose user is logged in, or will be at the next use.
 pub(in crate::keystore) struct Token {
-    place: TokenPlace,
+    token_ref: TokenRef,
     module: Arc<Module>,
     pin: Pin,
     idle: Mutex<Vec<Line>>,
@@ -38,8 +38,8 @@ const KEEP: usize = 8;
 impl Token {
     /// Finds the token and proves the PIN, whoever is logged in already.
     /// Errors: `Module`, `NotFound`, `Ambiguous`, `WrongPin`, `PinUnusable`, `Unavailable`.
-    pub(in crate::keystore) fn log_in(place: TokenPlace, pin: Pin) -> Result<Self, TokenError> {
-        let token = Self::new(place, pin)?;
+    pub(in crate::keystore) fn log_in(token_ref: TokenRef, pin: Pin) -> Result<Self, TokenError> {
+        let token = Self::new(token_ref, pin)?;
         token.prove_pin()?;
         Ok(token)
     }
@@ -47,26 +47,26 @@ impl Token {
     /// The token, which is looked for at its first use. A PIN that it refuses is tried once only:
     /// tokens lock themselves after a few wrong ones.
     /// Errors: `Module`.
-    pub(in crate::keystore) fn new(place: TokenPlace, pin: Pin) -> Result<Self, TokenError> {
-        let module = Module::load(&place.module)?;
-        Ok(Self { place, module, pin, idle: Mutex::default(), refused: OnceLock::new() })
+    pub(in crate::keystore) fn new(token_ref: TokenRef, pin: Pin) -> Result<Self, TokenError> {
+        let module = Module::load(&token_ref.module)?;
+        Ok(Self { token_ref, module, pin, idle: Mutex::default(), refused: OnceLock::new() })
     }
 
     /// Is the token there? Needs no PIN.
     /// Errors: `Module`, `NotFound`, `Ambiguous`, `Unavailable`.
-    pub(in crate::keystore) fn find(place: &TokenPlace) -> Result<(), TokenError> {
-        let module = Module::load(&place.module)?;
+    pub(in crate::keystore) fn find(token_ref: &TokenRef) -> Result<(), TokenError> {
+        let module = Module::load(&token_ref.module)?;
         let (epoch, found) =
-            module.enter(|library| (library.epoch(), library.slot(place).map(drop)))?;
+            module.enter(|library| (library.epoch(), library.slot(token_ref).map(drop)))?;
         if found.as_ref().is_err_and(TokenError::is_absence) && module.renew(epoch)? {
-            return module.enter(|library| library.slot(place).map(drop))?;
+            return module.enter(|library| library.slot(token_ref).map(drop))?;
         }
         found
     }
 
     /// Where it is found.
-    pub(in crate::keystore) fn place(&self) -> &TokenPlace {
-        &self.place
+    pub(in crate::keystore) fn token_ref(&self) -> &TokenRef {
+        &self.token_ref
     }
 
     /// Runs `work` on a session: one that waits, then a new one, then one after a new start of
@@ -80,23 +80,23 @@ impl Token {
         }
         let (_, tried) = self.attempt(&work, Line::waiting)?;
         if !matches!(tried, Err(Fault::Lost(_))) {
-            return tried.map_err(|fault| fault.told(&self.place));
+            return tried.map_err(|fault| fault.into_error(&self.token_ref));
         }
         let (epoch, tried) = self.attempt(&work, Line::fresh)?;
         let Err(Fault::Lost(why)) = tried else {
-            return tried.map_err(|fault| fault.told(&self.place));
+            return tried.map_err(|fault| fault.into_error(&self.token_ref));
         };
         if !self.module.renew(epoch)? {
             return Err(why);
         }
-        log::info!("looked for {} again: {why}", self.place);
+        log::info!("looked for {} again: {why}", self.token_ref);
         let (_, tried) = self.attempt(&work, Line::fresh)?;
-        tried.map_err(|fault| fault.told(&self.place))
+        tried.map_err(|fault| fault.into_error(&self.token_ref))
     }
 
     /// One call, with what its failure means.
     pub(super) fn call<T>(&self, result: Result<T, Error>) -> Result<T, Fault> {
-        result.map_err(|error| Fault::of(&self.place, &error))
+        result.map_err(|error| Fault::of(&self.token_ref, &error))
     }
 
     /// One try; also the epoch in which it was made.
@@ -131,12 +131,12 @@ impl Token {
     /// A login that another user of the same process made would hide a wrong PIN.
     fn prove_pin(&self) -> Result<(), TokenError> {
         let prove = |library: &Library| -> Result<(), TokenError> {
-            let slot = library.slot(&self.place)?;
+            let slot = library.slot(&self.token_ref)?;
             let session = library.context().open_rw_session(slot);
-            let session = self.call(session).map_err(|fault| fault.told(&self.place))?;
+            let session = self.call(session).map_err(|fault| fault.into_error(&self.token_ref))?;
             // Nobody was logged in: all the better.
             let _ = session.logout();
-            self.call(self.login(&session)).map_err(|fault| fault.told(&self.place))
+            self.call(self.login(&session)).map_err(|fault| fault.into_error(&self.token_ref))
         };
         let mut proven =
             self.module.exclusively(|library| Ok((library.epoch(), prove(library))))?;
@@ -178,14 +178,14 @@ impl Line {
         let suspects =
             std::mem::take(&mut *token.idle.lock().unwrap_or_else(PoisonError::into_inner));
         suspects.into_iter().filter(|line| line.epoch == library.epoch()).for_each(Self::close);
-        let slot = library.slot(&token.place).map_err(|error| match error {
+        let slot = library.slot(&token.token_ref).map_err(|error| match error {
             TokenError::Ambiguous(_) => Fault::Final(error),
             _ => Fault::Lost(error),
         })?;
         let opened = library.context().open_rw_session_no_drop(slot);
         let session = match token.call(opened) {
             Err(Fault::Refused(why)) => {
-                return Err(Fault::Lost(TokenError::Unavailable(token.place.clone(), why)));
+                return Err(Fault::Lost(TokenError::Unavailable(token.token_ref.clone(), why)));
             }
             other => other?,
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::session::TokenKeyId;
 use super::wrap::{NONCE_LEN, OVERHEAD};
-use super::{Pin, Token, TokenError, TokenPlace};
+use super::{Pin, Token, TokenError, TokenRef};
 
 #[path = "../../../tests/softhsm/mod.rs"]
 mod softhsm;
@@ -44,7 +44,7 @@ fn a_module_that_others_could_change_is_not_loaded() {
     std::fs::copy(MODULE, &module).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     std::fs::set_permissions(&module, mode).unwrap();
-    let refused = Token::log_in(TokenPlace::new(&module, "any"), pin(PIN)).map(drop).unwrap_err();
+    let refused = Token::log_in(TokenRef::new(&module, "any"), pin(PIN)).map(drop).unwrap_err();
     assert!(refused.to_string().contains("could change"), "{refused}");
     std::fs::remove_dir_all(dir).unwrap();
 }
@@ -90,17 +90,17 @@ fn wraps() {
 }
 
 fn pins() {
-    let wrong = || Token::log_in(place(), pin("0000")).map(drop).unwrap_err();
+    let wrong = || Token::log_in(token_ref(), pin("0000")).map(drop).unwrap_err();
     assert!(matches!(wrong(), TokenError::WrongPin(_)));
     let token = open();
     token.make_key(&KEY, "a test").unwrap();
     assert!(matches!(wrong(), TokenError::WrongPin(_)));
     // The failed attempt has logged everybody out.
     token.seal(&KEY, b"", &[1; 32]).unwrap();
-    let unknown = TokenPlace::new(Path::new(MODULE), "no such token");
+    let unknown = TokenRef::new(Path::new(MODULE), "no such token");
     let unknown = Token::log_in(unknown, pin(PIN)).map(drop).unwrap_err();
     assert!(matches!(unknown, TokenError::NotFound(_)));
-    let library = TokenPlace::new(Path::new("/bin/true"), "any");
+    let library = TokenRef::new(Path::new("/bin/true"), "any");
     let library = Token::log_in(library, pin(PIN)).map(drop).unwrap_err();
     assert!(matches!(library, TokenError::Module { .. }), "{library}");
 }
@@ -141,11 +141,11 @@ fn threads() {
 }
 
 fn open() -> Token {
-    Token::log_in(place(), pin(PIN)).unwrap()
+    Token::log_in(token_ref(), pin(PIN)).unwrap()
 }
 
-fn place() -> TokenPlace {
-    TokenPlace::new(Path::new(MODULE), "a token")
+fn token_ref() -> TokenRef {
+    TokenRef::new(Path::new(MODULE), "a token")
 }
 
 fn pin(text: &str) -> Pin {

@@ -71,7 +71,7 @@ impl Token {
             Ok(_) => Fault::Final(TokenError::NotAuthentic),
             Err(Fault::Final(error) | Fault::Lost(error)) => Fault::Lost(error),
             Err(Fault::Refused(_)) => {
-                Fault::Lost(TokenError::Unavailable(self.place().clone(), why))
+                Fault::Lost(TokenError::Unavailable(self.token_ref().clone(), why))
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::crypto::{CryptoError, Secret};
 use crate::keystore::error::{KeyFileProblem, KeystoreError};
 use crate::keystore::model::slot::SlotKind;
 use crate::keystore::storage::file::Draft;
-use crate::keystore::token::{Pin, Token, TokenPlace};
+use crate::keystore::token::{Pin, Token, TokenRef};
 
 /// The name of the credential that systemd passes, in `$CREDENTIALS_DIRECTORY`.
 pub const CREDENTIAL: &str = "kmsfs.key";
@@ -35,7 +35,7 @@ pub enum Unlock {
     /// The directory of systemd's credentials, which holds a file [`CREDENTIAL`].
     Credentials(PathBuf),
     /// A key on a PKCS#11 token.
-    Token(TokenPlace, Pin),
+    Token(TokenRef, Pin),
 }
 
 impl Unlock {
@@ -57,8 +57,8 @@ impl Unlock {
             Self::Credentials(dir) => {
                 SlotSecret::Bytes(read_key_file(&dir.join(CREDENTIAL), Exposure::Accepted)?)
             }
-            Self::Token(place, pin) => {
-                return Ok(Loaded::Token(Token::log_in(place.clone(), pin.duplicate())?));
+            Self::Token(token_ref, pin) => {
+                return Ok(Loaded::Token(Token::log_in(token_ref.clone(), pin.duplicate())?));
             }
         };
         Ok(Loaded::Secret(secret))
@@ -71,7 +71,7 @@ impl fmt::Debug for Unlock {
             Self::Passphrase(_) => f.write_str("Passphrase"),
             Self::KeyFile(path) => f.debug_tuple("KeyFile").field(path).finish(),
             Self::Credentials(dir) => f.debug_tuple("Credentials").field(dir).finish(),
-            Self::Token(place, _) => f.debug_tuple("Token").field(place).finish(),
+            Self::Token(token_ref, _) => f.debug_tuple("Token").field(token_ref).finish(),
         }
     }
 }

@@ -125,8 +125,8 @@ pub(in crate::keystore) fn unlock(
 /// The slots in words, for somebody who has not unlocked the keystore.
 pub(in crate::keystore) fn in_words(slots: &[SlotRow]) -> Vec<String> {
     let words = slots.iter().map(|slot| match SlotKind::parse(&slot.kind) {
-        Some(SlotKind::Token) => match token_slot::place_of(slot) {
-            Some(place) => format!("slot {} ({place})", slot.id),
+        Some(SlotKind::Token) => match token_slot::token_ref_of(slot) {
+            Some(token_ref) => format!("slot {} ({token_ref})", slot.id),
             None => format!("slot {} (token)", slot.id),
         },
         Some(kind) => format!("slot {} ({})", slot.id, kind.as_str()),
@@ -152,9 +152,13 @@ pub(in crate::keystore) fn info(
         kind,
         created: record.created,
         memory_kib: (kind == SlotKind::Passphrase).then_some(memory),
-        token: token_slot::place_of(slot).filter(|_| kind == SlotKind::Token).map(|place| {
-            TokenSlot { module: place.module, token: place.token, key: token_slot::hex(&slot.salt) }
-        }),
+        token: token_slot::token_ref_of(slot).filter(|_| kind == SlotKind::Token).map(
+            |token_ref| TokenSlot {
+                module: token_ref.module,
+                token: token_ref.token,
+                key: token_slot::hex(&slot.salt),
+            },
+        ),
     })
 }
 

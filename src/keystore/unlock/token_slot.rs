@@ -14,7 +14,7 @@ use crate::keystore::error::KeystoreError;
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::SlotRow;
 use crate::keystore::storage::sealed::root_aad;
-use crate::keystore::token::{Token, TokenError, TokenPlace};
+use crate::keystore::token::{Token, TokenError, TokenRef};
 
 /// Makes the slot's key on the token, and fills the columns that depend on it.
 /// Errors: `Token`, `Validation`.
@@ -23,7 +23,7 @@ pub(in crate::keystore) fn seal(
     root: &RootKey,
     mut slot: SlotRow,
 ) -> Result<SlotRow, KeystoreError> {
-    slot.detail = detail(token.place())?;
+    slot.detail = detail(token.token_ref())?;
     token.make_key(&slot.salt, &format!("kmsfs keystore {}", hex(root.keystore())))?;
     match token.seal(&slot.salt, &root_aad(root.keystore(), &slot), root.secret().expose()) {
         Ok(sealed) => slot.root = sealed,
@@ -52,15 +52,15 @@ pub(in crate::keystore) fn open(
 /// Removes the key of a slot that was not stored.
 pub(in crate::keystore) fn discard(token: &Token, slot: &SlotRow) {
     if let Err(error) = token.destroy_key(&slot.salt) {
-        log::warn!("an unused key {} stays on {}: {error}", hex(&slot.salt), token.place());
+        log::warn!("an unused key {} stays on {}: {error}", hex(&slot.salt), token.token_ref());
     }
 }
 
 /// Where the slot's key is, as the slot says.
-pub(in crate::keystore) fn place_of(slot: &SlotRow) -> Option<TokenPlace> {
+pub(in crate::keystore) fn token_ref_of(slot: &SlotRow) -> Option<TokenRef> {
     let (module, rest) = part(&slot.detail)?;
     let (token, _) = part(rest)?;
-    Some(TokenPlace::new(Path::new(OsStr::from_bytes(module)), &String::from_utf8_lossy(token)))
+    Some(TokenRef::new(Path::new(OsStr::from_bytes(module)), &String::from_utf8_lossy(token)))
 }
 
 /// Bytes as text.
@@ -68,9 +68,9 @@ pub(in crate::keystore) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn detail(place: &TokenPlace) -> Result<Vec<u8>, KeystoreError> {
+fn detail(token_ref: &TokenRef) -> Result<Vec<u8>, KeystoreError> {
     let mut detail = Vec::new();
-    for part in [place.module.as_os_str().as_bytes(), place.token.as_bytes()] {
+    for part in [token_ref.module.as_os_str().as_bytes(), token_ref.token.as_bytes()] {
         let len = u16::try_from(part.len()).map_err(|_| {
             KeystoreError::Validation("the name of a module or token is too long".to_owned())
         })?;
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_slot_tells_where_its_key_is() {
-        let place = TokenPlace::new(Path::new("/lib/module.so"), "a token");
+        let token_ref = TokenRef::new(Path::new("/lib/module.so"), "a token");
         let mut slot = SlotRow {
             id: 1,
             kind: "token".to_owned(),
@@ -99,11 +99,11 @@ mod tests {
             cost: [0; 3],
             root: Vec::new(),
             sealed: Vec::new(),
-            detail: detail(&place).unwrap(),
+            detail: detail(&token_ref).unwrap(),
         };
-        assert_eq!(place_of(&slot), Some(place));
+        assert_eq!(token_ref_of(&slot), Some(token_ref));
         while slot.detail.pop().is_some() {
-            assert_eq!(place_of(&slot), None, "{}", slot.detail.len());
+            assert_eq!(token_ref_of(&slot), None, "{}", slot.detail.len());
         }
     }
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Call, Fault, LIMIT, MARKER, Member, Operation, Shape, shapes, wire};
 use crate::keystore::{
-    CreateKeyStore, KeyStoreEntry, KeyStoreId, Pin, Source, TokenPlace, UpdateKeyStore,
+    CreateKeyStore, KeyStoreEntry, KeyStoreId, Pin, Source, TokenRef, UpdateKeyStore,
 };
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -89,7 +89,7 @@ fn create(call: &Call<'_>) -> Result<Value, Fault> {
     check_module(call.keystore.caller().source, &module)?;
     let request = CreateKeyStore {
         name: asked.custom_key_store_name,
-        place: TokenPlace::new(&module, &token),
+        token_ref: TokenRef::new(&module, &token),
         pin: secret(pin),
     };
     let id = call.keystore.create_custom_key_store(&request, call.now)?;

@@ -14,7 +14,7 @@ use crate::cli::report::output::{Output, count, table, to_value};
 use crate::id::KeyId;
 use crate::keystore::{
     CreateKeyStore, KeyStoreEntry, KeyStoreError, KeyStoreId, Keystore, KeystoreError, TokenError,
-    TokenPlace, UpdateKeyStore,
+    TokenRef, UpdateKeyStore,
 };
 
 /// Runs one of the commands.
@@ -26,8 +26,8 @@ pub(in crate::cli) fn run(
     let keystore = keystore::open(global)?;
     match command {
         KeyStoreCommand::Create { name, store_module, store_token, store_pin_fd } => {
-            let place = TokenPlace::new(store_module, store_token);
-            create(&keystore, name, place, *store_pin_fd, output)
+            let token_ref = TokenRef::new(store_module, store_token);
+            create(&keystore, name, token_ref, *store_pin_fd, output)
         }
         KeyStoreCommand::Connect { store } => {
             let id = named(&keystore, store)?;
@@ -66,12 +66,12 @@ pub(in crate::cli) fn named(keystore: &Keystore, text: &str) -> Result<KeyStoreI
 fn create(
     keystore: &Keystore,
     name: &str,
-    place: TokenPlace,
+    token_ref: TokenRef,
     descriptor: Option<u32>,
     output: Output,
 ) -> Result<(), CliError> {
-    let pin = unlock::pin(&place, descriptor, PIN_OPTION)?;
-    let request = CreateKeyStore { name: name.to_owned(), place, pin };
+    let pin = unlock::pin(&token_ref, descriptor, PIN_OPTION)?;
+    let request = CreateKeyStore { name: name.to_owned(), token_ref, pin };
     let id = keystore.create_custom_key_store(&request, SystemTime::now())?;
     output.result(&json!({ "CustomKeyStoreId": id.to_string() }), || {
         format!("made key store {id} ({name})\n'kmsfs key-store connect {name}' lets it be used")
@@ -98,7 +98,7 @@ fn not_connected(store: &str, error: KeystoreError) -> CliError {
 }
 
 fn pin_of(store: &str, descriptor: u32) -> Result<crate::keystore::Pin, CliError> {
-    unlock::pin(&TokenPlace::new(Path::new(""), store), Some(descriptor), PIN_OPTION)
+    unlock::pin(&TokenRef::new(Path::new(""), store), Some(descriptor), PIN_OPTION)
 }
 
 fn show(keystore: &Keystore, id: KeyStoreId, output: Output) -> Result<(), CliError> {
