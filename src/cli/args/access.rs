@@ -14,7 +14,7 @@ pub(in crate::cli) enum KeyPolicyCommand {
         /// Key id, ARN or alias/NAME
         key: String,
     },
-    /// Give a key another policy; live mounts feel it within a second
+    /// Give a key another policy; live mounts notice within a second
     #[command(after_help = "Examples:
   kmsfs key policy show alias/hr > hr.json && $EDITOR hr.json
   kmsfs key policy set alias/hr hr.json
@@ -53,14 +53,14 @@ pub(in crate::cli) enum GrantCommand {
         #[arg(long, value_name = "WHO", conflicts_with = "key")]
         retirable_by: Option<String>,
     },
-    /// Take a grant back; live mounts feel it within a second
+    /// Take back a grant; live mounts notice within a second
     Revoke {
         /// Key id, ARN or alias/NAME
         key: String,
         /// The id of the grant, as `grant list` shows it
         grant: String,
     },
-    /// Give a grant back that is not needed any more, by its id or its token
+    /// Give back a grant that is not needed any more, by its id or its token
     #[command(after_help = "Examples:
   kmsfs grant retire alias/hr 3f0c...
   kmsfs grant retire --token AbC...")]
@@ -97,7 +97,7 @@ pub(in crate::cli) struct CreateGrantArgs {
     /// Who may retire it
     #[arg(long, value_name = "WHO")]
     pub retiring: Option<String>,
-    /// A name: the same command makes the grant once
+    /// A name: running the same command again makes no second grant
     #[arg(long)]
     pub name: Option<String>,
     /// When it ends: after 30d, 12h or 90m, or at 2026-12-31 or 2026-12-31T18:00:00Z

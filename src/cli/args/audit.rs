@@ -69,7 +69,7 @@ pub(in crate::cli) struct FilterArgs {
     /// Before this
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// By this user or access key: an ARN, or how it ends, as in unix/1000
+    /// By this user or access key: an ARN, or its end, as in unix/1000
     #[arg(long, value_name = "ARN")]
     pub principal: Option<String>,
     /// Of this operation, as in Decrypt
@@ -81,7 +81,7 @@ pub(in crate::cli) struct FilterArgs {
     /// With this result: Success, or the name of an error
     #[arg(long, value_name = "RESULT")]
     pub result: Option<String>,
-    /// That came this way
+    /// From this source
     #[arg(long, value_parser = ["cli", "mount", "socket", "network"])]
     pub source: Option<String>,
 }

@@ -28,7 +28,7 @@ pub(in crate::cli) enum KeyCommand {
         /// Key id, ARN or alias/NAME
         key: String,
     },
-    /// Forbid every use; live mounts feel it within a second
+    /// Forbid every use; live mounts notice within a second
     Disable {
         /// Key id, ARN or alias/NAME
         key: String,
@@ -63,7 +63,7 @@ pub(in crate::cli) enum KeyCommand {
   kmsfs key schedule-deletion alias/finance
   kmsfs key schedule-deletion alias/finance --days 7 --vault /mnt/stick/vault")]
     ScheduleDeletion(DeletionArgs),
-    /// Take a scheduled deletion back; the key is disabled afterwards
+    /// Take back a scheduled deletion; the key is disabled afterwards
     CancelDeletion {
         /// Key id, ARN or alias/NAME
         key: String,
@@ -224,7 +224,7 @@ pub(in crate::cli) enum KeystoreCommand {
         #[arg(long, value_name = "NAME")]
         region: Option<String>,
     },
-    /// What other keystores know this one by
+    /// Show what other keystores know this one by
     Identity,
     /// Make a key that another keystore can seal one KMS key for, within a day
     #[command(after_help = "Examples:
@@ -235,7 +235,7 @@ pub(in crate::cli) enum KeystoreCommand {
         /// The file to write; must not exist
         file: PathBuf,
     },
-    /// Where it is, what is in it, which vaults it knows
+    /// Show where it is, what is in it, and which vaults it knows
     Status,
     /// Unlock slots: passphrases and key files that open the keystore
     #[command(subcommand)]
@@ -291,10 +291,10 @@ pub(in crate::cli) enum KeystoreCommand {
     },
     /// Check every row
     Verify,
-    /// Accept a keystore that was damaged or tampered with, without what does not authenticate
+    /// Accept a keystore that was damaged or tampered with, without what is not authentic
     ///
     /// The last resort when there is no backup: names, vaults, slots, grants, access keys
-    /// and policies of users that do not authenticate are removed, everything else is taken as it is now.
+    /// and policies of users that are not authentic are removed; everything else is taken as it is now.
     #[command(after_help = "Examples:
   kmsfs keystore verify                                   what is wrong
   cp keystore.db keystore.damaged && kmsfs keystore repair")]
@@ -316,7 +316,7 @@ pub(in crate::cli) enum SlotsCommand {
   kmsfs keystore slots add --new-key-file /media/stick/kmsfs.key
   kmsfs keystore slots add --new-pkcs11-module /usr/lib/softhsm/libsofthsm2.so --new-token safe")]
     Add(NewSecret),
-    /// Take a way to unlock away; never the last one
+    /// Remove a way to unlock; never the last one
     #[command(after_help = "Examples:
   kmsfs keystore slots list                               shows the numbers
   kmsfs keystore slots remove 2")]

@@ -19,7 +19,7 @@ pub(in crate::cli) struct KmsArgs {
     /// The certificates to trust for it, instead of the system's
     #[arg(long = "kms-ca", value_name = "FILE", requires = "url")]
     pub ca: Option<PathBuf>,
-    /// The AWS region; the host names of AWS tell it
+    /// The AWS region; host names of AWS contain it
     #[arg(long = "kms-region", value_name = "REGION", requires = "url")]
     pub region: Option<String>,
     /// Seconds for which open files stay usable while the KMS does not answer, or the keystore

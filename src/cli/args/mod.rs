@@ -281,7 +281,7 @@ pub(in crate::cli) struct UmountArgs {
     /// Cut off a daemon that hangs: what was not synced may be lost
     #[arg(long)]
     pub force: bool,
-    /// Nothing mounted there is no error
+    /// It is no error if nothing is mounted there
     #[arg(long)]
     pub if_mounted: bool,
     /// Seconds to wait until the vault is released
@@ -310,7 +310,7 @@ pub(in crate::cli) struct RewrapArgs {
     /// Also files under a key that their directory does not accept
     ///
     /// Somebody put such a file there behind the back of the mount, and the re-wrap reports it. With
-    /// this it comes under the key of the directory, whose users can read it then.
+    /// this it gets the key of the directory, whose users can then read it.
     #[arg(long)]
     pub take_in: bool,
     /// Write the ciphertext path of each changed file to FILE
@@ -345,7 +345,7 @@ pub(in crate::cli) enum PolicyCommand {
         /// The key
         #[arg(long, value_name = "KEY")]
         key: String,
-        /// What happens to a file that is moved here from under another key: its header is
+        /// What happens to a file that is moved here from a directory with another key: its header is
         /// re-wrapped, the move is refused (and mv copies), or it keeps its key
         #[arg(long, value_parser = ["rewrap", "exdev", "keep"])]
         cross: Option<String>,

@@ -47,13 +47,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "RevokeGrant",
-        about: "Take a grant back",
+        about: "Take back a grant",
         members: &[KEY_ID, Member::needed("GrantId", &shapes::GRANT_ID), DRY_RUN],
         run: revoke_grant,
     },
     Operation {
         name: "RetireGrant",
-        about: "Give a grant back",
+        about: "Give back a grant",
         members: &[
             Member::optional("GrantToken", &shapes::GRANT_TOKEN),
             Member::optional("KeyId", &shapes::KEY_ID),

@@ -68,7 +68,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "CancelKeyDeletion",
-        about: "Take a scheduled deletion back",
+        about: "Take back a scheduled deletion",
         members: &[KEY_ID],
         run: cancel_key_deletion,
     },

@@ -134,7 +134,7 @@ fn switch(
     output.result(&json!({ "AccessKeyId": id, "Status": status }), || match status {
         AccessKeyStatus::Active => format!("access key {id} can be used again"),
         AccessKeyStatus::Inactive => {
-            format!("access key {id} is refused; running servers feel it within a second")
+            format!("access key {id} is refused; running servers notice within a second")
         }
     });
     Ok(())

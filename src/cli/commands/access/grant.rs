@@ -37,7 +37,7 @@ pub(in crate::cli) fn run(
         GrantCommand::Revoke { key, grant } => {
             keystore.revoke_grant(&key.parse()?, grant.parse()?)?;
             output.result(&json!({ "GrantId": grant }), || {
-                format!("revoked {grant}; live mounts feel it within a second")
+                format!("revoked {grant}; live mounts notice within a second")
             });
         }
         GrantCommand::Retire { token: Some(token), .. } => {

@@ -42,7 +42,7 @@ fn set(keystore: &Keystore, key: &KeyRef, policy: &str, output: Output) -> Resul
         ));
     }
     output.result(&json!({ "KeyId": key.to_string(), "PolicyName": "default" }), || {
-        format!("key {key} has the new policy; live mounts feel it within a second")
+        format!("key {key} has the new policy; live mounts notice within a second")
     });
     Ok(())
 }

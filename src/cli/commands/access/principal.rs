@@ -44,7 +44,7 @@ fn policy(
             keystore.put_principal_policy(&arn, name, &key_policy::read(file)?)?;
             output.result(&json!({ "Arn": arn, "PolicyName": name }), || {
                 format!(
-                    "{} has policy '{name}'; live mounts feel it within a second",
+                    "{} has policy '{name}'; live mounts notice within a second",
                     who::short(&arn)
                 )
             });

@@ -218,7 +218,7 @@ fn repair(global: &Global, yes: bool, output: Output) -> Result<Exit, CliError> 
         return verify(found, output);
     }
     let warning = format!(
-        "a backup is better: what does not authenticate is removed, and keys that were put back \
+        "a backup is better: what is not authentic is removed, and keys that were put back \
          from an older copy are accepted\n{}",
         found.problems.join("\n")
     );
