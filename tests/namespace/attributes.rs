@@ -109,6 +109,21 @@ fn an_empty_file_can_have_attributes_and_stays_empty() {
 }
 
 /// A crash brought the attribute to the disk and not the header with its key: listing it failed.
+/// The header that an empty file gets for its first attribute counted as a change of its contents.
+#[test]
+fn regression_an_attribute_of_an_empty_file_moves_no_modification_time() {
+    let mut fixture = Fixture::new();
+    let ino = fixture.file(ROOT, "f", "").unwrap().ino;
+    let old = Timestamp { secs: 1_500_000_000, nanos: 123 };
+    let change = AttrChange { mtime: Some(NewTime::At(old)), ..AttrChange::default() };
+    fixture.volume().set_attr(ino, &change, caller()).unwrap();
+    fixture.volume().set_xattr(ino, b"user.note", b"n", SetMode::Any, caller()).unwrap();
+    assert_eq!(fixture.volume().attr(ino).unwrap().mtime, old);
+    fixture.reopen();
+    let ino = fixture.find("f").unwrap();
+    assert_eq!(fixture.volume().attr(ino).unwrap().mtime, old);
+}
+
 #[test]
 fn regression_an_attribute_without_its_header_is_not_listed() {
     let mut fixture = Fixture::new();

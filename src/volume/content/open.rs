@@ -132,7 +132,13 @@ impl Content {
         let mut state = self.change();
         self.ensure_header(&mut state)?;
         self.update_header(&mut state, |header| header.flags.xattrs = true)?;
-        self.write_fresh_header(&mut state)?;
+        // An attribute is no change of the contents.
+        let mut written = Ok(());
+        self.backing.keep_times(&mut || {
+            written = self.write_fresh_header(&mut state);
+            Ok(())
+        })?;
+        written?;
         Ok(state.ready.as_ref().map(|ready| ready.keys.xattr_keys()))
     }
 
