@@ -7,7 +7,7 @@ use crate::device::Event;
 use crate::machine::Journal;
 use crate::oracle::Found;
 use crate::random::Random;
-use crate::record::{Needs, Recording, Scenario, record};
+use crate::record::{Recording, Scenario, record};
 use crate::scenarios::ALL;
 use crate::tools::need_root;
 
@@ -127,10 +127,7 @@ fn cut_once(
 ) -> (Found, String) {
     let mut random = Random::new(recording.seed ^ ((number as u64 + 1) << 32));
     let at = moment(recording, &mut random);
-    let torn = match recording.journaled {
-        true => random.one_in(2),
-        false => random.one_in(5) && scenario.needs == Needs::Nothing,
-    };
+    let torn = recording.tears && random.one_in(2);
     let unit = if torn { Unit::Sector } else { Unit::Piece };
     let how = match random.below(8) {
         0 => Kept::None,

@@ -62,8 +62,9 @@ pub(crate) struct Scenario {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
     Nothing,
-    /// A page of 4096 bytes is written whole, although others than its file's owner wait for it: a
-    /// rollback journal is overwritten while a database depends on it (FORMAT section 11).
+    /// A page of 4096 bytes is written whole, or journaled (FORMAT section 11.5): the page that is
+    /// written over has bytes that were synced and are not written now, as the last block of a file
+    /// that grows, or a rollback journal on which a database depends.
     WholePages,
 }
 
@@ -72,6 +73,8 @@ pub(crate) struct Recording {
     pub(crate) seed: u64,
     /// A page that tears takes nothing along.
     pub(crate) journaled: bool,
+    /// Cuts may tear its pages: the vault knew what was durable when it began.
+    pub(crate) tears: bool,
     pub(crate) base: Image,
     pub(crate) events: Vec<Event>,
     pub(crate) claims: Vec<Claim>,
@@ -157,8 +160,10 @@ pub(crate) fn record(
             .prepare(&at(&machine, *side, seed, &claims))
             .map_err(|error| format!("preparing {side:?}: {error}\n{}", machine.log()))?;
     }
-    if !backing.whole_pages() {
-        // The vault has to know what is durable: then it writes beside that, and never over it.
+    let journaled = journal == Journal::On || !backing.whole_pages();
+    let tears = journaled || (scenario.needs == Needs::Nothing && !seed.is_multiple_of(2));
+    if tears {
+        // The vault has to know what is durable: it writes beside that, or journals it.
         fsync_all(&root(&machine, Side::Kmsfs).join(WORK)).unwrap();
     }
     sync(&machine.mnt());
@@ -180,8 +185,7 @@ pub(crate) fn record(
     machine.kill_daemon();
     let apart = machine.apart();
     let claims = claims.into_inner().unwrap();
-    let journaled = journal == Journal::On || !backing.whole_pages();
-    Ok(Recording { seed, journaled, base, events, claims, apart })
+    Ok(Recording { seed, journaled, tears, base, events, claims, apart })
 }
 
 /// Stops the noise when it goes.

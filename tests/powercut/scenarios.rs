@@ -16,16 +16,21 @@ const fn noisy(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scena
     Scenario { steps: 8, noise: true, ..plain(name, workload) }
 }
 
+const fn whole_pages(scenario: Scenario) -> Scenario {
+    Scenario { needs: Needs::WholePages, ..scenario }
+}
+
 pub(crate) const CELLS_FSYNC: Scenario = plain("cells-fsync", || Box::new(Cells::new(Sync::Full)));
 pub(crate) const CELLS_FDATASYNC: Scenario =
     plain("cells-fdatasync", || Box::new(Cells::new(Sync::Data)));
 pub(crate) const CELLS_NOISE: Scenario = noisy("cells-noise", || Box::new(Cells::new(Sync::Data)));
 pub(crate) const CELLS_APART: Scenario =
     Scenario { keys: Keys::Apart, name: "cells-apart", ..CELLS_NOISE };
-pub(crate) const APPENDS: Scenario = noisy("appends", || Box::new(Appends::new()));
+pub(crate) const APPENDS: Scenario = whole_pages(noisy("appends", || Box::new(Appends::new())));
 pub(crate) const HOLES: Scenario = plain("holes", || Box::new(Holes::new()));
-pub(crate) const SIZES: Scenario = plain("sizes", || Box::new(Sizes::new()));
-pub(crate) const SIZES_NOISE: Scenario = noisy("sizes-noise", || Box::new(Sizes::new()));
+pub(crate) const SIZES: Scenario = whole_pages(plain("sizes", || Box::new(Sizes::new())));
+pub(crate) const SIZES_NOISE: Scenario =
+    whole_pages(noisy("sizes-noise", || Box::new(Sizes::new())));
 pub(crate) const REPLACE: Scenario =
     plain("replace", || Box::new(Replace::new(Then::SyncDirectory)));
 pub(crate) const REPLACE_FILE: Scenario =
@@ -43,18 +48,14 @@ pub(crate) const LONG_NAMES_NOISE: Scenario =
     noisy("long-names-noise", || Box::new(LongNames::new()));
 pub(crate) const LONG_NAMES_BETWEEN: Scenario =
     plain("long-names-in-between", || Box::new(LongNamesInBetween));
-const fn rollback(scenario: Scenario) -> Scenario {
-    Scenario { needs: Needs::WholePages, ..scenario }
-}
-
 pub(crate) const SQLITE_DELETE: Scenario =
-    rollback(plain("sqlite-delete", || Box::new(Sqlite::new("DELETE", "FULL"))));
+    whole_pages(plain("sqlite-delete", || Box::new(Sqlite::new("DELETE", "FULL"))));
 pub(crate) const SQLITE_EXTRA: Scenario =
-    rollback(plain("sqlite-delete-extra", || Box::new(Sqlite::new("DELETE", "EXTRA"))));
+    whole_pages(plain("sqlite-delete-extra", || Box::new(Sqlite::new("DELETE", "EXTRA"))));
 pub(crate) const SQLITE_TRUNCATE: Scenario =
-    rollback(plain("sqlite-truncate", || Box::new(Sqlite::new("TRUNCATE", "FULL"))));
+    whole_pages(plain("sqlite-truncate", || Box::new(Sqlite::new("TRUNCATE", "FULL"))));
 pub(crate) const SQLITE_PERSIST: Scenario =
-    rollback(noisy("sqlite-persist", || Box::new(Sqlite::new("PERSIST", "FULL"))));
+    whole_pages(noisy("sqlite-persist", || Box::new(Sqlite::new("PERSIST", "FULL"))));
 pub(crate) const SQLITE_WAL: Scenario =
     plain("sqlite-wal", || Box::new(Sqlite::new("WAL", "FULL")));
 pub(crate) const GIT: Scenario = Scenario { steps: 3, ..plain("git", || Box::new(Git::new())) };
