@@ -42,6 +42,13 @@ fn a_key_is_destroyed_on_its_token_when_its_waiting_period_is_over() {
     in_a_child("deletion");
 }
 
+/// Another token with the same label stood for the one that has the keys: a key was told as destroyed that
+/// was still there.
+#[test]
+fn regression_a_token_with_the_same_label_is_not_the_token() {
+    in_a_child("same_label");
+}
+
 #[test]
 fn the_pin_is_nowhere_in_the_file() {
     in_a_child("secrecy");
@@ -57,6 +64,7 @@ fn scenario() {
         "states" => states(&hsm),
         "refusals" => refusals(),
         "deletion" => deletion(&hsm),
+        "same_label" => same_label(&hsm),
         "secrecy" => secrecy(),
         other => panic!("no scenario {other}"),
     }
@@ -225,6 +233,45 @@ fn deletion(hsm: &SoftHsm) {
     keystore.delete_custom_key_store(store).unwrap();
     assert!(keystore.describe_custom_key_stores(None, None).unwrap().is_empty());
     assert!(keystore.verify().unwrap().is_clean());
+}
+
+fn same_label(hsm: &SoftHsm) {
+    let fixture = Fixture::new();
+    let keystore = &fixture.keystore;
+    let (store, key) = with_key(&fixture);
+    let id = describe(&fixture, key).current_key_material_id.unwrap().to_string().replace('-', "");
+    keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    let destroyed = || keystore.delete_expired(day(8), ClockTrust::Confirmed).unwrap().deleted;
+    hsm.pull_out();
+    hsm.init("safe");
+    sleep(Duration::from_millis(1100));
+    fails(keystore.create_key(in_store(store), day(0)), "CloudHsmClusterNotFoundException");
+    assert!(destroyed().is_empty());
+    assert!(
+        fixture.reopen().delete_expired(day(8), ClockTrust::Confirmed).unwrap().deleted.is_empty()
+    );
+    keystore.disconnect_custom_key_store(store).unwrap();
+    let error = keystore.connect_custom_key_store(store).unwrap_err();
+    assert_eq!(error.aws_name(), "CloudHsmClusterNotFoundException");
+    assert!(error.to_string().contains("serial number"), "{error}");
+    // Somebody says that it is the one: so it is for what is made from now on.
+    let take_over = || {
+        keystore.disconnect_custom_key_store(store).unwrap();
+        let token = Some("safe".to_owned());
+        let update = UpdateKeyStore { token, ..UpdateKeyStore::default() };
+        keystore.update_custom_key_store(store, &update).unwrap();
+        keystore.connect_custom_key_store(store).unwrap();
+    };
+    take_over();
+    keystore.create_key(in_store(store), day(0)).unwrap();
+    assert!(destroyed().is_empty(), "it was made on the other one");
+    hsm.put_in();
+    sleep(Duration::from_millis(1100));
+    assert!(objects().contains(&id));
+    assert!(destroyed().is_empty(), "it is not the one that was connected");
+    take_over();
+    assert_eq!(destroyed(), [key]);
+    assert!(!objects().contains(&id));
 }
 
 fn secrecy() {

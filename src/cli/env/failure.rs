@@ -124,6 +124,7 @@ fn token_exit(error: &TokenError) -> Exit {
         TokenError::NotAuthentic => Exit::Damage,
         TokenError::Module { .. }
         | TokenError::NotFound(_)
+        | TokenError::Another(..)
         | TokenError::Ambiguous(_)
         | TokenError::Unsupported(..)
         | TokenError::KeyMissing(_)

@@ -12,7 +12,7 @@ use crate::keystore::model::key_store::{ConnectionState, KeyStoreId};
 use crate::keystore::model::state::KeyState;
 use crate::keystore::records::key_store::KeyStoreRecord;
 use crate::keystore::storage::sealed::Reader;
-use crate::keystore::token::{Pin, Token, TokenError, TokenRef};
+use crate::keystore::token::{Pin, Serial, Token, TokenError, TokenRef};
 
 /// The key stores that this process has used.
 #[derive(Default)]
@@ -23,6 +23,7 @@ pub(in crate::keystore) struct Link {
     connection: u64,
     connected: bool,
     token_ref: TokenRef,
+    serial: Option<Serial>,
     pin: Pin,
     token: Mutex<Option<Arc<Token>>>,
     presence: Arc<Presence>,
@@ -49,6 +50,7 @@ impl KeyStores {
             connected,
             token_ref: record.token_ref(),
             pin: record.open_pin(reader.root(), id)?,
+            serial: record.serial,
             token: Mutex::default(),
             presence: Arc::default(),
         });
@@ -108,8 +110,12 @@ impl Link {
     }
 
     /// Destroys a key on the token.
-    pub(in crate::keystore) fn destroy(&self, material: MaterialId) -> Result<(), TokenError> {
-        self.token()?.destroy_key(material.as_bytes())
+    pub(in crate::keystore) fn destroy(
+        &self,
+        material: MaterialId,
+        made_on: Option<&Serial>,
+    ) -> Result<(), TokenError> {
+        self.token()?.destroy_key(material.as_bytes(), made_on)
     }
 
     /// The token, logged in at its first use. A PIN that it refused is not tried again before the
@@ -119,7 +125,11 @@ impl Link {
         if let Some(token) = &*token {
             return Ok(Arc::clone(token));
         }
-        let made = Arc::new(Token::new(self.token_ref.clone(), self.pin.duplicate())?);
+        let made = Arc::new(Token::new(
+            self.token_ref.clone(),
+            self.serial.clone(),
+            self.pin.duplicate(),
+        )?);
         *token = Some(Arc::clone(&made));
         Ok(made)
     }

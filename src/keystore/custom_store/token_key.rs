@@ -10,12 +10,14 @@ use crate::keystore::error::custom_store::KeyStoreError;
 use crate::keystore::model::key_store::{ConnectionState, KeyStoreId};
 use crate::keystore::records::key_store::KeyStoreRecord;
 use crate::keystore::storage::sealed::Reader;
+use crate::keystore::token::Serial;
 
 /// A key on a token that no row names yet. It is taken off the token unless it is kept.
 pub(in crate::keystore) struct TokenKey {
     store: KeyStoreId,
     material: MaterialId,
     link: Arc<Link>,
+    made_on: Option<Serial>,
     kept: bool,
 }
 
@@ -29,8 +31,9 @@ impl TokenKey {
         let material = MaterialId::from_bytes(random::id16()?);
         let token = link.token().map_err(KeyStoreError::of)?;
         // From here on a key that may be there is taken off the token when this is dropped.
-        let made = Self { store, material, link, kept: false };
-        token.make_key(material.as_bytes(), "kmsfs").map_err(KeyStoreError::of)?;
+        let mut made = Self { store, material, link, made_on: None, kept: false };
+        let made_on = token.make_key(material.as_bytes(), "kmsfs");
+        made.made_on = made_on.map_err(KeyStoreError::of)?;
         Ok(made)
     }
 
@@ -42,6 +45,11 @@ impl TokenKey {
     /// Its id on the token.
     pub(in crate::keystore) fn material(&self) -> MaterialId {
         self.material
+    }
+
+    /// The token that it is on.
+    pub(in crate::keystore) fn made_on(&self) -> Option<&Serial> {
+        self.made_on.as_ref()
     }
 
     /// A row names the key now.
@@ -61,7 +69,7 @@ impl Drop for TokenKey {
         if self.kept {
             return;
         }
-        if let Err(error) = self.link.destroy(self.material) {
+        if let Err(error) = self.link.destroy(self.material, self.made_on()) {
             log::warn!("an unused key {} stays on its token: {error}", self.material);
         }
     }

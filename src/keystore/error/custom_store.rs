@@ -38,7 +38,9 @@ impl KeyStoreError {
     pub(in crate::keystore) fn of(error: TokenError) -> Self {
         match error {
             TokenError::Module { .. } => Self::Module(error),
-            TokenError::NotFound(_) | TokenError::Unavailable(..) => Self::TokenNotFound(error),
+            TokenError::NotFound(_) | TokenError::Another(..) | TokenError::Unavailable(..) => {
+                Self::TokenNotFound(error)
+            }
             TokenError::Ambiguous(_)
             | TokenError::WrongPin(_)
             | TokenError::PinUnusable(..)

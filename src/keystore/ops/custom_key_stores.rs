@@ -49,7 +49,7 @@ impl Keystore {
         let action = Action::CreateCustomKeyStore;
         self.operate(action, None, |_| {
             self.may(action)?;
-            Token::find(&request.token_ref).map_err(KeyStoreError::of)?;
+            let serial = Token::find(&request.token_ref).map_err(KeyStoreError::of)?;
             self.write(|writer| {
                 let quota = Quota::KeyStores;
                 if writer.rows().count(Table::KeyStore)? >= quota.limit() {
@@ -61,6 +61,7 @@ impl Keystore {
                     name: request.name.clone(),
                     module: request.token_ref.module.clone(),
                     token: request.token_ref.token.clone(),
+                    serial: serial.clone(),
                     pin: seal_pin(writer.root(), id, &request.pin)?,
                     created: now.into(),
                     connection: ConnectionState::Disconnected,
@@ -106,17 +107,21 @@ impl Keystore {
         let action = Action::ConnectCustomKeyStore;
         self.operate(action, None, |_| {
             self.may(action)?;
-            let (token_ref, pin) = self.read(|reader| {
+            let (token_ref, serial, pin) = self.read(|reader| {
                 let record = KeyStoreRecord::find(reader, id)?;
                 if record.connection == ConnectionState::Failed {
                     return Err(wrong_state(id, record.connection, "disconnect it first"));
                 }
-                Ok((record.token_ref(), record.open_pin(reader.root(), id)?))
+                let pin = record.open_pin(reader.root(), id)?;
+                Ok((record.token_ref(), record.serial, pin))
             })?;
-            let logged_in = Token::log_in(token_ref, pin);
+            let logged_in = Token::prove(token_ref, serial, pin);
             self.write(|writer| {
                 let mut record = KeyStoreRecord::find(writer, id)?;
                 record.problem = logged_in.as_ref().err().map(code_of);
+                if let Ok(Some(serial)) = &logged_in {
+                    record.serial = Some(serial.clone());
+                }
                 record.connection = match record.problem {
                     None => ConnectionState::Connected,
                     Some(_) => ConnectionState::Failed,
@@ -160,6 +165,8 @@ impl Keystore {
             }
             if let Some(token) = &update.token {
                 record.token.clone_from(token);
+                // The next one to be connected is the one that is meant.
+                record.serial = None;
             }
             if let Some(pin) = &update.pin {
                 record.pin = seal_pin(writer.root(), id, pin)?;
@@ -270,7 +277,7 @@ fn code_of(error: &TokenError) -> ConnectionErrorCode {
     match error {
         TokenError::WrongPin(_) => ConnectionErrorCode::InvalidCredentials,
         TokenError::PinUnusable(..) => ConnectionErrorCode::UserLockedOut,
-        TokenError::NotFound(_) | TokenError::Unavailable(..) => {
+        TokenError::NotFound(_) | TokenError::Another(..) | TokenError::Unavailable(..) => {
             ConnectionErrorCode::ClusterNotFound
         }
         TokenError::Module { .. }

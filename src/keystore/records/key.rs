@@ -17,6 +17,7 @@ use crate::keystore::records::regions::{MultiRegionConfiguration, Regions};
 use crate::keystore::records::rotation::Schedule;
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{self, Reader, Record, Writer};
+use crate::keystore::token::Serial;
 
 /// Operations by what a key's state means to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,9 @@ pub(in crate::keystore) struct KeyRecord {
     /// The key store whose token keeps the material; its id there is that of `current`.
     #[serde(default, with = "text::optional", skip_serializing_if = "Option::is_none")]
     pub(in crate::keystore) key_store: Option<KeyStoreId>,
+    /// The token that it was made on; `None` of a key of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::keystore) made_on: Option<Serial>,
     /// The key policy, as it was given; `None` for the default one.
     #[serde(default)]
     pub(in crate::keystore) policy: Option<String>,

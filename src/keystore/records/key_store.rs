@@ -20,7 +20,7 @@ use crate::keystore::model::time::UnixTime;
 use crate::keystore::storage::root::{RootKey, encode_parts};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{self, Reader, Record, Writer, base64};
-use crate::keystore::token::{Pin, TokenRef};
+use crate::keystore::token::{Pin, Serial, TokenRef};
 
 /// A key store as DescribeCustomKeyStores shows it. Serialises with AWS's member names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +50,9 @@ pub(in crate::keystore) struct KeyStoreRecord {
     pub(in crate::keystore) name: String,
     pub(in crate::keystore) module: PathBuf,
     pub(in crate::keystore) token: String,
+    /// Which token that was when it was last seen; `None` of a store of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::keystore) serial: Option<Serial>,
     /// Sealed once more, so that the bytes of the row never hold it.
     #[serde(with = "base64")]
     pub(in crate::keystore) pin: Vec<u8>,
@@ -118,4 +121,19 @@ pub(in crate::keystore) fn seal_pin(
 
 fn pin_aad(id: KeyStoreId) -> Vec<u8> {
     encode_parts(&[b"key store pin", id.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of earlier versions no serial number is known.
+    #[test]
+    fn a_record_without_a_serial_number_is_read_and_stays_as_it_is() {
+        let text = r#"{"name":"a","module":"/lib/m.so","token":"t","pin":"","created":1,
+            "connection":"CONNECTED","problem":null,"connections":2}"#;
+        let record: KeyStoreRecord = serde_json::from_str(text).unwrap();
+        assert_eq!(record.serial, None);
+        assert!(!serde_json::to_string(&record).unwrap().contains("serial"));
+    }
 }

@@ -19,6 +19,8 @@ pub enum TokenError {
     },
     /// The module has no token with this label or serial number.
     NotFound(TokenRef),
+    /// A token with this label is there, and is not the one with this serial number.
+    Another(TokenRef, String),
     /// Several tokens have this label.
     Ambiguous(TokenRef),
     /// The PIN is wrong.
@@ -41,6 +43,7 @@ impl TokenError {
         match self {
             Self::Module { .. }
             | Self::NotFound(_)
+            | Self::Another(..)
             | Self::KeyMissing(_)
             | Self::Unavailable(..) => true,
             Self::Ambiguous(_)
@@ -62,6 +65,10 @@ impl fmt::Display for TokenError {
                 f,
                 "there is no {token_ref}: 'pkcs11-tool --module {} -L' lists those that are there",
                 token_ref.module.display()
+            ),
+            Self::Another(token_ref, serial) => write!(
+                f,
+                "{token_ref} is another one than the token with the serial number '{serial}', which is meant"
             ),
             Self::Ambiguous(token_ref) => {
                 write!(f, "there are several of {token_ref}: name it by its serial number")

@@ -3,30 +3,31 @@
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 
-use super::TokenError;
 use super::error::Fault;
 use super::session::{Line, Token, TokenKeyId};
+use super::{Serial, TokenError};
 use crate::crypto::random;
 
 impl Token {
-    /// Makes an AES-256 key that can encrypt and decrypt on the token and can never be read.
+    /// Makes an AES-256 key that can encrypt and decrypt on the token and can never be read. Tells on
+    /// which token.
     /// Errors: `Unsupported` if the token would not keep it that way; those of a login.
     pub(in crate::keystore) fn make_key(
         &self,
         id: &TokenKeyId,
         label: &str,
-    ) -> Result<(), TokenError> {
+    ) -> Result<Option<Serial>, TokenError> {
         self.run(|line| {
             if find(self, line, id)?.is_some() {
                 // Made by an earlier try whose answer was lost.
-                return Ok(());
+                return Ok(line.serial.clone());
             }
             let template = template(id, label);
             let made = line.session().generate_key(&Mechanism::AesKeyGen, &template);
             let key = self.call(made)?;
             if self.is_kept_secret(line, key)? {
                 line.keys.insert(*id, key);
-                return Ok(());
+                return Ok(line.serial.clone());
             }
             self.call(line.session().destroy_object(key))?;
             let what = "its keys can be read".to_owned();
@@ -34,13 +35,23 @@ impl Token {
         })
     }
 
-    /// Destroys a key. One that is not there is no error: it is gone.
-    pub(in crate::keystore) fn destroy_key(&self, id: &TokenKeyId) -> Result<(), TokenError> {
+    /// Destroys a key. One that is not there is no error: it is gone, if this is the token that it was
+    /// made on. `made_on` is not known of keys of earlier versions.
+    /// Errors: `Another`; those of a login.
+    pub(in crate::keystore) fn destroy_key(
+        &self,
+        id: &TokenKeyId,
+        made_on: Option<&Serial>,
+    ) -> Result<(), TokenError> {
         self.run(|line| {
             line.keys.remove(id);
-            match find(self, line, id)? {
-                Some(key) => self.call(line.session().destroy_object(key)),
-                None => self.prove_presence(line),
+            match (find(self, line, id)?, made_on) {
+                (Some(key), _) => self.call(line.session().destroy_object(key)),
+                (None, Some(serial)) if line.serial.as_ref() != Some(serial) => {
+                    let token_ref = self.token_ref().clone();
+                    Err(Fault::Lost(TokenError::Another(token_ref, serial.0.clone())))
+                }
+                (None, _) => self.prove_presence(line),
             }
         })
     }

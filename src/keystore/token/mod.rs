@@ -16,6 +16,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use cryptoki::slot::TokenInfo;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 mod error;
@@ -42,6 +44,20 @@ impl TokenRef {
     /// The token with this label or serial number, reached through this module.
     pub fn new(module: &Path, token: &str) -> Self {
         Self { module: module.to_owned(), token: token.to_owned() }
+    }
+}
+
+/// The serial number of a token. Labels are given by whoever initialises a token: another one may
+/// have the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(in crate::keystore) struct Serial(String);
+
+impl Serial {
+    /// What a token says; `None` of one that has none.
+    fn of(info: &TokenInfo) -> Option<Self> {
+        let text = info.serial_number().trim();
+        (!text.is_empty()).then(|| Self(text.to_owned()))
     }
 }
 

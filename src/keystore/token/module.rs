@@ -13,7 +13,7 @@ use cryptoki::error::{Error, RvError};
 use cryptoki::slot::Slot;
 
 use super::error::unavailable;
-use super::{TokenError, TokenRef};
+use super::{Serial, TokenError, TokenRef};
 
 /// One library of this process.
 pub(super) struct Module {
@@ -110,25 +110,36 @@ impl Library {
         self.epoch
     }
 
-    /// The slot that holds the token.
-    /// Errors: `NotFound`, `Ambiguous`, `Unavailable`.
-    pub(super) fn slot(&self, token_ref: &TokenRef) -> Result<Slot, TokenError> {
+    /// The slot that holds the token: with this serial number, if that is known.
+    /// Errors: `NotFound`, `Another`, `Ambiguous`, `Unavailable`.
+    pub(super) fn slot(
+        &self,
+        token_ref: &TokenRef,
+        serial: Option<&Serial>,
+    ) -> Result<(Slot, Option<Serial>), TokenError> {
         let failed = |error: Error| unavailable(token_ref, &error);
         let mut found = Vec::new();
         for slot in self.context.get_slots_with_token().map_err(failed)? {
             // A token that is pulled out meanwhile is not the one that is looked for.
             let Ok(info) = self.context.get_token_info(slot) else { continue };
+            let own = Serial::of(&info);
             if info.serial_number() == token_ref.token {
-                return Ok(slot);
+                found = vec![(slot, own)];
+                break;
             }
             if info.label() == token_ref.token {
-                found.push(slot);
+                found.push((slot, own));
             }
         }
-        match found.as_slice() {
-            [slot] => Ok(*slot),
-            [] => Err(TokenError::NotFound(token_ref.clone())),
-            _ => Err(TokenError::Ambiguous(token_ref.clone())),
+        if let (Some(serial), false) = (serial, found.is_empty()) {
+            found.retain(|(_, own)| own.as_ref() == Some(serial));
+            let other = || TokenError::Another(token_ref.clone(), serial.0.clone());
+            return found.pop().ok_or_else(other);
+        }
+        match (found.pop(), found.is_empty()) {
+            (Some(only), true) => Ok(only),
+            (None, _) => Err(TokenError::NotFound(token_ref.clone())),
+            (Some(_), false) => Err(TokenError::Ambiguous(token_ref.clone())),
         }
     }
 

@@ -10,7 +10,7 @@ use cryptoki::types::RawAuthPin;
 
 use super::error::Fault;
 use super::module::{Library, Module};
-use super::{Pin, TokenError, TokenRef};
+use super::{Pin, Serial, TokenError, TokenRef};
 
 /// The id (`CKA_ID`) of a key that this program made: 16 random bytes.
 pub(in crate::keystore) type TokenKeyId = [u8; 16];
@@ -18,6 +18,8 @@ pub(in crate::keystore) type TokenKeyId = [u8; 16];
 /// A token whose user is logged in, or will be at the next use.
 pub(in crate::keystore) struct Token {
     token_ref: TokenRef,
+    /// Which token it must be, if that is known.
+    serial: Option<Serial>,
     module: Arc<Module>,
     pin: Pin,
     idle: Mutex<Vec<Line>>,
@@ -29,6 +31,8 @@ pub(in crate::keystore) struct Token {
 pub(super) struct Line {
     session: Session,
     epoch: u64,
+    /// Which token it leads to.
+    pub(super) serial: Option<Serial>,
     pub(super) keys: HashMap<TokenKeyId, ObjectHandle>,
 }
 
@@ -39,27 +43,48 @@ impl Token {
     /// Finds the token and proves the PIN, whoever is logged in already.
     /// Errors: `Module`, `NotFound`, `Ambiguous`, `WrongPin`, `PinUnusable`, `Unavailable`.
     pub(in crate::keystore) fn log_in(token_ref: TokenRef, pin: Pin) -> Result<Self, TokenError> {
-        let token = Self::new(token_ref, pin)?;
-        token.prove_pin()?;
+        let mut token = Self::new(token_ref, None, pin)?;
+        token.serial = token.prove_pin()?;
         Ok(token)
+    }
+
+    /// As [`Token::log_in`], if it is the token with this serial number. Tells which one it is.
+    /// Errors: as there; `Another`.
+    pub(in crate::keystore) fn prove(
+        token_ref: TokenRef,
+        serial: Option<Serial>,
+        pin: Pin,
+    ) -> Result<Option<Serial>, TokenError> {
+        Self::new(token_ref, serial, pin)?.prove_pin()
     }
 
     /// The token, which is looked for at its first use. A PIN that it refuses is tried once only:
     /// tokens lock themselves after a few wrong ones.
     /// Errors: `Module`.
-    pub(in crate::keystore) fn new(token_ref: TokenRef, pin: Pin) -> Result<Self, TokenError> {
+    pub(in crate::keystore) fn new(
+        token_ref: TokenRef,
+        serial: Option<Serial>,
+        pin: Pin,
+    ) -> Result<Self, TokenError> {
         let module = Module::load(&token_ref.module)?;
-        Ok(Self { token_ref, module, pin, idle: Mutex::default(), refused: OnceLock::new() })
+        Ok(Self {
+            token_ref,
+            serial,
+            module,
+            pin,
+            idle: Mutex::default(),
+            refused: OnceLock::new(),
+        })
     }
 
-    /// Is the token there? Needs no PIN.
+    /// Is the token there, and which one is it? Needs no PIN.
     /// Errors: `Module`, `NotFound`, `Ambiguous`, `Unavailable`.
-    pub(in crate::keystore) fn find(token_ref: &TokenRef) -> Result<(), TokenError> {
+    pub(in crate::keystore) fn find(token_ref: &TokenRef) -> Result<Option<Serial>, TokenError> {
         let module = Module::load(&token_ref.module)?;
-        let (epoch, found) =
-            module.enter(|library| (library.epoch(), library.slot(token_ref).map(drop)))?;
+        let look = |library: &Library| library.slot(token_ref, None).map(|(_, serial)| serial);
+        let (epoch, found) = module.enter(|library| (library.epoch(), look(library)))?;
         if found.as_ref().is_err_and(TokenError::is_absence) && module.renew(epoch)? {
-            return module.enter(|library| library.slot(token_ref).map(drop))?;
+            return module.enter(look)?;
         }
         found
     }
@@ -129,14 +154,15 @@ impl Token {
     }
 
     /// A login that another user of the same process made would hide a wrong PIN.
-    fn prove_pin(&self) -> Result<(), TokenError> {
-        let prove = |library: &Library| -> Result<(), TokenError> {
-            let slot = library.slot(&self.token_ref)?;
+    fn prove_pin(&self) -> Result<Option<Serial>, TokenError> {
+        let prove = |library: &Library| -> Result<Option<Serial>, TokenError> {
+            let (slot, serial) = library.slot(&self.token_ref, self.serial.as_ref())?;
             let session = library.context().open_rw_session(slot);
             let session = self.call(session).map_err(|fault| fault.into_error(&self.token_ref))?;
             // Nobody was logged in: all the better.
             let _ = session.logout();
-            self.call(self.login(&session)).map_err(|fault| fault.into_error(&self.token_ref))
+            self.call(self.login(&session)).map_err(|fault| fault.into_error(&self.token_ref))?;
+            Ok(serial)
         };
         let mut proven =
             self.module.exclusively(|library| Ok((library.epoch(), prove(library))))?;
@@ -178,7 +204,8 @@ impl Line {
         let suspects =
             std::mem::take(&mut *token.idle.lock().unwrap_or_else(PoisonError::into_inner));
         suspects.into_iter().filter(|line| line.epoch == library.epoch()).for_each(Self::close);
-        let slot = library.slot(&token.token_ref).map_err(|error| match error {
+        let found = library.slot(&token.token_ref, token.serial.as_ref());
+        let (slot, serial) = found.map_err(|error| match error {
             TokenError::Ambiguous(_) => Fault::Final(error),
             _ => Fault::Lost(error),
         })?;
@@ -189,7 +216,7 @@ impl Line {
             }
             other => other?,
         };
-        let line = Self { session, epoch: library.epoch(), keys: HashMap::new() };
+        let line = Self { session, epoch: library.epoch(), serial, keys: HashMap::new() };
         match token.call(token.login(&line.session)) {
             Ok(()) => Ok(line),
             Err(fault) => {

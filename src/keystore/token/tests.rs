@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::session::TokenKeyId;
 use super::wrap::{NONCE_LEN, OVERHEAD};
-use super::{Pin, Token, TokenError, TokenRef};
+use super::{Pin, Serial, Token, TokenError, TokenRef};
 
 #[path = "../../../tests/softhsm/mod.rs"]
 mod softhsm;
@@ -66,7 +66,9 @@ fn scenario() {
 fn wraps() {
     let token = open();
     assert!(!token.has_key(&KEY).unwrap());
-    token.make_key(&KEY, "a test").unwrap();
+    let made_on = token.make_key(&KEY, "a test").unwrap();
+    assert_eq!(made_on, Token::find(&token_ref()).unwrap());
+    assert!(made_on.is_some());
     assert!(token.has_key(&KEY).unwrap());
     let sealed = token.seal(&KEY, b"context", &[9; 32]).unwrap();
     assert_eq!(sealed.len(), 32 + OVERHEAD);
@@ -83,8 +85,12 @@ fn wraps() {
     for len in [0, NONCE_LEN, OVERHEAD - 1] {
         assert_eq!(wrong(b"context", &sealed[..len]), TokenError::NotAuthentic);
     }
-    token.destroy_key(&KEY).unwrap();
-    token.destroy_key(&KEY).unwrap();
+    let (serial, other) = (made_on.as_ref(), Serial("another".to_owned()));
+    token.destroy_key(&KEY, serial).unwrap();
+    token.destroy_key(&KEY, serial).unwrap();
+    token.destroy_key(&KEY, None).unwrap();
+    let elsewhere = token.destroy_key(&KEY, Some(&other)).unwrap_err();
+    assert!(matches!(elsewhere, TokenError::Another(..)), "{elsewhere}");
     let gone = token.open(&KEY, b"context", &sealed).unwrap_err();
     assert!(matches!(gone, TokenError::KeyMissing(_)), "{gone}");
 }

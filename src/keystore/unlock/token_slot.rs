@@ -51,7 +51,7 @@ pub(in crate::keystore) fn open(
 
 /// Removes the key of a slot that was not stored.
 pub(in crate::keystore) fn discard(token: &Token, slot: &SlotRow) {
-    if let Err(error) = token.destroy_key(&slot.salt) {
+    if let Err(error) = token.destroy_key(&slot.salt, None) {
         log::warn!("an unused key {} stays on {}: {error}", hex(&slot.salt), token.token_ref());
     }
 }

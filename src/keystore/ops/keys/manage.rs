@@ -316,6 +316,7 @@ fn create(
         rotation: None,
         on_demand_rotations: 0,
         key_store: None,
+        made_on: None,
         policy: None,
         valid_to: None,
         expiry: None,
@@ -339,6 +340,7 @@ fn create(
             made.check(writer)?;
             record.origin = Origin::AwsCloudHsm;
             (record.current, record.key_store) = (made.material(), Some(made.store()));
+            record.made_on = made.made_on().cloned();
         }
     }
     record.save(writer, key)?;

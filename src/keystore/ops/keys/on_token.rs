@@ -40,14 +40,15 @@ impl Keystore {
             for key in keys {
                 let record = KeyRecord::find(reader, key)?;
                 if let Some(store) = record.key_store {
-                    found.push((key, record.current, self.key_stores().link(reader, store)?));
+                    let link = self.key_stores().link(reader, store)?;
+                    found.push((key, record.current, record.made_on, link));
                 }
             }
             Ok(found)
         })?;
         let mut left = Vec::new();
-        for (key, material, link) in doomed {
-            let destroyed = link.destroy(material);
+        for (key, material, made_on, link) in doomed {
+            let destroyed = link.destroy(material, made_on.as_ref());
             if let Err(error) = destroyed {
                 log::warn!("key {key} waits for its token to be destroyed: {error}");
                 left.push(key);
