@@ -77,7 +77,7 @@ pub use ops::keys::manage::CreateKey;
 pub use ops::keys::rotation::{MaterialState, Rotation, RotationStatus};
 pub use ops::replicas::receive::{Received, Trust};
 pub use ops::replicas::send::{ReplicaPolicy, ReplicaProperties};
-pub use ops::verify::VerifyReport;
+pub use ops::verify::{RepairReport, VerifyReport};
 pub use policy::{DEFAULT_POLICY_NAME, default_key_policy};
 pub use records::access_key::{AccessKeyEntry, AccessKeyStatus};
 pub use records::alias::AliasEntry;

@@ -244,6 +244,31 @@ fn a_keystore_edited_by_hand_is_refused_examined_and_repaired() {
     assert!(machine.json(&keyed(&["alias", "list"])).to_string().find("alias/").is_none());
 }
 
+/// A damaged row of the vault was removed without a word, and `key retire` destroyed what the vault needed.
+#[test]
+fn regression_nothing_is_retired_that_a_vault_may_need_which_a_repair_forgot() {
+    let machine = Machine::with_vault();
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    let database = rusqlite::Connection::open(machine.path("data/kmsfs/keystore.db")).unwrap();
+    database.execute("UPDATE volume SET sealed = randomblob(90)", []).unwrap();
+    drop(database);
+    let told = machine.ok(&keyed(&["keystore", "repair", "--yes"]));
+    assert!(told.contains("removed 1 of 1 known vaults"), "{told}");
+    assert!(told.contains("may have forgotten vaults"), "{told}");
+    let mut retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    for flag in ["--lost-vaults-checked", "--other-hosts-checked", "--ciphertexts-checked"] {
+        machine.fails(&retire, 14, flag);
+        retire.push(flag);
+    }
+    let named: Vec<&str> = [&retire[..], &["--vault", "vault"]].concat();
+    machine.fails(&named, 14, "still refer to material");
+    let deletion = ["key", "schedule-deletion", "alias/kmsfs/default"];
+    machine.fails(&keyed(&deletion), 14, "may have forgotten vaults");
+    machine.ok(&keyed(&["rewrap", "vault"]));
+    machine.ok(&named);
+    machine.ok(&keyed(&["fsck", "vault"]));
+}
+
 #[test]
 fn destruction_by_date_is_asked_for_by_hand_too() {
     let machine = Machine::with_vault();

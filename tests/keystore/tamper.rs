@@ -131,14 +131,61 @@ fn a_damaged_keystore_is_examined_repaired_and_used_again() {
     assert!(Keystore::open(&f.checkpointed(), &f.unlock()).is_err());
     let damaged = Keystore::open_damaged(&f.path(), &f.unlock()).unwrap();
     assert_eq!(damaged.verify().unwrap().problems.len(), 8);
-    let report = damaged.repair().unwrap();
+    let repaired = damaged.repair().unwrap();
+    let report = repaired.left;
     assert!(report.is_clean(), "{report:?}");
+    let removed: Vec<_> = repaired.removed.iter().map(String::as_str).collect();
+    assert_eq!(
+        removed,
+        [
+            "1 of 2 aliases",
+            "1 of 2 grants",
+            "2 of 2 principals with policies, in which a Deny may have stood",
+            "2 of 2 access keys",
+            "1 of 2 unlock slots",
+        ]
+    );
     let counts = (report.keys, report.materials, report.aliases, report.volumes, report.slots);
     assert_eq!(counts, (2, 4, 1, 1, 1));
     let again = f.reopen();
     assert_eq!(again.list_keys().unwrap().len(), 2);
     assert_eq!(again.list_principals().unwrap().len(), 0);
     assert_eq!(again.list_access_keys().unwrap().len(), 0);
+}
+
+/// After a repair, what was gone had never been: material that it protected was retired without a word.
+#[test]
+fn regression_what_a_repair_removes_is_not_taken_for_what_never_was() {
+    for damage in [
+        "UPDATE volume SET sealed = randomblob(90)",
+        "DELETE FROM volume",
+        "UPDATE access_key SET sealed = randomblob(90)",
+        "DELETE FROM access_key",
+    ] {
+        let f = populated();
+        let key = f.keystore.list_keys().unwrap()[0].key_id;
+        let old = f.keystore.current_material(key).unwrap();
+        f.keystore.rotate_key_on_demand(&by_id(key), day(1)).unwrap();
+        f.sql(damage);
+        f.checkpointed();
+        Keystore::open_damaged(&f.path(), &f.unlock()).unwrap().repair().unwrap();
+        let again = f.reopen();
+        assert!(again.may_have_lost_volumes().unwrap(), "{damage}");
+        assert!(again.has_served_hosts().unwrap(), "{damage}");
+        assert_eq!(again.materials_of_programs(key, &[old]).unwrap(), [old], "{damage}");
+        // Also in a copy of it, and not of what is made from now on.
+        again.export(&f.dir.join("copy"), b"words").unwrap();
+        let copy = f.dir.join("copy.db");
+        let copy = Keystore::import(&f.dir.join("copy"), b"words", &copy, &f.unlock(), day(2));
+        assert!(copy.unwrap().may_have_lost_volumes().unwrap());
+        again.rotate_key_on_demand(&by_id(key), day(3)).unwrap();
+        let new = again.current_material(key).unwrap();
+        assert!(again.materials_of_programs(key, &[new]).unwrap().is_empty());
+    }
+    let f = populated();
+    f.sql("CREATE TABLE spy (x)");
+    Keystore::open_damaged(&f.path(), &f.unlock()).unwrap().repair().unwrap();
+    assert!(!f.reopen().may_have_lost_volumes().unwrap(), "no row was touched");
 }
 
 /// Each row authenticates by itself, so only the digest of all rows shows this one.

@@ -114,7 +114,8 @@ pub(in crate::cli) enum KeyCommand {
     /// material. Vaults on other hosts, with keys from here over --kms, are not known: while an
     /// access key for volumes exists, or did, it refuses too, unless --other-hosts-checked says that
     /// they were re-wrapped. What programs have encrypted with the material is not known either:
-    /// then it takes --ciphertexts-checked.
+    /// then it takes --ciphertexts-checked. After 'keystore repair' it takes all three, and
+    /// --lost-vaults-checked: vaults may be forgotten.
     #[command(after_help = "Examples:
   kmsfs key rotate alias/finance && kmsfs rewrap ~/vault && kmsfs key retire alias/finance
   kmsfs key retire alias/finance --vault /mnt/stick/vault
@@ -178,6 +179,9 @@ pub(in crate::cli) struct RetireArgs {
     /// No program needs it: what was encrypted with it over the KMS's API is not known here
     #[arg(long)]
     pub ciphertexts_checked: bool,
+    /// No vault needs it that the keystore may have forgotten when it was repaired
+    #[arg(long)]
+    pub lost_vaults_checked: bool,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,

@@ -150,6 +150,7 @@ fn restore(writer: &mut Writer<'_>, dump: &Dump) -> Result<(), KeystoreError> {
     }
     writer.meta.generation = dump.meta.generation;
     writer.meta.pending_deletions = dump.meta.pending_deletions;
+    writer.meta.lost_volumes = dump.meta.lost_volumes;
     // The log itself stays where it is: the copy begins its own.
     writer.meta.audit.mode = dump.meta.audit.mode;
     Ok(())

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use crate::id::KeyId;
+use crate::id::{KeyId, MaterialId};
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::operation::OwnOperation;
@@ -19,7 +19,7 @@ use crate::keystore::records::principal::PrincipalRecord;
 use crate::keystore::records::volume::VolumeRecord;
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::schema;
-use crate::keystore::storage::sealed::{Reader, Record, Stored};
+use crate::keystore::storage::sealed::{Reader, Record, Stored, Writer};
 use crate::keystore::unlock::slot;
 
 /// What [`Keystore::verify`] found.
@@ -37,6 +37,16 @@ pub struct VerifyReport {
     pub slots: usize,
     /// Everything that is wrong, a sentence each. Empty for a good keystore.
     pub problems: Vec<String>,
+}
+
+/// What [`Keystore::repair`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RepairReport {
+    /// What was removed, by its kind.
+    pub removed: Vec<String>,
+    /// What is there now, and what is still wrong.
+    #[serde(flatten)]
+    pub left: VerifyReport,
 }
 
 impl VerifyReport {
@@ -78,24 +88,34 @@ impl Keystore {
     /// and rows other than keys and their material, that do not authenticate, and accepts all others. Rows that
     /// are gone stay gone, and a row that was put back from an older copy is accepted: for
     /// somebody who read the report of [`Keystore::verify`] and has no backup. Works on a handle
-    /// of [`Keystore::open_damaged`]. Returns what is still wrong.
+    /// of [`Keystore::open_damaged`]. If rows may be gone, the keystore notes that it may have forgotten
+    /// vaults, access keys, and what has encrypted for programs.
     /// Errors: `LastSlot` if no slot would be left; `StrangeWal` if there is nothing to repair but
     /// that.
-    pub fn repair(&self) -> Result<VerifyReport, KeystoreError> {
+    pub fn repair(&self) -> Result<RepairReport, KeystoreError> {
         self.check_wal_belongs()?;
-        self.operate_own(OwnOperation::RepairKeystore, |_| self.accept_what_is_left())?;
+        let removed = self.operate_own(OwnOperation::RepairKeystore, |details| {
+            let removed = self.accept_what_is_left()?;
+            if !removed.is_empty() {
+                details.detail = Some(format!("removed {}", removed.join(", ")));
+            }
+            Ok(removed)
+        })?;
         log::warn!("the keystore was repaired: its rows are accepted as they are");
-        self.verify()
+        Ok(RepairReport { removed, left: self.verify()? })
     }
 
-    fn accept_what_is_left(&self) -> Result<(), KeystoreError> {
+    fn accept_what_is_left(&self) -> Result<Vec<String>, KeystoreError> {
         self.write(|writer| {
-            for table in REPLACEABLE {
-                for row in writer.rows().all(table)? {
-                    if writer.check_row(table, &row).is_err() {
-                        writer.rows().delete(table, &row.id)?;
-                    }
-                }
+            // What else was there nobody can say.
+            let incomplete = writer.check_set().is_err();
+            let mut removed = Vec::new();
+            for (table, kind) in REPLACEABLE {
+                let rows = writer.rows().all(table)?;
+                let bad = rows.iter().filter(|row| writer.check_row(table, row).is_err());
+                let bad: Vec<_> = bad.collect();
+                note_removed(&mut removed, bad.len(), rows.len(), kind);
+                bad.iter().try_for_each(|row| writer.rows().delete(table, &row.id))?;
             }
             let slots = writer.rows().slots()?;
             let (good, bad): (Vec<_>, Vec<_>) =
@@ -103,18 +123,48 @@ impl Keystore {
             if good.is_empty() {
                 return Err(KeystoreError::LastSlot);
             }
+            note_removed(&mut removed, bad.len(), slots.len(), "unlock slots");
             bad.iter().try_for_each(|slot| writer.rows().delete_slot(slot.id))?;
             let pending = |key: &Stored<KeyRecord>| key.record.state == KeyState::PendingDeletion;
             let keys = open_all::<KeyRecord>(writer, &mut VerifyReport::default())?;
             writer.meta.pending_deletions = keys.iter().filter(|key| pending(key)).count() as u64;
-            writer.accept_rows()
+            if incomplete {
+                distrust(writer, keys)?;
+            }
+            writer.accept_rows()?;
+            Ok(removed)
         })
     }
 }
 
+/// From here on, what the keystore does not know of says nothing: a vault, another host, or ciphertexts
+/// of programs may need any material that is there now.
+fn distrust(writer: &mut Writer<'_>, keys: Vec<Stored<KeyRecord>>) -> Result<(), KeystoreError> {
+    (writer.meta.lost_volumes, writer.meta.served_hosts) = (true, true);
+    for Stored { id, mut record, .. } in keys {
+        let key = key_id(&id)?;
+        for row in writer.rows().of_key(Table::Material, key)? {
+            record.programs.extend(row.id.as_slice().try_into().map(MaterialId::from_bytes));
+        }
+        record.save(writer, key)?;
+    }
+    Ok(())
+}
+
+fn note_removed(removed: &mut Vec<String>, bad: usize, all: usize, kind: &str) {
+    if bad > 0 {
+        removed.push(format!("{bad} of {all} {kind}"));
+    }
+}
+
 /// What can be made again, and stands in the way while it does not authenticate.
-const REPLACEABLE: [Table; 5] =
-    [Table::Alias, Table::Volume, Table::Grant, Table::Principal, Table::AccessKey];
+const REPLACEABLE: [(Table, &str); 5] = [
+    (Table::Alias, "aliases"),
+    (Table::Volume, "known vaults"),
+    (Table::Grant, "grants"),
+    (Table::Principal, "principals with policies, in which a Deny may have stood"),
+    (Table::AccessKey, "access keys"),
+];
 
 fn check_schema(reader: &Reader<'_>, report: &mut VerifyReport) -> Result<(), KeystoreError> {
     if reader.rows().schema()? != schema::expected()? {

@@ -17,6 +17,12 @@ use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::tampered;
 
 impl Keystore {
+    /// True if the keystore was repaired, and may have forgotten vaults whose files need its keys.
+    /// Errors: `Tampered`, `Database`.
+    pub fn may_have_lost_volumes(&self) -> Result<bool, KeystoreError> {
+        Ok(self.read(|reader| reader.meta())?.lost_volumes)
+    }
+
     /// Remembers that a volume uses keys of this keystore, and where it is; the path is no other
     /// volume's any more. Writes nothing if that is known.
     pub fn register_volume(&self, volume: VolumeId, path: &Path) -> Result<(), KeystoreError> {

@@ -55,9 +55,12 @@ pub(in crate::keystore) struct Meta {
     /// When the last export was made.
     #[serde(default)]
     pub(in crate::keystore) exported: Option<UnixTime>,
-    /// An access key for volumes was deleted: hosts that had it may have vaults.
+    /// An access key for volumes was deleted, or may have been lost: hosts that had it may have vaults.
     #[serde(default)]
     pub(in crate::keystore) served_hosts: bool,
+    /// A repair accepted rows of which some may be missing: vaults may be forgotten.
+    #[serde(default)]
+    pub(in crate::keystore) lost_volumes: bool,
 }
 
 impl Meta {

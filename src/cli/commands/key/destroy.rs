@@ -30,8 +30,13 @@ pub(in crate::cli) fn schedule(
     })?;
     let survey = Survey::of(keystore, &args.vaults)?;
     let other_hosts = OtherHosts::of(keystore)?;
+    let forgotten = match keystore.may_have_lost_volumes()? {
+        true => "  the keystore was repaired: it may have forgotten vaults\n",
+        false => "",
+    };
     let warning = format!(
-        "key {key} will be destroyed after {days} days, and nothing brings it back then\n{}\n{}  {}",
+        "key {key} will be destroyed after {days} days, and nothing brings it back then\n{}\n\
+         {forgotten}{}  {}",
         survey.losses(key),
         other_hosts.warning(),
         last_use(keystore, key)?,
@@ -96,6 +101,7 @@ pub(in crate::cli) fn retire(
     must_be_free(keystore, &materials, args)?;
     let other_hosts = OtherHosts::of(keystore)?;
     if !materials.is_empty() {
+        must_not_be_lost(keystore, args.lost_vaults_checked)?;
         other_hosts.must_be_checked(args.other_hosts_checked)?;
         must_be_no_programs(keystore, key, &materials, args.ciphertexts_checked)?;
         let warning = format!(
@@ -126,6 +132,18 @@ pub(in crate::cli) fn retire(
         format!("destroyed {}", retired.join(", "))
     });
     Ok(())
+}
+
+/// Errors: `Refused` if vaults may be forgotten, and nobody says that they were looked into.
+fn must_not_be_lost(keystore: &Keystore, checked: bool) -> Result<(), CliError> {
+    if checked || !keystore.may_have_lost_volumes()? {
+        return Ok(());
+    }
+    let what = "the keystore was repaired, and may have forgotten vaults that need the material";
+    Err(CliError::new(Exit::Refused, what).advise(
+        "mount every vault once, or name each with --vault; when none needs it any more, add \
+         --lost-vaults-checked",
+    ))
 }
 
 /// Errors: `Refused` if programs have ciphertexts of one of the materials, and nobody says that they

@@ -223,31 +223,52 @@ fn repair(global: &Global, yes: bool, output: Output) -> Result<Exit, CliError> 
         found.problems.join("\n")
     );
     prompt::confirm(&warning, yes)?;
-    verify(keystore.repair()?, output)
+    let mut repaired = keystore.repair()?;
+    without_advice(&mut repaired.left);
+    let may_have_lost = keystore.may_have_lost_volumes()?;
+    output.result(&to_value(&repaired)?, || {
+        let mut lines: Vec<_> =
+            repaired.removed.iter().map(|removed| format!("removed {removed}")).collect();
+        if may_have_lost {
+            lines.push(FORGOTTEN.to_owned());
+        }
+        lines.push(in_words(&repaired.left));
+        lines.join("\n")
+    });
+    Ok(exit_of(&repaired.left))
 }
 
 fn verify(mut report: VerifyReport, output: Output) -> Result<Exit, CliError> {
-    // Elsewhere these messages send the reader to this command.
+    without_advice(&mut report);
+    output.result(&to_value(&report)?, || in_words(&report));
+    Ok(exit_of(&report))
+}
+
+/// Elsewhere these messages send the reader to this command.
+fn without_advice(report: &mut VerifyReport) {
     for problem in &mut report.problems {
         let end = problem.find(SEE_VERIFY).unwrap_or(problem.len());
         problem.truncate(end);
     }
-    output.result(&to_value(&report)?, || {
-        if report.is_clean() {
-            return format!(
-                "intact: {}, {}, {}",
-                count(report.keys as u64, "key"),
-                count(report.materials as u64, "material"),
-                count(report.slots as u64, "slot")
-            );
-        }
-        format!(
-            "damaged: restore it from a backup; without one 'kmsfs keystore repair' takes it as it \
-             is\n{}",
-            report.problems.join("\n")
-        )
-    });
-    Ok(if report.is_clean() { Exit::Ok } else { Exit::Damage })
+}
+
+fn in_words(report: &VerifyReport) -> String {
+    if report.is_clean() {
+        return format!(
+            "intact: {}, {}, {}",
+            count(report.keys as u64, "key"),
+            count(report.materials as u64, "material"),
+            count(report.slots as u64, "slot")
+        );
+    }
+    format!(
+        "damaged: restore it from a backup; without one 'kmsfs keystore repair' takes it as it is\n{}",
+        report.problems.join("\n")
+    )
+}
+
+fn exit_of(report: &VerifyReport) -> Exit {
+    if report.is_clean() { Exit::Ok } else { Exit::Damage }
 }
 
 /// The text of a JSON string.
@@ -255,4 +276,6 @@ pub(in crate::cli) fn string(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+const FORGOTTEN: &str = "the keystore may have forgotten vaults, other hosts, and what programs have \
+                         encrypted: 'kmsfs key retire' refuses until these were looked after";
 const SEE_VERIFY: &str = "; 'kmsfs keystore verify'";
