@@ -140,6 +140,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("p256", &["crypto/"]),
     ("p384", &["crypto/"]),
     ("p521", &["crypto/"]),
+    ("parking_lot", &[""]),
     ("pkcs8", &["crypto/"]),
     ("proptest", &[""]),
     ("rcgen", &["server/"]),

@@ -3,8 +3,9 @@
 //! A page is locked for all that lies in it, and unlocked for all of it: so boxes are kept together,
 //! and those that a secret has left are used again and never given back.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use parking_lot::Mutex;
 use zeroize::Zeroize;
 
 /// Bytes of the largest secret, the seed of a P-521 key, and what fills a line.
@@ -52,13 +53,13 @@ impl Drop for Room {
         let Some(mut bytes) = self.bytes.take() else { return };
         bytes.zeroize();
         if self.locked {
-            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+            FREE.lock().push(bytes);
         }
     }
 }
 
 fn locked(lock: LockPages) -> Option<Box<[u8; ROOM]>> {
-    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut free = FREE.lock();
     if free.is_empty() {
         // Many at once: what is allocated together lies together.
         let more: Vec<_> = (0..BATCH).map(|_| Box::new([0; ROOM])).collect();
@@ -82,10 +83,10 @@ mod tests {
             locked(|_| true).map(|bytes| Room { bytes: Some(bytes), locked: true }).unwrap();
         room.bytes_mut().fill(7);
         drop(room);
-        let left = FREE.lock().unwrap();
+        let left = FREE.lock();
         assert!(!left.is_empty() && left.iter().all(|bytes| **bytes == [0; ROOM]));
         drop(left);
-        FREE.lock().unwrap().clear();
+        FREE.lock().clear();
         assert!(locked(|_| false).is_none());
     }
 }

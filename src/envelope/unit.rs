@@ -4,8 +4,9 @@
 //! The unit of page 0 starts behind the header slots.
 
 use std::sync::Arc;
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::RwLock;
 
 use super::layout::{Page, PageNo, UNIT_HEADER};
 use super::nonce::{FreshNonce, Nonces};
@@ -64,6 +65,7 @@ pub enum Opened {
 pub struct UnitCipher {
     file: FileId,
     root: Secret<32>,
+    // A panic elsewhere cannot leave these caches half changed.
     writing: RwLock<Option<Arc<WriteKey>>>,
     reading: RwLock<Vec<(Nonce, Arc<BulkKey>)>>,
 }
@@ -173,7 +175,7 @@ impl UnitCipher {
     }
 
     fn write_key(&self) -> Result<Arc<WriteKey>, EnvelopeError> {
-        if let Some(key) = &*read(&self.writing)
+        if let Some(key) = &*self.writing.read()
             && key.take()
         {
             return Ok(key.clone());
@@ -181,16 +183,16 @@ impl UnitCipher {
         let prefix = FreshNonce::draw()?.use_up();
         let key = self.read_key(&prefix);
         let fresh = Arc::new(WriteKey { prefix, key, left: AtomicU32::new(UNITS_PER_PREFIX - 1) });
-        *write(&self.writing) = Some(fresh.clone());
+        *self.writing.write() = Some(fresh.clone());
         Ok(fresh)
     }
 
     fn read_key(&self, prefix: &Nonce) -> Arc<BulkKey> {
-        if let Some((_, key)) = read(&self.reading).iter().find(|(known, _)| known == prefix) {
+        if let Some((_, key)) = self.reading.read().iter().find(|(known, _)| known == prefix) {
             return key.clone();
         }
         let key = Arc::new(BulkKey::new(&xaes::derive_key(&self.root, prefix)));
-        let mut cache = write(&self.reading);
+        let mut cache = self.reading.write();
         if cache.len() >= READ_KEYS {
             cache.remove(0);
         }
@@ -229,15 +231,6 @@ impl UnitKind {
 
 fn short(tag: &Tag) -> [u8; 8] {
     *tag.first_chunk().expect("a tag has 16 bytes")
-}
-
-// A panic elsewhere cannot leave these caches half changed, so a poisoned lock is still good.
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

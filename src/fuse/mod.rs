@@ -15,9 +15,10 @@ mod request;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use fuser::{BackgroundSession, INodeNo, Notifier, Session};
+use parking_lot::{Condvar, Mutex};
 
 use crate::volume::{KernelCache, Volume};
 use adapter::Adapter;
@@ -62,14 +63,13 @@ pub fn serve(
 impl Mounted {
     /// Waits until the volume is unmounted and every request is answered.
     pub fn wait(&self) {
-        let done = self.ended.done.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = self.ended.changed.wait_while(done, |done| !*done);
-        drop(waiting.unwrap_or_else(PoisonError::into_inner));
+        let mut done = self.ended.done.lock();
+        self.ended.changed.wait_while(&mut done, |done| !*done);
     }
 
     /// True once the volume is unmounted and every request is answered.
     pub fn has_ended(&self) -> bool {
-        *self.ended.done.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.ended.done.lock()
     }
 
     /// What the kernel has cached of this mount, to be dropped from a thread that answers no
@@ -81,7 +81,7 @@ impl Mounted {
 
 impl Ended {
     fn set(&self) {
-        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.done.lock() = true;
         self.changed.notify_all();
     }
 }

@@ -7,9 +7,10 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -124,14 +125,14 @@ impl Keeper {
 
     /// Sends it home, and waits until it is there.
     pub(in crate::cli) fn finish(&self) {
-        let line = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = self.socket.lock();
         let _ = rustix::net::shutdown(&*line, Shutdown::Both);
         let wait = || rustix::process::waitpid(Some(self.process), WaitOptions::empty());
         let _ = rustix::io::retry_on_intr(wait);
     }
 
     fn order(&self, order: Order) -> io::Result<(Answer, Option<OwnedFd>)> {
-        let line = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = self.socket.lock();
         send(&line, &order, None)?;
         let answered = receive_from(&line)?;
         drop(line);
@@ -144,7 +145,7 @@ impl Keeper {
     }
 
     fn receive(&self) -> io::Result<(Answer, Option<OwnedFd>)> {
-        receive_from(&self.socket.lock().unwrap_or_else(PoisonError::into_inner))
+        receive_from(&self.socket.lock())
     }
 }
 

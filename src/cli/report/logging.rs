@@ -8,9 +8,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter};
+use parking_lot::Mutex;
 
 use super::printable::printable;
 
@@ -77,7 +77,7 @@ pub(in crate::cli) fn to_background(file: Option<&Path>) -> io::Result<()> {
             }
         },
     };
-    *SINK.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+    *SINK.lock() = sink;
     Ok(())
 }
 
@@ -120,7 +120,7 @@ struct Switch;
 
 impl Write for Switch {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        match &mut *SINK.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &mut *SINK.lock() {
             Sink::Stderr => io::stderr().write(record),
             Sink::Syslog(socket) => {
                 // Losing a record is better than stopping for it.

@@ -5,10 +5,12 @@
 //! is durable. Locks: the queue's is never held while the file is written.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::event::{Event, EventTime};
 use super::last_use::{LastUse, LastUses};
@@ -108,7 +110,7 @@ impl Writer {
             if !queue.running {
                 return Err(unwritable(NO_THREAD));
             }
-            queue = self.shared.wait(&self.shared.written, queue);
+            self.shared.written.wait(&mut queue);
         }
     }
 
@@ -192,7 +194,7 @@ impl Writer {
             if queue.failures > failures {
                 return Err(KeystoreError::AuditUnwritable(queue.reason.clone()));
             }
-            queue = self.shared.wait(&self.shared.written, queue);
+            self.shared.written.wait(&mut queue);
         }
         if queue.finished >= target { Ok(()) } else { Err(unwritable(NO_THREAD)) }
     }
@@ -224,7 +226,7 @@ impl Writer {
         let thread = std::thread::Builder::new().name("audit".into());
         match thread.spawn(move || shared.run()) {
             Ok(handle) => {
-                *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+                *self.thread.lock() = Some(handle);
                 queue.running = true;
             }
             Err(error) => log::error!("the audit log is not written: no thread: {error}"),
@@ -241,7 +243,7 @@ impl Drop for Writer {
             queue.closing = true;
             self.shared.work.notify_one();
         }
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -284,10 +286,10 @@ impl Shared {
                 None if queue.closing => return None,
                 None => queue.opens.next_due().map(|due| due.saturating_duration_since(now)),
             };
-            queue = match pause {
-                Some(pause) => self.wait_for(queue, pause),
-                None => self.wait(&self.work, queue),
-            };
+            match pause {
+                Some(pause) => drop(self.work.wait_for(&mut queue, pause)),
+                None => self.work.wait(&mut queue),
+            }
         }
     }
 
@@ -380,27 +382,18 @@ impl Shared {
 
     /// After a failure: waits a moment, or until somebody asks. `false` if it was the last attempt.
     fn pause(&self) -> bool {
-        let queue = self.lock();
+        let mut queue = self.lock();
         if queue.closing {
             return false;
         }
         if !queue.urgent {
-            drop(self.wait_for(queue, RETRY));
+            self.work.wait_for(&mut queue, RETRY);
         }
         true
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, on: &Condvar, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
-        on.wait(queue).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_for<'a>(&self, queue: MutexGuard<'a, Queue>, pause: Duration) -> MutexGuard<'a, Queue> {
-        let waited = self.work.wait_timeout(queue, pause);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        self.queue.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Key stores in use: which are connected, and the tokens that this process has reached.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::id::{KeyId, MaterialId};
@@ -39,7 +40,7 @@ impl KeyStores {
     ) -> Result<Arc<Link>, KeystoreError> {
         let record = KeyStoreRecord::find(reader, id)?;
         let connected = record.connection == ConnectionState::Connected;
-        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.0.lock();
         if let Some(link) = links.get(&id)
             && (link.connection, link.connected) == (record.connections, connected)
         {
@@ -121,7 +122,7 @@ impl Link {
     /// The token, logged in at its first use. A PIN that it refused is not tried again before the
     /// key store is connected anew: tokens lock themselves after a few wrong ones.
     pub(super) fn token(&self) -> Result<Arc<Token>, TokenError> {
-        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut token = self.token.lock();
         if let Some(token) = &*token {
             return Ok(Arc::clone(token));
         }

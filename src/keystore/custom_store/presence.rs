@@ -2,8 +2,10 @@
 //! not keep those who watch over all keys.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::id::MaterialId;
 
@@ -84,14 +86,17 @@ impl Presence {
         next
     }
 
-    fn wait(&self, state: MutexGuard<'_, State>, material: MaterialId, patience: Duration) -> bool {
+    fn wait(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        material: MaterialId,
+        patience: Duration,
+    ) -> bool {
         let asked = Instant::now();
         let told = |state: &State| {
             state.results.get(&material).filter(|result| result.at >= asked).copied()
         };
-        let waited =
-            self.answered.wait_timeout_while(state, patience, |state| told(state).is_none());
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        self.answered.wait_while_for(&mut state, |state| told(state).is_none(), patience);
         let bridged =
             || state.results.get(&material).filter(|result| result.at.elapsed() < BRIDGED).copied();
         if let Some(result) = told(&state).or_else(bridged) {
@@ -105,7 +110,7 @@ impl Presence {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -154,7 +159,7 @@ mod tests {
         let hang = Arc::new(Mutex::new(hang));
         let hanging = || {
             let hang = Arc::clone(&hang);
-            move |_| hang.lock().unwrap().recv().is_ok()
+            move |_| hang.lock().recv().is_ok()
         };
         let mut answers = 0;
         while presence.is_there(A, hanging()) {

@@ -4,8 +4,10 @@
 //! change can then never be put in after the change threw the old ones out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+
+use parking_lot::RwLock;
 
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::access::rules::KeyRules;
@@ -78,20 +80,20 @@ pub(in crate::keystore) struct KnownRules {
 
 impl Cache {
     pub(in crate::keystore) fn key(&self, id: KeyId) -> Option<Arc<LiveKey>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).keys.get(&id).cloned()
+        self.entries.read().keys.get(&id).cloned()
     }
 
     pub(in crate::keystore) fn alias(&self, name: &AliasName) -> Option<KeyId> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).aliases.get(name).copied()
+        self.entries.read().aliases.get(name).copied()
     }
 
     pub(in crate::keystore) fn put_key(&self, key: &Arc<LiveKey>) {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write();
         entries.keys.insert(key.id, Arc::clone(key));
     }
 
     pub(in crate::keystore) fn put_alias(&self, name: &AliasName, key: KeyId) {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write();
         entries.aliases.insert(name.clone(), key);
     }
 
@@ -100,15 +102,15 @@ impl Cache {
     }
 
     pub(in crate::keystore) fn rules<T>(&self, recall: impl FnOnce(&KnownRules) -> T) -> T {
-        recall(&self.entries.read().unwrap_or_else(PoisonError::into_inner).rules)
+        recall(&self.entries.read().rules)
     }
 
     pub(in crate::keystore) fn put_rules(&self, keep: impl FnOnce(&mut KnownRules)) {
-        keep(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner).rules);
+        keep(&mut self.entries.write().rules);
     }
 
     pub(in crate::keystore) fn clear(&self) {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write();
         entries.keys.clear();
         entries.aliases.clear();
         entries.rules = KnownRules::default();

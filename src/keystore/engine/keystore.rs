@@ -1,8 +1,10 @@
 //! The open keystore: one file, one root key, one cache, shared by all handles.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::keystore::access::rules::{RuleSource, Subject};
 use crate::keystore::audit::Audit;
@@ -190,8 +192,8 @@ impl Keystore {
         })
     }
 
-    /// A panic elsewhere leaves no transaction open, so its poison means nothing here.
+    /// A panic elsewhere leaves no transaction open.
     pub(super) fn lock(&self) -> MutexGuard<'_, Opened> {
-        self.inner.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.store.lock()
     }
 }

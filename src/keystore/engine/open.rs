@@ -1,8 +1,10 @@
 //! Makes a keystore, or opens and checks one.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use crate::crypto::{self, Secret};
 use crate::keystore::audit::{self, Audit};

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::slot::Slot;
+use parking_lot::{Mutex, RwLock};
 
 use super::error::unavailable;
 use super::{Serial, TokenError, TokenRef};
@@ -42,7 +43,7 @@ impl Module {
         static LOADED: Mutex<Option<HashMap<PathBuf, Arc<Module>>>> = Mutex::new(None);
         let failed = |problem: String| TokenError::Module { path: path.to_owned(), problem };
         let real = fs::canonicalize(path).map_err(|error| failed(error.to_string()))?;
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = LOADED.lock();
         let loaded = loaded.get_or_insert_default();
         if let Some(module) = loaded.get(&real) {
             return Ok(Arc::clone(module));
@@ -61,7 +62,7 @@ impl Module {
     /// Errors: `Module` when it has to be started in this process and cannot.
     pub(super) fn enter<T>(&self, work: impl FnOnce(&Library) -> T) -> Result<T, TokenError> {
         loop {
-            let library = self.library.read().unwrap_or_else(PoisonError::into_inner);
+            let library = self.library.read();
             if library.process == std::process::id() {
                 return Ok(work(&library));
             }
@@ -77,7 +78,7 @@ impl Module {
         &self,
         work: impl FnOnce(&mut Library) -> Result<T, Error>,
     ) -> Result<T, TokenError> {
-        let mut library = self.library.write().unwrap_or_else(PoisonError::into_inner);
+        let mut library = self.library.write();
         work(&mut library).map_err(|error| TokenError::Module {
             path: self.path.clone(),
             problem: error.to_string(),

@@ -1,12 +1,13 @@
 //! A token in use: a small pool of sessions, and new ones when the old ones are lost.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use cryptoki::error::{Error, RvError};
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::{Session, UserType};
 use cryptoki::types::RawAuthPin;
+use parking_lot::Mutex;
 
 use super::error::Fault;
 use super::module::{Library, Module};
@@ -144,7 +145,7 @@ impl Token {
     }
 
     fn put_back(&self, line: Line) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         if idle.len() < KEEP {
             idle.push(line);
         } else {
@@ -189,7 +190,7 @@ impl Token {
 impl Line {
     /// A session that waits for work, or a new one.
     fn waiting(token: &Token, library: &Library) -> Result<Self, Fault> {
-        let mut idle = token.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = token.idle.lock();
         while let Some(line) = idle.pop() {
             if line.epoch == library.epoch() {
                 return Ok(line);
@@ -201,8 +202,7 @@ impl Line {
 
     /// A new session, logged in. What waits is suspect then, and closed.
     fn fresh(token: &Token, library: &Library) -> Result<Self, Fault> {
-        let suspects =
-            std::mem::take(&mut *token.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        let suspects = std::mem::take(&mut *token.idle.lock());
         suspects.into_iter().filter(|line| line.epoch == library.epoch()).for_each(Self::close);
         let found = library.slot(&token.token_ref, token.serial.as_ref());
         let (slot, serial) = found.map_err(|error| match error {
@@ -244,7 +244,7 @@ impl Line {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        let idle = std::mem::take(self.idle.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let idle = std::mem::take(self.idle.get_mut());
         let closed = self.module.enter(|library| {
             idle.into_iter().filter(|line| line.epoch == library.epoch()).for_each(Line::close);
         });

@@ -4,8 +4,9 @@
 //! asks for many waits for those alone, and everybody else is served meanwhile.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -46,7 +47,7 @@ impl Heavy {
     }
 
     fn queue_of(&self, principal: &Principal) -> Arc<Semaphore> {
-        let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut each = self.each.lock();
         // Those at work and those who wait hold theirs.
         each.retain(|_, queue| {
             Arc::strong_count(queue) > 1
@@ -110,7 +111,7 @@ mod tests {
             assert!(heavy.turn(&user("c")).await.is_none(), "two in all");
             drop(first);
             assert!(heavy.turn(&user("a")).await.is_some());
-            assert_eq!(heavy.each.lock().unwrap().len(), 2, "those who are gone are forgotten");
+            assert_eq!(heavy.each.lock().len(), 2, "those who are gone are forgotten");
         });
     }
 }

@@ -8,8 +8,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::decisions::{CachedDecision, DecisionCache, DecisionRequest};
 use super::user::User;
@@ -226,7 +228,7 @@ impl Authorizer {
     /// the inodes of handles that are refused.
     pub(in crate::volume) fn review(&self) -> Vec<u64> {
         let Some(keystore) = self.keystore() else { return Vec::new() };
-        let mut reviewed = self.reviewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reviewed = self.reviewed.lock();
         let now = keystore.changes();
         if now != reviewed.keystore || self.decisions.is_due(SystemTime::now()) {
             reviewed.keystore = now;
@@ -317,7 +319,7 @@ impl Authorizer {
     }
 
     fn handles(&self) -> MutexGuard<'_, HashMap<u64, Weak<Admission>>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+        self.handles.lock()
     }
 }
 
@@ -440,11 +442,11 @@ impl SubjectCell {
     }
 
     fn known(&self) -> MutexGuard<'_, SubjectState> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     fn writers(&self) -> MutexGuard<'_, Vec<Arc<Admission>>> {
-        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writers.lock()
     }
 }
 

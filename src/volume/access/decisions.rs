@@ -1,8 +1,10 @@
 //! What the keystore answered about permissions since it last changed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use parking_lot::RwLock;
 
 use crate::id::{FileId, KeyId};
 use crate::keystore::{Action, Decision};
@@ -73,7 +75,7 @@ impl DecisionCache {
         request: &mut DecisionRequest,
         file: Option<FileId>,
     ) -> Option<CachedDecision> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.read();
         if known.changes != changes {
             return None;
         }
@@ -92,7 +94,7 @@ impl DecisionCache {
         decision: &Decision,
         still: impl Fn() -> bool,
     ) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         if known.changes != changes {
             if !still() {
                 return;
@@ -108,7 +110,7 @@ impl DecisionCache {
 
     /// True when a date has come on which an answer may change.
     pub(in crate::volume) fn is_due(&self, now: SystemTime) -> bool {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.read();
         known.until.is_some_and(|until| until <= now)
     }
 }

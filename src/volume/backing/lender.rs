@@ -17,8 +17,8 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat, chmodat, fstat};
 use rustix::io::Errno;
 use rustix::process::{Gid, getegid, geteuid, getgroups};
@@ -191,7 +191,7 @@ fn lacks_access(found: &Stat) -> bool {
 }
 
 fn lock() -> MutexGuard<'static, Loans> {
-    LOANS.lock().unwrap_or_else(PoisonError::into_inner)
+    LOANS.lock()
 }
 
 /// What the owner of an inode needs; nothing for what is neither a file nor a directory.

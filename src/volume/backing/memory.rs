@@ -1,7 +1,6 @@
 //! A backing file in memory: for benches and tests, which also count and refuse its calls.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::contents::{Backing, Durability, MTIME_STEP, Result};
@@ -37,7 +36,7 @@ impl MemoryFile {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

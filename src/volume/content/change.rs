@@ -1,7 +1,8 @@
 //! A change of a file, with the locks that it holds, and what it must not leave in memory.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{RwLockReadGuard, RwLockWriteGuard};
+
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Content, State};
 

@@ -31,7 +31,9 @@ mod shared;
 mod spill;
 mod write;
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::crypto::secret::Secret;
 use crate::envelope::layout::plain_size;
@@ -169,16 +171,16 @@ impl Content {
     }
 
     fn enter(&self) -> RwLockReadGuard<'_, ()> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+        self.gate.read()
     }
 
-    // No step leaves the state half changed on a panic, so a poisoned lock is taken as it is.
+    // No step leaves the state half changed on a panic.
     fn read_state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read()
     }
 
     fn write_state(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        self.state.write()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Opening and closing: what the disk tells of a file, what is remembered of it, and its keys.
 
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::Arc;
+
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::{Access, Content, Damaged, KeySource, Marks, Shared, State};
 use crate::envelope::XattrKeys;

@@ -2,9 +2,10 @@
 //! what is odd in them, and the announcements of changes (FORMAT section 12).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rustix::io::Errno;
 
 use super::spill::SpillCache;
@@ -118,7 +119,7 @@ impl Shared {
     pub fn set_crashed_journals(&self, journals: CrashedJournals) {
         self.has_crashed_journals.store(!journals.is_empty(), Ordering::Release);
         let journals = (!journals.is_empty()).then(|| Arc::new(journals));
-        *self.crashed_journals.write().unwrap_or_else(PoisonError::into_inner) = journals;
+        *self.crashed_journals.write() = journals;
     }
 
     /// The journals of crashed sessions, if there are any.
@@ -126,7 +127,7 @@ impl Shared {
         if !self.has_crashed_journals.load(Ordering::Acquire) {
             return None;
         }
-        self.crashed_journals.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.crashed_journals.read().clone()
     }
 
     /// The page journal of the session, if it has one.
@@ -146,7 +147,7 @@ impl Shared {
 
     /// Replaces what is known of crashes: some are mended.
     pub fn set_crashes(&self, unrecovered: Vec<Unrecovered>, cursor: Option<Cursor>) {
-        let mut crashes = self.crashes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut crashes = self.crashes.write();
         let gone = |crash: &&Unrecovered| !unrecovered.iter().any(|left| left.word == crash.word);
         let mended: Vec<_> = crashes.unrecovered.iter().filter(gone).map(|c| c.span).collect();
         crashes.mended.extend(mended);
@@ -207,7 +208,7 @@ impl Shared {
         &self,
         sync: impl FnOnce() -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        let _turn = self.whole_sync.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.whole_sync.lock();
         let orphans = self.journal.as_ref().map(PageJournal::orphans);
         sync().inspect_err(|_| self.note_failed_sync())?;
         if let Some(orphans) = orphans {
@@ -232,12 +233,12 @@ impl Shared {
 
     /// Notes that recovery found bytes in a file that cannot be read.
     pub(super) fn note_spoiled(&self, file: FileId) {
-        self.spoiled.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+        self.spoiled.lock().insert(file);
     }
 
     /// True if recovery has found that in this session.
     pub(super) fn is_spoiled(&self, file: FileId) -> bool {
-        self.spoiled.lock().unwrap_or_else(PoisonError::into_inner).contains(&file)
+        self.spoiled.lock().contains(&file)
     }
 
     /// The crashes that may explain what is odd in a file, and from which offset on.
@@ -274,8 +275,8 @@ impl Shared {
         crashes.unrecovered.iter().any(|crash| words.contains(&crash.word))
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Crashes> {
-        self.crashes.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Crashes> {
+        self.crashes.read()
     }
 }
 

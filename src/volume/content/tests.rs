@@ -1,5 +1,7 @@
 //! Contents over memory: what the other tests build on, and a first look at every operation.
 
+use parking_lot::Mutex;
+
 use super::*;
 use crate::envelope::layout::{Block, Group, PAGE, PAGE_LEN, backing_len};
 use crate::envelope::{Intents, Unrecovered};
@@ -272,11 +274,11 @@ fn regression_a_hole_is_not_punched_again() {
 }
 
 #[derive(Default)]
-struct Announced(std::sync::Mutex<Vec<FileId>>);
+struct Announced(Mutex<Vec<FileId>>);
 
 impl Announcements for Announced {
     fn announce(&self, file: FileId) -> Result<u64> {
-        self.0.lock().unwrap().push(file);
+        self.0.lock().push(file);
         Ok(1)
     }
 
@@ -300,9 +302,9 @@ fn a_file_that_was_cut_to_nothing_is_announced_by_its_new_id() {
     content.sync(Durability::Contents).unwrap();
     assert!(content.seal(SealEffort::Full).unwrap());
     let new = content.header().unwrap().file;
-    assert_eq!(*announced.0.lock().unwrap(), [old], "a new file says of itself that it is open");
+    assert_eq!(*announced.0.lock(), [old], "a new file says of itself that it is open");
     content.write(20_000, &[4; 4096]).unwrap();
-    assert_eq!(*announced.0.lock().unwrap(), [old, new]);
+    assert_eq!(*announced.0.lock(), [old, new]);
 }
 
 /// Puts other wraps into the header, as a re-wrap does.

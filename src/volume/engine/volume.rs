@@ -1,7 +1,9 @@
 //! The struct that owns the state of an open vault.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::envelope::VolumeDescriptor;
 use crate::id::VolumeId;
@@ -68,7 +70,7 @@ impl Volume {
 
     /// Tells the volume whom to ask when cached pages must go.
     pub fn attach_kernel(&self, kernel: Arc<dyn KernelCache>) {
-        *self.kernel.lock().unwrap_or_else(PoisonError::into_inner) = Some(kernel);
+        *self.kernel.lock() = Some(kernel);
     }
 
     /// True if a crash may have left a wrong size for a file with this backing ctime: the size to
@@ -91,6 +93,6 @@ impl Volume {
     }
 
     pub(in crate::volume) fn session(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+        self.session.lock()
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use crate::volume::backing::listing::RawEntry;
 use crate::volume::model::errseq::Heard;

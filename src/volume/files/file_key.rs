@@ -1,7 +1,9 @@
 //! Where the keys of one file come from: the KMS, by what the file's directory accepts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::crypto::random;
 use crate::crypto::secret::Secret;
@@ -103,12 +105,12 @@ impl FileKeySource {
 
     /// The directory of the file has changed.
     pub(in crate::volume) fn set_policy(&self, policy: FilePolicy) {
-        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+        *self.policy.lock() = policy;
     }
 
     /// The file may be under this key as well.
     pub(in crate::volume) fn accept(&self, key: KeyId) {
-        let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut policy = self.policy.lock();
         if !policy.accepted.contains(&key) {
             policy.accepted.push(key);
         }
@@ -132,7 +134,7 @@ impl FileKeySource {
     }
 
     fn prepared(&self) -> MutexGuard<'_, Option<Prepared>> {
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.prepared.lock()
     }
 
     pub(in crate::volume) fn is_revoked(&self, key: KeyId) -> bool {
@@ -140,13 +142,13 @@ impl FileKeySource {
     }
 
     pub(in crate::volume) fn first_key(&self) -> KeyId {
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner).create
+        self.policy.lock().create
     }
 
     /// The wrap of a header that the directory of the file accepts (R9).
     fn accepted<'a>(&self, claims: &'a FileHeader) -> Result<&'a Recipient> {
         let accepted = {
-            let policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+            let policy = self.policy.lock();
             claims.recipients.iter().find(|r| policy.accepted.contains(&r.key))
         };
         accepted.ok_or_else(|| {
@@ -175,7 +177,7 @@ impl FileKeySource {
 
 impl KeySource for FileKeySource {
     fn create(&self) -> Result<(FileId, Secret<32>, Recipient)> {
-        let divided = self.policy.lock().unwrap_or_else(PoisonError::into_inner).divided;
+        let divided = self.policy.lock().divided;
         if divided {
             log::error!("a file has names in directories of two KMS keys: it gets neither");
             return Err(VolumeError::LinkedElsewhere);

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{OFlags, fstat};
 use rustix::io::Errno;
 
@@ -242,17 +243,17 @@ impl OpenFiles {
 
     /// Files of which the kernel may know another size than they have.
     pub(in crate::volume) fn take_resized(&self) -> Vec<u64> {
-        std::mem::take(&mut *self.resized.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.resized.lock())
     }
 
     /// Notes that the contents have changed in a request that failed.
     pub(in crate::volume) fn note_outdated(&self, ino: u64) {
-        self.outdated.lock().unwrap_or_else(PoisonError::into_inner).insert(ino);
+        self.outdated.lock().insert(ino);
     }
 
     /// Files of which the kernel may have pages that are not right any more.
     pub(in crate::volume) fn take_outdated(&self) -> BTreeSet<u64> {
-        std::mem::take(&mut *self.outdated.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.outdated.lock())
     }
 
     /// Every open file.
@@ -362,7 +363,7 @@ impl OpenFiles {
         }
         let content = opened?;
         if content.size() != told {
-            self.resized.lock().unwrap_or_else(PoisonError::into_inner).push(ino);
+            self.resized.lock().push(ino);
         }
         Ok(Arc::new(File::new(ino, content, (backing, unwritable), source)))
     }
@@ -370,11 +371,11 @@ impl OpenFiles {
     fn turn(&self, ino: u64) -> MutexGuard<'_, ()> {
         let at = usize::try_from(ino % TURNS as u64).unwrap_or(0);
         let turn = self.turns.get(at).unwrap_or(&self.turns[0]);
-        turn.lock().unwrap_or_else(PoisonError::into_inner)
+        turn.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

@@ -4,7 +4,7 @@
 //! Nothing below has to change: it says that it belongs into this directory.
 
 use std::os::fd::AsFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use rustix::fs::{fstat, fsync};
 use rustix::io::Errno;
@@ -49,7 +49,7 @@ impl Volume {
     /// `Misplaced`, `Tampered` or `KeyUnusable` if the directory above cannot be used; `Tampered`
     /// or `KeyUnusable` if it cannot itself; `Twin`.
     pub fn adoption(&self, ino: u64) -> Result<Option<Adoption>> {
-        let _still = self.tree.descriptors.read().unwrap_or_else(PoisonError::into_inner);
+        let _still = self.tree.descriptors.read();
         Ok(self.candidate(ino)?.map(|candidate| candidate.adoption))
     }
 
@@ -64,7 +64,7 @@ impl Volume {
     /// As [`Self::adoption`]; `ReadOnly`; those of the backing filesystem.
     pub fn adopt(&self, ino: u64) -> Result<Option<Adoption>> {
         self.tree.writable()?;
-        let adopting = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        let adopting = self.tree.descriptors.write();
         let Some(Candidate { dir, adopted, adoption }) = self.candidate(ino)? else {
             return Ok(None);
         };

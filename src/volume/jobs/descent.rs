@@ -3,8 +3,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLockWriteGuard};
+use std::sync::Arc;
 
+use parking_lot::RwLockWriteGuard;
 use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 

@@ -10,7 +10,7 @@
 //!    take its time over dirty pages, so everything that makes requests fail is done before the first
 //!    time that it is asked.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::id::KeyId;
 use crate::volume::engine::{KernelCache, Volume};
@@ -84,6 +84,6 @@ impl Volume {
     }
 
     fn kernel(&self) -> Option<Arc<dyn KernelCache>> {
-        self.kernel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kernel.lock().clone()
     }
 }

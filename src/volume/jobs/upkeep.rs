@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::attended::Attended;
 use super::recovery::RecoveryReport;
@@ -182,18 +184,18 @@ impl Upkeep {
 }
 
 fn is_stopped(stop: &Stop) -> bool {
-    *stop.0.lock().unwrap_or_else(PoisonError::into_inner)
+    *stop.0.lock()
 }
 
 fn stops_within((stopped, signal): &(Mutex<bool>, Condvar), time: Duration) -> bool {
-    let stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = signal.wait_timeout_while(stopped, time, |stopped| !*stopped);
-    *waited.unwrap_or_else(PoisonError::into_inner).0
+    let mut stopped = stopped.lock();
+    signal.wait_while_for(&mut stopped, |stopped| !*stopped, time);
+    *stopped
 }
 
 impl Drop for Upkeep {
     fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.stop.0.lock() = true;
         self.stop.1.notify_all();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

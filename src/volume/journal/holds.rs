@@ -1,9 +1,11 @@
 //! Who needs records of the page journal, and until when.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::envelope::layout::PageNo;
 
@@ -69,18 +71,17 @@ impl Use {
 
 impl Bell {
     pub(super) fn ring(&self) {
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(self.lock.lock());
         self.rung.notify_all();
     }
 
     /// Waits until it rings and `done` is true, or for `most`.
     pub(super) fn wait(&self, most: Duration, done: impl Fn() -> bool) {
         let end = Instant::now() + most;
-        let mut turn = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = self.lock.lock();
         while !done() {
             let Some(left) = end.checked_duration_since(Instant::now()) else { return };
-            let waited = self.rung.wait_timeout(turn, left);
-            turn = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.rung.wait_for(&mut turn, left);
         }
     }
 }

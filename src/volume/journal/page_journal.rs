@@ -49,10 +49,11 @@
 //! way, the journal grows, up to a limit that only a disk that fails can reach.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::holds::{Bell, Hold, JournaledPages, Orphans, Use};
@@ -209,7 +210,7 @@ impl PageJournal {
                 return Ok(());
             }
             if part.syncing {
-                inner = self.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                self.synced.wait(&mut inner);
                 continue;
             }
             part.syncing = true;
@@ -267,7 +268,7 @@ impl PageJournal {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

@@ -4,8 +4,10 @@
 //! to a path: a rename under one key asks nobody.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::service::{KeyHealth, KeyService};
 use crate::crypto::random;
@@ -168,7 +170,7 @@ impl Keyring {
         if self.is_revoked(key) {
             return Err(VolumeError::KeyUnusable(key));
         }
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.used.lock().insert(key);
         Ok(())
     }
 
@@ -176,14 +178,13 @@ impl Keyring {
         self.any_revoked.load(Ordering::Acquire) && self.revoked_keys().contains(&key)
     }
 
-    fn revoked_keys(&self) -> std::sync::RwLockReadGuard<'_, HashSet<KeyId>> {
-        self.revoked.read().unwrap_or_else(PoisonError::into_inner)
+    fn revoked_keys(&self) -> RwLockReadGuard<'_, HashSet<KeyId>> {
+        self.revoked.read()
     }
 
     /// Asks the KMS what became of the keys that were used; returns what changed.
     pub(in crate::volume) fn poll(&self) -> Changes {
-        let used: Vec<KeyId> =
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let used: Vec<KeyId> = self.used.lock().iter().copied().collect();
         let mut changes = Changes::default();
         for (key, health) in self.service.health(&used) {
             match (health, self.is_revoked(key)) {
@@ -198,7 +199,7 @@ impl Keyring {
     }
 
     pub(in crate::volume) fn set_revoked(&self, key: KeyId, revoked: bool) {
-        let mut keys = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.revoked.write();
         if revoked {
             keys.insert(key);
         } else {

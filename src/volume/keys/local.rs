@@ -1,8 +1,10 @@
 //! The keystore on this machine as a volume's KMS.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::service::{KeyHealth, KeyService};
 use crate::crypto::secret::Secret;
@@ -87,7 +89,7 @@ impl LocalKeys {
 
     /// Notes which keys are unclear now; returns those that have been for too long.
     fn overdue(&self, unclear: &[KeyId], now: Instant) -> Vec<KeyId> {
-        let mut since = self.unclear.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.unclear.lock();
         match (since.is_empty(), unclear.is_empty()) {
             (true, false) => log::error!(
                 "the keystore cannot be read: {}; its keys count as revoked in {} s",

@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 /// The failed write-backs of one inode.
@@ -78,7 +78,7 @@ impl WriteErrors {
     }
 
     fn lock(&self) -> MutexGuard<'_, Errors> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -101,7 +101,7 @@ impl DirErrors {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, WriteErrors>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -6,8 +6,9 @@
 //! and can be removed, but nothing can be made in it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{fgetxattr, fstat};
 use rustix::io::Errno;
 
@@ -225,7 +226,7 @@ impl Dir {
     /// # Errors
     /// Those of the backing filesystem.
     pub(in crate::volume) fn rules(&self) -> Result<CreateRules> {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.rules.lock();
         if let Some(rules) = *rules {
             return Ok(rules);
         }
@@ -241,7 +242,7 @@ impl Dir {
 
     /// Asks the backing directory again next time: its mode or ACL was changed.
     pub(in crate::volume) fn forget_rules(&self) {
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.rules.lock() = None;
     }
 }
 

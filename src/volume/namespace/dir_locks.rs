@@ -10,7 +10,7 @@
 //!
 //! Directories share 256 stripes, so the locks need no memory per directory.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 const STRIPES: u64 = 256;
 
@@ -34,7 +34,7 @@ impl DirLocks {
 
     /// Holds the entries of `dir` as they are. Locks: takes one stripe for reading.
     pub(in crate::volume) fn reading(&self, dir: u64) -> RwLockReadGuard<'_, ()> {
-        self.stripes[stripe(dir)].read().unwrap_or_else(PoisonError::into_inner)
+        self.stripes[stripe(dir)].read()
     }
 
     /// Claims the entries of all `dirs`. Locks: takes their stripes for writing, in order.
@@ -42,7 +42,7 @@ impl DirLocks {
         let mut indices: Vec<usize> = dirs.iter().map(|dir| stripe(*dir)).collect();
         indices.sort_unstable();
         indices.dedup();
-        let write = |i: usize| self.stripes[i].write().unwrap_or_else(PoisonError::into_inner);
+        let write = |i: usize| self.stripes[i].write();
         Changing { _guards: indices.into_iter().map(write).collect() }
     }
 }

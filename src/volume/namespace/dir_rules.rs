@@ -6,7 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::occupants::Occupants;
 use crate::envelope::{CrossMode, DirDescriptor, DirPlace, VolumeFeatures};
@@ -145,7 +146,7 @@ impl DirAnchor {
     }
 
     fn policies(&self) -> MutexGuard<'_, DirPolicies> {
-        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+        self.policies.lock()
     }
 }
 
@@ -281,12 +282,12 @@ impl LiveAuthority {
     }
 
     pub(in crate::volume) fn now(&self) -> Authority {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     /// Updates it to this descriptor.
     pub(in crate::volume) fn become_of(&self, descriptor: &DirDescriptor) {
         let now = Authority::Verified(descriptor.dir, DirPolicy::of(descriptor));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *self.0.lock() = now;
     }
 }

@@ -14,13 +14,16 @@
 //! opened with `O_PATH` keeps it reachable, and keeps its number from being used again, until
 //! the kernel has forgotten it.
 //!
-//! Locks: each shard has its own mutex, held for a map access and never across a system call.
+//! Locks: each shard has its own mutex, held for a map access and never across a system call. Each change
+//! of a map is complete before anything can panic.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::identity::InodeIdentity;
@@ -311,12 +314,12 @@ impl InodeTable {
 
     /// How many inodes the kernel knows, besides the root.
     pub(in crate::volume) fn count(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     fn shard(&self, ino: u64) -> MutexGuard<'_, HashMap<u64, Node>> {
         let index = usize::try_from(ino % SHARDS as u64).unwrap_or(0);
-        lock(&self.shards[index])
+        self.shards[index].lock()
     }
 }
 
@@ -372,11 +375,6 @@ impl Links {
 fn spare(links: &[Link], parent: u64) -> Option<usize> {
     let count = |of: u64| links.iter().filter(|link| link.parent == of).count();
     links.iter().position(|link| link.parent == parent || count(link.parent) > 1)
-}
-
-/// A poisoned map is still a map: each change to it is complete before anything can panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //! may still be remembered, which harms nobody.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::envelope::DirPlace;
 use crate::id::DirId;
@@ -131,7 +132,7 @@ impl Occupants {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

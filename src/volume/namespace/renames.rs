@@ -5,9 +5,9 @@
 //! and is visited afterwards. If that has no end, the last round holds all renames for a moment.
 
 use std::collections::HashMap;
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
-};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::inode::Link;
 
@@ -38,13 +38,13 @@ impl Renames {
     /// Held by whoever gives an inode another name, from before the first look until that is done.
     /// *Locks*: taken before all others.
     pub(in crate::volume) fn enter(&self) -> RwLockReadGuard<'_, ()> {
-        self.authorizer.read().unwrap_or_else(PoisonError::into_inner)
+        self.authorizer.read()
     }
 
     /// While this lives, nothing gets another name. *Locks*: taken before all others, and by nobody
     /// who answers a request.
     pub(in crate::volume) fn hold(&self) -> RwLockWriteGuard<'_, ()> {
-        self.authorizer.write().unwrap_or_else(PoisonError::into_inner)
+        self.authorizer.write()
     }
 
     /// Tells every walk, before it is done, that an inode is to move: whether that succeeds or not,
@@ -64,14 +64,14 @@ impl Renames {
     /// Begins to watch.
     pub(in crate::volume) fn watch(&self) -> Watch {
         let noted = Arc::default();
-        lock(&self.watches).push(Arc::downgrade(&noted));
+        self.watches.lock().push(Arc::downgrade(&noted));
         Watch(noted)
     }
 
     fn tell(&self, tell: impl Fn(&mut Noted)) {
-        lock(&self.watches).retain(|watch| match watch.upgrade() {
+        self.watches.lock().retain(|watch| match watch.upgrade() {
             Some(noted) => {
-                tell(&mut lock(&noted));
+                tell(&mut noted.lock());
                 true
             }
             None => false,
@@ -82,12 +82,12 @@ impl Renames {
 impl Watch {
     /// What was noted since the last time.
     pub(in crate::volume) fn take(&self) -> Vec<Moved> {
-        std::mem::take(&mut lock(&self.0).moved).into_iter().collect()
+        std::mem::take(&mut self.0.lock().moved).into_iter().collect()
     }
 
     /// Notes again what could not be found now.
     pub(in crate::volume) fn put_back(&self, moved: Moved) {
-        let mut noted = lock(&self.0);
+        let mut noted = self.0.lock();
         if !noted.moved.contains_key(&moved.0) {
             noted.add(moved);
         }
@@ -95,12 +95,12 @@ impl Watch {
 
     /// True if more was moved than was noted.
     pub(in crate::volume) fn has_overflowed(&self) -> bool {
-        lock(&self.0).overflowed
+        self.0.lock().overflowed
     }
 
     /// True if a change through this volume explains that a name has gone.
     pub(in crate::volume) fn has_seen_changes(&self) -> bool {
-        lock(&self.0).changed
+        self.0.lock().changed
     }
 }
 
@@ -112,11 +112,6 @@ impl Noted {
             self.overflowed = true;
         }
     }
-}
-
-/// A poisoned list is still a list.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Inodes that are noted at once for one walk.
@@ -147,7 +142,7 @@ mod tests {
         assert_eq!(watch.take(), [(2, vec![link(13)])], "the newest counts");
         drop(watch);
         renames.note(3, &[link(10)]);
-        assert!(lock(&renames.watches).is_empty());
+        assert!(renames.watches.lock().is_empty());
     }
 
     #[test]

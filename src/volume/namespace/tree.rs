@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rustix::fs::{Stat, fstat, fstatfs, fstatvfs};
 use rustix::process::{Gid, Resource, Uid, getegid, geteuid, getrlimit};
 
@@ -214,7 +214,7 @@ impl Tree {
             return Ok(());
         }
         // A change of the owner that is under way ends by telling the kernel.
-        let _owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        let _owners = self.owners.read();
         if self.has_known_owner(&InodeStat::of(held)?, ino) {
             Ok(())
         } else {
@@ -233,7 +233,7 @@ impl Tree {
 
     /// Held while the kernel is told whose an inode is.
     pub(in crate::volume) fn telling(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        let lock = || self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.owners.read();
         self.is_root().then(lock)
     }
 

@@ -8,7 +8,8 @@
 //! in it is lost.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::id::DirId;
 
@@ -50,7 +51,7 @@ impl Twins {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DirId, Claim>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -10,7 +10,8 @@
 //! it found is dropped once it has succeeded; what came in the meantime stays.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::volume::backing::beneath::BackingName;
 
@@ -114,7 +115,7 @@ impl Unsynced {
     }
 
     fn lock(&self) -> MutexGuard<'_, Dirs> {
-        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.dirs.lock()
     }
 }
 

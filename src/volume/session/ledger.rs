@@ -8,7 +8,8 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::anchor::{AnchorStore, Standing};
 use super::state_file::StateFile;
@@ -319,9 +320,9 @@ impl Ledger {
 
     /// Waits until nobody writes the record.
     fn quiet(&self) -> MutexGuard<'_, Inner> {
-        let inner = self.lock();
-        let waited = self.written.wait_while(inner, |inner| inner.writing);
-        waited.unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.lock();
+        self.written.wait_while(&mut inner, |inner| inner.writing);
+        inner
     }
 
     /// Writes the record while the lock is free for others who want to announce.
@@ -350,7 +351,7 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 
@@ -368,7 +369,7 @@ impl Announcements for Ledger {
             }
             if inner.writing {
                 // Whoever writes next takes this one along.
-                inner = self.written.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                self.written.wait(&mut inner);
             } else {
                 let (after, written) = self.write(inner, |_| {});
                 written?;

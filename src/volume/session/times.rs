@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 
@@ -67,7 +68,7 @@ impl ShownTimes {
     pub(in crate::volume) fn hold(&self, ino: u64) -> MutexGuard<'_, ()> {
         let at = usize::try_from(ino % TURNS as u64).unwrap_or(0);
         let turn = self.turns.get(at).unwrap_or(&self.turns[0]);
-        turn.lock().unwrap_or_else(PoisonError::into_inner)
+        turn.lock()
     }
 
     /// The records to append to the saved list: a later one counts.
@@ -163,7 +164,7 @@ impl ShownTimes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

@@ -5,8 +5,9 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::daemon_client::Target;
 use super::mountinfo::Mounted;
@@ -33,8 +34,10 @@ impl Farewell {
     pub(in crate::cli) fn attend(&self, send: &mut dyn FnMut(Event) -> bool) {
         self.lock().listeners += 1;
         while send(Event::Waiting) {
-            let waited = self.changed.wait_timeout_while(self.lock(), BEAT, |s| s.ended.is_none());
-            let ended = waited.unwrap_or_else(PoisonError::into_inner).0.ended.clone();
+            let mut state = self.lock();
+            self.changed.wait_while_for(&mut state, |state| state.ended.is_none(), BEAT);
+            let ended = state.ended.clone();
+            drop(state);
             if let Some(ended) = ended {
                 send(Event::Ended(ended));
                 break;
@@ -49,11 +52,11 @@ impl Farewell {
         let mut state = self.lock();
         state.ended = Some(ended);
         self.changed.notify_all();
-        let _ = self.changed.wait_timeout_while(state, PATIENCE, |state| state.listeners > 0);
+        self.changed.wait_while_for(&mut state, |state| state.listeners > 0, PATIENCE);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

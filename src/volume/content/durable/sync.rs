@@ -1,7 +1,5 @@
 //! Syncs: what is owed goes out first, and what was written before is durable then (R2, R3).
 
-use std::sync::PoisonError;
-
 use rustix::io::Errno;
 
 use crate::envelope::layout::{PAGE, PAGE_LEN, Page, PageNo, in_memory};
@@ -23,7 +21,7 @@ impl Content {
     }
 
     pub(in crate::volume::content) fn sync_alone(&self, what: Durability) -> Result<()> {
-        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.gate.write();
         let (owed, generation, what) = {
             let mut state = self.write_state();
             let owed = self.write_owed(&mut state);

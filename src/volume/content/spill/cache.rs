@@ -11,7 +11,9 @@
 //! free at that moment, so no order between two files is needed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::roles::Roles;
 use crate::envelope::SpillPage;
@@ -122,7 +124,7 @@ impl SpillCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seats.lock()
     }
 }
 
@@ -159,7 +161,7 @@ impl Seats {
             let emptied = if std::ptr::eq(occupant.spills.as_ptr(), Arc::as_ptr(own)) {
                 empty(groups, group)
             } else if let Some(other) = occupant.spills.upgrade() {
-                let free = other.groups.try_lock().ok();
+                let free = other.groups.try_lock();
                 let emptied = free.and_then(|mut groups| empty(&mut groups, group));
                 looked_at.push(other);
                 emptied
@@ -399,7 +401,7 @@ impl Spills {
     }
 
     fn lock(&self) -> MutexGuard<'_, Groups> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The connection to the endpoint, and whether anybody answers.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::endpoint::{Endpoint, EndpointError};
@@ -86,6 +86,6 @@ impl Connection {
     }
 
     fn silent(&self) -> MutexGuard<'_, Option<Silent>> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.silent.lock()
     }
 }

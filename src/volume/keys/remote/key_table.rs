@@ -1,9 +1,9 @@
 //! What is known of the keys of an endpoint, and no older than a few seconds.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use super::answers::{material, refused, strange};
@@ -123,15 +123,15 @@ impl KeyTable {
     }
 
     pub(super) fn keys(&self) -> MutexGuard<'_, HashMap<KeyId, KeyEntry>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock()
     }
 
     pub(super) fn refreshed(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.refreshed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refreshed.lock()
     }
 
     pub(super) fn watched(&self) -> MutexGuard<'_, HashSet<KeyId>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! The key service of an endpoint.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64ct::{Base64, Encoding};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::answers::{check_key, ciphertext, pairs, plaintext, recipient};

@@ -1,8 +1,10 @@
 //! The thread that asks for the state of the keys in use.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::key_table::KeyTable;
 use crate::volume::model::error::{Result, VolumeError};
@@ -33,7 +35,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.stop.0.lock() = true;
         self.stop.1.notify_all();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -46,11 +48,12 @@ impl Drop for Watch {
 fn run(keys: &KeyTable, stop: &(Mutex<bool>, Condvar)) {
     loop {
         let pause = if keys.connection.silence().is_some() { POLL_SILENT } else { POLL };
-        let stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = stop.1.wait_timeout_while(stopped, pause, |stopped| !*stopped);
-        if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+        let mut stopped = stop.0.lock();
+        stop.1.wait_while_for(&mut stopped, |stopped| !*stopped, pause);
+        if *stopped {
             return;
         }
+        drop(stopped);
         look(keys);
     }
 }

@@ -1,7 +1,5 @@
 //! Changing attributes.
 
-use std::sync::PoisonError;
-
 use rustix::fs::{Gid, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 
 use crate::volume::access::privileges::drop_at;
@@ -78,7 +76,7 @@ impl Volume {
 
     fn change_inode(&self, ino: u64, held: &Handle, change: &AttrChange) -> Result<()> {
         if change.uid.is_some() || change.gid.is_some() {
-            let _telling = self.tree.owners.write().unwrap_or_else(PoisonError::into_inner);
+            let _telling = self.tree.owners.write();
             held.set_owner(change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw))?;
             self.tree.inodes.note_owner(ino, self.tree.identity(&InodeStat::of(held)?));
         }

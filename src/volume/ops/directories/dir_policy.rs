@@ -1,7 +1,6 @@
 //! The policies of directories: which key their new files get, and which they still accept.
 
 use std::os::fd::AsFd;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::envelope::{DirDescriptor, Places};
@@ -27,7 +26,7 @@ impl Volume {
     ///
     /// *Locks*: one at a time, so that whoever finds the key accepted finds that durable as well.
     pub(in crate::volume) fn accept_key(&self, dir: &Dir, key: KeyId) -> Result<()> {
-        let _one = self.tree.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.tree.accepting.lock();
         let changed = self.change_current(dir.ino(), |now| {
             self.tree.kept.fetch_add(1, Ordering::AcqRel);
             if now.accepts(key) {
@@ -87,7 +86,7 @@ impl Volume {
         dir: &Dir,
         change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
     ) -> Result<bool> {
-        let _one = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.tree.descriptors.write();
         self.change_alone(dir, change)
     }
 
@@ -98,7 +97,7 @@ impl Volume {
         ino: u64,
         change: impl FnOnce(&DirDescriptor) -> Result<Option<DirDescriptor>>,
     ) -> Result<bool> {
-        let _one = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.tree.descriptors.write();
         self.change_alone(&*self.dir(ino)?, change)
     }
 

@@ -8,9 +8,10 @@
 //! the last ones.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
+use parking_lot::RwLockWriteGuard;
 use rustix::fs::{FileType, fsync};
 
 use crate::envelope::{DirDescriptor, DirPlace, Places};
@@ -79,7 +80,7 @@ impl Volume {
         let dirs: Vec<_> = journeys.iter().filter(|journey| is_dir(journey)).collect();
         let Some((from, _, to, _)) = dirs.first() else { return Ok(None) };
         let between = [Arc::clone(from), Arc::clone(to)];
-        let alone = self.tree.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        let alone = self.tree.descriptors.write();
         let (mut moves, mut inos) = (Vec::new(), Vec::new());
         for (from, entry, to, name) in dirs {
             // What they say of keys may have changed until the lock was ours.

@@ -4,7 +4,7 @@
 //! belongs to us, with the bits that the caller asked for but never with setuid or setgid.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, RenameFlags, fchmod, fchown, fstat};
 use rustix::io::Errno;
@@ -75,7 +75,7 @@ impl Volume {
     pub fn mkdir(&self, parent: u64, name: &[u8], new: NewNode) -> Result<Attr> {
         self.tree.writable()?;
         // What it inherits is not changed before it is there to be changed with it.
-        let policies = self.tree.descriptors.read().unwrap_or_else(PoisonError::into_inner);
+        let policies = self.tree.descriptors.read();
         let dir = self.dir(parent)?;
         let name = EntryName::new(&dir, name)?;
         let temp = self.tree.temp_name();

@@ -4,8 +4,9 @@
 //! it stays right while the directory changes and seekdir works as it does there.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{SeekFrom, seek};
 
 use crate::envelope::is_hidden;
@@ -79,7 +80,7 @@ impl Volume {
         mut sink: impl FnMut(&DirEntry) -> Sink,
     ) -> Result<()> {
         let dir = self.stream_dir(stream)?;
-        let mut position = stream.position.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut position = stream.position.lock();
         if position.offset != offset || offset == 0 {
             seek(&stream.fd, SeekFrom::Start(offset))?;
             *position = Position { ahead: VecDeque::new(), offset };

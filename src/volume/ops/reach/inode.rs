@@ -8,8 +8,9 @@
 
 use std::collections::HashSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 
+use parking_lot::RwLockReadGuard;
 use rustix::fs::Stat;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 

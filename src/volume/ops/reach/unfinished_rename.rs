@@ -20,7 +20,7 @@ impl Volume {
             return;
         }
         // A rename holds this from its first step to its last.
-        let Ok(_alone) = self.tree.descriptors.try_write() else { return };
+        let Some(_alone) = self.tree.descriptors.try_write() else { return };
         let _held = self.tree.locks.reading(parent.ino());
         let here = beneath::stat(parent, entry);
         if !here.is_ok_and(|stat| self.tree.same_number(&stat, dir.ino()).is_ok()) {
