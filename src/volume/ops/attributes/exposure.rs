@@ -1,4 +1,4 @@
-//! The root of the mount is not opened to others where the vault would be too.
+//! Keeps the root of the mount closed to others if opening it would open the vault.
 
 use rustix::process::geteuid;
 
@@ -9,7 +9,7 @@ use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::inode::ROOT;
 
 impl Volume {
-    /// Before the attributes of the mount's root change, which are those of the vault's.
+    /// Checks a change of attributes of the mount's root, which are those of the vault's root.
     ///
     /// # Errors
     /// `WouldOpenVault` if other users could then enter the vault.
@@ -19,8 +19,8 @@ impl Volume {
         if ino != ROOT || !opens { Ok(()) } else { self.must_be_sheltered() }
     }
 
-    /// The same before the root gets an access ACL. One that lets nobody in but the owner is what
-    /// `cp -a` makes of a mode.
+    /// The same before the root gets an access ACL. `cp -a` makes an ACL that lets only the owner in
+    /// from a mode.
     ///
     /// # Errors
     /// `WouldOpenVault`.

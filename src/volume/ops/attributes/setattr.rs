@@ -41,7 +41,7 @@ impl Volume {
         }
     }
 
-    /// Returns what can be told of the file, if it cannot be looked at again.
+    /// Returns what is known of the file, if it cannot be looked at again.
     fn resize(&self, ino: u64, size: u64, change: &mut AttrChange, caller: Caller) -> Result<Attr> {
         let held = self.hold(ino)?;
         let mut known = self.shown_attr(ino, &held.stat()?)?;
@@ -64,7 +64,7 @@ impl Volume {
         let since = self.tree.inodes.resized(ino);
         let times = self.times.hold(ino);
         self.change_inode(ino, &held, change)?;
-        // Not over what follows: showing a size may open the file, which takes it too.
+        // Not held over what follows: showing a size may open the file, which takes the same lock.
         drop(times);
         if (change.mode.is_some() || change.gid.is_some())
             && let Some(dir) = self.tree.dirs.find(ino)
@@ -89,8 +89,8 @@ impl Volume {
         Ok(())
     }
 
-    /// A time that a user sets is the one that is shown from then on. The one that is shown already
-    /// stays what it is behind that: backups of the vault go by it. Locks: the inode's times.
+    /// A time that a user sets is shown from then on. If it is shown already, the backing time stays:
+    /// backups of the vault go by it. Locks: the inode's times.
     fn set_times(&self, ino: u64, held: &Handle, change: &AttrChange) -> Result<()> {
         let behind = match change.mtime {
             Some(NewTime::At(time)) => {

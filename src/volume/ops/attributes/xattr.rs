@@ -196,8 +196,8 @@ impl Volume {
         if kept { Ok(()) } else { Err(Errno::OPNOTSUPP.into()) }
     }
 
-    /// `None` for a user who may not open the file, and for a file without a key, which a crash has
-    /// left with the attributes of one: these names are left out.
+    /// `None` for a user who may not open the file, and for a file without a key that a crash has left
+    /// with encrypted attributes: these names are left out.
     fn readable_owner(&self, ino: u64, held: &Handle, caller: Caller) -> Result<Option<Owner<'_>>> {
         match self.xattr_owner(ino, held, Access::ReadOnly, caller) {
             Err(VolumeError::Denied(_) | VolumeError::Io(Errno::NODATA)) => Ok(None),

@@ -12,7 +12,7 @@ use crate::volume::model::error::Result;
 /// What to do to a range of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allocate {
-    /// Have space for it.
+    /// Reserve space for it.
     Reserve(Reserve),
     /// Make it read as zeros.
     Zero(Reserve),
@@ -20,17 +20,16 @@ pub enum Allocate {
     Punch,
 }
 
-/// Copied at a time.
+/// Bytes that are copied at a time.
 const CHUNK: usize = 1 << 20;
-/// Copied at most in one call, so that no request takes for ever.
+/// Bytes that one call copies at most, so that no request takes for ever.
 const COPY_MAX: u64 = 64 << 20;
 
 impl Volume {
     /// Makes a file durable as fsync(2) and fdatasync(2) do.
     ///
-    /// # Errors
-    /// Those of the backing filesystem. What was written before and lost since is told to each
-    /// handle once, whoever met the failure.
+    /// # Errors Those of the backing filesystem. Each handle is told once of what was written before
+    /// and lost since, whoever met the failure.
     pub fn sync_file(&self, handle: &FileHandle, what: Durability) -> Result<()> {
         let synced = handle.file.sync(what);
         let told = handle.file.content().errors().tell(&handle.heard);

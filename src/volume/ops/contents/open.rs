@@ -53,8 +53,8 @@ pub struct Opened {
     /// The file is damaged: its size is not what the kernel takes it for, so reads must come here to
     /// be refused.
     pub damaged: bool,
-    /// The file has another size than the length of its backing file told: what the kernel knows of
-    /// it may be wrong.
+    /// The file has another size than its backing length told: what the kernel knows of it may be
+    /// wrong.
     pub resized: bool,
 }
 
@@ -66,8 +66,8 @@ impl Volume {
     /// # Errors
     /// `Denied`; as [`Volume::open_handle`].
     pub fn open_as(&self, ino: u64, wanted: OpenFor, caller: Caller) -> Result<Opened> {
-        // The kernel cuts with a request of its own what a program opens with O_TRUNC, and does not
-        // say so before: who may write opens what is damaged as well, for that alone.
+        // For O_TRUNC the kernel sends a request of its own later, and does not say so now: so whoever
+        // may write can open a damaged file, in order to cut it.
         let damaged = match wanted.access() {
             Access::ReadOnly => Damaged::Refused,
             Access::ReadWrite => Damaged::Opened,
@@ -104,7 +104,7 @@ impl Volume {
             self.files.release(ino);
             return Err(error);
         }
-        // Nothing was opened: it is open already, and what is cached of it is watched over.
+        // If nothing was opened, the file is open already, and what is cached of it is watched.
         let keep_cache = found.is_none_or(|(found, _)| self.tree.inodes.has_cached(ino, found));
         let resized = found.is_some_and(|(_, size)| size != file.size());
         let damaged = damaged == Damaged::Opened && file.content().is_damaged();
@@ -147,7 +147,7 @@ impl Volume {
         let uses = Uses { makes: true, reads: wanted.reads() };
         self.authorizer.allow_new(new.caller, uses, dir.descriptor()?.policy)?;
         let policy = policy_of(&dir)?;
-        // A silent KMS refuses the open, before there is a file, and not its first write.
+        // A silent KMS makes the open fail, before there is a file, and not the first write.
         let prepared = match wanted.access() {
             Access::ReadWrite => Prepared::make(&self.keyring, policy.create)?,
             Access::ReadOnly => None,
@@ -247,7 +247,7 @@ impl Volume {
             Action::GenerateDataKey,
             KeyUse::new_file(file.first_key()),
         )?;
-        // What it holds is not given up while a KMS elsewhere has no key for what comes after.
+        // The contents are not given up while a KMS elsewhere has no key for those that follow.
         file.source().prepare()
     }
 

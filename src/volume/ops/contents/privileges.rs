@@ -1,4 +1,4 @@
-//! Setuid and setgid go before contents change.
+//! Removes setuid and setgid before contents change.
 
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ pub enum Privileges {
 }
 
 impl Volume {
-    /// Before a change of contents by someone who may not keep them: takes setuid and setgid.
+    /// Removes setuid and setgid before somebody changes contents who may not keep them.
     ///
     /// # Errors
     /// Those of the backing filesystem.

@@ -27,8 +27,8 @@ use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
 
 impl Volume {
-    /// Before what `stat` shows moves from `source` to `target`: whatever the move takes. Returns the
-    /// key of the target if that is another one: [`Self::finish_crossing`] must follow the move then.
+    /// Prepares the inode with this `stat` for a move from `source` to `target`. Returns the key of the
+    /// target if that is another one: [`Self::finish_crossing`] must follow the move then.
     ///
     /// # Errors
     /// `CrossPolicy` where it must be copied; `KeyUnusable`, `Denied`.
@@ -68,11 +68,11 @@ impl Volume {
         }
     }
 
-    /// A file without contents gets its key where it is by then. So moving it takes what moving the
-    /// contents would take that somebody is about to write.
+    /// A file without contents gets its key where it is by then. So moving it takes the same
+    /// permissions as moving the contents that somebody is about to write.
     ///
-    /// Whether it has contents is what its length says at this moment. A key that it is known to have
-    /// had says nothing: it may have been cut to nothing since, or be about to get none.
+    /// Its length at this moment says whether it has contents. A key that it had before says nothing:
+    /// it may have been cut to nothing since, or be about to get no key.
     fn allow_empty(
         &self,
         (from, to): (&DirDescriptor, &DirDescriptor),
@@ -85,7 +85,7 @@ impl Volume {
         self.authorizer.allow(caller, Action::ReEncryptTo, KeyUse::new_file(to.policy))
     }
 
-    /// Before `ino` gets a further name in `dir`.
+    /// Checks the keys before `ino` gets a further name in `dir`.
     ///
     /// # Errors
     /// `CrossPolicy` if the name would be under another key; `KeyUnusable`.
@@ -119,7 +119,7 @@ impl Volume {
         if from.policy != to.policy {
             return Ok(true);
         }
-        // Files that have not moved to their directory's key yet are there only while it says so.
+        // A directory of files that have not moved to its key yet must still accept their keys.
         Ok(!from.previous.is_empty() && !self.is_accepted(stat, to)?)
     }
 
@@ -131,8 +131,8 @@ impl Volume {
         Ok(newest.is_none_or(|header| header.recipients.iter().any(|r| dir.accepts(r.key))))
     }
 
-    /// The file key is wrapped for the new directory too. Users of its key can read the file then,
-    /// so the caller needs the permissions of ReEncrypt.
+    /// Wraps the file key for the new directory too. Users of its key can read the file then, so the
+    /// caller needs the permissions of ReEncrypt.
     fn share_key(
         &self,
         ino: u64,
@@ -161,7 +161,7 @@ impl Volume {
             }
             let Some(old) = header.recipients.first() else { return Ok(None) };
             let new = keyring.rewrap(old, to, Purpose::File(header.file))?;
-            // What does not fit cannot follow, and tools copy.
+            // If both wraps do not fit, tools must copy the file.
             let both = Recipients::new(vec![new, old.clone()]);
             both.map(Some).map_err(|_| VolumeError::CrossPolicy)
         })?;
@@ -171,14 +171,14 @@ impl Volume {
         if shared { opened.file().sync(Durability::Contents) } else { Ok(()) }
     }
 
-    /// The file keeps its key, and the directory accepts it.
+    /// Lets the file keep its key, which the directory accepts from then on.
     fn keep_key(&self, ino: u64, dir: &Dir, also: Vec<KeyId>) -> Result<()> {
         let opened = self.open_under(ino, &self.accepting(ino, also)?)?;
         opened.file().key().map_or(Ok(()), |key| self.accept_key(dir, key))
     }
 
-    /// After the move, leaves the file under the key of its new directory alone, or has that accept its key.
-    /// What fails here leaves it readable, and a re-wrap brings it in order.
+    /// After the move, leaves the file under the key of its new directory alone, or has that accept its
+    /// key. A failure leaves it readable, and a re-wrap puts it in order.
     pub(in crate::volume) fn finish_crossing(&self, ino: u64, (source, target): (&Dir, &Dir)) {
         let finished = (|| {
             let former = source.descriptor()?;

@@ -21,8 +21,9 @@ impl Volume {
         self.dir(ino)?.descriptor().cloned()
     }
 
-    /// Lets a file that keeps its key into a directory of another one (`CrossMode::Keep`), durably: a
-    /// crash that leaves the file there and the descriptor as it was would leave nothing to open it by.
+    /// Lets a file that keeps its key into a directory with another key (`CrossMode::Keep`), durably:
+    /// after a crash that left the file there and the descriptor as it was, nothing could open the
+    /// file.
     ///
     /// *Locks*: one at a time, so that whoever finds the key accepted finds that durable as well.
     pub(in crate::volume) fn accept_key(&self, dir: &Dir, key: KeyId) -> Result<()> {
@@ -41,9 +42,9 @@ impl Volume {
     }
 
     /// Remembers, outside of the vault, what has changed of policies and of their places since the last
-    /// time. *Crash order*: what is in the vault is durable before, or a cut would leave older
-    /// descriptors than those that are remembered, or other directories in their places, and these could
-    /// not be used again; what is not remembered yet is so when the directory is opened again.
+    /// time. *Crash order*: what is in the vault is durable first. Otherwise a crash could leave older
+    /// descriptors than those that are remembered, or other directories in their places, which could
+    /// not be used again. What is not remembered yet is remembered when the directory is opened again.
     pub(in crate::volume) fn save_dir_policies(&self) {
         let Some(ledger) = self.session().ledger().cloned() else { return };
         let anchor = &self.tree.anchor;
@@ -109,7 +110,7 @@ impl Volume {
     ) -> Result<bool> {
         let stored = dir.read_again()?;
         self.keyring.check(stored.recipient.key)?;
-        // Where it was found in its place; by now it may be on its way to another.
+        // It was found in its place then; by now it may be on its way to another.
         let now = dir.expected().admit(&stored, &self.tree.anchor);
         let now = now.unwrap_or_else(|_| stored.clone());
         let Some(new) = change(&now)? else { return Ok(false) };
@@ -131,7 +132,7 @@ impl Volume {
         if !new.fits() {
             return Err(VolumeError::FormerKeys);
         }
-        // Files are under it: a re-wrap that has been here already may not give it up.
+        // Files are under it: a re-wrap that has already been here must not give it up.
         if new.previous.iter().any(|key| !now.previous.contains(key)) {
             self.tree.kept.fetch_add(1, Ordering::AcqRel);
         }

@@ -1,4 +1,4 @@
-//! What directories say of keys and places, and how they come to the disk.
+//! What directories say of keys and places, and how that reaches the disk.
 
 pub(in crate::volume) mod cross;
 pub(in crate::volume) mod dir_policy;

@@ -27,7 +27,8 @@ use crate::volume::namespace::dir_cache::Concerns;
 use crate::volume::namespace::dir_rules::{Above, Expected};
 use crate::volume::namespace::inode::Link;
 
-/// The directories that a rename moves. While this lives no other one moves, and no policy changes.
+/// The directories that a rename moves. While this lives, no other directory moves, and no policy
+/// changes.
 pub(in crate::volume) struct Moves<'a> {
     moves: Vec<Move>,
     /// Their inode numbers, with those that are moved as they are.
@@ -39,8 +40,7 @@ pub(in crate::volume) struct Moves<'a> {
     _alone: RwLockWriteGuard<'a, ()>,
 }
 
-/// What a rename is to do with an entry: the directory that it is in and its backing name, and both
-/// where it goes.
+/// What a rename does to an entry: from which directory and backing name, and to which.
 pub(in crate::volume) type Journey<'a> =
     (&'a Arc<Dir>, &'a BackingName, &'a Arc<Dir>, &'a BackingName);
 
@@ -53,7 +53,7 @@ struct Move {
     both: DescriptorBytes,
     /// For the place where it is now.
     moved: DescriptorBytes,
-    /// It takes its keys along, to a directory that has others.
+    /// It takes its keys along to a directory with other keys.
     own_policy: Option<DirDescriptor>,
     id: DirId,
     here: DirPlace,
@@ -67,8 +67,8 @@ struct Move {
 impl Volume {
     /// The directories among what goes on these journeys; `None` if there is none.
     ///
-    /// What cannot be used is moved as it is: a directory that is not in its place gets back there
-    /// that way, and counts nowhere else.
+    /// What cannot be used is moved as it is: that way a directory out of its place can be put back,
+    /// and it counts nowhere else.
     ///
     /// # Errors
     /// `KeyUnusable` for a directory whose descriptor cannot be written now.
@@ -142,8 +142,8 @@ impl Move {
             let sequence = descriptor.sequence + later;
             DirDescriptor { sequence, places: Some(places), ..descriptor.clone() }.encode(keys)
         };
-        // It takes its keys along. Where they are others than those of the directory that it comes
-        // into, they are its own from here on.
+        // It takes its keys along. If they are not those of its new directory, they are a policy of its
+        // own from here on.
         let effective = dir.descriptor()?;
         let own = |descriptor: DirDescriptor| DirDescriptor {
             inherited: false,
@@ -179,7 +179,7 @@ impl Move {
 }
 
 impl Move {
-    /// What is remembered of places follows the rename.
+    /// Makes what is remembered of places follow the rename.
     fn has_moved(&self, volume: &Volume) {
         let occupants = &volume.tree.anchor.occupants;
         occupants.leave(self.here, self.id);
@@ -248,7 +248,8 @@ impl Moves<'_> {
 }
 
 impl Volume {
-    /// The attribute alone, where it goes to the disk with the names and in their order: true then.
+    /// Writes the attribute alone, and returns true, if it goes to the disk with the names and in their
+    /// order.
     fn write_both(&self, one: &Move) -> Result<bool> {
         let dir = one.dir.as_fd();
         if write_attribute(dir, &one.both)? && self.tree.one_journal {

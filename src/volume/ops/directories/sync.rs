@@ -52,9 +52,9 @@ impl Volume {
         synced.and(Ok(told?))
     }
 
-    /// One sync of the whole backing filesystem: it does for all directories. Always by way of the
-    /// same descriptor, which is as old as the volume: a younger one is not told of what somebody
-    /// else has been told of before, another process for one.
+    /// Syncs the whole backing filesystem, for all directories at once. Always through the same
+    /// descriptor, which is as old as the volume: a younger one is not told of failures that somebody
+    /// else, such as another process, has been told of before.
     ///
     /// # Errors
     /// Those of the backing filesystem. It does not say what is lost, and never says it again: from
@@ -69,8 +69,8 @@ impl Volume {
         Ok(())
     }
 
-    /// True if a sync failed in this session: what was not synced by then may be in memory only,
-    /// where the system takes it to be on the disk.
+    /// True if a sync failed in this session: what was not synced by then may be in memory only, while
+    /// the system believes that it is on the disk.
     pub(in crate::volume) fn is_any_lost(&self) -> bool {
         self.files.shared().failed_syncs() > 0
     }
@@ -84,7 +84,7 @@ impl Volume {
 /// Syncs a child directory with its descriptor. `renew`: that may be lost already.
 fn sync_child(dir: &Dir, name: &BackingName, renew: bool) -> Result<()> {
     let child = match beneath::open_dir(dir, name) {
-        // It was removed since, or is none: nothing is left to make durable.
+        // It was removed since, or is no directory: nothing is left to make durable.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::XDEV) => return Ok(()),
         other => other?,
     };

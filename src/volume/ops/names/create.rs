@@ -74,7 +74,7 @@ impl Volume {
     /// parent's descriptor cannot be used; those of the backing filesystem.
     pub fn mkdir(&self, parent: u64, name: &[u8], new: NewNode) -> Result<Attr> {
         self.tree.writable()?;
-        // What it inherits is not changed before it is there to be changed with it.
+        // What it inherits does not change until it is there to change along.
         let policies = self.tree.descriptors.read();
         let dir = self.dir(parent)?;
         let name = EntryName::new(&dir, name)?;
@@ -207,8 +207,8 @@ impl Volume {
         let building = if self.tree.is_root() { mode } else { mode | OWNER_ALL };
         beneath::make_dir(parent, temp, Mode::from_raw_mode(building & !SPECIAL))?;
         let fd = beneath::open_dir(parent, temp)?;
-        // Somebody may have exchanged the names since: none that has a descriptor is the new one, and
-        // what is given away is an empty directory of ours.
+        // Somebody may have exchanged the names since. A directory with a descriptor is not the new
+        // one, and only an empty directory of ours is given away.
         let (uid, gid) = self.tree.new_owner(new.caller, parent.rules()?.setgid);
         let gives = uid.is_some() || gid.is_some();
         if gives && !(self.tree.is_ours(&fstat(&fd)?) && raw_names(&fd)?.is_empty()) {
@@ -243,7 +243,7 @@ impl Volume {
         let _changing = self.tree.locks.changing(&[dir.ino()]);
         self.keep_sidecar(dir, name)?;
         let place = DirPlace::below(dir.descriptor()?.dir, name.entry.bytes());
-        // One that is there keeps its place, and the rename is refused.
+        // If a directory is there, it keeps its place, and the rename is refused.
         if !self.entry_exists(dir, &name.entry)? {
             self.claim_place(place, id);
         }
@@ -263,7 +263,7 @@ impl Node<'_> {
             Self::Special(kind, mode, device) => {
                 let mode = Mode::from_raw_mode(mode & !SPECIAL);
                 match beneath::make_node(dir, entry, (*kind, mode), *device) {
-                    // The rules of a confined daemon say so, where the missing capability is meant.
+                    // The rules of a confined daemon answer so when the capability is missing.
                     Err(Errno::ACCESS) if kind.is_block_device() => Err(Errno::PERM),
                     made => made,
                 }

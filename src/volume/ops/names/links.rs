@@ -17,7 +17,7 @@ use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::inode::{Link, ROOT};
 use crate::volume::namespace::names::EntryName;
 
-/// What every filesystem takes for the text of a link: if it refuses that, it is for another reason.
+/// A length of a link's text that every filesystem takes: if one refuses it, there is another reason.
 const TEXT_EVERYWHERE: usize = 255;
 
 impl Volume {
@@ -42,7 +42,7 @@ impl Volume {
         self.write_long_link(&long, &encoded, caller)?;
         let made = self.make(parent, name, &Node::Link(&long.text()), caller);
         made.inspect_err(|_| {
-            // What failed may have come after the link, or the link be there all the same.
+            // The failure may have come after the link was made, or the link may be there all the same.
             if !self.may_be_linked(parent, name, &long) {
                 self.remove_long_link(long.id());
             }

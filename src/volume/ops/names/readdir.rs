@@ -42,9 +42,9 @@ pub struct DirEntry {
 /// What the receiver of a listing says to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sink {
-    /// It was taken.
+    /// The entry was taken.
     Taken,
-    /// There is no room: it was not.
+    /// There is no room: the entry was not taken.
     Full,
 }
 
@@ -88,7 +88,7 @@ impl Volume {
         loop {
             if position.ahead.is_empty() {
                 position.ahead = match read_chunk(&stream.fd) {
-                    // The kernel hears of what was taken; of the error the next time.
+                    // The kernel hears of what was taken now, and of the error next time.
                     Err(_) if position.offset != offset => return Ok(()),
                     read => read?,
                 };

@@ -72,8 +72,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Takes out of a directory what is not the user's, so that it can be removed or replaced. What
-    /// was done is taken back if it fails. Locks: the caller claims the directory and its parent.
+    /// Removes what is not the user's from a directory, so that it can be removed or replaced. A
+    /// failure undoes what was done. Locks: the caller claims the directory and its parent.
     ///
     /// # Errors
     /// `NotEmpty`; `Io(NOTDIR)` for what is no directory.
@@ -119,9 +119,9 @@ impl Volume {
         self.tree.errors.remove(ino);
     }
 
-    /// After a name went that led to `held`: if that was its last, what belongs to it goes too.
+    /// A name of `held` is gone: if it was the last, removes what belongs to the inode.
     pub(in crate::volume) fn gone(&self, held: &Handle, ino: u64) {
-        // It may have been another that went, if somebody exchanged the names.
+        // Another inode may have lost its name, if somebody exchanged the names.
         if held.stat().is_ok_and(|now| now.st_nlink == 0) {
             self.files.removed(ino);
         }

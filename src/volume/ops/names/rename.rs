@@ -56,7 +56,7 @@ impl Volume {
         let target = self.dir(to.0)?;
         let target = End { name: EntryName::new(&target, to.1)?, dir: target };
         let (moved, victim) = (source.hold()?.ok_or(VolumeError::NotFound)?, target.hold()?);
-        // From before the first wrap for the new directory until the last one for the old has gone.
+        // Held from before the first wrap for the new directory until the last one for the old is gone.
         let _wraps = self.claim_wraps(&source, &target, [Some(&moved), victim.as_ref()]);
         let there = self.cross_over((&source, &moved), (&target, victim.as_ref()), caller)?;
         let back = match &victim {
@@ -79,7 +79,7 @@ impl Volume {
                 moves_dirs = true;
                 continue;
             }
-            // What was prepared for its new directory is what moves.
+            // Checks that what moves is the file that was prepared for the new directory.
             self.is_prepared(&there, &moved)?;
             if let (true, Some(victim)) = (how.exchange, &victim) {
                 self.is_prepared(&back, victim)?;
@@ -190,7 +190,7 @@ impl Volume {
         Ok(())
     }
 
-    /// The rename itself, with what it takes before and after for directories.
+    /// The rename itself, with the steps before and after it for directories.
     fn rename_entry(
         &self,
         source: &End,
@@ -224,13 +224,13 @@ impl Volume {
         if how.exchange { self.moves(&[there, back]) } else { self.moves(&[there]) }
     }
 
-    /// False if another directory came there since: what it takes to move it is looked up again.
+    /// False if another directory came there since: then the move is prepared again.
     fn are_prepared(&self, moves: Option<&Moves<'_>>, moved: [Option<&Handle>; 2]) -> bool {
         let mut dirs = moved.into_iter().flatten().filter(|held| is_dir(held));
         dirs.all(|dir| moves.is_some_and(|moves| moves.include(self.number(dir))))
     }
 
-    /// Nobody else wraps what moves to another directory while this lives.
+    /// While this lives, nobody else wraps keys of files that move to another directory.
     fn claim_wraps(
         &self,
         source: &End,
@@ -241,7 +241,7 @@ impl Volume {
         (source.dir.ino() != target.dir.ino()).then(|| self.tree.wraps.changing(&inos))
     }
 
-    /// Prepares what the move takes if the two directories have other keys.
+    /// Prepares the move if the two directories have different keys.
     fn cross_over(
         &self,
         (source, moved): (&End, &Handle),
@@ -257,8 +257,8 @@ impl Volume {
         Ok(Crossing { prepared: Some(ino), key })
     }
 
-    /// Refuses to move another inode, which somebody put in the place of the one that was prepared,
-    /// and one that somebody has opened since who may not use the key that it comes under.
+    /// Refuses to move another inode than the one that was prepared, which somebody put in its place,
+    /// and an inode that somebody has opened since who may not use its new key.
     fn is_prepared(&self, crossing: &Crossing, moved: &Handle) -> Result<()> {
         let ino = self.number(moved);
         if crossing.prepared.is_some_and(|prepared| prepared != ino) {
@@ -287,7 +287,7 @@ impl Volume {
 struct Crossing {
     /// The inode that was looked at.
     prepared: Option<u64>,
-    /// The key that it comes under, if that is another one.
+    /// Its new key, if that is another one.
     key: Option<KeyId>,
 }
 

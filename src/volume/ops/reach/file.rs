@@ -77,7 +77,7 @@ impl Volume {
         })?;
         let open = |flags| held.open_file(flags);
         let fd = if self.tree.options.read_only {
-            // Not even access times change; who may not ask for that reads without.
+            // Not even access times change; whoever may not ask for that reads without it.
             match open(flags | OFlags::NOATIME) {
                 Err(Errno::PERM) => open(flags)?,
                 other => other?,
@@ -88,7 +88,7 @@ impl Volume {
         Ok((fd, *held.found()))
     }
 
-    /// The KMS keys that `ino` may be under: those that all directories accept that it is in (R9).
+    /// The KMS keys that `ino` may be under: those that all of its directories accept (R9).
     pub(in crate::volume) fn file_policy(&self, ino: u64) -> Result<FilePolicy> {
         let mut policy: Option<FilePolicy> = None;
         let mut misplaced = None;
@@ -116,15 +116,15 @@ impl Volume {
         }
     }
 
-    /// The kernel found a file by a name, perhaps another than before: if it is open, what it was
-    /// opened with is not all that counts.
+    /// The kernel found a file by a name, perhaps a new one: if the file is open, the policies that it
+    /// was opened under may not be all that count.
     pub(in crate::volume) fn hear_of_name(&self, ino: u64) {
         if let Err(error) = self.refresh_file_policy(ino) {
             log::debug!("inode {ino}: what its directories say of keys: {error}");
         }
     }
 
-    /// An open file hears what its directories say now.
+    /// Tells an open file what its directories say now.
     pub(in crate::volume) fn refresh_file_policy(&self, ino: u64) -> Result<()> {
         match self.files.find(ino) {
             Some(file) => self.file_policy(ino).map(|policy| file.set_policy(policy)),

@@ -117,7 +117,7 @@ impl Volume {
     }
 
     fn open_with_ancestors(&self, ino: u64, attempt: Attempt) -> Result<Arc<Dir>> {
-        // From before the first directory above is looked at, by which those below it are judged.
+        // Taken before the first directory above is looked at, by which those below it are judged.
         let mut begun = self.tree.dirs.era();
         let (mut closed, mut seen) = (vec![ino], HashSet::from([ino]));
         let mut above = None;
@@ -158,7 +158,7 @@ impl Volume {
                 self.remember_place(&dir);
                 return Ok(self.tree.dirs.add(Arc::new(dir), *begun));
             }
-            // Looked at again each time: it counts as soon as the other one has gone.
+            // A twin is looked at again each time: it counts as soon as the other one has gone.
             Some(Misplaced::Twin) => return Ok(Arc::new(dir)),
             Some(_) if attempt == Attempt::Last => {}
             Some(_) if self.tree.dirs.has_changed_since(*begun) => return Err(VolumeError::Stale),
@@ -174,7 +174,7 @@ impl Volume {
         Dir::open(ROOT, fd, copies, Expected::root(self.id()), self.opener())
     }
 
-    /// `Stale` also where `above` is not the directory that it is in, and that one is not open.
+    /// Also `Stale` if `above` is not the directory that it is in, and that one is not open.
     fn open_known_dir(&self, ino: u64, above: Option<Arc<Dir>>) -> Result<Dir> {
         for _ in 0..ATTEMPTS {
             let dir = match self.tree.inodes.whereabouts(ino).ok_or(VolumeError::Stale)? {
@@ -198,7 +198,8 @@ impl Volume {
         Err(VolumeError::Stale)
     }
 
-    /// `None` if the link does not lead to `ino`, or no more. Locks: that of the parent, for moments.
+    /// `None` if the link does not lead to `ino`, or not any more. Locks: that of the parent, for
+    /// moments.
     fn open_entry(&self, ino: u64, parent: &Arc<Dir>, link: Link) -> Result<Option<Dir>> {
         let still = self.tree.locks.reading(link.parent);
         if !self.tree.inodes.has_link(ino, &link) {
@@ -212,7 +213,7 @@ impl Volume {
             Err(error) => return Err(error),
         }
         let fd = held.open_dir()?;
-        // What it says of its place is read while nobody can rename it.
+        // Its places are read while nobody can rename it.
         let still = self.tree.locks.reading(link.parent);
         if !self.tree.inodes.has_link(ino, &link) {
             return Ok(None);
@@ -253,8 +254,8 @@ impl Volume {
         Ok(seen.stat)
     }
 
-    /// The same, which the kernel is told. Locks: that of the location before that of owners, as in a
-    /// lookup.
+    /// The same, for the kernel, which is told the owner. Locks: that of the location before that of
+    /// owners, as in a lookup.
     pub(in crate::volume) fn stat_to_tell(&self, ino: u64) -> Result<Stat> {
         let location = self.locate(ino)?;
         let _telling = self.tree.telling();

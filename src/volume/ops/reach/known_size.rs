@@ -1,10 +1,10 @@
 //! The size that the kernel knows of a file.
 //!
-//! It appends behind the end that it knows of, and makes a file longer or shorter than that. Whoever
-//! writes to the vault can put another state of a file in place meanwhile: behind a shorter one the gap
-//! would be filled with zeros that nobody wrote, and sealed, and in a longer one the new bytes would
-//! come over others. So a file whose size the kernel does not know is not opened: it is answered
-//! ESTALE, upon which it looks the name up again and goes by the size that there is.
+//! The kernel appends behind the end that it knows of, and makes a file longer or shorter than that.
+//! Whoever writes to the vault can put another state of a file in place meanwhile: behind a shorter one
+//! the gap would be filled with zeros that nobody wrote, and sealed, and in a longer one the new bytes
+//! would come over others. So a file whose size the kernel does not know is not opened: the kernel gets
+//! ESTALE, looks the name up again, and goes by the size that it then finds.
 //!
 //! That size is remembered with the inode, and compared with the file when it is opened. From then
 //! on the file changes by the kernel's own requests alone, until its last close.
@@ -43,7 +43,7 @@ impl Volume {
         Ok(())
     }
 
-    /// False where the length of the backing file could not be made to tell the size.
+    /// False if the backing length does not tell the size, because it could not be set.
     fn looks_as_long(file: &File, size: u64) -> bool {
         fstat(file.backing_fd()).is_ok_and(|stat| Attr::from_stat(file.ino(), &stat).size == size)
     }
@@ -60,14 +60,14 @@ impl Volume {
         attr
     }
 
-    /// The kernel knows how long an open file is: its own requests made it so. Before the file is
-    /// closed: whoever opens it next reads from the disk how long it is.
+    /// Notes that the kernel knows the size of an open file, since its own requests made it. Called
+    /// before the file is closed: whoever opens it next reads the size from the disk.
     pub(in crate::volume) fn note_size(&self, file: &File) {
         file.set_size_known();
         let mut size = file.size();
         loop {
             self.tree.inodes.note_size(file.ino(), self.mark_of(size));
-            // By another handle, which was closed before this was noted.
+            // Another handle changed it, and was closed before this was noted.
             let now = file.size();
             if now == size {
                 return;

@@ -25,8 +25,8 @@ impl Volume {
     }
 }
 
-/// A directory that never got its name: it holds a descriptor at most. What holds more is somebody's,
-/// who was given such a name by someone else, and stays as it is.
+/// Removes a directory that never got its name, and so holds a descriptor at most. One that holds more
+/// belongs to somebody, whoever gave it such a name, and stays as it is.
 pub(in crate::volume) fn remove_unfinished_dir(dir: impl AsFd, entry: &BackingName) -> Result<()> {
     let dir = dir.as_fd();
     let unfinished = beneath::open_dir(dir, entry)?;

@@ -1,8 +1,8 @@
 //! The targets of symbolic links, and the files of those that are too long for a backing link.
 //!
-//! Removing a link leaves the file of its target. Another link may name that file: a copy that
-//! somebody put into the vault, or the original beside a copy that is removed. Only a look at all links
-//! tells, which is what `fsck` does, and it collects the files that no link names.
+//! Removing a link leaves the file of its target. Another link may name that file: a copy that somebody
+//! put into the vault, or the original beside a copy that is removed. Only a look at all links tells:
+//! `fsck` does that, and collects the files that no link names.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,7 +55,8 @@ impl Volume {
         Ok(names)
     }
 
-    /// Removes the file of a long target that no link names. What cannot be removed now, `fsck` collects.
+    /// Removes the file of a long target that no link names. `fsck` collects what cannot be removed
+    /// now.
     pub(in crate::volume) fn remove_long_link(&self, id: &str) {
         let dir = beneath::open_dir(self.tree.meta(), LONG_LINKS).map_err(VolumeError::from);
         let removed = dir.and_then(|dir| Ok(beneath::remove(dir, &file_of(id)?)?));
@@ -64,9 +65,9 @@ impl Volume {
         }
     }
 
-    /// Writes the file of a long target, and durably: a sync of whatever directory the link is in
-    /// then needs to cover the link alone. It belongs to whoever the link belongs to. A crash before the
-    /// link is made leaves a file that `fsck` collects. Such targets are rare enough for three syncs each.
+    /// Writes the file of a long target durably: a sync of the link's directory then need cover the
+    /// link alone. It belongs to whoever the link belongs to. A crash before the link is made leaves a
+    /// file that `fsck` collects. Such targets are rare enough for three syncs each.
     pub(in crate::volume) fn write_long_link(
         &self,
         long: &LongLink,

@@ -106,7 +106,7 @@ impl Volume {
             self.hear_of_name(ino);
         }
         let shown = self.shown_attr(ino, &seen.stat);
-        // Another may have come under this number meanwhile: the kernel hears of that one alone.
+        // Another inode may have got this number meanwhile: then the kernel hears only of that one.
         let identity = self.tree.identity(&seen);
         let still =
             self.tree.inodes.known_identity(ino).is_none_or(|now| now.is_born_with(identity));
@@ -123,7 +123,7 @@ impl Volume {
         }
     }
 
-    /// Looks at what an entry leads to, and when that was in the life of its inode, whose number
+    /// Looks at what an entry leads to, and notes when that was in the life of its inode, whose number
     /// nobody knows before.
     fn look_at_entry(&self, dir: &Dir, entry: &BackingName) -> Result<(InodeStat, Resized), Errno> {
         let mut tries = 0;
@@ -166,8 +166,9 @@ impl Volume {
         self.tree.identity(seen).birth.into()
     }
 
-    /// A directory has one name. One that is found under another than before was moved outside of
-    /// the volume: what was verified of it counts no more. Locks: the directory's, for reading.
+    /// Enters a directory, which has one name. If it is found under another than before, it was moved
+    /// outside of the volume, and what was verified of it does not count any more. Locks: the
+    /// directory's, for reading.
     fn enter_dir(&self, ino: u64, parent: &Dir, entry: &BackingName) {
         if self.tree.dirs.find(ino).is_some_and(|dir| !dir.was_found_at(parent.ino(), entry)) {
             self.tree.dirs.has_left(ino);
@@ -216,8 +217,8 @@ impl Volume {
         Some(Attr::from_stat(ino, &now).size)
     }
 
-    /// True if a crash is not mended yet, and the only page of the file claims another length. Times
-    /// tell nothing of that: so each of these files is looked at until recovery has been there.
+    /// True if a crash is not mended yet, and the only page of the file claims another length. Times do
+    /// not tell, so each of these files is looked at until recovery has been there.
     fn has_odd_page(&self, ino: u64, stat: &Stat) -> bool {
         let one_page = u64::try_from(stat.st_size).is_ok_and(|length| length / PAGE == 1);
         if !one_page || !self.files.shared().has_crashed() {

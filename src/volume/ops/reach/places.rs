@@ -9,12 +9,11 @@ use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::occupants::MOST;
 
 impl Volume {
-    /// Before the mount brings the directory `dir` to a place where none is, or where it takes the place
-    /// of another: whatever the anchor says of that one there is taken out of it, durably. It is learnt
-    /// again when it is opened, if nothing comes of the change.
+    /// Before the mount brings the directory `dir` to a place, takes another directory there out of the
+    /// anchor, durably. If the change fails, that one is learnt again when it is opened.
     ///
-    /// Where nothing outside the vault can be written, no more is known there than that: after a crash
-    /// the directory may have to be adopted.
+    /// If nothing outside the vault can be written, the anchor goes on naming the other one: after a
+    /// crash the directory may have to be adopted.
     pub(in crate::volume) fn claim_place(&self, place: DirPlace, dir: DirId) {
         let occupants = &self.tree.anchor.occupants;
         if !occupants.vacate_for(place, dir) {
@@ -33,9 +32,9 @@ impl Volume {
         }
     }
 
-    /// Notes where a directory is that has a policy of its own, and where those above it are: an older one
-    /// of these could bring an older one along that inherits. As far as they are held open, as they are
-    /// when it was just opened.
+    /// Notes where a directory with a policy of its own is, and where those above it are: an older one
+    /// of those could bring an older one along that inherits. This covers directories that are held
+    /// open, as they are when `dir` was just opened.
     pub(in crate::volume) fn remember_place(&self, dir: &Dir) {
         if dir.descriptor().is_ok_and(|found| found.inherited) {
             return;

@@ -1,4 +1,4 @@
-//! The files that hold long names, as the entries come and go that need them.
+//! The files that hold long names, which come and go with the entries that need them.
 //!
 //! *Crash*: a sidecar is durable before its entry gets the name, whether that is made, renamed or
 //! linked, since the backing filesystem may commit the entry at any moment after, and the contents of
@@ -43,9 +43,9 @@ impl Volume {
         }
     }
 
-    /// Removes the sidecar of a name that is gone, or was not made. Where somebody else has made it
-    /// meanwhile, or a call that failed has made it all the same, the sidecar is needed. Locks: the
-    /// caller claims the directory.
+    /// Removes the sidecar of a name that is gone, or was not made. The sidecar stays if somebody else
+    /// has made the name meanwhile, or a call that failed has made it all the same. Locks: the caller
+    /// claims the directory.
     pub(in crate::volume) fn drop_sidecar(&self, dir: &Dir, name: &EntryName) {
         let Some(sidecar) = &name.sidecar else { return };
         if self.entry_exists(dir, &name.entry).unwrap_or(true) {
@@ -56,9 +56,9 @@ impl Volume {
         }
     }
 
-    /// The sidecar of an entry that was found by its name says that name: one that does not (it was
-    /// lost in a crash of an older build, or changed from outside) is written again. Locks: takes the
-    /// directory's, if there is anything to do.
+    /// Writes the sidecar of an entry again if it does not say the name that the entry was found by: it
+    /// was lost in a crash of an older build, or changed from outside. Locks: takes the directory's, if
+    /// there is anything to do.
     pub(in crate::volume) fn heal_sidecar(&self, dir: &Arc<Dir>, name: &EntryName) {
         let Some(sidecar) = &name.sidecar else { return };
         if self.tree.options.read_only || is_good(dir, &name.entry, sidecar) {

@@ -29,7 +29,7 @@ impl Volume {
     }
 
     /// True if the kernel knows `ino`, and its names still lead to a directory that claims this id.
-    /// Whether that is in its place is not asked: it was when it was opened.
+    /// Does not ask whether that is in its place: it was when it was opened.
     fn has_id(&self, ino: u64, id: DirId) -> bool {
         let mut names = Vec::new();
         let mut at = ino;
