@@ -57,7 +57,7 @@ pub(in crate::volume) struct SubjectCell {
 struct SubjectState {
     /// Nothing while the file has no contents.
     subject: Option<Subject>,
-    /// The key that it had last: who has it open was asked about that one.
+    /// The key that it had last: whoever has it open was checked for that one.
     last: Option<KeyId>,
 }
 
@@ -66,7 +66,7 @@ struct SubjectState {
 pub(in crate::volume) struct Before {
     /// It had no contents.
     pub(in crate::volume) empty: bool,
-    /// Who has it open was asked about another key.
+    /// Whoever has it open was checked for another key.
     pub(in crate::volume) other_key: bool,
 }
 
@@ -224,8 +224,8 @@ impl Authorizer {
         Ok(true)
     }
 
-    /// Looks whether answers may have changed, and asks again for every open handle then. Returns
-    /// the inodes of handles that are refused.
+    /// Asks again for every open handle if answers may have changed. Returns the inodes of handles that
+    /// are refused.
     pub(in crate::volume) fn review(&self) -> Vec<u64> {
         let Some(keystore) = self.keystore() else { return Vec::new() };
         let mut reviewed = self.reviewed.lock();
@@ -235,7 +235,7 @@ impl Authorizer {
             self.keyring.permissions_changed();
         }
         let changes = self.keyring.changes();
-        // What was empty when it was opened has something to be kept from its readers now.
+        // A file that was empty when it was opened may have contents now that its readers must not see.
         let first_contents = self.keyring.take_first_contents();
         if changes == reviewed.changes && !first_contents {
             return Vec::new();
@@ -402,7 +402,7 @@ impl Admission {
 }
 
 impl Uses {
-    /// The permissions that this takes, the one that the open is written down by first. Writing into
+    /// The permissions that this takes; the open is written down by the first one. Writing into
     /// contents that are there takes their key as well.
     fn actions(self) -> impl Iterator<Item = Action> {
         let make = self.makes.then_some(Action::GenerateDataKey);

@@ -1,9 +1,9 @@
 //! Whether other users may enter the vault's own directory.
 //!
-//! Whoever may, and owns a directory in the mount, owns the ciphertext of it too, and can exchange,
+//! Whoever may enter it, and owns a directory in the mount, also owns its ciphertext, and can exchange,
 //! replace and remove what others keep there, behind the back of the mount. The vault's root has the
-//! owner and the mode that the root of the mount has: a mount that others use must have its vault
-//! below a directory that they may not enter.
+//! owner and the mode that the root of the mount has: a mount that others use must have its vault below
+//! a directory that they may not enter.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Taking setuid and setgid away where POSIX and Linux do so.
+//! Removes setuid and setgid where POSIX and Linux do so.
 //!
 //! The kernel leaves this to us (`HANDLE_KILLPRIV_V2`), which spares it a question about the
 //! file's capabilities before every single write. It says with a write whether the writer may keep

@@ -24,7 +24,7 @@ use crate::volume::session::state_record::{Begin, Freshness};
 /// copies of everything are the durable ones (R2d).
 ///
 /// A volume from before the state record gets one. Every step can be repeated: record, anchor,
-/// descriptor (which builds from before then refuse), and at last the old file goes.
+/// descriptor (which builds from before then refuse), and at last the removal of the old file.
 pub(in crate::volume) fn open_session(
     session: &mut Session,
     descriptor: &mut VolumeDescriptor,
@@ -48,7 +48,7 @@ pub(in crate::volume) fn open_session(
     let counted = if upgrade { session.counted()? } else { None };
     let mut found = Found::look(session.meta(), &keys, &anchor_store, counted, begin)?;
     if found.freshness == Freshness::Newer {
-        // What was moved there, and to where, is not known here: it is learnt anew.
+        // Nobody here knows what was moved there, and to where: it is learnt anew.
         directories.occupants.forget();
         found.anchor.iter_mut().for_each(|anchor| anchor.places.clear());
     }
@@ -80,7 +80,7 @@ pub(in crate::volume) fn open_session(
         *descriptor = changed;
         log::info!("volume {} was brought up to date", descriptor.volume);
     }
-    // Also if an upgrade was interrupted just before this.
+    // Also after an upgrade that was interrupted just before this.
     session.forget_counted()?;
     Ok((shared.announcing(ledger), lost))
 }

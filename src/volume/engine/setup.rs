@@ -103,7 +103,7 @@ impl Volume {
             VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
             other => other,
         })?;
-        // What is open, whatever the path led to before.
+        // Asked of what is open, whatever the path led to before.
         let exposed = if options.open_vault { None } else { exposure_of(root.as_fd())? };
         let claims = read_descriptors(&open_meta(&root, path)?, path)?;
         if let Some(exposed) = exposed {
@@ -116,7 +116,7 @@ impl Volume {
         let mut session = Session::begin(&root, !options.read_only)?;
         let anchor_store =
             AnchorStore::new(volume, path, keyring.service().clone(), options.anchors.clone());
-        // Once the vault is held: another session may have changed it until then.
+        // Loaded once the vault is held: another session may have changed it until then.
         let known = anchor_store.load(&keys)?;
         let anchor = DirAnchor::of(known.as_ref(), descriptor.features, options.restored);
         refuse_other_root(&root, volume, &keyring, &anchor)?;

@@ -22,7 +22,7 @@ impl Volume {
         Ok(newest.claims().clone())
     }
 
-    /// Wraps the volume key again, under the key that `choose` has for the present one.
+    /// Wraps the volume key again, under the key that `choose` returns for the present one.
     pub(in crate::volume) fn rewrap_descriptor(
         &self,
         choose: impl Fn(KeyId) -> Option<KeyId>,

@@ -34,8 +34,8 @@ impl FilePolicy {
         Self { create: descriptor.policy, accepted, divided: false }
     }
 
-    /// What counts for a file that is in another directory too. Made on the mount its names are all
-    /// under one key; whoever writes to the vault can make others.
+    /// Narrows the policy for a file that is in another directory too. Names that the mount made are
+    /// all under one key; whoever writes to the vault can make others.
     pub(in crate::volume) fn narrow(&mut self, other: &Self) {
         self.divided |= self.create != other.create;
         self.accepted.retain(|key| other.accepted.contains(key));
@@ -47,8 +47,8 @@ pub(in crate::volume) fn policy_of(dir: &Dir) -> Result<FilePolicy> {
     dir.descriptor().map(FilePolicy::of)
 }
 
-/// A key that was made before it is needed: the KMS is elsewhere and may fall silent, and who was
-/// told that a file is open for writing must not be refused by the first write.
+/// A key that was made before it is needed: the KMS is elsewhere and may fall silent, and once a file
+/// is open for writing, its first write must not be refused.
 ///
 /// It is used at once or not at all: its material may be retired while nothing shows that a file is
 /// about to depend on it.
@@ -161,7 +161,8 @@ impl FileKeySource {
         })
     }
 
-    /// Notes what permissions on the file are about. Who has it open is asked again if that changes.
+    /// Notes what permissions on the file are about. If that changes, whoever has it open is checked
+    /// again.
     pub(in crate::volume) fn note(&self, recipient: &Recipient, file: FileId) {
         let (key, material) = (recipient.key, recipient.material);
         // A new file id under the same key is the same user's file, cut to nothing and written anew.

@@ -129,7 +129,7 @@ impl OpenFiles {
         let (fd, unwritable) = self.open_backing(reopen)?;
         let file = self.open_content(ino, (fd, unwritable), policy, damaged)?;
         self.lock().open.insert(ino, Slot { file: file.clone(), handles: 1 });
-        // A key that was revoked while it was on its way here is in no file that was wiped.
+        // A key that was revoked on its way here was in none of the files that were wiped.
         if let Err(error) = file.check(Origin::Caller) {
             file.content().wipe();
             drop(file);
@@ -175,7 +175,7 @@ impl OpenFiles {
         self.lock().open.get(&ino).map(|slot| slot.file.clone())
     }
 
-    /// The size of a file that is open, or whose backing file could not be given its length.
+    /// The size of a file that is open, or whose backing length could not be set.
     pub(in crate::volume) fn known_size(&self, ino: u64) -> Option<u64> {
         let file = {
             let table = self.lock();
@@ -272,14 +272,14 @@ impl OpenFiles {
             .collect()
     }
 
-    /// Inodes that are written but not synced, with the point that a sync reaches.
+    /// Inodes that are written but not synced, with the generation that a sync covers.
     pub(in crate::volume) fn parked(&self) -> Vec<(u64, u64, Option<std::time::Instant>)> {
         let table = self.lock();
         let parked = table.parked.iter().filter(|(_, marks)| marks.waiting_since().is_some());
         parked.map(|(ino, marks)| (*ino, marks.generation(), marks.waiting_since())).collect()
     }
 
-    /// The same before a sync of the whole filesystem: the inodes, and the points that it reaches.
+    /// The same before a sync of the whole filesystem: the inodes, and the generations that it covers.
     pub(in crate::volume) fn parked_before_sync(&self) -> Vec<(u64, u64)> {
         let mut table = self.lock();
         let parked = table.parked.iter_mut().filter(|(_, marks)| marks.waiting_since().is_some());
@@ -394,7 +394,7 @@ impl Table {
         }
         match Arc::try_unwrap(slot.file) {
             Ok(file) => {
-                // Of a file without a name nothing is kept: a new one may get its number.
+                // Nothing is kept of a file without a name: a new one may get its number.
                 let stat = fstat(file.backing_fd());
                 let nameless = stat.is_ok_and(|stat| stat.st_nlink == 0);
                 match file.into_marks().filter(|_| !nameless) {

@@ -78,9 +78,9 @@ impl Volume {
         }
         self.tree.anchor.note(&adopted);
         log::warn!("directory {} was taken in where it is (inode {ino})", adopted.dir);
-        // What is below it can be used now, under other names than were shown until now.
+        // What is below it can be used now, under other names than those shown before.
         self.invalidate(self.tree.dirs.clear());
-        // Where it is, is noted by whoever opens it.
+        // Opening it notes where it is.
         let _opened = self.dir(ino);
         self.save_dir_policies();
         Ok(Some(adoption))

@@ -1,4 +1,4 @@
-//! Room in the page journal: what needs records is synced, if there is none left.
+//! Makes room in the page journal by syncing what needs its records.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Volume {
         if !journal.is_pressed() {
             return;
         }
-        // What is closed, and what was removed.
+        // Also files that are closed, and files that were removed.
         if let Err(error) = self.sync_all(SealEffort::Brief) {
             log::error!("the page journal stays long: {error}");
         }

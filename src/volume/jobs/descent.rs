@@ -33,7 +33,7 @@ pub(in crate::volume) struct Descent<'a> {
     /// What was renamed and is still to be visited.
     strays: Vec<Moved>,
     rounds: u32,
-    /// In the last round nothing is renamed.
+    /// Held in the last round, in which nothing is renamed.
     still: Option<RwLockWriteGuard<'a, ()>>,
     missed: Vec<Missed>,
 }
@@ -117,7 +117,7 @@ impl<'a> Descent<'a> {
         }
     }
 
-    /// At the end: what was not seen. Nothing may be concluded of what was not found then.
+    /// At the end, returns what was not seen: nothing may then be concluded from what was not found.
     pub(in crate::volume) fn missed(mut self) -> Vec<Missed> {
         self.leave_walk();
         if self.watch.as_ref().is_some_and(Watch::has_overflowed) {
@@ -147,8 +147,8 @@ impl<'a> Descent<'a> {
         Ok(None)
     }
 
-    /// True if the directory above the last one cannot be used either. A report tells of that one
-    /// alone: there may be a chain of any length below it, and each has a path of its own.
+    /// True if the directory above the last one cannot be used either. A report names only that one:
+    /// there may be a chain of any length below it, and each has a path of its own.
     pub(in crate::volume) fn is_below_unusable(&self) -> bool {
         self.below_unusable
     }
@@ -201,7 +201,7 @@ impl<'a> Descent<'a> {
         }
     }
 
-    /// What was renamed or removed on the mount is noted; anything else went behind its back.
+    /// What was renamed or removed through the mount is noted; anything else vanished behind its back.
     fn vanish(&mut self, path: PathBuf) {
         if self.watch.as_ref().is_some_and(|watch| !watch.has_seen_changes()) {
             self.miss(path, Unseen::Vanished);
@@ -222,7 +222,7 @@ impl<'a> Descent<'a> {
                 // Its last name is gone as well.
                 Ok(None) => {}
                 Err(_) if self.still.is_some() => self.miss(PathBuf::new(), Unseen::Renamed),
-                // On its way to another name again.
+                // It is being renamed again.
                 Err(_) => self.watch.iter().for_each(|watch| watch.put_back(moved.clone())),
             }
         }
@@ -308,9 +308,9 @@ impl<'a> Descent<'a> {
 /// What a link of something that was renamed leads to.
 enum At {
     Here(Stray),
-    /// To it, but it is neither a file nor a directory.
+    /// The inode, but it is neither a file nor a directory.
     Neither,
-    /// To something else, or nowhere.
+    /// Something else, or nothing.
     Gone,
 }
 

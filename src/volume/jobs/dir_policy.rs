@@ -1,4 +1,4 @@
-//! A directory, and those below that inherit from it, get another key for new files.
+//! Gives a directory, and those below that inherit from it, another key for new files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Volume {
         drop(still);
         self.refresh_file_policies();
         self.sync_everything()?;
-        // Where it is, and what is above it, is noted by whoever opens it.
+        // Opening it notes where it is, and what is above it.
         let _opened = self.dir(ino);
         self.save_dir_policies();
         Ok(changed)
@@ -72,7 +72,7 @@ impl Volume {
                 reach += 1;
             }
         }
-        // What is mounted on one of them keeps it out of reach.
+        // A mount on one of them keeps it out of reach.
         if let Some(missed) = descent.missed().first() {
             log::warn!("policy: in {}, {}", missed.path.display(), missed.why);
             return Err(Errno::BUSY.into());

@@ -1,4 +1,4 @@
-//! What is dirty becomes durable and sealed: from time to time, and at the end of a session.
+//! Makes what is dirty durable and seals it: from time to time, and at the end of a session.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ pub enum Ended {
 }
 
 impl Volume {
-    /// Makes durable what has been dirty for at least `age`, seals those files, and saves
-    /// the list of shown times. A file whose sync fails keeps no other from its turn.
+    /// Makes durable what has been dirty for at least `age`, seals those files, and saves the list of
+    /// shown times. A file whose sync fails does not hold up the others.
     ///
     /// # Errors
     /// `Io` when the disk failed: the first of all failures, after everything was tried.
@@ -55,7 +55,8 @@ impl Volume {
         synced
     }
 
-    /// What is synced again and again is never old enough to be sealed above.
+    /// Raises the seals of files that are synced so often that they never get old enough for the seal
+    /// above.
     fn raise_seals(&self, is_old: &impl Fn(Option<Instant>) -> bool) {
         for file in self.files.all() {
             if is_old(file.content().above_seal_since())
@@ -78,7 +79,7 @@ impl Volume {
         // What is written while this runs stays dirty: its generation is a later one.
         let mut outcome = self.sync_everything();
         if let Err(error) = &outcome {
-            // Which file it was is not said, and it is said only once: each is asked by itself.
+            // The error names no file and is reported only once, so each file is synced by itself.
             log::error!("the backing filesystem could not be synced whole: {error}");
         }
         for (file, generation) in &open {
@@ -96,7 +97,8 @@ impl Volume {
     }
 
     /// Syncs a file that nobody has open by itself, after a sync of them all has failed: what was
-    /// written of it may be gone, so it is written again first. A failure is kept for who opens it.
+    /// written of it may be gone, so it is written again first. A failure is kept for whoever opens it
+    /// next.
     fn sync_parked(&self, ino: u64) -> Result<()> {
         self.files.parked_sync_failed(ino);
         self.open_briefly(ino)?.file().sync(Durability::Contents)

@@ -1,6 +1,6 @@
-//! Volumes from before directories said where they belong: each is told, once, beside everything
-//! else. *Crash order*: the descriptors, then that all of them have places, in the volume's
-//! descriptor and at last outside of the vault; every step can be repeated.
+//! Brings volumes up to date from before directories said where they belong: once, beside everything
+//! else. *Crash order*: the descriptors, then that all of them have places, in the volume's descriptor
+//! and at last outside of the vault; every step can be repeated.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -57,7 +57,7 @@ impl Volume {
                     Err(_) => {}
                 }
             }
-            // What was not seen would be refused from then on.
+            // Directories that were not seen would be refused from then on.
             if let Some(missed) = descent.missed().first() {
                 log::warn!("volume {}: in {}, {}", self.id(), missed.path.display(), missed.why);
                 return Ok(ControlFlow::Break(()));

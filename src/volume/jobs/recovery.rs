@@ -1,5 +1,5 @@
-//! Recovery after a crash: what the crashed sessions were changing is looked through, mended and
-//! sealed, and then the crash excuses nothing any more (R22; FORMAT section 12.4).
+//! Recovery after a crash: looks through what the crashed sessions were changing, mends and seals it,
+//! and then the crash excuses nothing any more (R22; FORMAT section 12.4).
 //!
 //! It runs beside everything else, in steps, and can be interrupted at any point: what is mended
 //! is durable and sealed, so the next run passes over it, and a long file goes on where it stopped.
@@ -39,7 +39,7 @@ use crate::volume::session::ledger::{Ledger, Remainder};
 const BATCH: usize = 256;
 /// Bytes of a file that are looked at while others wait.
 const STEP: u64 = 4 * 1024 * 1024;
-/// Bytes of a file after which the place is noted.
+/// Bytes of a file after which the position is noted.
 const NOTED: u64 = 256 * 1024 * 1024;
 
 /// How far recovery is, and at the end what it found.
@@ -53,9 +53,9 @@ pub struct RecoveryReport {
     pub spoiled: Vec<(PathBuf, String)>,
     /// Backing paths of files of which nothing was synced before a crash: they are empty now.
     pub emptied: Vec<PathBuf>,
-    /// Keys that could not be used: files under them are looked through when they can.
+    /// Keys that could not be used: files under them are looked through once they can.
     pub waiting: Vec<String>,
-    /// True if nothing is excused by a crash any more, but for what waits.
+    /// True if a crash excuses nothing any more, except what waits.
     pub complete: bool,
 }
 
@@ -76,9 +76,9 @@ struct Unfinished {
     files: Vec<Intents>,
     /// Keys that were refused.
     keys: BTreeSet<KeyId>,
-    /// Something was in the way that is no key: it is tried again.
+    /// Something other than a key was in the way: recovery tries again.
     again: bool,
-    /// Of some the size may be wrong, and nothing else.
+    /// For some files only the size may be wrong.
     sizes: bool,
     /// Nobody knows which files they are: the crashes stay as they are.
     unknown: bool,
@@ -89,7 +89,7 @@ struct Inspected {
     file: Arc<File>,
     path: PathBuf,
     claims: Claims,
-    /// To its end.
+    /// It was inspected to its end.
     through: bool,
 }
 
@@ -183,8 +183,8 @@ impl Run<'_> {
             }
         }
         for Missed { why, .. } in descent.missed() {
-            // What is below a mount would lose its excuse unseen. Who takes entries away from outside
-            // could do so for ever, and an excuse that lasts is worth more to him than to anybody else.
+            // What is below a mount would lose its excuse unseen. Whoever takes entries away from
+            // outside could go on for ever, and gains more from a lasting excuse than anybody else.
             log::warn!("recovery has not seen everything: {why}");
             self.unfinished.unknown |= why != Unseen::Vanished;
         }
@@ -267,7 +267,7 @@ impl Run<'_> {
             // What cannot be mended now keeps its excuse.
             file.must_be_writable()?;
         }
-        // Whose place is noted is what the file proves, not what it claims.
+        // The position is noted for the id that the file proves, not for the one that it claims.
         let id = file.content().header().map(|header| header.file);
         let mut noted = 0;
         loop {
@@ -286,9 +286,9 @@ impl Run<'_> {
         }
     }
 
-    /// What a file claims to be, if a crashed session may have been changing it; one without any
-    /// header claims nothing, and is looked at as well. Its attributes are those from before it is
-    /// opened: the change time moves where its mode has to be lent for that.
+    /// What a file claims to be, if a crashed session may have been changing it; one without any header
+    /// claims nothing, and is looked at as well. The attributes are read before it is opened: opening
+    /// may lend its mode, which moves the change time.
     fn concerned(&self, held: &Handle) -> Result<Option<Claims>> {
         let opened = open_noatime(OFlags::RDONLY, |flags| held.open_file(flags));
         let probe = match opened {
@@ -318,15 +318,15 @@ impl Run<'_> {
         Ok(Some(Claims(slots)))
     }
 
-    /// What an ordinary user's daemon made is that user's, and it can open no other's that keeps it out.
+    /// True if this is the daemon of an ordinary user, and the file another's: no such daemon made it.
     fn is_somebody_elses(&self, held: &Handle) -> bool {
         !self.volume.tree.is_root() && !self.volume.tree.is_ours(held.found())
     }
 
-    /// Something keeps its excuse, if it can be looked at later; `claims`: what it says it is.
+    /// Notes that a file keeps its excuse, if it can be looked at later; `claims`: what it says it is.
     fn failed(&mut self, path: PathBuf, claims: Option<&Claims>, error: VolumeError) {
         match error {
-            // The key that was refused, whatever else the file names.
+            // The key that was refused counts, whatever else the file names.
             VolumeError::KeyUnusable(key) | VolumeError::WrappedElsewhere(key) => {
                 self.unfinished.keys.insert(key);
             }
@@ -350,7 +350,7 @@ impl Run<'_> {
         }
     }
 
-    /// What was mended is made durable, then sealed, in one slot of the header and then in the other.
+    /// Makes what was mended durable, then seals it in one slot of the header, and then in the other.
     fn finish_batch(&mut self) -> Result<()> {
         if self.batch.is_empty() {
             return Ok(());
@@ -419,8 +419,8 @@ impl Run<'_> {
 }
 
 impl Unfinished {
-    /// Adds a file that says this of itself to the crashes that excuse it. A lie is excused by nothing: it is not
-    /// authentic, and the file that it names, if it was looked through, says so itself.
+    /// Adds a file that says this of itself to the crashes that excuse it. Nothing excuses a lie: it is
+    /// not authentic, and the file that it names says so, if it was looked through.
     fn add(&mut self, crashes: &[Unrecovered], claims: &Claims) {
         let excused =
             |header: &FileHeader| crashes.iter().any(|crash| explains(crash, header, true));

@@ -29,7 +29,7 @@ pub struct References {
     pub files: HashMap<(KeyId, MaterialId), u64>,
     /// Directories, and the volume itself, likewise.
     pub directories: HashMap<(KeyId, MaterialId), u64>,
-    /// Files and directories whose header or descriptor could not be read, and places in which some
+    /// Files and directories whose header or descriptor could not be read, and paths below which some
     /// were not seen.
     pub unreadable: u64,
 }
@@ -99,7 +99,7 @@ impl References {
 
     fn look_into(&mut self, visit: &Visit, source: Source) -> Result<()> {
         let copies = dir_copies(&visit.fd);
-        // The root has no name. What has one that nobody here made is foreign: no key's business.
+        // The root has no name. What has a name that nobody here made is foreign, and needs no key.
         let ours = visit.name().is_none_or(|name| may_be_encoded(name.bytes()));
         if copies.is_empty() && ours {
             self.unreadable += 1;
@@ -180,7 +180,7 @@ impl Volume {
             }
         }
         found.unreadable += descent.missed().len() as u64;
-        // Those that were unlinked before the walk came to them, and are still open.
+        // Files that were unlinked before the walk reached them, and are still open.
         for file in self.files.nameless() {
             let slots = read_slots(file.backing_fd())?;
             count(&mut found.files, slots.iter().flat_map(|slot| slot.recipients.iter()));

@@ -43,8 +43,8 @@ impl Volume {
         self.invalidate(refused.into_iter().chain(dirs));
     }
 
-    /// Has the kernel ask anew for the size of files that turned out to have another one. Whoever
-    /// opens such a file by a request hears of it at once; this is for all other ways.
+    /// Makes the kernel ask again for the size of files that turned out to have another one. Whoever
+    /// opens such a file by a request hears of it at once; this is for everybody else.
     pub fn tell_sizes(&self) {
         let resized = self.files.take_resized();
         let Some(kernel) = self.kernel().filter(|_| !resized.is_empty()) else { return };
@@ -53,7 +53,7 @@ impl Volume {
         }
     }
 
-    /// Has the kernel drop the pages of files that a request has changed and then failed.
+    /// Makes the kernel drop the pages of files that a failed request has changed.
     pub fn drop_outdated_pages(&self) {
         self.invalidate(self.files.take_outdated());
     }
@@ -75,7 +75,7 @@ impl Volume {
         }
     }
 
-    /// Has the kernel drop what it keeps of some inodes. Locks: none may be held.
+    /// Makes the kernel drop what it keeps of some inodes. Locks: none may be held.
     pub(in crate::volume) fn invalidate(&self, inodes: impl IntoIterator<Item = u64>) {
         let Some(kernel) = self.kernel() else { return };
         for ino in inodes {

@@ -60,7 +60,7 @@ pub enum Strangers {
     /// It stays as it is, and is reported.
     #[default]
     Refused,
-    /// Somebody has looked and wants it: it is brought under the key that the others get.
+    /// Somebody has looked and wants it: it gets the key that the others get.
     TakenIn,
 }
 
@@ -168,7 +168,7 @@ impl Volume {
 
     fn count_files(&self) -> Result<u64> {
         let (mut walk, mut total) = (Walk::new(&self.root)?, 0);
-        // What cannot be read is told by the passes.
+        // The passes report what cannot be read.
         while let Some(visit) = walk.step().transpose() {
             let Ok(visit) = visit else { continue };
             total += visit.entries.iter().filter(|entry| entry.role == Role::File).count() as u64;
@@ -189,7 +189,7 @@ impl Run<'_> {
             if self.moves_keys() {
                 self.directories(Mark::Accept)?;
             }
-            // What is open and empty must not come under a key that its directory leaves.
+            // An open and empty file must not get a key that its directory gives up.
             self.volume.refresh_file_policies();
             self.kept = self.volume.tree.kept.load(Ordering::Acquire);
             if self.pass()?.is_break() {
@@ -202,7 +202,7 @@ impl Run<'_> {
                 break;
             }
         }
-        // What no former key opens waits for none.
+        // Files that no former key opens do not wait for one.
         let rest_is_done = finished && self.report.failed.len() == self.strangers;
         if rest_is_done && (self.moves_keys() || self.is_for_all()) {
             self.directories(Mark::Finish)?;
@@ -217,7 +217,7 @@ impl Run<'_> {
         self.job.to.is_some() && self.job.to != self.job.from
     }
 
-    /// Every file is brought under the key of its directory.
+    /// True if every file gets the key of its directory.
     fn is_for_all(&self) -> bool {
         self.job.from.is_none() && self.job.to.is_none()
     }
@@ -297,7 +297,8 @@ impl Run<'_> {
         let file = self.volume.files.open(ino, &policy, open)?;
         let path = visit.path_of(entry);
         let moved = file.must_be_writable().and_then(|()| {
-            // Before the first byte changes: a list that ends here has it, whatever comes.
+            // Before the first byte changes, so that a list that ends here has the file, whatever
+            // follows.
             match (self.next)(&path) {
                 ControlFlow::Break(()) => Ok(None),
                 ControlFlow::Continue(()) => self.rewrap(&file, descriptor).map(Some),
@@ -371,7 +372,7 @@ impl Run<'_> {
         Ok(moved)
     }
 
-    /// What counts for a file, which users may have open as well, is what all its directories say.
+    /// The policy of a file, which users may have open as well, follows from all of its directories.
     fn policy_now(&self, ino: u64, descriptor: &DirDescriptor) -> FilePolicy {
         let known = self.volume.tree.inodes.knows(ino).then(|| self.volume.file_policy(ino));
         known.and_then(Result::ok).unwrap_or_else(|| FilePolicy::of(descriptor))
@@ -423,7 +424,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Before files move, their directories accept both keys; when all have moved, only the new.
+    /// Before files move, makes their directories accept both keys; when all have moved, only the new
+    /// one.
     fn directories(&mut self, mark: Mark) -> Result<()> {
         let mut descent = Descent::new(self.volume)?;
         while let Some((_, dir)) = descent.step()? {
@@ -500,7 +502,8 @@ impl Run<'_> {
         self.job.to.unwrap_or(key)
     }
 
-    /// The keys that a file may be under. A directory that is to give up its key accepts both by now.
+    /// The keys that a file may be under. A directory that is about to give up its key accepts both by
+    /// now.
     fn policy(&self, descriptor: &DirDescriptor, slots: &[FileHeader]) -> FilePolicy {
         let mut policy = FilePolicy::of(descriptor);
         if self.job.strangers == Strangers::TakenIn {

@@ -20,7 +20,7 @@ use crate::volume::session::ledger::Ledger;
 const WATCH: Duration = Duration::from_millis(200);
 /// How long contents may stay without a sync (R2e).
 const DIRTY_FOR: Duration = Duration::from_secs(30);
-/// How often that is looked at.
+/// How often to look for such contents.
 const FLUSH: Duration = Duration::from_secs(5);
 /// How long a generation of announcements lasts.
 const TURN: Duration = Duration::from_secs(300);
@@ -63,7 +63,7 @@ impl Volume {
             volume.turn_announcements(&mut turned);
         })?;
         if let Some(attended) = Attended::of(self) {
-            // By itself: whoever changes a file may wait for it.
+            // On a thread of its own: whoever changes a file may wait for it.
             upkeep.start("upkeep-journal", move || attended.drain())?;
         }
         let (volume, stop) = (self.clone(), upkeep.stop.clone());
@@ -72,7 +72,7 @@ impl Volume {
         upkeep.start("upkeep-recovery", move || {
             if asked.is_none_or(|asked| asked.elapsed() >= WAITING) {
                 asked = Some(Instant::now());
-                // Its files were passed over.
+                // Its files were passed over before.
                 if volume.has_key_come_back(&mut usable) {
                     due = Some(Instant::now());
                 }
@@ -113,7 +113,7 @@ impl Volume {
         }
     }
 
-    /// Looks through the files of which a call failed, so that they can be sealed.
+    /// Looks through the files for which a call failed, so that they can be sealed.
     fn mend_unsure(&self, stop: &Stop) {
         for file in self.files.all() {
             while !is_stopped(stop) && file.content().is_unsure() && !file.content().is_dirty() {

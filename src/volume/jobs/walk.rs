@@ -19,11 +19,11 @@ use crate::volume::session::lock;
 pub(in crate::volume) struct Visit {
     /// The directory, open.
     pub(in crate::volume) fd: Arc<OwnedFd>,
-    /// The one above it, where the walk did not begin with this one.
+    /// The one above it, unless the walk began with this one.
     pub(in crate::volume) parent: Option<Arc<OwnedFd>>,
     /// How far below the beginning of the walk it is.
     pub(in crate::volume) depth: usize,
-    /// Its entries but for descriptors, and what belongs to the volume.
+    /// Its entries, except descriptors and what belongs to the volume.
     pub(in crate::volume) entries: Vec<Entry>,
     trail: Arc<Trail>,
     vanished: Arc<AtomicBool>,
@@ -124,9 +124,9 @@ impl Walk {
         self.vanished.load(Ordering::Relaxed)
     }
 
-    /// The next directory; `None` at the end. Left out are those that vanished meanwhile, or became
-    /// something else, and what is mounted inside the vault: the walk knows of these, and who concludes
-    /// something from what was not seen must ask.
+    /// The next directory; `None` at the end. Directories that vanished meanwhile or became something
+    /// else, and mounts inside of the vault, are left out: the walk knows of these, and whoever draws
+    /// conclusions from what was not seen must ask.
     ///
     /// # Errors
     /// Those of a directory that cannot be read. The walk goes on behind it.
@@ -182,8 +182,8 @@ impl Walk {
         Ok(Visit { fd, parent, depth, entries, trail, vanished })
     }
 
-    /// Goes on in the directory above the last one. Where that has been moved meanwhile, so that its
-    /// names lead elsewhere, what is left of it is left out.
+    /// Goes on in the directory above the last one. If that was moved meanwhile, so that its names lead
+    /// elsewhere, the rest of it is left out.
     fn ascend(&mut self) {
         let Some(done) = self.levels.pop() else { return };
         let Some(last) = self.levels.last() else { return };

@@ -54,8 +54,8 @@ impl Volume {
             let what = "the copy of the directory's descriptor in its attribute is damaged";
             report.add(visit.path(), what, changes && !now.attribute);
         }
-        // Where the filesystem keeps none, a repair has made none. Any volume that may be changed makes
-        // them: tools that copy no attributes leave them out.
+        // On a filesystem that keeps no attributes, a repair has made none. Elsewhere any volume that
+        // may be changed makes them: tools that copy no attributes leave them out.
         let expected = match changes {
             true => !now.no_attribute,
             false => now.no_attribute && has_attribute(self.tree.root()),

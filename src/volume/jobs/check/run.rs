@@ -46,7 +46,7 @@ impl Volume {
             report.directories += 1;
             match dir.keys() {
                 Err(_) if descent.is_below_unusable() => {}
-                // Nothing is taken in by a repair: whoever put it there may have meant that.
+                // A repair adopts nothing: whoever put it there may have meant that.
                 Err(error @ VolumeError::Misplaced(_)) => {
                     report.add(visit.path(), error, false);
                 }
@@ -143,7 +143,7 @@ impl Volume {
         report.files += 1;
         let policy = match policy_of(dir) {
             Ok(policy) => policy,
-            // InodeIdentity once, of the directory.
+            // Reported once, for the directory.
             Err(VolumeError::Misplaced(_) | VolumeError::Tampered(_)) => return Ok(()),
             Err(_) => {
                 report.add(path, "the key of its directory cannot be used", false);
@@ -152,7 +152,7 @@ impl Volume {
         };
         // The number and the contents are those of one inode, whatever its name leads to meanwhile.
         let ino = self.tree.inodes.shown(held.found().st_ino);
-        // As they are before the file is opened, which may repair one.
+        // Read before the file is opened, which may repair one.
         let slots = read_slots(&held).ok().flatten();
         let open = |flags| open_noatime(flags, |flags| held.open_file(flags));
         let file = match self.files.open(ino, &policy, open) {
@@ -198,8 +198,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Cuts a file to nothing in which there is nothing, not even a header; true if it was one. No
-    /// crash needs to explain that: nothing is given up.
+    /// Cuts a file to nothing that holds nothing, not even a header; true if it was one. No crash needs
+    /// to explain that: nothing is given up.
     fn empty_if_blank(
         &self,
         ino: u64,
@@ -252,15 +252,15 @@ fn remove(visit: &Visit, entry: &Entry) -> Result<()> {
     }
 }
 
-/// Reads every block; returns how many bytes were authentic and from where on what was not.
+/// Reads every block; returns how many bytes were authentic, and what was not, with its offset.
 ///
-/// Whoever writes to the vault can make a file as long as a filesystem lets them: what has no page
-/// is passed over without a look at each block, and of what is wrong the first thousand are told.
+/// Whoever writes to the vault can make a file as long as a filesystem lets them: what has no page is
+/// passed over without a look at each block, and only the first thousand errors are reported.
 fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
     let size = content.size();
     let (mut buf, mut at, mut good, mut bad) = (vec![0; STEP], 0, 0, Vec::new());
     while at < size && bad.len() < MOST_BAD {
-        // Authentic holes. Where that cannot be told, a read tells why.
+        // Skips authentic holes. Where those are unknown, a read says why.
         if let Ok(Some(data)) = content.seek(at, SeekTo::Data) {
             good += data - at;
             at = data;
@@ -295,5 +295,5 @@ fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
 
 /// Bytes that are read at once.
 const STEP: usize = 64 * 4096;
-/// What is told of one file: more says no more.
+/// The most errors that are reported of one file.
 const MOST_BAD: usize = 1000;

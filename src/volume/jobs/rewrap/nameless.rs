@@ -48,7 +48,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// The key to wrap for instead: no directory has a say any more.
+    /// The key to wrap for instead: no directory decides any more.
     fn newer(&self, old: &Recipient) -> Result<Option<KeyId>> {
         if !self.applies(old.key) {
             return Ok(None);
