@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use kmsfs::keystore::audit::AuditMode;
 use kmsfs::keystore::{
-    AliasName, ClockTrust, EncryptionContext, KeyRef, Keystore, KeystoreError, Unlock,
-    create_key_file,
+    AliasName, ClockTrust, CreateAccessKey, EncryptionContext, KeyRef, Keystore, KeystoreError,
+    Unlock, create_key_file,
 };
 
 use crate::fixture::{Fixture, by_id, day};
@@ -82,4 +83,21 @@ fn an_export_is_private_never_overwrites_and_shows_every_change() {
         assert!(error.contains("not an export") || error.contains("wrong passphrase"), "{len}");
     }
     assert!(!f.dir.join("new.db").exists());
+}
+
+/// The copy forgot that hosts with an access key that is deleted may have vaults, so that it retired
+/// their material unasked; and a clock that had leapt was steady again.
+#[test]
+fn regression_a_copy_remembers_what_the_keystore_did() {
+    let f = Fixture::new();
+    let request = CreateAccessKey { for_volumes: true, ..CreateAccessKey::default() };
+    let access_key = f.keystore.create_access_key(&request, day(0)).unwrap().id;
+    f.keystore.delete_access_key(&access_key).unwrap();
+    f.keystore.set_audit_mode(AuditMode::Required).unwrap();
+    f.keystore.export(&f.dir.join("export"), b"p").unwrap();
+    let path = f.dir.join("copy.db");
+    let copy = Keystore::import(&f.dir.join("export"), b"p", &path, &f.unlock(), day(0)).unwrap();
+    assert!(copy.has_served_hosts().unwrap());
+    assert_eq!(copy.audit_mode(), AuditMode::Required);
+    assert_eq!(copy.last_export().unwrap(), None, "it has been exported never yet");
 }

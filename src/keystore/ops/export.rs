@@ -112,7 +112,6 @@ impl Keystore {
         let written = Store::create(draft.path()).and_then(|mut store| {
             store.write(|rows| {
                 let mut writer = Writer::fresh(rows, &root, dump.meta.clock);
-                writer.meta.region.clone_from(&dump.meta.region);
                 restore(&mut writer, &dump)?;
                 slot::insert(&mut writer, slot, now.into())?;
                 writer.finish()
@@ -140,7 +139,8 @@ fn dump(reader: &Reader<'_>) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
     Ok(Zeroizing::new(serde_json::to_vec(&dump).expect("rows are plain data")))
 }
 
-/// Puts the rows into an empty keystore. The tables come in an order in which what a row refers
+/// Puts the rows into an empty keystore, those of all tables: also the halves of imports and transfers
+/// that are under way, which arrive in a keystore that was restored meanwhile. The tables come in an order in which what a row refers
 /// to is there before it.
 fn restore(writer: &mut Writer<'_>, dump: &Dump) -> Result<(), KeystoreError> {
     for dumped in &dump.rows {
@@ -148,11 +148,7 @@ fn restore(writer: &mut Writer<'_>, dump: &Dump) -> Result<(), KeystoreError> {
         let row = Row { id: dumped.id.clone(), owner, sealed: dumped.sealed.clone() };
         writer.put_row(dumped.table, &row)?;
     }
-    writer.meta.generation = dump.meta.generation;
-    writer.meta.pending_deletions = dump.meta.pending_deletions;
-    writer.meta.lost_volumes = dump.meta.lost_volumes;
-    // The log itself stays where it is: the copy begins its own.
-    writer.meta.audit.mode = dump.meta.audit.mode;
+    writer.meta.take_over(&dump.meta);
     Ok(())
 }
 

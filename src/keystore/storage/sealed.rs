@@ -64,6 +64,32 @@ pub(in crate::keystore) struct Meta {
 }
 
 impl Meta {
+    /// What is true of a keystore that is made from an export as well; the digest grows with its rows.
+    /// Exhaustive, so that somebody decides about a new field.
+    pub(in crate::keystore) fn take_over(&mut self, exported: &Self) {
+        let Self {
+            digest: _,
+            generation,
+            clock,
+            run,
+            pending_deletions,
+            // Nothing was ever deleted in a new file.
+            scrub_due: _,
+            region,
+            // The log itself stays where it is: the copy begins its own.
+            audit: AuditNote { mode, noted: _, lost: _ },
+            // Of the other file.
+            exported: _,
+            served_hosts,
+            lost_volumes,
+        } = exported;
+        (self.generation, self.clock, self.run) = (*generation, *clock, *run);
+        self.pending_deletions = *pending_deletions;
+        self.region.clone_from(region);
+        self.audit.mode = *mode;
+        (self.served_hosts, self.lost_volumes) = (*served_hosts, *lost_volumes);
+    }
+
     /// How steady the clock was when it was last looked at.
     pub(in crate::keystore) fn clock_run(&self) -> ClockRun {
         self.run.unwrap_or(ClockRun::steady(self.clock))
