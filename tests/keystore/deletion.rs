@@ -140,7 +140,11 @@ fn material_retires_only_when_nothing_can_need_it() {
     let new = f.keystore.rotate_key_on_demand(&key, day(1)).unwrap();
     let volume = VolumeId::from_bytes([9; 16]);
     f.keystore.register_volume(volume, f.dir.path()).unwrap();
-    let scanned = ReferenceReport { scanned: [volume].into(), ..ReferenceReport::default() };
+    let scanned = ReferenceReport {
+        scanned: [volume].into(),
+        ciphertexts_checked: true,
+        ..ReferenceReport::default()
+    };
     let refuse = |material, report: &ReferenceReport, why: &str| {
         let error = f.keystore.retire_material(&key, material, report).unwrap_err();
         assert_eq!(error.aws_name(), "KMSInvalidStateException");
@@ -150,6 +154,7 @@ fn material_retires_only_when_nothing_can_need_it() {
     refuse(old, &ReferenceReport::default(), "was not scanned");
     refuse(old, &ReferenceReport { references: 3, ..scanned.clone() }, "3 headers");
     refuse(old, &ReferenceReport { unreadable: 2, ..scanned.clone() }, "could not be read");
+    refuse(old, &ReferenceReport { ciphertexts_checked: false, ..scanned.clone() }, "programs");
     f.keystore.retire_material(&key, old, &scanned).unwrap();
     let gone = f.keystore.decrypt(&blob, &context, None).unwrap_err();
     assert_eq!(gone.aws_name(), "InvalidCiphertextException");

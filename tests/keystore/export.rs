@@ -5,7 +5,7 @@ use std::fs;
 use kmsfs::keystore::audit::AuditMode;
 use kmsfs::keystore::{
     AliasName, ClockTrust, CreateAccessKey, EncryptionContext, KeyRef, Keystore, KeystoreError,
-    Unlock, create_key_file,
+    ReferenceReport, Unlock, create_key_file,
 };
 
 use crate::fixture::{Fixture, by_id, day};
@@ -100,4 +100,25 @@ fn regression_a_copy_remembers_what_the_keystore_did() {
     assert!(copy.has_served_hosts().unwrap());
     assert_eq!(copy.audit_mode(), AuditMode::Required);
     assert_eq!(copy.last_export().unwrap(), None, "it has been exported never yet");
+}
+
+/// What the material had made since the export was taken, in the keystore or elsewhere, was forgotten:
+/// the copy retired it unasked.
+#[test]
+fn regression_material_of_an_export_may_have_made_anything_since() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    f.keystore.export(&f.dir.join("export"), b"p").unwrap();
+    let later = f.keystore.encrypt(&key, b"x", &EncryptionContext::new()).unwrap();
+    let path = f.dir.join("copy.db");
+    let copy = Keystore::import(&f.dir.join("export"), b"p", &path, &f.unlock(), day(0)).unwrap();
+    let new = copy.rotate_key_on_demand(&key, day(1)).unwrap();
+    let mut report = ReferenceReport::default();
+    assert!(copy.retire_material(&key, later.material_id(), &report).is_err());
+    report.other_hosts_checked = true;
+    assert!(copy.retire_material(&key, later.material_id(), &report).is_err());
+    report.ciphertexts_checked = true;
+    copy.retire_material(&key, later.material_id(), &report).unwrap();
+    copy.rotate_key_on_demand(&key, day(1)).unwrap();
+    copy.retire_material(&key, new, &ReferenceReport::default()).unwrap();
 }

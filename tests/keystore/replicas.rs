@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use kmsfs::id::KeyId;
+use kmsfs::id::{KeyId, MaterialId};
 use kmsfs::keystore::{
     Caller, ClockTrust, CreateKey, EncryptionContext, ExpirationModel, ImportType, KeySpec,
-    KeyState, KeyUsage, Keystore, KeystoreError, MessageType, Origin, ReplicaProperties,
-    SigningAlgorithm, Transfer, TransferKey, Trust, Unlock, create_key_file,
+    KeyState, KeyUsage, Keystore, KeystoreError, MessageType, Origin, ReferenceReport,
+    ReplicaProperties, SigningAlgorithm, Transfer, TransferKey, Trust, Unlock, create_key_file,
 };
 
 use super::fixture::{Fixture, TempDir, by_id, day};
@@ -288,4 +288,46 @@ fn a_keystore_is_one_region_for_good() {
     fails(fixture.keystore.adopt_region("eu-west-2"), "ValidationException");
     assert_eq!(fixture.reopen().region().unwrap(), "eu-west-1");
     assert_eq!(fixture.reopen().identity(), fixture.keystore.identity());
+}
+
+fn retire(keystore: &Keystore, key: KeyId, material: MaterialId) -> Result<(), KeystoreError> {
+    keystore.retire_material(&by_id(key), material, &ReferenceReport::default())
+}
+
+/// A replica that became the primary key did not know that the material had encrypted for programs
+/// elsewhere, and retired it unasked: nobody could decrypt that any more.
+#[test]
+fn regression_what_another_region_encrypted_is_not_forgotten() {
+    let pair = Pair::new();
+    let (key, context) = (pair.replicated(), EncryptionContext::new());
+    let made = pair.here.encrypt(&by_id(key), b"secret", &context).unwrap();
+    let new = pair.here.rotate_key_on_demand(&by_id(key), day(1)).unwrap();
+    pair.here.update_primary_region_in(key, &pair.there).unwrap();
+    let old = made.material_id();
+    assert_eq!(pair.there.materials_of_programs(key, &[old, new]).unwrap(), [old]);
+    let error = retire(&pair.there, key, old).unwrap_err();
+    assert!(error.to_string().contains("other hosts"), "{error}");
+    let hosts = ReferenceReport { other_hosts_checked: true, ..ReferenceReport::default() };
+    let error = pair.there.retire_material(&by_id(key), old, &hosts).unwrap_err();
+    assert!(error.to_string().contains("programs"), "{error}");
+    let all = ReferenceReport { ciphertexts_checked: true, ..hosts };
+    pair.there.retire_material(&by_id(key), old, &all).unwrap();
+}
+
+/// The same of what a replica had encrypted that is gone by now: no note of it ever came here.
+#[test]
+fn regression_what_a_replica_encrypted_that_is_gone_is_not_forgotten() {
+    let pair = Pair::new();
+    let key = pair.replicated();
+    let context = EncryptionContext::new();
+    let made = pair.there.encrypt(&by_id(key), b"secret", &context).unwrap();
+    pair.there.schedule_key_deletion(key, Some(7), day(1)).unwrap();
+    pair.there.delete_expired(day(8), ClockTrust::Confirmed).unwrap();
+    pair.here.forget_replica(key, "us-east-1", day(8)).unwrap();
+    let new = pair.here.rotate_key_on_demand(&by_id(key), day(9)).unwrap();
+    assert_eq!(pair.here.shared_materials(key).unwrap(), [made.material_id()]);
+    assert!(retire(&pair.here, key, made.material_id()).is_err());
+    // What no other keystore ever had is nobody else's business.
+    pair.here.rotate_key_on_demand(&by_id(key), day(9)).unwrap();
+    retire(&pair.here, key, new).unwrap();
 }

@@ -101,6 +101,7 @@ fn retire_old_material(fixture: &Fixture) {
         scanned: [volume].into(),
         references: needed.files + needed.directories,
         unreadable: found.unreadable,
+        ..ReferenceReport::default()
     };
     keystore.retire_material(&KeyRef::Id(key), old, &report).unwrap();
 }

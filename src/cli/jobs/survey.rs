@@ -320,6 +320,7 @@ impl Survey {
             scanned: self.scans.iter().map(|scan| scan.volume).collect(),
             references: self.scans.iter().map(|scan| total(scan.found.of_material(material))).sum(),
             unreadable: self.scans.iter().map(Scan::unseen).sum(),
+            ..ReferenceReport::default()
         }
     }
 }

@@ -48,6 +48,10 @@ pub enum InUse {
     Unreadable(u64),
     /// A known volume was not looked at.
     NotScanned(VolumeId),
+    /// Vaults on other hosts, which nobody here knows, may need it.
+    OtherHosts,
+    /// It has encrypted for programs, or may have, and where that is nobody here knows.
+    Programs,
 }
 
 /// How a file comes to have two names.
@@ -115,6 +119,12 @@ impl fmt::Display for InUse {
             Self::NotScanned(volume) => write!(
                 f,
                 "volume {volume} was not scanned for this key material: attach it, or forget it"
+            ),
+            Self::OtherHosts => f.write_str(
+                "vaults on other hosts, which are not known here, may need this key material",
+            ),
+            Self::Programs => f.write_str(
+                "programs may have ciphertexts, which are not known here, of this key material",
             ),
         }
     }

@@ -21,6 +21,8 @@ use crate::keystore::error::{ExportProblem, KeystoreError};
 use crate::keystore::model::id::text;
 use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::time::UnixTime;
+use crate::keystore::records::key::{KeyRecord, key_id};
+use crate::keystore::records::material;
 use crate::keystore::storage::file::{Draft, io_error};
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::{Row, Store, Table};
@@ -149,6 +151,17 @@ fn restore(writer: &mut Writer<'_>, dump: &Dump) -> Result<(), KeystoreError> {
         writer.put_row(dumped.table, &row)?;
     }
     writer.meta.take_over(&dump.meta);
+    share_all(writer)
+}
+
+/// The keystore that was exported may have gone on: which vaults and programs have used the material
+/// there since, nobody here knows.
+fn share_all(writer: &mut Writer<'_>) -> Result<(), KeystoreError> {
+    for stored in writer.all::<KeyRecord>()? {
+        let (key, mut record) = (key_id(&stored.id)?, stored.record);
+        record.shared.extend(material::ids(writer, key)?);
+        record.save(writer, key)?;
+    }
     Ok(())
 }
 

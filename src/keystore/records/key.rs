@@ -114,6 +114,10 @@ pub(in crate::keystore) struct KeyRecord {
     /// Materials that have made ciphertexts for programs: where those are, nobody here can look up.
     #[serde(default, with = "text::set", skip_serializing_if = "BTreeSet::is_empty")]
     pub(in crate::keystore) programs: BTreeSet<MaterialId>,
+    /// Materials that another keystore has as well, or once had: what was done with them there,
+    /// nobody here knows. Read it by `is_shared`.
+    #[serde(default, with = "text::set", skip_serializing_if = "BTreeSet::is_empty")]
+    pub(in crate::keystore) shared: BTreeSet<MaterialId>,
 }
 
 /// A waiting period that runs.
@@ -204,6 +208,12 @@ impl KeyRecord {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Has another keystore the material as well, or may it have had it? So it is with a multi-Region
+    /// key that has, or had, related keys, and in a keystore that was made from an export.
+    pub(in crate::keystore) fn is_shared(&self, material: MaterialId) -> bool {
+        self.shared.contains(&material) || self.regions.as_ref().is_some_and(Regions::are_several)
     }
 
     /// The deletion of a primary key with replicas waits until they are gone; `true` if so.

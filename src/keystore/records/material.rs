@@ -258,6 +258,17 @@ pub(in crate::keystore) fn load(
         .collect()
 }
 
+/// The materials that a key has rows of.
+/// Errors: `Tampered`.
+pub(in crate::keystore) fn ids(
+    reader: &Reader<'_>,
+    key: KeyId,
+) -> Result<Vec<MaterialId>, KeystoreError> {
+    let rows = reader.rows().of_key(Table::Material, key)?;
+    let id = |row: &Row| row.id.as_slice().try_into().map(MaterialId::from_bytes);
+    rows.iter().map(|row| id(row).map_err(|_| tampered(Table::Material, &row.id))).collect()
+}
+
 fn seal_key(wrapping: &Secret<32>, key: KeyId) -> Secret<32> {
     hash::derive(wrapping, key.as_bytes(), Label::KeystoreMaterial)
 }

@@ -58,6 +58,11 @@ impl Regions {
         self.own == self.primary.region
     }
 
+    /// Are there related keys in other keystores, as far as that is known?
+    pub(in crate::keystore) fn are_several(&self) -> bool {
+        !self.is_primary() || !self.replicas.is_empty() || !self.hand_overs.is_empty()
+    }
+
     /// What the key is, in AWS's words.
     pub(in crate::keystore) fn key_type(&self) -> &'static str {
         if self.is_primary() { "PRIMARY" } else { "REPLICA" }

@@ -15,7 +15,7 @@ use crate::cli::jobs::survey::Survey;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, count, to_value};
 use crate::id::{KeyId, MaterialId};
-use crate::keystore::{ClockTrust, Keystore, MaterialState};
+use crate::keystore::{ClockTrust, Keystore, MaterialState, ReferenceReport};
 
 /// Starts the waiting period of a key, after telling what would be lost.
 pub(in crate::cli) fn schedule(
@@ -29,7 +29,7 @@ pub(in crate::cli) fn schedule(
         CliError::new(Exit::Usage, format!("the waiting period is 7 to 30 days, not {}", args.days))
     })?;
     let survey = Survey::of(keystore, &args.vaults)?;
-    let other_hosts = OtherHosts::of(keystore)?;
+    let other_hosts = OtherHosts::of(keystore, &keystore.shared_materials(key)?)?;
     let forgotten = match keystore.may_have_lost_volumes()? {
         true => "  the keystore was repaired: it may have forgotten vaults\n",
         false => "",
@@ -99,11 +99,16 @@ pub(in crate::cli) fn retire(
     let key = key_id(keystore, &args.key)?;
     let materials = chosen(keystore, key, args.material.as_deref())?;
     must_be_free(keystore, &materials, args)?;
-    let other_hosts = OtherHosts::of(keystore)?;
+    let mut shared = keystore.shared_materials(key)?;
+    shared.retain(|material| materials.contains(material));
+    let other_hosts = OtherHosts::of(keystore, &shared)?;
     if !materials.is_empty() {
         must_not_be_lost(keystore, args.lost_vaults_checked)?;
         other_hosts.must_be_checked(args.other_hosts_checked)?;
-        must_be_no_programs(keystore, key, &materials, args.ciphertexts_checked)?;
+        if !args.ciphertexts_checked {
+            let used = keystore.materials_of_programs(key, &materials)?;
+            must_be_no_programs(&used, &shared)?;
+        }
         let warning = format!(
             "{} of key {key} will be destroyed; copies of files from before their rewrap cannot \
              be read any more: bring backups of the vaults up to date first\n{}",
@@ -116,7 +121,12 @@ pub(in crate::cli) fn retire(
         // Some time may have passed, in which something was put back.
         let survey = must_be_free(keystore, &materials, args)?;
         for material in &materials {
-            keystore.retire_material(&key.into(), *material, &survey.report(*material))?;
+            let report = ReferenceReport {
+                other_hosts_checked: args.other_hosts_checked,
+                ciphertexts_checked: args.ciphertexts_checked,
+                ..survey.report(*material)
+            };
+            keystore.retire_material(&key.into(), *material, &report)?;
         }
     }
     let retired: Vec<String> = materials.iter().map(MaterialId::to_string).collect();
@@ -146,20 +156,19 @@ fn must_not_be_lost(keystore: &Keystore, checked: bool) -> Result<(), CliError> 
     ))
 }
 
-/// Errors: `Refused` if programs have ciphertexts of one of the materials, and nobody says that they
-/// were looked after.
-fn must_be_no_programs(
-    keystore: &Keystore,
-    key: KeyId,
-    materials: &[MaterialId],
-    checked: bool,
-) -> Result<(), CliError> {
-    let used = keystore.materials_of_programs(key, materials)?;
-    let Some(material) = used.first().filter(|_| !checked) else { return Ok(()) };
-    let what = format!(
-        "material {material} has encrypted for programs ('kms encrypt', clients of 'serve'), and \
-         where these ciphertexts are is not known here"
-    );
+/// Errors: `Refused` if programs have ciphertexts of one of the materials, or may have.
+fn must_be_no_programs(used: &[MaterialId], shared: &[MaterialId]) -> Result<(), CliError> {
+    let what = match (used.first(), shared.first()) {
+        (Some(material), _) => format!(
+            "material {material} has encrypted for programs ('kms encrypt', clients of 'serve'), and \
+             where these ciphertexts are is not known here"
+        ),
+        (None, Some(material)) => format!(
+            "material {material} is, or was, in another keystore too, and what it has encrypted for \
+             programs there is not known here"
+        ),
+        (None, None) => return Ok(()),
+    };
     Err(CliError::new(Exit::Refused, what).advise(
         "let the programs re-encrypt them ('kmsfs kms re-encrypt', ReEncrypt); when none needs it any \
          more, add --ciphertexts-checked",

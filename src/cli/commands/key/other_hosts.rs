@@ -1,11 +1,13 @@
 //! Volumes on other hosts that take their keys from this keystore: nobody here knows them.
 //!
 //! They cannot be looked into before something is destroyed. All that is known is who could have
-//! made them: the access keys that may use the encryption contexts of volumes.
+//! made them: the access keys that may use the encryption contexts of volumes, and keystores that
+//! have the same material, in another Region or before a restore.
 
 use serde_json::{Value, json};
 
 use crate::cli::report::exit::{CliError, Exit};
+use crate::id::MaterialId;
 use crate::keystore::{AccessKeyEntry, Keystore};
 
 /// The access keys with which other hosts take keys for volumes.
@@ -13,13 +15,17 @@ pub(in crate::cli) struct OtherHosts {
     keys: Vec<AccessKeyEntry>,
     /// There were others.
     deleted: bool,
+    /// Another keystore has, or had, some of the materials.
+    shared: bool,
 }
 
 impl OtherHosts {
-    /// Looks them up. One that is switched off, or has ended, may have made volumes as well.
-    pub(in crate::cli) fn of(keystore: &Keystore) -> Result<Self, CliError> {
+    /// Looks them up, for materials of which `shared` are, or were, in another keystore too. A key that
+    /// is switched off, or has ended, may have made volumes as well.
+    pub(in crate::cli) fn of(keystore: &Keystore, shared: &[MaterialId]) -> Result<Self, CliError> {
         let keys = keystore.list_access_keys()?.into_iter().filter(|key| key.for_volumes);
-        Ok(Self { keys: keys.collect(), deleted: keystore.has_served_hosts()? })
+        let (deleted, shared) = (keystore.has_served_hosts()?, !shared.is_empty());
+        Ok(Self { keys: keys.collect(), deleted, shared })
     }
 
     /// What is not known, as a line of a warning that ends with a newline; nothing if no other
@@ -54,7 +60,7 @@ impl OtherHosts {
     }
 
     fn is_nobody(&self) -> bool {
-        self.keys.is_empty() && !self.deleted
+        self.keys.is_empty() && !self.deleted && !self.shared
     }
 
     fn names(&self) -> String {
@@ -63,6 +69,7 @@ impl OtherHosts {
             None => format!("access key {} (root)", key.access_key_id),
         };
         let deleted = self.deleted.then(|| "an access key that is deleted".to_owned());
-        self.keys.iter().map(name).chain(deleted).collect::<Vec<_>>().join(", ")
+        let shared = self.shared.then(|| "another keystore with the same material".to_owned());
+        self.keys.iter().map(name).chain(deleted).chain(shared).collect::<Vec<_>>().join(", ")
     }
 }

@@ -191,18 +191,6 @@ impl Keystore {
         })
     }
 
-    /// Of these materials of a key those that have made ciphertexts for programs.
-    /// Errors: `KeyNotFound`.
-    pub fn materials_of_programs(
-        &self,
-        key: KeyId,
-        materials: &[MaterialId],
-    ) -> Result<Vec<MaterialId>, KeystoreError> {
-        let record = self.read(|reader| KeyRecord::find(reader, key))?;
-        let used = materials.iter().filter(|material| record.programs.contains(*material));
-        Ok(used.copied().collect())
-    }
-
     /// As [`Keystore::usable_for_making`], also for a dry run.
     pub(in crate::keystore) fn admitted_for_making(
         &self,

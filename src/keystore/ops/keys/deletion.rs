@@ -23,9 +23,11 @@ use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::{ClockRun, DAY, UnixTime};
 use crate::keystore::ops::keys::expiry;
 use crate::keystore::policy::Fact;
+use crate::keystore::records::access_key::AccessKeyRecord;
 use crate::keystore::records::key::{KeyRecord, Operation, PendingDeletion, key_id};
+use crate::keystore::records::material;
 use crate::keystore::storage::rows::{self, Table};
-use crate::keystore::storage::sealed::{self, Meta, Reader, Writer};
+use crate::keystore::storage::sealed::{self, Meta, Reader, Stored, Writer};
 
 /// What ScheduleKeyDeletion answers. Serialises with AWS's member names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,6 +74,10 @@ pub struct ReferenceReport {
     pub references: u64,
     /// Headers that could not be read.
     pub unreadable: u64,
+    /// Somebody says that no vault on another host needs it.
+    pub other_hosts_checked: bool,
+    /// Somebody says that no ciphertext of a program needs it.
+    pub ciphertexts_checked: bool,
 }
 
 impl Keystore {
@@ -179,7 +185,7 @@ impl Keystore {
     }
 
     /// Destroys a material that nothing refers to any more. Ciphertexts that were made with it
-    /// and were not reported are lost.
+    /// and were not reported are lost. What is known of its uses is asked in the same transaction.
     /// Errors: `MaterialInUse`, `UnknownMaterial`, `KeyNotFound`, `InvalidState`.
     pub fn retire_material(
         &self,
@@ -192,8 +198,12 @@ impl Keystore {
             if row.is_none_or(|row| row.owner != Some(key)) {
                 return Err(KeystoreError::UnknownMaterial { key, material });
             }
-            let volumes: Vec<_> = known_volumes(writer)?;
-            if let Some(why) = retirement_blocker(record, material, &volumes, report) {
+            let blocker =
+                match retirement_blocker(record, material, &known_volumes(writer)?, report) {
+                    None => unknown_use(writer, record, material, report)?,
+                    known => known,
+                };
+            if let Some(why) = blocker {
                 return Err(KeystoreError::MaterialInUse(why));
             }
             writer.meta.scrub_due = true;
@@ -202,6 +212,29 @@ impl Keystore {
         log::info!("material {material} is retired");
         self.scrub_if_due();
         Ok(())
+    }
+
+    /// Of these materials of a key those that have made ciphertexts for programs.
+    /// Errors: `KeyNotFound`.
+    pub fn materials_of_programs(
+        &self,
+        key: KeyId,
+        materials: &[MaterialId],
+    ) -> Result<Vec<MaterialId>, KeystoreError> {
+        let record = self.read(|reader| KeyRecord::find(reader, key))?;
+        let used = materials.iter().filter(|material| record.programs.contains(*material));
+        Ok(used.copied().collect())
+    }
+
+    /// The materials of a key that another keystore has as well, or may have had.
+    /// Errors: `KeyNotFound`.
+    pub fn shared_materials(&self, key: KeyId) -> Result<Vec<MaterialId>, KeystoreError> {
+        self.read(|reader| {
+            let record = KeyRecord::find(reader, key)?;
+            let mut materials = material::ids(reader, key)?;
+            materials.retain(|material| record.is_shared(*material));
+            Ok(materials)
+        })
     }
 }
 
@@ -252,6 +285,27 @@ fn retirement_blocker(
         (0, unreadable) => Some(InUse::Unreadable(unreadable)),
         (references, _) => Some(InUse::Referenced(references)),
     }
+}
+
+/// What may need a material that nobody here can look up, unless somebody has looked after it.
+fn unknown_use(
+    reader: &Reader<'_>,
+    record: &KeyRecord,
+    material: MaterialId,
+    report: &ReferenceReport,
+) -> Result<Option<InUse>, KeystoreError> {
+    let shared = record.is_shared(material);
+    if !report.other_hosts_checked && (shared || serves_hosts(reader)?) {
+        return Ok(Some(InUse::OtherHosts));
+    }
+    let programs = shared || record.programs.contains(&material);
+    Ok((programs && !report.ciphertexts_checked).then_some(InUse::Programs))
+}
+
+/// Are there, or were there, access keys with which other hosts take keys for volumes?
+fn serves_hosts(reader: &Reader<'_>) -> Result<bool, KeystoreError> {
+    let for_volumes = |stored: &Stored<AccessKeyRecord>| stored.record.for_volumes;
+    Ok(reader.meta()?.served_hosts || reader.all()?.iter().any(for_volumes))
 }
 
 fn destroy_expired(

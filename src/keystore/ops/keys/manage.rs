@@ -324,6 +324,7 @@ fn create(
             .multi_region
             .then(|| Regions::primary_in(region, transfer::identity(writer.root()))),
         programs: BTreeSet::new(),
+        shared: BTreeSet::new(),
     };
     if let Some(policy) = &request.policy {
         lockout::set(writer, subject, key, &mut record, policy, request.lockout)?;

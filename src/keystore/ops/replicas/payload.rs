@@ -69,6 +69,11 @@ impl Payload {
         Ok(Self { record: record.clone(), regions, materials })
     }
 
+    /// The materials that travel: either keystore has them then.
+    pub(in crate::keystore) fn material_ids(&self) -> impl Iterator<Item = MaterialId> {
+        self.materials.iter().map(|(about, _)| about.id)
+    }
+
     /// Stores the materials that the key does not have yet, and what is new about imported ones.
     /// Errors: `Replica(Malformed)` for a material of another key.
     pub(in crate::keystore) fn store_materials(

@@ -129,6 +129,7 @@ impl Keystore {
                     Some(record) => renew(writer, transfer, &payload, record)?,
                 };
                 payload.store_materials(writer, key)?;
+                record.shared.extend(payload.material_ids());
                 expiry::refresh_record(writer, key, &mut record)?;
                 record.save(writer, key)?;
                 writer.meta.scrub_due = true;
@@ -266,6 +267,9 @@ fn renew(
     record.current = payload.record.current;
     record.rotation = payload.record.rotation;
     record.on_demand_rotations = payload.record.on_demand_rotations;
+    // Neither side forgets what the other has noted.
+    record.programs.extend(&payload.record.programs);
+    record.shared.extend(&payload.record.shared);
     Ok(record)
 }
 

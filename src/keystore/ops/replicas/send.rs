@@ -17,7 +17,6 @@ use crate::keystore::ops::replicas::payload::Payload;
 use crate::keystore::records::key::{KeyRecord, Operation};
 use crate::keystore::records::regions::{Holder, Regions};
 use crate::keystore::records::transfer::{Transfer, TransferKey, TransferKind};
-use crate::keystore::storage::sealed::Writer;
 
 /// What a replica has of its own. What is left out, it gets from the primary key.
 #[derive(Debug, Clone, Default)]
@@ -154,20 +153,13 @@ impl Keystore {
             let mut regions = record.regions.clone().ok_or(ReplicaError::NotMultiRegion(key))?;
             let mut sent = change(record, &mut regions)?;
             sent.regions = Some(regions.clone());
-            let payload = payload(writer, key, &sent)?;
+            let payload = Payload::of(writer, key, &sent)?;
             let from = regions.own.clone();
             record.regions = Some(regions);
-            Transfer::seal(kind, key, from, to, &payload, &signing)
+            record.shared.extend(payload.material_ids());
+            Transfer::seal(kind, key, from, to, &payload.to_bytes(), &signing)
         })
     }
-}
-
-fn payload(
-    writer: &Writer<'_>,
-    key: KeyId,
-    record: &KeyRecord,
-) -> Result<zeroize::Zeroizing<Vec<u8>>, KeystoreError> {
-    Ok(Payload::of(writer, key, record)?.to_bytes())
 }
 
 fn must_know(key: KeyId, regions: &Regions, to: &TransferKey) -> Result<(), KeystoreError> {
