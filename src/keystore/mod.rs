@@ -17,7 +17,8 @@
 //!   together with its place; the set of rows is authenticated as a whole (`storage::sealed`).
 //! - What a deleted row held is overwritten in the file and gone from the WAL (`storage::rows`).
 //! - Wrapping and unwrapping work from memory. A change by this process is felt at once, one by
-//!   another process after [`Keystore::poll_changes`].
+//!   another process after [`Keystore::poll_changes`], and within milliseconds by whatever wraps: a
+//!   rotation returns when nobody wraps under the old material any more.
 //! - Locks: the store's mutex first, then the cache's lock, and never a call out of this module
 //!   under either. A process that forks must open its keystore afterwards.
 

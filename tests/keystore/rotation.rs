@@ -1,6 +1,9 @@
 //! New material for new ciphertexts, old material for old ones.
 
-use kmsfs::keystore::{ClockTrust, EncryptionContext, MaterialOrigin, MaterialState};
+use kmsfs::keystore::{
+    CiphertextBlob, ClockTrust, EncryptionContext, KeySpec, MaterialOrigin, MaterialState,
+    ReferenceReport,
+};
 
 use crate::fixture::{Fixture, by_id, day};
 
@@ -114,4 +117,54 @@ fn regression_a_clock_that_leapt_puts_no_rotation_off() {
     }
     assert!(f.keystore.run_due_rotations(day(2)).unwrap().is_empty());
     assert_eq!(next(), Some(day(92).into()));
+}
+
+/// A process wrapped under material that another process had rotated and retired since it last
+/// looked: nobody could unwrap that any more.
+#[test]
+fn regression_nothing_is_wrapped_under_material_that_another_process_retired() {
+    let f = Fixture::new();
+    let (id, other) = (f.key(), f.reopen());
+    let (key, context) = (by_id(id), EncryptionContext::new());
+    let (elsewhere, volume) = (by_id(f.key()), f.volume());
+    let file = EncryptionContext::new().with("kmsfs:file", "x");
+    let from = f.keystore.encrypt(&elsewhere, b"x", &context).unwrap();
+    let spec = KeySpec::EccNistP256;
+    let make: [&dyn Fn() -> CiphertextBlob; 6] = [
+        &|| f.keystore.encrypt(&key, b"x", &context).unwrap(),
+        &|| f.keystore.re_encrypt(&from, &context, &key, &context).unwrap(),
+        &|| f.keystore.generate_data_key_without_plaintext(&key, 16, &context).unwrap(),
+        &|| f.keystore.generate_data_key_pair_without_plaintext(&key, spec, &context).unwrap().0,
+        &|| volume.generate_data_key(&key, &file).unwrap().ciphertext,
+        &|| {
+            let made = volume.generate_data_key(&elsewhere, &file).unwrap().ciphertext;
+            volume.re_encrypt(&made, &file, &key, &file).unwrap()
+        },
+    ];
+    for (number, make) in make.iter().enumerate() {
+        let old = f.keystore.current_material(id).unwrap();
+        other.rotate_key_on_demand(&key, day(1)).unwrap();
+        let checked = ReferenceReport { ciphertexts_checked: true, ..ReferenceReport::default() };
+        other.retire_material(&key, old, &checked).unwrap();
+        let made = make();
+        assert_ne!(made.material_id(), old, "call {number}");
+        let context = if number < 4 { &context } else { &file };
+        volume.decrypt(&made, context, None).unwrap();
+        let noted = other.materials_of_programs(id, &[made.material_id()]).unwrap();
+        assert_eq!(noted.len(), usize::from(number < 4), "call {number}");
+    }
+}
+
+/// The command asked whether a material had encrypted for programs, and retired it however it was by
+/// then.
+#[test]
+fn regression_what_encrypted_meanwhile_is_not_retired() {
+    let f = Fixture::new();
+    let (key, context) = (by_id(f.key()), EncryptionContext::new());
+    let made = f.reopen().encrypt(&key, b"x", &context).unwrap();
+    f.keystore.rotate_key_on_demand(&key, day(1)).unwrap();
+    let unasked = ReferenceReport::default();
+    let refused = f.keystore.retire_material(&key, made.material_id(), &unasked).unwrap_err();
+    assert!(refused.to_string().contains("programs"), "{refused}");
+    f.keystore.decrypt(&made, &context, None).unwrap();
 }

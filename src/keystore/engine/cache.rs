@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
@@ -116,4 +117,32 @@ impl Cache {
         entries.rules = KnownRules::default();
         self.changes.fetch_add(1, Ordering::Release);
     }
+}
+
+/// When this process last saw that it knows the newest state of the file.
+pub(super) struct Looked {
+    origin: Instant,
+    /// Nanoseconds after `origin`; 0 before the first look.
+    at: AtomicU64,
+}
+
+impl Looked {
+    pub(super) fn never() -> Self {
+        Self { origin: Instant::now(), at: AtomicU64::new(0) }
+    }
+
+    /// `before` is when the look began.
+    pub(super) fn note(&self, before: Instant) {
+        let at = nanos(before.saturating_duration_since(self.origin));
+        self.at.fetch_max(at, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_within(&self, age: Duration) -> bool {
+        let at = self.at.load(Ordering::Acquire);
+        at > 0 && nanos(self.origin.elapsed()).saturating_sub(at) < nanos(age)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

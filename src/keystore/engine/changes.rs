@@ -1,5 +1,7 @@
 //! Notices what other processes change, and drops what this one remembers of it.
 
+use std::time::{Duration, Instant};
+
 use crate::keystore::engine::keystore::{Keystore, Opened, RowSet};
 use crate::keystore::error::KeystoreError;
 use crate::keystore::storage::file;
@@ -12,9 +14,28 @@ impl Keystore {
     /// every key refuses with `RowSetTampered`.
     pub fn poll_changes(&self) -> Result<bool, KeystoreError> {
         self.note_audit_if_due();
+        self.look()
+    }
+
+    /// Looks at the file, unless that was done within [`FRESH`]. After this, what is in memory is no
+    /// older than that: who cannot look uses nothing of it.
+    /// Errors: `Locked`, `Database`.
+    pub(in crate::keystore) fn look_if_due(&self) -> Result<(), KeystoreError> {
+        if self.inner.looked.is_within(FRESH) { Ok(()) } else { self.look().map(drop) }
+    }
+
+    /// Waits until no process takes the material for current that was so before the change which was
+    /// just made: whoever looks for what it has wrapped, and then destroys it, misses nothing.
+    pub(in crate::keystore) fn outwait_caches(&self) {
+        std::thread::sleep(2 * FRESH);
+    }
+
+    fn look(&self) -> Result<bool, KeystoreError> {
         let mut opened = self.lock();
+        let before = Instant::now();
         let version = opened.store.version()?;
         if version == opened.version {
+            self.inner.looked.note(before);
             return Ok(false);
         }
         self.inner.cache.clear();
@@ -23,6 +44,7 @@ impl Keystore {
         }
         // Last: what failed above is tried again at the next call.
         opened.version = version;
+        self.inner.looked.note(before);
         Ok(true)
     }
 
@@ -77,3 +99,7 @@ impl Keystore {
         })
     }
 }
+
+/// How long nobody looks again before something is wrapped. A look takes microseconds: too long for
+/// every file that is made.
+const FRESH: Duration = Duration::from_millis(10);

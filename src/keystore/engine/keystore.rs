@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::keystore::access::rules::{RuleSource, Subject};
 use crate::keystore::audit::Audit;
 use crate::keystore::custom_store::link::KeyStores;
-use crate::keystore::engine::cache::Cache;
+use crate::keystore::engine::cache::{Cache, Looked};
 use crate::keystore::engine::metrics::Metrics;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::caller::Caller;
@@ -43,6 +43,7 @@ pub(super) struct Inner {
     pub(super) store: Mutex<Opened>,
     pub(super) audit: Audit,
     pub(super) metrics: Metrics,
+    pub(super) looked: Looked,
 }
 
 /// The store, and its last known state.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::crypto::{self, Secret};
 use crate::keystore::audit::{self, Audit};
 use crate::keystore::custom_store::link::KeyStores;
-use crate::keystore::engine::cache::Cache;
+use crate::keystore::engine::cache::{Cache, Looked};
 use crate::keystore::engine::keystore::{Inner, Keystore, Opened, RowSet};
 use crate::keystore::engine::metrics::Metrics;
 use crate::keystore::error::KeystoreError;
@@ -111,6 +111,7 @@ impl Keystore {
             key_stores: KeyStores::default(),
             store,
             metrics: Metrics::default(),
+            looked: Looked::never(),
         };
         Ok(Self { inner: Arc::new(inner), caller: Caller::owner(), account: None })
     }

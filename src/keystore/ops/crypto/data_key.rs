@@ -11,7 +11,6 @@ use crate::keystore::model::blob::CiphertextBlob;
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::plaintext::Plaintext;
-use crate::keystore::ops::crypto::symmetric::wrap;
 
 /// Fresh random bytes and their wrapped form.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ impl Keystore {
                 self.usable_for_making(action, key, RequestContext::symmetric(context), details)?;
             let mut bytes = Zeroizing::new(vec![0; len]);
             random::fill(&mut bytes)?;
-            let ciphertext = wrap(&key, context, &bytes)?;
+            let ciphertext = self.wrap(key, context, &bytes, details)?;
             Ok(RandomDataKey { plaintext: Plaintext(bytes), ciphertext })
         })
     }

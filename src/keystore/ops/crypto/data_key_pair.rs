@@ -10,7 +10,6 @@ use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::KeySpec;
-use crate::keystore::ops::crypto::symmetric::wrap;
 use crate::keystore::policy::Fact;
 use crate::keystore::records::algorithm::Form;
 
@@ -62,11 +61,11 @@ impl Keystore {
         self.operate(action, Some(context), |details| {
             let request_context =
                 RequestContext::symmetric(context).with(Fact::DataKeyPairSpec, spec.as_str());
-            let live = self.usable_for_making(action, key, request_context, details)?;
+            let key = self.usable_for_making(action, key, request_context, details)?;
             let pair = PrivateKey::generate(kind)?;
             let private = pair.to_pkcs8()?;
             Ok(DataKeyPair {
-                private_ciphertext: wrap(&live, context, &private)?,
+                private_ciphertext: self.wrap(key, context, &private, details)?,
                 private: Plaintext(private),
                 public: pair.public_key().to_spki()?,
             })

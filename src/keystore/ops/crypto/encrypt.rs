@@ -20,7 +20,7 @@ use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::{EncryptionAlgorithm, KeySpec};
 use crate::keystore::ops::crypto::asymmetric::private;
-use crate::keystore::ops::crypto::symmetric::{Decrypted, check_len, wrap};
+use crate::keystore::ops::crypto::symmetric::{Decrypted, check_len};
 use crate::keystore::records::algorithm::{check_algorithm, incompatible};
 
 /// What Encrypt made.
@@ -136,10 +136,7 @@ impl Keystore {
             algorithm.check_len(live.record.spec, plaintext.len())?;
             let made = match oaep {
                 Some(hash) => seal(&live, hash, plaintext)?,
-                None => {
-                    self.note_program(&live, Some(context))?;
-                    wrap(&live, context, plaintext)?.into()
-                }
+                None => self.wrap(live.id, context, plaintext, details)?.into(),
             };
             Ok(ReEncrypted { source: opened.key, source_material: opened.material, made })
         })

@@ -19,7 +19,7 @@ use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::{EncryptionAlgorithm, KeySpec};
 use crate::keystore::records::algorithm::incompatible;
-use crate::keystore::records::key::KeyRecord;
+use crate::keystore::records::key::{KeyRecord, Operation, permit};
 use crate::keystore::records::material::LiveMaterial;
 
 /// A fresh data key and its wrapped form.
@@ -56,7 +56,7 @@ impl Keystore {
             let key =
                 self.usable_for_making(action, key, RequestContext::symmetric(context), details)?;
             let plaintext = Secret::random()?;
-            let ciphertext = wrap(&key, context, plaintext.expose())?;
+            let ciphertext = self.wrap(key, context, plaintext.expose(), details)?;
             Ok(DataKey { plaintext, ciphertext })
         })
     }
@@ -74,7 +74,7 @@ impl Keystore {
         self.operate(Action::Encrypt, Some(context), |details| {
             let request_context = RequestContext::symmetric(context);
             let key = self.usable_for_making(Action::Encrypt, key, request_context, details)?;
-            wrap(&key, context, plaintext)
+            self.wrap(key, context, plaintext, details)
         })
     }
 
@@ -128,7 +128,7 @@ impl Keystore {
                 let request_context = RequestContext::symmetric(source_context).on_same_key(same);
                 self.unwrap(from, ciphertext, None, request_context, details)
             })?;
-            wrap(&destination, destination_context, opened.plaintext.expose())
+            self.wrap(destination, destination_context, opened.plaintext.expose(), details)
         })
     }
 
@@ -157,38 +157,55 @@ impl Keystore {
         Ok(Decrypted { plaintext, key: live.id, material: material_id })
     }
 
-    /// A symmetric key whose current material may make ciphertexts with the context of the request.
+    /// A symmetric key with which the caller may make ciphertexts with the context of the request.
     pub(in crate::keystore) fn usable_for_making(
         &self,
         action: Action,
         key: &KeyRef,
         request_context: RequestContext<'_>,
         details: &mut AuditDetails,
-    ) -> Result<Arc<LiveKey>, KeystoreError> {
-        let context = request_context.context;
+    ) -> Result<KeyId, KeystoreError> {
         let live = self.admitted_for_making(action, key, request_context, details)?;
         self.stop_if_dry()?;
-        self.note_program(&live, context)?;
-        Ok(live)
+        Ok(live.id)
     }
 
-    /// Notes durably, before the first one is made, that the material makes ciphertexts that are no
-    /// headers of files. Nothing is known of these again, and the material must not go unasked.
-    pub(in crate::keystore) fn note_program(
+    /// The plaintext under the current material of a symmetric key that the caller may use. Nothing
+    /// lies between the look for what is current and the use of it: another process may have rotated
+    /// the key while this one made the plaintext, and have retired the material.
+    pub(in crate::keystore) fn wrap(
         &self,
-        live: &LiveKey,
-        context: Option<&EncryptionContext>,
-    ) -> Result<(), KeystoreError> {
-        let of_volume =
-            self.caller().volume_context && context.is_some_and(EncryptionContext::is_reserved);
-        let material = live.record.current;
-        if of_volume || live.record.programs.contains(&material) {
-            return Ok(());
+        key: KeyId,
+        context: &EncryptionContext,
+        plaintext: &[u8],
+        details: &mut AuditDetails,
+    ) -> Result<CiphertextBlob, KeystoreError> {
+        let of_volume = self.caller().volume_context && context.is_reserved();
+        let live = self.about_to_wrap(key, of_volume)?;
+        details.material = Some(live.record.current);
+        wrap(&live, context, plaintext)
+    }
+
+    /// A key as it is now. Ciphertexts that are no headers of files are noted durably, before the
+    /// material makes the first: nothing is known of these again, and it must not go unasked.
+    fn about_to_wrap(&self, key: KeyId, of_volume: bool) -> Result<Arc<LiveKey>, KeystoreError> {
+        self.look_if_due()?;
+        loop {
+            let live = self.live(key)?;
+            permit(Operation::Crypto, key, live.record.state_at(self.caller().time().into()))?;
+            let material = live.record.current;
+            if of_volume || live.record.programs.contains(&material) {
+                return Ok(live);
+            }
+            self.write(|writer| {
+                let mut record = KeyRecord::find(writer, key)?;
+                // Another process may have rotated it by now: then its new material is noted next.
+                match record.current == material && record.programs.insert(material) {
+                    true => record.save(writer, key),
+                    false => Ok(()),
+                }
+            })?;
         }
-        self.write(|writer| {
-            let mut record = KeyRecord::find(writer, live.id)?;
-            if record.programs.insert(material) { record.save(writer, live.id) } else { Ok(()) }
-        })
     }
 
     /// As [`Keystore::usable_for_making`], also for a dry run.
@@ -215,8 +232,7 @@ impl Keystore {
     }
 }
 
-/// The plaintext under the current material of a symmetric key.
-pub(in crate::keystore) fn wrap(
+fn wrap(
     key: &LiveKey,
     context: &EncryptionContext,
     plaintext: &[u8],

@@ -171,6 +171,7 @@ impl Keystore {
                 Ok((key, record.current))
             },
         )?;
+        self.outwait_caches();
         log::info!("rotated key {key} on demand, material {material}");
         Ok(material)
     }
@@ -214,6 +215,9 @@ impl Keystore {
                 .map(|key| rotate_by_date(writer, key, now))
                 .collect::<Result<Vec<_>, _>>()
         })?;
+        if !rotated.is_empty() {
+            self.outwait_caches();
+        }
         for (key, material) in &rotated {
             log::info!("rotated key {key} by its schedule, material {material}");
             self.record_own(OwnOperation::RotateKey, *key, Some(*material))?;

@@ -136,6 +136,9 @@ impl Keystore {
                 Ok(record)
             })
         })?;
+        if kind != TransferKind::Replica {
+            self.outwait_caches();
+        }
         self.scrub_if_due();
         log::info!("received key {key} from {}", transfer.from);
         let (metadata, policy) = (record.metadata(key), record.policy_text().to_owned());
