@@ -1,9 +1,11 @@
 //! How a server ends, and what a client makes of a new one.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
+use kmsfs::keystore::audit::AuditFilter;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -92,4 +94,25 @@ fn a_killed_server_leaves_a_socket_that_the_next_one_replaces() {
     next.signal(Signal::TERM);
     assert_eq!(next.wait(), 0);
     assert!(!path.exists());
+}
+
+/// What was answered in the last moments before a signal was in no log, which was intact nevertheless.
+#[test]
+fn regression_what_was_answered_before_the_end_is_in_the_audit_log() {
+    let mut kms = Kms::start(&["--allow-unsigned"]);
+    std::thread::sleep(Duration::from_millis(300));
+    for _ in 0..20 {
+        assert_eq!(kms.call("DescribeKey", KEY).status, 200);
+    }
+    kms.signal(Signal::TERM);
+    assert_eq!(kms.wait(), 0);
+    let filter =
+        AuditFilter { operation: Some("DescribeKey".to_owned()), ..AuditFilter::default() };
+    let mut found = 0;
+    let count = |_| {
+        found += 1;
+        ControlFlow::Continue(())
+    };
+    kms.home.keystore().audit_records(&filter, count).unwrap();
+    assert_eq!(found, 20);
 }

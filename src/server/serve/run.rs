@@ -88,12 +88,14 @@ impl Server {
     /// Errors: `Io`.
     pub fn run(self) -> Result<(), ServerError> {
         let Self { runtime, sockets, metrics, core, stop } = self;
+        let keystores = Arc::clone(&core.shared.keystores);
         let watch =
             Watch::start(&core.shared.keystores).map_err(ServerError::io("start a thread"))?;
         let served = runtime.block_on(serve(sockets, metrics, core, &stop));
         drop(watch);
         // Operations that did not end in time are not waited for again.
         runtime.shutdown_timeout(LAST_WAIT);
+        write_down(&keystores);
         served
     }
 }
@@ -122,6 +124,16 @@ fn open(
         }
     }
     Ok(sockets)
+}
+
+/// What was answered is in the audit logs before the process ends, whoever still holds the keystores.
+fn write_down(keystores: &Keystores) {
+    for (_, keystore) in keystores.all() {
+        if let Err(error) = keystore.flush_audit() {
+            let path = keystore.path().display();
+            log::error!("{path}: the last records of the audit log are not written: {error}");
+        }
+    }
 }
 
 async fn serve(
