@@ -1,8 +1,8 @@
 //! One server, several regions.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use kmsfs::keystore::{AliasName, KeyRef, LockoutCheck};
+use kmsfs::keystore::{AliasName, CreateAccessKey, KeyRef, LockoutCheck, ReferenceReport};
 use serde_json::{Value, json};
 
 use crate::fixture::{Home, KEY, Kms};
@@ -112,4 +112,34 @@ fn what_another_process_disables_is_refused() {
         }
     };
     assert_eq!(refused.aws_name(), Some("DisabledException"), "{refused}");
+}
+
+/// A host took keys from the keystore of another Region with an access key of the first: that one did
+/// not know, and retired the material that the host's vault needs.
+#[test]
+fn regression_a_host_is_remembered_by_the_keystore_that_it_takes_keys_from() {
+    let home = Home::new();
+    let second = home.add_keystore("second.db");
+    let request = CreateAccessKey { for_volumes: true, ..CreateAccessKey::default() };
+    let made = home.keystore().create_access_key(&request, SystemTime::now()).unwrap();
+    let key = (made.id, made.secret.to_string());
+    let kms = Kms::start_in(home, &["--replica", "eu-west-1=second.db"]);
+    assert!(!second.has_served_hosts().unwrap());
+    let endpoint = kms.endpoint("eu-west-1", &key);
+    let mut wanted = json!({
+        "KeyId": "alias/kmsfs/default",
+        "KeySpec": "AES_256",
+        "EncryptionContext": { "app": "x" },
+    });
+    endpoint.call("GenerateDataKey", &wanted).unwrap();
+    assert!(!second.has_served_hosts().unwrap(), "that was no volume");
+    wanted["EncryptionContext"] = json!({ "kmsfs:volume": "x" });
+    endpoint.call("GenerateDataKey", &wanted).unwrap();
+    assert!(second.has_served_hosts().unwrap());
+    let default = KeyRef::Alias(AliasName::default_key());
+    let old = second.current_material(second.resolve(&default).unwrap()).unwrap();
+    second.rotate_key_on_demand(&default, SystemTime::now()).unwrap();
+    let report = ReferenceReport { ciphertexts_checked: true, ..ReferenceReport::default() };
+    let refused = second.retire_material(&default, old, &report).unwrap_err();
+    assert!(refused.to_string().contains("other hosts"), "{refused}");
 }

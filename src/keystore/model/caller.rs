@@ -143,6 +143,14 @@ impl fmt::Display for Principal {
 }
 
 impl Source {
+    /// True if the request came from another process, which may act for another machine.
+    pub(in crate::keystore) const fn is_remote(self) -> bool {
+        match self {
+            Self::Cli | Self::Mount => false,
+            Self::Socket | Self::Network => true,
+        }
+    }
+
     /// The name in the audit log and in conditions.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -123,11 +123,29 @@ impl Keystore {
         Ok(())
     }
 
-    /// True if there was an access key for volumes that is deleted now: hosts that had it may have
-    /// vaults whose files need keys from here.
+    /// True if a host has taken keys for a volume from here, or may have: with an access key that is
+    /// deleted now, or is another keystore's which the same endpoint serves.
     /// Errors: `Tampered`, `Database`.
     pub fn has_served_hosts(&self) -> Result<bool, KeystoreError> {
         Ok(self.read(|reader| reader.meta())?.served_hosts)
+    }
+
+    /// Notes durably, before a host gets its first key for a volume, that there is one. The access key that
+    /// it has may be another keystore's.
+    /// Errors: `Tampered`, `Database`.
+    pub(in crate::keystore) fn note_served_host(&self) -> Result<(), KeystoreError> {
+        let noted = self.remembered(
+            |known| known.served_hosts,
+            |reader| Ok(reader.meta()?.served_hosts),
+            |known, noted| known.served_hosts = Some(noted),
+        )?;
+        if noted {
+            return Ok(());
+        }
+        self.write(|writer| {
+            writer.meta.served_hosts = true;
+            Ok(())
+        })
     }
 
     /// Whom requests signed with this access key come from; `None` if there is no such key, or it

@@ -55,7 +55,8 @@ pub(in crate::keystore) struct Meta {
     /// When the last export was made.
     #[serde(default)]
     pub(in crate::keystore) exported: Option<UnixTime>,
-    /// An access key for volumes was deleted, or may have been lost: hosts that had it may have vaults.
+    /// A host has taken keys for a volume, or an access key for volumes was deleted, or may have been
+    /// lost: there may be vaults elsewhere.
     #[serde(default)]
     pub(in crate::keystore) served_hosts: bool,
     /// A repair accepted rows of which some may be missing: vaults may be forgotten.

@@ -13,8 +13,8 @@ use crate::keystore::{AccessKeyEntry, Keystore};
 /// The access keys with which other hosts take keys for volumes.
 pub(in crate::cli) struct OtherHosts {
     keys: Vec<AccessKeyEntry>,
-    /// There were others.
-    deleted: bool,
+    /// There were others, or they are those of another keystore.
+    others: bool,
     /// Another keystore has, or had, some of the materials.
     shared: bool,
 }
@@ -24,8 +24,8 @@ impl OtherHosts {
     /// is switched off, or has ended, may have made volumes as well.
     pub(in crate::cli) fn of(keystore: &Keystore, shared: &[MaterialId]) -> Result<Self, CliError> {
         let keys = keystore.list_access_keys()?.into_iter().filter(|key| key.for_volumes);
-        let (deleted, shared) = (keystore.has_served_hosts()?, !shared.is_empty());
-        Ok(Self { keys: keys.collect(), deleted, shared })
+        let (others, shared) = (keystore.has_served_hosts()?, !shared.is_empty());
+        Ok(Self { keys: keys.collect(), others, shared })
     }
 
     /// What is not known, as a line of a warning that ends with a newline; nothing if no other
@@ -60,7 +60,7 @@ impl OtherHosts {
     }
 
     fn is_nobody(&self) -> bool {
-        self.keys.is_empty() && !self.deleted && !self.shared
+        self.keys.is_empty() && !self.others && !self.shared
     }
 
     fn names(&self) -> String {
@@ -68,8 +68,9 @@ impl OtherHosts {
             Some(user) => format!("access key {} (user:{user})", key.access_key_id),
             None => format!("access key {} (root)", key.access_key_id),
         };
-        let deleted = self.deleted.then(|| "an access key that is deleted".to_owned());
+        let others = "an access key that is deleted, or of another keystore".to_owned();
+        let others = self.others.then_some(others);
         let shared = self.shared.then(|| "another keystore with the same material".to_owned());
-        self.keys.iter().map(name).chain(deleted).chain(shared).collect::<Vec<_>>().join(", ")
+        self.keys.iter().map(name).chain(others).chain(shared).collect::<Vec<_>>().join(", ")
     }
 }

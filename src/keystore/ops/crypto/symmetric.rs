@@ -181,6 +181,9 @@ impl Keystore {
         details: &mut AuditDetails,
     ) -> Result<CiphertextBlob, KeystoreError> {
         let of_volume = self.caller().volume_context && context.is_reserved();
+        if of_volume && self.caller().source.is_remote() {
+            self.note_served_host()?;
+        }
         let live = self.about_to_wrap(key, of_volume)?;
         details.material = Some(live.record.current);
         wrap(&live, context, plaintext)
