@@ -98,7 +98,7 @@ impl Draft {
     }
 
     /// Makes the file durable, then gives it its name, then makes the name durable.
-    /// Errors: `Exists` if somebody took the name meanwhile; `Io`.
+    /// Errors: `Exists` if somebody took the name meanwhile; `Io`, which says so if the file is there.
     pub(in crate::keystore) fn publish(self) -> Result<(), KeystoreError> {
         let failed = |error| io_error(&self.target, "create", error);
         File::open(&self.temporary).and_then(|file| file.sync_all()).map_err(failed)?;
@@ -107,7 +107,8 @@ impl Draft {
             renamed => renamed.map_err(|errno| failed(errno.into()))?,
         }
         sync_parent(&self.target).map_err(|error| {
-            io_error(&self.target, "sync the directory of the finished file", error)
+            // It stays: somebody else may have taken it for good already.
+            io_error(&self.target, "finish", not_durable(&error))
         })
     }
 
@@ -131,6 +132,13 @@ impl Drop for Draft {
             fs::remove_file(name).ok();
         }
     }
+}
+
+/// Why a file that has its name is not finished.
+fn not_durable(error: &io::Error) -> io::Error {
+    io::Error::other(format!(
+        "it is made, but its directory cannot be synced, and a power cut may take it away: {error}"
+    ))
 }
 
 /// Locks a directory for as long as the file is open. Somebody who has it locked for long has other
@@ -225,16 +233,27 @@ fn look(path: &Path) -> Result<fs::Metadata, KeystoreError> {
     })
 }
 
-/// Takes a keystore back from other users. Only for a file that is known to be one.
+/// Takes a keystore back from other users. Only for a file that this process has open, and that is
+/// known to be one: who owns the directory may have put another under its name since.
 /// Errors: `Io`.
 pub(in crate::keystore) fn make_private(path: &Path) -> Result<(), KeystoreError> {
-    let metadata = fs::metadata(path).map_err(|error| io_error(path, "examine", error))?;
-    if metadata.mode() & 0o077 == 0 {
+    let failed = |error| io_error(path, "make private (mode 0600)", error);
+    let found = look(path)?;
+    if found.mode() & 0o077 == 0 {
         return Ok(());
     }
+    let is_it = |open: &PathBuf| {
+        let same = |open: fs::Metadata| (open.dev(), open.ino()) == (found.dev(), found.ino());
+        fs::metadata(open).is_ok_and(same)
+    };
+    let mut open = fs::read_dir("/proc/self/fd").map_err(failed)?.flatten().map(|fd| fd.path());
+    // Such a path leads to what is open. To open it anew, and close it, would end the locks of SQLite.
+    let open = open.find(is_it).ok_or_else(|| {
+        failed(io::Error::other("another file has its name than the one that was opened"))
+    })?;
+    fs::set_permissions(open, Permissions::from_mode(0o600)).map_err(failed)?;
     log::warn!("the keystore was open to other users: its mode is now 0600");
-    let private = fs::set_permissions(path, Permissions::from_mode(0o600));
-    private.map_err(|error| io_error(path, "make private (mode 0600)", error))
+    Ok(())
 }
 
 /// Who may have the file open with us. On a network filesystem the shared memory of SQLite's WAL
@@ -280,6 +299,28 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was changed by its name: what its directory's owner had put there since lost its mode.
+    #[test]
+    fn regression_only_the_file_that_is_open_is_made_private() {
+        let dir = std::env::temp_dir().join(format!("kmsfs-private-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (name, victim) = (dir.join("keystore.db"), dir.join("victim"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        for path in [&name, &victim] {
+            fs::write(path, "").unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+        }
+        let open = File::open(&name).unwrap();
+        fs::rename(&name, dir.join("aside")).unwrap();
+        std::os::unix::fs::symlink(&victim, &name).unwrap();
+        make_private(&name).unwrap_err();
+        assert_eq!((mode(&victim), mode(&dir.join("aside"))), (0o644, 0o644));
+        fs::rename(dir.join("aside"), &name).unwrap();
+        make_private(&name).unwrap();
+        assert_eq!((mode(&name), open.metadata().unwrap().mode() & 0o777), (0o600, 0o600));
+        fs::remove_dir_all(dir).unwrap();
+    }
 
     #[test]
     fn network_filesystems_are_told_from_local_ones() {
