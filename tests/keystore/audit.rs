@@ -215,11 +215,58 @@ fn an_export_is_checked_with_the_public_key_alone_and_every_change_shows() {
             moved.join("\n")
         }),
         ("something else", format!("{good}\nhello")),
+        ("the last line is missing", without(15)),
+        (
+            "it is said to be of chosen records",
+            good.replacen("{\"anchor\":{", "{\"anchor\":{\"partial\":true,", 1),
+        ),
     ] {
         assert!(!check(&bad, &f.keystore).is_clean(), "{what}");
     }
     let other = Fixture::new();
     assert!(!check(&good, &other.keystore).is_clean(), "the key of another keystore");
+}
+
+/// An export whose chain was made anew, or was wholly invented, was intact, as long as no line was
+/// there that is signed.
+#[test]
+fn regression_an_export_that_nobody_signed_is_not_intact() {
+    let (f, _) = with_history();
+    let good = export(&f.keystore, &AuditFilter::default());
+    let (mut hash, mut lines) = (String::new(), Vec::new());
+    for line in good.lines() {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        if let Some(anchor) = line.get("anchor") {
+            hash = anchor["hash"].as_str().unwrap().to_owned();
+        } else if let Some(record) = line.get_mut("record") {
+            let principal = &mut record["event"]["principal"];
+            *principal = "arn:aws:iam::000000000000:user/mallory".into();
+            record["previous"] = hash.into();
+            hash = next_hash(record);
+            record["hash"] = hash.clone().into();
+        } else {
+            continue;
+        }
+        lines.push(line.to_string());
+    }
+    let forged = lines.join("\n");
+    assert!(!check(&forged, &f.keystore).is_clean(), "nothing is signed");
+    let end = good.lines().last().unwrap();
+    assert!(!check(&format!("{forged}\n{end}"), &f.keystore).is_clean(), "something else is");
+    let anchor_and_end = format!("{}\n{end}", good.lines().next().unwrap());
+    assert!(!check(&anchor_and_end, &f.keystore).is_clean());
+    assert!(check(&good, &f.keystore).is_clean());
+}
+
+/// The hash of a record that follows the one it names.
+fn next_hash(record: &serde_json::Value) -> String {
+    let previous = record["previous"].as_str().unwrap();
+    let byte = |at| u8::from_str_radix(&previous[at..at + 2], 16).unwrap();
+    let previous: Vec<u8> = (0..64).step_by(2).map(byte).collect();
+    let number = record["seq"].as_u64().unwrap().to_be_bytes();
+    let event = record["event"].to_string();
+    let hash = kmsfs::crypto::hash::sha256(&[&previous, &number, event.as_bytes()]);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
@@ -231,6 +278,9 @@ fn an_export_of_chosen_records_is_known_to_be_one() {
     assert_eq!(report.records, 6);
     let forged = chosen.replacen("DisabledException", "Success", 1);
     assert!(!check(&forged, &f.keystore).is_clean());
+    let without_the_first: Vec<&str> =
+        chosen.lines().filter(|l| !l.contains("\"seq\":2,")).collect();
+    assert!(!check(&without_the_first.join("\n"), &f.keystore).is_clean());
 }
 
 #[test]

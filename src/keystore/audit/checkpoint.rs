@@ -17,6 +17,8 @@ pub(super) enum Statement {
     Checkpoint,
     /// The log begins behind this position: earlier records were pruned, or there were none.
     Anchor,
+    /// An export with this digest was made, of a log that ended with the record of this number.
+    Export,
 }
 
 /// A position in the chain, signed.
@@ -80,6 +82,7 @@ fn message(
     let label: &[u8] = match statement {
         Statement::Checkpoint => b"kmsfs/1/audit/checkpoint\0",
         Statement::Anchor => b"kmsfs/1/audit/anchor\0",
+        Statement::Export => b"kmsfs/1/audit/export\0",
     };
     let (seq, time) = (position.seq.to_be_bytes(), time.millis().to_be_bytes());
     [label, keystore, &seq, &position.hash, &time].concat()

@@ -73,7 +73,7 @@ impl Keystore {
         now: SystemTime,
     ) -> Result<u64, KeystoreError> {
         self.audit_checkpoint(now)?;
-        self.audit().export(filter, out)
+        self.audit().export(filter, out, now)
     }
 
     /// Checks the whole log.

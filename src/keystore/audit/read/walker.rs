@@ -150,6 +150,19 @@ impl Walker {
         }
     }
 
+    /// Looks at the signature of an export, of which everything before has this digest.
+    pub(super) fn end(&mut self, end: &Checkpoint, digest: [u8; 32]) {
+        let (first, last) = (self.report.first.unwrap_or(0), end.position.seq);
+        let is_of_it = end.keystore == self.report.keystore && end.position.hash == digest;
+        if !is_of_it || end.check(Statement::Export, &self.key).is_err() {
+            let what = "the last line does not sign what stands before it";
+            self.report.problem(first, what.to_owned());
+        } else if !self.report.partial && self.head.seq != last {
+            let what = format!("the log had record {last}, which is not in it");
+            self.report.problem(self.head.seq + 1, what);
+        }
+    }
+
     /// Notes that the log had a position, and was found without it.
     pub(super) fn lost(&mut self, position: Position) {
         let what = format!("the log had a record {} once that is not in it any more", position.seq);
