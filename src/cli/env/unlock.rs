@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -18,6 +18,7 @@ use crate::cli::report::output::Output;
 use crate::keystore::{
     self, CREDENTIAL, KeyFileProblem, KeystoreError, PIN_CREDENTIAL, Pin, TokenRef, Unlock,
 };
+use crate::sys;
 
 /// The source that a secret is taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,15 +194,13 @@ pub(in crate::cli) fn new_secret(args: &NewSecret, what: &str) -> Result<Source,
 
 /// Reads a passphrase from an open file descriptor, up to the first newline.
 ///
-/// A descriptor is opened through /proc, which needs no claim of ownership over its number.
+/// Each call goes on where the last one ended, whatever kind of file it is.
 pub(in crate::cli) fn read_descriptor(descriptor: u32) -> Result<Passphrase, CliError> {
     let name = || format!("cannot read a passphrase from file descriptor {descriptor}");
     let mut text = Zeroizing::new(Vec::with_capacity(LONGEST));
-    let read = match descriptor {
-        0 => read_line(&mut Unbuffered(rustix::stdio::stdin()), &mut text),
-        _ => File::open(format!("/proc/self/fd/{descriptor}"))
-            .and_then(|mut file| read_line(&mut file, &mut text)),
-    };
+    let number = i32::try_from(descriptor).unwrap_or(-1);
+    let copy = sys::copy_of(number).map_err(io::Error::from);
+    let read = copy.and_then(|copy| read_line(&mut Unbuffered(copy.as_fd()), &mut text));
     read.map_err(|error| CliError::io(name(), &error))?;
     Ok(text)
 }
@@ -253,7 +252,23 @@ const OTHER_SECRET: &str =
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
+
+    /// A file was read from its beginning each time: the new passphrase was the old one.
+    #[test]
+    fn regression_a_descriptor_gives_one_line_after_the_other() {
+        let path = std::env::temp_dir().join(format!("kmsfs-lines-{}", std::process::id()));
+        std::fs::write(&path, "old\nnew\n").unwrap();
+        let file = File::open(&path).unwrap();
+        let number = u32::try_from(file.as_raw_fd()).unwrap();
+        for expected in ["old", "new", ""] {
+            assert_eq!(read_descriptor(number).unwrap().as_slice(), expected.as_bytes());
+        }
+        std::fs::remove_file(path).unwrap();
+        assert!(read_descriptor(u32::MAX).is_err());
+    }
 
     #[test]
     fn a_passphrase_ends_at_the_newline() {
