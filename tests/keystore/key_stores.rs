@@ -10,8 +10,8 @@ use std::time::Duration;
 use kmsfs::id::KeyId;
 use kmsfs::keystore::{
     ClockTrust, ConnectionErrorCode, ConnectionState, CreateKey, CreateKeyStore, EncryptionContext,
-    KeyMetadata, KeySpec, KeyState, KeyStoreId, KeyUsage, KeystoreError, Origin, Pin, TokenRef,
-    UpdateKeyStore,
+    KeyMetadata, KeySpec, KeyState, KeyStoreId, KeyUsage, Keystore, KeystoreError, Origin, Pin,
+    TokenRef, Unlock, UpdateKeyStore, create_key_file,
 };
 
 use super::fixture::{Fixture, TempDir, by_id, day};
@@ -30,6 +30,18 @@ fn a_token_that_is_pulled_out_makes_its_keys_unavailable_until_it_is_back() {
 #[test]
 fn connections_have_the_states_and_errors_of_aws() {
     in_a_child("states");
+}
+
+#[test]
+fn regression_a_pin_that_was_refused_is_tried_again_by_no_process() {
+    let dir = TempDir::new();
+    let hsm = tokens_in(&dir);
+    run_child(&hsm, &dir, "pin_is_right");
+    change_pin(&hsm, PIN, "2222");
+    run_child(&hsm, &dir, "pin_is_refused");
+    // It would be right now, and nobody tries it.
+    change_pin(&hsm, "2222", PIN);
+    run_child(&hsm, &dir, "pin_was_refused");
 }
 
 #[test]
@@ -62,6 +74,9 @@ fn scenario() {
         "wrap" => wrap(),
         "gone_and_back" => gone_and_back(&hsm),
         "states" => states(&hsm),
+        "pin_is_right" => pin_is_right(),
+        "pin_is_refused" => pin_is_refused(),
+        "pin_was_refused" => pin_was_refused(),
         "refusals" => refusals(),
         "deletion" => deletion(&hsm),
         "same_label" => same_label(&hsm),
@@ -121,7 +136,7 @@ fn gone_and_back(hsm: &SoftHsm) {
 fn states(hsm: &SoftHsm) {
     let fixture = Fixture::new();
     let keystore = &fixture.keystore;
-    let store = create(&fixture, "0000");
+    let store = create(&fixture.keystore, "0000");
     let entry = || keystore.describe_custom_key_stores(Some(store), None).unwrap().remove(0);
     assert_eq!(entry().connection_state, ConnectionState::Disconnected);
     let (name, token) = (entry().custom_key_store_name, entry().cloud_hsm_cluster_id);
@@ -160,6 +175,59 @@ fn states(hsm: &SoftHsm) {
     fails(refused, "KMSInvalidStateException");
     fails(keystore.create_key(in_store(store), day(0)), "CustomKeyStoreInvalidStateException");
     fails(keystore.delete_custom_key_store(store), "CustomKeyStoreHasCMKsException");
+}
+
+/// Each command of its own tried the PIN once more, also those that only read: three of them locked
+/// the token.
+fn pin_is_refused() {
+    let keystore = left_behind();
+    assert_eq!(only_key(&keystore).key_state, KeyState::Unavailable);
+    let entry = keystore.describe_custom_key_stores(None, None).unwrap().remove(0);
+    assert_eq!(entry.connection_state, ConnectionState::Failed);
+    assert_eq!(entry.connection_error_code, Some(ConnectionErrorCode::InvalidCredentials));
+}
+
+fn pin_was_refused() {
+    let keystore = left_behind();
+    assert_eq!(only_key(&keystore).key_state, KeyState::Unavailable);
+    let store = only_key(&keystore).custom_key_store_id.unwrap();
+    keystore.disconnect_custom_key_store(store).unwrap();
+    keystore.connect_custom_key_store(store).unwrap();
+    assert_eq!(only_key(&keystore).key_state, KeyState::Enabled);
+}
+
+fn pin_is_right() {
+    let dir = keystore_dir();
+    create_key_file(&dir.join("key")).unwrap();
+    let unlock = Unlock::KeyFile(dir.join("key"));
+    let keystore = Keystore::create(&dir.join("store.db"), &unlock, day(0)).unwrap();
+    let store = create(&keystore, PIN);
+    keystore.connect_custom_key_store(store).unwrap();
+    keystore.create_key(in_store(store), day(0)).unwrap();
+    assert_eq!(only_key(&keystore).key_state, KeyState::Enabled);
+}
+
+fn only_key(keystore: &Keystore) -> KeyMetadata {
+    keystore.list_keys().unwrap().remove(0)
+}
+
+/// The keystore that another child made.
+fn left_behind() -> Keystore {
+    let dir = keystore_dir();
+    Keystore::open(&dir.join("store.db"), &Unlock::KeyFile(dir.join("key"))).unwrap()
+}
+
+/// Beside the tokens.
+fn keystore_dir() -> PathBuf {
+    Path::new(&std::env::var("KMSFS_TEST_SOFTHSM").unwrap()).parent().unwrap().to_owned()
+}
+
+fn change_pin(hsm: &SoftHsm, from: &str, to: &str) {
+    let words = ["--module", MODULE, "--token-label", "safe", "--login", "--pin", from];
+    let mut tool = Command::new("pkcs11-tool");
+    tool.args(words).args(["--change-pin", "--new-pin", to]).env("SOFTHSM2_CONF", hsm.conf());
+    let changed = tool.output().unwrap();
+    assert!(changed.status.success(), "{}", String::from_utf8_lossy(&changed.stderr));
 }
 
 fn refusals() {
@@ -277,26 +345,26 @@ fn same_label(hsm: &SoftHsm) {
 fn secrecy() {
     const TELLING: &str = "8462910375";
     let fixture = Fixture::new();
-    create(&fixture, TELLING);
+    create(&fixture.keystore, TELLING);
     let bytes = fs::read(fixture.checkpointed()).unwrap();
     assert!(!bytes.windows(TELLING.len()).any(|window| window == TELLING.as_bytes()));
     assert_eq!(format!("{:?}", pin(TELLING)), "Pin");
 }
 
 fn with_key(fixture: &Fixture) -> (KeyStoreId, KeyId) {
-    let store = create(fixture, PIN);
+    let store = create(&fixture.keystore, PIN);
     fixture.keystore.connect_custom_key_store(store).unwrap();
     let made = fixture.keystore.create_key(in_store(store), day(0)).unwrap();
     (store, made.key_id)
 }
 
-fn create(fixture: &Fixture, with_pin: &str) -> KeyStoreId {
+fn create(keystore: &Keystore, with_pin: &str) -> KeyStoreId {
     let request = CreateKeyStore {
         name: "first".to_owned(),
         token_ref: TokenRef::new(Path::new(MODULE), "safe"),
         pin: pin(with_pin),
     };
-    fixture.keystore.create_custom_key_store(&request, day(0)).unwrap()
+    keystore.create_custom_key_store(&request, day(0)).unwrap()
 }
 
 fn in_store(store: KeyStoreId) -> CreateKey {
@@ -332,13 +400,20 @@ fn objects() -> String {
 
 fn in_a_child(scenario: &str) {
     let dir = TempDir::new();
-    let place: PathBuf = dir.join("hsm");
-    let hsm = SoftHsm::new(&place, "safe");
+    run_child(&tokens_in(&dir), &dir, scenario);
+}
+
+fn tokens_in(dir: &TempDir) -> SoftHsm {
+    let hsm = SoftHsm::new(&dir.join("hsm"), "safe");
     hsm.init("another");
+    hsm
+}
+
+fn run_child(hsm: &SoftHsm, dir: &TempDir, scenario: &str) {
     let ran = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--ignored", "key_stores::scenario"])
         .env("SOFTHSM2_CONF", hsm.conf())
-        .env("KMSFS_TEST_SOFTHSM", &place)
+        .env("KMSFS_TEST_SOFTHSM", dir.join("hsm"))
         .env("KMSFS_TEST_SCENARIO", scenario)
         .output()
         .unwrap();

@@ -1,7 +1,8 @@
 //! Key stores in use: which are connected, and the tokens that this process has reached.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
@@ -9,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::custom_store::presence::Presence;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::model::key_store::{ConnectionState, KeyStoreId};
+use crate::keystore::model::key_store::{ConnectionErrorCode, ConnectionState, KeyStoreId};
 use crate::keystore::model::state::KeyState;
 use crate::keystore::records::key_store::KeyStoreRecord;
 use crate::keystore::storage::sealed::Reader;
@@ -17,7 +18,18 @@ use crate::keystore::token::{Pin, Serial, Token, TokenError, TokenRef};
 
 /// The key stores that this process has used.
 #[derive(Default)]
-pub(in crate::keystore) struct KeyStores(Mutex<HashMap<KeyStoreId, Arc<Link>>>);
+pub(in crate::keystore) struct KeyStores {
+    links: Mutex<HashMap<KeyStoreId, Arc<Link>>>,
+    /// Some token has refused its PIN since somebody last asked.
+    refused: Arc<AtomicBool>,
+}
+
+/// A PIN that a token refused to a connection of a key store.
+pub(in crate::keystore) struct RefusedPin {
+    pub(in crate::keystore) store: KeyStoreId,
+    pub(in crate::keystore) connection: u64,
+    pub(in crate::keystore) code: ConnectionErrorCode,
+}
 
 /// One connection of a key store.
 pub(in crate::keystore) struct Link {
@@ -28,9 +40,24 @@ pub(in crate::keystore) struct Link {
     pin: Pin,
     token: Mutex<Option<Arc<Token>>>,
     presence: Arc<Presence>,
+    refusal: OnceLock<ConnectionErrorCode>,
+    refused: Arc<AtomicBool>,
 }
 
 impl KeyStores {
+    /// The PINs that were refused to the connections of this process, if one was since the last call.
+    pub(in crate::keystore) fn refused_pins(&self) -> Vec<RefusedPin> {
+        if !self.refused.load(Ordering::Relaxed) || !self.refused.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        let links = self.links.lock();
+        let refused = links.iter().filter_map(|(store, link)| {
+            let (store, connection) = (*store, link.connection);
+            Some(RefusedPin { store, connection, code: *link.refusal.get()? })
+        });
+        refused.collect()
+    }
+
     /// The connection of a key store as it is stored now. Asks no token.
     /// Errors: `KeyStore(NotFound)`, `Tampered`.
     pub(in crate::keystore) fn link(
@@ -40,7 +67,7 @@ impl KeyStores {
     ) -> Result<Arc<Link>, KeystoreError> {
         let record = KeyStoreRecord::find(reader, id)?;
         let connected = record.connection == ConnectionState::Connected;
-        let mut links = self.0.lock();
+        let mut links = self.links.lock();
         if let Some(link) = links.get(&id)
             && (link.connection, link.connected) == (record.connections, connected)
         {
@@ -54,6 +81,8 @@ impl KeyStores {
             serial: record.serial,
             token: Mutex::default(),
             presence: Arc::default(),
+            refusal: OnceLock::new(),
+            refused: Arc::clone(&self.refused),
         });
         links.insert(id, Arc::clone(&link));
         Ok(link)
@@ -94,7 +123,7 @@ impl Link {
         aad: &[u8],
         plaintext: &[u8],
     ) -> Result<Vec<u8>, KeystoreError> {
-        let sealed = self.token().and_then(|token| token.seal(material.as_bytes(), aad, plaintext));
+        let sealed = self.ask(|token| token.seal(material.as_bytes(), aad, plaintext));
         self.judge((key, material), sealed)
     }
 
@@ -106,7 +135,7 @@ impl Link {
         aad: &[u8],
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
-        let opened = self.token().and_then(|token| token.open(material.as_bytes(), aad, sealed));
+        let opened = self.ask(|token| token.open(material.as_bytes(), aad, sealed));
         self.judge((key, material), opened)
     }
 
@@ -116,12 +145,24 @@ impl Link {
         material: MaterialId,
         made_on: Option<&Serial>,
     ) -> Result<(), TokenError> {
-        self.token()?.destroy_key(material.as_bytes(), made_on)
+        self.ask(|token| token.destroy_key(material.as_bytes(), made_on))
+    }
+
+    /// Asks the token. That it refuses the PIN is remembered for those who can write it down.
+    pub(super) fn ask<T>(
+        &self,
+        question: impl FnOnce(&Token) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        self.token().and_then(|token| question(&token)).inspect_err(|error| {
+            if error.is_refusal() && self.refusal.set(code_of(error)).is_ok() {
+                self.refused.store(true, Ordering::Release);
+            }
+        })
     }
 
     /// The token, logged in at its first use. A PIN that it refused is not tried again before the
     /// key store is connected anew: tokens lock themselves after a few wrong ones.
-    pub(super) fn token(&self) -> Result<Arc<Token>, TokenError> {
+    fn token(&self) -> Result<Arc<Token>, TokenError> {
         let mut token = self.token.lock();
         if let Some(token) = &*token {
             return Ok(Arc::clone(token));
@@ -138,9 +179,8 @@ impl Link {
     /// Is the token there, and the key on it?
     fn is_there(self: &Arc<Self>, material: MaterialId) -> bool {
         let link = Arc::clone(self);
-        let probe = move |material: MaterialId| {
-            link.token().and_then(|token| token.probe(material.as_bytes())).is_ok()
-        };
+        let probe =
+            move |material: MaterialId| link.ask(|token| token.probe(material.as_bytes())).is_ok();
         self.connected && self.presence.is_there(material, probe)
     }
 
@@ -156,5 +196,21 @@ impl Link {
                 KeystoreError::KeyUnavailable { key, why }
             }
         })
+    }
+}
+
+/// What is told of a connection that a token refused.
+pub(in crate::keystore) fn code_of(error: &TokenError) -> ConnectionErrorCode {
+    match error {
+        TokenError::WrongPin(_) => ConnectionErrorCode::InvalidCredentials,
+        TokenError::PinUnusable(..) => ConnectionErrorCode::UserLockedOut,
+        TokenError::NotFound(_) | TokenError::Another(..) | TokenError::Unavailable(..) => {
+            ConnectionErrorCode::ClusterNotFound
+        }
+        TokenError::Module { .. }
+        | TokenError::Ambiguous(_)
+        | TokenError::Unsupported(..)
+        | TokenError::KeyMissing(_)
+        | TokenError::NotAuthentic => ConnectionErrorCode::InternalError,
     }
 }

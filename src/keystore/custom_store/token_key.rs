@@ -29,10 +29,10 @@ impl TokenKey {
         link: Arc<Link>,
     ) -> Result<Self, KeystoreError> {
         let material = MaterialId::from_bytes(random::id16()?);
-        let token = link.token().map_err(KeyStoreError::of)?;
+        link.ask(|_| Ok(())).map_err(KeyStoreError::of)?;
         // From here on a key that may be there is taken off the token when this is dropped.
         let mut made = Self { store, material, link, made_on: None, kept: false };
-        let made_on = token.make_key(material.as_bytes(), "kmsfs");
+        let made_on = made.link.ask(|token| token.make_key(material.as_bytes(), "kmsfs"));
         made.made_on = made_on.map_err(KeyStoreError::of)?;
         Ok(made)
     }

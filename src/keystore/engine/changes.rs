@@ -14,6 +14,7 @@ impl Keystore {
     /// every key refuses with `RowSetTampered`.
     pub fn poll_changes(&self) -> Result<bool, KeystoreError> {
         self.note_audit_if_due();
+        self.note_refused_pins();
         self.look()
     }
 

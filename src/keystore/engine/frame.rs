@@ -73,6 +73,7 @@ impl Keystore {
         }
         let begun = Instant::now();
         let done = work(&mut details);
+        self.note_refused_pins();
         let result = done.as_ref().map_or_else(KeystoreError::aws_name, |_| SUCCESS);
         self.inner.metrics.observe(operation.as_str(), result, begun.elapsed());
         if let Err(error) = &done {

@@ -18,7 +18,9 @@ impl Keystore {
     /// Errors: `KeyNotFound`.
     pub fn key_state(&self, key: KeyId) -> Result<KeyState, KeystoreError> {
         let now = self.caller.time().into();
-        self.live(key).map(|live| live.state(now))
+        let state = self.live(key).map(|live| live.state(now));
+        self.note_refused_pins();
+        state
     }
 
     /// The material that new ciphertexts of the key are made with.

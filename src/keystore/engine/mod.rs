@@ -9,5 +9,6 @@ pub(in crate::keystore) mod keystore;
 pub(in crate::keystore) mod live;
 pub(in crate::keystore) mod metrics;
 pub(in crate::keystore) mod open;
+pub(in crate::keystore) mod refused_pins;
 
 pub use keystore::Keystore;

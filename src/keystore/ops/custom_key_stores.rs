@@ -4,16 +4,17 @@ use std::time::SystemTime;
 
 use crate::keystore::access;
 use crate::keystore::access::request::RequestContext;
+use crate::keystore::custom_store::link::code_of;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::custom_store::KeyStoreError;
 use crate::keystore::error::{KeystoreError, Quota};
 use crate::keystore::model::action::Action;
-use crate::keystore::model::key_store::{ConnectionErrorCode, ConnectionState, KeyStoreId};
+use crate::keystore::model::key_store::{ConnectionState, KeyStoreId};
 use crate::keystore::ops::keys::on_token as keys;
 use crate::keystore::records::key_store::{KeyStoreEntry, KeyStoreRecord, seal_pin};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Writer, tampered};
-use crate::keystore::token::{Pin, Token, TokenError, TokenRef};
+use crate::keystore::token::{Pin, Token, TokenRef};
 
 /// What CreateCustomKeyStore is told.
 #[derive(Debug)]
@@ -271,19 +272,4 @@ fn check_name(name: &str) -> Result<(), KeystoreError> {
         return Ok(());
     }
     Err(KeystoreError::Validation("the name of a key store has 1 to 256 characters".to_owned()))
-}
-
-fn code_of(error: &TokenError) -> ConnectionErrorCode {
-    match error {
-        TokenError::WrongPin(_) => ConnectionErrorCode::InvalidCredentials,
-        TokenError::PinUnusable(..) => ConnectionErrorCode::UserLockedOut,
-        TokenError::NotFound(_) | TokenError::Another(..) | TokenError::Unavailable(..) => {
-            ConnectionErrorCode::ClusterNotFound
-        }
-        TokenError::Module { .. }
-        | TokenError::Ambiguous(_)
-        | TokenError::Unsupported(..)
-        | TokenError::KeyMissing(_)
-        | TokenError::NotAuthentic => ConnectionErrorCode::InternalError,
-    }
 }

@@ -38,6 +38,11 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// Was the PIN refused? The next tries may lock the token.
+    pub(in crate::keystore) fn is_refusal(&self) -> bool {
+        matches!(self, Self::WrongPin(_) | Self::PinUnusable(..))
+    }
+
     /// Does it work again when the token is back, without anybody changing anything?
     pub(in crate::keystore) fn is_absence(&self) -> bool {
         match self {

@@ -180,6 +180,7 @@ impl Keystore {
             shown.key_state = live.state(self.caller().time().into());
             shown.enabled = shown.key_state == KeyState::Enabled;
             shown.cloud_hsm_cluster_id = live.link.as_ref().map(|link| link.token_name());
+            self.note_refused_pins();
         }
         Ok(())
     }
