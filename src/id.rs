@@ -125,8 +125,7 @@ impl fmt::Display for KeyId {
         if !self.is_multi_region() {
             return write_uuid(&self.0, f);
         }
-        f.write_str(MULTI_REGION)?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{MULTI_REGION}{:x}", base16ct::HexDisplay(&self.0))
     }
 }
 
@@ -149,15 +148,8 @@ fn write_uuid(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn parse_hex(text: &str) -> Result<[u8; 16], ParseIdError> {
-    let mut digits = text.bytes().filter(|b| *b != b'-').map(|b| char::from(b).to_digit(16));
-    let mut id = [0; 16];
-    for byte in &mut id {
-        let (Some(Some(high)), Some(Some(low))) = (digits.next(), digits.next()) else {
-            return Err(ParseIdError);
-        };
-        *byte = u8::try_from(high << 4 | low).map_err(|_| ParseIdError)?;
-    }
-    if digits.next().is_some() { Err(ParseIdError) } else { Ok(id) }
+    let read = base16ct::mixed::decode_vec(text.replace('-', ""));
+    read.ok().and_then(|id| id.try_into().ok()).ok_or(ParseIdError)
 }
 
 #[cfg(test)]

@@ -100,6 +100,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("aws_credential_types", &["endpoint/"]),
     ("aws_lc_rs", &["crypto/"]),
     ("aws_sigv4", &["endpoint/"]),
+    ("base16ct", &["id.rs", "crypto/", "keystore/", "endpoint/", "envelope/", "server/"]),
     (
         "base64ct",
         &[

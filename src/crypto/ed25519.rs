@@ -129,8 +129,7 @@ mod tests {
     use super::*;
 
     fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<_> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
-        digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
+        base16ct::lower::decode_vec(text).unwrap()
     }
 
     fn from_seed(seed: &str) -> SigningKey {

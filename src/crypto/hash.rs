@@ -189,7 +189,7 @@ mod tests {
         for (ikm, salt, info, expected) in cases {
             let mut out = vec![0; expected.len() / 2];
             hkdf(&ikm, &salt, &info, &mut out);
-            let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = base16ct::lower::encode_string(&out);
             assert_eq!(hex, expected);
         }
     }

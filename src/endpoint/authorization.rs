@@ -5,6 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use base16ct::lower::encode_string;
+
 use super::sigv4::{self, SERVICE, Scope, Signable};
 use super::{SignatureError, time};
 use crate::crypto::{Secret, hash};
@@ -135,7 +137,7 @@ impl Claim {
             return Err(SignatureError::Mismatch);
         }
         match single(&request.headers, CONTENT_HASH)? {
-            Some(claimed) if claimed != hex(&hash::sha256(&[request.body])) => {
+            Some(claimed) if claimed != encode_string(&hash::sha256(&[request.body])) => {
                 Err(SignatureError::Mismatch)
             }
             _ => Ok(()),
@@ -232,10 +234,6 @@ fn single<'a>(
         (_, Some(_)) => Err(incomplete(&format!("The header '{name}' came more than once."))),
         (value, None) => Ok(value),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn incomplete(what: &str) -> SignatureError {

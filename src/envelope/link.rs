@@ -27,7 +27,7 @@ pub struct LongLink {
 impl LongLink {
     /// The link to a target of `length` bytes in the file with this id.
     pub fn new(length: usize, id: [u8; ID_LEN / 2]) -> Self {
-        Self { length, id: id.iter().map(|byte| format!("{byte:02x}")).collect() }
+        Self { length, id: base16ct::lower::encode_string(&id) }
     }
 
     /// The length of the target: a claim.

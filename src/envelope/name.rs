@@ -70,7 +70,8 @@ pub fn foreign_name(entry: &[u8]) -> Vec<u8> {
     }
     let mut name = [FOREIGN_PREFIX, HASHED].concat();
     let hash = sha256(&[entry]);
-    name.extend(hash.iter().take(HASH_LEN).flat_map(|byte| format!("{byte:02x}").into_bytes()));
+    let (hash, _) = hash.split_at(HASH_LEN);
+    name.extend(base16ct::lower::encode_string(hash).into_bytes());
     name
 }
 

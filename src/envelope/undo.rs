@@ -122,7 +122,7 @@ mod tests {
             (PageNo(5), 0),
             b"contents\0\0",
         );
-        let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = base16ct::lower::encode_string(&out);
         let page = include_str!("../../docs/FORMAT.md");
         let worked = page.split("Worked record: ").nth(1).and_then(|rest| rest.lines().nth(2));
         assert_eq!(worked.unwrap().replace(' ', ""), hex);

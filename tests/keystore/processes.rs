@@ -68,7 +68,7 @@ fn what_was_destroyed_before_kill_9_is_in_no_file_afterwards() {
         assert!(report.is_clean() && report.keys >= 1, "{report:?}");
         let files: Vec<String> = std::fs::read_dir(f.dir.path())
             .unwrap()
-            .map(|entry| hex(&read_elsewhere(&entry.unwrap().path())))
+            .map(|entry| base16ct::upper::encode_string(&read_elsewhere(&entry.unwrap().path())))
             .collect();
         for sealed in gone {
             assert!(files.iter().all(|file| !file.contains(&sealed)), "{sealed}");
@@ -83,10 +83,6 @@ fn read_elsewhere(path: &Path) -> Vec<u8> {
     // The draft of an audit log has gone, or has its name, since the directory was listed.
     assert!(output.status.success() || !path.exists(), "{output:?}");
     output.stdout
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 fn start_child(f: &Fixture, name: &str) -> Child {

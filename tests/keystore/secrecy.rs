@@ -49,10 +49,7 @@ fn debug_output_shows_no_secret() {
     let shown = format!("{made:?} {opened:?} {:?}", f.keystore);
     assert!(shown.contains("Secret<32>") && shown.contains("Plaintext(32 bytes)"), "{shown}");
     let bytes = made.plaintext.expose();
-    let (hex, list) = (
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-        format!("{:?}", &bytes[..4]),
-    );
+    let (hex, list) = (base16ct::lower::encode_string(bytes), format!("{:?}", &bytes[..4]));
     assert!(!shown.contains(&hex) && !shown.contains(list.trim_matches(['[', ']'])), "{shown}");
 }
 

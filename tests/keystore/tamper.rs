@@ -92,7 +92,7 @@ fn a_process_that_runs_uses_no_key_once_a_row_was_edited() {
     let f = Fixture::new();
     let (edited, intact) = (f.key(), f.key());
     f.keystore.key_state(intact).unwrap();
-    let id: String = edited.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = base16ct::lower::encode_string(edited.as_bytes());
     f.sql(&format!("UPDATE kms_key SET sealed = randomblob(200) WHERE id = x'{id}'"));
     assert!(f.keystore.poll_changes().unwrap());
     let error = f.keystore.key_state(edited).unwrap_err();

@@ -138,7 +138,7 @@ fn the_hash_of_the_body_is_right_or_absent() {
         let request = Request::signed("kms", at, &extra, SECRET);
         request.refused(INVALID, "does not match");
     }
-    let right = hex(&hash::sha256(&[br#"{"KeyId":"alias/x"}"#]));
+    let right = encode_string(&hash::sha256(&[br#"{"KeyId":"alias/x"}"#]));
     let extra = [("x-amz-content-sha256", right.as_str())];
     assert_eq!(Request::signed("kms", at, &extra, SECRET).check(), Ok(()));
 }

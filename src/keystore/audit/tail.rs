@@ -11,7 +11,7 @@ use super::file::{RecordRow, Rows};
 use super::keys::AuditKeys;
 use super::known::Known;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::model::audit::{Position, hex};
+use crate::keystore::model::audit::Position;
 use crate::keystore::model::caller::Caller;
 
 /// Where the next record goes.
@@ -90,7 +90,7 @@ impl<'a> Tail<'a> {
         log::error!("audit log: {what}");
         // Somebody may have these positions in a checkpoint or an export.
         for position in &self.lost {
-            let hash = hex(&position.hash);
+            let hash = base16ct::lower::encode_string(&position.hash);
             write!(what, "; record {} had the hash {hash}", position.seq).expect("a string grows");
         }
         let mut gap = gap(now)?;
@@ -102,7 +102,7 @@ impl<'a> Tail<'a> {
     /// True if a record says already that a position was lost: another process wrote it, and the
     /// keystore's own file was not written since.
     fn is_told(&self, position: Position) -> Result<bool, KeystoreError> {
-        let mark = hex(&position.hash);
+        let mark = base16ct::lower::encode_string(&position.hash);
         let tells = |event: Event| {
             let gap = event.operation == GAP && event.result == MISSING;
             gap && event.detail.is_some_and(|detail| detail.contains(&mark))

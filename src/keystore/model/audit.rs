@@ -54,27 +54,14 @@ pub(in crate::keystore) mod hex32 {
         hash: &[u8; 32],
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&super::hex(hash))
+        to.serialize_str(&base16ct::lower::encode_string(hash))
     }
 
     pub(in crate::keystore) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<[u8; 32], D::Error> {
-        let text = String::deserialize(from)?;
-        super::unhex(&text).ok_or_else(|| de::Error::custom("64 hexadecimal digits are expected"))
+        let read = base16ct::mixed::decode_vec(String::deserialize(from)?).ok();
+        let hash = read.and_then(|hash| hash.try_into().ok());
+        hash.ok_or_else(|| de::Error::custom("64 hexadecimal digits are expected"))
     }
-}
-
-/// Bytes as hexadecimal digits.
-pub(in crate::keystore) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut hash = [0; 32];
-    let mut digits = text.chars().map(|digit| digit.to_digit(16));
-    for byte in &mut hash {
-        *byte = u8::try_from(digits.next()?? << 4 | digits.next()??).ok()?;
-    }
-    digits.next().is_none().then_some(hash)
 }

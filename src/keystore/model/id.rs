@@ -128,24 +128,13 @@ impl GrantId {
 
     /// The id that a text is.
     pub(in crate::keystore) fn read(text: &str) -> Option<Self> {
-        let half = |digits: Option<&str>| {
-            let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-            digits.and_then(|digits| u128::from_str_radix(digits, 16).ok())
-        };
-        if text.len() != 64 {
-            return None;
-        }
-        let (high, low) = (half(text.get(..32))?, half(text.get(32..))?);
-        let mut bytes = [0; 32];
-        bytes[..16].copy_from_slice(&high.to_be_bytes());
-        bytes[16..].copy_from_slice(&low.to_be_bytes());
-        Some(Self(bytes))
+        base16ct::mixed::decode_vec(text).ok()?.try_into().ok().map(Self)
     }
 }
 
 impl fmt::Display for GrantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{:x}", base16ct::HexDisplay(&self.0))
     }
 }
 

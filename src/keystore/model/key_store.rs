@@ -65,7 +65,7 @@ impl KeyStoreId {
 
 impl fmt::Display for KeyStoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = base16ct::lower::encode_string(&self.0);
         write!(f, "cks-{}", digits.get(..Self::DIGITS).unwrap_or_default())
     }
 }

@@ -225,9 +225,8 @@ pub(in crate::keystore) fn verify(identity: &str, signed: &[u8], signature: &[u8
 /// What a person compares: the first half of the SHA-256 of an identity.
 pub(in crate::keystore) fn fingerprint(identity: &str) -> String {
     let digest = hash::sha256(&[identity.trim().as_bytes()]);
-    let groups = digest.chunks(2).take(8);
-    let groups = groups.map(|pair| pair.iter().map(|byte| format!("{byte:02x}")).collect());
-    groups.collect::<Vec<String>>().join("-")
+    let groups = digest.chunks(2).take(8).map(base16ct::lower::encode_string);
+    groups.collect::<Vec<_>>().join("-")
 }
 
 macro_rules! json_text {

@@ -182,7 +182,7 @@ pub(in crate::keystore) fn warn_if_roots(log: &Path) {
 
 /// A name that nobody has.
 pub(in crate::keystore) fn mark() -> Result<String, KeystoreError> {
-    Ok(random::id16()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(base16ct::lower::encode_string(&random::id16()?))
 }
 
 /// Makes a directory and those above it that are missing, each durable before something is put

@@ -351,8 +351,7 @@ pub(in crate::keystore) mod base64 {
 
 /// The name of a row in an error.
 pub(in crate::keystore) fn tampered(table: Table, id: &[u8]) -> KeystoreError {
-    let row = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    KeystoreError::Tampered { table: table.name(), row }
+    KeystoreError::Tampered { table: table.name(), row: base16ct::lower::encode_string(id) }
 }
 
 /// The clear columns of a slot, which its sealed part authenticates.

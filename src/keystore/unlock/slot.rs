@@ -156,7 +156,7 @@ pub(in crate::keystore) fn info(
             |token_ref| TokenSlot {
                 module: token_ref.module,
                 token: token_ref.token,
-                key: token_slot::hex(&slot.salt),
+                key: base16ct::lower::encode_string(&slot.salt),
             },
         ),
     })

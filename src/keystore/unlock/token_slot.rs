@@ -9,6 +9,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use base16ct::lower::encode_string;
+
 use crate::crypto::Secret;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::storage::root::RootKey;
@@ -24,7 +26,7 @@ pub(in crate::keystore) fn seal(
     mut slot: SlotRow,
 ) -> Result<SlotRow, KeystoreError> {
     slot.detail = detail(token.token_ref())?;
-    token.make_key(&slot.salt, &format!("kmsfs keystore {}", hex(root.keystore())))?;
+    token.make_key(&slot.salt, &format!("kmsfs keystore {}", encode_string(root.keystore())))?;
     match token.seal(&slot.salt, &root_aad(root.keystore(), &slot), root.secret().expose()) {
         Ok(sealed) => slot.root = sealed,
         Err(error) => {
@@ -52,7 +54,8 @@ pub(in crate::keystore) fn open(
 /// Removes the key of a slot that was not stored.
 pub(in crate::keystore) fn discard(token: &Token, slot: &SlotRow) {
     if let Err(error) = token.destroy_key(&slot.salt, None) {
-        log::warn!("an unused key {} stays on {}: {error}", hex(&slot.salt), token.token_ref());
+        let key = encode_string(&slot.salt);
+        log::warn!("an unused key {key} stays on {}: {error}", token.token_ref());
     }
 }
 
@@ -61,11 +64,6 @@ pub(in crate::keystore) fn token_ref_of(slot: &SlotRow) -> Option<TokenRef> {
     let (module, rest) = part(&slot.detail)?;
     let (token, _) = part(rest)?;
     Some(TokenRef::new(Path::new(OsStr::from_bytes(module)), &String::from_utf8_lossy(token)))
-}
-
-/// Bytes as text.
-pub(in crate::keystore) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn detail(token_ref: &TokenRef) -> Result<Vec<u8>, KeystoreError> {

@@ -74,8 +74,7 @@ pub(in crate::server) fn value(record: &impl Serialize) -> Result<Value, Fault> 
 /// A material's id as AWS KMS writes it: 64 hexadecimal digits. The keystore's have 32 of them; the
 /// others are zeros.
 pub(in crate::server) fn material_id(material: MaterialId) -> String {
-    let digits: String = material.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{digits:0<64}")
+    format!("{:0<64}", base16ct::lower::encode_string(material.as_bytes()))
 }
 
 /// The material that 64 digits name.
