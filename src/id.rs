@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use uuid::{Builder, Uuid};
+
 /// The text was not an id of the expected form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseIdError;
@@ -53,7 +55,7 @@ macro_rules! uuid_text {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_uuid(&self.0, f)
+                Uuid::from_bytes(self.0).fmt(f)
             }
         }
 
@@ -101,10 +103,8 @@ const MULTI_REGION: &str = "mrk-";
 
 impl KeyId {
     /// The id of a key of one Region: a UUID of version 4 with these random bytes.
-    pub const fn single_region(mut random: [u8; 16]) -> Self {
-        random[6] = random[6] & 0x0f | 0x40;
-        random[8] = random[8] & 0x3f | 0x80;
-        Self(random)
+    pub const fn single_region(random: [u8; 16]) -> Self {
+        Self(Builder::from_random_bytes(random).into_uuid().into_bytes())
     }
 
     /// The id of a multi-Region key with these random bytes.
@@ -123,7 +123,7 @@ impl KeyId {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.is_multi_region() {
-            return write_uuid(&self.0, f);
+            return Uuid::from_bytes(self.0).fmt(f);
         }
         write!(f, "{MULTI_REGION}{:x}", base16ct::HexDisplay(&self.0))
     }
@@ -135,16 +135,6 @@ impl FromStr for KeyId {
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         parse_hex(text.strip_prefix(MULTI_REGION).unwrap_or(text)).map(Self)
     }
-}
-
-fn write_uuid(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (i, byte) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            f.write_str("-")?;
-        }
-        write!(f, "{byte:02x}")?;
-    }
-    Ok(())
 }
 
 fn parse_hex(text: &str) -> Result<[u8; 16], ParseIdError> {

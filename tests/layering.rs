@@ -195,6 +195,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("subtle", &["crypto/"]),
     ("tokio", &["endpoint/", "server/"]),
     ("tokio_rustls", &["endpoint/", "server/"]),
+    ("uuid", &["id.rs", "keystore/audit/", "server/serve/"]),
     ("zeroize", &[""]),
     ("zeroizing_alloc", &["main.rs"]),
 ];

@@ -113,10 +113,7 @@ impl Event {
 /// the record says.
 /// Errors: `Random`.
 pub fn request_id() -> Result<String, CryptoError> {
-    let mut id = random::id16()?;
-    id[6] = id[6] & 0x0f | 0x40;
-    id[8] = id[8] & 0x3f | 0x80;
-    Ok(crate::id::KeyId::from_bytes(id).to_string())
+    Ok(uuid::Builder::from_random_bytes(random::id16()?).into_uuid().to_string())
 }
 
 /// Milliseconds since 1970. Written as RFC 3339 with three decimals.

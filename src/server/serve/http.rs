@@ -256,12 +256,7 @@ fn status(code: u16) -> StatusCode {
 
 /// A random UUID (version 4). Without randomness all zeros: an id is no secret.
 fn request_id() -> String {
-    let mut id = u128::from_be_bytes(random::id16().unwrap_or_default());
-    id = id & !(0xf << 76) | 0x4 << 76;
-    id = id & !(0x3 << 62) | 0x2 << 62;
-    let digits = format!("{id:032x}");
-    let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
-    parts.map(|part| digits.get(part).unwrap_or_default()).join("-")
+    uuid::Builder::from_random_bytes(random::id16().unwrap_or_default()).into_uuid().to_string()
 }
 
 const fn refusal(status: StatusCode, name: &'static str, message: &'static str) -> Refusal {
