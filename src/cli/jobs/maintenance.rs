@@ -1,16 +1,15 @@
 //! What a keystore has to do by date, while a daemon that has it open lives.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::keystore::{ClockTrust, Keystore};
+use crate::threads::Threads;
 
 /// What the keystore has to do by date while a daemon runs: rotations that are due, keys whose
 /// waiting period is over, grants that have ended.
 pub(in crate::cli) struct Maintenance {
-    stop: mpsc::Sender<()>,
+    _threads: Threads,
 }
 
 impl Maintenance {
@@ -20,26 +19,17 @@ impl Maintenance {
         keystore: &Arc<Keystore>,
         also: impl Fn() + Send + 'static,
     ) -> Option<Self> {
-        let (stop, stopped) = mpsc::channel();
-        let keystore = Arc::clone(keystore);
-        let work = move || {
+        let (keystore, threads) = (Arc::clone(keystore), Threads::default());
+        let started = threads.start_detached("maintenance", move |stop| {
             loop {
                 by_date(&keystore);
                 also();
-                match stopped.recv_timeout(EVERY) {
-                    Err(RecvTimeoutError::Timeout) => {}
-                    _ => return,
+                if stop.within(EVERY) {
+                    return;
                 }
             }
-        };
-        let started = thread::Builder::new().name("maintenance".into()).spawn(work);
-        started.ok().map(|_| Self { stop })
-    }
-}
-
-impl Drop for Maintenance {
-    fn drop(&mut self) {
-        let _ = self.stop.send(());
+        });
+        started.ok().map(|()| Self { _threads: threads })
     }
 }
 

@@ -3,36 +3,28 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::server::keystores::{Keystores, Served};
+use crate::threads::Threads;
 
 /// A thread that looks at the keystores many times a second, so that a key or an access key that
 /// is disabled elsewhere is refused here at once. Ends when it is dropped.
 #[derive(Debug)]
 pub(in crate::server) struct Watch {
-    stop: Sender<()>,
+    _threads: Threads,
 }
 
 impl Watch {
     pub(in crate::server) fn start(keystores: &Arc<Keystores>) -> io::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
-        let keystores = Arc::clone(keystores);
-        let look = move || {
+        let (keystores, threads) = (Arc::clone(keystores), Threads::default());
+        threads.start_detached("kms-watch", move |stop| {
             let mut silent = Silent::default();
-            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+            while !stop.within(EVERY) {
                 silent.look(&keystores, Instant::now());
             }
-        };
-        std::thread::Builder::new().name("kms-watch".into()).spawn(look)?;
-        Ok(Self { stop })
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.stop.send(());
+        })?;
+        Ok(Self { _threads: threads })
     }
 }
 

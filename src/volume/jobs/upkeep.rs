@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::attended::Attended;
 use super::recovery::RecoveryReport;
+use crate::threads::{Stop, Threads};
 use crate::volume::content::{Mended, SealEffort};
 use crate::volume::engine::Volume;
 use crate::volume::model::error::Result;
@@ -33,16 +31,11 @@ const WAITING: Duration = Duration::from_secs(5);
 /// Bytes of a file that are looked at while others wait.
 const MENDED_AT_ONCE: u64 = 4 * 1024 * 1024;
 
-type Stop = Arc<(Mutex<bool>, Condvar)>;
-
 /// The background threads of a volume; stopped and waited for on drop.
 ///
 /// One watches the keys, the other looks after the disk: a slow one must not delay a revocation.
 #[derive(Debug, Default)]
-pub struct Upkeep {
-    stop: Stop,
-    threads: Vec<JoinHandle<()>>,
-}
+pub struct Upkeep(Threads);
 
 impl Volume {
     /// Starts the background threads.
@@ -52,24 +45,24 @@ impl Volume {
     pub fn start_upkeep(self: &Arc<Self>) -> Result<Upkeep> {
         let mut upkeep = Upkeep::default();
         let volume = self.clone();
-        upkeep.start("upkeep-keys", move || {
+        upkeep.start("upkeep-keys", move |_| {
             volume.watch_keys();
             volume.tell_sizes();
         })?;
         let (volume, mut flushed, mut turned) = (self.clone(), Instant::now(), Instant::now());
-        upkeep.start("upkeep-disk", move || {
+        upkeep.start("upkeep-disk", move |_| {
             volume.drop_outdated_pages();
             volume.tidy_up(&mut flushed);
             volume.turn_announcements(&mut turned);
         })?;
         if let Some(attended) = Attended::of(self) {
             // On a thread of its own: whoever changes a file may wait for it.
-            upkeep.start("upkeep-journal", move || attended.drain())?;
+            upkeep.start("upkeep-journal", move |_| attended.drain())?;
         }
-        let (volume, stop) = (self.clone(), upkeep.stop.clone());
+        let volume = self.clone();
         let (mut due, mut pause) = (Some(Instant::now()), RETRY);
         let (mut usable, mut asked) = (BTreeSet::new(), None::<Instant>);
-        upkeep.start("upkeep-recovery", move || {
+        upkeep.start("upkeep-recovery", move |stop| {
             if asked.is_none_or(|asked| asked.elapsed() >= WAITING) {
                 asked = Some(Instant::now());
                 // Its files were passed over before.
@@ -78,18 +71,18 @@ impl Volume {
                 }
             }
             if due.is_some_and(|due| due <= Instant::now()) {
-                volume.place_beside(&stop);
-                due = (!volume.recover_beside(&stop)).then(|| Instant::now() + pause);
+                volume.place_beside(stop);
+                due = (!volume.recover_beside(stop)).then(|| Instant::now() + pause);
                 pause = (pause * 2).min(LAST_RETRY);
             }
-            volume.mend_unsure(&stop);
+            volume.mend_unsure(stop);
         })?;
         Ok(upkeep)
     }
 
     /// Recovers from crashes while the volume is used. False if something was left.
     fn recover_beside(&self, stop: &Stop) -> bool {
-        let mut progress = |_: &RecoveryReport| match is_stopped(stop) {
+        let mut progress = |_: &RecoveryReport| match stop.is_set() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         };
@@ -104,7 +97,7 @@ impl Volume {
 
     /// Brings the directories of a volume from before places up to date.
     fn place_beside(&self, stop: &Stop) {
-        let mut progress = || match is_stopped(stop) {
+        let mut progress = || match stop.is_set() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         };
@@ -116,7 +109,7 @@ impl Volume {
     /// Looks through the files for which a call failed, so that they can be sealed.
     fn mend_unsure(&self, stop: &Stop) {
         for file in self.files.all() {
-            while !is_stopped(stop) && file.content().is_unsure() && !file.content().is_dirty() {
+            while !stop.is_set() && file.content().is_unsure() && !file.content().is_dirty() {
                 match file.content().recover(MENDED_AT_ONCE) {
                     Ok(Mended::UpTo(_)) => {}
                     Ok(Mended::All { .. }) | Err(_) => break,
@@ -171,36 +164,12 @@ impl Volume {
 
 impl Upkeep {
     /// Starts a thread that does `work` again and again.
-    fn start(&mut self, name: &str, mut work: impl FnMut() + Send + 'static) -> Result<()> {
-        let stop = self.stop.clone();
-        let work = move || {
-            while !stops_within(&stop, WATCH) {
-                work();
+    fn start(&mut self, name: &str, mut work: impl FnMut(&Stop) + Send + 'static) -> Result<()> {
+        let work = move |stop: &Stop| {
+            while !stop.within(WATCH) {
+                work(stop);
             }
         };
-        self.threads.push(std::thread::Builder::new().name(name.into()).spawn(work)?);
-        Ok(())
-    }
-}
-
-fn is_stopped(stop: &Stop) -> bool {
-    *stop.0.lock()
-}
-
-fn stops_within((stopped, signal): &(Mutex<bool>, Condvar), time: Duration) -> bool {
-    let mut stopped = stopped.lock();
-    signal.wait_while_for(&mut stopped, |stopped| !*stopped, time);
-    *stopped
-}
-
-impl Drop for Upkeep {
-    fn drop(&mut self) {
-        *self.stop.0.lock() = true;
-        self.stop.1.notify_all();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log::error!("a background thread of the volume ended in a panic");
-            }
-        }
+        Ok(self.0.start(name, work)?)
     }
 }
