@@ -86,7 +86,7 @@ const INNER: &[(&str, &[(&str, u8)])] = &[
 
 /// The structs that own the state of a room, and to which many of its files add methods: whoever calls
 /// one depends on the file that adds it.
-const OWNERS: &[(&str, &str)] = &[("volume", "Volume")];
+const OWNERS: &[(&str, &str)] = &[("keystore", "Keystore"), ("volume", "Volume")];
 
 /// Source files that may lie beside each other in a folder of a room that is looked into.
 const MAX_FILES: usize = 15;

@@ -165,7 +165,7 @@ impl Keystore {
             return Ok(Expired::default());
         }
         any.iter().try_for_each(|key| self.announce_own(OwnOperation::DeleteKey, Some(*key)))?;
-        let waiting = self.destroy_on_tokens(now, trust)?;
+        let waiting = self.destroy_on_tokens(|reader| doomed(reader, now, trust))?;
         let outcome = self.write(|writer| destroy_expired(writer, now, trust, &waiting))?;
         self.scrub_if_due();
         let mut recorded = Ok(());
@@ -328,7 +328,7 @@ fn destroy_expired(
 }
 
 /// The keys that would be destroyed now.
-pub(in crate::keystore) fn doomed(
+fn doomed(
     reader: &Reader<'_>,
     now: UnixTime,
     trust: ClockTrust,

@@ -102,8 +102,8 @@ impl Keystore {
             self.read(authorise)?;
             self.stop_if_dry()?;
             // Outside of the transaction: an RSA key, and a token, take their time.
-            let mut first = match self.make_on_token(&request)? {
-                Some(made) => First::OnToken(made),
+            let mut first = match checked_store(&request)? {
+                Some(store) => First::OnToken(self.make_on_token(store)?),
                 None if request.origin == Some(Origin::External) => First::Imported,
                 None => First::Bytes(material::fresh(spec)?),
             };
@@ -280,6 +280,30 @@ enum First {
     Imported,
     /// On a token.
     OnToken(TokenKey),
+}
+
+/// The key store that is asked for, if the rest of the request goes with one.
+fn checked_store(request: &CreateKey) -> Result<Option<KeyStoreId>, KeystoreError> {
+    let origin = request.origin.unwrap_or(match request.key_store {
+        Some(_) => Origin::AwsCloudHsm,
+        None => Origin::AwsKms,
+    });
+    let problem = match (origin, request.key_store) {
+        (Origin::AwsCloudHsm, None) => "the origin AWS_CLOUDHSM needs a CustomKeyStoreId",
+        (Origin::AwsCloudHsm, Some(_)) if !is_symmetric(request) => {
+            return Err(KeystoreError::UnsupportedOperation(
+                "key stores have symmetric encryption keys only".to_owned(),
+            ));
+        }
+        (Origin::AwsCloudHsm, store) => return Ok(store),
+        (_, Some(_)) => "keys of a key store have the origin AWS_CLOUDHSM",
+        (_, None) => return Ok(None),
+    };
+    Err(KeystoreError::Validation(problem.to_owned()))
+}
+
+fn is_symmetric(request: &CreateKey) -> bool {
+    request.spec.is_none_or(|spec| spec == KeySpec::SymmetricDefault) && !request.multi_region
 }
 
 /// Is there room for another key?
