@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 /// Errors: `PermissionDenied` for anybody else.
 pub(super) async fn check_loopback(stream: &TcpStream) -> io::Result<()> {
     let (theirs, ours) = (stream.peer_addr()?, stream.local_addr()?);
-    let mut missed = 0;
+    let (mut missed, mut pause) = (0, FIRST_PAUSE);
     loop {
         let look = tokio::task::spawn_blocking(move || acceptor(theirs, ours));
         match look.await.map_err(io::Error::other)?? {
@@ -37,7 +37,8 @@ pub(super) async fn check_loopback(stream: &TcpStream) -> io::Result<()> {
                 )));
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -152,9 +153,11 @@ fn word(octets: [u8; 4]) -> String {
 }
 
 const OTHERS_WRITE: u32 = 0o022;
-const PAUSE: Duration = Duration::from_millis(2);
+/// A server accepts at once, or is busy: the tables of a large machine take their time.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How often a connection is looked for that is not in the tables: they change while they are read.
-const MISSES: u32 = 20;
+const MISSES: u32 = 8;
 
 #[cfg(test)]
 mod tests {
