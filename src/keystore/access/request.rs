@@ -287,8 +287,11 @@ fn user_name(principal: &Principal) -> Option<String> {
 /// The values of the pairs with this name, in any case. All of them: who may choose which one counts
 /// passes a Deny by adding another.
 fn pair<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>, name: &str) -> Values<'a> {
-    let lower = name.to_lowercase();
-    let named = pairs.filter(|(known, _)| *known == name || known.to_lowercase() == lower);
+    let same = |known: &str| match known.is_ascii() && name.is_ascii() {
+        true => known.eq_ignore_ascii_case(name),
+        false => known.to_lowercase() == name.to_lowercase(),
+    };
+    let named = pairs.filter(|(known, _)| same(known));
     named.map(|(_, value)| Cow::Borrowed(value)).collect()
 }
 
