@@ -5,16 +5,18 @@
 
 use std::fs;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use kmsfs::envelope::CrossMode;
 use kmsfs::keystore::KeyRef;
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
-use kmsfs::volume::{Needed, References, RewrapJob, VolumeError, open_root};
+use kmsfs::volume::{Needed, OpenFor, Origin, References, RewrapJob, VolumeError, open_root};
 
 use crate::disks::Disk;
-use crate::fixture::{REPLACE, ROOT, caller};
+use crate::fixture::{REPLACE, ROOT, caller, new_node};
 
 const KINDS: [&str; 2] = ["ext4", "xfs"];
 
@@ -143,5 +145,36 @@ fn regression_what_a_power_cut_brings_back_is_counted_as_needed() {
         disk.cut();
         let (_, found) = References::scan(&disk.fixture.vault()).unwrap();
         assert_eq!(needed(&found), 0, "{kind}, mounted: {mounted}");
+    }
+}
+
+/// btrfs: somebody else's commit fell between the making of a directory and its rename, and a sync of a
+/// file in it took the file along, but not the name of the directory.
+#[test]
+fn regression_a_synced_file_in_a_new_directory_is_there_whenever_others_commit() {
+    let Some(mut disk) = Disk::new("btrfs") else { return };
+    for attempt in 0..200_u64 {
+        let (root, stop) = (fs::File::open(disk.fixture.vault()).unwrap(), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    fs::write(disk.fixture.vault().join("../noise"), attempt.to_string()).unwrap();
+                    rustix::fs::syncfs(&root).unwrap();
+                    thread::sleep(Duration::from_micros(attempt * 10));
+                }
+            });
+            let volume = disk.fixture.volume();
+            let dir = disk.fixture.mkdir(ROOT, &attempt.to_string()).unwrap().ino;
+            let new = new_node(0o600);
+            let (_, handle) = volume.create_file(dir, b"file", &new, OpenFor::Both).unwrap();
+            handle.file.write(0, b"contents", Origin::Caller).unwrap();
+            volume.sync_file(&handle, Durability::Everything).unwrap();
+            stop.store(true, Ordering::Relaxed);
+            volume.close(handle);
+        });
+        drop(root);
+        disk.cut();
+        let file = disk.fixture.find(&format!("{attempt}/file")).unwrap();
+        assert_eq!(disk.fixture.contents(file), "contents");
     }
 }

@@ -89,6 +89,18 @@ impl Unsynced {
         (pending, dirs.now)
     }
 
+    /// True if no directory has anything.
+    pub(in crate::volume) fn is_empty(&self) -> bool {
+        let dirs = self.lock();
+        dirs.pending.is_empty() && dirs.overflow.is_none()
+    }
+
+    /// True if `dir` has something that is not durable.
+    pub(in crate::volume) fn has(&self, dir: u64) -> bool {
+        let dirs = self.lock();
+        dirs.overflow.is_some() || dirs.pending.contains_key(&dir)
+    }
+
     /// The moment at which a sync of the whole backing filesystem begins.
     pub(in crate::volume) fn now(&self) -> Moment {
         self.lock().now

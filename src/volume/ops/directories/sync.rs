@@ -22,6 +22,11 @@ impl Volume {
     /// # Errors
     /// Those of the backing filesystem; what was not made durable is tried again next time.
     pub fn sync_dir(&self, ino: u64, what: Durability) -> Result<()> {
+        self.sync_names(ino, what)?;
+        self.sync_new_dirs(vec![ino])
+    }
+
+    fn sync_names(&self, ino: u64, what: Durability) -> Result<()> {
         let dir = self.dir(ino)?;
         let (pending, at) = self.tree.unsynced.of(ino);
         match pending {
@@ -40,6 +45,36 @@ impl Volume {
             Durability::Everything => fsync(&*dir),
         };
         Ok(synced.inspect_err(|error| self.tree.errors.record(ino, *error))?)
+    }
+
+    /// After a file was synced, or a directory: makes durable the names of the new ones among the
+    /// directories that it is in, `dirs`, and those above.
+    ///
+    /// A directory is made under a name of its own and then renamed. Where names and attributes are
+    /// in one journal, a sync of the file takes the rename along. Elsewhere (btrfs) it does so only
+    /// if nobody has committed in between: the directory that a program had just made would be gone
+    /// after a power cut, and the synced file with it.
+    ///
+    /// # Errors
+    /// As [`Self::sync_dir`].
+    pub(in crate::volume) fn sync_new_dirs(&self, mut dirs: Vec<u64>) -> Result<()> {
+        if self.tree.one_journal || self.tree.unsynced.is_empty() {
+            return Ok(());
+        }
+        let mut seen = Vec::new();
+        while let Some(dir) = dirs.pop() {
+            for above in self.tree.inodes.parents(dir).into_iter().filter(|above| *above != dir) {
+                if seen.contains(&above) {
+                    continue;
+                }
+                seen.push(above);
+                if self.tree.unsynced.has(above) {
+                    self.sync_names(above, Durability::Contents)?;
+                }
+                dirs.push(above);
+            }
+        }
+        Ok(())
     }
 
     /// The same for a handle, which is told once of what was lost since it was opened.
