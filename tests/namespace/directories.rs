@@ -1,11 +1,12 @@
 //! Descriptors: kept twice, repaired, and not missed where they are not needed.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use kmsfs::volume::VolumeError;
 use kmsfs::volume::backing::Durability;
+use kmsfs::volume::{Repair, VolumeError};
 
 use crate::fixture::{Fixture, ROOT};
 
@@ -105,4 +106,36 @@ fn syncing_a_directory_after_many_changes_succeeds() {
     fixture.volume().sync_dir(ROOT, Durability::Everything).unwrap();
     fixture.mkdir(ROOT, "last").unwrap();
     fixture.volume().sync_dir(ROOT, Durability::Everything).unwrap();
+}
+
+/// A crash left a directory under its temporary name, with something in it: no mount showed it, and the
+/// directory above could never be removed.
+#[test]
+fn regression_an_unnamed_directory_with_something_in_it_is_made_visible() {
+    let mut fixture = Fixture::new();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.file(dir, "file", "contents").unwrap();
+    let ours = |name: &str| !name.starts_with(".kmsfs");
+    let backing = fixture.backing(ours).into_iter().find(|path| path.is_dir()).unwrap();
+    fs::rename(&backing, backing.with_file_name(".kmsfs.tmp.00000000.9")).unwrap();
+    fixture.reopen();
+    let check = |repair| {
+        let report = fixture.volume().check(repair, &mut |_| ControlFlow::Continue(())).unwrap();
+        report
+            .problems
+            .iter()
+            .map(|problem| (problem.leftover, problem.repaired))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(check(Repair::No), [(true, false)]);
+    assert!(fixture.list(ROOT).is_empty());
+    assert_eq!(check(Repair::Yes), [(true, true)]);
+    let shown = fixture.list(ROOT);
+    assert_eq!(shown, ["kmsfs.foreign.kmsfs.tmp.00000000.9"]);
+    let dir = fixture.find(&shown[0]).unwrap();
+    for name in fixture.list(dir) {
+        fixture.volume().unlink(dir, name.as_bytes()).unwrap();
+    }
+    fixture.volume().rmdir(ROOT, shown[0].as_bytes()).unwrap();
+    assert!(fixture.list(ROOT).is_empty());
 }

@@ -67,6 +67,16 @@ impl CheckReport {
         let what = LEFT_OVER.to_owned();
         self.problems.push(Problem { path, what, repaired, leftover: true });
     }
+
+    /// A directory that a crash left without a name, and with something in it.
+    pub(in crate::volume) fn add_unnamed(&mut self, path: PathBuf, shown: bool) {
+        let what = if shown { SHOWN } else { UNNAMED }.to_owned();
+        self.problems.push(Problem { path, what, repaired: shown, leftover: true });
+    }
 }
 
+const UNNAMED: &str =
+    "a crash left this directory without a name, and something is in it: --repair makes it visible";
+const SHOWN: &str =
+    "a crash left this directory without a name: a mount shows it as a foreign one from now on";
 const LEFT_OVER: &str = "left over from something that was never finished";

@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::copies::read_slots;
 use super::report::{CheckReport, Repair};
 use crate::envelope::layout::PAGE;
 use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX};
-use crate::volume::backing::beneath;
+use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::contents::{BackingFile, is_blank};
 use crate::volume::backing::handle::open_noatime;
 use crate::volume::content::{Content, SeekTo};
@@ -24,7 +24,7 @@ use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::misplaced::Misplaced;
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::names::read_sidecar;
-use crate::volume::ops::reach::leftovers::remove_unfinished_dir;
+use crate::volume::ops::reach::leftovers::{holds_more, remove_unfinished_dir};
 use crate::volume::ops::reach::link_target::target_file;
 
 impl Volume {
@@ -230,8 +230,15 @@ impl Volume {
             if !orphan && entry.role != Role::Temporary {
                 continue;
             }
-            let repaired = repair == Repair::Yes && remove(visit, entry).is_ok();
-            report.add_leftover(visit.path_of(entry), repaired);
+            match (remove_if(repair, visit, entry), entry.role) {
+                (Err(VolumeError::NotEmpty), Role::Temporary) => {
+                    let shown = repair == Repair::Yes && show(visit, entry).is_ok();
+                    report.add_unnamed(visit.path_of(entry), shown);
+                }
+                (removed, _) => {
+                    report.add_leftover(visit.path_of(entry), matches!(removed, Ok(true)));
+                }
+            }
         }
         Ok(())
     }
@@ -243,6 +250,29 @@ fn long_target(visit: &Visit, entry: &Entry) -> Option<String> {
         return None;
     }
     target_file(&beneath::hold(&visit.fd, &entry.name).ok()?.read_link().ok()?)
+}
+
+/// Removes what is left over, if it is to be repaired; true then.
+///
+/// # Errors
+/// `NotEmpty` for a directory with something in it, also if it is not to be repaired.
+fn remove_if(repair: Repair, visit: &Visit, entry: &Entry) -> Result<bool> {
+    if repair == Repair::Yes {
+        return remove(visit, entry).map(|()| true);
+    }
+    let dir = beneath::open_dir(&visit.fd, &entry.name);
+    if dir.is_ok_and(|dir| holds_more(&dir).unwrap_or(false)) {
+        return Err(VolumeError::NotEmpty);
+    }
+    Ok(false)
+}
+
+/// Gives a directory that never got its name one under which a mount shows it.
+fn show(visit: &Visit, entry: &Entry) -> Result<()> {
+    let shown = entry.name.bytes().strip_prefix(b".").and_then(BackingName::new);
+    let shown = shown.ok_or(VolumeError::Stale)?;
+    let flags = RenameFlags::NOREPLACE;
+    Ok(beneath::rename((&visit.fd, &entry.name), (&visit.fd, &shown), flags)?)
 }
 
 fn remove(visit: &Visit, entry: &Entry) -> Result<()> {

@@ -25,12 +25,17 @@ impl Volume {
     }
 }
 
+/// True if something but a descriptor is in a directory.
+pub(in crate::volume) fn holds_more(dir: impl AsFd) -> Result<bool> {
+    Ok(raw_names(dir)?.iter().any(|name| Name::from(name) != descriptor::FILE))
+}
+
 /// Removes a directory that never got its name, and so holds a descriptor at most. One that holds more
 /// belongs to somebody, whoever gave it such a name, and stays as it is.
 pub(in crate::volume) fn remove_unfinished_dir(dir: impl AsFd, entry: &BackingName) -> Result<()> {
     let dir = dir.as_fd();
     let unfinished = beneath::open_dir(dir, entry)?;
-    if raw_names(&unfinished)?.iter().any(|name| Name::from(name) != descriptor::FILE) {
+    if holds_more(&unfinished)? {
         return Err(VolumeError::NotEmpty);
     }
     match beneath::remove(unfinished, descriptor::FILE) {
