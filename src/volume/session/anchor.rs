@@ -157,8 +157,9 @@ fn joined(
     }
 }
 
-/// What was written later, of what two stores remember.
-fn later(one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
+/// What was written later, of what two stores remember. Within a session either may have missed
+/// something, because its disk was full for a while.
+fn later(mut one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
     let number = |anchor: &VolumeAnchor| anchor.word >> 31;
     if one.word == other.word {
         // A session is closed after it was open.
@@ -168,9 +169,32 @@ fn later(one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
         // One may have missed that a place was given up.
         let places =
             one.places.iter().filter(|place| other.places.contains(place)).copied().collect();
-        return VolumeAnchor { closed, sequence, features, places, ..one };
+        let rollbacks = one.rollbacks.max(other.rollbacks);
+        let policies = later_policies(std::mem::take(&mut one.policies), other.policies);
+        return VolumeAnchor { closed, sequence, features, places, policies, rollbacks, ..one };
     }
     if number(&other) > number(&one) { other } else { one }
+}
+
+/// Of each directory what was told last: the sequence of its descriptor goes up, and a removal comes
+/// after it.
+fn later_policies(
+    mut one: Vec<AnchoredDirPolicy>,
+    other: Vec<AnchoredDirPolicy>,
+) -> Vec<AnchoredDirPolicy> {
+    for policy in other {
+        match one.iter_mut().find(|known| known.directory == policy.directory) {
+            Some(known) => {
+                let last = |policy: &AnchoredDirPolicy| (policy.sequence, policy.removed);
+                if last(&policy) > last(known) {
+                    *known = policy;
+                }
+            }
+            None => one.push(policy),
+        }
+    }
+    AnchoredDirPolicy::forget_long_removed(&mut one);
+    one
 }
 
 fn is_missing(error: &std::io::Error) -> bool {
@@ -199,6 +223,25 @@ mod tests {
     fn anchor(number: u32, policies: Vec<AnchoredDirPolicy>) -> VolumeAnchor {
         let word = SessionWord::new(number, 7).bits();
         VolumeAnchor { word, sequence: 20, policies, ..VolumeAnchor::default() }
+    }
+
+    /// The keystore's disk was full when a policy was set: only the file had it, and the older directory
+    /// came back unnoticed.
+    #[test]
+    fn regression_what_one_store_missed_within_a_session_is_taken_from_the_other() {
+        let stale = anchor(5, vec![policy(1, 3), policy(2, 8)]);
+        let mut whole = anchor(5, vec![policy(2, 8), policy(1, 4), policy(3, 1)]);
+        whole.rollbacks = 2;
+        for (one, other) in [(stale.clone(), whole.clone()), (whole, stale)] {
+            let mut merged = later(one, other);
+            merged.policies.sort_by_key(|policy| *policy.directory.as_bytes());
+            assert_eq!(merged.policies, [policy(1, 4), policy(2, 8), policy(3, 1)]);
+            assert_eq!(merged.rollbacks, 2);
+        }
+        // A directory that is gone stays gone.
+        let gone = AnchoredDirPolicy { removed: 1, ..policy(1, 3) };
+        let merged = later(anchor(5, vec![policy(1, 3)]), anchor(5, vec![gone]));
+        assert_eq!(merged.policies, [gone]);
     }
 
     #[test]
