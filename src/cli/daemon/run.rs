@@ -248,7 +248,7 @@ fn lease(plan: &Plan, keys: &KeysFrom, volume: &Volume) -> Option<VaultLease> {
         keystore.lease_vault(&dir.to_string(), &plan.vault).map_err(|error| error.to_string())
     });
     leased
-        .inspect_err(|error| log::warn!("the keystore does not learn of this mount: {error}"))
+        .inspect_err(|error| log::warn!("'key retire' does not learn of this mount: {error}"))
         .ok()
 }
 
