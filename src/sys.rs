@@ -76,6 +76,59 @@ pub(crate) fn copy_of(number: RawFd) -> Result<OwnedFd> {
     }
 }
 
+/// Bytes of a file, from `start` up to `end`. *Units*: bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ByteRange {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// Locks bytes for this open file, beside others who have locked them like this.
+///
+/// # Errors
+/// `EAGAIN` if somebody has them for himself; those of `fcntl(2)` with `F_OFD_SETLK`.
+pub(crate) fn lock_shared(file: impl AsFd, range: ByteRange) -> Result<()> {
+    byte_lock(file.as_fd(), libc::F_OFD_SETLK, libc::F_RDLCK, range).map(drop)
+}
+
+/// Some bytes in a range that somebody else has locked, if there are any. A lock that has no end ends
+/// with the range.
+///
+/// # Errors
+/// Those of `fcntl(2)` with `F_OFD_GETLK`.
+pub(crate) fn locked_in(file: impl AsFd, range: ByteRange) -> Result<Option<ByteRange>> {
+    let found = byte_lock(file.as_fd(), libc::F_OFD_GETLK, libc::F_WRLCK, range)?;
+    if i32::from(found.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    let start = u64::try_from(found.l_start).map_err(|_| Errno::INVAL)?;
+    let length = u64::try_from(found.l_len).map_err(|_| Errno::INVAL)?;
+    let end = if length == 0 { range.end } else { start.saturating_add(length) };
+    Ok(Some(ByteRange { start, end }))
+}
+
+#[allow(unsafe_code, reason = "locks of open files have no safe wrapper")]
+fn byte_lock(
+    file: BorrowedFd<'_>,
+    command: libc::c_int,
+    kind: libc::c_int,
+    range: ByteRange,
+) -> Result<libc::flock> {
+    // SAFETY: a lock is plain data, for which zeros are a value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    let length = range.end.checked_sub(range.start).filter(|length| *length > 0);
+    lock.l_type = libc::c_short::try_from(kind).map_err(|_| Errno::INVAL)?;
+    lock.l_whence = libc::c_short::try_from(libc::SEEK_SET).map_err(|_| Errno::INVAL)?;
+    lock.l_start = i64::try_from(range.start).map_err(|_| Errno::INVAL)?;
+    lock.l_len = length.and_then(|length| i64::try_from(length).ok()).ok_or(Errno::INVAL)?;
+    // SAFETY: the kernel reads and writes `lock`, which lives until the call returns; `file` is open
+    // for as long as it is borrowed.
+    match unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) } {
+        -1 => Err(last_error()),
+        _ => Ok(lock),
+    }
+}
+
 /// Signals to this thread that wait while this lives.
 pub(crate) struct HeldSignals {
     before: libc::sigset_t,

@@ -34,6 +34,11 @@ impl VaultDir {
         Ok(Self { device: stat.st_dev, inode: stat.st_ino, owner })
     }
 
+    /// The device and the number of the directory.
+    pub fn numbers(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// The user whom the directory belongs to.
     pub fn owner(&self) -> u32 {
         self.owner.as_raw()

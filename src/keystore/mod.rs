@@ -93,7 +93,7 @@ pub use records::transfer::{Transfer, TransferKey, TransferKind};
 pub use records::volume::{
     AnchoredDirPolicy, AnchoredPlace, KnownVolume, VolumeAnchor, VolumeNeed, VolumeScan,
 };
-pub use storage::lease::{LeasedVault, VaultLease};
+pub use storage::lease::LeasedDir;
 pub use token::{Pin, TokenError, TokenRef};
 pub use unlock::slot::{SlotInfo, TokenSlot};
 pub use unlock::{CREDENTIAL, PIN_CREDENTIAL, Unlock, create_key_file};

@@ -201,7 +201,7 @@ fn regression_nothing_is_retired_that_a_mount_needs_whose_vault_was_moved() {
     let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
     machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
     fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
-    machine.fails(&retire, 14, "is not found at that path");
+    machine.fails(&retire, 14, "not found at a path known here");
     fs::rename(machine.path("copy"), machine.path("vault")).unwrap();
     let output = machine.run(&keyed(&["rewrap", "vault"]));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -209,7 +209,7 @@ fn regression_nothing_is_retired_that_a_mount_needs_whose_vault_was_moved() {
         output.status.success() && said.contains("only the files that are there now"),
         "{said}"
     );
-    machine.fails(&retire, 14, "is not found at that path");
+    machine.fails(&retire, 14, "not found at a path known here");
     assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
     fs::remove_dir_all(machine.path("vault")).unwrap();
     fs::rename(machine.path("moved"), machine.path("vault")).unwrap();
@@ -234,7 +234,7 @@ fn regression_nothing_is_retired_because_somebody_holds_the_copy_of_a_mounted_va
     let held = fs::File::open(machine.path("vault")).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockShared).unwrap();
     let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
-    machine.fails(&retire, 14, "is not found at that path");
+    machine.fails(&retire, 14, "not found at a path known here");
     assert_eq!(fs::read(machine.path("m/file")).unwrap(), b"hello");
     drop(held);
     fs::remove_dir_all(machine.path("vault")).unwrap();
@@ -277,16 +277,17 @@ fn regression_nothing_is_retired_that_a_mount_in_a_container_needs() {
     let unshare = ["--mount", "--propagation", "private", "sh", "-c", script];
     let words = [&unshare[..], &[env!("CARGO_BIN_EXE_kmsfs")]].concat();
     let mut container = machine.command_of(Path::new("unshare"), &words).spawn().unwrap();
-    let leased = || {
-        let names = fs::read_dir(machine.path("data/kmsfs")).unwrap();
-        names.flatten().any(|entry| entry.file_name().to_string_lossy().contains(".mount-"))
+    let inner = machine.path("inner/m");
+    let is_there = || {
+        let text = fs::read_to_string(format!("/proc/{}/mountinfo", container.id()));
+        text.is_ok_and(|text| text.lines().any(|line| line.split(' ').nth(4) == inner.to_str()))
     };
-    within(Duration::from_secs(20), leased);
+    within(Duration::from_secs(20), is_there);
     machine.ok(&keyed(&["mount", "vault", "m"]));
     machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
     machine.ok(&keyed(&["rewrap", "m"]));
     let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
-    machine.fails(&retire, 14, "is not found at that path");
+    machine.fails(&retire, 14, "not found at a path known here");
     let pid = rustix::process::Pid::from_child(&container);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(container.wait().unwrap().success());
@@ -328,6 +329,53 @@ fn regression_nothing_is_retired_on_the_word_of_another_users_daemon() {
     assert_eq!(refused.status.code(), Some(14), "{refused:?}");
     assert_eq!(machine.ok(&keyed(&["cat", "vault", "file"])), "hello");
 }
+
+/// An ordinary user's mount of a directory that calls itself the vault stood for the vault, whose disk was
+/// not there.
+#[test]
+fn regression_nothing_is_retired_because_another_users_mount_stands_for_the_vault() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    machine.ok(&["umount", "m"]);
+    for dir in ["fake", "fake/.kmsfs", "theirs"] {
+        fs::create_dir(machine.path(dir)).unwrap();
+    }
+    // It says in clear which volume it is.
+    fs::copy(machine.path("vault/.kmsfs/volume"), machine.path("fake/.kmsfs/volume")).unwrap();
+    for path in ["fake", "fake/.kmsfs", "fake/.kmsfs/volume", "theirs"] {
+        chown(machine.path(path), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    fs::rename(machine.path("vault"), machine.path("detached")).unwrap();
+    let mut mount = Command::new("python3");
+    mount.args(["-c", MOUNT]).arg(machine.path("theirs")).arg(machine.path("fake"));
+    let mut mount = mount.uid(NOBODY).gid(NOBODY).spawn().unwrap();
+    within(Duration::from_secs(20), || is_mounted(&machine.path("theirs")));
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    let refused = machine.run(&keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]));
+    mount.kill().unwrap();
+    mount.wait().unwrap();
+    let _ = Command::new("umount").arg("-l").arg(machine.path("theirs")).status();
+    assert_eq!(refused.status.code(), Some(14), "{refused:?}");
+    fs::rename(machine.path("detached"), machine.path("vault")).unwrap();
+    assert_eq!(machine.ok(&keyed(&["cat", "vault", "file"])), "hello");
+}
+
+/// Mounts something that nobody serves, and calls it a mount of a vault.
+const MOUNT: &str = r#"
+import os, socket, sys, time
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+theirs.set_inheritable(True)
+if os.fork() == 0:
+    os.environ["_FUSE_COMMFD"] = str(theirs.fileno())
+    options = "rw,nosuid,nodev,subtype=kmsfs,fsname=" + sys.argv[2]
+    os.execvp("fusermount3", ["fusermount3", "-o", options, "--", sys.argv[1]])
+device = socket.recv_fds(ours, 1, 1)[1]
+time.sleep(60)
+"#;
 
 /// Says that no file needs anything.
 const LIAR: &str = r#"

@@ -34,7 +34,7 @@ use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::logging;
 use crate::control::{RuntimeDir, Server, VaultDir};
 use crate::fuse;
-use crate::keystore::{Keystore, Unlock, VaultLease};
+use crate::keystore::{Keystore, LeasedDir, Unlock};
 use crate::volume::{Options, Volume, VolumeError};
 
 /// Starts the process that mounts and unmounts for the daemon.
@@ -70,7 +70,11 @@ pub(in crate::cli) fn run(
     let (keys, confined) = open_keys(plan, unlock, runtime.as_ref().ok())?;
     process::lock_memory();
     let volume = open(plan, &keys)?;
-    let _lease = lease(plan, &keys, &volume);
+    if let Err(error) = lease(plan, &keys, &volume) {
+        // Nothing was changed: the next session must not take this one for a crash.
+        let _ = volume.end();
+        return Err(error);
+    }
     let (keeper, device, farewell) = (Arc::new(keeper), Arc::default(), Arc::default());
     let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper, confined, device, farewell };
     // Whoever sees the mount may end it.
@@ -241,15 +245,13 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
     Ok(Arc::new(volume))
 }
 
-/// Held while the volume is mounted: nobody destroys what it needs because it is not where it was.
-fn lease(plan: &Plan, keys: &KeysFrom, volume: &Volume) -> Option<VaultLease> {
-    let keystore = keys.keystore()?;
-    let leased = VaultDir::of(volume.root()).map_err(|error| error.to_string()).and_then(|dir| {
-        keystore.lease_vault(&dir.to_string(), &plan.vault).map_err(|error| error.to_string())
-    });
-    leased
-        .inspect_err(|error| log::warn!("'key retire' does not learn of this mount: {error}"))
-        .ok()
+/// Nobody destroys what the volume needs because its vault is not where it was.
+fn lease(plan: &Plan, keys: &KeysFrom, volume: &Volume) -> Result<(), CliError> {
+    let Some(keystore) = keys.keystore() else { return Ok(()) };
+    let dir = VaultDir::of(volume.root());
+    let (device, inode) =
+        dir.map_err(|error| CliError::io(plan.vault.display(), &error))?.numbers();
+    Ok(keystore.lease_vault(LeasedDir::new(device, inode))?)
 }
 
 /// True when the vault is held, but mounted nowhere that can be seen.

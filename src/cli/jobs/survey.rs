@@ -17,9 +17,7 @@ use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::count;
 use crate::control::{Request, VaultDir};
 use crate::id::{KeyId, MaterialId, VolumeId};
-use crate::keystore::{
-    Keystore, KnownVolume, LeasedVault, ReferenceReport, VolumeNeed, VolumeScan,
-};
+use crate::keystore::{Keystore, KnownVolume, LeasedDir, ReferenceReport, VolumeNeed, VolumeScan};
 use crate::volume::{self, Needed, References, Volume, VolumeError};
 
 /// What the headers of one vault refer to.
@@ -40,7 +38,7 @@ pub(in crate::cli) struct Survey {
     pub(in crate::cli) absent: Vec<KnownVolume>,
     /// Vaults that somebody works with by this keystore, and that were not found: they were moved, or
     /// are in another mount namespace.
-    hidden: Vec<LeasedVault>,
+    hidden: usize,
 }
 
 /// What the scan of a vault found, and whether it may have missed anything.
@@ -159,25 +157,24 @@ impl Survey {
     /// Looks into all vaults: those that are named, and those that the keystore knows.
     /// Errors: if a vault that is named cannot be looked into.
     pub(in crate::cli) fn of(keystore: &Keystore, named: &[PathBuf]) -> Result<Self, CliError> {
-        let mut survey = Self { scans: Vec::new(), absent: Vec::new(), hidden: Vec::new() };
+        let mut survey = Self { scans: Vec::new(), absent: Vec::new(), hidden: 0 };
         for vault in named {
             survey.scans.push(Scan::of_vault(keystore, vault)?);
         }
-        // One that cannot be read is not this keystore's, or is already known to it.
+        // One that cannot be read is not this keystore's, or is already known to it. Another user's says
+        // whatever that user likes, and would stand for a vault that is not there.
         let mounted: Vec<PathBuf> = mountinfo::all()?
             .into_iter()
-            .filter(|mount| mount.is_believable() && Volume::peek(&mount.vault).is_ok())
+            .filter(|mount| mount.is_trusted() && Volume::peek(&mount.vault).is_ok())
             .map(|mount| mount.vault)
             .collect();
         for known in keystore.known_volumes()? {
             survey.look_into(keystore, known, &mounted);
         }
         // After the looks: who comes later finds what is left.
-        let is_hidden = |leased: &LeasedVault| {
-            let mut dirs = survey.scans.iter().filter_map(|scan| scan.dir);
-            !dirs.any(|dir| dir.to_string() == leased.directory)
-        };
-        survey.hidden = keystore.leased_vaults()?.into_iter().filter(is_hidden).collect();
+        let dirs = survey.scans.iter().filter_map(|scan| scan.dir).map(|dir| dir.numbers());
+        let seen: BTreeSet<_> = dirs.map(|(dev, ino)| LeasedDir::new(dev, ino)).collect();
+        survey.hidden = keystore.leased_vaults()?.difference(&seen).count();
         Ok(survey)
     }
 
@@ -227,9 +224,10 @@ impl Survey {
                 None => format!("  {path}: volume {} is not there, nobody knows", known.id),
             }
         }));
-        lines.extend(self.hidden.iter().map(|leased| {
-            format!("  {}: mounted, but not found at that path", leased.path.display())
-        }));
+        if self.hidden > 0 {
+            let vaults = count(self.hidden as u64, "mounted vault");
+            lines.push(format!("  {vaults} not found at any path that is known here"));
+        }
         if lines.is_empty() {
             lines.push("  no vault is known to this keystore".into());
         }
@@ -254,19 +252,16 @@ impl Survey {
             });
             json!({ "Vault": text(&known.path), "Files": null, "Remembered": remembered })
         });
-        let hidden = self.hidden.iter().map(
-            |leased| json!({ "Vault": text(&leased.path), "Files": null, "Remembered": null }),
-        );
+        let unseen = json!({ "Vault": null, "Files": null, "Remembered": null });
+        let hidden = std::iter::repeat_n(unseen, self.hidden);
         scanned.chain(absent).chain(hidden).collect()
     }
 
     /// Errors: `Refused` if a vault could not be looked into.
     pub(in crate::cli) fn must_be_complete(&self) -> Result<(), CliError> {
-        if let Some(leased) = self.hidden.first() {
-            let what = format!(
-                "the vault {} is mounted with this keystore, and is not found at that path",
-                leased.path.display()
-            );
+        if self.hidden > 0 {
+            let what =
+                "a vault is mounted with this keystore that is not found at a path known here";
             return Err(CliError::new(Exit::Refused, what).advise(
                 "it may need the material: unmount it first (it was moved, or is in a container)",
             ));

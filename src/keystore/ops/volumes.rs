@@ -1,5 +1,6 @@
 //! The volumes that this keystore has keys for, so that others can ask what a key is needed by.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -12,7 +13,7 @@ use crate::keystore::model::time::DAY;
 use crate::keystore::records::volume::{
     KnownVolume, VolumeAnchor, VolumeRecord, VolumeScan, others_at, volume_record,
 };
-use crate::keystore::storage::lease::{LeasedVault, VaultLease, leased_vaults};
+use crate::keystore::storage::lease::{LeasedDir, lease, leased};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::tampered;
 
@@ -47,17 +48,17 @@ impl Keystore {
         })
     }
 
-    /// Says, for as long as the lease lives, that this process works with a vault: nothing that it may
-    /// need is destroyed unseen. `directory` names the vault's directory, wherever its path, `path`, leads.
+    /// Says, until this process is gone, that it works with the vault in this directory: nothing that it
+    /// may need is destroyed unseen.
     /// Errors: `Io`.
-    pub fn lease_vault(&self, directory: &str, path: &Path) -> Result<VaultLease, KeystoreError> {
-        VaultLease::take(self.path(), directory, path)
+    pub fn lease_vault(&self, dir: LeasedDir) -> Result<(), KeystoreError> {
+        lease(self.path(), dir)
     }
 
-    /// The vaults that processes work with by this keystore now, also in other mount namespaces.
+    /// The vaults that other processes work with by this keystore now, also in other mount namespaces.
     /// Errors: `Io`.
-    pub fn leased_vaults(&self) -> Result<Vec<LeasedVault>, KeystoreError> {
-        leased_vaults(self.path())
+    pub fn leased_vaults(&self) -> Result<BTreeSet<LeasedDir>, KeystoreError> {
+        leased(self.path())
     }
 
     /// Remembers that a volume was seen at `path` as well: a copy that is only read is not where it

@@ -156,7 +156,7 @@ fn alone_in(dir: &Path) -> Option<File> {
 
 /// Gives a file that root has made to the owner of `model`. By its descriptor: who owns the directory
 /// may have put another under its name.
-pub(in crate::keystore) fn give(file: &File, model: &Path) {
+fn give(file: &File, model: &Path) {
     let Ok(owner) = fs::metadata(model) else { return };
     if !geteuid().is_root() || owner.uid() == 0 {
         return;
@@ -181,7 +181,7 @@ pub(in crate::keystore) fn warn_if_roots(log: &Path) {
 }
 
 /// A name that nobody has.
-pub(in crate::keystore) fn mark() -> Result<String, KeystoreError> {
+fn mark() -> Result<String, KeystoreError> {
     Ok(base16ct::lower::encode_string(&random::id16()?))
 }
 

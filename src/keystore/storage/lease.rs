@@ -1,149 +1,96 @@
 //! Which vaults somebody works with by this keystore at this moment.
 //!
-//! A file beside the keystore stands for each, and is locked for as long as the process lives: the
-//! system takes the lock away, whatever the process dies of. Its name says which directory the vault
-//! is, by the numbers that it has in every mount namespace. So whoever is about to destroy something
-//! learns of vaults that are not where they were, or are in containers.
+//! Whoever works with one holds a lock on a byte of the keystore's file, far behind its end. Which byte
+//! follows from the vault's directory, by the numbers that it has in every mount namespace. So whoever
+//! is about to destroy something learns of vaults that are not where they were, or are in containers.
+//! The system takes a lock away when its process is gone, and asks for no room on the disk and no
+//! right to write.
+//!
+//! The locks are those of an open file. SQLite's belong to the process, and closing any descriptor of
+//! the file would drop them: so what is opened here is never closed.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
+use crate::crypto::hash::sha256;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::storage::companions::beside;
-use crate::keystore::storage::directory::parent;
-use crate::keystore::storage::file::{give, io_error, mark};
+use crate::keystore::storage::file::io_error;
+use crate::sys::{self, ByteRange};
 
-/// Held by a process that works with a vault.
-#[derive(Debug)]
-pub struct VaultLease {
-    path: PathBuf,
-    _locked: File,
-}
+/// The directory of a vault, as a lease names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeasedDir(u64);
 
-/// A vault that somebody works with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeasedVault {
-    /// The directory, as whoever took the lease has named it.
-    pub directory: String,
-    /// The path by which that process knows it; empty if nobody may read it.
-    pub path: PathBuf,
-}
-
-impl VaultLease {
-    /// Says that this process works with the vault in `directory`, which it knows by `path`.
-    /// Errors: `Io`.
-    pub(in crate::keystore) fn take(
-        keystore: &Path,
-        directory: &str,
-        path: &Path,
-    ) -> Result<Self, KeystoreError> {
-        let lease = beside(keystore, &format!("{PREFIX}{directory}.{}", mark()?));
-        let failed = |error| io_error(&lease, "create", error);
-        for _ in 0..TRIES {
-            let mut options = OpenOptions::new();
-            let file = options.write(true).create_new(true).mode(0o600).open(&lease);
-            let mut file = file.map_err(failed)?;
-            give(&file, keystore);
-            flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-            // Somebody may have taken it for one that was left, in the moment before.
-            if file.metadata().map_err(failed)?.nlink() == 1 {
-                file.write_all(path.as_os_str().as_bytes()).map_err(failed)?;
-                return Ok(Self { path: lease, _locked: file });
-            }
-        }
-        Err(failed(Errno::AGAIN.into()))
+impl LeasedDir {
+    /// The directory with these numbers.
+    pub fn new(device: u64, inode: u64) -> Self {
+        let hash = sha256(&[LABEL, &device.to_be_bytes(), &inode.to_be_bytes()]);
+        let bits = hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        Self(FIRST + bits % (END - FIRST))
     }
 }
 
-impl Drop for VaultLease {
-    fn drop(&mut self) {
-        // What stays is not locked, and goes with the next look.
-        fs::remove_file(&self.path).ok();
-    }
-}
-
-/// The vaults that somebody works with by this keystore. Removes what processes left that are gone.
+/// Says that this process works with a vault, until the process is gone.
 /// Errors: `Io`.
-pub(in crate::keystore) fn leased_vaults(
-    keystore: &Path,
-) -> Result<Vec<LeasedVault>, KeystoreError> {
-    let dir = parent(keystore);
-    let failed = |error| io_error(dir, "list", error);
-    let prefix = keystore.file_name().map(|name| beside(Path::new(name), PREFIX));
-    let prefix = prefix.unwrap_or_default().into_os_string().into_vec();
-    let mut leased = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let Some(rest) = name.as_bytes().strip_prefix(&*prefix) else { continue };
-        let directory = rest.split(|byte| *byte == b'.').next().unwrap_or_default();
-        if let Some(path) = holder(&entry.path()) {
-            let directory = String::from_utf8_lossy(directory).into_owned();
-            leased.push(LeasedVault { directory, path });
-        }
+pub(in crate::keystore) fn lease(keystore: &Path, dir: LeasedDir) -> Result<(), KeystoreError> {
+    let file = open(keystore)?;
+    let range = ByteRange { start: dir.0, end: dir.0 + 1 };
+    sys::lock_shared(&*file, range).map_err(|error| io_error(keystore, "lock", error.into()))
+}
+
+/// The vaults that other processes work with by this keystore.
+/// Errors: `Io`.
+pub(in crate::keystore) fn leased(keystore: &Path) -> Result<BTreeSet<LeasedDir>, KeystoreError> {
+    let file = open(keystore)?;
+    let (mut leased, mut ranges) = (BTreeSet::new(), vec![ByteRange { start: FIRST, end: END }]);
+    while let Some(range) = ranges.pop().filter(|range| range.start < range.end) {
+        let found = sys::locked_in(&*file, range);
+        let found = found.map_err(|error| io_error(keystore, "look for locks of", error.into()))?;
+        let Some(found) = found else { continue };
+        // Locks that lie side by side may be told as one.
+        let (start, end) = (found.start.max(range.start), found.end.min(range.end));
+        leased.extend((start..end.min(start + SIDE_BY_SIDE)).map(LeasedDir));
+        ranges.push(ByteRange { start: range.start, end: start });
+        ranges.push(ByteRange { start: end, end: range.end });
     }
     Ok(leased)
 }
 
-/// What the holder of a lease says; `None`, and the file is gone, if nobody holds it any more.
-fn holder(lease: &Path) -> Option<PathBuf> {
-    let mut file = match File::open(lease) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        // It cannot be told: somebody does.
-        Err(_) => return Some(PathBuf::new()),
-    };
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        fs::remove_file(lease).ok();
-        return None;
-    }
-    let mut path = Vec::new();
-    let read = Read::by_ref(&mut file).take(LONGEST).read_to_end(&mut path);
-    Some(read.map_or_else(|_| PathBuf::new(), |_| std::ffi::OsString::from_vec(path).into()))
+fn open(keystore: &Path) -> Result<ManuallyDrop<File>, KeystoreError> {
+    let file = File::open(keystore).map_err(|error| io_error(keystore, "open", error))?;
+    Ok(ManuallyDrop::new(file))
 }
 
-const PREFIX: &str = ".mount-";
-/// A lease that has no lock yet can be removed only by somebody who looks at that very moment.
-const TRIES: u32 = 8;
-/// Bytes of a path.
-const LONGEST: u64 = 4096;
+const LABEL: &[u8] = b"kmsfs vault lease";
+/// Behind everything that SQLite reads, writes or locks.
+const FIRST: u64 = 1 << 60;
+const END: u64 = 1 << 62;
+/// Bytes of a lock that are taken for a lease each: somebody else's lock of everything is no leases.
+const SIDE_BY_SIDE: u64 = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_vault_is_leased_until_its_process_lets_go() {
-        let dir = std::env::temp_dir().join(format!("kmsfs-leases-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let keystore = dir.join("store.db");
-        fs::write(&keystore, "").unwrap();
-        fs::write(dir.join("store.db-wal"), "").unwrap();
-        fs::write(dir.join("other.db.mount-1-2.x"), "").unwrap();
-        assert_eq!(leased_vaults(&keystore).unwrap(), []);
-        let one = VaultLease::take(&keystore, "1-2", Path::new("/vault")).unwrap();
-        let two = VaultLease::take(&keystore, "3-4", Path::new("/other")).unwrap();
-        let mut leased = leased_vaults(&keystore).unwrap();
-        leased.sort_by(|one, other| one.directory.cmp(&other.directory));
-        let expected = |directory: &str, path: &str| LeasedVault {
-            directory: directory.to_owned(),
-            path: path.into(),
-        };
-        assert_eq!(leased, [expected("1-2", "/vault"), expected("3-4", "/other")]);
-        drop(one);
-        // What a killed process leaves has no lock.
-        let left = two.path.clone();
-        fs::write(dir.join("store.db.mount-5-6.left"), "/gone").unwrap();
-        assert_eq!(leased_vaults(&keystore).unwrap(), [expected("3-4", "/other")]);
-        assert!(left.exists() && !dir.join("store.db.mount-5-6.left").exists());
-        drop(two);
-        assert_eq!(leased_vaults(&keystore).unwrap(), []);
-        fs::remove_dir_all(&dir).unwrap();
+    fn leases_of_others_are_found_whatever_is_locked_beside_them() {
+        let path = std::env::temp_dir().join(format!("kmsfs-leases-{}", std::process::id()));
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(leased(&path).unwrap(), BTreeSet::new());
+        let dirs: BTreeSet<_> = (0..20).map(|number| LeasedDir::new(number % 3, number)).collect();
+        assert_eq!(dirs.len(), 20);
+        dirs.iter().for_each(|dir| lease(&path, *dir).unwrap());
+        // Two may have the same vault, and two vaults neighbouring bytes.
+        lease(&path, *dirs.first().unwrap()).unwrap();
+        let neighbour = LeasedDir(dirs.first().unwrap().0 + 1);
+        lease(&path, neighbour).unwrap();
+        let others = open(&path).unwrap();
+        sys::lock_shared(&*others, ByteRange { start: 1 << 30, end: (1 << 30) + 512 }).unwrap();
+        let mut expected = dirs;
+        expected.insert(neighbour);
+        assert_eq!(leased(&path).unwrap(), expected);
+        std::fs::remove_file(&path).unwrap();
     }
 }

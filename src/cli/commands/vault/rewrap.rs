@@ -10,14 +10,14 @@ use serde_json::Value;
 use crate::cli::args::{Global, RewrapArgs};
 use crate::cli::env::keys_from::KeysFrom;
 use crate::cli::env::mounts::daemon_client::Target;
+use crate::cli::env::mounts::mountinfo;
 use crate::cli::env::{interrupt, trust, vault};
 use crate::cli::jobs::rewrap::{What, carry_out, strangers};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, count};
 use crate::cli::report::printable::printable;
 use crate::cli::report::progress::Progress;
-use crate::control::{Event, Request, VaultDir};
-use crate::volume::Volume;
+use crate::control::{Event, Request};
 
 /// Re-wraps, shows the progress, and tells what was done.
 pub(in crate::cli) fn run(
@@ -63,7 +63,7 @@ fn offline(
 ) -> Result<Value, CliError> {
     let keys = KeysFrom::open(&args.kms, global)?;
     let volume = vault::open(&keys, vault, trust::options())?;
-    if is_mounted_from_elsewhere(&keys, &volume, vault) {
+    if is_mounted_from_elsewhere(vault)? {
         output.note(&format!(
             "what is mounted is another directory, which was at {} before: only the files that are \
              there now are re-wrapped",
@@ -79,11 +79,8 @@ fn offline(
 }
 
 /// True if a mount has another directory by this path.
-fn is_mounted_from_elsewhere(keys: &KeysFrom, volume: &Volume, vault: &Path) -> bool {
-    let leased = keys.keystore().and_then(|keystore| keystore.leased_vaults().ok());
-    let Ok(own) = VaultDir::of(volume.root()) else { return false };
-    let mut here = leased.into_iter().flatten().filter(|leased| leased.path == vault);
-    here.any(|leased| leased.directory != own.to_string())
+fn is_mounted_from_elsewhere(vault: &Path) -> Result<bool, CliError> {
+    Ok(mountinfo::of_vault(vault)?.is_some_and(|mount| !Target::of(&mount).is_here()))
 }
 
 fn summary(report: &Value, vault: &Path) -> String {

@@ -63,7 +63,8 @@ impl Mounted {
         (self.is_trusted() || found.owner() == self.user).then_some(found)
     }
 
-    fn is_trusted(&self) -> bool {
+    /// True if root or this user has mounted it.
+    pub(in crate::cli) fn is_trusted(&self) -> bool {
         self.user == 0 || self.user == rustix::process::geteuid().as_raw()
     }
 }
