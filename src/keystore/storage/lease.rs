@@ -45,7 +45,10 @@ pub(in crate::keystore) fn lease(keystore: &Path, dir: LeasedDir) -> Result<(), 
 pub(in crate::keystore) fn leased(keystore: &Path) -> Result<BTreeSet<LeasedDir>, KeystoreError> {
     let file = open(keystore)?;
     let (mut leased, mut ranges) = (BTreeSet::new(), vec![ByteRange { start: FIRST, end: END }]);
-    while let Some(range) = ranges.pop().filter(|range| range.start < range.end) {
+    while let Some(range) = ranges.pop() {
+        if range.start >= range.end {
+            continue;
+        }
         let found = sys::locked_in(&*file, range);
         let found = found.map_err(|error| io_error(keystore, "look for locks of", error.into()))?;
         let Some(found) = found else { continue };
@@ -84,12 +87,12 @@ mod tests {
         dirs.iter().for_each(|dir| lease(&path, *dir).unwrap());
         // Two may have the same vault, and two vaults neighbouring bytes.
         lease(&path, *dirs.first().unwrap()).unwrap();
-        let neighbour = LeasedDir(dirs.first().unwrap().0 + 1);
-        lease(&path, neighbour).unwrap();
+        let neighbours = dirs.iter().map(|dir| LeasedDir(dir.0 + 1)).collect::<Vec<_>>();
+        neighbours.iter().for_each(|dir| lease(&path, *dir).unwrap());
         let others = open(&path).unwrap();
         sys::lock_shared(&*others, ByteRange { start: 1 << 30, end: (1 << 30) + 512 }).unwrap();
         let mut expected = dirs;
-        expected.insert(neighbour);
+        expected.extend(neighbours);
         assert_eq!(leased(&path).unwrap(), expected);
         std::fs::remove_file(&path).unwrap();
     }
