@@ -19,6 +19,16 @@ fn mounted() -> Machine {
     machine
 }
 
+/// The same, with a file in it and a copy of the vault.
+fn mounted_with_a_copy() -> Machine {
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(machine.path("vault")).arg(machine.path("copy"));
+    assert!(copy.status().unwrap().success());
+    machine
+}
+
 fn is_mounted(path: &Path) -> bool {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
     text.lines().any(|line| line.split(' ').nth(4) == path.to_str())
@@ -193,11 +203,7 @@ fn regression_a_list_that_ends_within_a_line_is_continued_with_a_new_one() {
 /// A copy of the vault was put in its place while it was mounted, and stood for what is mounted.
 #[test]
 fn regression_nothing_is_retired_that_a_mount_needs_whose_vault_was_moved() {
-    let machine = mounted();
-    fs::write(machine.path("m/file"), "hello").unwrap();
-    let mut copy = Command::new("cp");
-    copy.arg("-a").arg(machine.path("vault")).arg(machine.path("copy"));
-    assert!(copy.status().unwrap().success());
+    let machine = mounted_with_a_copy();
     let retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
     machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
     fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
@@ -222,11 +228,7 @@ fn regression_nothing_is_retired_that_a_mount_needs_whose_vault_was_moved() {
 /// Whoever held the copy in the place of a mounted vault stood for the mount's daemon.
 #[test]
 fn regression_nothing_is_retired_because_somebody_holds_the_copy_of_a_mounted_vault() {
-    let machine = mounted();
-    fs::write(machine.path("m/file"), "hello").unwrap();
-    let mut copy = Command::new("cp");
-    copy.arg("-a").arg(machine.path("vault")).arg(machine.path("copy"));
-    assert!(copy.status().unwrap().success());
+    let machine = mounted_with_a_copy();
     machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
     fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
     fs::rename(machine.path("copy"), machine.path("vault")).unwrap();
