@@ -141,9 +141,9 @@ fn dump(reader: &Reader<'_>) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
     Ok(Zeroizing::new(serde_json::to_vec(&dump).expect("rows are plain data")))
 }
 
-/// Puts the rows into an empty keystore, those of all tables: also the halves of imports and transfers
-/// that are under way, which arrive in a keystore that was restored meanwhile. The tables come in an order in which what a row refers
-/// to is there before it.
+/// Puts the rows of all tables into an empty keystore: also the halves of imports and transfers that
+/// are under way, which arrive in a keystore that was restored meanwhile. The tables come in an order
+/// in which what a row refers to is there before it.
 fn restore(writer: &mut Writer<'_>, dump: &Dump) -> Result<(), KeystoreError> {
     for dumped in &dump.rows {
         let owner = dumped.owner.as_slice().try_into().ok().map(KeyId::from_bytes);

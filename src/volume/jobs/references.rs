@@ -150,8 +150,8 @@ impl Volume {
     /// Counts what this volume refers to, also what is renamed meanwhile. `progress` may stop it.
     ///
     /// *Crash*: no power cut after this brings back what was not counted. What it could have brought
-    /// back is replaced durably by the last sync; and what only the system's cache has, because
-    /// writing it to the disk failed earlier, is not what is looked at.
+    /// back is replaced durably by the last sync; and a header that only the system's cache has, because
+    /// writing it to the disk failed earlier, is not the one that is looked at.
     ///
     /// # Errors
     /// Those of the backing filesystem and of the KMS.

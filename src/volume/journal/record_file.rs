@@ -16,7 +16,7 @@ pub(in crate::volume) trait RecordFile: Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Errno>;
     /// As [`Backing::set_length`].
     fn set_length(&self, length: u64) -> Result<(), Errno>;
-    /// Makes everything written so far durable, and the file's name.
+    /// Makes everything written so far durable. The name of the file is that already.
     fn sync(&self) -> Result<(), Errno>;
 }
 

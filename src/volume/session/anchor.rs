@@ -59,7 +59,8 @@ impl AnchorStore {
     /// Remembers this, durably, together with what another copy of the vault has brought there
     /// since. Returns what is remembered, as far as it is this session's.
     ///
-    /// # Errors `Unanchored` when no store takes it.
+    /// # Errors
+    /// `Unanchored` when no store takes it.
     pub(in crate::volume) fn store(
         &self,
         anchor: &VolumeAnchor,

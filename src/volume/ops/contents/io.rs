@@ -28,8 +28,9 @@ const COPY_MAX: u64 = 64 << 20;
 impl Volume {
     /// Makes a file durable as fsync(2) and fdatasync(2) do.
     ///
-    /// # Errors Those of the backing filesystem. Each handle is told once of what was written before
-    /// and lost since, whoever met the failure.
+    /// # Errors
+    /// Those of the backing filesystem. Each handle is told once of what was written before and lost
+    /// since, whoever met the failure.
     pub fn sync_file(&self, handle: &FileHandle, what: Durability) -> Result<()> {
         let synced = handle.file.sync(what);
         let synced = synced.and_then(|()| self.sync_new_dirs(self.tree.inodes.parents(handle.ino)));
