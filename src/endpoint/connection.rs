@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::address::{self, Address, Transport};
@@ -75,11 +75,7 @@ impl Connections {
 
     async fn connect(&self) -> io::Result<Sender> {
         match (&self.address.transport, &self.tls) {
-            (Transport::Unix(path), _) => {
-                let stream = UnixStream::connect(path).await?;
-                peer::check_unix(&stream, path)?;
-                start(stream).await
-            }
+            (Transport::Unix(path), _) => start(peer::connect_unix(path).await?).await,
             (Transport::Tls { host, port }, Some(tls)) => {
                 let host = address::bare(host);
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;

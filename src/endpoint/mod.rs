@@ -7,7 +7,7 @@
 //! | [`replay`] | which signatures were seen already |
 //! | [`credentials`] | access keys of a client, from an AWS credentials file |
 //! | [`address`] | where an endpoint is: loopback, TLS or a Unix socket |
-//! | `peer` | who answers on this machine |
+//! | `peer`, `way` | who answers on this machine; who could have led a client to a Unix socket |
 //! | [`client`] | calls to an endpoint, with keep-alive, timeouts and retries |
 //!
 //! Imports of the crate: [`crate::crypto`] only; knows no keystore, so the same client talks to
@@ -31,6 +31,7 @@ mod peer;
 pub mod replay;
 pub mod sigv4;
 mod time;
+mod way;
 
 pub use address::Address;
 pub use authorization::Claim;

@@ -6,11 +6,12 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
+
+use super::way::Way;
 
 /// Checks who has accepted a loopback connection, which is sent nothing before: root, or the user of
 /// this process. Waits until somebody has: before that, the kernel names root for whoever listens.
@@ -42,31 +43,33 @@ pub(super) async fn check_loopback(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Checks who listens at a Unix socket: root, the user of this process, or somebody in whose place no
-/// other user could have put a socket there.
-/// Errors: `PermissionDenied`.
-pub(super) fn check_unix(stream: &UnixStream, path: &Path) -> io::Result<()> {
+/// Connects to a Unix socket and checks who listens there, who is sent nothing before: root, the user of
+/// this process, or somebody in whose place no other user could have put a socket there.
+/// Errors: `PermissionDenied` for anybody else; those of connecting.
+pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let way = Way::to(path)?;
+    let stream = UnixStream::connect(way.end()).await?;
     let uid = stream.peer_cred()?.uid();
     if is_trusted(uid) {
-        return Ok(());
+        return Ok(stream);
     }
-    let real = path.canonicalize()?;
-    let named = path.parent().map(Path::canonicalize).transpose()?;
-    for dir in real.ancestors().skip(1).chain(named.iter().flat_map(|dir| dir.ancestors())) {
-        let found = fs::metadata(dir)?;
-        if found.mode() & OTHERS_WRITE != 0 || !(is_trusted(found.uid()) || found.uid() == uid) {
-            return Err(refused(format!(
-                "user {uid} listens there, and others too could have put the socket into '{}': give it \
-                 a directory that only the server's user can change",
-                dir.display()
-            )));
-        }
+    match way.changeable_by_others(&[ROOT, own_user(), uid]) {
+        None => Ok(stream),
+        Some(dir) => Err(refused(format!(
+            "user {uid} listens there, and others too could have put the socket, or a symbolic link on \
+             the way to it, into '{}': use a path through directories that only the server's user can \
+             change",
+            dir.display()
+        ))),
     }
-    Ok(())
 }
 
 fn is_trusted(uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
+    uid == ROOT || uid == own_user()
+}
+
+fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 fn refused(why: String) -> io::Error {
@@ -152,7 +155,7 @@ fn word(octets: [u8; 4]) -> String {
     format!("{number:08X}")
 }
 
-const OTHERS_WRITE: u32 = 0o022;
+const ROOT: u32 = 0;
 /// A server accepts at once, or is busy: the tables of a large machine take their time.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);

@@ -1,9 +1,9 @@
 //! Who is at the other end of a Unix socket.
 
 use std::io::{BufRead, BufReader, Lines};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -89,6 +89,54 @@ fn regression_another_user_in_the_place_of_a_socket_is_not_asked() {
     let mut own = Answering::begin(None, &[&place("own", 0o1777)]);
     ask(&format!("unix:{}", own.said)).unwrap();
     assert!(own.heard() > 0);
+}
+
+/// The directories of a path were looked at, but not those in which symbolic links on the way lie: who
+/// may write there leads the way to a socket of one's own. Needs root, to become somebody else.
+#[test]
+fn regression_another_user_who_can_change_a_link_on_the_way_is_not_asked() {
+    let ways = Ways::new();
+    let (server, open) = (ways.dir("server", Some(NOBODY), 0o755), ways.dir("open", None, 0o777));
+    symlink(&server, open.join("link")).unwrap();
+    symlink(&open, ways.0.join("through")).unwrap();
+    symlink(&server, ways.0.join("link")).unwrap();
+    let socket = server.join("kms.sock");
+    for way in ["open/link", "through/link", "open/../open/link/../server"] {
+        let mut theirs = Answering::begin(Some(NOBODY), &[socket.to_str().unwrap()]);
+        let error = ask(&format!("unix:{}/{way}/kms.sock", ways.0.display())).unwrap_err();
+        assert!(error.to_string().contains("user 65534 listens there"), "{way}: {error}");
+        assert_eq!(theirs.heard(), 0, "it was sent something by {way}");
+        std::fs::remove_file(&socket).unwrap();
+    }
+    let mut trusted = Answering::begin(Some(NOBODY), &[socket.to_str().unwrap()]);
+    ask(&format!("unix:{}/link/kms.sock", ways.0.display())).unwrap();
+    assert!(trusted.heard() > 0);
+}
+
+/// Directories where only root, or whom root lets, can change anything: under /tmp there are none.
+struct Ways(PathBuf);
+
+impl Ways {
+    fn new() -> Self {
+        let dir = PathBuf::from(format!("/run/kmsfs-ways-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn dir(&self, name: &str, owner: Option<u32>, mode: u32) -> PathBuf {
+        let dir = self.0.join(name);
+        std::fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::chown(&dir, owner, None).unwrap();
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(mode)).unwrap();
+        dir
+    }
+}
+
+impl Drop for Ways {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// One call to whoever answers at an address.
