@@ -15,9 +15,10 @@ use tokio::task::JoinHandle;
 
 use super::http::{self, Shared};
 use crate::server::config::{Limits, ServerError};
-use crate::server::transport::listen::{Listening, SocketFile};
+use crate::server::transport::listen::Listening;
 use crate::server::transport::peer::Peer;
 use crate::server::transport::slots::{Connection, ConnectionSlot, ConnectionSlots, PeerId};
+use crate::server::transport::socket_file::SocketFile;
 use crate::server::transport::stall::Stall;
 use crate::server::transport::tls::Tls;
 

@@ -3,5 +3,6 @@
 pub(super) mod listen;
 pub(super) mod peer;
 pub(super) mod slots;
+pub(super) mod socket_file;
 pub(super) mod stall;
 pub(super) mod tls;
