@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
+use crate::crypto::xaes::XaesKey;
 use crate::id::{KeyId, MaterialId};
 use crate::keystore::access::rules::KeyRules;
 use crate::keystore::custom_store::link::Link;
+use crate::keystore::error::KeystoreError;
 use crate::keystore::model::id::AliasName;
 use crate::keystore::model::state::KeyState;
 use crate::keystore::model::time::UnixTime;
@@ -52,6 +54,15 @@ impl LiveKey {
     pub(in crate::keystore) fn material(&self, id: MaterialId) -> Option<&LiveMaterial> {
         let found = self.materials.binary_search_by_key(&id, |(material, _)| *material);
         found.ok().and_then(|index| self.materials.get(index)).map(|(_, key)| key)
+    }
+
+    /// A material of a symmetric key.
+    /// Errors: `UnknownMaterial`.
+    pub(in crate::keystore) fn symmetric(&self, id: MaterialId) -> Result<&XaesKey, KeystoreError> {
+        match self.material(id) {
+            Some(LiveMaterial::Symmetric(key)) => Ok(key),
+            _ => Err(KeystoreError::UnknownMaterial { key: self.id, material: id }),
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The open keystore, and the frame that every operation runs in.
 
 pub(in crate::keystore) mod audit_notes;
-pub(in crate::keystore) mod authorise;
 pub(in crate::keystore) mod cache;
 pub(in crate::keystore) mod changes;
 pub(in crate::keystore) mod frame;

@@ -5,6 +5,7 @@ use crate::crypto::digest::HashKind;
 use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
+use crate::keystore::model::blob::MAX_PLAINTEXT;
 use crate::keystore::model::id::KeyArn;
 use crate::keystore::model::spec::{
     EncryptionAlgorithm, KeySpec, KeyUsage, MacAlgorithm, MessageType, SigningAlgorithm,
@@ -191,6 +192,35 @@ pub(in crate::keystore) fn incompatible(
 ) -> KeystoreError {
     let problem = format!("Algorithm {algorithm} is incompatible with key spec {spec}.");
     KeystoreError::InvalidKeyUsage(problem)
+}
+
+/// Errors: `InvalidKeyUsage` for a key that makes no ciphertexts or data keys of the symmetric
+/// algorithm, in AWS's words.
+pub(in crate::keystore) fn check_symmetric(
+    action: Action,
+    spec: KeySpec,
+) -> Result<(), KeystoreError> {
+    match (spec, action) {
+        (KeySpec::SymmetricDefault, _) => Ok(()),
+        (spec, Action::Encrypt | Action::Decrypt | Action::ReEncryptFrom | Action::ReEncryptTo) => {
+            Err(incompatible(EncryptionAlgorithm::SymmetricDefault, spec))
+        }
+        _ => {
+            let problem = "You cannot generate a data key with an asymmetric CMK".to_owned();
+            Err(KeystoreError::InvalidKeyUsage(problem))
+        }
+    }
+}
+
+/// May a plaintext, or a message, have the length of this one?
+/// Errors: `Validation`.
+pub(in crate::keystore) fn check_len(plaintext: &[u8]) -> Result<(), KeystoreError> {
+    let len = plaintext.len();
+    if (1..=MAX_PLAINTEXT).contains(&len) {
+        return Ok(());
+    }
+    let problem = format!("a plaintext has 1 to {MAX_PLAINTEXT} bytes, not {len}");
+    Err(KeystoreError::Validation(problem))
 }
 
 #[cfg(test)]

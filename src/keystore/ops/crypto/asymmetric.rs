@@ -11,9 +11,8 @@ use crate::keystore::model::action::Action;
 use crate::keystore::model::id::{KeyArn, KeyRef};
 use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::{KeySpec, MessageType, SigningAlgorithm};
-use crate::keystore::ops::crypto::symmetric::check_len;
 use crate::keystore::policy::Fact;
-use crate::keystore::records::algorithm::check_algorithm;
+use crate::keystore::records::algorithm::{check_algorithm, check_len};
 use crate::keystore::records::key::KeyMetadata;
 use crate::keystore::records::material::LiveMaterial;
 

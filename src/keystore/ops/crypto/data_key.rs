@@ -1,8 +1,8 @@
-//! GenerateDataKey of any length, and GenerateDataKeyWithoutPlaintext.
+//! GenerateDataKey and GenerateDataKeyWithoutPlaintext.
 
 use zeroize::Zeroizing;
 
-use crate::crypto::random;
+use crate::crypto::{Secret, random};
 use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
@@ -11,6 +11,15 @@ use crate::keystore::model::blob::CiphertextBlob;
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::plaintext::Plaintext;
+
+/// A fresh data key and its wrapped form.
+#[derive(Debug)]
+pub struct DataKey {
+    /// The key itself.
+    pub plaintext: Secret<32>,
+    /// The key under the KMS key, to be stored.
+    pub ciphertext: CiphertextBlob,
+}
 
 /// Fresh random bytes and their wrapped form.
 #[derive(Debug)]
@@ -22,6 +31,35 @@ pub struct RandomDataKey {
 }
 
 impl Keystore {
+    /// A new 256-bit data key, wrapped under the key's current material.
+    /// Errors: `KeyNotFound`, `AliasNotFound`, `Disabled`, `InvalidState`, `AccessDenied`.
+    /// Source: GenerateDataKey with `KeySpec=AES_256`.
+    pub fn generate_data_key(
+        &self,
+        key: &KeyRef,
+        context: &EncryptionContext,
+    ) -> Result<DataKey, KeystoreError> {
+        let action = Action::GenerateDataKey;
+        self.operate(action, Some(context), |details| {
+            let key =
+                self.usable_for_making(action, key, RequestContext::symmetric(context), details)?;
+            let plaintext = Secret::random()?;
+            let ciphertext = self.wrap(key, context, plaintext.expose(), details)?;
+            Ok(DataKey { plaintext, ciphertext })
+        })
+    }
+
+    /// Unwraps a data key: [`Keystore::decrypt`] for a plaintext of 32 bytes.
+    /// Errors: as `decrypt`; `InvalidCiphertext` for a plaintext of another length.
+    pub fn decrypt_data_key(
+        &self,
+        ciphertext: &CiphertextBlob,
+        context: &EncryptionContext,
+    ) -> Result<Secret<32>, KeystoreError> {
+        let opened = self.decrypt(ciphertext, context, None)?;
+        Secret::from_slice(opened.plaintext.expose()).ok_or(KeystoreError::InvalidCiphertext)
+    }
+
     /// A data key of `len` bytes.
     /// Shape: 1 to 1024 bytes.
     /// Errors: as [`Keystore::generate_data_key`]; `Validation` for another length.

@@ -1,9 +1,11 @@
-//! Encrypt, Decrypt and ReEncrypt with an algorithm that the caller names.
+//! Encrypt and Decrypt, with a symmetric key or an algorithm that the caller names.
 //!
 //! A ciphertext of a symmetric key says which key made it. One of an RSA key is what RSA gives,
 //! nothing else: who decrypts it has to name the key, and it binds no encryption context.
 
 use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 use crate::crypto::CryptoError;
 use crate::crypto::digest::HashKind;
@@ -14,14 +16,15 @@ use crate::keystore::engine::cache::LiveKey;
 use crate::keystore::engine::frame::AuditDetails;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
-use crate::keystore::model::blob::CiphertextBlob;
+use crate::keystore::model::blob::{self, CiphertextBlob};
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::plaintext::Plaintext;
 use crate::keystore::model::spec::{EncryptionAlgorithm, KeySpec};
 use crate::keystore::ops::crypto::asymmetric::private;
-use crate::keystore::ops::crypto::symmetric::{Decrypted, check_len};
-use crate::keystore::records::algorithm::{check_algorithm, incompatible};
+use crate::keystore::records::algorithm::{
+    check_algorithm, check_len, check_symmetric, incompatible,
+};
 
 /// What Encrypt made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,42 +37,35 @@ pub struct Encrypted {
     pub ciphertext: Vec<u8>,
 }
 
-/// What ReEncrypt decrypts, and how.
-#[derive(Debug, Clone, Copy)]
-pub struct ReEncryptSource<'a> {
-    /// The key that made the ciphertext. Needed if it is an RSA key.
-    pub key: Option<&'a KeyRef>,
-    /// How it was encrypted.
-    pub algorithm: EncryptionAlgorithm,
-    /// The ciphertext.
-    pub ciphertext: &'a [u8],
-    /// The context it was encrypted with.
-    pub context: &'a EncryptionContext,
-}
-
-/// How ReEncrypt encrypts again.
-#[derive(Debug, Clone, Copy)]
-pub struct ReEncryptDestination<'a> {
-    /// The key.
-    pub key: &'a KeyRef,
-    /// The algorithm.
-    pub algorithm: EncryptionAlgorithm,
-    /// The context.
-    pub context: &'a EncryptionContext,
-}
-
-/// What ReEncrypt made, and from what.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReEncrypted {
-    /// The key that the old ciphertext was made with.
-    pub source: KeyId,
-    /// The material of that key.
-    pub source_material: MaterialId,
-    /// The new ciphertext.
-    pub made: Encrypted,
+/// What Decrypt found, and under which key.
+#[derive(Debug)]
+pub struct Decrypted {
+    /// The plaintext. Wiped when dropped.
+    pub plaintext: Plaintext,
+    /// The key that made the ciphertext.
+    pub key: KeyId,
+    /// The material that made it.
+    pub material: MaterialId,
 }
 
 impl Keystore {
+    /// Encrypts a short plaintext under the key's current material.
+    /// Shape: 1 to 4096 bytes.
+    /// Errors: as [`Keystore::generate_data_key`]; `Validation` for another length.
+    pub fn encrypt(
+        &self,
+        key: &KeyRef,
+        plaintext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<CiphertextBlob, KeystoreError> {
+        check_len(plaintext)?;
+        self.operate(Action::Encrypt, Some(context), |details| {
+            let request_context = RequestContext::symmetric(context);
+            let key = self.usable_for_making(Action::Encrypt, key, request_context, details)?;
+            self.wrap(key, context, plaintext, details)
+        })
+    }
+
     /// [`Keystore::encrypt`] by an algorithm that the key has.
     /// Errors: as there; `InvalidKeyUsage` for an algorithm of another kind of key, `Validation`
     /// for more than it can encrypt, or an encryption context for an RSA key.
@@ -93,6 +89,26 @@ impl Keystore {
         })
     }
 
+    /// Decrypts under the key and the material that the ciphertext names.
+    /// Errors: `IncorrectKey` when `key` names another one; `InvalidCiphertext`,
+    /// `UnknownMaterial`, `KeyNotFound`, `Disabled`, `InvalidState`, `AccessDenied`.
+    pub fn decrypt(
+        &self,
+        ciphertext: &CiphertextBlob,
+        context: &EncryptionContext,
+        key: Option<&KeyRef>,
+    ) -> Result<Decrypted, KeystoreError> {
+        self.operate(Action::Decrypt, Some(context), |details| {
+            self.unwrap(
+                Action::Decrypt,
+                ciphertext,
+                key,
+                RequestContext::symmetric(context),
+                details,
+            )
+        })
+    }
+
     /// [`Keystore::decrypt`] by an algorithm that the key has.
     /// Errors: as there; `InvalidKeyUsage` as for [`Keystore::encrypt_with`]; `Validation` for an
     /// RSA ciphertext without a key, or with an encryption context.
@@ -104,41 +120,8 @@ impl Keystore {
         context: &EncryptionContext,
     ) -> Result<Decrypted, KeystoreError> {
         self.operate(Action::Decrypt, Some(context), |details| {
-            let source = ReEncryptSource { key, algorithm, ciphertext, context };
             let request_context = RequestContext::encrypting(algorithm, context);
-            self.opened(Action::Decrypt, source, request_context, details)
-        })
-    }
-
-    /// [`Keystore::re_encrypt`] between keys of any kind.
-    /// Errors: those of [`Keystore::decrypt_with`] and [`Keystore::encrypt_with`].
-    pub fn re_encrypt_with(
-        &self,
-        source: ReEncryptSource<'_>,
-        destination: ReEncryptDestination<'_>,
-    ) -> Result<ReEncrypted, KeystoreError> {
-        let (from, to) = (Action::ReEncryptFrom, Action::ReEncryptTo);
-        let ReEncryptDestination { key, algorithm, context } = destination;
-        let oaep = algorithm.oaep();
-        self.operate(to, Some(context), |details| {
-            let same = source.key_id(self).is_some_and(|id| self.key_named(key).ok() == Some(id));
-            let request_context = RequestContext::encrypting(algorithm, context).on_same_key(same);
-            let live = match oaep {
-                Some(_) => self.rsa_key(to, key, algorithm, request_context, details)?,
-                None => self.admitted_for_making(to, key, request_context, details)?,
-            };
-            let opened = self.operate(from, Some(source.context), |details| {
-                let request_context =
-                    RequestContext::encrypting(source.algorithm, source.context).on_same_key(same);
-                self.opened(from, source, request_context, details)
-            })?;
-            let plaintext = opened.plaintext.expose();
-            algorithm.check_len(live.record.spec, plaintext.len())?;
-            let made = match oaep {
-                Some(hash) => seal(&live, hash, plaintext)?,
-                None => self.wrap(live.id, context, plaintext, details)?.into(),
-            };
-            Ok(ReEncrypted { source: opened.key, source_material: opened.material, made })
+            self.opened(Action::Decrypt, (key, algorithm, ciphertext), request_context, details)
         })
     }
 
@@ -154,28 +137,7 @@ impl Keystore {
         self.try_use(Action::Decrypt, key, context, request_context)
     }
 
-    /// ReEncrypt for a dry run that brings no ciphertext: from one key, algorithm and context to
-    /// another.
-    /// Errors: as [`Keystore::re_encrypt_with`]; `DryRun` if it would succeed.
-    pub fn try_re_encrypt(
-        &self,
-        source: ReEncryptDestination<'_>,
-        destination: ReEncryptDestination<'_>,
-    ) -> Result<(), KeystoreError> {
-        let named = |half: ReEncryptDestination<'_>| self.key_named(half.key).ok();
-        let same = named(source).is_some() && named(source) == named(destination);
-        let half = |action, half: ReEncryptDestination<'_>| {
-            let request_context =
-                RequestContext::encrypting(half.algorithm, half.context).on_same_key(same);
-            self.try_use(action, half.key, half.context, request_context)
-        };
-        match half(Action::ReEncryptFrom, source) {
-            Err(KeystoreError::DryRun) => half(Action::ReEncryptTo, destination),
-            other => other,
-        }
-    }
-
-    fn try_use(
+    pub(super) fn try_use(
         &self,
         action: Action,
         key: &KeyRef,
@@ -188,14 +150,14 @@ impl Keystore {
         })
     }
 
-    fn opened(
+    /// The plaintext of a ciphertext, by the algorithm that the caller names.
+    pub(super) fn opened(
         &self,
         action: Action,
-        source: ReEncryptSource<'_>,
+        (key, algorithm, ciphertext): (Option<&KeyRef>, EncryptionAlgorithm, &[u8]),
         request_context: RequestContext<'_>,
         details: &mut AuditDetails,
     ) -> Result<Decrypted, KeystoreError> {
-        let ReEncryptSource { key, algorithm, ciphertext, .. } = source;
         let Some(hash) = algorithm.oaep() else {
             self.check_names_symmetric(key)?;
             let blob = CiphertextBlob::parse(ciphertext)?;
@@ -206,12 +168,34 @@ impl Keystore {
         })?;
         let live = self.rsa_key(action, key, algorithm, request_context, details)?;
         self.stop_if_dry()?;
-        let opened = private(&live)?.decrypt(hash, ciphertext).map_err(|error| match error {
-            CryptoError::NotAuthentic => KeystoreError::InvalidCiphertext,
-            other => KeystoreError::Crypto(other),
-        })?;
+        let opened = private(&live)?.decrypt(hash, ciphertext).map_err(invalid)?;
         let material = live.record.current;
         Ok(Decrypted { plaintext: Plaintext(opened), key: live.id, material })
+    }
+
+    pub(super) fn unwrap(
+        &self,
+        action: Action,
+        ciphertext: &CiphertextBlob,
+        key: Option<&KeyRef>,
+        request_context: RequestContext<'_>,
+        details: &mut AuditDetails,
+    ) -> Result<Decrypted, KeystoreError> {
+        if let Some(key) = key
+            && self.resolve(key)? != ciphertext.key_id()
+        {
+            return Err(KeystoreError::IncorrectKey);
+        }
+        let none = EncryptionContext::new();
+        let context = request_context.context.unwrap_or(&none);
+        let request_context = request_context.naming_maybe(key);
+        let live = self.admitted(action, ciphertext.key_id(), request_context, details)?;
+        check_symmetric(action, live.record.spec)?;
+        self.stop_if_dry()?;
+        let material_id = ciphertext.material_id();
+        details.material = Some(material_id);
+        let plaintext = Plaintext(open(&live, ciphertext, context)?);
+        Ok(Decrypted { plaintext, key: live.id, material: material_id })
     }
 
     /// A key that is named for a ciphertext of a symmetric key has to be one.
@@ -224,7 +208,7 @@ impl Keystore {
     }
 
     /// A key that encrypts or decrypts by an algorithm of RSA.
-    fn rsa_key(
+    pub(super) fn rsa_key(
         &self,
         action: Action,
         key: &KeyRef,
@@ -247,16 +231,6 @@ impl Keystore {
     }
 }
 
-impl ReEncryptSource<'_> {
-    /// The key that decrypts it, if that can be told.
-    fn key_id(&self, keystore: &Keystore) -> Option<KeyId> {
-        match (self.algorithm.oaep(), self.key) {
-            (None, _) => CiphertextBlob::parse(self.ciphertext).ok().map(|blob| blob.key_id()),
-            (Some(_), key) => keystore.key_named(key?).ok(),
-        }
-    }
-}
-
 impl From<CiphertextBlob> for Encrypted {
     fn from(blob: CiphertextBlob) -> Self {
         let (key, material) = (blob.key_id(), blob.material_id());
@@ -264,7 +238,32 @@ impl From<CiphertextBlob> for Encrypted {
     }
 }
 
-fn seal(live: &LiveKey, hash: HashKind, plaintext: &[u8]) -> Result<Encrypted, KeystoreError> {
+pub(super) fn seal(
+    live: &LiveKey,
+    hash: HashKind,
+    plaintext: &[u8],
+) -> Result<Encrypted, KeystoreError> {
     let ciphertext = private(live)?.public_key().encrypt(hash, plaintext)?;
     Ok(Encrypted { key: live.id, material: live.record.current, ciphertext })
+}
+
+fn open(
+    key: &LiveKey,
+    ciphertext: &CiphertextBlob,
+    context: &EncryptionContext,
+) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
+    let id = ciphertext.material_id();
+    if let Some(link) = &key.link {
+        let sealed = ciphertext.sealed_on_token().ok_or(KeystoreError::InvalidCiphertext)?;
+        return link.open((key.id, id), &blob::token_aad(key.id, id, context), &sealed);
+    }
+    let opened = key.symmetric(id)?.open(&blob::aad(key.id, id, context), ciphertext.sealed());
+    opened.map_err(invalid)
+}
+
+fn invalid(error: CryptoError) -> KeystoreError {
+    match error {
+        CryptoError::NotAuthentic => KeystoreError::InvalidCiphertext,
+        other => KeystoreError::Crypto(other),
+    }
 }

@@ -12,9 +12,8 @@ use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
 use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::spec::MacAlgorithm;
-use crate::keystore::ops::crypto::symmetric::check_len;
 use crate::keystore::policy::Fact;
-use crate::keystore::records::algorithm::check_algorithm;
+use crate::keystore::records::algorithm::{check_algorithm, check_len};
 use crate::keystore::records::material::LiveMaterial;
 
 /// What GenerateMac made.

@@ -6,4 +6,5 @@ pub(in crate::keystore) mod data_key_pair;
 pub(in crate::keystore) mod encrypt;
 pub(in crate::keystore) mod mac;
 pub(in crate::keystore) mod random;
-pub(in crate::keystore) mod symmetric;
+pub(in crate::keystore) mod re_encrypt;
+pub(in crate::keystore) mod wrap;
