@@ -11,7 +11,6 @@ mod header;
 pub mod layout;
 mod link;
 mod name;
-mod nonce;
 mod places;
 mod recipient;
 mod record;
@@ -36,7 +35,6 @@ pub use name::{
     EncodedName, FOREIGN_PREFIX, ForeignName, LONG_PREFIX, NAME_MAX, SIDECAR_SUFFIX, foreign_name,
     is_hidden, is_name, is_sidecar,
 };
-pub use nonce::Nonces;
 pub use places::{DirPlace, Places};
 pub use recipient::{OPAQUE_MAX, Opaque, Recipient, Recipients, WRAPPED_LEN, Wrapped};
 pub use record::RECORD_LEN;
@@ -46,7 +44,7 @@ pub use state::{Cursor, STATE_SLOT, StateRecord, UNRECOVERED, Unrecovered, WAITI
 pub use times::{Kept, ShownTime, TimesKey};
 pub use undo::{UNDO_HEADER, UndoRecord};
 pub use unit::{
-    Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace, binding_of, claimed_length,
+    Nonces, Opened, SEALED_UNIT_HEADER, UnitCipher, UnitKind, UnitPlace, binding_of, claimed_length,
 };
 pub use volume::{UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys};
 pub use xattr::{XATTR_PREFIX, XattrKeys};

@@ -1,4 +1,4 @@
-//! One crypto unit: the contents of one backing page (FORMAT section 5).
+//! One crypto unit: the contents of one backing page, and its nonce (FORMAT section 5).
 //!
 //! `nonce 24 | tag 16 | length u16 | kind u8 | flags u8 | ciphertext | zeros to the end of the page`.
 //! The unit of page 0 starts behind the header slots.
@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 
-use super::layout::{Page, PageNo, UNIT_HEADER};
-use super::nonce::{FreshNonce, Nonces};
+use super::layout::{GROUP_BLOCKS, Page, PageNo, UNIT_HEADER};
 use super::{EnvelopeError, FORMAT, SUITE};
 use crate::crypto::bulk::BulkKey;
 use crate::crypto::secret::Secret;
 use crate::crypto::xaes;
-use crate::crypto::{Nonce, Tag};
+use crate::crypto::{CryptoError, Nonce, Tag, random};
 use crate::id::FileId;
 
 /// Bytes of a unit before its ciphertext.
@@ -24,6 +23,9 @@ pub const SEALED_UNIT_HEADER: usize = UNIT_HEADER;
 const UNITS_PER_PREFIX: u32 = 1 << 24;
 /// Derived keys kept for reading: a file has one for each daemon run that wrote to it.
 const READ_KEYS: usize = 8;
+/// The data pages of the longest group and its spill page: what one request seals at a time.
+const AT_ONCE: usize = 75;
+const _: () = assert!(AT_ONCE as u64 == GROUP_BLOCKS + 1);
 const AAD_LEN: usize = 36;
 /// Where in a unit its tag stands, and its length.
 const TAG_AT: usize = 24;
@@ -233,8 +235,62 @@ fn short(tag: &Tag) -> [u8; 8] {
     *tag.first_chunk().expect("a tag has 16 bytes")
 }
 
+/// Fresh nonces for the units of one request (R11): the random halves of nonces are drawn here and
+/// nowhere else.
+///
+/// Drawn in one call, because the generator looks at its age and its process in each. Only sealing
+/// takes one out, and by that it is gone: none can be named, kept, copied or made of zeros.
+pub struct Nonces {
+    drawn: [Nonce; AT_ONCE],
+    left: usize,
+}
+
+/// One half of a nonce, to be used once.
+struct FreshNonce(Nonce);
+
+impl Nonces {
+    /// Nonces for `units` units.
+    ///
+    /// # Errors
+    /// `Random` if the system gives no randomness.
+    pub fn draw(units: usize) -> Result<Self, CryptoError> {
+        let (mut drawn, left) = ([[0; 12]; AT_ONCE], units.clamp(1, AT_ONCE));
+        random::fill_nonces(drawn[..left].as_flattened_mut())?;
+        Ok(Self { drawn, left })
+    }
+
+    /// The next one; drawn anew for more units than were asked for.
+    fn take(&mut self) -> Result<FreshNonce, CryptoError> {
+        if self.left == 0 {
+            *self = Self::draw(1)?;
+        }
+        self.left -= 1;
+        Ok(FreshNonce(self.drawn[self.left]))
+    }
+}
+
+impl FreshNonce {
+    /// A nonce by itself.
+    fn draw() -> Result<Self, CryptoError> {
+        Nonces::draw(1)?.take()
+    }
+
+    /// The bytes, for the one unit or derived key that they are for.
+    fn use_up(self) -> Nonce {
+        self.0
+    }
+}
+
+impl std::fmt::Debug for Nonces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nonces").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::envelope::layout::{DATA_PAYLOAD, FIRST_PAYLOAD, HEADER_AREA, PAGE_LEN};
     use proptest::prelude::*;
@@ -316,6 +372,18 @@ mod tests {
             let at = at % (UNIT_HEADER + length);
             page[at] ^= 1 << bit;
             prop_assert!(cipher.open(place, &page, &mut [0; PAGE_LEN]).is_err());
+        }
+    }
+
+    #[test]
+    fn no_nonce_is_zero_or_comes_twice_however_many_were_asked_for() {
+        let mut seen = HashSet::from([[0; 12]]);
+        for asked in [0, 1, 2, AT_ONCE, AT_ONCE + 1] {
+            let mut nonces = Nonces::draw(asked).unwrap();
+            for taken in 0..asked + 3 {
+                let nonce = nonces.take().unwrap().use_up();
+                assert!(seen.insert(nonce), "{taken} of {asked}");
+            }
         }
     }
 }

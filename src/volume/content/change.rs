@@ -1,10 +1,14 @@
-//! A change of a file, with the locks that it holds, and what it must not leave in memory.
+//! How a change of a file begins: with its locks, a header, and the announcement that it comes (FORMAT
+//! section 12.3). And what it must not leave in memory.
 
 use std::ops::{Deref, DerefMut};
 
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Content, State};
+use super::{Access, Content, Ready, State};
+use crate::envelope::layout::pages_of;
+use crate::envelope::{FileHeader, FileKeys, HeaderFlags, Seal};
+use crate::volume::model::error::{Result, VolumeError};
 
 /// The state of a file while it is changed. A header is made only through this; when it ends, that
 /// header is on the disk or gone.
@@ -23,6 +27,60 @@ impl Content {
         let mut change = Change { content: self, state: self.write_state(), _gate: gate };
         self.sync_cut_pages(&mut change);
         change
+    }
+
+    /// Refuses what would change a file that is open for reading only.
+    pub(super) fn must_be_writable(&self) -> Result<()> {
+        if self.access == Access::ReadOnly { Err(VolumeError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Makes keys and a header for a file that has none. Nothing reaches the disk yet.
+    pub(super) fn ensure_header(&self, state: &mut Change<'_>) -> Result<()> {
+        self.must_be_writable()?;
+        self.load(state)?;
+        // Pages behind the end that could not be cut off must not come back as contents.
+        self.write_owed_length(state)?;
+        if state.stretched {
+            return Err(VolumeError::Tampered("file length"));
+        }
+        if state.ready.is_some() {
+            return self.write_owed_header(state);
+        }
+        let (file, dek, recipient) = self.keys.create()?;
+        let keys = FileKeys::new(file, dek);
+        let cipher = keys.unit_cipher();
+        let header = FileHeader {
+            file,
+            sequence: 1,
+            // Until it is sealed, a crash of this session, and of no other, explains what is odd.
+            flags: HeaderFlags { open: true, ..HeaderFlags::default() },
+            seal: Seal { size: 0, session: self.shared.session(), mtime: i64::MIN },
+            recipients: recipient.into(),
+        };
+        state.ready = Some(Ready { header, keys, cipher, fresh: true });
+        state.has_header = true;
+        state.marks.extent.empty();
+        Ok(())
+    }
+
+    /// Makes durable, before the first page of a change, that this session changes the file.
+    ///
+    /// Files that the session made need no announcement: their headers say so. Nor do files of one
+    /// page before and after: that page is the old one or the new one.
+    pub(super) fn announce(&self, state: &mut State, new_size: u64) -> Result<()> {
+        let Some(ready) = &state.ready else { return Ok(()) };
+        let header = &ready.header;
+        let born_now = header.flags.open && header.seal.session == self.shared.session();
+        if ready.fresh || born_now || pages_of(state.size.max(new_size)) <= 1 {
+            return Ok(());
+        }
+        let Some(announcements) = self.shared.announcements() else { return Ok(()) };
+        let file = header.file;
+        self.follow(state)?;
+        if state.announced != Some((announcements.generation(), file)) {
+            state.announced = Some((announcements.announce(file)?, file));
+        }
+        Ok(())
     }
 
     /// Drops a header that never reached the disk, with its key. Used later, it could be under material

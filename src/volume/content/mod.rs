@@ -12,10 +12,10 @@
 //! stand the verbs: `open`, `read`, `write`, `resize`, `holes`, `seek`; `durable` syncs and seals,
 //! `recover` looks through a file after a crash.
 
-mod announce;
 mod change;
 mod durability;
 mod durable;
+mod excuses;
 mod header;
 mod holes;
 mod journaling;

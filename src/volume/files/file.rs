@@ -1,18 +1,19 @@
-//! One inode that is open, however many handles and paths lead to it.
+//! One inode that is open, however many paths lead to it, and the handles that programs have of it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
 use super::file_key::{FileKeySource, FilePolicy};
 use crate::envelope::{Recipient, XattrKeys};
 use crate::id::KeyId;
-use crate::volume::access::authorizer::{Subject, SubjectCell};
+use crate::volume::access::authorizer::{Admission, Subject, SubjectCell, Writing};
 use crate::volume::backing::contents::Durability;
 use crate::volume::content::{Access, Content, Marks};
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::errseq::Heard;
 use crate::volume::session::times::TimedFile;
 
 /// Where bytes to write come from.
@@ -209,5 +210,52 @@ impl File {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A file that somebody has open, until it is closed.
+#[derive(Debug)]
+pub struct FileHandle {
+    /// Inode number.
+    pub ino: u64,
+    /// The open file, shared by all handles of the inode.
+    pub file: Arc<File>,
+    /// The count of [`crate::volume::namespace::set_id::SetIdCounter`] when it was last found without privileges.
+    pub(in crate::volume) unprivileged: AtomicU64,
+    /// The right of the user who opened it; none for the volume's owner.
+    pub(in crate::volume) admission: Option<Arc<Admission>>,
+    /// What it was told of failed write-backs.
+    pub(in crate::volume) heard: Heard,
+}
+
+impl FileHandle {
+    pub(in crate::volume) fn new(ino: u64, file: Arc<File>) -> Self {
+        let heard = file.content().errors().sample();
+        Self { ino, file, unprivileged: AtomicU64::new(0), admission: None, heard }
+    }
+
+    /// Writes `data`; returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// As [`File::write`]; `Keystore` when a required audit log cannot be written.
+    pub fn write(&self, offset: u64, data: &[u8], origin: Origin) -> Result<usize> {
+        // Pages of the kernel's cache come back without a user: they must not be lost.
+        let _writing = if origin == Origin::Caller { self.writing() } else { None };
+        self.file.write(offset, data, origin)
+    }
+
+    /// A request that may give the file its first contents: held while that is under way, so that
+    /// it is written down for whom a key is made.
+    pub(in crate::volume) fn writing(&self) -> Option<Writing> {
+        self.admission.as_ref().map(|admission| admission.writing())
+    }
+
+    /// Refuses a user who may not use the file any more. Costs next to nothing while nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// `Denied`.
+    pub fn check(&self) -> Result<()> {
+        self.admission.as_ref().map_or(Ok(()), |admission| admission.check())
     }
 }

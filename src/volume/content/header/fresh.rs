@@ -1,46 +1,11 @@
 //! The header of a file that gets its first contents: it is made in memory, and written with page 0.
 
+use crate::envelope::RECORD_LEN;
 use crate::envelope::layout::{HEADER_AREA, PAGE_LEN, backing_len};
-use crate::envelope::{FileHeader, FileKeys, HeaderFlags, RECORD_LEN, Seal};
-use crate::volume::content::change::Change;
-use crate::volume::content::{Access, Content, Ready, State};
-use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::content::{Content, State};
+use crate::volume::model::error::Result;
 
 impl Content {
-    /// Refuses what would change a file that is open for reading only.
-    pub(in crate::volume::content) fn must_be_writable(&self) -> Result<()> {
-        if self.access == Access::ReadOnly { Err(VolumeError::ReadOnly) } else { Ok(()) }
-    }
-
-    /// Makes keys and a header for a file that has none. Nothing reaches the disk yet.
-    pub(in crate::volume::content) fn ensure_header(&self, state: &mut Change<'_>) -> Result<()> {
-        self.must_be_writable()?;
-        self.load(state)?;
-        // Pages behind the end that could not be cut off must not come back as contents.
-        self.write_owed_length(state)?;
-        if state.stretched {
-            return Err(VolumeError::Tampered("file length"));
-        }
-        if state.ready.is_some() {
-            return self.write_owed_header(state);
-        }
-        let (file, dek, recipient) = self.keys.create()?;
-        let keys = FileKeys::new(file, dek);
-        let cipher = keys.unit_cipher();
-        let header = FileHeader {
-            file,
-            sequence: 1,
-            // Until it is sealed, a crash of this session, and of no other, explains what is odd.
-            flags: HeaderFlags { open: true, ..HeaderFlags::default() },
-            seal: Seal { size: 0, session: self.shared.session(), mtime: i64::MIN },
-            recipients: recipient.into(),
-        };
-        state.ready = Some(Ready { header, keys, cipher, fresh: true });
-        state.has_header = true;
-        state.marks.extent.empty();
-        Ok(())
-    }
-
     /// Writes page 0 of a file that has a header but no contents yet.
     pub(in crate::volume::content) fn write_fresh_header(&self, state: &mut State) -> Result<()> {
         if !state.ready()?.fresh {

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, fchmod, fstat};
 use crate::volume::access::privileges::without_privileges;
 use crate::volume::backing::lender;
 use crate::volume::engine::Volume;
-use crate::volume::files::handle::FileHandle;
+use crate::volume::files::file::FileHandle;
 use crate::volume::model::error::Result;
 
 /// What became of a file's setuid and setgid bits.
