@@ -4,7 +4,7 @@ use crate::keystore::model::audit::{AuditNote, Position};
 
 /// What this process knows.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known {
+pub(super) struct KnownPositions {
     /// What the keystore's file has noted.
     noted: Option<Position>,
     /// The newest record that this process wrote, or signed.
@@ -18,7 +18,7 @@ pub(super) struct Known {
     unsaved: bool,
 }
 
-impl Known {
+impl KnownPositions {
     /// Learns what the keystore's file says.
     pub(super) fn learn(&mut self, note: &AuditNote) {
         self.noted = note.noted.or(self.noted);
@@ -117,7 +117,7 @@ mod tests {
     /// Another process may have noted a position since, which the log does not have any more.
     #[test]
     fn what_is_noted_gives_way_only_to_what_was_found_to_follow_it() {
-        let mut known = Known::default();
+        let mut known = KnownPositions::default();
         let mut note = AuditNote::default();
         known.note(&mut note);
         assert_eq!(note, AuditNote::default());
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_was_lost_is_kept_and_not_looked_for_again() {
-        let mut known = Known::default();
+        let mut known = KnownPositions::default();
         known.learn(&noted(9));
         known.found(&known.clone(), &[at(9)], at(10));
         assert_eq!(known.positions().collect::<Vec<_>>(), [at(10)]);

@@ -12,7 +12,7 @@ use super::checkpoint::{Checkpoint, Statement};
 use super::event::{Event, EventTime};
 use super::file::{AuditFile, Rows};
 use super::keys::AuditKeys;
-use super::known::Known;
+use super::known::KnownPositions;
 use super::last_use::LastUses;
 use super::tail::Tail;
 use crate::keystore::error::KeystoreError;
@@ -25,7 +25,7 @@ pub(super) struct Log {
     sharing: Sharing,
     pub(super) keys: AuditKeys,
     opened: Mutex<Opened>,
-    known: Mutex<Known>,
+    known: Mutex<KnownPositions>,
 }
 
 #[derive(Default)]
@@ -45,7 +45,7 @@ impl Log {
     }
 
     /// What this process knows of the log.
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, KnownPositions> {
         self.known.lock()
     }
 

@@ -9,7 +9,7 @@ use super::event::{Event, EventTime, request_id};
 use super::file::PAGE;
 use super::file::{RecordRow, Rows};
 use super::keys::AuditKeys;
-use super::known::Known;
+use super::known::KnownPositions;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::audit::Position;
 use crate::keystore::model::caller::Caller;
@@ -31,7 +31,7 @@ impl<'a> Tail<'a> {
     pub(super) fn find(
         keys: &'a AuditKeys,
         rows: &'a Rows<'a>,
-        known: &Known,
+        known: &KnownPositions,
         now: SystemTime,
     ) -> Result<Self, KeystoreError> {
         let mut tail = Self { keys, rows, head: rows.head()?, lost: Vec::new() };

@@ -13,7 +13,7 @@ use super::accept::{self, Core};
 use super::heavy::Heavy;
 use super::http::Shared;
 use super::metrics;
-use super::watch::Watch;
+use super::watch::KeystoreWatch;
 use crate::server::config::{Config, ServerError, Unsigned};
 use crate::server::identity::Identities;
 use crate::server::keystores::Keystores;
@@ -89,8 +89,8 @@ impl Server {
     pub fn run(self) -> Result<(), ServerError> {
         let Self { runtime, sockets, metrics, core, stop } = self;
         let keystores = Arc::clone(&core.shared.keystores);
-        let watch =
-            Watch::start(&core.shared.keystores).map_err(ServerError::io("start a thread"))?;
+        let watch = KeystoreWatch::start(&core.shared.keystores)
+            .map_err(ServerError::io("start a thread"))?;
         let served = runtime.block_on(serve(sockets, metrics, core, &stop));
         drop(watch);
         // Operations that did not end in time are not waited for again.

@@ -11,11 +11,11 @@ use crate::threads::Threads;
 /// A thread that looks at the keystores many times a second, so that a key or an access key that
 /// is disabled elsewhere is refused here at once. Ends when it is dropped.
 #[derive(Debug)]
-pub(in crate::server) struct Watch {
+pub(in crate::server) struct KeystoreWatch {
     _threads: Threads,
 }
 
-impl Watch {
+impl KeystoreWatch {
     pub(in crate::server) fn start(keystores: &Arc<Keystores>) -> io::Result<Self> {
         let (keystores, threads) = (Arc::clone(keystores), Threads::default());
         threads.start_detached("kms-watch", move |stop| {

@@ -1,6 +1,6 @@
 //! Reading: pages in, authenticated plaintext out.
 
-use super::pages::{BlockContents, Facts, judge, with_pages};
+use super::pages::{BlockContents, BlockFacts, judge, with_pages};
 use super::{Content, State};
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, Page, PageNo, in_memory, last_block};
 use crate::envelope::{EntryState, Opened, UnitPlace};
@@ -96,7 +96,7 @@ impl Content {
             return Ok(Soundness::Sound);
         };
         let (unit, torn) = self.open_unit_or_torn(state, block.data_page(), page, out)?;
-        let facts = Facts {
+        let facts = BlockFacts {
             expected: if block == last { last_length } else { PAGE_LEN },
             payload: block.payload(),
             last: block == last,
@@ -119,14 +119,14 @@ impl Content {
         &self,
         state: &State,
         block: Block,
-        facts: Facts,
+        facts: BlockFacts,
         unit: Opened,
         out: &mut Page,
     ) -> Result<Soundness> {
         let (contents, punched) =
             self.with_spill(state, block.group(), |spill, group_absent| {
                 let entry = spill.entry(block.index());
-                let contents = judge(Facts { group_absent, ..facts }, unit, entry);
+                let contents = judge(BlockFacts { group_absent, ..facts }, unit, entry);
                 if let (BlockContents::Bytes { held, .. }, Opened::Present { length, .. }) =
                     (contents, unit)
                 {

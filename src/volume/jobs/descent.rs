@@ -17,7 +17,7 @@ use crate::volume::namespace::descriptor::Copies;
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_rules::{Authority, LiveAuthority};
 use crate::volume::namespace::inode::{Link, ROOT, Whereabouts};
-use crate::volume::namespace::renames::{Moved, Watch};
+use crate::volume::namespace::renames::{Moved, RenameWatch};
 
 /// Directories still to be visited, parents before children; then what got another name meanwhile.
 pub(in crate::volume) struct Descent<'a> {
@@ -29,7 +29,7 @@ pub(in crate::volume) struct Descent<'a> {
     above: Vec<Level>,
     below_unusable: bool,
     /// None where only a part of the tree is walked.
-    watch: Option<Watch>,
+    watch: Option<RenameWatch>,
     /// What was renamed and is still to be visited.
     strays: Vec<Moved>,
     rounds: u32,
@@ -120,7 +120,7 @@ impl<'a> Descent<'a> {
     /// At the end, returns what was not seen: nothing may then be concluded from what was not found.
     pub(in crate::volume) fn missed(mut self) -> Vec<Missed> {
         self.leave_walk();
-        if self.watch.as_ref().is_some_and(Watch::has_overflowed) {
+        if self.watch.as_ref().is_some_and(RenameWatch::has_overflowed) {
             self.miss(PathBuf::new(), Unseen::Renamed);
         }
         self.missed
@@ -192,7 +192,7 @@ impl<'a> Descent<'a> {
         for path in self.walk.take_mounted() {
             self.miss(path, Unseen::Mounted);
         }
-        let on_the_mount = self.watch.as_ref().is_some_and(Watch::has_seen_changes);
+        let on_the_mount = self.watch.as_ref().is_some_and(RenameWatch::has_seen_changes);
         for path in self.walk.take_lost() {
             self.miss(path, if on_the_mount { Unseen::Renamed } else { Unseen::Vanished });
         }
@@ -257,9 +257,9 @@ impl<'a> Descent<'a> {
         let mut hidden = None;
         for link in known.iter().chain(links) {
             match self.find_at(*ino, link) {
-                Ok(At::Here(stray)) => return Ok(Some(stray)),
-                Ok(At::Neither) => return Ok(None),
-                Ok(At::Gone) => {}
+                Ok(StrayLookup::Here(stray)) => return Ok(Some(stray)),
+                Ok(StrayLookup::Neither) => return Ok(None),
+                Ok(StrayLookup::Gone) => {}
                 Err(error) => hidden = Some(error),
             }
         }
@@ -272,16 +272,16 @@ impl<'a> Descent<'a> {
     }
 
     /// Locks: that of the directory of the link, for a moment.
-    fn find_at(&self, ino: u64, link: &Link) -> Result<At> {
+    fn find_at(&self, ino: u64, link: &Link) -> Result<StrayLookup> {
         let volume = self.volume;
         let parent = volume.dir(link.parent)?;
         let still = volume.tree.locks.reading(link.parent);
         let held = match beneath::hold(&*parent, &link.name) {
-            Err(Errno::NOENT) => return Ok(At::Gone),
+            Err(Errno::NOENT) => return Ok(StrayLookup::Gone),
             other => other?,
         };
         if volume.tree.same_number(held.found(), ino).is_err() {
-            return Ok(At::Gone);
+            return Ok(StrayLookup::Gone);
         }
         match FileType::from_raw_mode(held.found().st_mode) {
             FileType::Directory => {
@@ -293,20 +293,20 @@ impl<'a> Descent<'a> {
                 dir.sound_alarm();
                 let mut names = names_of(volume, link.parent);
                 names.push(link.name.clone());
-                Ok(At::Here(Stray::Directory(Arc::new(dir), names)))
+                Ok(StrayLookup::Here(Stray::Directory(Arc::new(dir), names)))
             }
             FileType::RegularFile => {
                 let fd = fcntl_dupfd_cloexec(&*parent, 0)?;
                 let visit = Visit::of_file(fd, names_of(volume, link.parent), link.name.clone());
-                Ok(At::Here(Stray::File(visit, parent)))
+                Ok(StrayLookup::Here(Stray::File(visit, parent)))
             }
-            _ => Ok(At::Neither),
+            _ => Ok(StrayLookup::Neither),
         }
     }
 }
 
 /// What a link of something that was renamed leads to.
-enum At {
+enum StrayLookup {
     Here(Stray),
     /// The inode, but it is neither a file nor a directory.
     Neither,

@@ -88,7 +88,7 @@ struct Unfinished {
 struct Inspected {
     file: Arc<File>,
     path: PathBuf,
-    claims: Claims,
+    claims: UnopenedSlots,
     /// It was inspected to its end.
     through: bool,
 }
@@ -289,7 +289,7 @@ impl Run<'_> {
     /// What a file claims to be, if a crashed session may have been changing it; one without any header
     /// claims nothing, and is looked at as well. The attributes are read before it is opened: opening
     /// may lend its mode, which moves the change time.
-    fn concerned(&self, held: &Handle) -> Result<Option<Claims>> {
+    fn concerned(&self, held: &Handle) -> Result<Option<UnopenedSlots>> {
         let opened = open_noatime(OFlags::RDONLY, |flags| held.open_file(flags));
         let probe = match opened {
             Err(Errno::AGAIN) => held.open_file_waiting(OFlags::RDONLY)?,
@@ -315,7 +315,7 @@ impl Run<'_> {
         if !claimed && !bare && !journaled && !has_odd_size(held.found(), &page) {
             return Ok(None);
         }
-        Ok(Some(Claims(slots)))
+        Ok(Some(UnopenedSlots(slots)))
     }
 
     /// True if this is the daemon of an ordinary user, and the file another's: no such daemon made it.
@@ -324,7 +324,7 @@ impl Run<'_> {
     }
 
     /// Notes that a file keeps its excuse, if it can be looked at later; `claims`: what it says it is.
-    fn failed(&mut self, path: PathBuf, claims: Option<&Claims>, error: VolumeError) {
+    fn failed(&mut self, path: PathBuf, claims: Option<&UnopenedSlots>, error: VolumeError) {
         match error {
             // The key that was refused counts, whatever else the file names.
             VolumeError::KeyUnusable(key) | VolumeError::WrappedElsewhere(key) => {
@@ -421,7 +421,7 @@ impl Run<'_> {
 impl Unfinished {
     /// Adds a file that says this of itself to the crashes that excuse it. Nothing excuses a lie: it is
     /// not authentic, and the file that it names says so, if it was looked through.
-    fn add(&mut self, crashes: &[Unrecovered], claims: &Claims) {
+    fn add(&mut self, crashes: &[Unrecovered], claims: &UnopenedSlots) {
         let excused =
             |header: &FileHeader| crashes.iter().any(|crash| explains(crash, header, true));
         self.sizes |= !claims.0.iter().any(excused);
@@ -449,4 +449,4 @@ enum Inspection {
 
 /// What an unopened file says of itself, in each slot of its header.
 #[derive(Clone)]
-struct Claims(Vec<FileHeader>);
+struct UnopenedSlots(Vec<FileHeader>);

@@ -38,12 +38,12 @@ pub struct CrashedJournals {
     whole: Vec<SessionWord>,
     parts: Vec<Arc<dyn Backing>>,
     /// Of each file and page the newest version of each session, the newest session first.
-    pages: Vec<At>,
+    pages: Vec<PageLocation>,
 }
 
 /// Where a version of a page is.
 #[derive(Debug, Clone, Copy)]
-struct At {
+struct PageLocation {
     file: FileId,
     inode: u64,
     page: u64,
@@ -149,24 +149,24 @@ impl CrashedJournals {
         file: FileId,
         inode: u64,
         pages: std::ops::RangeInclusive<u64>,
-    ) -> impl Iterator<Item = &At> {
+    ) -> impl Iterator<Item = &PageLocation> {
         let all = self.of(file, 0..=u64::MAX);
         let is_known = all.iter().any(|at| at.inode == inode);
         let one = all.first().map(|first| first.inode);
         let is_one = all.iter().all(|at| Some(at.inode) == one);
-        let counts = move |at: &&At| at.inode == inode || (!is_known && is_one);
+        let counts = move |at: &&PageLocation| at.inode == inode || (!is_known && is_one);
         self.of(file, pages).iter().filter(counts)
     }
 
-    fn of(&self, file: FileId, pages: std::ops::RangeInclusive<u64>) -> &[At] {
-        let key = |at: &At| (at.file, at.page);
+    fn of(&self, file: FileId, pages: std::ops::RangeInclusive<u64>) -> &[PageLocation] {
+        let key = |at: &PageLocation| (at.file, at.page);
         let (from, to) = ((file, *pages.start()), (file, *pages.end()));
         let start = self.pages.partition_point(|at| key(at) < from);
         let end = self.pages.partition_point(|at| key(at) <= to);
         self.pages.get(start..end).unwrap_or_default()
     }
 
-    fn version(&self, at: &At) -> Option<Vec<u8>> {
+    fn version(&self, at: &PageLocation) -> Option<Vec<u8>> {
         let mut page = vec![0; PAGE_LEN];
         let (start, stored) = (usize::from(at.start), usize::from(at.stored));
         let room = page.get_mut(start..start + stored)?;
@@ -184,14 +184,14 @@ impl CrashedJournals {
         if parts.len() != PARTS {
             return Err(Unusable::Parts(parts.len()));
         }
-        let mut newest = HashMap::<(FileId, u64, u64), (u64, At)>::new();
+        let mut newest = HashMap::<(FileId, u64, u64), (u64, PageLocation)>::new();
         for (number, file) in (self.parts.len()..).zip(parts) {
             let part = u16::try_from(number).unwrap_or(u16::MAX);
             let mut records = Records::of(&**file)?;
             while let Some((offset, record)) = records.next()? {
                 let length = record.length() as u64;
                 budget.bytes = budget.bytes.checked_sub(length).ok_or(Unusable::Long)?;
-                let at = At::of(&record, (session, part, offset));
+                let at = PageLocation::of(&record, (session, part, offset));
                 let known =
                     newest.entry((at.file, at.inode, at.page)).or_insert((record.sequence, at));
                 if known.0 < record.sequence {
@@ -209,7 +209,7 @@ impl CrashedJournals {
     }
 }
 
-impl At {
+impl PageLocation {
     fn of(record: &UndoRecord, (session, part, offset): (u16, u16, u64)) -> Self {
         Self {
             file: record.file,

@@ -15,18 +15,18 @@ use super::inode::Link;
 #[derive(Debug, Default)]
 pub(in crate::volume) struct Renames {
     authorizer: RwLock<()>,
-    watches: Mutex<Vec<Weak<Mutex<Noted>>>>,
+    watches: Mutex<Vec<Weak<Mutex<HeardRenames>>>>,
 }
 
 /// What one walk hears of renames.
 #[derive(Debug)]
-pub(in crate::volume) struct Watch(Arc<Mutex<Noted>>);
+pub(in crate::volume) struct RenameWatch(Arc<Mutex<HeardRenames>>);
 
 /// An inode, and links, one of which leads to it.
 pub(in crate::volume) type Moved = (u64, Vec<Link>);
 
 #[derive(Debug, Default)]
-struct Noted {
+struct HeardRenames {
     moved: HashMap<u64, Vec<Link>>,
     /// More were moved than are kept.
     overflowed: bool,
@@ -62,13 +62,13 @@ impl Renames {
     }
 
     /// Begins to watch.
-    pub(in crate::volume) fn watch(&self) -> Watch {
+    pub(in crate::volume) fn watch(&self) -> RenameWatch {
         let noted = Arc::default();
         self.watches.lock().push(Arc::downgrade(&noted));
-        Watch(noted)
+        RenameWatch(noted)
     }
 
-    fn tell(&self, tell: impl Fn(&mut Noted)) {
+    fn tell(&self, tell: impl Fn(&mut HeardRenames)) {
         self.watches.lock().retain(|watch| match watch.upgrade() {
             Some(noted) => {
                 tell(&mut noted.lock());
@@ -79,7 +79,7 @@ impl Renames {
     }
 }
 
-impl Watch {
+impl RenameWatch {
     /// What was noted since the last time.
     pub(in crate::volume) fn take(&self) -> Vec<Moved> {
         std::mem::take(&mut self.0.lock().moved).into_iter().collect()
@@ -104,7 +104,7 @@ impl Watch {
     }
 }
 
-impl Noted {
+impl HeardRenames {
     fn add(&mut self, (ino, links): Moved) {
         if self.moved.len() < MOST || self.moved.contains_key(&ino) {
             self.moved.insert(ino, links);

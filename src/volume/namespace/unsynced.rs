@@ -39,7 +39,7 @@ pub(in crate::volume) struct Moment(u64);
 
 #[derive(Debug, Default)]
 struct Dirs {
-    pending: HashMap<u64, Noted>,
+    pending: HashMap<u64, OwedNames>,
     /// The map was full, last at this moment: every directory is taken to have something.
     overflow: Option<Moment>,
     now: Moment,
@@ -47,7 +47,7 @@ struct Dirs {
 
 /// The names of one directory, each with the moment of its last change.
 #[derive(Debug)]
-enum Noted {
+enum OwedNames {
     Names(Vec<(Moment, BackingName)>),
     Everything(Moment),
 }
@@ -62,16 +62,16 @@ impl Unsynced {
             dirs.overflow = Some(now);
             return;
         }
-        let noted = dirs.pending.entry(dir).or_insert_with(|| Noted::Names(Vec::new()));
+        let noted = dirs.pending.entry(dir).or_insert_with(|| OwedNames::Names(Vec::new()));
         match noted {
-            Noted::Names(names) => {
+            OwedNames::Names(names) => {
                 names.retain(|(_, known)| known != name);
                 names.push((now, name.clone()));
                 if names.len() > MAX_ITEMS {
-                    *noted = Noted::Everything(now);
+                    *noted = OwedNames::Everything(now);
                 }
             }
-            Noted::Everything(last) => *last = now,
+            OwedNames::Everything(last) => *last = now,
         }
     }
 
@@ -80,8 +80,8 @@ impl Unsynced {
         let dirs = self.lock();
         let pending = match dirs.pending.get(&dir) {
             _ if dirs.overflow.is_some() => Pending::Everything,
-            Some(Noted::Everything(_)) => Pending::Everything,
-            Some(Noted::Names(names)) => {
+            Some(OwedNames::Everything(_)) => Pending::Everything,
+            Some(OwedNames::Names(names)) => {
                 Pending::Names(names.iter().map(|(_, name)| name.clone()).collect())
             }
             None => Pending::Names(Vec::new()),
@@ -131,7 +131,7 @@ impl Unsynced {
     }
 }
 
-impl Noted {
+impl OwedNames {
     /// Drops what was noted up to a moment; true if nothing is left.
     fn drop_until(&mut self, at: Moment) -> bool {
         match self {

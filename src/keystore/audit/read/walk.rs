@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::keystore::audit::event::Event;
 use crate::keystore::audit::file::{PAGE, RecordRow, SignedRow};
-use crate::keystore::audit::known::Known;
+use crate::keystore::audit::known::KnownPositions;
 use crate::keystore::audit::log::Log;
 use crate::keystore::audit::read::walker::Walker;
 use crate::keystore::error::KeystoreError;
@@ -16,7 +16,7 @@ use crate::keystore::model::audit::Position;
 /// A way through the log. Page by page: whoever writes meanwhile waits for one page, not for all.
 pub(super) struct Walk<'a> {
     log: &'a Log,
-    known: Known,
+    known: KnownPositions,
     pub(super) walker: Walker,
     signed: Peekable<vec::IntoIter<SignedRow>>,
     page: vec::IntoIter<RecordRow>,
@@ -40,7 +40,10 @@ impl Step {
 impl<'a> Walk<'a> {
     /// Starts where the log begins. It should have what is `known` of it. `None` if there is no log.
     /// Errors: those of the file.
-    pub(super) fn begin(log: &'a Log, known: Known) -> Result<Option<Self>, KeystoreError> {
+    pub(super) fn begin(
+        log: &'a Log,
+        known: KnownPositions,
+    ) -> Result<Option<Self>, KeystoreError> {
         let start = log.with(|file| {
             file.read(|rows| Ok((rows.damage()?, rows.anchor()?, rows.checkpoints()?)))
         })?;

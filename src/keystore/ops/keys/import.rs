@@ -120,8 +120,8 @@ impl Keystore {
                 let (token, encrypted) = (request.token, request.encrypted);
                 let bytes = import_key::unwrap(writer, key, token, encrypted, now)?;
                 let bytes = material::read_imported(record.spec, bytes)?;
-                let material =
-                    Draft { bytes, valid_to, now }.insert(writer, key, record, request)?;
+                let material = UnwrappedMaterial { bytes, valid_to, now }
+                    .insert(writer, key, record, request)?;
                 refresh_record(writer, key, record)?;
                 Ok(ImportedMaterial { key, material: Some(material) })
             })?;
@@ -182,13 +182,13 @@ pub(in crate::keystore) fn rotate(
 }
 
 /// Material that was unwrapped and is of the right kind.
-struct Draft {
+struct UnwrappedMaterial {
     bytes: Zeroizing<Vec<u8>>,
     valid_to: Option<UnixTime>,
     now: UnixTime,
 }
 
-impl Draft {
+impl UnwrappedMaterial {
     /// Stores the material where it belongs among those of its key.
     /// Errors: `IncorrectKeyMaterial`.
     fn insert(

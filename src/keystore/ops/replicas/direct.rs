@@ -12,7 +12,9 @@ use crate::keystore::access::request::RequestContext;
 use crate::keystore::engine::Keystore;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
-use crate::keystore::ops::replicas::receive::{Draft, Received, Trust, admit_news, admit_replica};
+use crate::keystore::ops::replicas::receive::{
+    NewTransferKey, Received, Trust, admit_news, admit_replica,
+};
 use crate::keystore::ops::replicas::send::ReplicaProperties;
 use crate::keystore::records::key::{KeyRecord, Operation, permit};
 use crate::keystore::records::transfer::{Transfer, TransferKind};
@@ -116,7 +118,7 @@ impl Keystore {
         &self,
         source: &Self,
         transfer: &Transfer,
-        draft: Draft,
+        draft: NewTransferKey,
     ) -> Result<Received, KeystoreError> {
         let trust = Trust::Identity(source.identity());
         self.receive(transfer, &trust, LockoutCheck::default(), |_| Ok(draft.private))

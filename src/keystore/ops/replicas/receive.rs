@@ -56,7 +56,7 @@ pub struct Received {
 }
 
 /// A transfer key with its private half, in memory only.
-pub(in crate::keystore) struct Draft {
+pub(in crate::keystore) struct NewTransferKey {
     pub(in crate::keystore) public: TransferKey,
     pub(in crate::keystore) private: PrivateKey,
 }
@@ -66,7 +66,7 @@ impl Keystore {
     pub fn create_transfer_key(&self, now: SystemTime) -> Result<TransferKey, KeystoreError> {
         let now = UnixTime::from(now);
         self.operate_own(OwnOperation::CreateTransferKey, |details| {
-            let Draft { public, private } = self.draft_transfer_key()?;
+            let NewTransferKey { public, private } = self.draft_transfer_key()?;
             let id = public.transfer_id;
             details.detail = Some(format!("transfer {id}"));
             self.write(|writer| {
@@ -84,11 +84,11 @@ impl Keystore {
     }
 
     /// A transfer key that is not stored.
-    pub(in crate::keystore) fn draft_transfer_key(&self) -> Result<Draft, KeystoreError> {
+    pub(in crate::keystore) fn draft_transfer_key(&self) -> Result<NewTransferKey, KeystoreError> {
         let id = MaterialId::from_bytes(random::id16()?);
         let private = PrivateKey::generate()?;
         let public = TransferKey::sign(id, self.region()?, &private, &self.signing_key())?;
-        Ok(Draft { public, private })
+        Ok(NewTransferKey { public, private })
     }
 
     /// Takes a key that was sealed for this keystore: all of it, in one transaction, and once. A

@@ -6,7 +6,7 @@ use crate::envelope::{Entry, EntryState, Opened};
 
 /// What is known about a block before it is judged.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::volume::content) struct Facts {
+pub(in crate::volume::content) struct BlockFacts {
     /// Bytes of the block that lie within the file's size.
     pub(in crate::volume::content) expected: usize,
     /// Bytes that its data page can hold.
@@ -44,7 +44,7 @@ pub(in crate::volume::content) enum BlockContents {
 
 /// Judges a block from its opened data unit and its spill entry.
 pub(in crate::volume::content) fn judge(
-    facts: Facts,
+    facts: BlockFacts,
     unit: Opened,
     entry: Entry<'_>,
 ) -> BlockContents {
@@ -71,7 +71,7 @@ pub(in crate::volume::content) fn judge(
     }
 }
 
-fn absent(facts: Facts, entry: Entry<'_>) -> BlockContents {
+fn absent(facts: BlockFacts, entry: Entry<'_>) -> BlockContents {
     match entry.state {
         _ if !facts.sparse || facts.last => BlockContents::Missing("a page of the file"),
         EntryState::Hole => BlockContents::Hole,
@@ -88,7 +88,7 @@ const fn odd_hole(what: &'static str, was_hole: bool) -> BlockContents {
 
 /// The block ends early. Inside the file that reads as zeros after a crash; at its end the size
 /// itself is wrong, and bytes that were never written are not made up.
-fn short(facts: Facts, held: usize, odd: &'static str) -> BlockContents {
+fn short(facts: BlockFacts, held: usize, odd: &'static str) -> BlockContents {
     if facts.last {
         BlockContents::Missing(odd)
     } else {
@@ -105,8 +105,14 @@ mod tests {
     const SHORT: Opened = Opened::Present { length: 100, tag: TAG };
     const TAIL: [u8; 44] = [7; 44];
 
-    fn facts() -> Facts {
-        Facts { expected: 4096, payload: 4052, last: false, sparse: false, group_absent: false }
+    fn facts() -> BlockFacts {
+        BlockFacts {
+            expected: 4096,
+            payload: 4052,
+            last: false,
+            sparse: false,
+            group_absent: false,
+        }
     }
 
     fn entry(state: EntryState, binding: [u8; 8], tail: &[u8]) -> Entry<'_> {
@@ -119,8 +125,8 @@ mod tests {
         let whole = entry(Present, TAG, &TAIL);
         let other = entry(Present, [2; 8], &TAIL);
         let (none, hole) = (entry(Absent, [0; 8], &[]), entry(Hole, [0; 8], &[]));
-        let last = Facts { last: true, ..facts() };
-        let sparse = Facts { sparse: true, ..facts() };
+        let last = BlockFacts { last: true, ..facts() };
+        let sparse = BlockFacts { sparse: true, ..facts() };
         let odd = |contents| matches!(contents, BlockContents::Bytes { odd: Some(_), .. });
         let missing = |contents| matches!(contents, BlockContents::Missing(_));
         assert_eq!(judge(facts(), FULL, whole), BlockContents::Bytes { held: 4096, odd: None });
@@ -129,7 +135,7 @@ mod tests {
         assert!(missing(judge(last, FULL, none)), "no tail, at the end");
         assert!(odd(judge(facts(), SHORT, whole)), "short page, inside");
         assert!(missing(judge(last, SHORT, whole)), "short page, at the end");
-        let end = Facts { expected: 100, ..last };
+        let end = BlockFacts { expected: 100, ..last };
         assert_eq!(judge(end, SHORT, none), BlockContents::Bytes { held: 100, odd: None });
         assert_eq!(judge(end, FULL, none), BlockContents::Bytes { held: 4052, odd: None });
         assert!(missing(judge(facts(), Opened::Absent, whole)), "dense files have no holes");
@@ -140,9 +146,9 @@ mod tests {
         let filled = entry(EntryState::Filled, TAG, &TAIL);
         assert!(matches!(judge(sparse, Opened::Absent, filled), BlockContents::OddHole { .. }));
         assert_eq!(judge(sparse, FULL, filled), BlockContents::Bytes { held: 4096, odd: None });
-        let bare = Facts { group_absent: true, ..sparse };
+        let bare = BlockFacts { group_absent: true, ..sparse };
         assert_eq!(judge(bare, Opened::Absent, none), BlockContents::Hole);
-        assert!(missing(judge(Facts { last: true, ..bare }, Opened::Absent, none)));
+        assert!(missing(judge(BlockFacts { last: true, ..bare }, Opened::Absent, none)));
         assert!(odd(judge(sparse, FULL, hole)), "a page beats a hole mark");
     }
 }

@@ -8,7 +8,7 @@ mod scratch;
 mod written;
 
 pub(super) use batch::{Arrival, Call, PageBatch, is_untouched};
-pub(super) use block::{BlockContents, Facts, judge};
+pub(super) use block::{BlockContents, BlockFacts, judge};
 pub(super) use plain::Plain;
 pub(super) use scratch::with_pages;
 pub(super) use written::{Synced, Written};

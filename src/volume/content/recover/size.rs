@@ -5,7 +5,7 @@ use crate::envelope::layout::{
     Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block, pages_of,
 };
 use crate::envelope::{Opened, claimed_length};
-use crate::volume::content::pages::{BlockContents, Facts, judge, with_pages};
+use crate::volume::content::pages::{BlockContents, BlockFacts, judge, with_pages};
 use crate::volume::content::{Access, Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
@@ -186,7 +186,7 @@ impl Content {
         self.with_spill(state, block.group(), |spill, group_absent| {
             let entry = spill.entry(block.index());
             let expected = length + entry.tail.len();
-            let facts = Facts {
+            let facts = BlockFacts {
                 expected,
                 payload: block.payload(),
                 last: true,

@@ -60,11 +60,11 @@ pub(in crate::volume::content) struct Spills {
     groups: Mutex<Groups>,
 }
 
-type Groups = HashMap<Group, Known>;
+type Groups = HashMap<Group, CachedGroup>;
 
 /// A group of a file.
 #[derive(Debug, Default)]
-struct Known {
+struct CachedGroup {
     /// The decrypted page; dropped when another page needs the seat, read again when needed.
     page: Option<Cached>,
     roles: Roles,
@@ -203,8 +203,9 @@ impl Spills {
         cache: &Arc<SpillCache>,
         known: HashMap<Group, Roles>,
     ) -> Arc<Self> {
-        let known =
-            known.into_iter().map(|(group, roles)| (group, Known { roles, ..Known::default() }));
+        let known = known
+            .into_iter()
+            .map(|(group, roles)| (group, CachedGroup { roles, ..CachedGroup::default() }));
         Arc::new(Self { cache: cache.clone(), groups: Mutex::new(known.collect()) })
     }
 
@@ -351,14 +352,14 @@ impl Spills {
     ) {
         for (_, known) in self.lock().iter_mut().filter(|(group, _)| is_gone(**group)) {
             let roles = known.roles.cut_off(generation());
-            *known = Known { roles, ..Known::default() };
+            *known = CachedGroup { roles, ..CachedGroup::default() };
         }
     }
 
     /// Forgets the pages, but not which copies of them are durable.
     pub(in crate::volume::content) fn drop_pages(&self) {
         self.lock().retain(|_, known| {
-            *known = Known { roles: known.roles, ..Known::default() };
+            *known = CachedGroup { roles: known.roles, ..CachedGroup::default() };
             !known.roles.is_forgettable()
         });
     }
@@ -388,12 +389,12 @@ impl Spills {
         groups: &'a mut Groups,
         group: Group,
         load: impl FnOnce(Option<Roles>) -> Result<(SpillPage, Roles), E>,
-    ) -> Result<&'a mut Known, E> {
+    ) -> Result<&'a mut CachedGroup, E> {
         if groups.get(&group).is_none_or(|known| known.page.is_none()) {
             let (page, roles) = load(groups.get(&group).map(|known| known.roles))?;
             let seat = self.cache.seat(group, self, groups);
             let page = Some(Cached { page, seat });
-            groups.insert(group, Known { page, roles, ..Known::default() });
+            groups.insert(group, CachedGroup { page, roles, ..CachedGroup::default() });
         }
         let known = groups.get_mut(&group).expect(LOADED);
         known.used = true;
@@ -406,7 +407,7 @@ impl Spills {
 }
 
 /// The state of a group whose page is being changed, or is owed: neither leaves memory.
-fn changing(groups: &mut Groups, group: Group) -> &mut Known {
+fn changing(groups: &mut Groups, group: Group) -> &mut CachedGroup {
     groups.get_mut(&group).expect(CHANGING)
 }
 

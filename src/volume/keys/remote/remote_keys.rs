@@ -10,7 +10,7 @@ use serde_json::json;
 use super::answers::{check_key, ciphertext, pairs, plaintext, recipient};
 use super::connection::Connection;
 use super::key_table::{DescribeError, KeyEntry, KeyTable};
-use super::watch::Watch;
+use super::watch::KeyWatch;
 use crate::crypto::secret::Secret;
 use crate::endpoint::Endpoint;
 use crate::envelope::Recipient;
@@ -23,7 +23,7 @@ use crate::volume::model::error::{Result, VolumeError};
 #[derive(Debug)]
 pub struct RemoteKeys {
     shared: Arc<KeyTable>,
-    _watch: Watch,
+    _watch: KeyWatch,
 }
 
 impl RemoteKeys {
@@ -40,7 +40,7 @@ impl RemoteKeys {
             refreshed: Mutex::default(),
             watched: Mutex::default(),
         });
-        let watch = Watch::start(&shared)?;
+        let watch = KeyWatch::start(&shared)?;
         Ok(Self { shared, _watch: watch })
     }
 }

@@ -14,11 +14,11 @@ const POLL_SILENT: Duration = Duration::from_secs(1);
 
 /// The thread, which ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct KeyWatch {
     _threads: Threads,
 }
 
-impl Watch {
+impl KeyWatch {
     pub(super) fn start(keys: &Arc<KeyTable>) -> Result<Self> {
         let (keys, mut threads) = (keys.clone(), Threads::default());
         threads.start("kms-watch", move |stop| run(&keys, stop))?;

@@ -32,12 +32,12 @@ const ATTEMPTS: usize = 8;
 /// Where an inode is; it stays there while this lives, as far as this process can see to it.
 #[derive(Debug)]
 struct Location<'a> {
-    at: At<'a>,
+    at: Route<'a>,
     _held: Option<RwLockReadGuard<'a, ()>>,
 }
 
 #[derive(Debug)]
-enum At<'a> {
+enum Route<'a> {
     Entry(Arc<Dir>, BackingName),
     Pinned(Arc<OwnedFd>),
     Root(BorrowedFd<'a>),
@@ -56,17 +56,17 @@ enum Attempt {
 impl Location<'_> {
     fn look(&self) -> Result<InodeStat, Errno> {
         match &self.at {
-            At::Entry(dir, name) => beneath::look(dir, name),
-            At::Pinned(fd) => InodeStat::of(fd),
-            At::Root(fd) => InodeStat::of(fd),
+            Route::Entry(dir, name) => beneath::look(dir, name),
+            Route::Pinned(fd) => InodeStat::of(fd),
+            Route::Root(fd) => InodeStat::of(fd),
         }
     }
 
     fn hold(&self) -> Result<Handle, Errno> {
         match &self.at {
-            At::Entry(dir, name) => beneath::hold(dir, name),
-            At::Pinned(fd) => Handle::of(fcntl_dupfd_cloexec(fd, 0)?),
-            At::Root(fd) => Handle::of(fcntl_dupfd_cloexec(fd, 0)?),
+            Route::Entry(dir, name) => beneath::hold(dir, name),
+            Route::Pinned(fd) => Handle::of(fcntl_dupfd_cloexec(fd, 0)?),
+            Route::Root(fd) => Handle::of(fcntl_dupfd_cloexec(fd, 0)?),
         }
     }
 }
@@ -78,16 +78,18 @@ impl Volume {
     /// `Stale` if no way to it is known.
     fn locate(&self, ino: u64) -> Result<Location<'_>> {
         if ino == ROOT {
-            return Ok(Location { at: At::Root(self.tree.root()), _held: None });
+            return Ok(Location { at: Route::Root(self.tree.root()), _held: None });
         }
         for _ in 0..ATTEMPTS {
             match self.tree.inodes.whereabouts(ino).ok_or(VolumeError::Stale)? {
-                Whereabouts::Pinned(fd) => return Ok(Location { at: At::Pinned(fd), _held: None }),
+                Whereabouts::Pinned(fd) => {
+                    return Ok(Location { at: Route::Pinned(fd), _held: None });
+                }
                 Whereabouts::Entry(link) => {
                     let Some(dir) = self.link_dir(ino, &link)? else { continue };
                     let held = self.tree.locks.reading(link.parent);
                     if self.tree.inodes.has_link(ino, &link) {
-                        let at = At::Entry(dir, link.name);
+                        let at = Route::Entry(dir, link.name);
                         return Ok(Location { at, _held: Some(held) });
                     }
                 }
