@@ -269,6 +269,41 @@ fn regression_nothing_is_retired_that_a_vault_may_need_which_a_repair_forgot() {
     machine.ok(&keyed(&["fsck", "vault"]));
 }
 
+/// After a repair `key retire` took a flag for ever: nothing ended that.
+#[test]
+fn regression_vaults_that_are_known_again_can_be_confirmed() {
+    let machine = Machine::with_vault();
+    let database = rusqlite::Connection::open(machine.path("data/kmsfs/keystore.db")).unwrap();
+    database.execute("UPDATE volume SET sealed = randomblob(90)", []).unwrap();
+    drop(database);
+    machine.ok(&keyed(&["keystore", "repair", "--yes"]));
+    let status = || machine.json(&keyed(&["keystore", "status"]));
+    assert_eq!(status()["may_have_forgotten_vaults"], true);
+    assert!(machine.ok(&keyed(&["keystore", "status"])).contains("confirm-vaults"));
+    // What has a mount is known from then on.
+    machine.ok(&keyed(&["mount", "--create", "vault", "m"]));
+    machine.ok(&["umount", "m"]);
+    let confirm = keyed(&["keystore", "confirm-vaults", "--yes"]);
+    fs::rename(machine.path("vault"), machine.path("away")).unwrap();
+    machine.fails(&confirm, 14, "may need the material");
+    fs::rename(machine.path("away"), machine.path("vault")).unwrap();
+    machine.fails(
+        &keyed(&["keystore", "confirm-vaults"]),
+        14,
+        machine.path("vault").to_str().unwrap(),
+    );
+    assert_eq!(status()["may_have_forgotten_vaults"], true);
+    machine.ok(&confirm);
+    assert_eq!(status()["may_have_forgotten_vaults"], false);
+    assert!(machine.ok(&confirm).contains("nothing was forgotten"));
+    let audited = machine.ok(&keyed(&["audit", "list"]));
+    assert!(audited.contains("kmsfs:ConfirmVolumes"), "{audited}");
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    machine.ok(&keyed(&["rewrap", "vault"]));
+    let retire = ["key", "retire", "alias/kmsfs/default", "--yes", "--other-hosts-checked"];
+    machine.ok(&keyed(&[&retire[..], &["--ciphertexts-checked"]].concat()));
+}
+
 #[test]
 fn destruction_by_date_is_asked_for_by_hand_too() {
     let machine = Machine::with_vault();

@@ -46,9 +46,47 @@ fn every_place_of_a_volume_is_remembered() {
         (known().path.as_path(), &*known().also),
         (Path::new("/backup/vault"), &[Path::new("/srv/vault").to_owned()][..],)
     );
-    for number in 0..40 {
+    for number in 1..128 {
         keystore.note_volume_path(volume, &Path::new("/many").join(number.to_string())).unwrap();
     }
-    assert_eq!(known().also.len(), 16);
-    assert_eq!(known().also.last().unwrap(), Path::new("/many/39"));
+    assert_eq!(known().also.len(), 128);
+    assert_eq!(known().also.first().unwrap(), Path::new("/srv/vault"));
+    assert!(!keystore.may_have_lost_volumes().unwrap());
+}
+
+/// The oldest paths were forgotten without a word, and `key retire` destroyed what a copy there needed.
+#[test]
+fn regression_no_path_of_a_volume_is_forgotten_silently() {
+    let fixture = Fixture::new();
+    let keystore = &fixture.keystore;
+    let [one, two] = [1, 2].map(|byte| VolumeId::from_bytes([byte; 16]));
+    let known = |volume| {
+        keystore.known_volumes().unwrap().into_iter().find(|known| known.id == volume).unwrap()
+    };
+    let fill = |volume| {
+        keystore.register_volume(volume, Path::new("/srv/vault")).unwrap();
+        for number in 0..128 {
+            keystore
+                .note_volume_path(volume, &Path::new("/many").join(number.to_string()))
+                .unwrap();
+        }
+        assert!(!keystore.may_have_lost_volumes().unwrap());
+    };
+    fill(one);
+    keystore.note_volume_path(one, Path::new("/many/0")).unwrap();
+    assert!(!keystore.may_have_lost_volumes().unwrap(), "known already");
+    keystore.note_volume_path(one, Path::new("/many/more")).unwrap();
+    assert!(keystore.may_have_lost_volumes().unwrap());
+    assert_eq!(known(one).also.len(), 128);
+    assert_eq!(known(one).also.last().unwrap(), Path::new("/many/more"));
+    keystore.confirm_volumes().unwrap();
+    // A vault that moved leaves its path behind as well.
+    fill(two);
+    keystore.register_volume(two, Path::new("/srv/moved")).unwrap();
+    assert!(keystore.may_have_lost_volumes().unwrap());
+    let confirmed = |keystore: &kmsfs::keystore::Keystore| {
+        keystore.confirm_volumes().unwrap();
+        keystore.may_have_lost_volumes().unwrap()
+    };
+    assert!(!confirmed(keystore));
 }

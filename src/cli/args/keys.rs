@@ -115,7 +115,8 @@ pub(in crate::cli) enum KeyCommand {
     /// access key for volumes exists, or did, it refuses too, unless --other-hosts-checked says that
     /// they were re-wrapped. What programs have encrypted with the material is not known either:
     /// then it takes --ciphertexts-checked. After 'keystore repair' it takes all three, and
-    /// --lost-vaults-checked: vaults may be forgotten.
+    /// --lost-vaults-checked: vaults may be forgotten. So may copies, once a vault was seen at more than
+    /// 128 other paths.
     #[command(after_help = "Examples:
   kmsfs key rotate alias/finance && kmsfs rewrap ~/vault && kmsfs key retire alias/finance
   kmsfs key retire alias/finance --vault /mnt/stick/vault
@@ -179,7 +180,7 @@ pub(in crate::cli) struct RetireArgs {
     /// No program needs it: what was encrypted with it over the KMS's API is not known here
     #[arg(long)]
     pub ciphertexts_checked: bool,
-    /// No vault needs it that the keystore may have forgotten when it was repaired
+    /// No vault or copy needs it that the keystore may have forgotten, as 'keystore status' tells
     #[arg(long)]
     pub lost_vaults_checked: bool,
     /// Do not ask
@@ -275,6 +276,16 @@ pub(in crate::cli) enum KeystoreCommand {
     Forget {
         /// The volume, as `keystore status` shows it
         volume: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Say that the keystore knows every vault, and every copy of one, again
+    ///
+    /// After 'keystore repair', or once a vault was seen at more paths than are remembered, 'key retire'
+    /// takes --lost-vaults-checked. Mount every vault, and every copy that is to be readable, once: that
+    /// makes it known. This looks into all that are known, shows them, and ends it.
+    ConfirmVaults {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,

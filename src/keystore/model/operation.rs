@@ -8,6 +8,8 @@ use super::action::Action;
 pub(in crate::keystore) enum OwnOperation {
     /// Another way to unlock.
     AddSlot,
+    /// All vaults are known again, somebody says.
+    ConfirmVolumes,
     /// A key that another keystore seals one KMS key for.
     CreateTransferKey,
     /// Grants that have ended are removed.
@@ -43,6 +45,7 @@ impl OwnOperation {
     pub(in crate::keystore) const fn as_str(self) -> &'static str {
         match self {
             Self::AddSlot => "kmsfs:AddSlot",
+            Self::ConfirmVolumes => "kmsfs:ConfirmVolumes",
             Self::CreateTransferKey => "kmsfs:CreateTransferKey",
             Self::DropExpiredGrants => "kmsfs:DropExpiredGrants",
             Self::ExportKeystore => "kmsfs:ExportKeystore",

@@ -18,10 +18,22 @@ use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::tampered;
 
 impl Keystore {
-    /// True if the keystore was repaired, and may have forgotten vaults whose files need its keys.
+    /// True if the keystore may have forgotten vaults, or copies of them, whose files need its keys: it was
+    /// repaired, or a volume was seen at more paths than are remembered.
     /// Errors: `Tampered`, `Database`.
     pub fn may_have_lost_volumes(&self) -> Result<bool, KeystoreError> {
         Ok(self.read(|reader| reader.meta())?.lost_volumes)
+    }
+
+    /// Takes the word of somebody who knows them that all vaults, and all copies of them, are known again.
+    /// Errors: `Tampered`, `Database`.
+    pub fn confirm_volumes(&self) -> Result<(), KeystoreError> {
+        self.operate_own(OwnOperation::ConfirmVolumes, |_| {
+            self.write(|writer| {
+                writer.meta.lost_volumes = false;
+                Ok(())
+            })
+        })
     }
 
     /// Remembers that a volume uses keys of this keystore, and where it is; the path is no other
@@ -43,7 +55,7 @@ impl Keystore {
             let before = own.path.clone();
             let mut record = VolumeRecord { path: path.to_owned(), replaced: false, ..own };
             record.also.retain(|other| other.0 != path);
-            record.note(&before);
+            record.note(writer, &before);
             writer.put(volume.as_bytes(), None, &record)
         })
     }
@@ -66,12 +78,14 @@ impl Keystore {
     pub fn note_volume_path(&self, volume: VolumeId, path: &Path) -> Result<(), KeystoreError> {
         let bytes = path.as_os_str().as_bytes();
         let known = self.read(|reader| reader.get::<VolumeRecord>(volume.as_bytes()))?;
-        let Some(mut known) = known else { return self.register_volume(volume, path) };
-        if !known.note(bytes) {
+        let Some(known) = known else { return self.register_volume(volume, path) };
+        if known.knows(bytes) {
             return Ok(());
         }
-        self.change_volume(volume, |record| {
-            record.note(bytes);
+        self.write(|writer| {
+            let mut record = volume_record(writer, volume)?;
+            record.note(writer, bytes);
+            writer.put(volume.as_bytes(), None, &record)
         })
     }
 

@@ -10,7 +10,7 @@ use crate::keystore::error::KeystoreError;
 use crate::keystore::model::id::text;
 use crate::keystore::model::time::UnixTime;
 use crate::keystore::storage::rows::Table;
-use crate::keystore::storage::sealed::{Reader, Record, base64, tampered};
+use crate::keystore::storage::sealed::{Reader, Record, Writer, base64, tampered};
 
 /// A volume and where it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -153,21 +153,34 @@ pub(in crate::keystore) struct VolumePath(
 );
 
 impl VolumeRecord {
-    /// Remembers a path beside the one where the volume is. True if that is new.
-    pub(in crate::keystore) fn note(&mut self, path: &[u8]) -> bool {
-        let path = VolumePath(path.to_owned());
-        if path.0.is_empty() || path.0 == self.path || self.also.contains(&path) {
-            return false;
+    /// Is this a path of the volume that is remembered?
+    pub(in crate::keystore) fn knows(&self, path: &[u8]) -> bool {
+        path.is_empty() || path == self.path || self.also.iter().any(|other| other.0 == path)
+    }
+
+    /// Remembers a path beside the one where the volume is, in the place of the oldest if there are too
+    /// many. What is forgotten so may still hold a copy: the keystore notes that it does not know
+    /// everything.
+    pub(in crate::keystore) fn note(&mut self, writer: &mut Writer<'_>, path: &[u8]) {
+        if self.knows(path) {
+            return;
         }
-        self.also.push(path);
+        self.also.push(VolumePath(path.to_owned()));
         let surplus = self.also.len().saturating_sub(MOST_PATHS);
-        self.also.drain(..surplus);
-        true
+        if surplus > 0 {
+            self.also.drain(..surplus);
+            writer.meta.lost_volumes = true;
+            log::warn!(
+                "a volume was seen at more than {MOST_PATHS} other paths, and the oldest is forgotten: \
+                 'kmsfs key retire' will ask for it"
+            );
+        }
     }
 }
 
-/// How many other paths of a volume are remembered.
-const MOST_PATHS: usize = 16;
+/// How many other paths of a volume are remembered. Not all that there can be: the row is written at the
+/// beginning and end of each session.
+const MOST_PATHS: usize = 128;
 
 impl Record for VolumeRecord {
     const TABLE: Table = Table::Volume;

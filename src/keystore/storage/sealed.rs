@@ -59,7 +59,8 @@ pub(in crate::keystore) struct Meta {
     /// lost: there may be vaults elsewhere.
     #[serde(default)]
     pub(in crate::keystore) served_hosts: bool,
-    /// A repair accepted rows of which some may be missing: vaults may be forgotten.
+    /// A repair accepted rows of which some may be missing, or a volume had more paths than are
+    /// remembered: vaults may be forgotten, or copies of them.
     #[serde(default)]
     pub(in crate::keystore) lost_volumes: bool,
 }

@@ -31,7 +31,7 @@ pub(in crate::cli) fn schedule(
     let survey = Survey::of(keystore, &args.vaults)?;
     let other_hosts = OtherHosts::of(keystore, &keystore.shared_materials(key)?)?;
     let forgotten = match keystore.may_have_lost_volumes()? {
-        true => "  the keystore was repaired: it may have forgotten vaults\n",
+        true => "  the keystore may have forgotten vaults, or copies of them\n",
         false => "",
     };
     let warning = format!(
@@ -149,10 +149,10 @@ fn must_not_be_lost(keystore: &Keystore, checked: bool) -> Result<(), CliError> 
     if checked || !keystore.may_have_lost_volumes()? {
         return Ok(());
     }
-    let what = "the keystore was repaired, and may have forgotten vaults that need the material";
+    let what = "the keystore may have forgotten vaults, or copies of them, that need the material";
     Err(CliError::new(Exit::Refused, what).advise(
-        "mount every vault once, or name each with --vault; when none needs it any more, add \
-         --lost-vaults-checked",
+        "mount each of them once, or name it with --vault; when none needs it any more, add \
+         --lost-vaults-checked, or let 'kmsfs keystore confirm-vaults' end this",
     ))
 }
 

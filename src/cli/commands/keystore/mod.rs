@@ -19,6 +19,7 @@ use crate::cli::env::mounts::inside;
 use crate::cli::env::mounts::mountinfo::text;
 use crate::cli::env::unlock::{self, MissingKeyFile, Source};
 use crate::cli::env::{paths, prompt};
+use crate::cli::jobs::survey::Survey;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, count, table, to_value};
 use crate::id::VolumeId;
@@ -47,6 +48,7 @@ pub(in crate::cli) fn run(
             import(file, *export_passphrase_fd, global, output)?;
         }
         KeystoreCommand::Forget { volume, yes } => forget(volume, *yes, global, output)?,
+        KeystoreCommand::ConfirmVaults { yes } => confirm_vaults(*yes, global, output)?,
         KeystoreCommand::Maintain(args) => return maintain::run(args, global, output),
         KeystoreCommand::RewrapAfterRotate { vault, mode } => {
             maintain::set_rewrap(vault, *mode, global, output)?;
@@ -89,6 +91,7 @@ fn status(global: &Global, output: Output) -> Result<(), CliError> {
     let keystore = open(global)?;
     let keys = keystore.list_keys()?.len();
     let slots = keystore.list_slots()?;
+    let may_have_lost = keystore.may_have_lost_volumes()?;
     let vaults: Vec<Value> = keystore
         .known_volumes()?
         .iter()
@@ -105,6 +108,7 @@ fn status(global: &Global, output: Output) -> Result<(), CliError> {
         "keys": keys,
         "slots": slots.len(),
         "vaults": vaults,
+        "may_have_forgotten_vaults": may_have_lost,
     });
     output.result(&value, || {
         let rows: Vec<Vec<String>> = vaults
@@ -115,11 +119,12 @@ fn status(global: &Global, output: Output) -> Result<(), CliError> {
             })
             .collect();
         format!(
-            "keystore {}\n{}, {}, {}\n{}",
+            "keystore {}\n{}, {}, {}\n{}{}",
             path.display(),
             count(keys as u64, "key"),
             count(slots.len() as u64, "slot"),
             count(rows.len() as u64, "known vault"),
+            if may_have_lost { LOST } else { "" },
             if rows.is_empty() { String::new() } else { table(&["VOLUME", "VAULT", ""], &rows) },
         )
     });
@@ -190,6 +195,28 @@ fn forget(named: &str, yes: bool, global: &Global, output: Output) -> Result<(),
     prompt::confirm(&warning, yes)?;
     keystore.forget_volume(volume)?;
     output.result(&json!({ "volume": named }), || format!("forgot volume {volume}"));
+    Ok(())
+}
+
+/// The keystore knows all vaults again, says somebody who sees which ones it knows.
+fn confirm_vaults(yes: bool, global: &Global, output: Output) -> Result<(), CliError> {
+    let keystore = open(global)?;
+    if !keystore.may_have_lost_volumes()? {
+        output.result(&json!({ "confirmed": false }), || "nothing was forgotten".to_owned());
+        return Ok(());
+    }
+    let survey = Survey::of(&keystore, &[])?;
+    survey.must_be_complete()?;
+    let vaults: Vec<_> = survey.scans.iter().map(|scan| scan.vault.display().to_string()).collect();
+    let warning = format!(
+        "keys will be destroyed that no vault needs of those below: any other vault, and any other copy of \
+         one, may be lost then\n  {}",
+        vaults.join("\n  ")
+    );
+    prompt::confirm(&warning, yes)?;
+    keystore.confirm_volumes()?;
+    let value = json!({ "confirmed": true, "vaults": vaults });
+    output.result(&value, || format!("the keystore knows {}", count(vaults.len() as u64, "vault")));
     Ok(())
 }
 
@@ -278,4 +305,6 @@ pub(in crate::cli) fn string(value: &Value) -> String {
 
 const FORGOTTEN: &str = "the keystore may have forgotten vaults, other hosts, and what programs have \
                          encrypted: 'kmsfs key retire' refuses until these were looked after";
+const LOST: &str = "it may have forgotten vaults, or copies of them: when all are known again, 'kmsfs keystore \
+                    confirm-vaults' ends that\n";
 const SEE_VERIFY: &str = "; 'kmsfs keystore verify'";
