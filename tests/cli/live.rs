@@ -297,6 +297,55 @@ fn regression_nothing_is_retired_that_a_mount_in_a_container_needs() {
     machine.ok(&["umount", "m"]);
 }
 
+/// A keystore that was put back from its copy while a vault was mounted knew nothing of that mount.
+#[test]
+fn regression_nothing_is_retired_in_a_keystore_put_in_place_under_a_mount() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let machine = mounted();
+    fs::write(machine.path("m/file"), "hello").unwrap();
+    machine.ok(&["umount", "m"]);
+    fs::create_dir(machine.path("inner")).unwrap();
+    // Of a copy that nobody outside sees.
+    let script = "mount -t tmpfs none inner && cp -a vault inner/v && mkdir inner/m && \
+                  exec \"$0\" --key-file key mount -f inner/v inner/m";
+    let unshare = ["--mount", "--propagation", "private", "sh", "-c", script];
+    let words = [&unshare[..], &[env!("CARGO_BIN_EXE_kmsfs")]].concat();
+    let mut container = machine.command_of(Path::new("unshare"), &words).spawn().unwrap();
+    let inner = machine.path("inner/m");
+    within(Duration::from_secs(20), || {
+        let text = fs::read_to_string(format!("/proc/{}/mountinfo", container.id()));
+        text.is_ok_and(|text| text.lines().any(|line| line.split(' ').nth(4) == inner.to_str()))
+    });
+    machine.ok(&keyed(&["mount", "vault", "m"]));
+    machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
+    machine.ok(&keyed(&["rewrap", "m"]));
+    machine.ok(&["umount", "m"]);
+    let export = ["keystore", "export", "copy", "--export-passphrase-fd", "0"];
+    assert_eq!(machine.feed(&keyed(&export), "of the copy\n"), 0);
+    fs::create_dir(machine.path("aside")).unwrap();
+    for entry in fs::read_dir(machine.path("data/kmsfs")).unwrap().map(Result::unwrap) {
+        fs::rename(entry.path(), machine.path("aside").join(entry.file_name())).unwrap();
+    }
+    let import = ["keystore", "import", "copy", "--export-passphrase-fd", "0"];
+    assert_eq!(machine.feed(&keyed(&import), "of the copy\n"), 0);
+    // Its daemon looks several times a second.
+    let inode = fs::metadata(machine.path("data/kmsfs/keystore.db")).unwrap().ino();
+    within(Duration::from_secs(20), || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let its = |line: &&str| line.contains("OFDLCK") && line.contains(&format!(":{inode} "));
+        locks.lines().any(|line| its(&line))
+    });
+    let mut retire = keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]);
+    retire.extend(["--other-hosts-checked", "--ciphertexts-checked"]);
+    machine.fails(&retire, 14, "not found at a path known here");
+    let pid = rustix::process::Pid::from_child(&container);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    container.wait().unwrap();
+    machine.ok(&retire);
+}
+
 /// The owner of the root of root's mount, who cannot even reach the vault, answered for root's daemon
 /// while that was not there.
 #[test]

@@ -50,13 +50,16 @@ impl Keystore {
     }
 
     /// Checks that the file still has its name. A file that was moved away or replaced would stay as it
-    /// was for ever: whoever disables a key does it in the file of that name.
+    /// was for ever: whoever disables a key does it in the file of that name. Leases
+    /// are taken on that file too.
     /// Errors: `Missing`, `Io`.
     pub fn check_path(&self) -> Result<(), KeystoreError> {
         let path = &self.inner.name;
-        if file::identity(path)? == self.inner.identity {
+        let found = file::identity(path)?;
+        if found == self.inner.identity {
             return Ok(());
         }
+        self.inner.leases.follow(path, found);
         let other = std::io::Error::other("another file has its name now: open that one");
         Err(file::io_error(path, "go on with", other))
     }

@@ -14,6 +14,7 @@ use crate::keystore::engine::metrics::Metrics;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::caller::Caller;
 use crate::keystore::storage::file;
+use crate::keystore::storage::lease::Leases;
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::Store;
 use crate::keystore::storage::sealed::{Reader, Writer};
@@ -44,6 +45,7 @@ pub(super) struct Inner {
     pub(super) audit: Audit,
     pub(super) metrics: Metrics,
     pub(super) looked: Looked,
+    pub(super) leases: Leases,
 }
 
 /// The store, and its last known state.
@@ -114,6 +116,10 @@ impl Keystore {
 
     pub(in crate::keystore) fn key_stores(&self) -> &KeyStores {
         &self.inner.key_stores
+    }
+
+    pub(in crate::keystore) fn leases(&self) -> &Leases {
+        &self.inner.leases
     }
 
     pub(in crate::keystore) fn metrics(&self) -> &Metrics {

@@ -17,6 +17,7 @@ use crate::keystore::error::parse::check_region;
 use crate::keystore::model::caller::Caller;
 use crate::keystore::storage::companions::{check_one_name, wal_waits};
 use crate::keystore::storage::file;
+use crate::keystore::storage::lease::Leases;
 use crate::keystore::storage::root::RootKey;
 use crate::keystore::storage::rows::{SlotRow, Store};
 use crate::keystore::storage::sealed::{Reader, Writer};
@@ -112,6 +113,7 @@ impl Keystore {
             store,
             metrics: Metrics::default(),
             looked: Looked::never(),
+            leases: Leases::default(),
         };
         Ok(Self { inner: Arc::new(inner), caller: Caller::owner(), account: None })
     }

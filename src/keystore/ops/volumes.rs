@@ -13,7 +13,7 @@ use crate::keystore::model::time::DAY;
 use crate::keystore::records::volume::{
     KnownVolume, VolumeAnchor, VolumeRecord, VolumeScan, others_at, volume_record,
 };
-use crate::keystore::storage::lease::{LeasedDir, lease, leased};
+use crate::keystore::storage::lease::{LeasedDir, leased};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::tampered;
 
@@ -61,10 +61,11 @@ impl Keystore {
     }
 
     /// Says, until this process is gone, that it works with the vault in this directory: nothing that it
-    /// may need is destroyed unseen.
+    /// may need is destroyed unseen. [`Keystore::check_path`] says it by another file that has got the
+    /// keystore's name.
     /// Errors: `Io`.
     pub fn lease_vault(&self, dir: LeasedDir) -> Result<(), KeystoreError> {
-        lease(self.path(), dir)
+        self.leases().take(self.path(), dir)
     }
 
     /// The vaults that other processes work with by this keystore now, also in other mount namespaces.

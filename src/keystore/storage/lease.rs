@@ -11,12 +11,16 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
 
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
+
 use crate::crypto::hash::sha256;
 use crate::keystore::error::KeystoreError;
-use crate::keystore::storage::file::io_error;
+use crate::keystore::storage::file::{Identity, io_error};
 use crate::sys::{self, ByteRange};
 
 /// The directory of a vault, as a lease names it.
@@ -32,12 +36,72 @@ impl LeasedDir {
     }
 }
 
-/// Says that this process works with a vault, until the process is gone.
-/// Errors: `Io`.
-pub(in crate::keystore) fn lease(keystore: &Path, dir: LeasedDir) -> Result<(), KeystoreError> {
-    let file = open(keystore)?;
-    let range = ByteRange { start: dir.0, end: dir.0 + 1 };
-    sys::lock_shared(&*file, range).map_err(|error| io_error(keystore, "lock", error.into()))
+/// The leases of this process.
+#[derive(Default)]
+pub(in crate::keystore) struct Leases(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    dirs: BTreeSet<LeasedDir>,
+    other: Option<Other>,
+}
+
+/// The file that has the keystore's name now, if it is not the one that was opened.
+#[derive(Clone, Copy)]
+struct Other {
+    file: Identity,
+    /// It could be opened: there is nothing more to try.
+    opened: bool,
+}
+
+impl Leases {
+    /// Says that this process works with a vault, until the process is gone.
+    /// Errors: `Io`.
+    pub(in crate::keystore) fn take(
+        &self,
+        keystore: &Path,
+        dir: LeasedDir,
+    ) -> Result<(), KeystoreError> {
+        let mut held = self.0.lock();
+        let file = open(keystore)?;
+        lease(&file, dir).map_err(|error| io_error(keystore, "lock", error))?;
+        held.dirs.insert(dir);
+        Ok(())
+    }
+
+    /// Says the same by another file that has the keystore's name now, such as a backup that was put
+    /// back: whoever destroys something there has to know as well. To be called again and again: who puts
+    /// it there may give it its owner later.
+    pub(in crate::keystore) fn follow(&self, name: &Path, file: Identity) {
+        let mut held = self.0.lock();
+        let before = held.other.filter(|other| other.file == file);
+        if held.dirs.is_empty() || before.is_some_and(|other| other.opened) {
+            return;
+        }
+        let opened = open(name);
+        held.other = Some(Other { file, opened: opened.is_ok() });
+        let taken = opened.and_then(|file| {
+            let mut dirs = held.dirs.iter();
+            dirs.try_for_each(|dir| lease(&file, *dir))
+                .map_err(|error| io_error(name, "lock", error))
+        });
+        match taken {
+            Ok(()) => {
+                log::warn!("another file has the keystore's name: it knows of this mount too")
+            }
+            Err(_) if before.is_some() => {}
+            Err(error) => {
+                log::error!(
+                    "another file has the keystore's name, and does not know of this mount: what the \
+                     mount needs may be destroyed there: {error}"
+                );
+            }
+        }
+    }
+}
+
+fn lease(keystore: &File, dir: LeasedDir) -> io::Result<()> {
+    sys::lock_shared(keystore, ByteRange { start: dir.0, end: dir.0 + 1 }).map_err(Into::into)
 }
 
 /// The vaults that other processes work with by this keystore.
@@ -62,8 +126,11 @@ pub(in crate::keystore) fn leased(keystore: &Path) -> Result<BTreeSet<LeasedDir>
 }
 
 fn open(keystore: &Path) -> Result<ManuallyDrop<File>, KeystoreError> {
-    let file = File::open(keystore).map_err(|error| io_error(keystore, "open", error))?;
-    Ok(ManuallyDrop::new(file))
+    // Not a keystore any more, perhaps: nothing that would be waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(keystore, flags, Mode::empty());
+    let file = file.map_err(|errno| io_error(keystore, "open", errno.into()))?;
+    Ok(ManuallyDrop::new(file.into()))
 }
 
 const LABEL: &[u8] = b"kmsfs vault lease";
@@ -76,6 +143,7 @@ const SIDE_BY_SIDE: u64 = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keystore::storage::file::identity;
 
     #[test]
     fn leases_of_others_are_found_whatever_is_locked_beside_them() {
@@ -84,16 +152,44 @@ mod tests {
         assert_eq!(leased(&path).unwrap(), BTreeSet::new());
         let dirs: BTreeSet<_> = (0..20).map(|number| LeasedDir::new(number % 3, number)).collect();
         assert_eq!(dirs.len(), 20);
-        dirs.iter().for_each(|dir| lease(&path, *dir).unwrap());
+        let leases = Leases::default();
+        let take = |dir: &LeasedDir| leases.take(&path, *dir).unwrap();
+        dirs.iter().for_each(take);
         // Two may have the same vault, and two vaults neighbouring bytes.
-        lease(&path, *dirs.first().unwrap()).unwrap();
+        take(dirs.first().unwrap());
         let neighbours = dirs.iter().map(|dir| LeasedDir(dir.0 + 1)).collect::<Vec<_>>();
-        neighbours.iter().for_each(|dir| lease(&path, *dir).unwrap());
+        neighbours.iter().for_each(take);
         let others = open(&path).unwrap();
         sys::lock_shared(&*others, ByteRange { start: 1 << 30, end: (1 << 30) + 512 }).unwrap();
         let mut expected = dirs;
         expected.extend(neighbours);
         assert_eq!(leased(&path).unwrap(), expected);
         std::fs::remove_file(&path).unwrap();
+    }
+
+    /// Another file in the place of the keystore had no leases, and whoever opened it learnt of no mount.
+    #[test]
+    fn regression_a_file_that_is_put_in_the_place_of_the_keystore_has_the_same_leases() {
+        let dir = std::env::temp_dir().join(format!("kmsfs-leases-other-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let (name, other) = (dir.join("keystore.db"), dir.join("other"));
+        for path in [&name, &other] {
+            std::fs::write(path, "").unwrap();
+        }
+        let dirs = BTreeSet::from([LeasedDir::new(1, 2), LeasedDir::new(1, 3)]);
+        let leases = Leases::default();
+        dirs.iter().for_each(|dir| leases.take(&name, *dir).unwrap());
+        // Something that is no keystore, and would be waited for.
+        let fifo = std::process::Command::new("mkfifo").arg(dir.join("fifo")).status();
+        assert!(fifo.unwrap().success());
+        std::fs::rename(dir.join("fifo"), &name).unwrap();
+        leases.follow(&name, identity(&name).unwrap());
+        std::fs::rename(&other, &name).unwrap();
+        assert_eq!(leased(&name).unwrap(), BTreeSet::new());
+        for _ in 0..2 {
+            leases.follow(&name, identity(&name).unwrap());
+            assert_eq!(leased(&name).unwrap(), dirs);
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }
