@@ -1,18 +1,25 @@
 //! Open files without contents: no key that they were given is in memory alone, and used later.
 
 use std::ops::ControlFlow;
-use std::time::SystemTime;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
 
-use kmsfs::keystore::{KeyRef, ReferenceReport};
+use kmsfs::id::KeyId;
+use kmsfs::keystore::{KeyRef, Keystore, ReferenceReport};
+use kmsfs::volume::attr::AttrChange;
 use kmsfs::volume::content::{Access, Reserve};
 use kmsfs::volume::{
-    Allocate, FileHandle, Origin, ROOT, References, Result, RewrapJob, VolumeError,
+    Allocate, FileHandle, OpenFor, Origin, ROOT, References, Result, RewrapJob, Volume, VolumeError,
 };
 
 use crate::disks::Disk;
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, caller, new_node};
+use crate::interrupted::{Interrupted, Question};
 
 type Call = fn(&Fixture, &FileHandle) -> Result<()>;
+type Opening = fn(&Fixture) -> FileHandle;
+type Making = fn(&Fixture);
 
 /// A call that changed nothing of an empty file gave it a key all the same, which nothing on the disk
 /// told of: it was retired, and used by the first write.
@@ -86,16 +93,104 @@ fn regression_a_file_without_a_name_keeps_its_key_until_it_is_closed() {
     fixture.volume().close(handle);
 }
 
+/// A KMS elsewhere had made a key for a file that was not open yet. A re-wrap found nothing under its
+/// material, which was retired, and then the first contents came under it.
+#[test]
+fn regression_a_key_that_was_made_ahead_is_not_used_after_a_search_that_could_not_see_it() {
+    let calls: [(&str, Opening); 3] = [
+        ("created", |fixture| {
+            let new = new_node(0o644);
+            fixture.volume().create_file(ROOT, b"created", &new, OpenFor::Both).unwrap().1
+        }),
+        ("empty", |fixture| {
+            let ino = fixture.find("empty").unwrap();
+            fixture.volume().open_as(ino, OpenFor::Both, caller()).unwrap().handle
+        }),
+        ("full", |fixture| {
+            let ino = fixture.find("full").unwrap();
+            let opened = fixture.volume().open_handle(ino, Access::ReadWrite).unwrap();
+            let nothing = AttrChange { size: Some(0), ..AttrChange::default() };
+            fixture.volume().set_attr(ino, &nothing, caller()).unwrap();
+            opened.handle
+        }),
+    ];
+    for (name, call) in calls {
+        let mut fixture = Fixture::new();
+        fixture.file(ROOT, "empty", "").unwrap();
+        fixture.file(ROOT, "full", "contents").unwrap();
+        let service = Interrupted::elsewhere(&mut fixture);
+        let (key, keystore, vault) = (fixture.key(), fixture.keystore.clone(), fixture.vault());
+        service.during_next(Question::Generate, key, move |volume| {
+            retire_after_rewrap(volume, (&keystore, key), &vault);
+        });
+        let handle = call(&fixture);
+        assert!(!service.is_due(), "{name}");
+        handle.write(0, b"new", Origin::Caller).unwrap();
+        fixture.volume().close(handle);
+        fixture.reopen();
+        assert_eq!(fixture.contents(fixture.find(name).unwrap()), "new");
+    }
+}
+
+/// A first write, or a directory in the making, had a wrap in memory. The material was rotated twice
+/// meanwhile, so nothing on the disk was under it: it was retired, and then the wrap was written.
+#[test]
+fn regression_a_search_for_what_needs_a_material_waits_for_wraps_that_are_on_their_way() {
+    let calls: [(&str, Making); 2] = [
+        ("file", |fixture| {
+            let ino = fixture.find("empty").unwrap();
+            let handle = fixture.volume().open_handle(ino, Access::ReadWrite).unwrap().handle;
+            handle.write(0, b"contents", Origin::Caller).unwrap();
+            fixture.volume().close(handle);
+        }),
+        ("directory", |fixture| {
+            let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+            fixture.file(dir, "file", "contents").unwrap();
+        }),
+    ];
+    for (name, call) in calls {
+        let mut fixture = Fixture::new();
+        fixture.file(ROOT, "empty", "").unwrap();
+        let (key, keystore) = (fixture.key(), fixture.keystore.clone());
+        let rotate = move |keystore: &Keystore| {
+            keystore.rotate_key_on_demand(&KeyRef::Id(key), SystemTime::now()).unwrap();
+        };
+        rotate(&keystore);
+        let service = Interrupted::under(&mut fixture);
+        let (volume, used) = (fixture.shared(), keystore.current_material(key).unwrap());
+        let (searched, found) = mpsc::channel();
+        service.during_next(Question::Generate, key, move |_| {
+            rotate(&keystore);
+            let (done, over) = mpsc::channel::<()>();
+            std::thread::spawn(move || {
+                let found = volume.references(&mut |_| ControlFlow::Continue(())).unwrap();
+                searched.send(found.of_material(used)).unwrap();
+                drop(done);
+            });
+            // A search that waits for nothing is over by then; one that waits goes on afterwards.
+            let _ = over.recv_timeout(Duration::from_millis(500));
+        });
+        call(&fixture);
+        assert!(!service.is_due(), "{name}");
+        let found = found.recv().unwrap();
+        assert_eq!(found.files + found.directories, 1, "{name}");
+    }
+}
+
 /// What `key rotate`, `rewrap` and `key retire` do one after the other.
 fn retire_old_material(fixture: &Fixture) {
-    let (key, keystore) = (fixture.key(), &fixture.keystore);
+    let key = (&*fixture.keystore, fixture.key());
+    retire_after_rewrap(fixture.volume(), key, &fixture.vault());
+}
+
+fn retire_after_rewrap(volume: &Volume, (keystore, key): (&Keystore, KeyId), vault: &Path) {
     let old = keystore.current_material(key).unwrap();
     keystore.rotate_key_on_demand(&KeyRef::Id(key), SystemTime::now()).unwrap();
-    fixture.volume().watch_keys();
+    volume.watch_keys();
     let go_on = &mut |_: &_| ControlFlow::Continue(());
-    let report = fixture.volume().rewrap(RewrapJob::default(), go_on, &mut |_| {}).unwrap();
+    let report = volume.rewrap(RewrapJob::default(), go_on, &mut |_| {}).unwrap();
     assert!(report.complete, "{report:?}");
-    let (volume, found) = References::scan(&fixture.vault()).unwrap();
+    let (volume, found) = References::scan(vault).unwrap();
     let needed = found.of_material(old);
     let report = ReferenceReport {
         scanned: [volume].into(),

@@ -141,6 +141,11 @@ impl Fixture {
         self.vault.clone()
     }
 
+    /// Where this machine remembers volumes beside the keystore.
+    pub(crate) fn anchors(&self) -> PathBuf {
+        self.dir.join("anchors")
+    }
+
     pub(crate) fn mkdir(&self, parent: u64, name: &str) -> Result<Attr> {
         self.volume().mkdir(parent, name.as_bytes(), new_node(0o755))
     }

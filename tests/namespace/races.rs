@@ -2,98 +2,15 @@
 //! waits for an answer of the KMS.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::SystemTime;
 
-use kmsfs::crypto::secret::Secret;
-use kmsfs::envelope::{CrossMode, Recipient};
-use kmsfs::id::{KeyId, MaterialId};
-use kmsfs::keystore::{EncryptionContext, KeyRef, Keystore};
+use kmsfs::envelope::CrossMode;
+use kmsfs::keystore::KeyRef;
 use kmsfs::volume::content::Access;
-use kmsfs::volume::{KeyHealth, KeyService, Options, Result, RewrapJob, Volume};
+use kmsfs::volume::{Origin, RewrapJob, Volume};
 
 use crate::fixture::{Fixture, REPLACE, ROOT};
-
-/// What happens while the KMS answers, once.
-type Meanwhile = Box<dyn FnOnce(&Volume) + Send>;
-
-/// What the KMS is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
-    Unwrap,
-    Material,
-}
-
-/// A KMS during whose answers something else happens.
-struct Interrupted {
-    keystore: Arc<Keystore>,
-    volume: OnceLock<Weak<Volume>>,
-    next: Mutex<Option<(Question, KeyId, Meanwhile)>>,
-}
-
-impl Interrupted {
-    /// The volume with its keys by way of such a KMS.
-    fn under(fixture: &mut Fixture) -> Arc<Self> {
-        let keystore = fixture.keystore.clone();
-        let service = Self { keystore, volume: OnceLock::new(), next: Mutex::default() };
-        let service = Arc::new(service);
-        fixture.reopen_over(service.clone(), Options::default());
-        service.volume.set(Arc::downgrade(&fixture.shared())).unwrap();
-        service
-    }
-
-    /// When it is next asked this about this key, `act` comes before its answer.
-    fn during_next(&self, asked: Question, key: KeyId, act: impl FnOnce(&Volume) + Send + 'static) {
-        *self.next.lock().unwrap() = Some((asked, key, Box::new(act)));
-    }
-
-    fn is_due(&self) -> bool {
-        self.next.lock().unwrap().is_some()
-    }
-
-    fn asked(&self, asked: Question, key: KeyId) {
-        let act = self.next.lock().unwrap().take_if(|next| (next.0, next.1) == (asked, key));
-        if let Some((.., act)) = act {
-            act(&self.volume.get().unwrap().upgrade().unwrap());
-        }
-    }
-}
-
-impl KeyService for Interrupted {
-    fn generate(&self, key: KeyId, context: &EncryptionContext) -> Result<(Secret<32>, Recipient)> {
-        self.keystore.generate(key, context)
-    }
-
-    fn unwrap(&self, wrapped: &Recipient, context: &EncryptionContext) -> Result<Secret<32>> {
-        self.asked(Question::Unwrap, wrapped.key);
-        self.keystore.unwrap(wrapped, context)
-    }
-
-    fn rewrap(&self, old: &Recipient, to: KeyId, context: &EncryptionContext) -> Result<Recipient> {
-        self.keystore.rewrap(old, to, context)
-    }
-
-    fn current_material(&self, key: KeyId) -> Result<MaterialId> {
-        self.asked(Question::Material, key);
-        KeyService::current_material(&*self.keystore, key)
-    }
-
-    fn find_key(&self, name: &str) -> Result<KeyId> {
-        self.keystore.find_key(name)
-    }
-
-    fn refresh(&self) -> Result<()> {
-        self.keystore.refresh()
-    }
-
-    fn keystore(&self) -> Option<&Keystore> {
-        Some(&self.keystore)
-    }
-
-    fn health(&self, keys: &[KeyId]) -> Vec<(KeyId, KeyHealth)> {
-        self.keystore.health(keys)
-    }
-}
+use crate::interrupted::{Interrupted, Question};
 
 /// The re-wrap had come to the file in the directory that it left, and wrapped it for that one's key
 /// after the move had brought it under the key of the other.
@@ -195,4 +112,40 @@ fn regression_a_rewrap_gives_up_no_key_that_became_a_former_one_meanwhile() {
     fixture.disable(keys[0]);
     fixture.reopen();
     assert_eq!(fixture.contents(fixture.find("dir/file").unwrap()), "contents");
+}
+
+/// The key of one directory was taken from memory and that of the other from the KMS, and in between a
+/// re-wrap moved both: the file, which was not open yet, went on with what the first had said.
+#[test]
+fn regression_a_file_that_is_opened_during_a_rewrap_hears_which_key_its_directories_have_now() {
+    let mut fixture = Fixture::new();
+    let keys = [fixture.new_key(), fixture.new_key()];
+    for name in ["a", "b"] {
+        let dir = fixture.mkdir(ROOT, name).unwrap().ino;
+        fixture.volume().set_dir_policy(dir, keys[0], None).unwrap();
+    }
+    let (a, b) = (fixture.find("a").unwrap(), fixture.find("b").unwrap());
+    let file = fixture.file(a, "file", "").unwrap().ino;
+    fixture.file(a, "other", "").unwrap();
+    fixture.volume().link(file, b, b"file").unwrap();
+    let service = Interrupted::under(&mut fixture);
+    let file = fixture.find("a/file").unwrap();
+    assert_eq!(fixture.find("b/file").unwrap(), file);
+    // Nothing is known of the directories any more, except of the one that is looked into again.
+    fixture.disable(fixture.key());
+    fixture.volume().watch_keys();
+    fixture.enable(fixture.key());
+    fixture.volume().watch_keys();
+    fixture.find("a/other").unwrap();
+    let [from, to] = keys;
+    service.during_next(Question::Unwrap, from, move |volume: &Volume| {
+        let job = RewrapJob { from: Some(from), to: Some(to), ..RewrapJob::default() };
+        let go_on = &mut |_: &_| ControlFlow::Continue(());
+        assert!(volume.rewrap(job, go_on, &mut |_| {}).unwrap().complete);
+    });
+    let handle = fixture.volume().open_handle(file, Access::ReadWrite).unwrap().handle;
+    assert!(!service.is_due());
+    handle.write(0, b"contents", Origin::Caller).unwrap();
+    assert_eq!(handle.file.key(), Some(to));
+    fixture.volume().close(handle);
 }

@@ -16,8 +16,7 @@ const SICK: u64 = u64::MAX;
 fn a_file_whose_sync_fails_keeps_no_other_from_its_turn() {
     let fixture = Fixture::new();
     let volume = fixture.volume();
-    let policy =
-        FilePolicy { create: fixture.key(), accepted: vec![fixture.key()], divided: false };
+    let policy = FilePolicy::new(fixture.key(), &[]);
     let memory = memfd_create("sick", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
     let seal = memory.try_clone().unwrap();
     let sick = volume.files().adopt(SICK, memory, &policy).unwrap();

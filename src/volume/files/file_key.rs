@@ -11,7 +11,7 @@ use crate::envelope::{DirDescriptor, FileHeader, Recipient};
 use crate::id::{FileId, KeyId};
 use crate::volume::access::authorizer::{Subject, SubjectCell};
 use crate::volume::content::KeySource;
-use crate::volume::keys::keyring::{Keyring, Purpose};
+use crate::volume::keys::keyring::{Epoch, Keyring, Purpose};
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::dir::Dir;
 
@@ -24,14 +24,20 @@ pub struct FilePolicy {
     pub accepted: Vec<KeyId>,
     /// It has names in directories whose new files get different keys: it gets none.
     pub divided: bool,
+    /// When its directories said so, at the earliest: they may have changed since.
+    pub(in crate::volume) as_of: Epoch,
 }
 
 impl FilePolicy {
-    /// What the directory with this descriptor says of the files in it.
+    /// The key for first contents, and those that headers may name beside it.
+    pub fn new(create: KeyId, previous: &[KeyId]) -> Self {
+        let accepted = [&[create], previous].concat();
+        Self { create, accepted, divided: false, as_of: Epoch::UNKNOWN }
+    }
+
+    /// What the directory with this descriptor, which was read some time ago, says of the files in it.
     pub(in crate::volume) fn of(descriptor: &DirDescriptor) -> Self {
-        let mut accepted = vec![descriptor.policy];
-        accepted.extend(&descriptor.previous);
-        Self { create: descriptor.policy, accepted, divided: false }
+        Self::new(descriptor.policy, &descriptor.previous)
     }
 
     /// Narrows the policy for a file that is in another directory too. Names that the mount made are
@@ -51,12 +57,13 @@ pub(in crate::volume) fn policy_of(dir: &Dir) -> Result<FilePolicy> {
 /// is open for writing, its first write must not be refused.
 ///
 /// It is used at once or not at all: its material may be retired while nothing shows that a file is
-/// about to depend on it.
+/// about to depend on it. Whoever looks for such files begins a new epoch first, whose first contents
+/// have another key.
 pub(in crate::volume) struct Prepared {
     file: FileId,
     dek: Secret<32>,
     recipient: Recipient,
-    made: Instant,
+    made: (Epoch, Instant),
 }
 
 impl Prepared {
@@ -72,14 +79,16 @@ impl Prepared {
     }
 
     fn generate(keyring: &Keyring, key: KeyId) -> Result<Self> {
-        let made = Instant::now();
+        // Before the KMS is asked: it may answer by what it knew then.
+        let made = (keyring.epoch(), Instant::now());
         let file = FileId::from_bytes(random::id16()?);
         let (dek, recipient) = keyring.generate(key, Purpose::File(file))?;
         Ok(Self { file, dek, recipient, made })
     }
 
-    fn is_good(&self, key: KeyId) -> bool {
-        self.recipient.key == key && self.made.elapsed() < GOOD_FOR
+    fn is_good(&self, key: KeyId, now: Epoch) -> bool {
+        let (epoch, made) = self.made;
+        self.recipient.key == key && epoch == now && made.elapsed() < GOOD_FOR
     }
 }
 
@@ -103,9 +112,17 @@ impl FileKeySource {
         &self.subject
     }
 
-    /// The directory of the file has changed.
+    /// The directory of the file has changed. What was looked up before that stays out.
     pub(in crate::volume) fn set_policy(&self, policy: FilePolicy) {
-        *self.policy.lock() = policy;
+        let mut known = self.policy.lock();
+        if policy.as_of >= known.as_of {
+            *known = policy;
+        }
+    }
+
+    /// True if directories may have changed since the policy of the file was looked up.
+    pub(in crate::volume) fn may_be_outdated(&self) -> bool {
+        self.policy.lock().as_of < self.keyring.epoch()
     }
 
     /// The file may be under this key as well.
@@ -121,8 +138,8 @@ impl FileKeySource {
     /// # Errors
     /// As [`Prepared::make`].
     pub(in crate::volume) fn prepare(&self) -> Result<()> {
-        let key = self.first_key();
-        if !self.prepared().as_ref().is_some_and(|prepared| prepared.is_good(key)) {
+        let (key, now) = (self.first_key(), self.keyring.epoch());
+        if !self.prepared().as_ref().is_some_and(|prepared| prepared.is_good(key, now)) {
             self.set_prepared(Prepared::make(&self.keyring, key)?);
         }
         Ok(())
@@ -183,8 +200,9 @@ impl KeySource for FileKeySource {
             log::error!("a file has names in directories of two KMS keys: it gets neither");
             return Err(VolumeError::LinkedElsewhere);
         }
-        let key = self.first_key();
-        let prepared = self.prepared().take().filter(|prepared| prepared.is_good(key));
+        // The lock of the contents is held: whoever begins an epoch waits for it after that.
+        let (key, now) = (self.first_key(), self.keyring.epoch());
+        let prepared = self.prepared().take().filter(|prepared| prepared.is_good(key, now));
         let made = prepared.map_or_else(|| Prepared::generate(&self.keyring, key), Ok)?;
         let Prepared { file, dek, recipient, .. } = made;
         let (key, material) = (recipient.key, recipient.material);

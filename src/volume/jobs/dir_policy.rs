@@ -45,7 +45,7 @@ impl Volume {
             Ok(())
         })?;
         drop(still);
-        self.refresh_file_policies();
+        self.settle_wraps();
         self.sync_everything()?;
         // Opening it notes where it is, and what is above it.
         let _opened = self.dir(ino);

@@ -162,6 +162,8 @@ impl Volume {
         // From here on new wraps are under the current material, of which another process may have
         // made another a moment ago.
         self.keyring.service().refresh()?;
+        // And those that were made before are where they are found.
+        self.settle_wraps();
         // Pages that wait to be written could not be read from the disk.
         self.sync_everything()?;
         let mut found = References::of_volume(&self.newest_descriptor()?);

@@ -189,8 +189,9 @@ impl Run<'_> {
             if self.moves_keys() {
                 self.directories(Mark::Accept)?;
             }
-            // An open and empty file must not get a key that its directory gives up.
-            self.volume.refresh_file_policies();
+            // An open and empty file must not get a key that its directory gives up, and nothing may be
+            // about to come under older material.
+            self.volume.settle_wraps();
             self.kept = self.volume.tree.kept.load(Ordering::Acquire);
             if self.pass()?.is_break() {
                 return Ok(());
@@ -207,7 +208,7 @@ impl Run<'_> {
         if rest_is_done && (self.moves_keys() || self.is_for_all()) {
             self.directories(Mark::Finish)?;
             // Whoever has a file open accepts no former key either.
-            self.volume.refresh_file_policies();
+            self.volume.settle_wraps();
         }
         self.volume.save_dir_policies();
         Ok(())

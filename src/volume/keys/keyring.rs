@@ -28,6 +28,16 @@ pub(in crate::volume) enum Purpose {
     Volume,
 }
 
+/// The time between two searches for what is under a key. What was wrapped or decided in an earlier
+/// one, and only the memory has of it, was not found: it counts no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::volume) struct Epoch(u64);
+
+impl Epoch {
+    /// Before all others: of what was decided nobody knows when.
+    pub(in crate::volume) const UNKNOWN: Self = Self(0);
+}
+
 /// Makes, unwraps and re-wraps the keys of one volume, and keeps none of them.
 pub struct Keyring {
     service: Arc<dyn KeyService>,
@@ -39,6 +49,8 @@ pub struct Keyring {
     changes: AtomicU64,
     /// Some file has got its first contents since the last review of its handles.
     first_contents: AtomicBool,
+    /// The number of the present [`Epoch`], from 1.
+    epoch: AtomicU64,
 }
 
 /// What became of keys since the last look.
@@ -64,6 +76,7 @@ impl Keyring {
             any_revoked: AtomicBool::new(false),
             changes: AtomicU64::new(1),
             first_contents: AtomicBool::new(false),
+            epoch: AtomicU64::new(1),
         }
     }
 
@@ -231,6 +244,18 @@ impl Keyring {
     /// The encryption context of a file's key, as far as it is known before the file is made.
     pub(in crate::volume) fn file_context(&self, file: Option<FileId>) -> EncryptionContext {
         self.context(file.map_or(Purpose::Volume, Purpose::File))
+    }
+
+    /// The present one. Ask before something is wrapped or decided, and again, under the lock that a
+    /// search takes, before it is used.
+    pub(in crate::volume) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::SeqCst))
+    }
+
+    /// Ends the present epoch: the first step of a search, which then waits for whoever uses something
+    /// from before.
+    pub(in crate::volume) fn begin_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
     fn context(&self, purpose: Purpose) -> EncryptionContext {

@@ -306,11 +306,19 @@ impl Volume {
         mut found: impl FnMut(&Stat),
     ) -> Result<Arc<File>> {
         let policy = self.file_policy(ino)?;
-        self.files.open_or_refuse(ino, (&policy, damaged), |flags| {
+        let file = self.files.open_or_refuse(ino, (&policy, damaged), |flags| {
             let (fd, stat) = self.reopen(ino, flags)?;
             found(&stat);
             Ok(fd)
-        })
+        })?;
+        match self.hear_of_policies(&file) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                drop(file);
+                self.files.release(ino);
+                Err(error)
+            }
+        }
     }
 
     /// Tells two states of a file apart without reading it. Only this process can make use of it.

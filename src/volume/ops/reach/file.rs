@@ -54,7 +54,9 @@ impl Volume {
         let file = self.files.open(ino, policy, |flags| {
             open_noatime(flags, |flags| self.reopen(ino, flags).map(|(fd, _)| fd))
         })?;
-        Ok(Briefly { file, _release: Release { volume: self, ino } })
+        let opened = Briefly { file, _release: Release { volume: self, ino } };
+        self.hear_of_policies(&opened.file)?;
+        Ok(opened)
     }
 
     /// The size of a file of which more is known than the backing inode tells.
@@ -90,6 +92,7 @@ impl Volume {
 
     /// The KMS keys that `ino` may be under: those that all of its directories accept (R9).
     pub(in crate::volume) fn file_policy(&self, ino: u64) -> Result<FilePolicy> {
+        let as_of = self.keyring.epoch();
         let mut policy: Option<FilePolicy> = None;
         let mut misplaced = None;
         for parent in self.tree.inodes.parents(ino) {
@@ -108,12 +111,13 @@ impl Volume {
                 None => policy = Some(found),
             }
         }
-        match (policy, misplaced) {
-            (Some(policy), _) => Ok(policy),
-            (None, Some(why)) => Err(VolumeError::Misplaced(why)),
+        let policy = match (policy, misplaced) {
+            (Some(policy), _) => policy,
+            (None, Some(why)) => return Err(VolumeError::Misplaced(why)),
             // Its directories are gone, and it is open through a descriptor only.
-            (None, None) => policy_of(&*self.dir(ROOT)?),
-        }
+            (None, None) => policy_of(&*self.dir(ROOT)?)?,
+        };
+        Ok(FilePolicy { as_of, ..policy })
     }
 
     /// The kernel found a file by a name, perhaps a new one: if the file is open, the policies that it
@@ -124,6 +128,12 @@ impl Volume {
         }
     }
 
+    /// The same for a file that was just opened: whoever told open files of a new policy may not have
+    /// seen it yet.
+    pub(in crate::volume) fn hear_of_policies(&self, file: &File) -> Result<()> {
+        if file.source().may_be_outdated() { self.refresh_file_policy(file.ino()) } else { Ok(()) }
+    }
+
     /// Tells an open file what its directories say now.
     pub(in crate::volume) fn refresh_file_policy(&self, ino: u64) -> Result<()> {
         match self.files.find(ino) {
@@ -132,9 +142,18 @@ impl Volume {
         }
     }
 
-    /// The same for every open file: those without contents have not shown their key to anybody.
-    /// When this returns, what first contents were given before is on the disk, or gone.
-    pub(in crate::volume) fn refresh_file_policies(&self) {
+    /// Brings out what only the memory has of keys, before a search for what is under a key, or what a
+    /// directory gives up: when this returns, every wrap that was made before is on the disk, where a
+    /// search finds it, or gone. Open files hear what their directories say now.
+    ///
+    /// *Order*: (1) the epoch begins: what was prepared before it is not used from here on, and a policy
+    /// that was looked up before it is looked up again; (2) whoever makes a directory or changes a
+    /// descriptor is waited for; (3) so is every writer of an open file. Whoever used something from
+    /// before (1) has one of these locks until it is on the disk, or, for a file that was not open yet
+    /// when (3) looked, learns of (1) by the lock of the table.
+    pub(in crate::volume) fn settle_wraps(&self) {
+        self.keyring.begin_epoch();
+        drop(self.tree.descriptors.write());
         for file in self.files.all() {
             if let Err(error) = self.refresh_file_policy(file.ino()) {
                 log::debug!("inode {}: what its directories say of keys: {error}", file.ino());
