@@ -10,6 +10,7 @@ use kmsfs::volume::content::Reserve;
 use kmsfs::volume::{Allocate, FileHandle, OpenFor, Origin, ROOT, SetMode};
 
 use crate::fixture::{Fixture, caller, new_node};
+use crate::sessions::ciphertext;
 
 /// The events of this operation that are about files.
 fn events(fixture: &Fixture, operation: &str) -> Vec<Event> {
@@ -90,6 +91,36 @@ fn whatever_makes_the_key_of_a_file_is_written_down() {
     one_more("written anew under a new key");
     for handle in [grown, reserved, noted, copied, source] {
         volume.close(handle);
+    }
+}
+
+/// Whoever writes to the vault put another file's id, or another wrap, into a header. The file was
+/// opened to be cut to nothing, and the log said that the other one was read.
+#[test]
+fn regression_a_damaged_file_is_not_written_down_as_the_one_that_it_claims_to_be() {
+    // FORMAT section 3.1: the file id, the wrapped key, and the sealed size, which no wrap vouches for.
+    for damaged in [24, 132, 72] {
+        let mut fixture = Fixture::new();
+        fixture.file(ROOT, "file", &"contents".repeat(50_000)).unwrap();
+        fixture.volume().end().unwrap();
+        fixture.close();
+        let path = ciphertext(&fixture);
+        let mut bytes = fs::read(&path).unwrap();
+        for slot in [0, 512] {
+            let slot = &mut bytes[slot..slot + 512];
+            slot[damaged] ^= 1;
+            let crc = crc32fast::hash(&slot[..508]);
+            slot[508..].copy_from_slice(&crc.to_le_bytes());
+        }
+        fs::write(&path, bytes).unwrap();
+        fixture.reopen();
+        let before = events(&fixture, "Decrypt").len();
+        let ino = fixture.find("file").unwrap();
+        let handle = fixture.volume().open_as(ino, OpenFor::Both, caller()).unwrap().handle;
+        assert!(handle.file.read(0, &mut [0; 8]).is_err(), "at {damaged}");
+        fixture.volume().close(handle);
+        let found = events(&fixture, "Decrypt");
+        assert_eq!(found.len(), before, "at {damaged}: {:?}", found.last());
     }
 }
 

@@ -76,6 +76,11 @@ pub trait KeySource: Send + Sync {
     /// `KeyUnusable`, and those of [`Self::admit`].
     fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>>;
 
+    /// The header that was unwrapped is authentic: the file is what it says.
+    fn opened(&self, header: &FileHeader) {
+        let _ = header;
+    }
+
     /// The file has no contents, and so no key, until [`Self::create`] makes another.
     fn forget(&self) {}
 }

@@ -164,11 +164,7 @@ impl FileKeySource {
 
     /// The wrap of a header that the directory of the file accepts (R9).
     fn accepted<'a>(&self, claims: &'a FileHeader) -> Result<&'a Recipient> {
-        let accepted = {
-            let policy = self.policy.lock();
-            claims.recipients.iter().find(|r| policy.accepted.contains(&r.key))
-        };
-        accepted.ok_or_else(|| {
+        self.find_accepted(claims).ok_or_else(|| {
             let found = claims.recipients.first().map_or(KeyId::from_bytes([0; 16]), |r| r.key);
             log::error!(
                 "file {}: its header names KMS key {found}, not one that its directory accepts",
@@ -176,6 +172,11 @@ impl FileKeySource {
             );
             VolumeError::ForeignKey { found }
         })
+    }
+
+    fn find_accepted<'a>(&self, claims: &'a FileHeader) -> Option<&'a Recipient> {
+        let policy = self.policy.lock();
+        claims.recipients.iter().find(|r| policy.accepted.contains(&r.key))
     }
 
     /// Notes what permissions on the file are about. If that changes, whoever has it open is checked
@@ -222,9 +223,15 @@ impl KeySource for FileKeySource {
     }
 
     fn unwrap(&self, claims: &FileHeader) -> Result<Secret<32>> {
-        let recipient = self.accepted(claims)?;
-        self.note(recipient, claims.file);
-        self.keyring.unwrap(recipient, Purpose::File(claims.file))
+        self.keyring.unwrap(self.accepted(claims)?, Purpose::File(claims.file))
+    }
+
+    fn opened(&self, header: &FileHeader) {
+        // The directory may have given up the key that it was opened with a moment ago.
+        let used = self.find_accepted(header).or_else(|| header.recipients.first());
+        if let Some(recipient) = used {
+            self.note(recipient, header.file);
+        }
     }
 }
 

@@ -73,6 +73,7 @@ impl Content {
             };
             let keys = FileKeys::new(claims.file, dek);
             if let Ok(header) = unverified.verify(&keys) {
+                self.keys.opened(&header);
                 return Ok(Unlocked { slot, keys, header });
             }
         }
