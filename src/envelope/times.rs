@@ -68,6 +68,17 @@ impl ShownTime {
         Self { ino, ctime: Kept::NONE, mtime: Kept::NONE }
     }
 
+    /// A record from before a modification time is moved. It says nothing of the change time, which
+    /// nobody knows yet, and counts beside the one before it.
+    pub fn planned(ino: u64, mtime: Kept) -> Self {
+        Self { ino, ctime: Kept::NONE, mtime }
+    }
+
+    /// True for [`Self::planned`].
+    pub fn is_planned(self) -> bool {
+        self.ctime == Kept::NONE && self.mtime != Kept::NONE
+    }
+
     /// True if this says to show another time than the backing filesystem has, for some moment.
     pub fn says_anything(self) -> bool {
         [self.ctime, self.mtime].iter().any(|kept| kept.backing != kept.shown)
@@ -85,8 +96,9 @@ impl ShownTime {
         record
     }
 
-    /// The authentic records of a saved list in order: of two for one inode, the later counts. Others
-    /// are left out, and what is left of one at the end.
+    /// The authentic records of a saved list in order: of two for one inode, the later counts, and a
+    /// planned one counts beside the one before it. Others are left out, and what is left of one at
+    /// the end.
     pub fn parse_all<'l>(list: &'l [u8], keys: &'l TimesKey) -> impl Iterator<Item = Self> + 'l {
         list.chunks_exact(Self::LEN).filter_map(|record| Self::parse(record, keys))
     }

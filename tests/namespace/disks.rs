@@ -86,10 +86,22 @@ impl Disk {
 
     /// The power is cut, and the volume mounted again.
     pub(crate) fn cut(&mut self) {
+        self.remember();
+        self.go_back();
+    }
+
+    /// Notes what is on the disk at this moment, for [`Self::go_back`].
+    pub(crate) fn remember(&self) {
         let image = self.dir.with_file_name("image");
         let left = self.dir.with_file_name("left");
         let copied = Command::new("cp").arg("--sparse=always").arg(&image).arg(&left).status();
         assert!(copied.unwrap().success());
+    }
+
+    /// As if the power had been cut when the disk was last remembered; the volume is mounted again.
+    pub(crate) fn go_back(&mut self) {
+        let image = self.dir.with_file_name("image");
+        let left = self.dir.with_file_name("left");
         self.fixture.close();
         umount(&self.dir);
         fs::rename(left, &image).unwrap();

@@ -5,12 +5,14 @@
 
 use std::fs;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use kmsfs::envelope::CrossMode;
 use kmsfs::keystore::KeyRef;
+use kmsfs::volume::attr::{AttrChange, NewTime, Timestamp};
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{Needed, OpenFor, Origin, References, RewrapJob, VolumeError, open_root};
@@ -145,6 +147,47 @@ fn regression_what_a_power_cut_brings_back_is_counted_as_needed() {
         disk.cut();
         let (_, found) = References::scan(&disk.fixture.vault()).unwrap();
         assert_eq!(needed(&found), 0, "{kind}, mounted: {mounted}");
+    }
+}
+
+/// The time had moved, a commit of somebody else took it to the disk, and the record of the one to show
+/// was not there yet.
+#[test]
+fn regression_a_rewrap_that_a_cut_ends_shows_the_times_from_before() {
+    let old = Timestamp { secs: 1_000_000_000, nanos: 123_456_789 };
+    for kind in KINDS {
+        let Some(mut disk) = Disk::new(kind) else { return };
+        let dir = disk.fixture.mkdir(ROOT, "dir").unwrap().ino;
+        let other = disk.fixture.new_key();
+        disk.fixture.volume().set_dir_policy(dir, other, Some(CrossMode::Rewrap)).unwrap();
+        let ino = disk.fixture.file(ROOT, "f", "contents").unwrap().ino;
+        let change = AttrChange { mtime: Some(NewTime::At(old)), ..AttrChange::default() };
+        disk.fixture.volume().set_attr(ino, &change, caller()).unwrap();
+        let rewrap = |disk: &Disk, changed: &mut dyn FnMut(&Path)| {
+            let key = KeyRef::Id(disk.fixture.key());
+            disk.fixture.keystore.rotate_key_on_demand(&key, SystemTime::now()).unwrap();
+            let mut go_on = |_: &_| ControlFlow::Continue(());
+            let job = RewrapJob::default();
+            assert!(disk.fixture.volume().rewrap(job, &mut go_on, changed).unwrap().complete);
+        };
+        // The list of shown times is there, and the next record comes behind the others.
+        rewrap(&disk, &mut |_| {});
+        disk.fixture.volume().end().unwrap();
+        let shown = |disk: &Disk| {
+            let ino = disk.fixture.find("f").or_else(|_| disk.fixture.find("dir/f")).unwrap();
+            disk.fixture.volume().attr(ino).unwrap().mtime
+        };
+        rewrap(&disk, &mut |_| {
+            disk.commit();
+            disk.remember();
+        });
+        disk.go_back();
+        assert_eq!(shown(&disk), old, "{kind}: in the middle of a batch");
+        let dir = disk.fixture.find("dir").unwrap();
+        disk.fixture.rename((ROOT, "f"), (dir, "f"), REPLACE).unwrap();
+        disk.commit();
+        disk.cut();
+        assert_eq!(shown(&disk), old, "{kind}: after a rename to a directory of another key");
     }
 }
 

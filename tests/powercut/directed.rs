@@ -4,6 +4,7 @@
 use crate::attempt::attempt;
 use crate::backing::{BTRFS, JOURNAL, ORDERED, SMALL, WRITEBACK, XFS};
 use crate::cut::{Kept, Unit};
+use crate::device::Event;
 use crate::machine::Journal;
 use crate::random::Random;
 use crate::record::record;
@@ -28,6 +29,32 @@ macro_rules! cuts {
         }
     )*};
 }
+
+/// The time of a ciphertext file moves in a re-wrap, and whenever somebody else's commit takes it to the
+/// disk, what to show instead is there. Cuts at moments all over two re-wraps.
+#[test]
+fn regression_a_cut_in_a_rewrap_leaves_the_times_that_are_shown() {
+    need_root();
+    for backing in [&ORDERED, &XFS, &BTRFS] {
+        let recording = record(backing, &s::REWRAPPED, SEED, Journal::Auto)
+            .unwrap_or_else(|error| panic!("{}: {error}", backing.name));
+        let flush = |event: &Event| matches!(event, Event::Flush);
+        let mark = |event: &Event| matches!(event, Event::Mark(_));
+        let begun = recording.events.iter().position(mark).unwrap();
+        let flushes: Vec<_> =
+            (begun..recording.last_word()).filter(|at| flush(&recording.events[*at])).collect();
+        let mut random = Random::new(SEED);
+        let step = flushes.len().div_ceil(MOMENTS);
+        for at in flushes.into_iter().rev().step_by(step) {
+            let cut = (at + 1, Kept::None, Unit::Piece);
+            let (found, what) = attempt(backing, &s::REWRAPPED, &recording, cut, &mut random);
+            assert!(found.losses.is_empty(), "{what}\n  {}", found.losses.join("\n  "));
+        }
+    }
+}
+
+/// Cuts of one recording.
+const MOMENTS: usize = 8;
 
 const SEED: u64 = 8;
 

@@ -4,7 +4,7 @@ use crate::machine::Keys;
 use crate::record::{Act, Needs, Scenario, Workload};
 use crate::workloads::{
     Appends, Cells, Git, HardLinks, Holes, LongNames, LongNamesInBetween, Maildir, Metadata,
-    NeverSynced, Replace, Rsync, Sizes, Sqlite, Symlinks, Sync, Then, Tree,
+    NeverSynced, Replace, Rsync, Sizes, Sqlite, Still, Symlinks, Sync, Then, Tree,
 };
 
 const fn plain(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
@@ -81,6 +81,13 @@ pub(crate) const KEYS_CHANGE: Scenario = Scenario {
     ..MAILDIR
 };
 
+/// Re-wraps of files of which nothing else changes, while others commit.
+pub(crate) const REWRAPPED: Scenario = Scenario {
+    steps: 3,
+    acts: &[(0, Act::Rotate), (0, Act::Rewrap), (1, Act::Rotate), (1, Act::Rewrap)],
+    ..noisy("rewrapped", || Box::new(Still))
+};
+
 /// The keystore, on another disk, remembers the policy: the directory has to have it.
 pub(crate) const POLICY_APART: Scenario = Scenario {
     name: "policy-apart",
@@ -121,5 +128,6 @@ pub(crate) static ALL: &[&Scenario] = &[
     &RSYNC,
     &KILLED,
     &KEYS_CHANGE,
+    &REWRAPPED,
     &POLICY_APART,
 ];

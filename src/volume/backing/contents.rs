@@ -60,12 +60,9 @@ pub trait Backing: Send + Sync {
     fn next_hole(&self, offset: u64) -> Result<u64>;
     /// Runs `change` and puts modification time and mode back: for changes that are not contents.
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
-    /// The same, but the modification time is then a step later than it was, by which a tool that
-    /// goes by size and time knows that it has to copy the file again.
-    ///
-    /// *Order*: the change is made before the time moves. So a copy with the new time has the new
-    /// bytes, whenever it was made, and one with another time is made again.
-    fn mark_changed(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
+    /// Moves the modification time by a step, by which a tool that goes by size and time knows that it
+    /// has to copy the file again.
+    fn move_mtime(&self) -> Result<()>;
     /// The modification time in nanoseconds since 1970.
     fn mtime(&self) -> Result<i64>;
     /// The time of the last change of anything, in nanoseconds since 1970.
@@ -203,16 +200,15 @@ impl Backing for BackingFile {
         self.put_mode_back(&before)
     }
 
-    fn mark_changed(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    fn move_mtime(&self) -> Result<()> {
         let before = fstat(&self.0)?;
-        change()?;
         for step in MTIME_STEPS {
             self.set_mtime(before.st_mtime.saturating_add(step), &before)?;
             if fstat(&self.0)?.st_mtime != before.st_mtime {
                 break;
             }
         }
-        self.put_mode_back(&before)
+        Ok(())
     }
 
     fn mtime(&self) -> Result<i64> {

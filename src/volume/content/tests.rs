@@ -330,16 +330,45 @@ fn the_old_header_goes_only_when_the_moved_time_is_durable() {
     for number in 3..5 {
         let before = mtime();
         rewrap(&content, number);
-        assert_eq!(mtime(), before + 1_000_000_000);
+        assert_eq!((mtime(), content.owed_move()), (before, Some(before)));
+        assert!(!content.seal(SealEffort::Full).unwrap(), "not in the middle of a re-wrap");
+        content.move_time().unwrap();
+        assert_eq!((mtime(), content.owed_move()), (before + 1_000_000_000, None));
         content.sync(Durability::Contents).unwrap();
         assert_eq!(file.synced_mtime(), mtime(), "a sync of contents takes the time along");
         content.scrub().unwrap();
         assert!(!content.seal(SealEffort::Full).unwrap(), "it is sealed already");
         assert_eq!(mtime(), before + 1_000_000_000, "once for each re-wrap");
     }
+    let before = mtime();
     rewrap(&content, 5);
     content.update_both_slots(&mut content.write_state(), |_| {}).unwrap();
-    assert_eq!(file.synced_mtime(), mtime(), "a seal waits for it");
+    assert_eq!((file.synced_mtime(), mtime()), (before + 1_000_000_000, mtime()), "a seal waits");
+    let before = mtime();
+    rewrap(&content, 6);
+    // Somebody's own sync: the new header is durable, and the next one would go over the old one.
+    content.sync(Durability::Contents).unwrap();
+    content.update_header(&mut content.write_state(), |_| {}).unwrap();
+    assert_eq!(
+        (file.synced_mtime(), mtime()),
+        (before + 1_000_000_000, mtime()),
+        "any header waits"
+    );
+}
+
+#[test]
+fn a_time_that_a_user_gave_the_file_meanwhile_stays() {
+    let file = Arc::new(MemoryFile::default());
+    let content = open(&file);
+    content.write(0, &[1; 9000]).unwrap();
+    content.sync(Durability::Contents).unwrap();
+    rewrap(&content, 3);
+    content.write(0, b"changed").unwrap();
+    let mtime = file.mtime().unwrap();
+    content.move_time().unwrap();
+    assert_eq!((file.mtime().unwrap(), content.owed_move()), (mtime, None));
+    content.sync(Durability::Contents).unwrap();
+    assert_eq!(file.synced_mtime(), mtime, "it is durable before the old header goes");
 }
 
 /// Where a crash left the old slot, nobody knows whether the time reached the disk.
@@ -353,6 +382,7 @@ fn a_rewrap_that_comes_again_moves_the_time() {
     content.sync(Durability::Contents).unwrap();
     let before = file.mtime().unwrap();
     content.mark_rewrapped().unwrap();
+    content.move_time().unwrap();
     assert_eq!(file.mtime().unwrap(), before + 1_000_000_000);
     content.sync(Durability::Contents).unwrap();
     assert_eq!(file.synced_mtime(), file.mtime().unwrap());

@@ -9,6 +9,7 @@ use super::Volume;
 use crate::envelope::{ShownTime, TimesKey};
 use crate::volume::backing::beneath::Name;
 use crate::volume::backing::own_file;
+use crate::volume::files::file::File;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::options::Options;
 use crate::volume::session::times::ShownTimes;
@@ -35,6 +36,22 @@ impl Volume {
     pub(in crate::volume) fn sync_times(&self) -> Result<()> {
         let Some(list) = self.append_times()? else { return Ok(()) };
         Ok(fdatasync(list)?)
+    }
+
+    /// Makes it durable which times to show of files that were re-wrapped, once theirs have moved.
+    ///
+    /// *Crash*: the files have the times from before, of which the plans say nothing; so they count
+    /// when the times have moved, and not until then.
+    pub(in crate::volume) fn plan_times<'f>(&self, files: impl IntoIterator<Item = &'f File>) {
+        let mut planned = Ok(());
+        for file in files {
+            if let Some(mtime) = file.content().owed_move() {
+                planned = planned.and(self.times.plan(file.backing_fd(), file.ino(), mtime));
+            }
+        }
+        if let Err(error) = planned.map_err(VolumeError::from).and_then(|()| self.sync_times()) {
+            log::warn!("files that were re-wrapped may be shown as changed: {error}");
+        }
     }
 
     /// Returns the list, if it is still to be synced.

@@ -1,10 +1,12 @@
 //! Re-wrap: every file key and directory key moves to the current material of its KMS key, or to
 //! another KMS key. Headers only; contents are not touched.
 //!
-//! Per batch: the new wrap goes into the slot that is not durable; one sync of the filesystem; then
-//! the old slot is overwritten too. A crash leaves one good slot at any time, and the job starts
-//! again where headers still name old material: the headers themselves are its memory. Directories
-//! come first and accept both keys (R9) until a pass finds nothing left to do.
+//! Per batch: (1) the new wrap goes into the slot that is not durable; (2) a durable record says which
+//! times to show once (3) the backing times have moved; (4) one sync of the filesystem; (5) the old slot
+//! is overwritten too. A crash leaves one good slot at any time, and the job starts again where headers
+//! still name old material: the headers themselves are its memory. Until (3) files have the times from
+//! before, and then those of (2). Directories come first and accept both keys (R9) until a pass finds
+//! nothing left to do.
 
 mod nameless;
 
@@ -312,7 +314,7 @@ impl Run<'_> {
                 Ok(())
             }
             Ok(Some(true)) => {
-                // A kill leaves the new time in the system's cache, and must leave the record as well.
+                // A kill leaves the change time in the system's cache, and must leave the record as well.
                 self.volume.save_times();
                 (self.changed)(&path);
                 self.report.rewrapped += 1;
@@ -385,10 +387,12 @@ impl Run<'_> {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
+        self.volume.plan_times(batch.iter().map(|(file, _)| &**file));
+        let moved: Vec<_> = batch.iter().map(|(file, _)| file.content().move_time()).collect();
         let mut result = self.make_durable();
-        for (file, path) in batch {
+        for ((file, path), moved) in batch.into_iter().zip(moved) {
             if result.is_ok()
-                && let Err(error) = file.content().scrub()
+                && let Err(error) = moved.and_then(|()| file.content().scrub())
             {
                 self.failed(path, &error);
             }
@@ -402,7 +406,7 @@ impl Run<'_> {
         result
     }
 
-    /// The list of shown times comes first: after a crash a file whose time moved has its record.
+    /// The list of shown times comes first: it knows the change times by now.
     fn make_durable(&self) -> Result<()> {
         if let Err(error) = self.volume.sync_times() {
             log::warn!("files that were re-wrapped may be shown as changed: {error}");

@@ -4,6 +4,9 @@
 //! backups of the vault take the file along. So the volume remembers which times to show for inodes
 //! whose last change was of this kind. Each of the two times counts as long as the backing time is what
 //! that change left. The list is a hint: losing it makes a backup tool read a file again, no more.
+//!
+//! The mtime that a re-wrap gives is known before: what to show then is planned, and the plan is durable
+//! before the time moves. So a crash finds either time with a record of its own.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,7 +18,7 @@ use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 
 use crate::envelope::{Kept, ShownTime, TimesKey};
-use crate::volume::backing::contents::{Backing, BackingFile, Durability};
+use crate::volume::backing::contents::{Backing, BackingFile, Durability, MTIME_STEP};
 use crate::volume::backing::lender::{self, Overlooked};
 use crate::volume::model::clock;
 
@@ -41,9 +44,17 @@ const TURNS: usize = 64;
 
 #[derive(Debug, Default)]
 struct Inner {
-    times: HashMap<u64, ShownTime>,
+    times: HashMap<u64, Known>,
     /// Records that are not saved yet.
     unsaved: Vec<ShownTime>,
+}
+
+/// What is known of an inode.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    record: ShownTime,
+    /// What to show once a re-wrap has moved the mtime.
+    planned: Kept,
 }
 
 impl Times {
@@ -56,10 +67,11 @@ impl Times {
 impl ShownTimes {
     /// The list that these saved bytes hold; what is not authentic is left out.
     pub(in crate::volume) fn parse(bytes: &[u8], key: Arc<TimesKey>) -> Self {
-        let known = ShownTime::parse_all(bytes, &key).map(|known| (known.ino, known));
-        let mut times: HashMap<u64, ShownTime> = known.collect();
-        times.retain(|_, known| known.says_anything());
-        let inner = Inner { times, unsaved: Vec::new() };
+        let mut inner = Inner::default();
+        for record in ShownTime::parse_all(bytes, &key) {
+            inner.take(record);
+        }
+        inner.times.retain(|_, known| known.records().next().is_some());
         Self { key, inner: Mutex::new(inner), turns: std::array::from_fn(|_| Mutex::default()) }
     }
 
@@ -80,10 +92,12 @@ impl ShownTimes {
 
     /// The whole list, for when the saved one has grown past its use.
     pub(in crate::volume) fn all(&self) -> Vec<u8> {
-        self.lock().times.values().flat_map(|record| record.encode(&self.key)).collect()
+        let inner = self.lock();
+        let records = inner.times.values().flat_map(|known| known.records());
+        records.flat_map(|record| record.encode(&self.key)).collect()
     }
 
-    /// How long the whole list is.
+    /// How long the whole list is, without plans.
     pub(in crate::volume) fn saved_len(&self) -> usize {
         self.lock().times.len() * ShownTime::LEN
     }
@@ -93,13 +107,31 @@ impl ShownTimes {
         self.overlook_loans();
         let mut inner = self.lock();
         let Some(known) = inner.times.get(&ino).copied() else { return backing };
-        let held = known.ctime.holds(backing.ctime) || known.mtime.holds(backing.mtime);
         // The file was really changed since, so the entry is of no use any more. Whoever looked before
         // the entry was made cannot tell.
-        if !held && backing.ctime > known.ctime.backing {
+        if !known.is_about(backing) && backing.ctime > known.record.ctime.backing {
             inner.remove(ino);
         }
-        Times { ctime: known.ctime.shown(backing.ctime), mtime: known.mtime.shown(backing.mtime) }
+        known.shown(backing)
+    }
+
+    /// Plans what to show of a file once a re-wrap has moved its backing mtime, unless that is another
+    /// one than `mtime` by now. Saved durably before the time moves.
+    pub(in crate::volume) fn plan(
+        &self,
+        fd: BorrowedFd<'_>,
+        ino: u64,
+        mtime: i64,
+    ) -> Result<(), Errno> {
+        let _turn = self.hold(ino);
+        let stat = fstat(fd)?;
+        let now = Times::of(&stat);
+        if now.mtime == mtime && stat.st_nlink > 0 {
+            let shown = self.shown(ino, now).mtime;
+            let planned = Kept::new(mtime.saturating_add(MTIME_STEP), shown);
+            self.lock().plan(ino, planned, now);
+        }
+        Ok(())
     }
 
     /// The mtime to give an inode so that `wanted` is shown, if the two differ. A user who sets the
@@ -124,13 +156,13 @@ impl ShownTimes {
     fn overlook_loans(&self) {
         for Overlooked { ino, before, at, now } in lender::take_overlooked() {
             let mut inner = self.lock();
-            let known = inner.times.get(&ino).copied().unwrap_or(ShownTime::none(ino));
-            let shown = match known.ctime {
+            let known = inner.known(ino);
+            let shown = match known.record.ctime {
                 ctime if ctime.holds(now) => continue,
                 ctime if ctime.holds(before) || ctime.holds(at) => ctime.shown,
                 _ => before,
             };
-            inner.put(ShownTime { ctime: Kept::new(now, shown), ..known });
+            inner.put(ShownTime { ctime: Kept::new(now, shown), ..known.record }, known.planned);
         }
     }
 
@@ -159,7 +191,8 @@ impl ShownTimes {
             FileType::RegularFile => Kept::new(now.mtime, shown.mtime),
             _ => Kept::NONE,
         };
-        inner.put(ShownTime { ino, ctime: Kept::new(now.ctime, shown.ctime), mtime });
+        let planned = inner.known(ino).planned_from(now.mtime);
+        inner.put(ShownTime { ino, ctime: Kept::new(now.ctime, shown.ctime), mtime }, planned);
         Ok(())
     }
 
@@ -168,10 +201,70 @@ impl ShownTimes {
     }
 }
 
+impl Known {
+    /// What is to be saved of it.
+    fn records(self) -> impl Iterator<Item = ShownTime> {
+        let planned = ShownTime::planned(self.record.ino, self.planned);
+        [self.record, planned].into_iter().filter(|record| record.says_anything())
+    }
+
+    /// True if it says something of an inode with these times, or will once its mtime has moved.
+    fn is_about(self, backing: Times) -> bool {
+        let Self { record, planned } = self;
+        record.ctime.holds(backing.ctime)
+            || record.mtime.holds(backing.mtime)
+            || planned.holds(backing.mtime)
+            || self.planned_from(backing.mtime) != Kept::NONE
+    }
+
+    /// The plan, if it is for an inode with this mtime.
+    fn planned_from(self, mtime: i64) -> Kept {
+        let is_next = self.planned.backing == mtime.saturating_add(MTIME_STEP);
+        if is_next { self.planned } else { Kept::NONE }
+    }
+
+    fn shown(self, backing: Times) -> Times {
+        let Self { record, planned } = self;
+        let mtime = match record.mtime.holds(backing.mtime) {
+            true => record.mtime.shown,
+            false => planned.shown(backing.mtime),
+        };
+        Times { ctime: record.ctime.shown(backing.ctime), mtime }
+    }
+}
+
 impl Inner {
-    fn put(&mut self, record: ShownTime) {
-        self.times.insert(record.ino, record);
+    fn known(&self, ino: u64) -> Known {
+        let nothing = Known { record: ShownTime::none(ino), planned: Kept::NONE };
+        self.times.get(&ino).copied().unwrap_or(nothing)
+    }
+
+    /// Takes a saved record in.
+    fn take(&mut self, record: ShownTime) {
+        let known = match record.is_planned() {
+            true => Known { planned: record.mtime, ..self.known(record.ino) },
+            false => Known { record, planned: Kept::NONE },
+        };
+        self.times.insert(record.ino, known);
+    }
+
+    /// A record replaces all before it, so a plan that stays follows it.
+    fn put(&mut self, record: ShownTime, planned: Kept) {
+        self.times.insert(record.ino, Known { record, planned });
         self.unsaved.push(record);
+        if planned != Kept::NONE {
+            self.unsaved.push(ShownTime::planned(record.ino, planned));
+        }
+    }
+
+    fn plan(&mut self, ino: u64, planned: Kept, now: Times) {
+        let mut known = Known { planned, ..self.known(ino) };
+        if !known.record.says_anything() {
+            // Who looked before now cannot tell whether it is of use.
+            known.record.ctime = Kept::new(now.ctime, now.ctime);
+        }
+        self.times.insert(ino, known);
+        self.unsaved.push(ShownTime::planned(ino, planned));
     }
 
     fn remove(&mut self, ino: u64) {
@@ -262,8 +355,8 @@ impl Backing for TimedFile {
         self.keep(|| self.file.keep_times(change))
     }
 
-    fn mark_changed(&self, change: &mut dyn FnMut() -> Outcome<()>) -> Outcome<()> {
-        self.keep(|| self.file.mark_changed(change))
+    fn move_mtime(&self) -> Outcome<()> {
+        self.keep(|| self.file.move_mtime())
     }
 
     fn mtime(&self) -> Outcome<i64> {
@@ -317,7 +410,7 @@ mod tests {
         ];
         for (backing, shown, what) in cases {
             let times = read(&[]);
-            times.lock().put(moved(1));
+            times.lock().put(moved(1), Kept::NONE);
             assert_eq!(times.shown(1, backing), shown, "{what}");
             assert_eq!(times.shown(2, backing), backing, "{what}: another inode");
             let again = read(&times.take_unsaved());
@@ -326,9 +419,58 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_counts_beside_the_record_before_it_until_the_time_has_moved() {
+        let (file, times) = (TempFile::new("planned"), Arc::new(read(&[])));
+        file.set_mtime(1_000_000, 5);
+        let first = file.times();
+        let timed = TimedFile::new(BackingFile::new(file.0.try_clone().unwrap()), 7, times.clone());
+        let mut saved = Vec::new();
+        for count in 1..=2 {
+            timed.keep_times(&mut || timed.write_at(b"header", 0).map(drop)).unwrap();
+            let before = file.times();
+            times.plan(file.as_fd(), 7, before.mtime).unwrap();
+            saved.extend(times.take_unsaved());
+            assert_eq!(times.shown(7, before), first, "{count}: planned, and looked at");
+            // What a crash leaves, before the time has moved and after.
+            let crashed = read(&saved);
+            assert_eq!(crashed.shown(7, before), first, "{count}: not moved");
+            timed.move_mtime().unwrap();
+            let after = file.times();
+            assert_eq!(crashed.shown(7, after).mtime, first.mtime, "{count}: moved");
+            assert_eq!(read(&crashed.all()).shown(7, after).mtime, first.mtime, "{count}");
+            assert_eq!(times.shown(7, after), first, "{count}");
+        }
+        saved.extend(times.take_unsaved());
+        assert_eq!(read(&saved).all().len(), RECORD, "the plan is over");
+        file.remove();
+    }
+
+    #[test]
+    fn a_plan_is_for_one_time_and_goes_with_any_other() {
+        let (file, times) = (TempFile::new("unplanned"), read(&[]));
+        file.set_mtime(1_000_000, 5);
+        let mtime = file.times().mtime;
+        times.plan(file.as_fd(), 7, mtime - 1).unwrap();
+        assert!(times.all().is_empty(), "another time by now");
+        times.plan(file.as_fd(), 7, mtime).unwrap();
+        // A seal meanwhile leaves the time, and the plan.
+        times.keep(file.as_fd(), 7, || Ok(())).unwrap();
+        let moved = at(file.times().ctime + 1, mtime + SECOND);
+        assert_eq!(times.shown(7, moved).mtime, mtime);
+        assert_eq!(read(&times.take_unsaved()).shown(7, moved).mtime, mtime);
+        times.remove(7);
+        assert_eq!(times.shown(7, moved), moved, "a user wrote");
+        times.plan(file.as_fd(), 7, mtime).unwrap();
+        let other = at(moved.ctime, mtime + 1);
+        assert_eq!(times.shown(7, other), other);
+        assert!(times.all().is_empty(), "it has another time: the plan will not come true");
+        file.remove();
+    }
+
+    #[test]
     fn an_entry_ends_when_neither_time_holds() {
         let times = read(&[]);
-        times.lock().put(moved(1));
+        times.lock().put(moved(1), Kept::NONE);
         times.shown(1, at(40, 21));
         assert_eq!(times.all().len(), RECORD, "the mtime still holds");
         times.shown(1, at(29, 19));
@@ -342,7 +484,7 @@ mod tests {
     #[test]
     fn the_time_that_is_shown_is_set_without_taking_the_backing_one_back() {
         let times = read(&[]);
-        times.lock().put(moved(1));
+        times.lock().put(moved(1), Kept::NONE);
         assert_eq!(times.mtime_behind(1, at(40, 21), 20), Some(21), "the one that is shown");
         assert_eq!(times.mtime_behind(1, at(40, 21), 21), None, "the one that is there");
         assert_eq!(times.mtime_behind(1, at(40, 21), 22), None, "another");
@@ -378,8 +520,8 @@ mod tests {
     #[test]
     fn a_removed_file_leaves_nothing_behind() {
         let times = read(&[]);
-        times.lock().put(moved(7));
-        times.lock().put(moved(8));
+        times.lock().put(moved(7), Kept::NONE);
+        times.lock().put(moved(8), Kept::NONE);
         times.remove(7);
         times.remove(9);
         assert_eq!(times.shown(7, at(30, 21)), at(30, 21));
@@ -398,7 +540,8 @@ mod tests {
         let timed = TimedFile::new(BackingFile::new(file.0.try_clone().unwrap()), 7, times.clone());
         let shown = |file: &TempFile| times.shown(7, file.times());
         for count in 1..=2 {
-            timed.mark_changed(&mut || timed.write_at(b"header", 0).map(drop)).unwrap();
+            timed.keep_times(&mut || timed.write_at(b"header", 0).map(drop)).unwrap();
+            timed.move_mtime().unwrap();
             assert_eq!(file.times().mtime, first.mtime + count * SECOND);
             assert_eq!(shown(&file), first, "{count}");
             timed.keep_times(&mut || timed.write_at(b"seal", 0).map(drop)).unwrap();

@@ -62,6 +62,31 @@ impl Workload for Metadata {
     }
 }
 
+/// Files that nobody changes: whatever is done with their keys, they have their times.
+pub(crate) struct Still;
+
+impl Workload for Still {
+    fn prepare(&mut self, at: &At) -> io::Result<()> {
+        for number in 0..STILL {
+            let path = at.path(name(number));
+            fs::write(&path, vec![7; 100 + number * 300])?;
+            change(&path, &File::open(&path)?, &STILL_SINCE)?;
+            at.fsync(name(number))?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, at: &At, _: u32) -> io::Result<()> {
+        for number in 0..STILL {
+            at.claim(&name(number), name(number), vec![STILL_SINCE]);
+        }
+        Ok(())
+    }
+}
+
+const STILL: usize = 24;
+const STILL_SINCE: State = State::Mtime(1_400_000_000, 987_654_321);
+
 fn name(file: usize) -> String {
     format!("file {file}")
 }

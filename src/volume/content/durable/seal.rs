@@ -18,6 +18,10 @@ impl Content {
         if self.access == Access::ReadOnly || state.marks.doubt.has_failed_sync() {
             return Ok(false);
         }
+        if state.marks.header.owed_move().is_some() {
+            // It is being re-wrapped: the header has the time that the file is about to get.
+            return Ok(false);
+        }
         if !state.has_header {
             // Its marks would be kept, and synced again and again, for a seal that never comes.
             state.marks.changes.set_unsealed(false);

@@ -14,14 +14,16 @@ use crate::volume::model::error::VolumeError;
 /// roles exchanged. If a header goes to both slots at once, a crash leaves each slot old or new: a slot
 /// is one sector.
 ///
-/// A re-wrap also moves the backing mtime, and the old slot, which opens with the old key, is written
-/// over only after a sync that took times along ([`Self::moves_time`]).
+/// A re-wrap also moves the backing mtime ([`Self::owed_move`]), and the old slot, which opens with the
+/// old key, is written over only after a sync that took times along ([`Self::moves_time`]).
 #[derive(Debug, Clone, Default)]
 pub(in crate::volume::content) struct HeaderSlots {
     copies: Durability,
     /// A write failed: until a sync, the disk may have a header that memory never had, with a higher
     /// seal, for one.
     unsure: bool,
+    /// The backing mtime, from the write of a re-wrapped header until it moves.
+    move_owed: Option<i64>,
     /// The generation in which the backing mtime was moved for a re-wrap.
     time_moved: Option<u64>,
 }
@@ -60,8 +62,19 @@ impl HeaderSlots {
         }
     }
 
+    /// A re-wrapped header was written, and left the backing mtime as it was.
+    pub(in crate::volume::content) fn owe_move(&mut self, mtime: i64) {
+        self.move_owed = Some(mtime);
+    }
+
+    /// The backing mtime that a re-wrap is still to move.
+    pub(in crate::volume::content) fn owed_move(&self) -> Option<i64> {
+        self.move_owed
+    }
+
     /// The backing mtime was moved for a re-wrap.
     pub(in crate::volume::content) fn moved_time(&mut self, generation: u64) {
+        self.move_owed = None;
         self.time_moved = Some(generation);
     }
 
@@ -241,9 +254,12 @@ mod tests {
     fn the_time_of_a_rewrap_waits_for_a_sync_that_began_after_it() {
         let mut slots = first_durable();
         slots.wrote(5);
+        slots.owe_move(70);
+        slots.synced(5);
+        assert!(slots.owed_move() == Some(70) && !slots.moves_time());
         slots.moved_time(6);
         slots.synced(5);
-        assert!(slots.moves_time());
+        assert!(slots.owed_move().is_none() && slots.moves_time());
         slots.synced(6);
         assert!(!slots.moves_time());
     }

@@ -15,8 +15,6 @@ use crate::volume::model::error::{Result, VolumeError};
 enum Slots {
     /// Into the slot that is not durable.
     Spare,
-    /// The same, and the backing mtime moves.
-    Rewrapped,
     Both,
 }
 
@@ -40,15 +38,26 @@ impl Content {
         self.update_slots(state, Slots::Both, change)
     }
 
+    /// The old header goes only when a re-wrap has moved the time, durably.
     fn update_slots(
         &self,
         state: &mut State,
         slots: Slots,
         change: impl FnOnce(&mut FileHeader),
     ) -> Result<()> {
-        if matches!(slots, Slots::Both) && state.marks.header.moves_time() {
+        self.move_owed_time(state)?;
+        if state.marks.header.moves_time() {
             self.sync_locked(state)?;
         }
+        self.put_slots(state, slots, change)
+    }
+
+    fn put_slots(
+        &self,
+        state: &mut State,
+        slots: Slots,
+        change: impl FnOnce(&mut FileHeader),
+    ) -> Result<()> {
         let ready = state.ready.as_mut().ok_or(VolumeError::Lost("file header"))?;
         if ready.fresh {
             change(&mut ready.header);
@@ -61,7 +70,6 @@ impl Content {
         let bytes = header.encode(&ready.keys);
         let written = match slots {
             Slots::Spare => self.write_slot(slot, &bytes),
-            Slots::Rewrapped => self.write_rewrapped(slot, &bytes),
             Slots::Both => self.write_area(&[bytes, bytes].concat(), 0),
         };
         if let Err(error) = written {
@@ -80,26 +88,28 @@ impl Content {
         ready.header = header;
         let generation = state.marks.touch();
         state.marks.header.wrote(generation);
-        if matches!(slots, Slots::Rewrapped) {
-            state.marks.header.moved_time(generation);
-        }
         Ok(())
     }
 
-    /// Writes the header again after a failure that may have left another one on the disk.
+    /// Writes the header again after a failure that may have left another one on the disk: to the same
+    /// slot, so it waits for nothing.
     pub(in crate::volume::content) fn write_owed_header(&self, state: &mut State) -> Result<()> {
-        if state.marks.header.is_owed() { self.update_header(state, |_| {}) } else { Ok(()) }
+        match state.marks.header.is_owed() {
+            true => self.put_slots(state, Slots::Spare, |_| {}),
+            false => Ok(()),
+        }
     }
 
     /// Replaces the wraps of the file key, in the slot that is not durable. Returns false if
     /// `change` leaves them as they are, or the file has no header.
     ///
-    /// The backing mtime moves with it, so that a backup that goes by size and time takes the file
-    /// along before the old wrap is worth nothing. *Order*: the new header, the time, a sync of both,
-    /// and only then is the old slot written over. *Crash*: before the sync the old slot is there
-    /// still, so the re-wrap comes again and moves the time ([`Self::mark_rewrapped`]); after it, the
-    /// time is on the disk. A copy that is made meanwhile has the old time, and is made again, or the
-    /// new time, and with it the new header.
+    /// After it the backing mtime moves ([`Self::move_time`]), so that a backup that goes by size and
+    /// time takes the file along before the old wrap is worth nothing. *Order*: the new header, a
+    /// durable record of the time to show, the time, a sync, and only then is the old slot written over.
+    /// *Crash*: before the sync the old slot is there still, so the re-wrap comes again and moves the
+    /// time ([`Self::mark_rewrapped`]); after it, the time is on the disk. Whichever time is there has
+    /// its record. A copy that is made meanwhile has the old time, and is made again, or the new time,
+    /// and with it the new header.
     ///
     /// # Errors
     /// As a write, and those of `change`.
@@ -113,19 +123,21 @@ impl Content {
         self.load(&mut state)?;
         let Some(ready) = &state.ready else { return Ok(false) };
         let Some(recipients) = change(&ready.header)? else { return Ok(false) };
+        self.move_owed_time(&mut state)?;
         let mtime = self.backing.mtime()?;
-        self.update_slots(&mut state, Slots::Rewrapped, |header| {
+        self.update_slots(&mut state, Slots::Spare, |header| {
             header.recipients = recipients;
             // What was sealed is sealed still.
             if header.seal.mtime == mtime {
                 header.seal.mtime = mtime.saturating_add(MTIME_STEP);
             }
         })?;
+        self.owe_move(&mut state)?;
         Ok(true)
     }
 
-    /// Moves the backing mtime of a file whose newer slot a crashed re-wrap has written: whether its
-    /// time reached the disk is not known.
+    /// Lets the time of a file move whose newer slot a crashed re-wrap has written: whether it reached
+    /// the disk is not known.
     ///
     /// # Errors
     /// As a write.
@@ -134,11 +146,40 @@ impl Content {
         let mut state = self.write_state();
         self.must_be_writable()?;
         self.load(&mut state)?;
+        self.owe_move(&mut state)
+    }
+
+    fn owe_move(&self, state: &mut State) -> Result<()> {
         if state.ready.as_ref().is_some_and(|ready| !ready.fresh) {
-            self.backing.mark_changed(&mut || Ok(()))?;
-            let generation = state.marks.touch();
-            state.marks.header.moved_time(generation);
+            state.marks.header.owe_move(self.backing.mtime()?);
         }
+        Ok(())
+    }
+
+    /// The backing mtime that [`Self::move_time`] will move: what to show then must be known first.
+    pub(in crate::volume) fn owed_move(&self) -> Option<i64> {
+        self.read_state().marks.header.owed_move()
+    }
+
+    /// Moves the backing mtime of a file that was re-wrapped.
+    ///
+    /// # Errors
+    /// As a write.
+    pub(in crate::volume) fn move_time(&self) -> Result<()> {
+        let _gate = self.enter();
+        let mut state = self.write_state();
+        self.must_be_writable()?;
+        self.move_owed_time(&mut state)
+    }
+
+    fn move_owed_time(&self, state: &mut State) -> Result<()> {
+        let Some(mtime) = state.marks.header.owed_move() else { return Ok(()) };
+        // If it is another one by now, no copy with the old header has that.
+        if self.backing.mtime()? == mtime {
+            self.backing.move_mtime()?;
+        }
+        let generation = state.marks.touch();
+        state.marks.header.moved_time(generation);
         Ok(())
     }
 
@@ -160,10 +201,6 @@ impl Content {
 
     pub(super) fn write_slot(&self, slot: Copy2, bytes: &[u8; RECORD_LEN]) -> Result<()> {
         self.write_area(bytes, offset_of(slot))
-    }
-
-    fn write_rewrapped(&self, slot: Copy2, bytes: &[u8; RECORD_LEN]) -> Result<()> {
-        Ok(self.backing.mark_changed(&mut || self.write_header_bytes(bytes, offset_of(slot)))?)
     }
 
     fn write_area(&self, bytes: &[u8], offset: u64) -> Result<()> {

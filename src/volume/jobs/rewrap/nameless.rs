@@ -24,9 +24,11 @@ impl Run<'_> {
         if moved.is_empty() {
             return Ok(());
         }
+        // Nobody ever sees these, but the old header goes only behind a time that moved.
+        let times: Vec<_> = moved.iter().map(|file| file.content().move_time()).collect();
         self.make_durable()?;
-        for file in moved {
-            match file.content().scrub() {
+        for (file, time) in moved.into_iter().zip(times) {
+            match time.and_then(|()| file.content().scrub()) {
                 Ok(_) => self.report.rewrapped += 1,
                 Err(error) => self.failed(name_of(&file), &error),
             }

@@ -18,6 +18,7 @@ use crate::keystore::Action;
 use crate::volume::access::authorizer::KeyUse;
 use crate::volume::backing::contents::Durability;
 use crate::volume::engine::Volume;
+use crate::volume::files::file::File;
 use crate::volume::files::file_key::FilePolicy;
 use crate::volume::files::unopened::read_slots;
 use crate::volume::keys::keyring::Purpose;
@@ -168,7 +169,14 @@ impl Volume {
         let mut policy = self.file_policy(ino)?;
         policy.accepted.push(to);
         opened.file().set_policy(policy);
-        if shared { opened.file().sync(Durability::Contents) } else { Ok(()) }
+        if shared { self.sync_rewrapped(opened.file()) } else { Ok(()) }
+    }
+
+    /// Makes new wraps durable, and first which time to show of the file.
+    fn sync_rewrapped(&self, file: &File) -> Result<()> {
+        self.plan_times([file]);
+        file.content().move_time()?;
+        file.sync(Durability::Contents)
     }
 
     /// Lets the file keep its key, which the directory accepts from then on.
@@ -224,7 +232,7 @@ impl Volume {
             {
                 file.set_recipient(recipient);
             }
-            file.sync(Durability::Contents)?;
+            self.sync_rewrapped(file)?;
             file.content().scrub()?;
         }
         Ok(())
