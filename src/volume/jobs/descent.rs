@@ -52,6 +52,8 @@ pub(in crate::volume) enum Unseen {
     Mounted,
     Vanished,
     Renamed,
+    /// A crash, or somebody, left it with the name of something unfinished.
+    Nameless,
 }
 
 /// A directory on the way down.
@@ -191,6 +193,9 @@ impl<'a> Descent<'a> {
         self.above.clear();
         for path in self.walk.take_mounted() {
             self.miss(path, Unseen::Mounted);
+        }
+        for path in self.walk.take_nameless() {
+            self.miss(path, Unseen::Nameless);
         }
         let on_the_mount = self.watch.as_ref().is_some_and(RenameWatch::has_seen_changes);
         for path in self.walk.take_lost() {
@@ -333,6 +338,10 @@ impl fmt::Display for Unseen {
         f.write_str(match self {
             Self::Mounted => "something is mounted on it: what is below it was not looked at",
             Self::Vanished => "entries were taken away or renamed from outside meanwhile",
+            Self::Nameless => {
+                "a crash left this directory without a name, and something is in it: 'kmsfs fsck \
+                 --repair' makes it visible"
+            }
             Self::Renamed => "entries were renamed meanwhile that could not be found again",
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::descent::Descent;
+use super::descent::{Descent, Unseen};
 use super::walk::{Role, Visit};
 use crate::envelope::{CrossMode, DirDescriptor};
 use crate::id::KeyId;
@@ -73,7 +73,9 @@ impl Volume {
             }
         }
         // A mount on one of them keeps it out of reach.
-        if let Some(missed) = descent.missed().first() {
+        // What has no name belongs nowhere, under any policy.
+        if let Some(missed) = descent.missed().iter().find(|missed| missed.why != Unseen::Nameless)
+        {
             log::warn!("policy: in {}, {}", missed.path.display(), missed.why);
             return Err(Errno::BUSY.into());
         }

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use super::descent::Descent;
+use super::descent::{Descent, Unseen};
 use crate::envelope::VolumeFeatures;
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
@@ -58,7 +58,8 @@ impl Volume {
                 }
             }
             // Directories that were not seen would be refused from then on.
-            if let Some(missed) = descent.missed().first() {
+            let missed = descent.missed();
+            if let Some(missed) = missed.iter().find(|missed| missed.why != Unseen::Nameless) {
                 log::warn!("volume {}: in {}, {}", self.id(), missed.path.display(), missed.why);
                 return Ok(ControlFlow::Break(()));
             }

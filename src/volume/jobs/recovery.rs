@@ -184,9 +184,10 @@ impl Run<'_> {
         }
         for Missed { why, .. } in descent.missed() {
             // What is below a mount would lose its excuse unseen. Whoever takes entries away from
-            // outside could go on for ever, and gains more from a lasting excuse than anybody else.
+            // outside, or leaves directories without a name, could go on for ever, and gains more from
+            // a lasting excuse than anybody else.
             log::warn!("recovery has not seen everything: {why}");
-            self.unfinished.unknown |= why != Unseen::Vanished;
+            self.unfinished.unknown |= !matches!(why, Unseen::Vanished | Unseen::Nameless);
         }
         Ok(ControlFlow::Continue(()))
     }

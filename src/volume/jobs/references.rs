@@ -72,7 +72,8 @@ impl References {
                 Err(_) => found.unreadable += 1,
             }
         }
-        let unseen = walk.take_mounted().len() + walk.take_lost().len();
+        let unseen =
+            walk.take_mounted().len() + walk.take_lost().len() + walk.take_nameless().len();
         found.unreadable += unseen as u64 + u64::from(walk.has_vanished());
         Ok((descriptor.volume, found))
     }

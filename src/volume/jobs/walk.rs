@@ -12,6 +12,7 @@ use crate::envelope::{DIR_FILE, TEMP_PREFIX, is_sidecar};
 use crate::volume::backing::beneath::{self, BackingName, Name};
 use crate::volume::backing::handle::Handle;
 use crate::volume::model::error::Result;
+use crate::volume::ops::reach::leftovers::holds_more;
 use crate::volume::session::lock;
 
 /// A directory on the way.
@@ -76,6 +77,7 @@ pub(in crate::volume) struct Walk {
     above: Option<Arc<Trail>>,
     mounted: Vec<PathBuf>,
     lost: Vec<PathBuf>,
+    nameless: Vec<PathBuf>,
     vanished: Arc<AtomicBool>,
 }
 
@@ -104,6 +106,7 @@ impl Walk {
             above: Trail::along(names),
             mounted: Vec::new(),
             lost: Vec::new(),
+            nameless: Vec::new(),
             vanished: Arc::default(),
         })
     }
@@ -117,6 +120,12 @@ impl Walk {
     /// kept open.
     pub(in crate::volume) fn take_lost(&mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.lost)
+    }
+
+    /// Takes the directories with something in them that have been left out, because they have only the
+    /// name that a directory has while it is being made.
+    pub(in crate::volume) fn take_nameless(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.nameless)
     }
 
     /// True if a name has gone, or has led to something else, since its directory was listed.
@@ -175,6 +184,11 @@ impl Walk {
             && let Some(above) = self.levels.last_mut()
         {
             above.fd = None;
+        }
+        for entry in entries.iter().filter(|entry| entry.role == Role::Temporary) {
+            if holds_something(&fd, &entry.name) {
+                self.nameless.push(trail.path().join(entry.name.path()));
+            }
         }
         let level = Level { trail: Arc::clone(&trail), inode, fd: Some(Arc::clone(&fd)), waiting };
         self.levels.push(level);
@@ -307,6 +321,16 @@ impl Visit {
     fn vanish<T>(&self) -> Option<T> {
         self.vanished.store(true, Ordering::Relaxed);
         None
+    }
+}
+
+/// True of a directory under this name that may have more in it than its descriptor.
+fn holds_something(dir: &OwnedFd, name: &BackingName) -> bool {
+    match beneath::open_dir(dir, name) {
+        Ok(found) => holds_more(found).unwrap_or(true),
+        // No directory; or it has its name now, or is gone.
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => false,
+        Err(_) => true,
     }
 }
 

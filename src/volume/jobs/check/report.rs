@@ -71,7 +71,7 @@ impl CheckReport {
     /// A directory that a crash left without a name, and with something in it.
     pub(in crate::volume) fn add_unnamed(&mut self, path: PathBuf, shown: bool) {
         let what = if shown { SHOWN } else { UNNAMED }.to_owned();
-        self.problems.push(Problem { path, what, repaired: shown, leftover: true });
+        self.problems.push(Problem { path, what, repaired: shown, leftover: false });
     }
 }
 

@@ -18,7 +18,7 @@ use crate::volume::backing::handle::open_noatime;
 use crate::volume::content::{Content, SeekTo};
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::policy_of;
-use crate::volume::jobs::descent::Descent;
+use crate::volume::jobs::descent::{Descent, Unseen};
 use crate::volume::jobs::walk::{Entry, Role, Visit};
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::misplaced::Misplaced;
@@ -76,7 +76,8 @@ impl Volume {
         if missed.is_empty() {
             self.check_targets(&targets, repair, &mut report)?;
         }
-        for missed in missed {
+        // The nameless ones are in the report.
+        for missed in missed.into_iter().filter(|missed| missed.why != Unseen::Nameless) {
             report.add(missed.path, missed.why, false);
         }
         report.complete = true;
