@@ -1,11 +1,13 @@
 //! Commands that fail leave nothing behind that was not there before.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::machine::{Machine, keyed};
+use crate::machine::{Machine, keyed, texts};
 
 /// Moves the keystore of the machine away.
 fn hide_keystore(machine: &Machine) {
@@ -178,4 +180,55 @@ fn regression_names_and_files_that_endanger_a_keystore_are_refused_with_advice()
     fs::write(machine.path("data/kmsfs/keystore.db-wal"), "left").unwrap();
     machine.fails(&keyed(&["keystore", "init"]), 14, "keystore.db-wal' was left");
     assert!(!path.exists());
+}
+
+/// "Cannot create" was said of a keystore, and of an export, that was there, whole, and only not known to
+/// survive a power cut: whoever believed it had keys in a file that they did not know of. The directory
+/// can be written to, but not be opened, and so not be synced.
+#[test]
+fn regression_a_file_that_is_there_and_may_not_be_durable_is_told_of_so() {
+    const NOBODY: u32 = 65534;
+    let machine = Machine::new();
+    fs::create_dir(machine.path("blind")).unwrap();
+    // Root could open it.
+    if rustix::process::geteuid().is_root() {
+        for dir in ["", "home", "data", "run", "blind"] {
+            chown(machine.path(dir), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+    let command = |words: &[&str]| {
+        let mut command = machine.command(words);
+        if rustix::process::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    };
+    let close = |mode| fs::set_permissions(machine.path("blind"), PermissionsExt::from_mode(mode));
+    let told = |words: &[&str]| {
+        fs::write(machine.path("passphrase"), "of the copy\n").unwrap();
+        let passphrase = fs::File::open(machine.path("passphrase")).unwrap();
+        let output = command(words).stdin(passphrase).output().unwrap();
+        let (_, told) = texts(&output);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("it is made, but its directory cannot be synced"), "{told}");
+    };
+    let ok = |words: &[&str]| {
+        let output = command(words).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", texts(&output).1);
+    };
+    ok(&["--key-file", "key", "keystore", "init", "--create-key-file"]);
+    let blind = ["--key-file", "key", "--keystore", "blind/keystore.db", "keystore"];
+    close(0o300).unwrap();
+    told(&["--key-file", "key", "keystore", "export", "blind/copy", "--export-passphrase-fd", "0"]);
+    told(&[&blind[..], &["init"]].concat());
+    close(0o700).unwrap();
+    ok(&[&blind[..], &["verify"]].concat());
+    let mut names: Vec<_> = fs::read_dir(machine.path("blind")).unwrap().flatten().collect();
+    names.retain(|entry| !entry.file_name().to_string_lossy().starts_with("keystore.db"));
+    assert_eq!(names.len(), 1, "{names:?}");
+    let import =
+        ["--key-file", "key", "--keystore", "again.db", "keystore", "import", "blind/copy"];
+    let passphrase = fs::File::open(machine.path("passphrase")).unwrap();
+    let mut import = command(&[&import[..], &["--export-passphrase-fd", "0"]].concat());
+    assert!(import.stdin(passphrase).status().unwrap().success());
 }
