@@ -88,8 +88,8 @@ impl Keystore {
         let key = seal_key(passphrase, &salt, cost)?;
         bytes.extend(xaes::seal(&key, &bytes, &plaintext)?);
 
-        let draft = Draft::begin(to)?;
-        fs::write(draft.path(), &bytes).map_err(|error| io_error(to, "write", error))?;
+        let mut draft = Draft::begin(to)?;
+        draft.write(&bytes).map_err(|error| io_error(to, "write", error))?;
         draft.publish()
     }
 

@@ -1,7 +1,7 @@
 //! The keystore as a file: made whole or not at all, private, and never over another file.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -21,6 +21,8 @@ use crate::keystore::storage::directory::{parent, sync_parent};
 pub(in crate::keystore) struct Draft {
     temporary: PathBuf,
     target: PathBuf,
+    /// The file that was made: whoever may write to the directory may give its name to another.
+    file: File,
     /// No other process makes the same file before this one is published.
     _alone: Option<File>,
 }
@@ -78,10 +80,16 @@ impl Draft {
         if let Some(model) = owned_like {
             give(&file, model);
         }
-        Ok(Self { temporary, target: target.to_owned(), _alone: None })
+        Ok(Self { temporary, target: target.to_owned(), file, _alone: None })
     }
 
-    /// Where to write.
+    /// Writes into the file that was made.
+    /// Errors: those of `write(2)`.
+    pub(in crate::keystore) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    /// Where SQLite writes, which takes names only.
     pub(in crate::keystore) fn path(&self) -> &Path {
         &self.temporary
     }
@@ -98,18 +106,29 @@ impl Draft {
     }
 
     /// Makes the file durable, then gives it its name, then makes the name durable.
-    /// Errors: `Exists` if somebody took the name meanwhile; `Io`, which says so if the file is there.
+    /// Errors: `Exists` if somebody took the name meanwhile; `Io`, which says so if the file is there, or if
+    /// another one is.
     pub(in crate::keystore) fn publish(self) -> Result<(), KeystoreError> {
         let failed = |error| io_error(&self.target, "create", error);
-        File::open(&self.temporary).and_then(|file| file.sync_all()).map_err(failed)?;
+        self.file.sync_all().map_err(failed)?;
         match self.rename() {
             Err(Errno::EXIST) => return Err(KeystoreError::Exists(self.target.clone())),
             renamed => renamed.map_err(|errno| failed(errno.into()))?,
         }
+        self.check_published().map_err(failed)?;
         sync_parent(&self.target).map_err(|error| {
             // It stays: somebody else may have taken it for good already.
             io_error(&self.target, "finish", not_durable(&error))
         })
+    }
+
+    /// Errors: if the name leads to another file than the one that was made.
+    fn check_published(&self) -> io::Result<()> {
+        let (there, made) = (fs::symlink_metadata(&self.target)?, self.file.metadata()?);
+        match (there.dev(), there.ino()) == (made.dev(), made.ino()) {
+            true => Ok(()),
+            false => Err(io::Error::other("somebody else has put another file in its place")),
+        }
     }
 
     fn rename(&self) -> Result<(), Errno> {
@@ -319,6 +338,25 @@ mod tests {
         fs::rename(dir.join("aside"), &name).unwrap();
         make_private(&name).unwrap();
         assert_eq!((mode(&name), open.metadata().unwrap().mode() & 0o777), (0o600, 0o600));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// What was written went into whatever had the name by then, and was published: a key file that
+    /// somebody else owns, and reads.
+    #[test]
+    fn regression_a_file_in_the_place_of_a_draft_gets_nothing_and_is_not_taken_for_it() {
+        let dir = std::env::temp_dir().join(format!("kmsfs-draft-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let target = dir.join("key");
+        let mut draft = Draft::beside(&target).unwrap();
+        let place = draft.path().to_owned();
+        fs::rename(&place, dir.join("aside")).unwrap();
+        fs::write(&place, "theirs").unwrap();
+        draft.write(b"secret").unwrap();
+        let refused = draft.publish().unwrap_err().to_string();
+        assert!(refused.contains("somebody else has put another file"), "{refused}");
+        assert_eq!(fs::read(&target).unwrap(), b"theirs");
+        assert_eq!(fs::read(dir.join("aside")).unwrap(), b"secret");
         fs::remove_dir_all(dir).unwrap();
     }
 

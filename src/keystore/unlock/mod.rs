@@ -4,7 +4,7 @@ pub(in crate::keystore) mod slot;
 pub(in crate::keystore) mod token_slot;
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -138,8 +138,8 @@ pub fn create_key_file(path: &Path) -> Result<(), KeystoreError> {
     Base64::encode(key.expose(), text).expect("32 bytes are 44 characters of base64");
     end.fill(b'\n');
     let failed = |problem| key_file_error(path, KeyFileProblem::Io(problem));
-    let made = Draft::beside(path).and_then(|draft| {
-        fs::write(draft.path(), line.as_slice()).map_err(failed)?;
+    let made = Draft::beside(path).and_then(|mut draft| {
+        draft.write(line.as_slice()).map_err(failed)?;
         draft.publish()
     });
     made.map_err(|error| match error {
