@@ -2,8 +2,8 @@
 
 use kmsfs::id::VolumeId;
 use kmsfs::keystore::{
-    AliasName, CreateAccessKey, CreateGrant, EncryptionContext, GrantOperation, Keystore,
-    KeystoreError, Unlock, create_key_file,
+    AliasName, Caller, CreateAccessKey, CreateGrant, EncryptionContext, GrantOperation, Keystore,
+    KeystoreError, Principal, Source, Unlock, create_key_file,
 };
 
 use crate::fixture::{Fixture, by_id, day};
@@ -140,7 +140,7 @@ fn a_damaged_keystore_is_examined_repaired_and_used_again() {
         [
             "1 of 2 aliases",
             "1 of 2 grants",
-            "2 of 2 principals with policies, in which a Deny may have stood",
+            "2 of 2 principals' policies, and these principals are refused everything",
             "2 of 2 access keys",
             "1 of 2 unlock slots",
         ]
@@ -149,8 +149,57 @@ fn a_damaged_keystore_is_examined_repaired_and_used_again() {
     assert_eq!(counts, (2, 4, 1, 1, 1));
     let again = f.reopen();
     assert_eq!(again.list_keys().unwrap().len(), 2);
-    assert_eq!(again.list_principals().unwrap().len(), 0);
+    assert_eq!(again.list_principals().unwrap().len(), 2);
     assert_eq!(again.list_access_keys().unwrap().len(), 0);
+}
+
+/// A Deny went with the damaged row in which it stood, and what it had forbidden was allowed.
+#[test]
+fn regression_a_principal_whose_policies_were_damaged_is_refused_until_they_are_there_again() {
+    const ALLOW: &str = r#"{"Statement":{"Effect":"Allow","Action":"kms:*","Resource":"*"}}"#;
+    const DENY: &str = r#"{"Statement":{"Effect":"Deny","Action":"kms:Encrypt","Resource":"*"}}"#;
+    let f = Fixture::new();
+    let key = f.key();
+    let arn = |name: &str| format!("arn:aws:iam::000000000000:{name}");
+    let (one, two, group) = (arn("user/unix/1000"), arn("user/unix/1001"), arn("group/unix/27"));
+    for who in [&one, &two] {
+        f.keystore.put_principal_policy(who, "use", ALLOW).unwrap();
+    }
+    f.keystore.put_principal_policy(&group, "not", DENY).unwrap();
+    f.sql("UPDATE principal SET sealed = randomblob(90)");
+    f.checkpointed();
+    Keystore::open_damaged(&f.path(), &f.unlock()).unwrap().repair().unwrap();
+    let again = f.reopen();
+    assert!(again.verify().unwrap().is_clean());
+    let listed = again.list_principals().unwrap();
+    assert_eq!(listed.len(), 3);
+    for entry in &listed {
+        assert_eq!(
+            (&*entry.arn, &*entry.policy_names),
+            ("unknown", &["lost-in-a-repair".to_owned()][..])
+        );
+    }
+    let encrypt = |keystore: &Keystore, uid, groups: &[u32]| {
+        let caller = Caller {
+            groups: groups.into(),
+            ..Caller::new(Principal::Unix { uid }, Source::Socket)
+        };
+        keystore.acting_for(caller).encrypt(&by_id(key), b"x", &EncryptionContext::new()).is_ok()
+    };
+    assert!(!encrypt(&again, 1000, &[]));
+    // What is put again counts once somebody has taken away what stands for the lost ones.
+    again.put_principal_policy(&one, "use", ALLOW).unwrap();
+    assert!(!encrypt(&again, 1000, &[]));
+    again.delete_principal_policy(&one, "lost-in-a-repair").unwrap();
+    assert!(encrypt(&again, 1000, &[]));
+    assert!(!encrypt(&again, 1001, &[]));
+    // The group's Deny is not known any more, and nobody passes it.
+    assert!(again.names_groups().unwrap());
+    assert!(!encrypt(&again, 1000, &[27]));
+    again.delete_principal_policy(&group, "lost-in-a-repair").unwrap();
+    assert!(encrypt(&again, 1000, &[27]));
+    let names: Vec<_> = again.list_principals().unwrap().into_iter().map(|one| one.arn).collect();
+    assert_eq!(names, [one, "unknown".to_owned()]);
 }
 
 /// After a repair, what was gone had never been: material that it protected was retired without a word.

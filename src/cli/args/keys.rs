@@ -310,6 +310,8 @@ pub(in crate::cli) enum KeystoreCommand {
     ///
     /// The last resort when there is no backup: names, vaults, slots, grants, access keys
     /// and policies of users that are not authentic are removed; everything else is taken as it is now.
+    /// A user or group whose policies are removed is refused everything, until 'kmsfs principal policy
+    /// delete WHO lost-in-a-repair'. What is gone altogether is not missed, also if it was a Deny.
     #[command(after_help = "Examples:
   kmsfs keystore verify                                   what is wrong
   cp keystore.db keystore.damaged && kmsfs keystore repair")]

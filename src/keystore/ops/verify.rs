@@ -87,7 +87,8 @@ impl Keystore {
     /// Makes a keystore that was tampered with or damaged usable again: removes slots,
     /// and rows other than keys and their material, that do not authenticate, and accepts all others. Rows that
     /// are gone stay gone, and a row that was put back from an older copy is accepted: for
-    /// somebody who read the report of [`Keystore::verify`] and has no backup. Works on a handle
+    /// somebody who read the report of [`Keystore::verify`] and has no backup. A principal whose policies
+    /// are removed may do nothing from then on: a Deny may have stood there. Works on a handle
     /// of [`Keystore::open_damaged`]. If rows may be gone, the keystore notes that it may have forgotten
     /// vaults, access keys, and what has encrypted for programs.
     /// Errors: `LastSlot` if no slot would be left; `StrangeWal` if there is nothing to repair but
@@ -115,7 +116,12 @@ impl Keystore {
                 let bad = rows.iter().filter(|row| writer.check_row(table, row).is_err());
                 let bad: Vec<_> = bad.collect();
                 note_removed(&mut removed, bad.len(), rows.len(), kind);
-                bad.iter().try_for_each(|row| writer.rows().delete(table, &row.id))?;
+                for row in bad {
+                    writer.rows().delete(table, &row.id)?;
+                    if table == Table::Principal {
+                        writer.put(&row.id, None, &PrincipalRecord::lost())?;
+                    }
+                }
             }
             let slots = writer.rows().slots()?;
             let (good, bad): (Vec<_>, Vec<_>) =
@@ -162,7 +168,7 @@ const REPLACEABLE: [(Table, &str); 5] = [
     (Table::Alias, "aliases"),
     (Table::Volume, "known vaults"),
     (Table::Grant, "grants"),
-    (Table::Principal, "principals with policies, in which a Deny may have stood"),
+    (Table::Principal, "principals' policies, and these principals are refused everything"),
     (Table::AccessKey, "access keys"),
 ];
 

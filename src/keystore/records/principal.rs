@@ -14,7 +14,7 @@ use crate::keystore::storage::sealed::{Reader, Record, Writer};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PrincipalEntry {
-    /// Its ARN.
+    /// Its ARN; `unknown` since its row was lost in a repair.
     pub arn: String,
     /// The names of its policies.
     pub policy_names: Vec<String>,
@@ -23,6 +23,7 @@ pub struct PrincipalEntry {
 /// The stored form: the policies of one principal by name. Found by a keyed hash of the ARN.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::keystore) struct PrincipalRecord {
+    /// Empty since a repair: nobody knows whose hash the row is found by.
     arn: String,
     policies: BTreeMap<String, String>,
 }
@@ -42,19 +43,28 @@ impl PrincipalRecord {
         Ok(record.policies.values().map(parse).collect::<Result<_, _>>()?)
     }
 
-    /// Has any principal with policies an ARN like this?
+    /// Has any principal with policies an ARN like this, or one that is not known?
     pub(in crate::keystore) fn any_is(
         reader: &Reader<'_>,
         like: impl Fn(&str) -> bool,
     ) -> Result<bool, KeystoreError> {
-        Ok(reader.all::<Self>()?.iter().any(|stored| like(&stored.record.arn)))
+        let may_be = |record: &Self| record.arn.is_empty() || like(&record.arn);
+        Ok(reader.all::<Self>()?.iter().any(|stored| may_be(&stored.record)))
     }
 
     pub(in crate::keystore) fn find(
         reader: &Reader<'_>,
         arn: &str,
     ) -> Result<Option<Self>, KeystoreError> {
-        reader.get(&reader.root().lookup(arn))
+        let found = reader.get::<Self>(&reader.root().lookup(arn))?;
+        Ok(found.map(|record| Self { arn: arn.to_owned(), ..record }))
+    }
+
+    /// In the place of one that was damaged, in which a Deny may have stood: its principal may do nothing
+    /// until somebody takes this policy away.
+    pub(in crate::keystore) fn lost() -> Self {
+        let policies = BTreeMap::from([(LOST.to_owned(), DENY_ALL.to_owned())]);
+        Self { arn: String::new(), policies }
     }
 
     /// Stores it, or removes it when nothing is left in it.
@@ -78,6 +88,11 @@ impl PrincipalRecord {
 
     /// As it is listed.
     pub(in crate::keystore) fn into_entry(self) -> PrincipalEntry {
-        PrincipalEntry { arn: self.arn, policy_names: self.policies.into_keys().collect() }
+        let arn = if self.arn.is_empty() { "unknown".to_owned() } else { self.arn };
+        PrincipalEntry { arn, policy_names: self.policies.into_keys().collect() }
     }
 }
+
+/// The name of the policy that stands for those that were lost.
+const LOST: &str = "lost-in-a-repair";
+const DENY_ALL: &str = r#"{"Statement":{"Effect":"Deny","Action":"kms:*","Resource":"*"}}"#;

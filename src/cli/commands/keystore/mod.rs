@@ -245,8 +245,8 @@ fn repair(global: &Global, yes: bool, output: Output) -> Result<Exit, CliError> 
         return verify(found, output);
     }
     let warning = format!(
-        "a backup is better: what is not authentic is removed, and keys that were put back \
-         from an older copy are accepted\n{}",
+        "a backup is better: what is not authentic is removed, and what is gone is not missed, such as a \
+         policy with a Deny; keys that were put back from an older copy are accepted\n{}",
         found.problems.join("\n")
     );
     prompt::confirm(&warning, yes)?;
