@@ -82,16 +82,8 @@ impl Fixture {
     /// As [`Self::reopen_with`], with its keys by way of `service`.
     pub(crate) fn reopen_over(&mut self, service: Arc<dyn KeyService>, options: Options) {
         self.volume = None;
-        let open = || Volume::open_vault(&self.vault(), service.clone(), options.clone());
-        let mut opened = open();
-        for _ in 0..1000 {
-            // A program that another test is starting has a copy of the lock until it runs.
-            if !matches!(opened, Err(VolumeError::InUse)) {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-            opened = open();
-        }
+        let opened =
+            once_unlocked(|| Volume::open_vault(&self.vault(), service.clone(), options.clone()));
         self.volume = Some(Arc::new(opened.unwrap()));
     }
 
@@ -211,6 +203,18 @@ impl Drop for Fixture {
         self.volume = None;
         fs::remove_dir_all(&self.dir).ok();
     }
+}
+
+/// Does what takes the lock of a vault that nobody has: a program that another test is starting has a
+/// copy of the lock until it runs.
+pub(crate) fn once_unlocked<T>(mut act: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 0..1000 {
+        match act() {
+            Err(VolumeError::InUse) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            done => return done,
+        }
+    }
+    act()
 }
 
 /// A new directory.

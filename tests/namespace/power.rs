@@ -18,7 +18,7 @@ use kmsfs::volume::content::Access;
 use kmsfs::volume::{Needed, OpenFor, Origin, References, RewrapJob, VolumeError, open_root};
 
 use crate::disks::Disk;
-use crate::fixture::{REPLACE, ROOT, caller, new_node};
+use crate::fixture::{REPLACE, ROOT, caller, new_node, once_unlocked};
 
 const KINDS: [&str; 2] = ["ext4", "xfs"];
 
@@ -136,12 +136,9 @@ fn regression_what_a_power_cut_brings_back_is_counted_as_needed() {
             disk.fixture.volume().references(&mut |_| ControlFlow::Continue(())).unwrap()
         } else {
             disk.fixture.close();
-            References::scan_still(
-                &open_root(&disk.fixture.vault()).unwrap(),
-                &disk.fixture.vault(),
-            )
-            .unwrap()
-            .1
+            let vault = disk.fixture.vault();
+            let scan = || References::scan_still(&open_root(&vault)?, &vault);
+            once_unlocked(scan).unwrap().1
         };
         assert_eq!(needed(&found), 0, "{kind}");
         disk.cut();
