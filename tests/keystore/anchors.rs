@@ -29,6 +29,7 @@ fn an_anchor_is_kept_and_leaves_the_rest_of_the_volume_alone() {
             directory: DirId::from_bytes([1; 16]),
         }],
         rollbacks: 1,
+        writes: 4,
     };
     f.keystore.set_volume_anchor(volume, Path::new("/elsewhere"), &anchor).unwrap();
     f.keystore.set_rewrap_after_rotate(volume, true).unwrap();

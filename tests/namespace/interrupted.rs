@@ -1,5 +1,6 @@
 //! A KMS during whose answers something else happens: what two threads do at one moment, step by step.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use kmsfs::crypto::secret::Secret;
@@ -28,7 +29,7 @@ pub(crate) struct Interrupted {
     volume: OnceLock<Weak<Volume>>,
     next: Mutex<Option<(Question, KeyId, Meanwhile)>>,
     /// It says that it is on another machine.
-    elsewhere: bool,
+    elsewhere: AtomicBool,
 }
 
 impl Interrupted {
@@ -45,8 +46,9 @@ impl Interrupted {
     fn open(fixture: &mut Fixture, elsewhere: bool) -> Arc<Self> {
         let keystore = fixture.keystore.clone();
         let (volume, next) = (OnceLock::new(), Mutex::default());
+        let elsewhere = AtomicBool::new(elsewhere);
         let service = Arc::new(Self { keystore, volume, next, elsewhere });
-        let anchors = elsewhere.then(|| fixture.anchors());
+        let anchors = Some(fixture.anchors());
         fixture.reopen_over(service.clone(), Options { anchors, ..Options::default() });
         service.volume.set(Arc::downgrade(&fixture.shared())).unwrap();
         service
@@ -60,6 +62,12 @@ impl Interrupted {
         act: impl FnOnce(&Volume) + Send + 'static,
     ) {
         *self.next.lock().unwrap() = Some((asked, key, Box::new(act)));
+    }
+
+    /// From here on, what is remembered of the volume goes to a file, as if the keystore took nothing; or
+    /// to the keystore again.
+    pub(crate) fn be_elsewhere(&self, elsewhere: bool) {
+        self.elsewhere.store(elsewhere, Ordering::Relaxed);
     }
 
     pub(crate) fn is_due(&self) -> bool {
@@ -104,7 +112,7 @@ impl KeyService for Interrupted {
     }
 
     fn keystore(&self) -> Option<&Keystore> {
-        (!self.elsewhere).then_some(&*self.keystore)
+        (!self.elsewhere.load(Ordering::Relaxed)).then_some(&*self.keystore)
     }
 
     fn health(&self, keys: &[KeyId]) -> Vec<(KeyId, KeyHealth)> {

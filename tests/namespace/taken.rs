@@ -13,6 +13,7 @@ use kmsfs::keystore::{AnchoredPlace, VolumeAnchor};
 use kmsfs::volume::{Misplaced, Options, RenameHow, Repair, VolumeError};
 
 use crate::fixture::{Fixture, REPLACE, ROOT};
+use crate::interrupted::Interrupted;
 
 const EXCHANGE: RenameHow = RenameHow { no_replace: false, exchange: true, whiteout: false };
 
@@ -121,6 +122,33 @@ fn regression_an_older_directory_does_not_take_the_place_of_one_with_its_own_key
             assert_eq!(fixture.volume().dir_policy(finance).unwrap().policy, key, "{before:?}");
             fixture.file(finance, "more", "secret").unwrap();
         }
+    }
+}
+
+/// The keystore's disk was full when the directory was made, or at some time before, and after a crash
+/// only the places counted that both the keystore and the file beside it had heard of.
+#[test]
+fn regression_a_place_that_one_store_alone_has_heard_of_is_not_taken() {
+    for full_when_made in [true, false] {
+        let mut fixture = Fixture::new();
+        let (key, other) = (fixture.new_key(), fixture.new_key());
+        let service = Interrupted::under(&mut fixture);
+        fixture.mkdir(ROOT, "finance").unwrap();
+        let copy = saved(&fixture, "copy");
+        put(&backing(&fixture, "finance"), &copy);
+        remove(&fixture, ROOT, "finance");
+        service.be_elsewhere(!full_when_made);
+        make_own(&fixture, ROOT, "other", other);
+        service.be_elsewhere(full_when_made);
+        make_own(&fixture, ROOT, "finance", key);
+        service.be_elsewhere(false);
+        let place = backing(&fixture, "finance");
+        let options = Options { anchors: Some(fixture.anchors()), ..Options::default() };
+        fixture.close();
+        fs::rename(&place, saved(&fixture, "taken")).unwrap();
+        put(&copy, &place);
+        fixture.reopen_with(options);
+        assert_taken(&fixture, "finance");
     }
 }
 

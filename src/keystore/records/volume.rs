@@ -77,6 +77,10 @@ pub struct VolumeAnchor {
     /// How often an older or forked vault was seen.
     #[serde(default)]
     pub rollbacks: u64,
+    /// How often the anchor was written: of two stores that remember one session, the one with the
+    /// higher number was written later. 0 if an earlier build wrote this.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub writes: u64,
 }
 
 /// The newest descriptor of a directory with a policy of its own.

@@ -1,14 +1,17 @@
 //! Where the anchor of a volume is kept: in the keystore, or in a file of this machine when the keys
 //! come from elsewhere or the keystore cannot be written.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::crypto::hash::{hmac_sha256, hmac_verify};
 use crate::envelope::{SessionWord, VolumeKeys};
-use crate::id::VolumeId;
+use crate::id::{DirId, VolumeId};
 use crate::keystore::{AnchoredDirPolicy, VolumeAnchor};
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::own_file;
@@ -26,6 +29,8 @@ pub(in crate::volume) struct AnchorStore {
     service: Arc<dyn KeyService>,
     /// A directory of this machine's, for a file beside or instead of the keystore.
     directory: Option<PathBuf>,
+    /// The number of the last write, also of one that failed: it may have arrived all the same.
+    written: Mutex<u64>,
 }
 
 impl AnchorStore {
@@ -36,10 +41,11 @@ impl AnchorStore {
         service: Arc<dyn KeyService>,
         directory: Option<PathBuf>,
     ) -> Self {
-        Self { volume, vault: vault.to_owned(), service, directory }
+        let written = Mutex::default();
+        Self { volume, vault: vault.to_owned(), service, directory, written }
     }
 
-    /// What is remembered of the volume: of two stores, what was written later.
+    /// What is remembered of the volume by both stores together.
     ///
     /// # Errors
     /// `Keystore` when it cannot be read. A file that is not authentic is as good as none.
@@ -59,6 +65,9 @@ impl AnchorStore {
     /// Remembers this, durably, together with what another copy of the vault has brought there
     /// since. Returns what is remembered, as far as it is this session's.
     ///
+    /// One store takes all of it. What the other one has is older then, and says so by its number: the
+    /// file stays, for whoever mounts the volume with keys of an endpoint.
+    ///
     /// # Errors
     /// `Unanchored` when no store takes it.
     pub(in crate::volume) fn store(
@@ -68,7 +77,11 @@ impl AnchorStore {
         standing: Standing<'_>,
     ) -> Result<VolumeAnchor> {
         let mut ours = anchor.clone();
-        let mut join = |stored: Option<VolumeAnchor>| joined(stored, &mut ours, standing);
+        let mut join = |stored: Option<VolumeAnchor>| {
+            let both = joined(stored, &mut ours, standing);
+            ours.writes = self.next_write(ours.writes);
+            VolumeAnchor { writes: ours.writes, ..both }
+        };
         let refused = match self.service.keystore() {
             Some(keystore) => {
                 match keystore.change_volume_anchor(self.volume, &self.vault, &mut join) {
@@ -94,6 +107,13 @@ impl AnchorStore {
         written.map(|()| ours).map_err(|error| {
             VolumeError::Unanchored(format!("{refused}; {}: {error}", directory.display()))
         })
+    }
+
+    /// The number of a write after one with the number `known`.
+    fn next_write(&self, known: u64) -> u64 {
+        let mut last = self.written.lock();
+        *last = known.max(*last).saturating_add(1);
+        *last
     }
 
     fn read_file(&self, keys: &VolumeKeys) -> Result<Option<VolumeAnchor>> {
@@ -131,25 +151,24 @@ pub(in crate::volume) enum Standing<'a> {
 /// What is remembered once `ours` is added to what is `stored`; `ours` learns what it did not know.
 ///
 /// The newest of each stays: a session of another copy may have begun since, and its word, and what
-/// it told of policies, must not go back to what this one knew.
+/// it told of policies, must not go back to what this one knew. A store that took nothing since long
+/// before this session is no such copy.
 fn joined(
     stored: Option<VolumeAnchor>,
     ours: &mut VolumeAnchor,
     standing: Standing<'_>,
 ) -> VolumeAnchor {
     let Some(stored) = stored else { return ours.clone() };
-    for policy in stored.policies {
-        match ours.policies.iter_mut().find(|own| own.directory == policy.directory) {
-            Some(own) => own.sequence = own.sequence.max(policy.sequence),
-            None => ours.policies.push(policy),
-        }
-    }
-    AnchoredDirPolicy::forget_long_removed(&mut ours.policies);
+    add_policies(&mut ours.policies, stored.policies, Order::Known);
     ours.features |= stored.features;
     ours.rollbacks = ours.rollbacks.max(stored.rollbacks);
+    ours.writes = ours.writes.max(stored.writes);
     let word = SessionWord::from_bits(stored.word);
+    let is_no_earlier = word.number() >= SessionWord::from_bits(ours.word).number();
     match standing {
-        Standing::Follows(words) if stored.word != ours.word && !words.contains(&word) => {
+        Standing::Follows(words)
+            if stored.word != ours.word && is_no_earlier && !words.contains(&word) =>
+        {
             log::warn!("another copy of the vault was used since: its session is remembered");
             let (word, sequence, closed) = (stored.word, stored.sequence, stored.closed);
             VolumeAnchor { word, sequence, closed, ..ours.clone() }
@@ -158,44 +177,64 @@ fn joined(
     }
 }
 
-/// What was written later, of what two stores remember. Within a session either may have missed
-/// something, because its disk was full for a while.
-fn later(mut one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
-    let number = |anchor: &VolumeAnchor| anchor.word >> 31;
-    if one.word == other.word {
-        // A session is closed after it was open.
-        let closed = one.closed || other.closed;
-        let sequence = one.sequence.max(other.sequence);
-        let features = one.features | other.features;
-        // One may have missed that a place was given up.
-        let places =
-            one.places.iter().filter(|place| other.places.contains(place)).copied().collect();
-        let rollbacks = one.rollbacks.max(other.rollbacks);
-        let policies = later_policies(std::mem::take(&mut one.policies), other.policies);
-        return VolumeAnchor { closed, sequence, features, places, policies, rollbacks, ..one };
-    }
-    if number(&other) > number(&one) { other } else { one }
+/// Whether it is known which of two anchors was written later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Known,
+    Unknown,
 }
 
-/// Of each directory what was told last: the sequence of its descriptor goes up, and a removal comes
-/// after it.
-fn later_policies(
-    mut one: Vec<AnchoredDirPolicy>,
-    other: Vec<AnchoredDirPolicy>,
-) -> Vec<AnchoredDirPolicy> {
-    for policy in other {
-        match one.iter_mut().find(|known| known.directory == policy.directory) {
-            Some(known) => {
-                let last = |policy: &AnchoredDirPolicy| (policy.sequence, policy.removed);
-                if last(&policy) > last(known) {
-                    *known = policy;
-                }
+/// What is remembered by two stores together. Either may have missed something, because its disk was
+/// full for a while, and in that time two copies of the vault may have been used, one with each.
+///
+/// The session is the later one. Of the two, the anchor that was written last knows which directory is
+/// at a place: in the other, a place may be missing, or be one that was given up. If that cannot be
+/// told, only what both say of places counts, so that no directory is refused which the mount moved.
+/// What only grows is taken from both.
+fn later(one: VolumeAnchor, other: VolumeAnchor) -> VolumeAnchor {
+    let number = |anchor: &VolumeAnchor| SessionWord::from_bits(anchor.word).number();
+    let written = |anchor: &VolumeAnchor| (number(anchor), anchor.writes);
+    let is_counted = one.writes > 0 && other.writes > 0;
+    let same_number = number(&one) == number(&other);
+    let order = match same_number && (!is_counted || one.writes == other.writes) {
+        true => Order::Unknown,
+        false => Order::Known,
+    };
+    let (mut newer, older) =
+        if written(&other) > written(&one) { (other, one) } else { (one, other) };
+    if newer.word == older.word {
+        // A session is closed after it was open, and its record only goes on.
+        newer.closed |= older.closed;
+        newer.sequence = newer.sequence.max(older.sequence);
+    }
+    if order == Order::Unknown {
+        newer.places.retain(|place| older.places.contains(place));
+    }
+    newer.features |= older.features;
+    newer.rollbacks = newer.rollbacks.max(older.rollbacks);
+    newer.writes = newer.writes.max(older.writes);
+    add_policies(&mut newer.policies, older.policies, order);
+    newer
+}
+
+/// Adds what another anchor tells of directories. The sequence of a descriptor goes up, whoever tells
+/// of it. Of two with the same, the newer anchor knows whether the directory was removed, or was found
+/// again after that; if nobody knows which that is, it counts as removed.
+fn add_policies(newer: &mut Vec<AnchoredDirPolicy>, others: Vec<AnchoredDirPolicy>, order: Order) {
+    let position = |(at, policy): (usize, &AnchoredDirPolicy)| (policy.directory, at);
+    let known: HashMap<DirId, usize> = newer.iter().enumerate().map(position).collect();
+    for policy in others {
+        let known = known.get(&policy.directory).and_then(|at| newer.get_mut(*at));
+        match known {
+            Some(known) if policy.sequence > known.sequence => *known = policy,
+            Some(known) if policy.sequence == known.sequence && order == Order::Unknown => {
+                known.removed = known.removed.max(policy.removed);
             }
-            None => one.push(policy),
+            Some(_) => {}
+            None => newer.push(policy),
         }
     }
-    AnchoredDirPolicy::forget_long_removed(&mut one);
-    one
+    AnchoredDirPolicy::forget_long_removed(newer);
 }
 
 fn is_missing(error: &std::io::Error) -> bool {
@@ -258,15 +297,104 @@ mod tests {
         assert_eq!(ours.word, SessionWord::new(5, 7).bits());
     }
 
+    fn at(place: u8, directory: u8) -> AnchoredPlace {
+        let (place, directory) =
+            (DirPlace::from_bytes([place; 16]), DirId::from_bytes([directory; 16]));
+        AnchoredPlace { place, directory }
+    }
+
+    /// Whatever only one store had heard of in a session was dropped, and an older directory came to
+    /// the place of one with its own key.
     #[test]
-    fn of_two_places_that_remember_one_session_only_what_both_say_of_directories_counts() {
-        let at = |number: u8| AnchoredPlace {
-            place: DirPlace::from_bytes([number; 16]),
-            directory: DirId::from_bytes([number; 16]),
+    fn regression_of_two_stores_of_one_session_the_one_that_was_written_last_knows_the_places() {
+        let stale = VolumeAnchor {
+            places: vec![at(1, 1), at(2, 2)],
+            policies: vec![AnchoredDirPolicy { removed: 7, ..policy(1, 3) }, policy(9, 2)],
+            closed: true,
+            writes: 40,
+            ..anchor(5, Vec::new())
         };
-        let kept = VolumeAnchor { places: vec![at(1), at(2)], ..anchor(5, Vec::new()) };
-        let filed = VolumeAnchor { places: vec![at(2), at(3)], ..anchor(5, Vec::new()) };
-        assert_eq!(later(kept, filed).places, [at(2)]);
+        let newest = VolumeAnchor {
+            places: vec![at(2, 4), at(3, 3)],
+            policies: vec![policy(1, 3)],
+            writes: 41,
+            ..anchor(5, Vec::new())
+        };
+        for merged in [later(stale.clone(), newest.clone()), later(newest.clone(), stale)] {
+            assert_eq!(merged.places, newest.places);
+            assert_eq!(merged.policies, [policy(1, 3), policy(9, 2)], "it was found again");
+            assert!(merged.closed && merged.writes == 41);
+        }
+    }
+
+    /// The keystore's disk was full when a session began in a copy of the vault, and what the other
+    /// session had told the file of policies was dropped with its word.
+    #[test]
+    fn regression_what_an_earlier_session_told_of_policies_stays() {
+        let earlier = VolumeAnchor {
+            places: vec![at(1, 1)],
+            policies: vec![
+                policy(1, 9),
+                policy(2, 1),
+                AnchoredDirPolicy { removed: 3, ..policy(3, 2) },
+            ],
+            features: 6,
+            rollbacks: 3,
+            closed: true,
+            writes: 50,
+            ..anchor(5, Vec::new())
+        };
+        let later_session = VolumeAnchor {
+            places: vec![at(4, 4)],
+            policies: vec![policy(1, 4), policy(3, 2)],
+            features: 1,
+            rollbacks: 1,
+            writes: 48,
+            ..anchor(6, Vec::new())
+        };
+        let both = VolumeAnchor {
+            policies: vec![policy(1, 9), policy(3, 2), policy(2, 1)],
+            features: 7,
+            rollbacks: 3,
+            writes: 50,
+            ..later_session.clone()
+        };
+        assert_eq!(later(earlier.clone(), later_session.clone()), both);
+        assert_eq!(later(later_session, earlier), both);
+    }
+
+    /// A file from long ago was taken for a copy of the vault, and what was written to it counted as
+    /// older than the keystore.
+    #[test]
+    fn regression_a_store_that_missed_many_sessions_is_no_copy_of_the_vault() {
+        let words: Vec<_> = (15..=30).map(|number| SessionWord::new(number, 7)).collect();
+        let mut ours = VolumeAnchor { writes: 90, ..anchor(30, Vec::new()) };
+        let stale = VolumeAnchor { writes: 12, closed: true, ..anchor(3, vec![policy(1, 3)]) };
+        let both = joined(Some(stale), &mut ours, Standing::Follows(&words));
+        assert_eq!(both, VolumeAnchor { writes: 90, ..anchor(30, vec![policy(1, 3)]) });
+    }
+
+    /// An earlier build does not count, and leaves the number out.
+    #[test]
+    fn of_two_stores_of_one_session_that_nobody_can_order_only_what_both_say_of_places_counts() {
+        for (one, other) in [(0, 0), (0, 7), (7, 7)] {
+            let kept = VolumeAnchor {
+                places: vec![at(1, 1), at(2, 2)],
+                writes: one,
+                ..anchor(5, Vec::new())
+            };
+            let filed = VolumeAnchor {
+                places: vec![at(2, 2), at(3, 3)],
+                writes: other,
+                ..anchor(5, Vec::new())
+            };
+            assert_eq!(later(kept.clone(), filed.clone()).places, [at(2, 2)]);
+            assert_eq!(later(filed, kept).places, [at(2, 2)]);
+        }
+        // Of two sessions the later one knows.
+        let before = VolumeAnchor { places: vec![at(1, 1)], writes: 7, ..anchor(5, Vec::new()) };
+        let after = VolumeAnchor { places: vec![at(2, 2)], ..anchor(6, Vec::new()) };
+        assert_eq!(later(before, after).places, [at(2, 2)]);
     }
 
     #[test]
