@@ -80,6 +80,10 @@ cuts! {
     ext4_maildir: ORDERED, MAILDIR, Metadata, Piece;
     ext4_tree: ORDERED, TREE, None, Piece;
     ext4_tree_all_but_one: ORDERED, TREE, AllButOne, Piece;
+    ext4_new_directories_in_noise: ORDERED, NEW_DIRECTORIES, Some, Piece;
+    xfs_new_directories_in_noise: XFS, NEW_DIRECTORIES, None, Piece;
+    btrfs_new_directories_in_noise: BTRFS, NEW_DIRECTORIES, None, Piece;
+    btrfs_tree_in_noise: BTRFS, TREE_NOISE, None, Piece;
     ext4_never_synced_without_data: ORDERED, NEVER_SYNCED, Metadata, Piece;
     ext4_never_synced: ORDERED, NEVER_SYNCED, All, Piece;
     ext4_metadata: ORDERED, METADATA, None, Piece;

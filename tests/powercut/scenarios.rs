@@ -4,7 +4,7 @@ use crate::machine::Keys;
 use crate::record::{Act, Needs, Scenario, Workload};
 use crate::workloads::{
     Appends, Cells, Git, HardLinks, Holes, LongNames, LongNamesInBetween, Maildir, Metadata,
-    NeverSynced, Replace, Rsync, Sizes, Sqlite, Still, Symlinks, Sync, Then, Tree,
+    NeverSynced, NewDirectories, Replace, Rsync, Sizes, Sqlite, Still, Symlinks, Sync, Then, Tree,
 };
 
 const fn plain(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
@@ -37,6 +37,8 @@ pub(crate) const REPLACE_FILE: Scenario =
     plain("replace-fsync-file", || Box::new(Replace::new(Then::SyncFile)));
 pub(crate) const MAILDIR: Scenario = noisy("maildir", || Box::new(Maildir::new()));
 pub(crate) const TREE: Scenario = plain("tree", || Box::new(Tree));
+pub(crate) const TREE_NOISE: Scenario = noisy("tree-noise", || Box::new(Tree));
+pub(crate) const NEW_DIRECTORIES: Scenario = noisy("new-directories", || Box::new(NewDirectories));
 pub(crate) const NEVER_SYNCED: Scenario = noisy("never-synced", || Box::new(NeverSynced));
 pub(crate) const METADATA: Scenario = plain("metadata", || Box::new(Metadata::new()));
 pub(crate) const HARD_LINKS: Scenario = plain("hard-links", || Box::new(HardLinks));
@@ -111,6 +113,8 @@ pub(crate) static ALL: &[&Scenario] = &[
     &REPLACE_FILE,
     &MAILDIR,
     &TREE,
+    &TREE_NOISE,
+    &NEW_DIRECTORIES,
     &NEVER_SYNCED,
     &METADATA,
     &HARD_LINKS,

@@ -158,6 +158,36 @@ impl Workload for Tree {
     }
 }
 
+/// New directories with new files, of which only the files are synced: that takes along whatever leads
+/// to them, but not what lies beside them.
+pub(crate) struct NewDirectories;
+
+impl Workload for NewDirectories {
+    fn step(&mut self, at: &At, step: u32) -> io::Result<()> {
+        let mut random = at.random();
+        let mut dir = format!("new {step}");
+        fs::create_dir(at.path(&dir))?;
+        for depth in 0..random.below(3) {
+            let letters = if random.one_in(3) { 200 } else { 5 };
+            dir = format!("{dir}/{}{depth}", "n".repeat(letters));
+            fs::create_dir(at.path(&dir))?;
+            fs::write(at.path(format!("{dir}/beside it")), b"never synced")?;
+        }
+        for number in 0..=random.below(2) {
+            let path = format!("{dir}/file {number}");
+            let len = random.index(10_000);
+            let bytes = random.bytes(len);
+            write(at, &path, &bytes)?;
+            at.claim(&path, &path, vec![exactly(&bytes)]);
+        }
+        let (path, other) = (format!("{dir}/file 0"), format!("{dir}/linked"));
+        fs::hard_link(at.path(&path), at.path(&other))?;
+        at.fsync(&path)?;
+        at.claim(&other, &other, vec![State::SameAs(format!("w/{path}").into())]);
+        Ok(())
+    }
+}
+
 /// Files whose names are durable and whose contents nobody ever synced: they open.
 pub(crate) struct NeverSynced;
 
