@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kmsfs::volume::backing::{Backing, BackingFile};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
@@ -16,27 +17,33 @@ use crate::fixture::{Fixture, scratch};
 pub(crate) struct Disk {
     pub(crate) fixture: Fixture,
     dir: PathBuf,
+    options: &'static str,
 }
 
 impl Disk {
     /// A disk with a filesystem of this kind. `None`, and a word about it, where that takes more
     /// rights than we have.
     pub(crate) fn new(kind: &str) -> Option<Self> {
+        Self::with(kind, "loop", 400)
+    }
+
+    /// The same with these options of mount(8), and this many megabytes.
+    pub(crate) fn with(kind: &str, options: &'static str, megabytes: u64) -> Option<Self> {
         let base = scratch();
         let dir = base.join("disk");
         fs::create_dir(&dir).unwrap();
         let image = base.join("image");
-        File::create(&image).unwrap().set_len(400 << 20).unwrap();
+        File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
         let force = if kind == "ext4" { "-F" } else { "-f" };
         let made = Command::new(format!("mkfs.{kind}")).args(["-q", force]).arg(&image).status();
         assert!(made.unwrap().success(), "mkfs.{kind}");
-        if !mount(&image, &dir) {
+        if !mount(&image, &dir, options) {
             eprintln!("no loop device here: nothing is tried on {kind}");
             fs::remove_dir_all(&base).unwrap();
             return None;
         }
         let vault = dir.join("vault");
-        Some(Self { fixture: Fixture::at(vault), dir })
+        Some(Self { fixture: Fixture::at(vault), dir, options })
     }
 
     /// The filesystem commits what it knows, as it does every few seconds by itself: names and sizes,
@@ -59,6 +66,19 @@ impl Disk {
             }
         }
         file.sync_all().unwrap();
+    }
+
+    /// Somebody else writes to most blocks that are free, which takes the bytes to the disk, and nobody
+    /// syncs. (A full ext4 would commit, to have more room.)
+    pub(crate) fn write_to_free_blocks(&self) {
+        let free = rustix::fs::statvfs(&self.dir).unwrap();
+        let bytes = vec![0xfe; 1 << 20];
+        for number in 0..free.f_bavail * free.f_frsize / (bytes.len() as u64) * 9 / 10 {
+            let file = File::create(self.dir.join(format!("others' {number}"))).unwrap();
+            let file = BackingFile::new(file.into());
+            assert_eq!(file.write_at(&bytes, 0), Ok(bytes.len()));
+            file.write_back(0, bytes.len() as u64).unwrap();
+        }
     }
 
     /// Leaves no inode for another file (ext4).
@@ -105,7 +125,7 @@ impl Disk {
         self.fixture.close();
         umount(&self.dir);
         fs::rename(left, &image).unwrap();
-        assert!(mount(&image, &self.dir));
+        assert!(mount(&image, &self.dir, self.options));
         self.fixture.reopen();
     }
 }
@@ -118,8 +138,8 @@ impl Drop for Disk {
     }
 }
 
-fn mount(image: &Path, dir: &Path) -> bool {
-    let done = Command::new("mount").args(["-o", "loop"]).arg(image).arg(dir).output().unwrap();
+fn mount(image: &Path, dir: &Path, options: &str) -> bool {
+    let done = Command::new("mount").args(["-o", options]).arg(image).arg(dir).output().unwrap();
     done.status.success()
 }
 

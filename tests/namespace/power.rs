@@ -15,7 +15,9 @@ use kmsfs::keystore::KeyRef;
 use kmsfs::volume::attr::{AttrChange, NewTime, Timestamp};
 use kmsfs::volume::backing::Durability;
 use kmsfs::volume::content::Access;
-use kmsfs::volume::{Needed, OpenFor, Origin, References, RewrapJob, VolumeError, open_root};
+use kmsfs::volume::{
+    Needed, OpenFor, Origin, References, Repair, RewrapJob, VolumeError, open_root,
+};
 
 use crate::disks::Disk;
 use crate::fixture::{REPLACE, ROOT, caller, new_node, once_unlocked};
@@ -186,6 +188,37 @@ fn regression_a_rewrap_that_a_cut_ends_shows_the_times_from_before() {
         disk.cut();
         assert_eq!(shown(&disk), old, "{kind}: after a rename to a directory of another key");
     }
+}
+
+/// With data=writeback, ext4 gives the blocks of a removed file away before its removal is durable. If a
+/// cut brings the file back, it has somebody else's bytes, also if it was synced.
+#[test]
+fn foreign_bytes_in_a_file_that_comes_back_are_an_error() {
+    let options = "loop,data=writeback,commit=300";
+    let Some(mut disk) = Disk::with("ext4", options, 64) else { return };
+    let contents = "x".repeat(4 << 20);
+    for name in ["stays", "removed"] {
+        disk.fixture.file(ROOT, name, &contents).unwrap();
+    }
+    disk.fixture.volume().end().unwrap();
+    disk.fixture.reopen();
+    disk.fixture.volume().unlink(ROOT, b"removed").unwrap();
+    disk.write_to_free_blocks();
+    disk.cut();
+    let stays = disk.fixture.find("stays").unwrap();
+    assert_eq!(disk.fixture.contents(stays), contents[..4096]);
+    let back = disk.fixture.find("removed").unwrap();
+    let volume = disk.fixture.volume();
+    let read = volume.open_handle(back, Access::ReadOnly).and_then(|opened| {
+        let mut found = vec![0; contents.len()];
+        let read = opened.handle.file.read(0, &mut found);
+        volume.close(opened.handle);
+        read
+    });
+    assert!(matches!(read, Err(VolumeError::Tampered(_))), "{read:?}");
+    let report = volume.check(Repair::No, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(!report.is_clean() && report.problems.len() == 1, "{report:?}");
+    volume.unlink(ROOT, b"removed").unwrap();
 }
 
 /// btrfs: somebody else's commit fell between the making of a directory and its rename, and a sync of a
