@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | 0 | [`id`], [`crypto`] | 16-byte identities; primitives: no files, no clock, no state |
 //! | 0 | `sys` | system calls that no safe crate offers |
+//! | 0 | `process` | who another process is |
 //! | 0 | `threads` | threads that work until they are told to stop |
 //! | 1 | [`keystore`] | the embedded KMS: keys, material, aliases, unlock slots |
 //! | 1 | [`endpoint`] | the AWS JSON 1.1 protocol: signatures, and a client |
@@ -29,6 +30,8 @@ pub mod id;
 pub mod crypto;
 
 mod sys;
+
+mod process;
 
 mod threads;
 

@@ -27,39 +27,85 @@ pub(crate) fn write_back(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Result
     }
 }
 
-/// The supplementary groups that the process at the other end of a Unix socket had when it
-/// connected, whatever became of it since.
+/// The process at the other end of a Unix socket, as it was when it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerCredentials {
+    /// 0 for one in a pid namespace that is not seen from here. The number may be another's by now.
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// Who that process was.
+///
+/// # Errors
+/// Those of `getsockopt(2)` with `SO_PEERCRED`.
+pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> Result<PeerCredentials> {
+    let mut told = [libc::ucred { pid: 0, uid: 0, gid: 0 }];
+    peer_option(socket, libc::SO_PEERCRED, &mut told).map_err(|(error, _)| error)?;
+    let [libc::ucred { pid, uid, gid }] = told;
+    Ok(PeerCredentials { pid: u32::try_from(pid).unwrap_or(0), uid, gid })
+}
+
+/// The same process by a descriptor, which stands for no other when the number is used again.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 6.5; others if the process is gone.
+#[allow(unsafe_code, reason = "a bare number has no safe owner")]
+pub(crate) fn peer_process(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut told: [RawFd; 1] = [-1];
+    peer_option(socket, libc::SO_PEERPIDFD, &mut told).map_err(|(error, _)| error)?;
+    let [number] = told;
+    if number < 0 {
+        return Err(Errno::SRCH);
+    }
+    // SAFETY: the kernel has just given this number to the descriptor, which nobody else knows of.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The supplementary groups that it had, whatever became of it since.
 ///
 /// # Errors
 /// Those of `getsockopt(2)` with `SO_PEERGROUPS` (Linux 4.13).
-#[allow(unsafe_code, reason = "SO_PEERGROUPS has no safe wrapper")]
 pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> Result<Vec<u32>> {
     let mut groups: Vec<libc::gid_t> = vec![0; USUAL_GROUPS];
     loop {
-        let room = groups.len() * size_of::<libc::gid_t>();
-        let mut length = libc::socklen_t::try_from(room).map_err(|_| Errno::RANGE)?;
-        // SAFETY: the kernel writes at most `length` bytes to `groups`, which has that many, and
-        // puts the number that it has to say into `length`; `socket` is open while borrowed.
-        let failed = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERGROUPS,
-                groups.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        } != 0;
-        let error = last_error();
-        let told = usize::try_from(length).map_err(|_| Errno::RANGE)? / size_of::<libc::gid_t>();
-        if !failed {
-            groups.truncate(told);
-            return Ok(groups);
+        match peer_option(socket, libc::SO_PEERGROUPS, &mut groups) {
+            Ok(told) => {
+                groups.truncate(told);
+                return Ok(groups);
+            }
+            Err((Errno::RANGE, told)) if told > groups.len() => groups.resize(told, 0),
+            Err((error, _)) => return Err(error),
         }
-        if error != Errno::RANGE || told <= groups.len() {
-            return Err(error);
-        }
-        groups.resize(told, 0);
     }
+}
+
+/// Has the kernel say something about the peer of a socket. Returns how many items it had to say, also
+/// beside an error.
+#[allow(unsafe_code, reason = "these options have no safe wrapper")]
+fn peer_option<T: Copy>(
+    socket: BorrowedFd<'_>,
+    option: libc::c_int,
+    items: &mut [T],
+) -> std::result::Result<usize, (Errno, usize)> {
+    let mut length =
+        libc::socklen_t::try_from(size_of_val(items)).map_err(|_| (Errno::RANGE, 0))?;
+    // SAFETY: the kernel writes at most `length` bytes to `items`, which has that many and is of plain
+    // numbers wherever this is called, and puts what it has to say into `length`; `socket` is open
+    // while borrowed.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            items.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    } != 0;
+    let error = last_error();
+    let told = usize::try_from(length).unwrap_or(0) / size_of::<T>();
+    if failed { Err((error, told)) } else { Ok(told) }
 }
 
 /// A copy, closed on exec, of the file that this process has open under a number.
@@ -318,6 +364,23 @@ mod tests {
     }
 
     #[test]
+    fn the_process_of_a_peer_is_the_one_that_connected() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let told = peer_credentials(one.as_fd()).unwrap();
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let own = (std::process::id(), uid.as_raw(), gid.as_raw());
+        assert_eq!((told.pid, told.uid, told.gid), own);
+        match peer_process(one.as_fd()) {
+            Ok(process) => {
+                let name = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
+                let info = std::fs::read_to_string(name).unwrap();
+                assert!(info.contains(&format!("Pid:\t{}\n", own.0)), "{info}");
+            }
+            Err(error) => assert_eq!(error, Errno::NOPROTOOPT),
+        }
+    }
+
+    #[test]
     fn a_copy_is_another_number_of_the_same_file() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let copy = copy_of(file.as_raw_fd()).unwrap();
@@ -360,6 +423,8 @@ mod tests {
     fn what_is_no_socket_has_no_peer() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(peer_groups(file.as_fd()), Err(Errno::NOTSOCK));
+        assert_eq!(peer_credentials(file.as_fd()), Err(Errno::NOTSOCK));
+        assert_eq!(peer_process(file.as_fd()).unwrap_err(), Errno::NOTSOCK);
     }
 
     #[test]

@@ -15,10 +15,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the crate and their ranks; two modules of one rank do not see each other.
-const RANKS: [(&str, u8); 13] = [
+const RANKS: [(&str, u8); 14] = [
     ("id", 0),
     ("crypto", 0),
     ("sys", 0),
+    ("process", 0),
     ("threads", 0),
     ("keystore", 1),
     ("endpoint", 1),
@@ -137,6 +138,7 @@ const HOMES: &[(&str, &[&str])] = &[
     (
         "log",
         &[
+            "process.rs",
             "threads.rs",
             "keystore/",
             "endpoint/",

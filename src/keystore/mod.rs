@@ -45,7 +45,9 @@ pub use error::replica::ReplicaError;
 pub use error::{ExportProblem, InUse, KeyFileProblem, KeystoreError, Quota, SecondName};
 pub use model::action::Action;
 pub use model::blob::{BLOB_OVERHEAD, CiphertextBlob, MAX_PLAINTEXT};
-pub use model::caller::{ACCOUNT, Caller, Principal, Source, ViaService, group_arn};
+pub use model::caller::{
+    ACCOUNT, Caller, Principal, Source, UNKNOWN_PROCESS, ViaService, group_arn,
+};
 pub use model::context;
 pub use model::context::EncryptionContext;
 pub use model::id::{AliasName, GrantId, KeyArn, KeyRef};

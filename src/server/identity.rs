@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::endpoint::{Claim, ReplayWindow, Signable, SignatureError};
-use crate::keystore::{Caller, KeystoreError, is_access_key_id};
+use crate::keystore::{Caller, KeystoreError, Principal, UNKNOWN_PROCESS, is_access_key_id};
 use crate::server::config::Unsigned;
 use crate::server::keystores::Keystores;
 use crate::server::transport::peer::Peer;
@@ -52,7 +52,7 @@ impl Identities {
         now: SystemTime,
     ) -> Result<Sender, NoSender> {
         let claim = match Claim::parse(&request.headers) {
-            Err(SignatureError::Missing) => return self.unsigned(peer, request, None),
+            Err(SignatureError::Missing) => return self.unsigned(keystores, peer, request, None),
             claim => claim?,
         };
         let keystore = keystores.first();
@@ -63,7 +63,7 @@ impl Identities {
             if is_access_key_id(claim.access_key_id()) {
                 return Err(SignatureError::UnknownKey.into());
             }
-            return self.unsigned(peer, request, Some(&claim));
+            return self.unsigned(keystores, peer, request, Some(&claim));
         };
         claim.verify(request, &key.secret, now)?;
         self.replays.admit(&claim, now)?;
@@ -78,6 +78,7 @@ impl Identities {
     /// The peer itself, where that is enough.
     fn unsigned(
         &self,
+        keystores: &Keystores,
         peer: &Peer,
         request: &Signable<'_>,
         claim: Option<&Claim>,
@@ -86,7 +87,15 @@ impl Identities {
         let of_a_page = request.headers.iter().any(|(name, _)| *name == "origin");
         if self.unsigned == Unsigned::Accepted && peer.is_local() && !of_a_page {
             let region = claim.map(|claim| claim.region().to_owned());
-            return Ok(Sender { caller: peer.unsigned(self.own_uid), region });
+            let mut caller = peer.unsigned(self.own_uid);
+            if let (Peer::Unix(process), Principal::Unix { uid }) = (peer, &caller.principal)
+                && keystores.have_evadable_rules()
+                && !process.is_known()
+            {
+                log::warn!("a process of user {uid} is refused {UNKNOWN_PROCESS}");
+                caller.unknown = true;
+            }
+            return Ok(Sender { caller, region });
         }
         Err(match claim {
             Some(_) => SignatureError::UnknownKey.into(),

@@ -51,6 +51,12 @@ impl Keystores {
         std::iter::once((None, &self.first)).chain(named)
     }
 
+    /// Does any of them have rules that are evaded by asking as another user, or without a group? One
+    /// that cannot be read may have some.
+    pub(in crate::server) fn have_evadable_rules(&self) -> bool {
+        self.all().any(|(_, keystore)| keystore.has_evadable_rules().unwrap_or(true))
+    }
+
     /// The region that a request is for; unsigned ones name none.
     /// Errors: `KMSInternalException` while its keystore, or the account's, is lost.
     pub(in crate::server) fn region(&self, name: Option<&str>) -> Result<Region<'_>, Fault> {

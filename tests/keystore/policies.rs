@@ -147,9 +147,7 @@ fn groups_count_by_key_policy_and_by_account_policy() {
         groups: vec![100, 27],
         ..Caller::new(Principal::Unix { uid: 1000 }, Source::Socket)
     });
-    assert!(!f.keystore.names_groups().unwrap());
     put(&f, &key, &[statement("Allow", staff, "kms:Encrypt", "{}")]);
-    assert!(f.keystore.names_groups().unwrap());
     assert_eq!(encrypt(&member, &key, &[]), "ok");
     assert_eq!(encrypt(&unix(&f.keystore, 1000), &key, &[]), DENIED);
     let deny = r#"{"Statement":{"Effect":"Deny","Action":"kms:*","Resource":"*"}}"#;
@@ -403,4 +401,86 @@ fn a_decision_says_how_long_and_for_what_it_holds() {
     let context = r#"{"StringEquals":{"kms:EncryptionContext:a":"b"}}"#;
     put(&f, &by_id(id), &[statement("Deny", &user(1000), "kms:Decrypt", context)]);
     assert!(!ask().any_context);
+}
+
+/// Users have other ids, and no groups, in user namespaces of their own: where rules tell users apart by
+/// refusing some, it counts who a process is. A Deny for a user was passed by a subordinate one.
+#[test]
+fn regression_a_deny_for_users_or_groups_asks_who_a_process_is() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    let evadable = || f.keystore.has_evadable_rules().unwrap();
+    let (ann, staff) = (user(1000), "arn:aws:iam::000000000000:group/unix/27");
+    let (ci, root) = ("arn:aws:iam::000000000000:user/ci", "arn:aws:iam::000000000000:root");
+    let nobody_but = |effect: &str, who: &str| {
+        statement(effect, who, "kms:Sign", "{}").replace("Principal", "NotPrincipal")
+    };
+    let if_named = |operator: &str, fact: &str| {
+        let condition = format!(r#"{{"{operator}":{{"{fact}":"unix/1000"}}}}"#);
+        statement("Allow", "*", "kms:Sign", &condition)
+    };
+    let own_context = r#"{"StringEquals":{"kms:EncryptionContext:owner":"${aws:username}"}}"#;
+    assert!(!evadable());
+    for (statement, expected) in [
+        (statement("Allow", "*", "kms:Encrypt", "{}"), false),
+        (statement("Allow", &ann, "kms:Encrypt", "{}"), false),
+        (statement("Deny", "*", "kms:Sign", "{}"), false),
+        (statement("Deny", ci, "kms:Sign", "{}"), false),
+        (nobody_but("Allow", root), false),
+        (if_named("StringEquals", "kms:EncryptionContext:owner"), false),
+        (statement("Allow", staff, "kms:Encrypt", "{}"), true),
+        (statement("Deny", staff, "kms:Sign", "{}"), true),
+        (statement("Deny", &ann, "kms:Sign", "{}"), true),
+        (nobody_but("Allow", &ann), true),
+        (nobody_but("Deny", staff), true),
+        (if_named("StringNotEquals", "aws:username"), true),
+        (if_named("StringNotLike", "aws:PrincipalArn"), true),
+        (if_named("StringNotEqualsIfExists", "AWS:UserID"), true),
+        (statement("Deny", "*", "kms:Sign", own_context), true),
+    ] {
+        put(&f, &key, std::slice::from_ref(&statement));
+        assert_eq!(evadable(), expected, "{statement}");
+    }
+    put(&f, &key, &[]);
+    let (allow, deny) = (identity("Allow"), identity("Deny"));
+    for (who, policy, expected) in [
+        (&*ann, &allow, false),
+        (&*ann, &deny, true),
+        (staff, &allow, true),
+        (ci, &deny, false),
+        (root, &deny, true),
+    ] {
+        f.keystore.put_principal_policy(who, "only", policy).unwrap();
+        assert_eq!(evadable(), expected, "{who}: {policy}");
+        f.keystore.delete_principal_policy(who, "only").unwrap();
+    }
+    for (grantee, expected) in [(&*ann, false), (staff, true)] {
+        let (operations, grantee) = (vec![GrantOperation::Decrypt], grantee.to_owned());
+        let grant = CreateGrant { grantee, operations, ..CreateGrant::default() };
+        f.keystore.create_grant(&key, &grant, day(0)).unwrap();
+        assert_eq!(evadable(), expected);
+    }
+}
+
+fn identity(effect: &str) -> String {
+    format!(r#"{{"Statement":{{"Effect":"{effect}","Action":"kms:Sign","Resource":"*"}}}}"#)
+}
+
+#[test]
+fn who_is_unknown_may_do_nothing_and_hears_why() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    put(&f, &key, &[statement("Allow", "*", "kms:*", "{}")]);
+    f.keystore
+        .put_principal_policy(&user(1000), "all", &identity("Allow").replace("kms:Sign", "*"))
+        .unwrap();
+    let unknown = f.keystore.acting_for(Caller {
+        unknown: true,
+        ..Caller::new(Principal::Unix { uid: 1000 }, Source::Socket)
+    });
+    let error = unknown.encrypt(&key, b"x", &EncryptionContext::default()).unwrap_err();
+    assert_eq!(error.aws_name(), DENIED);
+    assert!(error.to_string().contains("nobody can say who the process is"), "{error}");
+    assert_eq!(verdict(unknown.create_key(CreateKey::default(), day(0))), DENIED);
+    assert_eq!(encrypt(&unix(&f.keystore, 1000), &key, &[]), "ok");
 }

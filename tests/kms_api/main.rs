@@ -4,6 +4,8 @@
 
 mod clients;
 mod fixture;
+#[path = "../foreign_process/mod.rs"]
+mod foreign_process;
 mod fuzz;
 mod limits;
 mod memory;

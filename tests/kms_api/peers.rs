@@ -8,9 +8,10 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use kmsfs::endpoint::{Credentials, Endpoint, EndpointError, Options};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::{Home, KEY, Kms, exchange, request, unix};
+use crate::foreign_process::ForeignUser;
 
 #[test]
 fn without_the_option_a_unix_socket_takes_signed_requests_only() {
@@ -51,6 +52,37 @@ fn a_user_without_the_right_to_write_does_not_get_in() {
     let output = ask_as_nobody(&kms.home.path("kms.sock"));
     assert_eq!(output.status.code(), Some(7), "curl could not connect");
     assert!(output.stdout.is_empty());
+}
+
+/// In a user namespace of one's own, everybody with subordinate ids gives up the group that a Deny is about,
+/// or asks as a user whom no Deny names. Needs root, to become somebody else and to map ids.
+#[test]
+fn regression_no_deny_is_passed_at_the_socket_from_another_user_namespace() {
+    let words = ["serve", "--listen", "unix:kms.sock", "--allow-unsigned", "--socket-mode", "666"];
+    let kms = Kms::spawn(Home::new(), &words);
+    std::fs::set_permissions(&kms.home.dir, PermissionsExt::from_mode(0o755)).unwrap();
+    let socket = kms.home.path("kms.sock");
+    let ask = |map: &str, becomes| {
+        let user = ForeignUser { uid: 12345, groups: &[12345, 7777], map, becomes };
+        String::from_utf8(user.output(&curl(&socket)).stdout).unwrap()
+    };
+    let without_the_group = || ask("12345 12345 1", 12345);
+    let as_subordinate = || ask("0 100000 1000", 0);
+    // Nothing to evade: containers ask as they did.
+    set_policy(&kms, &[allow_everybody()]);
+    for said in [without_the_group(), as_subordinate()] {
+        assert!(said.contains("CiphertextBlob"), "{said}");
+    }
+    for who in ["group/unix/7777", "user/unix/12345"] {
+        set_policy(&kms, &[allow_everybody(), statement("Deny", who)]);
+        for said in [without_the_group(), as_subordinate()] {
+            assert!(said.contains("AccessDeniedException"), "{who}: {said}");
+            assert!(said.contains("nobody can say who the process is"), "{who}: {said}");
+        }
+        // Who stays at home is not concerned.
+        let said = String::from_utf8(ask_as_nobody(&socket).stdout).unwrap();
+        assert!(said.contains("CiphertextBlob"), "{who}: {said}");
+    }
 }
 
 /// While the server was down, any user could take its port and give a mount data keys of one's own choice.
@@ -140,7 +172,7 @@ impl Drop for Ways {
 }
 
 /// One call to whoever answers at an address.
-fn ask(address: &str) -> Result<serde_json::Value, EndpointError> {
+fn ask(address: &str) -> Result<Value, EndpointError> {
     let options = Options { attempt: Duration::from_secs(20), patience: Duration::from_millis(1) };
     let key = Credentials::new("AKIDEXAMPLE", "secret", None);
     let endpoint = Endpoint::new(address.parse().unwrap(), None, key, None, options).unwrap();
@@ -208,13 +240,37 @@ const NOBODY: u32 = 65534;
 fn ask_as_nobody(socket: &Path) -> Output {
     Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
-        .args(["curl", "--silent", "--show-error", "--data", ENCRYPT])
-        .args(["--header", "Content-Type: application/x-amz-json-1.1"])
-        .args(["--header", "X-Amz-Target: TrentService.Encrypt", "--unix-socket"])
-        .arg(socket)
-        .arg("http://localhost/")
+        .args(curl(socket))
         .output()
         .unwrap()
+}
+
+fn curl(socket: &Path) -> [&str; 11] {
+    let kind = "Content-Type: application/x-amz-json-1.1";
+    let target = "X-Amz-Target: TrentService.Encrypt";
+    let [how, socket] = ["--unix-socket", socket.to_str().unwrap()];
+    let url = "http://localhost/";
+    ["curl", "-sS", "--data", ENCRYPT, "--header", kind, "--header", target, how, socket, url]
+}
+
+/// The root of the account may do everything, and then more statements.
+fn set_policy(kms: &Kms, statements: &[Value]) {
+    let all = [&[statement("Allow", "root")], statements].concat();
+    let file = kms.home.path("policy.json");
+    std::fs::write(&file, json!({ "Version": "2012-10-17", "Statement": all }).to_string())
+        .unwrap();
+    let words = ["key", "policy", "set", "alias/kmsfs/default", file.to_str().unwrap()];
+    let set = kms.home.command(&words).output().unwrap();
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+}
+
+fn statement(effect: &str, who: &str) -> Value {
+    let principal = format!("arn:aws:iam::000000000000:{who}");
+    json!({ "Effect": effect, "Principal": { "AWS": principal }, "Action": "kms:*", "Resource": "*" })
+}
+
+fn allow_everybody() -> Value {
+    json!({ "Effect": "Allow", "Principal": "*", "Action": "kms:Encrypt", "Resource": "*" })
 }
 
 const ENCRYPT: &str = r#"{"KeyId":"alias/kmsfs/default","Plaintext":"aGVsbG8="}"#;

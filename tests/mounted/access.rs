@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::foreign_process::ForeignUser;
 use crate::harness::{Mount, Vault, binary, is_root, program};
 
 const DEFAULT: &str = "alias/kmsfs/default";
@@ -160,6 +161,38 @@ fn groups_of_the_calling_process_count() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "contents");
 }
 
+/// Everybody with subordinate ids becomes one of these users in a user namespace of their own, whom no Deny
+/// names, and gives up groups there.
+#[test]
+fn regression_no_deny_is_passed_from_another_user_namespace() {
+    let vault = vault("subordinate");
+    let mount = shared(&vault);
+    write(&mount, "file", "contents");
+    let path = mount.path("file");
+    let read = |map: &str, becomes| {
+        let user = ForeignUser { uid: BOB, groups: &[BOB, 61009], map, becomes };
+        user.output(&["cat", path.to_str().unwrap()])
+    };
+    let without_the_group = || read(&format!("{BOB} {BOB} 1"), BOB);
+    let as_subordinate = || read("0 100000 1000", 0);
+    // Nothing to evade: containers read as they did.
+    for output in [without_the_group(), as_subordinate()] {
+        assert_eq!(output.stdout, b"contents", "{output:?}");
+    }
+    for who in ["group/unix/61009".to_owned(), format!("user/unix/{BOB}")] {
+        deny(&vault, &format!("arn:aws:iam::000000000000:{who}"));
+        wait_until(&who, || !as_subordinate().status.success());
+        for output in [without_the_group(), as_subordinate()] {
+            assert!(output.stdout.is_empty(), "{who}: {output:?}");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("Permission denied"), "{who}: {said}");
+        }
+        assert_eq!(run(ANN, &mount, "cat file").unwrap(), "contents");
+    }
+    let log = vault.log();
+    assert!(log.contains("nobody can say who the process is"), "{log}");
+}
+
 /// A vault whose mount other users enter.
 fn vault(name: &str) -> Vault {
     assert!(
@@ -202,6 +235,20 @@ fn put_policy(vault: &Vault, key: &str, principals: &[String]) {
     let file = vault.outside("policy.json");
     fs::write(&file, policy.to_string()).unwrap();
     vault.kmsfs(["key", "policy", "set", key, file.to_str().unwrap()]);
+}
+
+/// Lets everybody use the default key through mounts, but not this one.
+fn deny(vault: &Vault, principal: &str) {
+    let shown = vault.command().args(["key", "policy", "show", DEFAULT]).output().unwrap();
+    let mut policy: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let statements = policy["Statement"].as_array_mut().unwrap();
+    statements.retain(|statement| statement["Effect"] == "Allow");
+    statements.push(json!({
+        "Effect": "Deny", "Principal": { "AWS": principal }, "Action": "kms:*", "Resource": "*"
+    }));
+    let file = vault.outside("policy.json");
+    fs::write(&file, policy.to_string()).unwrap();
+    vault.kmsfs(["key", "policy", "set", DEFAULT, file.to_str().unwrap()]);
 }
 
 /// A grant for Decrypt; its id.

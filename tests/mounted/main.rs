@@ -20,6 +20,8 @@ mod daemon;
 mod data;
 mod durable;
 mod escape;
+#[path = "../foreign_process/mod.rs"]
+mod foreign_process;
 mod fsx;
 mod harness;
 mod journal;

@@ -14,7 +14,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::calls::{self, Sockets};
 use super::reach::{Ports, Reach, Use};
-use crate::sys;
+use crate::{process, sys};
 
 /// Before Linux 5.19 every rename from one directory to another was refused.
 const LEAST: ABI = ABI::V2;
@@ -37,6 +37,7 @@ pub(in crate::cli) struct Confined {
 /// Confines this thread and those that it starts from now on. What cannot be had is logged and left
 /// out: a kernel without Landlock is no reason not to mount.
 pub(in crate::cli) fn confine(reach: &Reach) -> Confined {
+    process::learn_subordinates();
     if sys::threads() > 1 {
         log::warn!("a library has started threads already, which are not confined");
     }

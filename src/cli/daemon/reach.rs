@@ -154,6 +154,8 @@ const ALWAYS: &[(&str, Use)] = &[
     // Groups and capabilities of who asks (`/proc/PID/status`), mounts, own descriptors. The kernel
     // keeps what others' entries lead to behind the same rules.
     ("/proc", Use::Read),
+    // Which users are other users' own. The file that takes its place later is not seen.
+    ("/etc/subuid", Use::Read),
     // How many processors this process may use.
     ("/sys/fs/cgroup", Use::Read),
     ("/sys/devices/system/cpu", Use::Read),

@@ -8,7 +8,7 @@ use crate::keystore::access::rules::{KeyRules, RuleSource, Subject};
 use crate::keystore::access::table;
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
-use crate::keystore::model::caller::{Caller, Principal, group_arn};
+use crate::keystore::model::caller::{Caller, Principal, UNKNOWN_PROCESS, group_arn};
 use crate::keystore::model::id::{AliasName, KeyArn};
 use crate::keystore::model::spec::GrantOperation;
 use crate::keystore::policy::{ConditionKey, Evaluation, Request, Requester};
@@ -119,6 +119,8 @@ enum Refusal {
     NothingInAccount,
     /// The request is not known well enough to decide.
     MissingConditionKeys,
+    /// Nor is who asks.
+    UnknownProcess,
 }
 
 impl DecisionInput<'_> {
@@ -135,6 +137,9 @@ impl DecisionInput<'_> {
         if missing.is_some() {
             // Otherwise a Deny on that key would be bypassed.
             return Ok(self.refused(Refusal::MissingConditionKeys, "*", &DecisionScope::default()));
+        }
+        if self.subject.caller.unknown {
+            return Ok(self.refused_unknown("*"));
         }
         let Some((id, record)) = key else { return self.judge_without_key("*") };
         let rules = self.rules.of_key(id, record)?;
@@ -186,6 +191,9 @@ impl DecisionInput<'_> {
         let scope = DecisionScope::default();
         if !self.subject.caller.principal.is_bound() {
             return Ok(self.permitted(&scope, None));
+        }
+        if self.subject.caller.unknown {
+            return Ok(self.refused_unknown(resource));
         }
         let facts =
             Facts { caller: self.subject.caller, request_context: self.request_context, key: None };
@@ -258,6 +266,11 @@ impl DecisionInput<'_> {
         Decision { denied: None, until, any_context: !scope.depends_on_context() }
     }
 
+    /// A Deny on users or groups would miss whom nobody knows.
+    fn refused_unknown(&self, resource: &str) -> Decision {
+        self.refused(Refusal::UnknownProcess, resource, &DecisionScope::default())
+    }
+
     /// A refusal, in the words of AWS.
     fn refused(&self, by: Refusal, resource: &str, scope: &DecisionScope) -> Decision {
         let permission = self.action.permission();
@@ -276,6 +289,7 @@ impl DecisionInput<'_> {
             Refusal::MissingConditionKeys => {
                 "because the request lacks condition keys of its operation".into()
             }
+            Refusal::UnknownProcess => UNKNOWN_PROCESS.into(),
         };
         let words = format!(
             "User: {} is not authorized to perform: {permission} on resource: {resource} {why}",

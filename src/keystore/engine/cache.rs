@@ -87,7 +87,7 @@ pub(in crate::keystore) struct KnownRules {
     pub(in crate::keystore) grants: HashMap<KeyId, Arc<Grants>>,
     pub(in crate::keystore) principals: HashMap<String, Arc<[Policy]>>,
     pub(in crate::keystore) access_keys: HashMap<String, Arc<AccessKeyRecord>>,
-    pub(in crate::keystore) names_groups: Option<bool>,
+    pub(in crate::keystore) has_evadable_rules: Option<bool>,
     pub(in crate::keystore) served_hosts: Option<bool>,
 }
 

@@ -13,7 +13,7 @@ use crate::keystore::model::action::Action;
 use crate::keystore::model::context::EncryptionContext;
 use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::state::KeyState;
-use crate::keystore::policy::Policy;
+use crate::keystore::policy::{DEFAULT, Kind, Policy};
 use crate::keystore::records::alias::AliasRecord;
 use crate::keystore::records::grant::{self, Grants};
 use crate::keystore::records::key::{self, KeyRecord};
@@ -137,22 +137,28 @@ impl Keystore {
         decision::decide(self, self.subject(), action, (live.id, &live.record), &request_context)
     }
 
-    /// Does a policy or a grant name a group of this machine?
+    /// Does a policy or a grant tell users of this machine apart in such a way that one of them could
+    /// gain by asking as another user, or without a group? Then it counts who a process is, and not
+    /// only what its ids are: a user has other ids, and no groups, in a user namespace.
     /// Errors: `Database`.
-    pub fn names_groups(&self) -> Result<bool, KeystoreError> {
+    pub fn has_evadable_rules(&self) -> Result<bool, KeystoreError> {
         self.remembered(
-            |known| known.names_groups,
+            |known| known.has_evadable_rules,
             |reader| {
-                // JSON may write any character as an escape: then nobody looks closer.
-                let mention = |text: &str| text.contains("group/unix/") || text.contains('\\');
                 let keys = reader.all::<KeyRecord>()?;
-                Ok(keys.iter().any(|key| mention(key.record.policy_text()))
-                    || PrincipalRecord::any_is(reader, mention)?
-                    || grant::any_is_for(reader, mention)?)
+                Ok(keys.iter().any(|key| is_evadable(key.record.policy_text()))
+                    || PrincipalRecord::any_is_evadable(reader)?
+                    || grant::any_is_for_local_group(reader)?)
             },
-            |known, answer| known.names_groups = Some(answer),
+            |known, answer| known.has_evadable_rules = Some(answer),
         )
     }
+}
+
+/// One that cannot be read may say anything.
+fn is_evadable(policy: &str) -> bool {
+    policy != DEFAULT
+        && Policy::parse(policy, Kind::Key).map_or(true, |policy| policy.is_evadable(Kind::Key))
 }
 
 impl RuleSource for Keystore {

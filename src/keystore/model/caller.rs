@@ -11,6 +11,8 @@ pub struct Caller {
     pub principal: Principal,
     /// The Unix groups of a [`Principal::Unix`], the primary one too.
     pub groups: Vec<u32>,
+    /// Nobody can say who the process of a [`Principal::Unix`] is, and some rule depends on it: refused.
+    pub unknown: bool,
     /// The way the request came.
     pub source: Source,
     /// The service that asks for the principal: the condition key `kms:ViaService`.
@@ -97,6 +99,7 @@ impl Caller {
         Self {
             principal,
             groups: Vec::new(),
+            unknown: false,
             source,
             via: None,
             at: None,
@@ -170,6 +173,11 @@ impl ViaService {
         }
     }
 }
+
+/// Why a process that nobody knows is refused.
+pub const UNKNOWN_PROCESS: &str = "because policies or grants tell users of this machine apart, and \
+                                   nobody can say who the process is: it has ended, or is in \
+                                   another user namespace or pid namespace";
 
 /// The one account.
 pub const ACCOUNT: &str = "000000000000";

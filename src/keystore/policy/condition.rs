@@ -84,6 +84,10 @@ impl Condition {
         }
     }
 
+    pub(super) const fn asks_for_caller(&self) -> bool {
+        self.key.is_of_caller()
+    }
+
     /// The condition keys that stand as variables in its values.
     pub(super) fn variables(&self) -> impl Iterator<Item = &ConditionKey> {
         let expected: &[Expected] = match &self.test {

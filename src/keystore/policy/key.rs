@@ -157,6 +157,11 @@ impl FromStr for ConditionKey {
 }
 
 impl ConditionKey {
+    /// Does it say which user of the account asks?
+    pub(super) const fn is_of_caller(&self) -> bool {
+        matches!(self, Self::Fact(Fact::PrincipalArn | Fact::Username | Fact::UserId))
+    }
+
     /// Is it the value of one pair of a context, or of one tag? Their names are compared in any case.
     pub(super) const fn is_of_a_pair(&self) -> bool {
         match self {

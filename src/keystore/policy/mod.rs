@@ -100,6 +100,13 @@ impl Policy {
         said.max().unwrap_or(Evaluation::NoMatch)
     }
 
+    /// True if what it refuses could be had by asking as another user of this machine, or without a group:
+    /// a Deny or a NotPrincipal names users or groups, anything names a group, or a condition asks who
+    /// the caller is. `kind`: what it was parsed as.
+    pub fn is_evadable(&self, kind: Kind) -> bool {
+        self.statements.iter().any(|statement| statement.is_evadable(kind))
+    }
+
     /// The first statement that allows every KMS operation, without a condition, to others than
     /// the account's root: its number, counted from 1, and its Sid.
     pub fn allows_everything(&self) -> Option<(usize, Option<&str>)> {
@@ -140,6 +147,18 @@ impl Statement {
         }
         self.resources.test(resource)
             && self.conditions.iter().all(|condition| condition.holds(request, self.effect))
+    }
+
+    /// A policy of a principal holds for whoever is that one: only what it takes away can be evaded.
+    fn is_evadable(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Identity => self.effect == Effect::Deny,
+            Kind::Key => {
+                self.principals.as_ref().is_some_and(|named| named.are_evadable(self.effect))
+                    || self.variables.iter().any(ConditionKey::is_of_caller)
+                    || self.conditions.iter().any(Condition::asks_for_caller)
+            }
+        }
     }
 
     fn is_unlimited(&self) -> bool {

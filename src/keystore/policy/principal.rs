@@ -1,5 +1,6 @@
 //! Whom a statement of a key policy is about, and whom a grant is for.
 
+use super::Effect;
 use super::request::Requester;
 use crate::keystore::model::caller::{ACCOUNT, ROOT_ARN};
 
@@ -42,6 +43,16 @@ impl Named {
             && name.chars().all(allowed)
             && name.split('/').all(|part| !part.is_empty());
         valid.then(|| Self::One(text.to_owned()))
+    }
+
+    /// A user of this machine?
+    pub fn is_local_user(&self) -> bool {
+        matches!(self, Self::One(arn) if is_local(arn, "user/unix/"))
+    }
+
+    /// A group of this machine?
+    pub fn is_local_group(&self) -> bool {
+        matches!(self, Self::One(arn) if is_local(arn, "group/unix/"))
     }
 
     /// Is the requester meant?
@@ -88,6 +99,19 @@ impl Principals {
         }
     }
 
+    /// True if somebody of this machine could be meant, or not be meant, by asking as another user or
+    /// without a group.
+    pub(super) fn are_evadable(&self, effect: Effect) -> bool {
+        match self {
+            Self::These(named) => named
+                .iter()
+                .any(|one| one.is_local_group() || (effect == Effect::Deny && one.is_local_user())),
+            Self::AllBut(named) => {
+                named.iter().any(|one| one.is_local_group() || one.is_local_user())
+            }
+        }
+    }
+
     /// True if somebody else than the account's root is meant.
     pub(super) fn reach_beyond_root(&self) -> bool {
         match self {
@@ -97,6 +121,10 @@ impl Principals {
             Self::AllBut(_) => true,
         }
     }
+}
+
+fn is_local(arn: &str, kind: &str) -> bool {
+    arn.strip_prefix(IAM).is_some_and(|name| name.starts_with(kind))
 }
 
 #[cfg(test)]

@@ -242,12 +242,14 @@ pub(in crate::keystore) fn check_tokens(
     Ok(())
 }
 
-/// Is any grant for a principal whose ARN is like this?
-pub(in crate::keystore) fn any_is_for(
+/// Is any grant for a group of this machine?
+pub(in crate::keystore) fn any_is_for_local_group(
     reader: &Reader<'_>,
-    like: impl Fn(&str) -> bool,
 ) -> Result<bool, KeystoreError> {
-    Ok(reader.all::<GrantRecord>()?.iter().any(|grant| like(&grant.record.grantee)))
+    let is_for_group = |grant: &GrantRecord| {
+        Named::parse(&grant.grantee).is_some_and(|grantee| grantee.is_local_group())
+    };
+    Ok(reader.all::<GrantRecord>()?.iter().any(|grant| is_for_group(&grant.record)))
 }
 
 #[cfg(test)]

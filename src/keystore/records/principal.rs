@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::keystore::error::KeystoreError;
-use crate::keystore::policy::{Kind, Policy};
+use crate::keystore::policy::{Kind, Named, Policy};
 use crate::keystore::storage::rows::Table;
 use crate::keystore::storage::sealed::{Reader, Record, Writer};
 
@@ -43,13 +43,25 @@ impl PrincipalRecord {
         Ok(record.policies.values().map(parse).collect::<Result<_, _>>()?)
     }
 
-    /// Has any principal with policies an ARN like this, or one that is not known?
-    pub(in crate::keystore) fn any_is(
-        reader: &Reader<'_>,
-        like: impl Fn(&str) -> bool,
-    ) -> Result<bool, KeystoreError> {
-        let may_be = |record: &Self| record.arn.is_empty() || like(&record.arn);
-        Ok(reader.all::<Self>()?.iter().any(|stored| may_be(&stored.record)))
+    /// Does any policy of a principal bind a group of this machine, or take something from one of its
+    /// users, or from the root, which the server's own user stands for? One that cannot be read may do so.
+    pub(in crate::keystore) fn any_is_evadable(reader: &Reader<'_>) -> Result<bool, KeystoreError> {
+        Ok(reader.all::<Self>()?.iter().any(|stored| stored.record.is_evadable()))
+    }
+
+    fn is_evadable(&self) -> bool {
+        let evadable = |text: &String| {
+            Policy::parse(text, Kind::Identity)
+                .map_or(true, |policy| policy.is_evadable(Kind::Identity))
+        };
+        match Named::parse(&self.arn) {
+            Some(named) if named.is_local_group() => true,
+            // An access key proves who has it.
+            Some(named @ Named::One(_)) if !named.is_local_user() => false,
+            Some(_) => self.policies.values().any(evadable),
+            // Nobody knows whose they are, since a repair.
+            None => true,
+        }
     }
 
     pub(in crate::keystore) fn find(

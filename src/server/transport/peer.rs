@@ -1,35 +1,56 @@
 //! Who is at the other end of a connection.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::keystore::{Caller, Principal, Source};
-use crate::sys;
+use crate::{process, sys};
 
 /// The other end of a connection, as the kernel knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in crate::server) enum Peer {
     /// A process of this machine, on a Unix socket.
-    Unix { uid: u32, groups: Vec<u32> },
+    Unix(UnixPeer),
     /// A TCP client, in the clear or by TLS.
     Tcp { address: SocketAddr, encrypted: bool },
+}
+
+/// A process that connected to a Unix socket, as it was then.
+#[derive(Debug)]
+pub(in crate::server) struct UnixPeer {
+    pub(in crate::server) uid: u32,
+    groups: Vec<u32>,
+    /// May be another's by now, unless `handle` says that the process is still there.
+    pid: u32,
+    /// `None` on kernels that have none.
+    handle: Option<OwnedFd>,
+    known: OnceLock<bool>,
 }
 
 impl Peer {
     /// The user and groups of the process that connected to a Unix socket, as they were then.
     pub(in crate::server) fn of_unix(socket: impl AsFd) -> std::io::Result<Self> {
-        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
-        let (uid, gid) = (peer.uid.as_raw(), peer.gid.as_raw());
-        let mut groups = vec![gid];
+        let peer = sys::peer_credentials(socket.as_fd())?;
+        let mut groups = vec![peer.gid];
         let others = sys::peer_groups(socket.as_fd())?;
-        groups.extend(others.into_iter().filter(|group| *group != gid));
-        Ok(Self::Unix { uid, groups })
+        groups.extend(others.into_iter().filter(|group| *group != peer.gid));
+        let (handle, known) = match sys::peer_process(socket.as_fd()) {
+            Ok(handle) => (Some(handle), OnceLock::new()),
+            Err(rustix::io::Errno::NOPROTOOPT) => (None, OnceLock::new()),
+            // It is gone.
+            Err(_) => (None, OnceLock::from(false)),
+        };
+        Ok(Self::Unix(UnixPeer { uid: peer.uid, groups, pid: peer.pid, handle, known }))
     }
 
     /// True if nobody on the network sees what crosses the connection.
     pub(in crate::server) fn is_local(&self) -> bool {
         match self {
-            Self::Unix { .. } => true,
+            Self::Unix(_) => true,
             Self::Tcp { address, .. } => address.ip().to_canonical().is_loopback(),
         }
     }
@@ -39,9 +60,10 @@ impl Peer {
     /// say who it is.
     pub(in crate::server) fn unsigned(&self, own_uid: u32) -> Caller {
         match self {
-            Self::Unix { uid, .. } if *uid == own_uid => self.caller(Principal::Root),
-            Self::Unix { uid, groups } => {
-                Caller { groups: groups.clone(), ..self.caller(Principal::Unix { uid: *uid }) }
+            Self::Unix(peer) if peer.uid == own_uid => self.caller(Principal::Root),
+            Self::Unix(peer) => {
+                let groups = peer.groups.clone();
+                Caller { groups, ..self.caller(Principal::Unix { uid: peer.uid }) }
             }
             Self::Tcp { .. } => self.caller(Principal::Root),
         }
@@ -50,7 +72,7 @@ impl Peer {
     /// A caller who proved to be `principal`.
     pub(in crate::server) fn caller(&self, principal: Principal) -> Caller {
         match self {
-            Self::Unix { .. } => Caller::new(principal, Source::Socket),
+            Self::Unix(_) => Caller::new(principal, Source::Socket),
             Self::Tcp { address, encrypted } => {
                 let source_ip = Some(address.ip().to_canonical());
                 let secure_transport = *encrypted;
@@ -58,6 +80,28 @@ impl Peer {
             }
         }
     }
+}
+
+impl UnixPeer {
+    /// True if the ids of the process are all that there is to know about who it is: it is still
+    /// there, with the same ones, and in the user namespace of this process. One look per connection:
+    /// whoever has left that namespace does not come back.
+    pub(in crate::server) fn is_known(&self) -> bool {
+        *self.known.get_or_init(|| {
+            let Some(groups) = process::groups_of(self.pid, self.uid) else { return false };
+            // Without a handle it may be another process, but then one that has the same right.
+            let now: BTreeSet<u32> =
+                groups.into_iter().chain(self.groups.first().copied()).collect();
+            now.iter().eq(&self.groups.iter().copied().collect::<BTreeSet<u32>>())
+                && self.handle.as_ref().is_none_or(|handle| !has_ended(handle))
+        })
+    }
+}
+
+/// Looked at last: a process that is there now was there all the time.
+fn has_ended(handle: &OwnedFd) -> bool {
+    let mut ends = [PollFd::new(handle, PollFlags::IN)];
+    poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
 }
 
 #[cfg(test)]
@@ -70,9 +114,10 @@ mod tests {
     #[test]
     fn the_kernel_says_who_we_are() {
         let (one, _other) = UnixStream::pair().unwrap();
-        let Peer::Unix { uid, groups } = Peer::of_unix(&one).unwrap() else { unreachable!() };
-        assert_eq!(uid, rustix::process::geteuid().as_raw());
-        assert_eq!(groups.first(), Some(&rustix::process::getegid().as_raw()));
+        let peer = unix(&one);
+        assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(peer.groups.first(), Some(&rustix::process::getegid().as_raw()));
+        assert!(peer.is_known());
     }
 
     /// The groups were read from /proc, where a process that has ended has none: a denial of one of
@@ -87,15 +132,36 @@ mod tests {
         let accepted = listener.accept();
         std::fs::remove_file(&path).unwrap();
         assert!(ended.unwrap().success());
-        let Peer::Unix { groups, .. } = Peer::of_unix(accepted.unwrap().0).unwrap() else {
-            unreachable!()
-        };
-        assert_eq!(groups[1..], [4242, 4243]);
+        let peer = unix(accepted.unwrap().0);
+        assert_eq!(peer.groups[1..], [4242, 4243]);
+        assert!(!peer.is_known());
+    }
+
+    /// The number of a process that has ended belongs to another one sooner or later, which must not
+    /// speak for it.
+    #[test]
+    fn a_process_with_other_groups_or_of_another_user_speaks_for_nobody() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let peer = || UnixPeer { handle: None, ..unix(&one) };
+        assert!(peer().is_known());
+        assert!(!UnixPeer { uid: 12345, ..peer() }.is_known());
+        let groups = [peer().groups, vec![4242]].concat();
+        assert!(!UnixPeer { groups, ..peer() }.is_known());
+        assert!(!UnixPeer { pid: 0, ..peer() }.is_known());
+    }
+
+    fn unix(socket: impl AsFd) -> UnixPeer {
+        match Peer::of_unix(socket).unwrap() {
+            Peer::Unix(peer) => peer,
+            Peer::Tcp { .. } => unreachable!(),
+        }
     }
 
     #[test]
     fn an_unsigned_request_is_the_users_own() {
-        let peer = Peer::Unix { uid: 1000, groups: vec![1000, 27] };
+        let (one, _other) = UnixStream::pair().unwrap();
+        let peer = UnixPeer { uid: 1000, groups: vec![1000, 27], ..unix(&one) };
+        let peer = Peer::Unix(peer);
         let caller = peer.unsigned(0);
         assert_eq!(caller.principal, Principal::Unix { uid: 1000 });
         assert_eq!((caller.groups, caller.source), (vec![1000, 27], Source::Socket));

@@ -27,7 +27,7 @@ impl PeerId {
     /// Whoever has one IPv6 address has all of its network of 64 bits.
     pub(in crate::server) fn of(peer: &Peer) -> Self {
         match peer {
-            Peer::Unix { uid, .. } => Self::User(*uid),
+            Peer::Unix(peer) => Self::User(peer.uid),
             Peer::Tcp { address, .. } => Self::Address(match address.ip().to_canonical() {
                 IpAddr::V6(ip) if !ip.is_loopback() => {
                     let network = u128::from(ip) >> 64 << 64;

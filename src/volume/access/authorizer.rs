@@ -17,7 +17,7 @@ use super::decisions::{CachedDecision, DecisionCache, DecisionRequest};
 use super::user::User;
 use crate::id::{FileId, KeyId, MaterialId};
 use crate::keystore::audit::FileOpen;
-use crate::keystore::{Action, Keystore, KeystoreError};
+use crate::keystore::{self, Action, Keystore, KeystoreError};
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::caller::Caller;
 use crate::volume::model::error::{Result, VolumeError};
@@ -259,9 +259,17 @@ impl Authorizer {
         about: KeyUse,
     ) -> Result<CachedDecision> {
         let changes = self.keyring.changes();
-        let groups = if keystore.names_groups().map_err(unreadable)? {
-            // Without them a denial of a group would be missed.
-            let Some(groups) = user.groups() else { return Ok(CachedDecision::unknown_groups()) };
+        let groups = if keystore.has_evadable_rules().map_err(unreadable)? {
+            // Whom nobody knows, a Deny would miss.
+            let Some(groups) = user.groups() else {
+                let (uid, permission) = (user.uid(), action.permission());
+                log::warn!(
+                    "a process of user {uid} is denied {permission} on KMS key {} {}",
+                    about.key,
+                    keystore::UNKNOWN_PROCESS
+                );
+                return Ok(CachedDecision::unknown_process());
+            };
             groups.to_vec()
         } else {
             Vec::new()

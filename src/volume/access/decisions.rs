@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use parking_lot::RwLock;
 
 use crate::id::{FileId, KeyId};
-use crate::keystore::{Action, Decision};
+use crate::keystore::{Action, Decision, UNKNOWN_PROCESS};
 
 /// Decisions remembered at most.
 const MOST: usize = 16_384;
@@ -54,10 +54,9 @@ impl DecisionRequest {
 }
 
 impl CachedDecision {
-    /// Nobody can say which groups the user is in, and some rule is about groups.
-    pub(in crate::volume) fn unknown_groups() -> Self {
-        let why = "rules of the keystore are about groups, and those of the process are not known";
-        Self { denied: Some(why.into()) }
+    /// Nobody can say who asks, and some rule depends on it.
+    pub(in crate::volume) fn unknown_process() -> Self {
+        Self { denied: Some(UNKNOWN_PROCESS.into()) }
     }
 }
 
