@@ -18,6 +18,8 @@ type Meanwhile = Box<dyn FnOnce(&Volume) + Send>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Question {
     Unwrap,
+    /// The key is unwrapped, and the answer on its way.
+    Unwrapped,
     Material,
     /// The key is made, and the answer on its way.
     Generate,
@@ -91,7 +93,9 @@ impl KeyService for Interrupted {
 
     fn unwrap(&self, wrapped: &Recipient, context: &EncryptionContext) -> Result<Secret<32>> {
         self.asked(Question::Unwrap, wrapped.key);
-        self.keystore.unwrap(wrapped, context)
+        let key = self.keystore.unwrap(wrapped, context);
+        self.asked(Question::Unwrapped, wrapped.key);
+        key
     }
 
     fn rewrap(&self, old: &Recipient, to: KeyId, context: &EncryptionContext) -> Result<Recipient> {

@@ -1,19 +1,17 @@
 //! A key is disabled while its files and directories are in use.
 
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kmsfs::crypto::Secret;
-use kmsfs::envelope::Recipient;
-use kmsfs::id::{KeyId, MaterialId};
-use kmsfs::keystore::{EncryptionContext, KeyRef, Keystore};
+use kmsfs::keystore::KeyRef;
 use kmsfs::volume::content::Access;
 use kmsfs::volume::{
-    Detail, DirStream, File, KernelCache, KeyHealth, KeyService, LocalKeys, OpenFor, Options,
-    Origin, Result, RewrapJob, Sink, Volume, VolumeError,
+    Detail, DirStream, File, KernelCache, LocalKeys, OpenFor, Options, Origin, Result, RewrapJob,
+    Sink, Volume, VolumeError,
 };
 
 use crate::fixture::{Fixture, ROOT};
+use crate::interrupted::{Interrupted, Question};
 
 /// The stream kept the keys of its directory, and went on listing plaintext names.
 #[test]
@@ -135,30 +133,36 @@ fn regression_a_key_that_is_revoked_on_its_way_here_stays_with_nobody() {
         let mut fixture = Fixture::new();
         let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
         fixture.file(dir, "file", "contents").unwrap();
-        let service = Arc::new(Slow::new(&fixture));
-        fixture.reopen_over(service.clone(), Options::default());
+        let service = Interrupted::under(&mut fixture);
         let ino = fixture.find("dir/file").unwrap();
-        let volume = fixture.shared();
-        service.volume.set(Arc::downgrade(&volume)).unwrap();
+        let (volume, key) = (fixture.shared(), fixture.key());
+        // The volume notices before it has the answer.
+        let revoke_when = |answered| {
+            let keystore = fixture.keystore.clone();
+            service.during_next(answered, key, move |volume| {
+                keystore.disable_key(&KeyRef::Id(key)).unwrap();
+                volume.watch_keys();
+            });
+        };
         let refused = |result: Result<()>| {
             assert!(matches!(result, Err(VolumeError::KeyUnusable(_))), "{case}: {result:?}");
         };
         match case {
             "open" => {
-                service.revoke_during_next_call(fixture.key());
+                revoke_when(Question::Unwrapped);
                 refused(volume.open_handle(ino, Access::ReadOnly).map(drop));
                 assert!(volume.files().find(ino).is_none());
             }
             "write" => {
                 let new = crate::fixture::new_node(0o644);
                 let (_, made) = volume.create_file(dir, b"new", &new, OpenFor::Both).unwrap();
-                service.revoke_during_next_call(fixture.key());
+                revoke_when(Question::Generate);
                 refused(made.file.write(0, b"first", Origin::Caller).map(drop));
                 volume.close(made);
             }
             _ => {
                 let other = fixture.mkdir(dir, "other").unwrap().ino;
-                service.revoke_during_next_call(fixture.key());
+                revoke_when(Question::Unwrapped);
                 let _ = volume.lookup(other, b"nothing");
                 let stream = volume.open_dir_stream(dir).unwrap();
                 let shown = names(&volume, &stream);
@@ -166,6 +170,7 @@ fn regression_a_key_that_is_revoked_on_its_way_here_stays_with_nobody() {
                 refused(volume.lookup(other, b"nothing").map(drop));
             }
         }
+        assert!(!service.is_due(), "{case}");
     }
 }
 
@@ -216,65 +221,5 @@ impl KernelCache for Reads {
 
     fn invalidate_attributes(&self, ino: u64) {
         self.invalidate_inode(ino);
-    }
-}
-
-/// A KMS whose answer comes after the key was disabled and the volume has noticed.
-struct Slow {
-    keystore: Arc<Keystore>,
-    volume: OnceLock<Weak<Volume>>,
-    next: Mutex<Option<KeyId>>,
-}
-
-impl Slow {
-    fn new(fixture: &Fixture) -> Self {
-        let keystore = fixture.keystore.clone();
-        Self { keystore, volume: OnceLock::new(), next: Mutex::default() }
-    }
-
-    fn revoke_during_next_call(&self, key: KeyId) {
-        *self.next.lock().unwrap() = Some(key);
-    }
-
-    fn answer<T>(&self, answer: T) -> T {
-        if let Some(key) = self.next.lock().unwrap().take() {
-            self.keystore.disable_key(&KeyRef::Id(key)).unwrap();
-            self.volume.get().unwrap().upgrade().unwrap().watch_keys();
-        }
-        answer
-    }
-}
-
-impl KeyService for Slow {
-    fn generate(&self, key: KeyId, context: &EncryptionContext) -> Result<(Secret<32>, Recipient)> {
-        self.answer(self.keystore.generate(key, context))
-    }
-
-    fn unwrap(&self, wrapped: &Recipient, context: &EncryptionContext) -> Result<Secret<32>> {
-        self.answer(self.keystore.unwrap(wrapped, context))
-    }
-
-    fn rewrap(&self, old: &Recipient, to: KeyId, context: &EncryptionContext) -> Result<Recipient> {
-        self.keystore.rewrap(old, to, context)
-    }
-
-    fn current_material(&self, key: KeyId) -> Result<MaterialId> {
-        KeyService::current_material(&*self.keystore, key)
-    }
-
-    fn find_key(&self, name: &str) -> Result<KeyId> {
-        self.keystore.find_key(name)
-    }
-
-    fn refresh(&self) -> Result<()> {
-        self.keystore.refresh()
-    }
-
-    fn keystore(&self) -> Option<&Keystore> {
-        Some(&self.keystore)
-    }
-
-    fn health(&self, keys: &[KeyId]) -> Vec<(KeyId, KeyHealth)> {
-        self.keystore.health(keys)
     }
 }
