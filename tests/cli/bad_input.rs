@@ -442,4 +442,15 @@ fn the_keystore_knows_its_vaults() {
     let status = machine.json(&keyed(&["keystore", "status"]));
     let vault = machine.path("vault").canonicalize().unwrap();
     assert_eq!(status["vaults"][0]["path"].as_str().map(Path::new), Some(vault.as_path()));
+    assert_eq!(status["vaults"][0]["other_paths"], serde_json::json!([]));
+    // One that moved may have left a copy.
+    fs::rename(&vault, machine.path("moved")).unwrap();
+    machine.ok(&keyed(&["mount", "--create", "moved", "m"]));
+    machine.ok(&["umount", "m"]);
+    let status = machine.json(&keyed(&["keystore", "status"]));
+    assert_eq!(
+        status["vaults"][0]["other_paths"][0].as_str().map(Path::new),
+        Some(vault.as_path())
+    );
+    assert!(machine.ok(&keyed(&["keystore", "status"])).contains("1 other path"));
 }

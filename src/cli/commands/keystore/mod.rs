@@ -100,6 +100,7 @@ fn status(global: &Global, output: Output) -> Result<(), CliError> {
                 "volume": known.id.to_string(),
                 "path": text(&known.path),
                 "there": known.path.join(".kmsfs").is_dir(),
+                "other_paths": known.also.iter().map(|path| text(path)).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -115,7 +116,11 @@ fn status(global: &Global, output: Output) -> Result<(), CliError> {
             .iter()
             .map(|vault| {
                 let there = if vault["there"] == true { "" } else { "(not there now)" };
-                vec![string(&vault["volume"]), string(&vault["path"]), there.into()]
+                let others = match vault["other_paths"].as_array().map_or(0, Vec::len) {
+                    0 => String::new(),
+                    others => count(others as u64, "other path"),
+                };
+                vec![string(&vault["volume"]), string(&vault["path"]), there.into(), others]
             })
             .collect();
         format!(
@@ -125,7 +130,11 @@ fn status(global: &Global, output: Output) -> Result<(), CliError> {
             count(slots.len() as u64, "slot"),
             count(rows.len() as u64, "known vault"),
             if may_have_lost { LOST } else { "" },
-            if rows.is_empty() { String::new() } else { table(&["VOLUME", "VAULT", ""], &rows) },
+            if rows.is_empty() {
+                String::new()
+            } else {
+                table(&["VOLUME", "VAULT", "", ""], &rows)
+            },
         )
     });
     Ok(())
