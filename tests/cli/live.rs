@@ -469,6 +469,69 @@ fn regression_what_opens_the_keystore_is_not_put_where_only_the_keystore_leads()
     assert!(!other.path("v").exists() && !other.path("key").exists());
 }
 
+/// The path of a moved vault leads nowhere, and a vault whose keys a server of the keystore gives is not
+/// known to that: a key file in such a mount was the only secret, and lay in what it opens.
+#[test]
+fn regression_a_mount_that_the_keystore_may_open_gets_none_of_its_secrets() {
+    let machine = mounted();
+    let change = keyed(&["keystore", "slots", "change", "1", "--new-key-file", "m/key"]);
+    let export = keyed(&["keystore", "export", "m/copy", "--export-passphrase-fd", "0"]);
+    let refused = |why: &str| {
+        machine.fails(&change, 14, "write it elsewhere");
+        assert_eq!(machine.feed(&export, "sesame\n"), 14, "{why}");
+    };
+    fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
+    refused("moved");
+    // Another vault in its place says nothing of the one that is mounted.
+    let other = ["--key-file", "key2", "--keystore", "other.db"];
+    machine.ok(&[&other[..], &["mount", "--create", "vault", "p"]].concat());
+    refused("exchanged");
+    machine.ok(&keyed(&["keystore", "slots", "add", "--new-key-file", "p/key"]));
+    machine.ok(&["umount", "p"]);
+    fs::rename(machine.path("vault"), machine.path("other")).unwrap();
+    fs::rename(machine.path("moved"), machine.path("vault")).unwrap();
+    // As those whose keys come from a server.
+    let status = machine.command(&keyed(&["--json", "keystore", "status"])).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let volume = status["vaults"][0]["volume"].as_str().unwrap();
+    machine.ok(&keyed(&["keystore", "forget", volume, "--yes"]));
+    refused("unknown");
+    assert_eq!(fs::read_dir(machine.path("m")).unwrap().count(), 0);
+    let import = ["--keystore", "m/new.db", "keystore", "import", "copy"];
+    let words = [&keyed(&import)[..], &["--export-passphrase-fd", "0"]].concat();
+    assert_eq!(machine.feed(&words, "sesame\n"), 14);
+}
+
+/// There it goes wherever the ciphertext goes: into backups, to the cloud.
+#[test]
+fn regression_no_secret_and_no_keystore_is_put_into_a_vault() {
+    let machine = Machine::with_vault();
+    fs::create_dir(machine.path("vault/dir")).unwrap();
+    std::os::unix::fs::symlink("vault", machine.path("link")).unwrap();
+    let entries = || fs::read_dir(machine.path("vault")).unwrap().count();
+    let (before, outside) = (entries(), "name a place outside");
+    for file in ["vault/key", "vault/dir/key", "vault/.kmsfs/key", "link/key"] {
+        for command in [["slots", "add", "--new-key-file"], ["slots", "change", "1"]] {
+            let flag = if command[1] == "add" { &[][..] } else { &["--new-key-file"][..] };
+            let words = [&["keystore"], &command[..], flag, &[file]].concat();
+            machine.fails(&keyed(&words), 14, outside);
+        }
+        machine.fails(&keyed(&["keystore", "export", file]), 14, outside);
+        machine.fails(
+            &["--key-file", file, "--keystore", "new.db", "keystore", "init"],
+            14,
+            outside,
+        );
+        let create = ["--key-file", file, "--keystore", "new.db", "mount", "--create", "v2", "m2"];
+        machine.fails(&create, 14, outside);
+        machine.fails(&keyed(&["--keystore", file, "keystore", "init"]), 14, outside);
+    }
+    assert_eq!(entries(), before);
+    fs::write(machine.path("vault/.kmsfs/volume"), "damaged").unwrap();
+    fs::remove_file(machine.path("vault/.kmsfs/volume.bak")).unwrap();
+    machine.fails(&keyed(&["keystore", "export", "vault/copy"]), 14, outside);
+}
+
 #[test]
 fn a_directory_gets_its_own_key_and_losing_it_costs_only_that() {
     let machine = mounted();

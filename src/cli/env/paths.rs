@@ -25,16 +25,17 @@ pub(in crate::cli) fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     std::path::absolute(path).map_err(|error| CliError::io(path.display(), &error))
 }
 
-/// The real path of something that exists; otherwise the real path of its parent and its name.
+/// The real path of something that exists; otherwise that of the last directory on its way that does,
+/// and the rest.
 pub(in crate::cli) fn real(path: &Path) -> Result<PathBuf, CliError> {
-    if let Ok(found) = path.canonicalize() {
-        return Ok(found);
-    }
     let full = absolute(path)?;
-    match (full.parent().and_then(|parent| parent.canonicalize().ok()), full.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.join(name)),
-        _ => Ok(full),
-    }
+    let found = full.ancestors().find_map(|above| {
+        let rest = full.strip_prefix(above).ok()?;
+        let real = above.canonicalize().ok()?;
+        // Joined with nothing, a path would end in a slash.
+        Some(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
+    });
+    Ok(found.unwrap_or(full))
 }
 
 fn user_keystore(data_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
@@ -49,6 +50,24 @@ fn user_keystore(data_home: Option<OsString>, home: Option<OsString>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A link on the way to what is not there yet was not seen: that led into a vault unnoticed.
+    #[test]
+    fn regression_a_link_above_what_is_missing_is_followed() {
+        let dir = std::env::temp_dir().canonicalize().unwrap();
+        let dir = dir.join(format!("kmsfs-paths-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("there")).unwrap();
+        std::os::unix::fs::symlink("there", dir.join("link")).unwrap();
+        for (named, expected) in [
+            ("link", "there"),
+            ("link/file", "there/file"),
+            ("link/missing/file", "there/missing/file"),
+            ("missing/file", "missing/file"),
+        ] {
+            assert_eq!(real(&dir.join(named)).unwrap(), dir.join(expected), "{named}");
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 
     #[test]
     fn the_data_directory_wins_over_home() {

@@ -74,7 +74,9 @@ fn init(
         .advise("it is never overwritten: name another with --keystore FILE"));
     }
     let missing = if create_key_file { MissingKeyFile::Make } else { MissingKeyFile::Refuse };
-    Source::choose(global)?.with_new(missing, "the keystore", output, |unlock| {
+    let source = Source::choose(global)?;
+    inside::refuse_new(&path, &source)?;
+    source.with_new(missing, "the keystore", output, |unlock| {
         Ok(Keystore::create_in(region, &path, unlock, SystemTime::now())?)
     })?;
     output.result(&json!({ "keystore": text(&path) }), || {
@@ -176,6 +178,7 @@ fn import(
 ) -> Result<(), CliError> {
     let path = paths::keystore(global)?;
     let source = Source::choose(global)?;
+    inside::refuse_restored(&path, &source)?;
     let passphrase = match descriptor {
         Some(descriptor) => unlock::read_descriptor(descriptor)?,
         None => {

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::Access;
 
 use crate::cli::daemon::plan::Plan;
-use crate::cli::env::mounts::mountinfo;
+use crate::cli::env::mounts::{inside, mountinfo};
 use crate::cli::env::{failure, paths, process};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::volume::{Volume, VolumeError, exposure};
@@ -54,10 +54,14 @@ pub(in crate::cli) fn keystore_outside(keystore: &Path, mountpoint: &Path) -> Re
     .advise("keep it outside: it is needed to open what is inside"))
 }
 
-/// Neither what opens the keystore nor the keystore may lie in what it opens, once that is made.
+/// Neither what opens the keystore nor the keystore may lie in what it opens, once that is made. What is
+/// new does not come into another vault either.
 ///
 /// Errors: `Refused`, before anything is made.
 pub(in crate::cli) fn opener_outside(opener: &Path, plan: &Plan) -> Result<(), CliError> {
+    if opener.symlink_metadata().is_err() {
+        inside::refuse_vaults(opener, "the new file")?;
+    }
     let opener = paths::real(opener)?;
     for (dir, what) in [(&plan.vault, "vault"), (&plan.mountpoint, "mountpoint")] {
         if opener.starts_with(dir) {
