@@ -1,8 +1,12 @@
 //! Attributes, times, extended attributes, and a volume that may not change.
 
+use std::ops::ControlFlow;
+use std::time::SystemTime;
+
+use kmsfs::keystore::KeyRef;
 use kmsfs::volume::attr::{AttrChange, FileKind, NewTime, Timestamp};
 use kmsfs::volume::content::Access;
-use kmsfs::volume::{OpenFor, Options, SetMode, VolumeError};
+use kmsfs::volume::{OpenFor, Options, Origin, RewrapJob, SetMode, VolumeError};
 use rustix::io::Errno;
 
 use crate::fixture::{Fixture, ROOT, caller, new_node};
@@ -108,7 +112,6 @@ fn an_empty_file_can_have_attributes_and_stays_empty() {
     assert_eq!(volume.attr(ino).unwrap().size, 0);
 }
 
-/// A crash brought the attribute to the disk and not the header with its key: listing it failed.
 /// The header that an empty file gets for its first attribute counted as a change of its contents.
 #[test]
 fn regression_an_attribute_of_an_empty_file_moves_no_modification_time() {
@@ -124,6 +127,44 @@ fn regression_an_attribute_of_an_empty_file_moves_no_modification_time() {
     assert_eq!(fixture.volume().attr(ino).unwrap().mtime, old);
 }
 
+/// The kernel takes capabilities from a file that is written to, and so they went with the next seal or
+/// re-wrap.
+#[test]
+fn regression_capabilities_of_a_file_stay_while_its_header_changes() {
+    const NAME: &[u8] = b"security.capability";
+    let mut fixture = Fixture::new();
+    let options = || Options { suid: true, ..Options::default() };
+    fixture.reopen_with(options());
+    let new = new_node(0o755);
+    let (made, handle) =
+        fixture.volume().create_file(ROOT, b"program", &new, OpenFor::Both).unwrap();
+    handle.write(0, &[7; 20_000], Origin::Caller).unwrap();
+    // CAP_NET_RAW, as linux/capability.h has it.
+    let capability = [0x0200_0001_u32, 1 << 13, 0, 0, 0].map(u32::to_le_bytes).concat();
+    fixture.volume().set_xattr(made.ino, NAME, &capability, SetMode::Any, caller()).unwrap();
+    fixture.volume().close(handle);
+    let has = |fixture: &Fixture| {
+        let ino = fixture.find("program").unwrap();
+        fixture.volume().xattr(ino, NAME, caller()).ok()
+    };
+    fixture.reopen_with(options());
+    assert_eq!(has(&fixture).as_ref(), Some(&capability), "after its seal");
+    let ino = fixture.find("program").unwrap();
+    fixture.volume().set_xattr(ino, b"user.a", b"1", SetMode::Any, caller()).unwrap();
+    assert_eq!(has(&fixture).as_ref(), Some(&capability), "after an attribute");
+    let key = KeyRef::Id(fixture.key());
+    fixture.keystore.rotate_key_on_demand(&key, SystemTime::now()).unwrap();
+    let go_on = &mut |_: &_| ControlFlow::Continue(());
+    let report = fixture.volume().rewrap(RewrapJob::default(), go_on, &mut |_| {}).unwrap();
+    assert!(report.rewrapped > 0 && report.failed.is_empty());
+    assert_eq!(has(&fixture).as_ref(), Some(&capability), "after a re-wrap");
+    let handle = fixture.volume().open_handle(ino, Access::ReadWrite).unwrap().handle;
+    handle.write(0, b"other", Origin::Caller).unwrap();
+    fixture.volume().close(handle);
+    assert_eq!(has(&fixture), None, "after a change of contents");
+}
+
+/// A crash brought the attribute to the disk and not the header with its key: listing it failed.
 #[test]
 fn regression_an_attribute_without_its_header_is_not_listed() {
     let mut fixture = Fixture::new();

@@ -4,8 +4,9 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    Advice, FallocateFlags, Mode, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT, fadvise,
-    fallocate, fchmod, fdatasync, fstat, fsync, ftruncate, futimens, seek,
+    Advice, FallocateFlags, Mode, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
+    fadvise, fallocate, fchmod, fdatasync, fgetxattr, fsetxattr, fstat, fsync, ftruncate, futimens,
+    seek,
 };
 use rustix::io::{Errno, pread, pwrite};
 
@@ -58,7 +59,8 @@ pub trait Backing: Send + Sync {
     fn next_data(&self, offset: u64) -> Result<Option<u64>>;
     /// The next offset that is a hole; the end of the file counts as one.
     fn next_hole(&self, offset: u64) -> Result<u64>;
-    /// Runs `change` and puts modification time and mode back: for changes that are not contents.
+    /// Runs `change` and puts modification time, mode and file capabilities back: for changes that are
+    /// not contents.
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
     /// Moves the modification time by a step, by which a tool that goes by size and time knows that it
     /// has to copy the file again.
@@ -195,9 +197,11 @@ impl Backing for BackingFile {
 
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let before = fstat(&self.0)?;
+        let capabilities = self.capabilities(&before)?;
         change()?;
         self.set_mtime(before.st_mtime, &before)?;
-        self.put_mode_back(&before)
+        self.put_mode_back(&before)?;
+        self.put_capabilities_back(&before, capabilities)
     }
 
     fn move_mtime(&self) -> Result<()> {
@@ -233,6 +237,32 @@ impl BackingFile {
         }
     }
 
+    /// The capabilities that a program gets with the file. No other has any, and is not asked.
+    fn capabilities(&self, before: &Stat) -> Result<Option<Vec<u8>>> {
+        if before.st_mode & 0o111 == 0 {
+            return Ok(None);
+        }
+        let mut value = [0; CAPABILITIES_MAX];
+        match fgetxattr(&self.0, CAPABILITIES, &mut value) {
+            Ok(len) => Ok(value.get(..len).map(<[u8]>::to_vec)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The kernel takes capabilities away when anybody writes. Only who may give them can put them
+    /// back.
+    fn put_capabilities_back(&self, before: &Stat, had: Option<Vec<u8>>) -> Result<()> {
+        let Some(value) = had else { return Ok(()) };
+        if self.capabilities(before)?.as_ref() == Some(&value) {
+            return Ok(());
+        }
+        match fsetxattr(&self.0, CAPABILITIES, &value, XattrFlags::empty()) {
+            Err(Errno::PERM) => Ok(()),
+            other => other,
+        }
+    }
+
     /// The kernel takes setuid and setgid away when anybody but root writes.
     fn put_mode_back(&self, before: &Stat) -> Result<()> {
         let mode = lender::without_loan(before).0 & 0o7777;
@@ -249,5 +279,8 @@ impl BackingFile {
 const MTIME_STEPS: [i64; 3] = [1, 2, -2];
 /// Nanoseconds of the first step.
 pub(in crate::volume) const MTIME_STEP: i64 = 1_000_000_000;
+/// The attribute that has a file's capabilities, and its bytes at most (linux/capability.h).
+const CAPABILITIES: &str = "security.capability";
+const CAPABILITIES_MAX: usize = 24;
 /// Bytes that are looked at in one call.
 const CHUNK: usize = 256 * 1024;

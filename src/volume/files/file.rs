@@ -86,6 +86,11 @@ impl File {
         self.size_known.store(false, Ordering::Release);
     }
 
+    /// The backing file, whose header updates keep its attributes.
+    pub(in crate::volume) fn backing(&self) -> &TimedFile {
+        &self.backing
+    }
+
     /// The backing file, for its attributes.
     pub fn backing_fd(&self) -> BorrowedFd<'_> {
         self.backing.as_fd()

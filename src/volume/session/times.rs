@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{FileType, Stat, fstat};
+use rustix::fs::{FileType, Mode, Stat, fchmod, fstat};
 use rustix::io::Errno;
 
 use crate::envelope::{Kept, ShownTime, TimesKey};
@@ -75,8 +75,8 @@ impl ShownTimes {
         Self { key, inner: Mutex::new(inner), turns: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// Keeps the times of an inode still: for whoever sets attributes, so that a header update at
-    /// the same moment does not put the old ones back.
+    /// Keeps the times, mode and file capabilities of an inode still: for whoever sets them, so that a
+    /// header update at the same moment does not put the old ones back.
     pub(in crate::volume) fn hold(&self, ino: u64) -> MutexGuard<'_, ()> {
         let at = usize::try_from(ino % TURNS as u64).unwrap_or(0);
         let turn = self.turns.get(at).unwrap_or(&self.turns[0]);
@@ -288,6 +288,19 @@ impl TimedFile {
         Self { file, ino, times, is_kept: AtomicBool::new(true) }
     }
 
+    /// Changes the permission bits, from what they are without a loan to what `change` makes of them;
+    /// true if it makes something. A header update at the same moment puts no old ones back.
+    pub(in crate::volume) fn change_mode(
+        &self,
+        change: impl FnOnce(u32) -> Option<u32>,
+    ) -> Outcome<bool> {
+        let _still = self.times.hold(self.ino);
+        let stat = fstat(&self.file)?;
+        let Some(mode) = change(lender::without_loan(&stat).0) else { return Ok(false) };
+        lender::change_mode(&stat, || fchmod(&self.file, Mode::from_raw_mode(mode)))?;
+        Ok(true)
+    }
+
     /// The contents were changed: from here on the mtime is the file's own, even if a coarse clock
     /// gives it the time again that a re-wrap left.
     fn changed<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
@@ -416,6 +429,33 @@ mod tests {
             let again = read(&times.take_unsaved());
             assert_eq!(again.shown(1, backing), shown, "{what}, after a remount");
         }
+    }
+
+    /// A user's write took setuid away while a header was written, and got it back.
+    #[test]
+    fn regression_a_header_update_puts_no_mode_back_that_was_changed_meanwhile() {
+        let (file, times) = (TempFile::new("mode"), Arc::new(read(&[])));
+        fchmod(&file.0, Mode::from_raw_mode(0o4777)).unwrap();
+        let timed = TimedFile::new(BackingFile::new(file.0.try_clone().unwrap()), 7, times);
+        std::thread::scope(|scope| {
+            let header = || {
+                let (done, changed) = std::sync::mpsc::channel();
+                scope.spawn({
+                    let timed = &timed;
+                    move || {
+                        timed.change_mode(|mode| Some(mode & 0o777)).unwrap();
+                        let _ = done.send(());
+                    }
+                });
+                // As long as it takes, if nothing kept it from happening in between.
+                let _ = changed.recv_timeout(std::time::Duration::from_millis(200));
+                timed.write_at(b"header", 0).map(drop)
+            };
+            let mut header = Some(header);
+            timed.keep_times(&mut || header.take().map_or(Ok(()), |header| header())).unwrap();
+        });
+        assert_eq!(fstat(&file.0).unwrap().st_mode & 0o7777, 0o777);
+        file.remove();
     }
 
     #[test]

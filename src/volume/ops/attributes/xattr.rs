@@ -98,6 +98,7 @@ impl Volume {
         };
         let held = self.hold(ino)?;
         if !name.starts_with(USER) {
+            let _still = self.times.hold(ino);
             if name == ACL_ACCESS {
                 self.keep_closed_to_acl(ino, value)?;
             }
@@ -126,6 +127,7 @@ impl Volume {
         self.check_name(name)?;
         let held = self.hold(ino)?;
         if !name.starts_with(USER) {
+            let _still = self.times.hold(ino);
             held.remove_xattr(name)?;
             self.acl_changed(ino, name);
             return Ok(());

@@ -2,10 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{Mode, fchmod, fstat};
-
 use crate::volume::access::privileges::without_privileges;
-use crate::volume::backing::lender;
 use crate::volume::engine::Volume;
 use crate::volume::files::file::FileHandle;
 use crate::volume::model::error::Result;
@@ -29,13 +26,8 @@ impl Volume {
         if handle.unprivileged.load(Ordering::Acquire) == count {
             return Ok(Privileges::Unchanged);
         }
-        let fd = handle.file.backing_fd();
-        let stat = fstat(fd)?;
-        let without = without_privileges(lender::without_loan(&stat).0);
-        if let Some(without) = without {
-            lender::change_mode(&stat, || fchmod(fd, Mode::from_raw_mode(without)))?;
-        }
+        let had_some = handle.file.backing().change_mode(without_privileges)?;
         handle.unprivileged.store(count, Ordering::Release);
-        Ok(if without.is_some() { Privileges::Dropped } else { Privileges::Unchanged })
+        Ok(if had_some { Privileges::Dropped } else { Privileges::Unchanged })
     }
 }
