@@ -1,7 +1,7 @@
 //! What whoever writes to the vault does to the pages of a file, without any crash.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use kmsfs::volume::content::{Access, Reserve, SeekTo};
 use kmsfs::volume::{Allocate, Options, Origin, Result, VolumeError};
@@ -139,6 +139,67 @@ fn data_between_long_holes_is_found() {
         fixture.volume().end().unwrap();
         fixture.reopen();
     }
+}
+
+fn read_page(fixture: &Fixture, offset: u64) -> Vec<u8> {
+    let ino = fixture.find("file").unwrap();
+    let handle = fixture.volume().open_handle(ino, Access::ReadOnly).unwrap().handle;
+    let mut bytes = vec![9; PAGE];
+    let got = handle.file.read(offset, &mut bytes).unwrap();
+    fixture.volume().close(handle);
+    bytes.truncate(got);
+    bytes
+}
+
+/// One call that nobody could interrupt looked at every block of a hole of any length, and four of them
+/// kept everybody from the mount for hours.
+#[test]
+fn regression_a_punch_passes_over_holes_of_any_size() {
+    let mut fixture = Fixture::new();
+    fixture.file(ROOT, "file", "").unwrap();
+    let far = 4 << 40;
+    for (count, offset) in [(1, 0), (2, far), (3, 2 * far)] {
+        write(&fixture, "file", offset, &pattern(PAGE, count)).unwrap();
+    }
+    allocate(&fixture, Allocate::Punch, 0, 3 * far).unwrap();
+    for _ in 0..2 {
+        for offset in [0, far, 2 * far] {
+            assert_eq!(read_page(&fixture, offset), vec![0; PAGE], "{offset}");
+        }
+        assert_eq!(seek(&fixture, 0, SeekTo::Data).unwrap(), 2 * far, "the last block has a page");
+        fixture.volume().end().unwrap();
+        fixture.reopen();
+    }
+}
+
+/// Holes get the space that they were asked to have, and stay holes: zeros were written into all of
+/// them under one lock.
+#[test]
+fn regression_zeros_pass_over_holes() {
+    let mut fixture = Fixture::new();
+    fixture.file(ROOT, "file", "").unwrap();
+    let far = 40 << 20;
+    write(&fixture, "file", 0, &pattern(PAGE, 1)).unwrap();
+    write(&fixture, "file", far, &pattern(3 * PAGE, 2)).unwrap();
+    let zero = Allocate::Zero(Reserve::KeepSize);
+    allocate(&fixture, zero, 100, far).unwrap();
+    for _ in 0..2 {
+        let first = read_page(&fixture, 0);
+        assert!(
+            first.starts_with(&pattern(PAGE, 1)[..100]) && first[100..].iter().all(|b| *b == 0)
+        );
+        let last = read_page(&fixture, far);
+        assert!(last.ends_with(&pattern(PAGE, 2)[100..]) && last[..100].iter().all(|b| *b == 0));
+        let backing = File::open(ciphertext(&fixture)).unwrap();
+        let mut between = vec![9; 10 * PAGE];
+        backing.read_exact_at(&mut between, far / 2).unwrap();
+        assert!(between.iter().all(|byte| *byte == 0), "nothing was written there");
+        let space = backing.metadata().unwrap().blocks() * 512;
+        assert!(space > far, "{space} bytes are reserved");
+        fixture.volume().end().unwrap();
+        fixture.reopen();
+    }
+    assert_eq!(read_page(&fixture, far / 2), vec![0; PAGE]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Holes and zeros: gaps, punching, zeroing, reserving (R13).
 
+use rustix::io::Errno;
+
 use super::{Content, State};
 use crate::envelope::EntryState;
 use crate::envelope::layout::{
@@ -11,6 +13,8 @@ use crate::volume::model::error::{Result, VolumeError};
 const FILLED_GAP: u64 = 64 * 1024;
 /// Bytes of a file that are punched while others wait.
 const PUNCHED_AT_ONCE: u64 = 1 << 30;
+/// Bytes of a file that are turned into zeros while others wait.
+const ZEROED_AT_ONCE: u64 = 1 << 26;
 /// Zeros written at a time.
 const ZEROS: u64 = 64 * PAGE;
 
@@ -65,26 +69,78 @@ impl Content {
         Ok(true)
     }
 
-    /// Turns a range into encrypted zeros, growing the file if asked to.
+    /// Turns a range into zeros, growing the file if asked to. They are encrypted, but for the groups
+    /// of a sparse file that have no page yet: those get space only.
     ///
     /// # Errors
     /// As a write.
     pub fn zero(&self, offset: u64, length: u64, size: Reserve) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE);
         let end = end.ok_or(VolumeError::TooLarge)?;
-        self.with_journal_room(|| self.zero_until(offset, end, size))
+        let mut at = offset;
+        while let Some(reached) = self.with_journal_room(|| self.zero_until(at, end, size))? {
+            at = reached;
+        }
+        Ok(())
     }
 
-    fn zero_until(&self, offset: u64, end: u64, size: Reserve) -> Result<()> {
+    /// Returns how far it came, or `None` at the end.
+    fn zero_until(&self, offset: u64, end: u64, size: Reserve) -> Result<Option<u64>> {
         let mut state = self.change();
         let inside = end.min(state.size);
         if offset >= inside && (size == Reserve::KeepSize || end <= state.size) {
-            return self.must_be_writable();
+            return self.must_be_writable().map(|()| None);
         }
         self.ensure_header(&mut state)?;
         self.announce(&mut state, inside)?;
-        self.zero_part(&mut state, offset, inside)?;
-        self.grow_to(&mut state, end, size)
+        let reached = self.zero_some(&mut state, offset, inside)?;
+        if reached < inside {
+            return Ok(Some(reached));
+        }
+        self.grow_to(&mut state, end, size).map(|()| None)
+    }
+
+    /// Overwrites what there is of `offset..end`, which lies within the file, up to the first that
+    /// others are to get their turn before. What has no page stays a hole, with space reserved for it.
+    fn zero_some(&self, state: &mut State, offset: u64, end: u64) -> Result<u64> {
+        let (mut at, mut left) = (offset, ZEROED_AT_ONCE);
+        while at < end && left > 0 {
+            let (begins, stop) = match state.sparse() {
+                true => match self.next_present(state, Block::of_offset(at), end)? {
+                    Some(block) => {
+                        (block.start().max(at), block.group().end_block().start().min(end))
+                    }
+                    None => (end, end),
+                },
+                false => (at, end.min(at + left)),
+            };
+            if begins > at {
+                self.reserve_hole(at, begins)?;
+            }
+            self.zero_part(state, begins, stop)?;
+            left = left.saturating_sub(stop - begins);
+            at = stop;
+        }
+        Ok(at)
+    }
+
+    /// Reserves space for a range that stays a hole, where the backing filesystem can.
+    fn reserve_hole(&self, offset: u64, end: u64) -> Result<()> {
+        match self.reserve_pages(offset, end) {
+            Err(VolumeError::Io(Errno::OPNOTSUPP)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The first block from `from` on whose group has anything, in the file or in memory, if it begins
+    /// before the offset `end`. What lies before it is a hole (FORMAT section 5).
+    fn next_present(&self, state: &State, from: Block, end: u64) -> Result<Option<Block>> {
+        // A page that only the memory has.
+        let next = match state.spills.owes_anything() {
+            true => Some(from),
+            false => self.next_group(from)?.map(|group| group.first_block().max(from)),
+        };
+        Ok(next.filter(|block| block.start() < end))
     }
 
     /// Runs under the same lock as the change before it: otherwise, whoever made the file longer in
@@ -133,27 +189,31 @@ impl Content {
         first: Block,
         end: Block,
     ) -> Result<()> {
-        while *marked < end {
-            let group = marked.group();
+        let mut found = false;
+        while let Some(present) = self.next_present(state, *marked, end.start())? {
+            let group = present.group();
             let stop = end.min(group.end_block());
-            if !self.are_holes(state, *marked, stop)? {
-                self.mark(state, group, *marked, stop, EntryState::Hole)?;
+            if !self.are_holes(state, present, stop)? {
+                self.mark(state, group, present, stop, EntryState::Hole)?;
             }
-            *marked = stop;
+            (*marked, found) = (stop, true);
+        }
+        if !found {
+            return Ok(());
         }
         self.sync_locked(state)?;
         if first.0 == 0 {
             self.journal_old_pages(state, Block(0), Block(1))?;
         }
-        let mut at = first;
-        while at < end {
+        let mut from = first;
+        while let Some(at) = self.next_present(state, from, end.start())? {
             let stop = end.min(at.group().end_block());
             if let Err(error) = self.punch_run(at, stop) {
                 // The entries say "hole": pages that stay would be odd, so they become zeros.
                 log::warn!("holes could not be made, zeros are written instead: {error}");
                 self.zero_part(state, at.start(), stop.start())?;
             }
-            at = stop;
+            from = stop;
         }
         if first.0 == 0 {
             state.marks.pages.add(PageNo(0), PageNo(0));
@@ -195,12 +255,17 @@ impl Content {
         let mut state = self.change();
         self.ensure_header(&mut state)?;
         self.write_fresh_header(&mut state)?;
+        self.reserve_pages(offset, end)?;
+        self.grow_to(&mut state, end, size)
+    }
+
+    /// Reserves the pages of `offset..end`, which is not empty.
+    fn reserve_pages(&self, offset: u64, end: u64) -> Result<()> {
         let first = Block::of_offset(offset).group();
         let from = first.spill_page(Copy2::First).min(first.spill_page(Copy2::Second));
         let from = if first.0 == 0 { 0 } else { from.offset() };
         let to = Block::of_offset(end - 1).data_page().offset() + PAGE;
-        self.backing.reserve(from, to - from)?;
-        self.grow_to(&mut state, end, size)
+        Ok(self.backing.reserve(from, to - from)?)
     }
 
     /// Closes the gap between the end of the file and `offset`, up to the block of `offset`, and

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{OFlags, RenameFlags};
+use rustix::fs::{FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::copies::read_slots;
@@ -39,7 +39,7 @@ impl Volume {
     ) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         (report.pending, report.withheld) = self.files.shared().crashes();
-        let (mut targets, mut dirs) = (HashSet::new(), HashMap::new());
+        let (mut targets, mut every_link, mut dirs) = (HashSet::new(), true, HashMap::new());
         self.check_own_files(repair, &mut report);
         let mut descent = Descent::new(self)?;
         while let Some((visit, dir)) = descent.step()? {
@@ -65,7 +65,11 @@ impl Volume {
             self.check_leftovers(&visit, repair, &mut report)?;
             for entry in &visit.entries {
                 self.check_entry((&visit, &dir, entry), repair, &mut report)?;
-                targets.extend(long_target(&visit, entry));
+                match long_target(&visit, entry) {
+                    Ok(target) => targets.extend(target),
+                    // What it needs is not known.
+                    Err(_) => every_link = false,
+                }
                 if progress(&report).is_break() {
                     return Ok(report);
                 }
@@ -73,7 +77,7 @@ impl Volume {
         }
         let missed = descent.missed();
         // The links of what looks left over may be there.
-        if missed.is_empty() {
+        if missed.is_empty() && every_link {
             self.check_targets(&targets, repair, &mut report)?;
         }
         // The nameless ones are in the report.
@@ -246,11 +250,19 @@ impl Volume {
 }
 
 /// The file that holds the target of the link that an entry is, if one does.
-fn long_target(visit: &Visit, entry: &Entry) -> Option<String> {
+///
+/// # Errors
+/// Those of a link that cannot be read.
+fn long_target(visit: &Visit, entry: &Entry) -> Result<Option<String>> {
     if entry.role != Role::Other {
-        return None;
+        return Ok(None);
     }
-    target_file(&beneath::hold(&visit.fd, &entry.name).ok()?.read_link().ok()?)
+    // The walk knows of what has gone.
+    let Some(held) = visit.hold(entry)? else { return Ok(None) };
+    if FileType::from_raw_mode(held.found().st_mode) != FileType::Symlink {
+        return Ok(None);
+    }
+    Ok(target_file(&held.read_link()?))
 }
 
 /// Removes what is left over, if it is to be repaired; true then.
