@@ -122,7 +122,7 @@ impl VolumeDescriptor {
 }
 
 /// A descriptor whose form and CRC are right; its contents are claims.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnverifiedVolume {
     bytes: [u8; RECORD_LEN],
     commitment: [u8; 32],

@@ -13,6 +13,8 @@ use crate::fixture::Fixture;
 
 /// What happens while the KMS answers, once.
 type Meanwhile = Box<dyn FnOnce(&Volume) + Send>;
+/// The same while the volume is being opened.
+type Before = Box<dyn FnOnce() + Send>;
 
 /// What the KMS is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,7 @@ pub(crate) struct Interrupted {
     keystore: Arc<Keystore>,
     volume: OnceLock<Weak<Volume>>,
     next: Mutex<Option<(Question, KeyId, Meanwhile)>>,
+    opening: Mutex<Option<Before>>,
     /// It says that it is on another machine.
     elsewhere: AtomicBool,
 }
@@ -37,19 +40,24 @@ pub(crate) struct Interrupted {
 impl Interrupted {
     /// The volume with its keys by way of such a KMS.
     pub(crate) fn under(fixture: &mut Fixture) -> Arc<Self> {
-        Self::open(fixture, false)
+        Self::open(fixture, false, None)
     }
 
     /// The same by way of one that is on another machine, so that keys are made ahead.
     pub(crate) fn elsewhere(fixture: &mut Fixture) -> Arc<Self> {
-        Self::open(fixture, true)
+        Self::open(fixture, true, None)
     }
 
-    fn open(fixture: &mut Fixture, elsewhere: bool) -> Arc<Self> {
+    /// Opens the volume; `act` comes when the KMS is first asked.
+    pub(crate) fn while_opening(fixture: &mut Fixture, act: impl FnOnce() + Send + 'static) {
+        Self::open(fixture, false, Some(Box::new(act)));
+    }
+
+    fn open(fixture: &mut Fixture, elsewhere: bool, opening: Option<Before>) -> Arc<Self> {
         let keystore = fixture.keystore.clone();
-        let (volume, next) = (OnceLock::new(), Mutex::default());
+        let (volume, next, opening) = (OnceLock::new(), Mutex::default(), Mutex::new(opening));
         let elsewhere = AtomicBool::new(elsewhere);
-        let service = Arc::new(Self { keystore, volume, next, elsewhere });
+        let service = Arc::new(Self { keystore, volume, next, opening, elsewhere });
         let anchors = Some(fixture.anchors());
         fixture.reopen_over(service.clone(), Options { anchors, ..Options::default() });
         service.volume.set(Arc::downgrade(&fixture.shared())).unwrap();
@@ -77,6 +85,10 @@ impl Interrupted {
     }
 
     fn asked(&self, asked: Question, key: KeyId) {
+        let act = self.opening.lock().unwrap().take();
+        if let Some(act) = act {
+            act();
+        }
         let act = self.next.lock().unwrap().take_if(|next| (next.0, next.1) == (asked, key));
         if let Some((.., act)) = act {
             act(&self.volume.get().unwrap().upgrade().unwrap());

@@ -38,4 +38,5 @@ mod taken;
 mod times;
 mod unsynced;
 mod upkeep;
+mod volume_key;
 mod withheld;

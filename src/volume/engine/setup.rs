@@ -112,8 +112,14 @@ impl Volume {
         let volume = claims.first().map(|copy| copy.claims().volume);
         let volume = volume.ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
         let keyring = Arc::new(Keyring::new(service, volume));
-        let (mut descriptor, keys) = verify(&keyring, &claims)?;
+        let (mut descriptor, mut keys) = verify(&keyring, &claims)?;
         let mut session = Session::begin(&root, !options.read_only)?;
+        // Whoever had the vault until then may have wrapped its key anew. What was read before must not
+        // be written again: its material may be gone.
+        let held = read_descriptors(session.meta(), path)?;
+        if held != claims {
+            (descriptor, keys) = verify(&keyring, &held)?;
+        }
         let anchor_store =
             AnchorStore::new(volume, path, keyring.service().clone(), options.anchors.clone());
         // Loaded once the vault is held: another session may have changed it until then.
@@ -178,9 +184,20 @@ impl Volume {
     /// # Errors
     /// As there.
     pub(in crate::volume) fn peek_into(root: &OwnedFd, path: &Path) -> Result<VolumeDescriptor> {
+        let newest = Self::peek_at_copies(root, path)?.into_iter().next();
+        newest.ok_or_else(|| VolumeError::NotAVolume(path.into()))
+    }
+
+    /// Both copies, the newest first.
+    ///
+    /// # Errors
+    /// As there.
+    pub(in crate::volume) fn peek_at_copies(
+        root: &OwnedFd,
+        path: &Path,
+    ) -> Result<Vec<VolumeDescriptor>> {
         let copies = read_descriptors(&open_meta(root, path)?, path)?;
-        let newest = copies.first().ok_or_else(|| VolumeError::NotAVolume(path.into()))?;
-        Ok(newest.claims().clone())
+        Ok(copies.into_iter().map(|copy| copy.claims().clone()).collect())
     }
 }
 

@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::Volume;
-use crate::envelope::{RECORD_LEN, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys};
+use crate::envelope::{
+    RECORD_LEN, Recipient, UnverifiedVolume, VolumeDescriptor, VolumeFeatures, VolumeKeys,
+};
 use crate::id::KeyId;
 use crate::volume::backing::beneath::Name;
 use crate::volume::backing::own_file;
@@ -15,14 +17,16 @@ pub(in crate::volume) const DESCRIPTOR: Name<'static> = Name::literal("volume");
 pub(in crate::volume) const SPARE: Name<'static> = Name::literal("volume.bak");
 
 impl Volume {
-    /// The volume descriptor as it is now.
-    pub(in crate::volume) fn newest_descriptor(&self) -> Result<VolumeDescriptor> {
+    /// The copies of the volume descriptor as they are now.
+    pub(in crate::volume) fn descriptor_copies(&self) -> Result<Vec<VolumeDescriptor>> {
         let copies = read_descriptors(self.session().meta(), Path::new("."))?;
-        let newest = copies.first().ok_or(VolumeError::Tampered("volume descriptor"))?;
-        Ok(newest.claims().clone())
+        Ok(copies.into_iter().map(|copy| copy.claims().clone()).collect())
     }
 
     /// Wraps the volume key again, under the key that `choose` returns for the present one.
+    ///
+    /// *Crash*: one copy is new and the other one old, under what it was before: then the re-wrap comes
+    /// again. Once no copy is under older material, either opens alone.
     pub(in crate::volume) fn rewrap_descriptor(
         &self,
         choose: impl Fn(KeyId) -> Option<KeyId>,
@@ -30,12 +34,22 @@ impl Volume {
         let session = self.session();
         let copies = read_descriptors(session.meta(), Path::new("."))?;
         let (mut descriptor, keys) = verify(&self.keyring, &copies)?;
-        let old = &descriptor.recipient;
-        let Some(to) = choose(old.key) else { return Ok(()) };
-        if old.key == to && old.material == self.keyring.current_material(to)? {
+        let outdated = |old: &Recipient| -> Result<Option<KeyId>> {
+            let Some(to) = choose(old.key) else { return Ok(None) };
+            let current = old.key == to && old.material == self.keyring.current_material(to)?;
+            Ok((!current).then_some(to))
+        };
+        let mut any = false;
+        for copy in &copies {
+            any |= outdated(&copy.claims().recipient)?.is_some();
+        }
+        if !any {
             return Ok(());
         }
-        descriptor.recipient = self.keyring.rewrap(old, to, Purpose::Volume)?;
+        if let Some(to) = outdated(&descriptor.recipient)? {
+            descriptor.recipient =
+                self.keyring.rewrap(&descriptor.recipient, to, Purpose::Volume)?;
+        }
         descriptor.sequence += 1;
         write_descriptor(session.meta(), &descriptor, &keys)
     }

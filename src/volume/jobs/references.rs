@@ -18,7 +18,7 @@ use crate::volume::backing::handle::open_noatime;
 use crate::volume::backing::root::open_root;
 use crate::volume::engine::Volume;
 use crate::volume::files::unopened::read_slots;
-use crate::volume::model::error::Result;
+use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::descriptor::dir_copies;
 use crate::volume::session::lock::Session;
 
@@ -63,8 +63,9 @@ impl References {
     }
 
     fn scan_from((root, path): (&OwnedFd, &Path), source: Source) -> Result<(VolumeId, Self)> {
-        let descriptor = Volume::peek_into(root, path)?;
-        let mut found = Self::of_volume(&descriptor);
+        let copies = Volume::peek_at_copies(root, path)?;
+        let volume = copies.first().ok_or_else(|| VolumeError::NotAVolume(path.into()))?.volume;
+        let mut found = Self::of_volume(&copies);
         let mut walk = Walk::new(root)?;
         while let Some(visit) = walk.step().transpose() {
             match visit {
@@ -75,7 +76,7 @@ impl References {
         let unseen =
             walk.take_mounted().len() + walk.take_lost().len() + walk.take_nameless().len();
         found.unreadable += unseen as u64 + u64::from(walk.has_vanished());
-        Ok((descriptor.volume, found))
+        Ok((volume, found))
     }
 
     /// As [`Self::scan`], of the vault that is open as `root` and was found at `path`, while nobody may
@@ -92,9 +93,10 @@ impl References {
         Ok(found)
     }
 
-    fn of_volume(descriptor: &VolumeDescriptor) -> Self {
+    /// The older copy counts as well: it is there for the day when the newer one is damaged.
+    fn of_volume(copies: &[VolumeDescriptor]) -> Self {
         let mut found = Self::default();
-        count(&mut found.directories, [&descriptor.recipient]);
+        count(&mut found.directories, copies.iter().map(|copy| &copy.recipient));
         found
     }
 
@@ -167,7 +169,7 @@ impl Volume {
         self.settle_wraps();
         // Pages that wait to be written could not be read from the disk.
         self.sync_everything()?;
-        let mut found = References::of_volume(&self.newest_descriptor()?);
+        let mut found = References::of_volume(&self.descriptor_copies()?);
         let mut descent = Descent::new(self)?;
         let mut scanned = 0;
         while let Some(visited) = descent.step().transpose() {
