@@ -138,7 +138,7 @@ fn regression_capabilities_of_a_file_stay_while_its_header_changes() {
     let new = new_node(0o755);
     let (made, handle) =
         fixture.volume().create_file(ROOT, b"program", &new, OpenFor::Both).unwrap();
-    handle.write(0, &[7; 20_000], Origin::Caller).unwrap();
+    handle.write(0, &vec![7; 20_000], Origin::Caller).unwrap();
     // CAP_NET_RAW, as linux/capability.h has it.
     let capability = [0x0200_0001_u32, 1 << 13, 0, 0, 0].map(u32::to_le_bytes).concat();
     fixture.volume().set_xattr(made.ino, NAME, &capability, SetMode::Any, caller()).unwrap();
