@@ -3,7 +3,9 @@
 use std::fs;
 
 use kmsfs::id::VolumeId;
-use kmsfs::keystore::{AliasName, ClockTrust, EncryptionContext, KeyState, ReferenceReport};
+use kmsfs::keystore::{
+    AliasName, ClockTrust, EncryptionContext, KeyState, KeystoreError, ReferenceReport,
+};
 
 use crate::fixture::{Fixture, by_id, day};
 
@@ -161,6 +163,28 @@ fn material_retires_only_when_nothing_can_need_it() {
     let again = f.keystore.retire_material(&key, old, &scanned).unwrap_err();
     assert!(again.to_string().contains("has no key material"), "{again}");
     assert_eq!(f.keystore.list_key_rotations(&key).unwrap().len(), 1);
+}
+
+/// It was destroyed in a file that nobody opens any more, and said so, while it stayed in the one that had
+/// been put in its place.
+#[test]
+fn regression_nothing_is_retired_in_a_file_that_has_lost_its_name() {
+    let f = Fixture::new();
+    let key = by_id(f.key());
+    let context = EncryptionContext::new();
+    let blob = f.keystore.encrypt(&key, b"x", &context).unwrap();
+    f.keystore.rotate_key_on_demand(&key, day(1)).unwrap();
+    let report = ReferenceReport { ciphertexts_checked: true, ..ReferenceReport::default() };
+    let (name, aside) = (f.path(), f.dir.join("aside"));
+    let retire = || f.keystore.retire_material(&key, blob.material_id(), &report);
+    fs::rename(&name, &aside).unwrap();
+    assert!(matches!(retire(), Err(KeystoreError::Missing(_))));
+    fs::copy(&aside, &name).unwrap();
+    let refused = retire().unwrap_err().to_string();
+    assert!(refused.contains("another file has its name"), "{refused}");
+    f.keystore.decrypt(&blob, &context, None).unwrap();
+    fs::rename(&aside, &name).unwrap();
+    retire().unwrap();
 }
 
 /// The sealed bytes that destroying a key must destroy.

@@ -186,7 +186,8 @@ impl Keystore {
 
     /// Destroys a material that nothing refers to any more. Ciphertexts that were made with it
     /// and were not reported are lost. What is known of its uses is asked in the same transaction.
-    /// Errors: `MaterialInUse`, `UnknownMaterial`, `KeyNotFound`, `InvalidState`.
+    /// Errors: `MaterialInUse`, `UnknownMaterial`, `KeyNotFound`, `InvalidState`; `Missing` and `Io` if the
+    /// file has lost its name: it would stay in the one that has it.
     pub fn retire_material(
         &self,
         key: &KeyRef,
@@ -194,6 +195,8 @@ impl Keystore {
         report: &ReferenceReport,
     ) -> Result<(), KeystoreError> {
         self.edit(Action::RetireKeyMaterial, key, Operation::Metadata, |writer, key, record| {
+            // And who works with a vault has told the other file.
+            self.check_path()?;
             let row = writer.rows().get(Table::Material, material.as_bytes())?;
             if row.is_none_or(|row| row.owner != Some(key)) {
                 return Err(KeystoreError::UnknownMaterial { key, material });
