@@ -244,6 +244,33 @@ fn a_keystore_edited_by_hand_is_refused_examined_and_repaired() {
     assert!(machine.json(&keyed(&["alias", "list"])).to_string().find("alias/").is_none());
 }
 
+/// A vault that could not be read counted as one without files, also later, when it was away.
+#[test]
+fn regression_a_vault_that_cannot_be_looked_into_is_not_said_to_lose_nothing() {
+    let machine = Machine::with_vault();
+    let deletion = keyed(&["key", "schedule-deletion", "alias/kmsfs/default"]);
+    let warns = |parts: &[&str]| parts.iter().for_each(|part| machine.fails(&deletion, 14, part));
+    warns(&["vault: 0 files and 2 directories would be lost"]);
+    for copy in ["volume", "volume.bak"] {
+        fs::write(machine.path("vault/.kmsfs").join(copy), vec![0; 512]).unwrap();
+    }
+    let known = "it had 0 files and 2 directories of this key";
+    warns(&["vault: cannot be looked into (", known]);
+    let said = machine.json(&[&deletion[..], &["--yes"]].concat());
+    let vault = &said["Vaults"][0];
+    assert!(vault["Files"].is_null() && vault["Why"].is_string(), "{said}");
+    assert_eq!(vault["Remembered"]["Directories"], 2, "{said}");
+    let key = said["KeyId"].as_str().unwrap();
+    machine.ok(&keyed(&["key", "cancel-deletion", key]));
+    machine.fails(
+        &keyed(&["key", "retire", "alias/kmsfs/default", "--yes"]),
+        14,
+        "cannot be looked",
+    );
+    fs::rename(machine.path("vault"), machine.path("away")).unwrap();
+    warns(&["vault: not there now; on ", known]);
+}
+
 /// A damaged row of the vault was removed without a word, and `key retire` destroyed what the vault needed.
 #[test]
 fn regression_nothing_is_retired_that_a_vault_may_need_which_a_repair_forgot() {

@@ -34,11 +34,30 @@ pub(in crate::cli) struct Scan {
 /// What the headers of all known vaults refer to.
 pub(in crate::cli) struct Survey {
     pub(in crate::cli) scans: Vec<Scan>,
-    /// Vaults that could not be looked into.
+    /// Vaults that are not there.
     pub(in crate::cli) absent: Vec<KnownVolume>,
+    /// Vaults that are there, or may be, and of which nothing was seen.
+    unseen: Vec<Unseen>,
     /// Vaults that somebody works with by this keystore, and that were not found: they were moved, or
     /// are in another mount namespace.
     hidden: usize,
+}
+
+/// A vault of a known volume that could not be looked into: it may need anything.
+struct Unseen {
+    vault: PathBuf,
+    volume: VolumeId,
+    why: String,
+    /// What it had when it was last looked into.
+    last: Option<VolumeScan>,
+}
+
+/// What is at a path of a volume.
+enum Look {
+    /// Nothing, or another volume.
+    Elsewhere,
+    Failed(String),
+    Done(Scan),
 }
 
 /// What the scan of a vault found, and whether it may have missed anything.
@@ -59,17 +78,18 @@ impl Scan {
     }
 
     /// Looks into one of the paths of a volume, without missing what is renamed meanwhile.
-    /// `None` if the volume is not there.
-    fn whole(keystore: &Keystore, volume: VolumeId, path: &Path) -> Option<Self> {
-        let result = match Volume::peek(path) {
-            Ok(found) if found.volume != volume => return None,
-            Err(_) if is_gone(path) => return None,
-            // It may be there, and need anything.
-            Err(error) => ScanResult::uncertain(volume, error.to_string()),
-            Ok(_) => ScanResult::at(path)
-                .unwrap_or_else(|error| ScanResult::uncertain(volume, error.what)),
-        };
-        (result.volume == volume).then(|| Self::new(keystore, path.to_owned(), result))
+    fn whole(keystore: &Keystore, volume: VolumeId, path: &Path) -> Look {
+        match Volume::peek(path) {
+            Ok(found) if found.volume != volume => return Look::Elsewhere,
+            Err(_) if is_gone(path) => return Look::Elsewhere,
+            Err(error) => return Look::Failed(error.to_string()),
+            Ok(_) => {}
+        }
+        match ScanResult::at(path) {
+            Ok(result) if result.volume != volume => Look::Elsewhere,
+            Ok(result) => Look::Done(Self::new(keystore, path.to_owned(), result)),
+            Err(error) => Look::Failed(error.what),
+        }
     }
 
     fn of_known(keystore: &Keystore, known: &KnownVolume, result: ScanResult) -> Option<Self> {
@@ -117,10 +137,6 @@ impl Scan {
 }
 
 impl ScanResult {
-    fn uncertain(volume: VolumeId, why: String) -> Self {
-        Self { volume, found: References::default(), uncertain: Some(why), dir: None }
-    }
-
     /// Lets the daemon look into a vault that has one: it knows what is renamed meanwhile. In a vault
     /// without one nothing may change meanwhile. What another user's daemon says destroys nothing: who
     /// owns the root of a mount could answer for it.
@@ -157,7 +173,8 @@ impl Survey {
     /// Looks into all vaults: those that are named, and those that the keystore knows.
     /// Errors: if a vault that is named cannot be looked into.
     pub(in crate::cli) fn of(keystore: &Keystore, named: &[PathBuf]) -> Result<Self, CliError> {
-        let mut survey = Self { scans: Vec::new(), absent: Vec::new(), hidden: 0 };
+        let mut survey =
+            Self { scans: Vec::new(), absent: Vec::new(), unseen: Vec::new(), hidden: 0 };
         for vault in named {
             survey.scans.push(Scan::of_vault(keystore, vault)?);
         }
@@ -186,17 +203,27 @@ impl Survey {
         let is_here = real(&known.path);
         for path in std::iter::once(&known.path).chain(&known.also).chain(mounted) {
             let path = real(path);
-            if self.scans.iter().any(|scan| scan.vault == path && scan.volume == known.id) {
+            if self.was_looked_into(known.id, &path) {
                 continue;
             }
-            if let Some(scan) = Scan::whole(keystore, known.id, &path) {
-                is_there |= path == is_here || mounted.contains(&path);
-                self.scans.push(scan);
+            match Scan::whole(keystore, known.id, &path) {
+                Look::Elsewhere => continue,
+                Look::Done(scan) => self.scans.push(scan),
+                Look::Failed(why) => {
+                    let (vault, volume, last) = (path.clone(), known.id, known.scan.clone());
+                    self.unseen.push(Unseen { vault, volume, why, last });
+                }
             }
+            is_there |= path == is_here || mounted.contains(&path);
         }
         if !is_there {
             self.absent.push(known);
         }
+    }
+
+    fn was_looked_into(&self, volume: VolumeId, vault: &Path) -> bool {
+        self.scans.iter().any(|scan| scan.vault == vault && scan.volume == volume)
+            || self.unseen.iter().any(|unseen| unseen.vault == vault && unseen.volume == volume)
     }
 
     /// What goes with the key, vault by vault.
@@ -204,24 +231,28 @@ impl Survey {
         let mut lines: Vec<String> = self
             .scans
             .iter()
-            .map(|Scan { vault, found, .. }| {
+            .map(|Scan { vault, found, uncertain, .. }| {
                 let unread = match found.unreadable {
                     0 => String::new(),
                     unread => format!(", and {} could not be looked into", count(unread, "file")),
                 };
                 let lost = number(found.of_key(key));
-                format!("  {}: {lost} would be lost{unread}", vault.display())
+                let maybe = uncertain.as_ref().map_or_else(String::new, |why| {
+                    format!("; it may be more, for it may change meanwhile: {why}")
+                });
+                format!("  {}: {lost} would be lost{unread}{maybe}", vault.display())
             })
             .collect();
+        lines.extend(self.unseen.iter().map(|Unseen { vault, why, last, .. }| {
+            let vault = vault.display();
+            let known = last_words(last.as_ref(), key);
+            format!("  {vault}: cannot be looked into ({why}); {known}")
+        }));
         lines.extend(self.absent.iter().map(|known| {
-            let path = known.path.display();
+            let (path, id) = (known.path.display(), known.id);
             match &known.scan {
-                Some(scan) => {
-                    let (files, directories) = scan.of_key(key);
-                    let needed = number(Needed { files, directories });
-                    format!("  {path}: not there now; on {} it had {needed} of this key", scan.at)
-                }
-                None => format!("  {path}: volume {} is not there, nobody knows", known.id),
+                Some(scan) => format!("  {path}: not there now; {}", last_words(Some(scan), key)),
+                None => format!("  {path}: volume {id} is not there, nobody knows"),
             }
         }));
         if self.hidden > 0 {
@@ -236,25 +267,27 @@ impl Survey {
 
     /// The same for programs.
     pub(in crate::cli) fn value(&self, key: KeyId) -> Value {
-        let scanned = self.scans.iter().map(|Scan { vault, found, .. }| {
+        let scanned = self.scans.iter().map(|Scan { vault, found, uncertain, .. }| {
             let lost = found.of_key(key);
             json!({
                 "Vault": text(vault),
                 "Files": lost.files,
                 "Directories": lost.directories,
                 "Unreadable": found.unreadable,
+                "Uncertain": uncertain,
             })
         });
+        let failed = self.unseen.iter().map(|Unseen { vault, why, last, .. }| {
+            let remembered = last_value(last.as_ref(), key);
+            json!({ "Vault": text(vault), "Files": null, "Why": why, "Remembered": remembered })
+        });
         let absent = self.absent.iter().map(|known| {
-            let remembered = known.scan.as_ref().map(|scan| {
-                let (files, directories) = scan.of_key(key);
-                json!({ "Date": scan.at.to_string(), "Files": files, "Directories": directories })
-            });
+            let remembered = last_value(known.scan.as_ref(), key);
             json!({ "Vault": text(&known.path), "Files": null, "Remembered": remembered })
         });
         let unseen = json!({ "Vault": null, "Files": null, "Remembered": null });
         let hidden = std::iter::repeat_n(unseen, self.hidden);
-        scanned.chain(absent).chain(hidden).collect()
+        scanned.chain(failed).chain(absent).chain(hidden).collect()
     }
 
     /// Errors: `Refused` if a vault could not be looked into.
@@ -265,6 +298,11 @@ impl Survey {
             return Err(CliError::new(Exit::Refused, what).advise(
                 "it may need the material: unmount it first (it was moved, or is in a container)",
             ));
+        }
+        if let Some(Unseen { vault, why, .. }) = self.unseen.first() {
+            let what = format!("{} cannot be looked into: {why}", vault.display());
+            return Err(CliError::new(Exit::Refused, what)
+                .advise("it may need the material: 'kmsfs fsck' shows what it lacks"));
         }
         let Some(known) = self.absent.first() else { return Ok(()) };
         let path = known.path.display();
@@ -314,7 +352,7 @@ impl Survey {
         ReferenceReport {
             scanned: self.scans.iter().map(|scan| scan.volume).collect(),
             references: self.scans.iter().map(|scan| total(scan.found.of_material(material))).sum(),
-            unreadable: self.scans.iter().map(Scan::unseen).sum(),
+            unreadable: self.scans.iter().map(Scan::unseen).sum::<u64>() + self.unseen.len() as u64,
             ..ReferenceReport::default()
         }
     }
@@ -361,6 +399,26 @@ type Counts = HashMap<(KeyId, MaterialId), u64>;
 
 fn total(needed: Needed) -> u64 {
     needed.files + needed.directories
+}
+
+/// What a vault had of a key when it was last looked into.
+fn last_words(last: Option<&VolumeScan>, key: KeyId) -> String {
+    last.map_or_else(
+        || "nobody knows what it has".to_owned(),
+        |scan| {
+            let (files, directories) = scan.of_key(key);
+            let needed = number(Needed { files, directories });
+            format!("on {} it had {needed} of this key", scan.at)
+        },
+    )
+}
+
+/// The same for programs.
+fn last_value(last: Option<&VolumeScan>, key: KeyId) -> Value {
+    last.map_or(Value::Null, |scan| {
+        let (files, directories) = scan.of_key(key);
+        json!({ "Date": scan.at.to_string(), "Files": files, "Directories": directories })
+    })
 }
 
 /// "3 files and 1 directory".
