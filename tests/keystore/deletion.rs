@@ -1,10 +1,11 @@
 //! Waiting periods, clocks, and bytes that are really gone.
 
 use std::fs;
+use std::time::Duration;
 
 use kmsfs::id::VolumeId;
 use kmsfs::keystore::{
-    AliasName, ClockTrust, EncryptionContext, KeyState, KeystoreError, ReferenceReport,
+    AliasName, ClockTrust, EncryptionContext, Expired, KeyState, KeystoreError, ReferenceReport,
 };
 
 use crate::fixture::{Fixture, by_id, day};
@@ -73,6 +74,55 @@ fn a_clock_that_leaps_destroys_nothing_until_it_is_confirmed() {
     assert!(f.keystore.delete_expired(day(400), ClockTrust::Steps).unwrap().deleted.is_empty());
     let outcome = f.keystore.delete_expired(day(400), ClockTrust::Confirmed).unwrap();
     assert_eq!(outcome.deleted, [key]);
+}
+
+/// A daily timer is an hour late at times. One step of more than a day, and no deletion ever came.
+#[test]
+fn regression_a_key_goes_although_looks_are_a_day_and_an_hour_apart() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    let look = |number: u64| {
+        let now = day(0) + Duration::from_secs(number * 25 * 3600);
+        f.keystore.delete_expired(now, ClockTrust::Steps).unwrap()
+    };
+    for number in 1..7 {
+        assert_eq!(look(number), Expired::default(), "{number}");
+    }
+    assert_eq!(look(7).deleted, [key]);
+}
+
+/// Time that nobody has seen pass is waited for once more, instead of a confirmation.
+#[test]
+fn regression_a_key_goes_after_its_days_without_those_that_the_machine_was_off() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    let look = |today| f.keystore.delete_expired(day(today), ClockTrust::Steps).unwrap();
+    for today in [1, 2] {
+        assert_eq!(look(today), Expired::default());
+    }
+    for today in 12..17 {
+        assert_eq!(look(today), Expired { held: vec![key], ..Expired::default() }, "{today}");
+    }
+    assert_eq!(look(17).deleted, [key], "two days before, and five after");
+}
+
+#[test]
+fn a_clock_that_is_wrong_for_a_while_brings_no_deletion_nearer() {
+    let f = Fixture::new();
+    let key = f.key();
+    f.keystore.schedule_key_deletion(key, Some(7), day(0)).unwrap();
+    let look = |today| f.keystore.delete_expired(day(today), ClockTrust::Steps).unwrap().deleted;
+    for today in [400, 1, 400, 1, 2, 400, 2, 3, 4, 5, 6, 7] {
+        assert!(look(today).is_empty(), "{today}");
+    }
+    assert_eq!(look(8), [key], "seven days were seen to pass, from 1 to 2 and from 2 to 8");
+    // Nor does one that stays wrong.
+    let key = f.key();
+    f.keystore.schedule_key_deletion(key, Some(7), day(8)).unwrap();
+    assert!((400..407).all(|today| look(today).is_empty()));
+    assert_eq!(look(407), [key], "seven days have passed, whatever their names are");
 }
 
 #[test]

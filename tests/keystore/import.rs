@@ -495,6 +495,25 @@ fn regression_a_clock_that_leaps_deletes_no_imported_material() {
     assert_eq!(look(351), (1, Vec::new()));
 }
 
+/// A daily timer is an hour late at times: the clock was never steady again.
+#[test]
+fn regression_imported_material_ends_although_looks_are_a_day_and_an_hour_apart() {
+    let f = Fixture::new();
+    let k = &f.keystore;
+    let key = symmetric(k);
+    import_as(k, &key, &[1; 32], |request| {
+        (request.model, request.valid_to) = (KeyMaterialExpires, Some(day(3)));
+    })
+    .unwrap();
+    let look = |number: u64| {
+        let now = day(0) + Duration::from_secs(number * 25 * 3600);
+        let expired = k.expire_imported(now).unwrap().len();
+        k.delete_expired(now, ClockTrust::Steps).unwrap();
+        expired
+    };
+    assert_eq!([1, 2, 3].map(look), [0, 0, 1]);
+}
+
 #[test]
 fn a_confirmed_clock_deletes_imported_material_that_was_held() {
     let f = Fixture::new();

@@ -70,8 +70,9 @@ pub(in crate::cli) enum KeyCommand {
     },
     /// Destroy the keys whose waiting period is over
     ///
-    /// Mounts do this by themselves once an hour. When the clock has moved by more than a day since
-    /// it was last seen, nothing is destroyed until somebody confirms the time.
+    /// Mounts do this by themselves once an hour. When the clock has moved by more than two days since
+    /// it was last seen, that time counts for nothing, and keys wait as much longer, until somebody
+    /// confirms the time.
     #[command(after_help = "Examples:
   kmsfs key delete-expired
   kmsfs key delete-expired --confirm-clock")]

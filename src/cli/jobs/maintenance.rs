@@ -48,11 +48,15 @@ fn by_date(keystore: &Keystore) {
     }
     match keystore.delete_expired(now, ClockTrust::Steps) {
         Ok(expired) if !expired.held.is_empty() => {
-            log::warn!("the clock leapt: {} keys wait for their deletion", expired.held.len());
+            log::warn!("{} keys wait for their deletion: {NOT_SEEN_TO_PASS}", expired.held.len());
         }
         Ok(_) => {}
         Err(error) => log::warn!("deletion by date: {error}"),
     }
 }
+
+/// Why something waits whose date has come.
+pub(in crate::cli) const NOT_SEEN_TO_PASS: &str =
+    "the clock leapt, or nobody looked for days, and time counts as it is seen to pass";
 
 const EVERY: Duration = Duration::from_secs(3600);

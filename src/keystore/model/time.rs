@@ -28,13 +28,18 @@ impl UnixTime {
         Self(self.0.saturating_add(days as i64 * DAY))
     }
 
+    /// This many seconds later.
+    pub(in crate::keystore) const fn plus_seconds(self, seconds: i64) -> Self {
+        Self(self.0.saturating_add(seconds))
+    }
+
     /// Whole seconds from `earlier` to here; negative when `earlier` is later.
     pub(in crate::keystore) const fn since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// How long a clock has gone on without a leap of more than a day.
+/// How long a clock has gone on without a leap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::keystore) struct ClockRun {
     since: UnixTime,
@@ -49,8 +54,17 @@ impl ClockRun {
 
     /// The clock is seen again. After a leap, in either direction, it has to go on for a day anew.
     pub(in crate::keystore) const fn seen_at(self, now: UnixTime) -> Self {
-        let leapt = now.since(self.seen).abs() > DAY;
+        let leapt = now.since(self.seen).abs() > STEP;
         Self { since: if leapt { now } else { self.since }, seen: now }
+    }
+
+    /// The seconds that it has gone on since it was seen, as far as that can be told: none if it leapt,
+    /// or went back.
+    pub(in crate::keystore) const fn gone_on_to(self, now: UnixTime) -> i64 {
+        match now.since(self.seen) {
+            step @ 0..=STEP => step,
+            _ => 0,
+        }
     }
 
     /// Has it gone on for a day?
@@ -66,6 +80,10 @@ impl ClockRun {
 
 /// Seconds of a day.
 pub(in crate::keystore) const DAY: i64 = 24 * 60 * 60;
+
+/// A clock that moves further between two looks has leapt, or nobody looked for long. A timer looks
+/// once a day, and at times an hour late.
+const STEP: i64 = 2 * DAY;
 
 impl From<UnixTime> for SystemTime {
     fn from(time: UnixTime) -> Self {
@@ -127,6 +145,27 @@ mod tests {
         ] {
             assert_eq!(UnixTime::from_seconds(seconds).to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_clock_goes_on_by_steps_that_a_daily_timer_makes() {
+        let at = |hours: i64| UnixTime(hours * DAY / 24);
+        let seen = ClockRun::steady(at(1000));
+        for (hours, gone_on, is_steady) in [
+            (0, 0, true),
+            (25, 25, true),
+            (48, 48, true),
+            (49, 0, false),
+            (-1, 0, false),
+            (-49, 0, false),
+        ] {
+            let now = at(1000 + hours);
+            assert_eq!(seen.gone_on_to(now), gone_on * DAY / 24, "{hours}");
+            assert_eq!(seen.seen_at(now).is_steady(), is_steady, "{hours}");
+        }
+        let after_a_week = seen.seen_at(at(1168));
+        assert!(!after_a_week.seen_at(at(1191)).is_steady());
+        assert!(after_a_week.seen_at(at(1192)).is_steady());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::other_hosts::OtherHosts;
 use crate::cli::args::keys::{DeletionArgs, RetireArgs};
 use crate::cli::env::keystore::key_id;
 use crate::cli::env::prompt;
+use crate::cli::jobs::maintenance::NOT_SEEN_TO_PASS;
 use crate::cli::jobs::survey::Survey;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, count, to_value};
@@ -80,7 +81,7 @@ pub(in crate::cli) fn expired(
         let mut lines: Vec<_> =
             expired.deleted.iter().map(|key| format!("key {key} is destroyed")).collect();
         lines.extend(expired.held.iter().map(|key| {
-            format!("key {key} waits: the clock leapt; --confirm-clock says that it is right")
+            format!("key {key} waits: {NOT_SEEN_TO_PASS}; --confirm-clock says that it is right")
         }));
         if lines.is_empty() {
             lines.push("no waiting period is over".to_owned());

@@ -13,6 +13,7 @@ use crate::cli::env::keys_from::KeysFrom;
 use crate::cli::env::mounts::daemon_client::Target;
 use crate::cli::env::{failure, interrupt, keystore, trust, vault};
 use crate::cli::jobs::follow::is_behind;
+use crate::cli::jobs::maintenance::NOT_SEEN_TO_PASS;
 use crate::cli::jobs::rewrap::{self, What};
 use crate::cli::jobs::survey::Scan;
 use crate::cli::report::exit::{CliError, Exit};
@@ -166,8 +167,10 @@ impl Summary {
             count(self.scanned.len() as u64, "vault"),
             self.rewrapped.len(),
         )];
-        let held = "waits: the clock leapt; 'kmsfs key delete-expired --confirm-clock' says that \
-                    it is right";
+        let held = format!(
+            "waits: {NOT_SEEN_TO_PASS}; 'kmsfs key delete-expired --confirm-clock' says that it is \
+             right"
+        );
         let expired = "waits for its imported material, which has expired and is deleted";
         lines.extend(self.expired.iter().map(|key| format!("key {key} {expired}")));
         lines.extend(self.held.iter().map(|key| format!("key {key} {held}")));

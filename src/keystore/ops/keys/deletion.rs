@@ -2,10 +2,13 @@
 //!
 //! Time decides about destruction, and clocks are wrong at times. The keystore keeps the latest
 //! time it accepted. A clock that was set back changes nothing: what had expired stays expired.
-//! While keys wait for their deletion, a clock that leaps by more than a day is not believed:
-//! what it makes expire is held until somebody confirms the time. A confirmed time also replaces
-//! one that was accepted by mistake. What can be made again, as imported material and grants that have
-//! an end, is held until the clock has gone on for a day from where it leapt to, or is confirmed.
+//! While keys wait for their deletion, time passes only as far as the clock was seen to go on, from
+//! one look to the next: a leap of more than two days counts for nothing, whether the clock is wrong
+//! or the machine was off. So no key goes before its waiting period was lived through. What has
+//! expired by the clock alone is held until then, or until somebody confirms the time. A confirmed
+//! time also replaces one that was accepted by mistake. What can be made again, as imported material
+//! and grants that have an end, is held until the clock has gone on for a day from where it leapt to,
+//! or is confirmed.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -48,7 +51,7 @@ pub struct ScheduledDeletion {
 /// Is a clock that leapt to be believed?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockTrust {
-    /// Only if it moved by at most a day since it was last seen.
+    /// Only as far as it went on, since it was last seen, by at most two days.
     Steps,
     /// Somebody looked at it and says that it is right, whatever was believed before.
     Confirmed,
@@ -60,7 +63,7 @@ pub struct Expired {
     /// Keys that are destroyed now, with all their material.
     #[serde(serialize_with = "texts")]
     pub deleted: Vec<KeyId>,
-    /// Keys whose waiting period is over by a clock that leapt: nothing was destroyed.
+    /// Keys whose waiting period is over by a clock that has leapt since it began: nothing was destroyed.
     #[serde(serialize_with = "texts")]
     pub held: Vec<KeyId>,
 }
@@ -174,7 +177,7 @@ impl Keystore {
             recorded = recorded.and(self.record_own(OwnOperation::DeleteKey, *key, None));
         }
         if !outcome.held.is_empty() {
-            log::warn!("the clock leapt: {} deletions wait for a confirmation", outcome.held.len());
+            log::warn!("the clock leapt: {} deletions wait", outcome.held.len());
         }
         recorded.map(|()| outcome)
     }
@@ -257,16 +260,16 @@ pub(in crate::keystore) fn start_waiting(
 /// Takes note of the time, and returns the time that counts: `now`, or the latest time accepted
 /// if that is later.
 fn observe(meta: &mut Meta, now: UnixTime, trust: ClockTrust) -> UnixTime {
-    meta.set_clock_run(match trust {
-        ClockTrust::Confirmed => ClockRun::steady(now),
-        ClockTrust::Steps => meta.clock_run().seen_at(now),
-    });
-    let step = meta.pending_deletions == 0 || now.since(meta.clock) <= DAY;
+    let run = meta.clock_run();
     meta.clock = match trust {
         ClockTrust::Confirmed => now,
-        ClockTrust::Steps if step => meta.clock.max(now),
-        ClockTrust::Steps => meta.clock,
+        ClockTrust::Steps if meta.pending_deletions == 0 => meta.clock.max(now),
+        ClockTrust::Steps => meta.clock.max(now.min(meta.clock.plus_seconds(run.gone_on_to(now)))),
     };
+    meta.set_clock_run(match trust {
+        ClockTrust::Confirmed => ClockRun::steady(now),
+        ClockTrust::Steps => run.seen_at(now),
+    });
     meta.clock.max(now)
 }
 
