@@ -193,6 +193,47 @@ fn regression_no_deny_is_passed_from_another_user_namespace() {
     assert!(log.contains("nobody can say who the process is"), "{log}");
 }
 
+/// A setuid file of a subordinate user, which is made in such a namespace, makes its owner that user
+/// outside as well. In a mount namespace of its own, so that the machine keeps its ranges.
+#[test]
+fn regression_no_deny_is_passed_by_a_setuid_file_of_a_subordinate_user() {
+    let script = r#"
+        echo ann:100000:65536 > ranges
+        mount --bind ranges /etc/subuid
+        trap 'umount --lazy mnt' EXIT
+        "$@" mount --create -o allow_other private/vault mnt 2>&1
+        echo contents > mnt/file
+        chmod 755 mnt && chmod 644 mnt/file
+        cp "$(command -v setpriv)" become && chown 100000 become && chmod 4755 become
+        as() { setpriv --reuid "$1" --regid "$1" --clear-groups "${@:2}" sh -c 'id -u; cat mnt/file' 2>&1; }
+        ann() { as 12345 ./become --ruid 100000; }
+        ann
+        "$@" key policy set alias/kmsfs/default policy.json > /dev/null
+        for _ in {1..100}; do ann > said || break; sleep 0.1; done
+        cat said
+        as 54321
+    "#;
+    let words = ["unshare", "--mount", "--propagation", "private", "bash", "-euc", script, "bash"];
+    let vault = vault("setuid").within(words.map(str::to_owned).into());
+    let (everybody, ann) = ("*", user(12345));
+    let statement = |effect, who: &str| json!({ "Effect": effect, "Principal": { "AWS": who }, "Action": "kms:*", "Resource": "*" });
+    let policy = json!({ "Version": "2012-10-17", "Statement": [
+        statement("Allow", everybody), statement("Deny", &ann)
+    ]});
+    fs::write(vault.outside("policy.json"), policy.to_string()).unwrap();
+    let mut command = vault.command();
+    let output = command.current_dir(vault.outside("")).env("LC_ALL", "C").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let (before, after) = said.split_once("100000\ncontents\n").expect(&said);
+    assert!(!before.contains("cat:"), "{said}");
+    assert_eq!(
+        after,
+        "100000\ncat: mnt/file: Permission denied\n54321\ncontents\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// A vault whose mount other users enter.
 fn vault(name: &str) -> Vault {
     assert!(
