@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
-/// The supplementary groups of a process that acts for this user, if both say who it is.
+/// The groups of a process that acts for this user, if both say who it is: the supplementary ones, and
+/// all that it can make its effective one.
 ///
 /// `None` if nobody can tell: the process has ended, is another user's by now, is out of sight
 /// (another pid namespace, `/proc` with `hidepid`), or is in another user namespace, where users give
@@ -21,6 +23,32 @@ pub(crate) fn groups_of(pid: u32, uid: u32) -> Option<Vec<u32>> {
     let is_at_home = NamespaceMaps::of(&pid.to_string()) == NamespaceMaps::of("self");
     (is_at_home && !is_in(&subordinates(), uid)).then_some(groups)
 }
+
+/// True if this user, of whom the kernel says the number, is the one of this process. In a user
+/// namespace, the number of everybody who has none there says nothing.
+pub(crate) fn is_own_user(uid: u32) -> bool {
+    uid == rustix::process::geteuid().as_raw()
+        && *OWN_USER_IS_KNOWN.get_or_init(|| {
+            let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+            let overflow = overflow.and_then(|text| text.trim().parse().ok());
+            uid != overflow.unwrap_or(OVERFLOW_UID)
+                || match fs::read_to_string("/proc/self/uid_map") {
+                    Ok(map) => maps_everybody(&map),
+                    // A kernel without such namespaces.
+                    Err(error) => error.kind() == ErrorKind::NotFound,
+                }
+        })
+}
+
+/// True of the map of the first user namespace.
+fn maps_everybody(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+static OWN_USER_IS_KNOWN: OnceLock<bool> = OnceLock::new();
+
+/// What the kernel calls a user without a number, unless it was told otherwise.
+const OVERFLOW_UID: u32 = 65534;
 
 /// Looks at who has subordinate users, while this process may: one that is confined cannot open the
 /// file that takes the place of the one it knows.
@@ -92,7 +120,12 @@ fn parse(status: &str, uid: u32) -> Option<Vec<u32>> {
     if numbers(line("Uid:")?)?.get(3) != Some(&uid) {
         return None;
     }
-    numbers(line("Groups:")?)
+    let mut groups = numbers(line("Groups:")?)?;
+    // A setgid program leaves the user's own group in the first of these only.
+    groups.extend(numbers(line("Gid:")?)?);
+    groups.sort_unstable();
+    groups.dedup();
+    Some(groups)
 }
 
 #[cfg(test)]
@@ -104,13 +137,22 @@ mod tests {
     use super::*;
 
     const STATUS: &str =
-        "Name:\tcat\nUid:\t1000\t1000\t1000\t1001\nGid:\t100\t100\t100\t100\nGroups:\t27 4 100 \n";
+        "Name:\tcat\nUid:\t1000\t1000\t1000\t1001\nGid:\t7\t5\t5\t100\nGroups:\t27 4 100 \n";
 
     #[test]
     fn groups_are_those_of_a_process_of_the_user() {
-        assert_eq!(parse(STATUS, 1001), Some(vec![27, 4, 100]));
+        assert_eq!(parse(STATUS, 1001), Some(vec![4, 5, 7, 27, 100]));
         assert_eq!(parse(STATUS, 1000), None);
         assert_eq!(parse("Uid:\tx\n", 1000), None);
+    }
+
+    #[test]
+    fn a_map_of_some_users_leaves_others_without_a_number() {
+        assert!(maps_everybody("         0          0 4294967295\n"));
+        for map in ["", "0 100000 65536\n", "0 0 4294967294\n", "0 0 1\n1 1 4294967294\n"] {
+            assert!(!maps_everybody(map), "{map}");
+        }
+        assert!(is_own_user(own_uid()) && !is_own_user(own_uid() + 1));
     }
 
     #[test]

@@ -11,11 +11,12 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
-use rustix::process::{Uid, geteuid};
+use rustix::process::Uid;
 use serde_json::Value;
 
 use super::protocol::{Event, Failure, Reply, Request};
 use super::runtime_dir::{self, VaultDir};
+use crate::process;
 
 /// A connection to the daemon of a mount: of this user, or of root's choice.
 #[derive(Debug)]
@@ -128,7 +129,7 @@ impl Client {
 
     /// True if the daemon is of this process's user.
     pub fn is_own(&self) -> bool {
-        self.user == geteuid()
+        process::is_own_user(self.user.as_raw())
     }
 
     /// The process at the other end.
@@ -266,6 +267,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use rustix::process::geteuid;
 
     fn scratch(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("kmsfs-{}-{name}", std::process::id()));

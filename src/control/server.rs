@@ -12,6 +12,7 @@ use rustix::net::Shutdown;
 use serde_json::Value;
 
 use super::protocol::{Event, Failure, Reply, Request};
+use crate::process;
 
 /// Carries a request out. Events are sent as they come; sending gives `false` when the command
 /// has gone.
@@ -88,7 +89,7 @@ fn accept(listener: &UnixListener, stop: &AtomicBool, handler: &Arc<Handler>) {
 /// The daemon's own user, or root.
 fn is_allowed(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream)
-        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+        .is_ok_and(|peer| peer.uid.is_root() || process::is_own_user(peer.uid.as_raw()))
 }
 
 fn serve(stream: &UnixStream, handler: &Arc<Handler>) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::way::Way;
+use crate::process;
 
 /// Checks who has accepted a loopback connection, which is sent nothing before: root, or the user of
 /// this process. Waits until somebody has: before that, the kernel names root for whoever listens.
@@ -53,7 +54,7 @@ pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     if is_trusted(uid) {
         return Ok(stream);
     }
-    match way.changeable_by_others(&[ROOT, own_user(), uid]) {
+    match way.changeable_by_others(&[ROOT, own_user().unwrap_or(ROOT), uid]) {
         None => Ok(stream),
         Some(dir) => Err(refused(format!(
             "user {uid} listens there, and others too could have put the socket, or a symbolic link on \
@@ -65,11 +66,12 @@ pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
 }
 
 fn is_trusted(uid: u32) -> bool {
-    uid == ROOT || uid == own_user()
+    uid == ROOT || process::is_own_user(uid)
 }
 
-fn own_user() -> u32 {
-    rustix::process::geteuid().as_raw()
+/// The user of this process, if its number is nobody else's.
+fn own_user() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw()).filter(|own| process::is_own_user(*own))
 }
 
 fn refused(why: String) -> io::Error {

@@ -12,7 +12,6 @@ use crate::server::transport::peer::Peer;
 #[derive(Debug)]
 pub(in crate::server) struct Identities {
     unsigned: Unsigned,
-    own_uid: u32,
     replays: ReplayWindow,
 }
 
@@ -38,8 +37,7 @@ impl From<SignatureError> for NoSender {
 
 impl Identities {
     pub(in crate::server) fn new(unsigned: Unsigned) -> Self {
-        let own_uid = rustix::process::geteuid().as_raw();
-        Self { unsigned, own_uid, replays: ReplayWindow::default() }
+        Self { unsigned, replays: ReplayWindow::default() }
     }
 
     /// Who sends this request at the time `now`. Access keys are those of the first keystore,
@@ -87,7 +85,7 @@ impl Identities {
         let of_a_page = request.headers.iter().any(|(name, _)| *name == "origin");
         if self.unsigned == Unsigned::Accepted && peer.is_local() && !of_a_page {
             let region = claim.map(|claim| claim.region().to_owned());
-            let mut caller = peer.unsigned(self.own_uid);
+            let mut caller = peer.unsigned();
             if let (Peer::Unix(process), Principal::Unix { uid }) = (peer, &caller.principal)
                 && keystores.have_evadable_rules()
                 && !process.is_known()

@@ -105,7 +105,12 @@ impl Kms {
     }
 
     pub(crate) fn spawn(home: Home, words: &[&str]) -> Self {
-        let mut command = home.command(words);
+        let command = home.command(words);
+        Self::run(home, command)
+    }
+
+    /// A server by this command.
+    pub(crate) fn run(home: Home, mut command: Command) -> Self {
         let child = command.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
         let mut kms = Self { home, child, addresses: Vec::new() };
         let stdout = kms.child.stdout.as_mut().unwrap();

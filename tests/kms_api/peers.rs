@@ -85,6 +85,23 @@ fn regression_no_deny_is_passed_at_the_socket_from_another_user_namespace() {
     }
 }
 
+/// In a user namespace, all users without a number there have one and the same. A server with that number
+/// took everybody for the root of the account. Needs root, to become somebody else.
+#[test]
+fn regression_a_number_that_stands_for_everybody_is_not_the_servers_own_user() {
+    let home = Home::new();
+    std::fs::set_permissions(&home.dir, PermissionsExt::from_mode(0o755)).unwrap();
+    let words = ["serve", "--listen", "unix:kms.sock", "--allow-unsigned", "--socket-mode", "666"];
+    let plain = home.command(&words);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-user=65534"]).arg(plain.get_program()).args(plain.get_args());
+    command.current_dir(&home.dir).stderr(Stdio::null());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let kms = Kms::run(home, command);
+    let said = String::from_utf8(ask_as_nobody(&kms.home.path("kms.sock")).stdout).unwrap();
+    assert!(said.contains("AccessDeniedException"), "{said}");
+}
+
 /// While the server was down, any user could take its port and give a mount data keys of one's own choice.
 /// Needs root, to become somebody else.
 #[test]

@@ -58,9 +58,9 @@ impl Peer {
     /// The caller of a request that is not signed: whoever the kernel says it is. The server's own
     /// user stands for the account, and so does everybody on loopback, where the kernel does not
     /// say who it is.
-    pub(in crate::server) fn unsigned(&self, own_uid: u32) -> Caller {
+    pub(in crate::server) fn unsigned(&self) -> Caller {
         match self {
-            Self::Unix(peer) if peer.uid == own_uid => self.caller(Principal::Root),
+            Self::Unix(peer) if process::is_own_user(peer.uid) => self.caller(Principal::Root),
             Self::Unix(peer) => {
                 let groups = peer.groups.clone();
                 Caller { groups, ..self.caller(Principal::Unix { uid: peer.uid }) }
@@ -160,16 +160,17 @@ mod tests {
     #[test]
     fn an_unsigned_request_is_the_users_own() {
         let (one, _other) = UnixStream::pair().unwrap();
-        let peer = UnixPeer { uid: 1000, groups: vec![1000, 27], ..unix(&one) };
+        let other = unix(&one).uid + 1;
+        let peer = UnixPeer { uid: other, groups: vec![1000, 27], ..unix(&one) };
         let peer = Peer::Unix(peer);
-        let caller = peer.unsigned(0);
-        assert_eq!(caller.principal, Principal::Unix { uid: 1000 });
+        let caller = peer.unsigned();
+        assert_eq!(caller.principal, Principal::Unix { uid: other });
         assert_eq!((caller.groups, caller.source), (vec![1000, 27], Source::Socket));
-        assert_eq!(peer.unsigned(1000).principal, Principal::Root);
+        assert_eq!(Peer::of_unix(&one).unwrap().unsigned().principal, Principal::Root);
         let tcp = |address: &str| Peer::Tcp { address: address.parse().unwrap(), encrypted: true };
         let loopback = tcp("[::ffff:127.0.0.1]:5");
         assert!(loopback.is_local());
-        assert_eq!(loopback.unsigned(0).principal, Principal::Root);
+        assert_eq!(loopback.unsigned().principal, Principal::Root);
         let remote = tcp("192.0.2.1:5");
         assert!(!remote.is_local());
         assert!(remote.caller(Principal::Root).secure_transport);

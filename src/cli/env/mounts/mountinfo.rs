@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::cli::report::exit::CliError;
 use crate::control::VaultDir;
+use crate::process;
 
 /// One mount of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Mounted {
 
     /// True if root or this user has mounted it.
     pub(in crate::cli) fn is_trusted(&self) -> bool {
-        self.user == 0 || self.user == rustix::process::geteuid().as_raw()
+        self.user == 0 || process::is_own_user(self.user)
     }
 }
 
