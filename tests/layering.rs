@@ -165,6 +165,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &[
             "sys.rs",
             "crypto/random.rs",
+            "process.rs",
             "keystore/",
             "endpoint/",
             "volume/",

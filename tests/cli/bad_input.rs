@@ -459,6 +459,9 @@ fn a_vault_out_of_sight_holds_back_retirement_until_it_is_forgotten() {
     let status = machine.json(&keyed(&["keystore", "status"]));
     let id = status["vaults"][0]["volume"].as_str().unwrap();
     machine.fails(&keyed(&["keystore", "forget", id]), 14, "--yes");
+    fs::rename(machine.path("moved"), machine.path("vault")).unwrap();
+    machine.fails(&keyed(&["keystore", "forget", id]), 14, "now: without its keys");
+    fs::rename(machine.path("vault"), machine.path("moved")).unwrap();
     machine.ok(&keyed(&["keystore", "forget", id, "--yes"]));
     machine.ok(&retire);
 }

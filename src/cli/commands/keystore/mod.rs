@@ -22,8 +22,10 @@ use crate::cli::env::{paths, prompt};
 use crate::cli::jobs::survey::Survey;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, count, table, to_value};
+use crate::cli::report::printable::printable;
 use crate::id::VolumeId;
 use crate::keystore::{Keystore, VerifyReport};
+use crate::volume::Volume;
 
 /// Runs one of the commands.
 pub(in crate::cli) fn run(
@@ -232,14 +234,25 @@ fn confirm_vaults(yes: bool, global: &Global, output: Output) -> Result<(), CliE
     Ok(())
 }
 
-/// What a volume needed when it was last looked into, in words.
+/// Where a volume is now, and what it needed when it was last looked into, in words.
 fn remembered(keystore: &Keystore, volume: VolumeId) -> Result<String, CliError> {
     let known = keystore.known_volumes()?.into_iter().find(|known| known.id == volume);
-    let Some(scan) = known.and_then(|known| known.scan) else { return Ok(String::new()) };
-    let files: u64 = scan.needs.iter().map(|need| need.files).sum();
-    let keys: BTreeSet<_> = scan.needs.iter().map(|need| need.key).collect();
-    let (files, keys) = (count(files, "file"), count(keys.len() as u64, "key"));
-    Ok(format!("\non {} it had {files} under {keys}", scan.at))
+    let Some(known) = known else { return Ok(String::new()) };
+    let mut words = String::new();
+    for path in std::iter::once(&known.path).chain(&known.also) {
+        if Volume::peek(path).is_ok_and(|found| found.volume == volume) {
+            let path = text(path);
+            let path = printable(&path);
+            words += &format!("\nit is at {path} now: without its keys, its files are lost");
+        }
+    }
+    if let Some(scan) = known.scan {
+        let files: u64 = scan.needs.iter().map(|need| need.files).sum();
+        let keys: BTreeSet<_> = scan.needs.iter().map(|need| need.key).collect();
+        let (files, keys) = (count(files, "file"), count(keys.len() as u64, "key"));
+        words += &format!("\non {} it had {files} under {keys}", scan.at);
+    }
+    Ok(words)
 }
 
 fn must_ask(what: &str) -> Result<(), CliError> {
