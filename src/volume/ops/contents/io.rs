@@ -5,8 +5,7 @@ use rustix::io::Errno;
 use crate::volume::backing::contents::Durability;
 use crate::volume::content::{Reserve, SeekTo};
 use crate::volume::engine::Volume;
-use crate::volume::files::file::FileHandle;
-use crate::volume::files::file::Origin;
+use crate::volume::files::file::{FileHandle, Origin};
 use crate::volume::model::error::Result;
 
 /// What to do to a range of a file.
