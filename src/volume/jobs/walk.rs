@@ -58,7 +58,8 @@ pub(in crate::volume) enum Role {
     Other,
     /// The file that keeps a long name.
     Sidecar,
-    /// What a crash left of something that was being made.
+    /// What a crash left of something that was being made; or a directory under a name that no mount
+    /// gives one.
     Temporary,
 }
 
@@ -342,7 +343,7 @@ fn read_entries(fd: &OwnedFd, root: bool) -> Result<Vec<Entry>, Errno> {
         // The dots, and what no filesystem should give.
         let Some(name) = BackingName::new(entry.file_name().to_bytes()) else { continue };
         let text = name.bytes();
-        if text.starts_with(DIR_FILE.as_bytes()) || (root && Name::from(&name) == lock::META) {
+        if root && Name::from(&name) == lock::META {
             continue;
         }
         let kind = match entry.file_type() {
@@ -353,6 +354,10 @@ fn read_entries(fd: &OwnedFd, root: bool) -> Result<Vec<Entry>, Errno> {
             known => known,
         };
         let role = match kind {
+            // A directory with the name of a descriptor is none: a walk that left it out would take what
+            // is in it for absent.
+            FileType::Directory if text.starts_with(DIR_FILE.as_bytes()) => Role::Temporary,
+            _ if text.starts_with(DIR_FILE.as_bytes()) => continue,
             _ if text.starts_with(TEMP_PREFIX.as_bytes()) => Role::Temporary,
             FileType::RegularFile if is_sidecar(text) => Role::Sidecar,
             FileType::RegularFile => Role::File,
