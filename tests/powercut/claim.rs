@@ -133,8 +133,13 @@ impl State {
                 equal("target", shown(&found), shown(target))
             }
             Self::SameAs(other) => {
-                let (one, other) = (stat(path)?, stat(&root.join(other))?);
-                equal("inode", one.ino(), other.ino())
+                let found = stat(path)?.ino();
+                let same = stat(&root.join(other));
+                equal(
+                    "inode",
+                    found,
+                    same.map_err(|said| format!("{}: {said}", shown(other)))?.ino(),
+                )
             }
             Self::Database { from, to } => database(path, *from, *to),
             Self::Repository { commits } => repository(path, *commits),

@@ -83,6 +83,9 @@ cuts! {
     ext4_new_directories_in_noise: ORDERED, NEW_DIRECTORIES, Some, Piece;
     xfs_new_directories_in_noise: XFS, NEW_DIRECTORIES, None, Piece;
     btrfs_new_directories_in_noise: BTRFS, NEW_DIRECTORIES, None, Piece;
+    ext4_names_of_synced: ORDERED, NAMES_OF_SYNCED, None, Piece;
+    xfs_names_of_synced: XFS, NAMES_OF_SYNCED, None, Piece;
+    btrfs_names_of_synced: BTRFS, NAMES_OF_SYNCED, None, Piece;
     btrfs_tree_in_noise: BTRFS, TREE_NOISE, None, Piece;
     ext4_never_synced_without_data: ORDERED, NEVER_SYNCED, Metadata, Piece;
     ext4_never_synced: ORDERED, NEVER_SYNCED, All, Piece;

@@ -15,6 +15,7 @@ use crate::claim::{Claim, Side, State};
 use crate::device::{Disk, Event};
 use crate::image::Image;
 use crate::machine::{Journal, Keys, Machine, Off};
+use crate::oracle::standing;
 use crate::random::Random;
 
 /// What happens on a disk, told by the side that does it. One value for each side.
@@ -181,11 +182,24 @@ pub(crate) fn record(
         run(&mut machine, scenario, seed, &mut sides, &claims)
     })?;
     let events = machine.disk().events();
+    let claims = claims.into_inner().unwrap();
+    let mut recording =
+        Recording { seed, journaled, tears, base, events, claims, apart: Vec::new() };
+    all_hold(&machine, &recording)?;
     // Kept as it is: killing writes nothing, and a keystore in good order would be another story.
     machine.kill_daemon();
-    let apart = machine.apart();
-    let claims = claims.into_inner().unwrap();
-    Ok(Recording { seed, journaled, tears, base, events, claims, apart })
+    recording.apart = machine.apart();
+    Ok(recording)
+}
+
+/// Without a cut, everything that was claimed last is there. A claim that holds nowhere would count as
+/// lost by the backing filesystem too, and most cuts would say nothing of it.
+fn all_hold(machine: &Machine, recording: &Recording) -> Result<(), String> {
+    for ((side, _), claim) in standing(recording, recording.events.len()) {
+        let held = claim.check(&root(machine, side).join(WORK), false);
+        held.map_err(|error| format!("{side:?} without a cut: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Stops the noise when it goes.

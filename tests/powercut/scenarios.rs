@@ -4,7 +4,8 @@ use crate::machine::Keys;
 use crate::record::{Act, Needs, Scenario, Workload};
 use crate::workloads::{
     Appends, Cells, Git, HardLinks, Holes, LongNames, LongNamesInBetween, Maildir, Metadata,
-    NeverSynced, NewDirectories, Replace, Rsync, Sizes, Sqlite, Still, Symlinks, Sync, Then, Tree,
+    NamesOfSynced, NeverSynced, NewDirectories, Replace, Rsync, Sizes, Sqlite, Still, Symlinks,
+    Sync, Then, Tree,
 };
 
 const fn plain(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
@@ -42,6 +43,7 @@ pub(crate) const NEW_DIRECTORIES: Scenario = noisy("new-directories", || Box::ne
 pub(crate) const NEVER_SYNCED: Scenario = noisy("never-synced", || Box::new(NeverSynced));
 pub(crate) const METADATA: Scenario = plain("metadata", || Box::new(Metadata::new()));
 pub(crate) const HARD_LINKS: Scenario = plain("hard-links", || Box::new(HardLinks));
+pub(crate) const NAMES_OF_SYNCED: Scenario = noisy("names-of-synced", || Box::new(NamesOfSynced));
 pub(crate) const SYMLINKS: Scenario = plain("symlinks", || Box::new(Symlinks));
 pub(crate) const LONG_NAMES: Scenario =
     Scenario { steps: 8, ..plain("long-names", || Box::new(LongNames::new())) };
@@ -118,6 +120,7 @@ pub(crate) static ALL: &[&Scenario] = &[
     &NEVER_SYNCED,
     &METADATA,
     &HARD_LINKS,
+    &NAMES_OF_SYNCED,
     &SYMLINKS,
     &SYMLINKS_NOISE,
     &LONG_NAMES,

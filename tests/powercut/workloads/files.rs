@@ -180,6 +180,10 @@ impl Workload for NewDirectories {
             write(at, &path, &bytes)?;
             at.claim(&path, &path, vec![exactly(&bytes)]);
         }
+        let (path, other) = (format!("{dir}/file 0"), format!("{dir}/linked"));
+        fs::hard_link(at.path(&path), at.path(&other))?;
+        at.fsync(&path)?;
+        at.claim(&other, &other, vec![State::SameAs(path.into())]);
         Ok(())
     }
 }

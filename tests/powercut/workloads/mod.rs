@@ -9,5 +9,7 @@ mod sizes;
 pub(crate) use apps::{Git, Rsync, Sqlite};
 pub(crate) use contents::{Appends, Cells, Holes, Sync};
 pub(crate) use files::{Maildir, NeverSynced, NewDirectories, Replace, Then, Tree};
-pub(crate) use names::{HardLinks, LongNames, LongNamesInBetween, Metadata, Still, Symlinks};
+pub(crate) use names::{
+    HardLinks, LongNames, LongNamesInBetween, Metadata, NamesOfSynced, Still, Symlinks,
+};
 pub(crate) use sizes::Sizes;

@@ -1,9 +1,9 @@
 //! Names, links and attributes.
 
 use std::fs::{self, File, FileTimes, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{XattrFlags, removexattr, setxattr};
@@ -95,7 +95,7 @@ fn key(file: usize, what: usize) -> String {
     format!("file {file} {}", ["mode", "owner", "mtime", "xattr"][what])
 }
 
-fn change(path: &std::path::Path, file: &File, new: &State) -> io::Result<()> {
+fn change(path: &Path, file: &File, new: &State) -> io::Result<()> {
     match new {
         State::Mode(mode) => fs::set_permissions(path, Permissions::from_mode(*mode)),
         State::Owner(user, group) => chown(path, Some(*user), Some(*group)),
@@ -137,6 +137,62 @@ impl Workload for HardLinks {
             at.fsync(".")?;
             at.claim(&one, &one, vec![State::Absent]);
         }
+        Ok(())
+    }
+}
+
+/// Files get further names, other names, and lose names, and each change ends with fsync of the file:
+/// nobody syncs a directory after it.
+pub(crate) struct NamesOfSynced;
+
+impl Workload for NamesOfSynced {
+    fn prepare(&mut self, at: &At) -> io::Result<()> {
+        ["old", "old/deep"].iter().try_for_each(|dir| fs::create_dir(at.path(dir)))
+    }
+
+    fn step(&mut self, at: &At, step: u32) -> io::Result<()> {
+        let mut random = at.random();
+        let new = format!("new {step}");
+        fs::create_dir(at.path(&new))?;
+        let [one, two, three] = ["one", "two", "three"].map(|name| {
+            let dir = [".", "old", "old/deep", &new][random.index(4)];
+            format!("{dir}/{name} {step}")
+        });
+        let len = random.index(9000);
+        let bytes: std::sync::Arc<[u8]> = random.bytes(len).into();
+        let whole = || State::Exactly(bytes.clone());
+        let mut file = File::create(at.path(&one))?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        at.claim(&one, &one, vec![whole()]);
+        if random.one_in(2) {
+            // The directory is known to the log of the filesystem, without what comes next.
+            at.fsync(Path::new(&two).parent().unwrap())?;
+        }
+        fs::hard_link(at.path(&one), at.path(&two))?;
+        file.sync_all()?;
+        at.claim(&two, &two, vec![whole()]);
+        at.claim(&format!("{step} same"), &two, vec![State::SameAs(one.clone().into())]);
+        if random.one_in(2) {
+            at.commit();
+        }
+        let renamed = if random.one_in(2) { &one } else { &two };
+        at.claim(&format!("{step} same"), &two, vec![]);
+        at.claim(&one, &one, vec![State::Absent, whole()]);
+        at.claim(renamed, renamed, vec![State::Absent, whole()]);
+        fs::rename(at.path(renamed), at.path(&three))?;
+        if *renamed == two {
+            fs::remove_file(at.path(&one))?;
+        }
+        // By another descriptor than the one that is as old as the file.
+        if random.one_in(2) {
+            at.fsync(&three)?
+        } else {
+            file.sync_all()?
+        }
+        at.claim(&one, &one, vec![State::Absent]);
+        at.claim(renamed, renamed, vec![State::Absent]);
+        at.claim(&three, &three, vec![whole()]);
         Ok(())
     }
 }
