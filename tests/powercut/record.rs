@@ -1,7 +1,7 @@
 //! Runs a workload on the mount of a vault and, beside it, on the backing filesystem itself, and
 //! records what the disk sees and what the workload is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
+
+use kmsfs::envelope::TEMP_PREFIX;
 
 use crate::backing::Backing;
 use crate::claim::{Claim, Side, State};
@@ -54,9 +56,18 @@ pub(crate) struct Scenario {
     pub(crate) keys: Keys,
     /// After which steps what is done.
     pub(crate) acts: &'static [(u32, Act)],
-    /// Others write back and sync the backing filesystem all the time.
-    pub(crate) noise: bool,
+    pub(crate) noise: Noise,
     pub(crate) needs: Needs,
+}
+
+/// What others do on the disk meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Noise {
+    None,
+    /// They write back and sync the backing filesystem all the time.
+    Always,
+    /// They sync it whenever the vault is making something, which has no name yet.
+    Unfinished,
 }
 
 /// What a scenario needs of a disk, so that nothing acknowledged is lost.
@@ -172,10 +183,12 @@ pub(crate) fn record(
     let base = machine.disk().start();
     claims.lock().unwrap().clear();
     let stop = AtomicBool::new(false);
-    let back = machine.back();
+    let (back, vault) = (machine.back(), machine.vault());
     thread::scope(|scope| {
-        if scenario.noise {
-            scope.spawn(|| disturb(&back, seed, &stop));
+        match scenario.noise {
+            Noise::None => {}
+            Noise::Always => drop(scope.spawn(|| disturb(&back, seed, &stop))),
+            Noise::Unfinished => drop(scope.spawn(|| sync_unfinished(&vault, &stop))),
         }
         // Stopped by a panic too: else it is waited for without end.
         let _stopped = Stop(&stop);
@@ -301,6 +314,29 @@ fn disturb(back: &Path, seed: u64, stop: &AtomicBool) {
             _ => commit(back),
         }
         thread::sleep(Duration::from_micros(200 + random.below(3000)));
+    }
+}
+
+/// Syncs the filesystem once for everything that is being made in the vault.
+fn sync_unfinished(vault: &Path, stop: &AtomicBool) {
+    let root = File::open(vault).unwrap();
+    let mut synced = HashSet::new();
+    while !stop.load(Ordering::Relaxed) {
+        let mut found = Vec::new();
+        unfinished(vault, &mut found);
+        if found.into_iter().filter(|path| synced.insert(path.clone())).count() > 0 {
+            rustix::fs::syncfs(&root).unwrap();
+        }
+    }
+}
+
+fn unfinished(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
+            found.push(entry.path());
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            unfinished(&entry.path(), found);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The workloads, each with what happens around it.
 
 use crate::machine::Keys;
-use crate::record::{Act, Needs, Scenario, Workload};
+use crate::record::{Act, Needs, Noise, Scenario, Workload};
 use crate::workloads::{
     Appends, Cells, Git, HardLinks, Holes, LongNames, LongNamesInBetween, Maildir, Metadata,
     NamesOfSynced, NeverSynced, NewDirectories, Replace, Rsync, Sizes, Sqlite, Still, Symlinks,
@@ -10,11 +10,11 @@ use crate::workloads::{
 
 const fn plain(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
     let (keys, needs) = (Keys::SameDisk, Needs::Nothing);
-    Scenario { name, workload, steps: 6, keys, acts: &[], noise: false, needs }
+    Scenario { name, workload, steps: 6, keys, acts: &[], noise: Noise::None, needs }
 }
 
 const fn noisy(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
-    Scenario { steps: 8, noise: true, ..plain(name, workload) }
+    Scenario { steps: 8, noise: Noise::Always, ..plain(name, workload) }
 }
 
 const fn whole_pages(scenario: Scenario) -> Scenario {
@@ -39,7 +39,13 @@ pub(crate) const REPLACE_FILE: Scenario =
 pub(crate) const MAILDIR: Scenario = noisy("maildir", || Box::new(Maildir::new()));
 pub(crate) const TREE: Scenario = plain("tree", || Box::new(Tree));
 pub(crate) const TREE_NOISE: Scenario = noisy("tree-noise", || Box::new(Tree));
-pub(crate) const NEW_DIRECTORIES: Scenario = noisy("new-directories", || Box::new(NewDirectories));
+pub(crate) const NEW_DIRECTORIES: Scenario =
+    noisy("new-directories", || Box::new(NewDirectories { long: 3 }));
+/// Every directory takes a sync to make, and others commit it before it has its name.
+pub(crate) const UNFINISHED_DIRECTORIES: Scenario = Scenario {
+    noise: Noise::Unfinished,
+    ..plain("unfinished-directories", || Box::new(NewDirectories { long: 1 }))
+};
 pub(crate) const NEVER_SYNCED: Scenario = noisy("never-synced", || Box::new(NeverSynced));
 pub(crate) const METADATA: Scenario = plain("metadata", || Box::new(Metadata::new()));
 pub(crate) const HARD_LINKS: Scenario = plain("hard-links", || Box::new(HardLinks));
@@ -117,6 +123,7 @@ pub(crate) static ALL: &[&Scenario] = &[
     &TREE,
     &TREE_NOISE,
     &NEW_DIRECTORIES,
+    &UNFINISHED_DIRECTORIES,
     &NEVER_SYNCED,
     &METADATA,
     &HARD_LINKS,

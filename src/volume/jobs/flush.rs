@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::volume::backing::contents::Durability;
 use crate::volume::content::SealEffort;
 use crate::volume::engine::Volume;
 use crate::volume::files::file::File;
@@ -40,7 +39,7 @@ impl Volume {
         let synced = if due.is_empty() && !parked_due {
             Ok(())
         } else if !parked_due && due.len() <= FEW {
-            sync_each(&due)
+            self.sync_each(&due)
         } else {
             self.sync_all(effort)
         };
@@ -96,12 +95,21 @@ impl Volume {
         outcome
     }
 
+    /// Syncs each of the files, whatever becomes of the others; fails with the first error.
+    fn sync_each(&self, files: &[Arc<File>]) -> Result<()> {
+        let mut outcome = Ok(());
+        for file in files {
+            outcome = outcome.and(noted(file.ino(), self.sync_unasked(file)));
+        }
+        outcome
+    }
+
     /// Syncs a file that nobody has open by itself, after a sync of them all has failed: what was
     /// written of it may be gone, so it is written again first. A failure is kept for whoever opens it
     /// next.
     fn sync_parked(&self, ino: u64) -> Result<()> {
         self.files.parked_sync_failed(ino);
-        self.open_briefly(ino)?.file().sync(Durability::Contents)
+        self.sync_unasked(self.open_briefly(ino)?.file())
     }
 
     /// Seals a file that nobody has open. Its old seal is a lower bound too, so a failure is not
@@ -133,15 +141,6 @@ impl Volume {
         self.session().end()?;
         Ok(Ended::Cleanly)
     }
-}
-
-/// Syncs each of the files, whatever becomes of the others; fails with the first error.
-fn sync_each(files: &[Arc<File>]) -> Result<()> {
-    let mut outcome = Ok(());
-    for file in files {
-        outcome = outcome.and(noted(file.ino(), file.sync(Durability::Contents)));
-    }
-    outcome
 }
 
 fn noted(ino: u64, synced: Result<()>) -> Result<()> {

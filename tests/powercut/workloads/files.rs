@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::claim::State;
+use crate::random::Random;
 use crate::record::{At, Workload};
 
 fn exactly(bytes: &[u8]) -> State {
@@ -160,16 +161,22 @@ impl Workload for Tree {
 
 /// New directories with new files, of which only the files are synced: that takes along whatever leads
 /// to them, but not what lies beside them.
-pub(crate) struct NewDirectories;
+pub(crate) struct NewDirectories {
+    /// One name in so many needs a sidecar in a vault.
+    pub(crate) long: u64,
+}
 
 impl Workload for NewDirectories {
     fn step(&mut self, at: &At, step: u32) -> io::Result<()> {
         let mut random = at.random();
-        let mut dir = format!("new {step}");
+        let letters = |random: &mut Random| {
+            let count = if random.one_in(self.long) { 200 } else { 5 };
+            "n".repeat(count)
+        };
+        let mut dir = format!("new {step} {}", letters(&mut random));
         fs::create_dir(at.path(&dir))?;
         for depth in 0..random.below(3) {
-            let letters = if random.one_in(3) { 200 } else { 5 };
-            dir = format!("{dir}/{}{depth}", "n".repeat(letters));
+            dir = format!("{dir}/{}{depth}", letters(&mut random));
             fs::create_dir(at.path(&dir))?;
             fs::write(at.path(format!("{dir}/beside it")), b"never synced")?;
         }

@@ -31,8 +31,7 @@ impl Volume {
     /// Those of the backing filesystem. Each handle is told once of what was written before and lost
     /// since, whoever met the failure.
     pub fn sync_file(&self, handle: &FileHandle, what: Durability) -> Result<()> {
-        let synced = handle.file.sync(what);
-        let synced = synced.and_then(|()| self.sync_new_dirs(self.tree.inodes.parents(handle.ino)));
+        let synced = self.sync_open(&handle.file, what);
         let told = handle.file.content().errors().tell(&handle.heard);
         synced.and(Ok(told?))
     }

@@ -176,7 +176,7 @@ impl Volume {
     fn sync_rewrapped(&self, file: &File) -> Result<()> {
         self.plan_times([file]);
         file.content().move_time()?;
-        file.sync(Durability::Contents)
+        self.sync_open(file, Durability::Contents)
     }
 
     /// Lets the file keep its key, which the directory accepts from then on.

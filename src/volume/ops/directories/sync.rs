@@ -1,5 +1,6 @@
 //! Making what was done to names durable.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use rustix::fs::{OFlags, fdatasync, fsync, syncfs};
@@ -10,9 +11,11 @@ use crate::volume::backing::contents::{Backing, BackingFile, Durability};
 use crate::volume::backing::listing::raw_names;
 use crate::volume::engine::Volume;
 use crate::volume::files::dir_stream::DirStream;
+use crate::volume::files::file::File;
 use crate::volume::model::error::Result;
 use crate::volume::namespace::descriptor;
 use crate::volume::namespace::dir::Dir;
+use crate::volume::namespace::names::EntryName;
 use crate::volume::namespace::unsynced::Pending;
 
 impl Volume {
@@ -22,8 +25,17 @@ impl Volume {
     /// # Errors
     /// Those of the backing filesystem; what was not made durable is tried again next time.
     pub fn sync_dir(&self, ino: u64, what: Durability) -> Result<()> {
-        self.sync_names(ino, what)?;
-        self.sync_new_dirs(vec![ino])
+        self.sync_below(|| vec![ino], || self.sync_names(ino, what))
+    }
+
+    /// The same for a handle, which is told once of what was lost since it was opened.
+    ///
+    /// # Errors
+    /// As [`Self::sync_dir`].
+    pub fn sync_stream(&self, stream: &DirStream, what: Durability) -> Result<()> {
+        let synced = self.sync_dir(stream.ino, what);
+        let told = self.tree.errors.tell(stream.ino, &stream.heard);
+        synced.and(Ok(told?))
     }
 
     fn sync_names(&self, ino: u64, what: Durability) -> Result<()> {
@@ -47,44 +59,82 @@ impl Volume {
         Ok(synced.inspect_err(|error| self.tree.errors.record(ino, *error))?)
     }
 
-    /// After a file was synced, or a directory: makes durable the names of the new ones among the
-    /// directories that it is in, `dirs`, and those above.
+    /// Syncs something in the directories `dirs`: first the names of the new ones, then it, and then
+    /// names once more, since it may have moved to another new directory meanwhile.
+    ///
+    /// *Crash*: after the first step the directories have their names, and what is to be synced is in
+    /// them or not on the disk yet. After the second it is in them. If it moved meanwhile it may be in a
+    /// directory without a name, until the third; no sync has come back by then.
+    ///
+    /// # Errors
+    /// Those of `sync`, and of [`Self::sync_new_dirs`]; everything was tried.
+    pub(in crate::volume) fn sync_below(
+        &self,
+        dirs: impl Fn() -> Vec<u64>,
+        sync: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let named = self.sync_new_dirs(&dirs());
+        sync().and(named)?;
+        self.sync_new_dirs(&dirs())
+    }
+
+    /// Before something in the directories `dirs` is synced: makes durable the names of the new ones
+    /// among them, and of those above, from the root down.
     ///
     /// A directory is made under a name of its own and then renamed. Where names and attributes are
-    /// in one journal, a sync of the file takes the rename along. Elsewhere (btrfs) it does so only
-    /// if nobody has committed in between: the directory that a program had just made would be gone
-    /// after a power cut, and the synced file with it.
+    /// in one journal, a sync of what is in it takes the rename along. Elsewhere (btrfs) it does so
+    /// only if nobody has committed in between. Else the directory that a program had just made would
+    /// be without a name after a power cut, and what was synced in it out of sight.
+    ///
+    /// Locks: none may be held.
     ///
     /// # Errors
     /// As [`Self::sync_dir`].
-    pub(in crate::volume) fn sync_new_dirs(&self, mut dirs: Vec<u64>) -> Result<()> {
+    pub(in crate::volume) fn sync_new_dirs(&self, dirs: &[u64]) -> Result<()> {
         if self.tree.one_journal || self.tree.unsynced.is_empty() {
             return Ok(());
         }
-        let mut seen = Vec::new();
-        while let Some(dir) = dirs.pop() {
-            for above in self.tree.inodes.parents(dir).into_iter().filter(|above| *above != dir) {
-                if seen.contains(&above) {
-                    continue;
-                }
-                seen.push(above);
-                if self.tree.unsynced.has(above) {
-                    self.sync_names(above, Durability::Contents)?;
-                }
-                dirs.push(above);
+        let mut done = HashSet::new();
+        for dir in dirs {
+            let (mut way, mut next) = (Vec::new(), vec![*dir]);
+            while let Some(dir) = next.pop() {
+                let mut above = self.tree.inodes.parents(dir);
+                above.retain(|above| done.insert(*above));
+                way.extend(&above);
+                next.append(&mut above);
             }
+            let mut new = way.into_iter().rev().filter(|above| self.tree.unsynced.has(*above));
+            new.try_for_each(|above| self.sync_names(above, Durability::Contents))?;
         }
         Ok(())
     }
 
-    /// The same for a handle, which is told once of what was lost since it was opened.
+    /// Before a sidecar is made for `name` in `dir`, which is a sync of something in it. Locks: none may
+    /// be held.
     ///
     /// # Errors
     /// As [`Self::sync_dir`].
-    pub fn sync_stream(&self, stream: &DirStream, what: Durability) -> Result<()> {
-        let synced = self.sync_dir(stream.ino, what);
-        let told = self.tree.errors.tell(stream.ino, &stream.heard);
-        synced.and(Ok(told?))
+    pub(in crate::volume) fn sync_for_sidecar(&self, dir: &Dir, name: &EntryName) -> Result<()> {
+        if name.sidecar.is_some() { self.sync_new_dirs(&[dir.ino()]) } else { Ok(()) }
+    }
+
+    /// Makes the contents of an open file durable, and the names of the directories that it is in.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub(in crate::volume) fn sync_open(&self, file: &File, what: Durability) -> Result<()> {
+        self.sync_below(|| self.tree.inodes.parents(file.ino()), || file.sync(what))
+    }
+
+    /// The same for a sync that nobody asked for: the file matters more than names.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub(in crate::volume) fn sync_unasked(&self, file: &File) -> Result<()> {
+        if let Err(error) = self.sync_new_dirs(&self.tree.inodes.parents(file.ino())) {
+            log::warn!("inode {}: names of new directories are not durable: {error}", file.ino());
+        }
+        file.sync(Durability::Contents)
     }
 
     /// Syncs the whole backing filesystem, for all directories at once. Always through the same

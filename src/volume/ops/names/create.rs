@@ -74,6 +74,8 @@ impl Volume {
     /// parent's descriptor cannot be used; those of the backing filesystem.
     pub fn mkdir(&self, parent: u64, name: &[u8], new: NewNode) -> Result<Attr> {
         self.tree.writable()?;
+        let dir = self.dir(parent)?;
+        self.sync_for_sidecar(&dir, &EntryName::new(&dir, name)?)?;
         // What it inherits does not change until it is there to change along.
         let policies = self.tree.descriptors.read();
         let dir = self.dir(parent)?;
@@ -101,6 +103,7 @@ impl Volume {
     ) -> Result<Attr> {
         let dir = self.dir(parent)?;
         let name = EntryName::new(&dir, name)?;
+        self.sync_for_sidecar(&dir, &name)?;
         self.prepare_sidecar(&dir, &name)?;
         let changing = self.tree.locks.changing(&[parent]);
         self.keep_sidecar(&dir, &name)?;
@@ -154,6 +157,7 @@ impl Volume {
         name: &EntryName,
         new: &NewNode,
     ) -> Result<OwnedFd> {
+        self.sync_for_sidecar(dir, name)?;
         self.prepare_sidecar(dir, name)?;
         let _changing = self.tree.locks.changing(&[dir.ino()]);
         self.keep_sidecar(dir, name)?;

@@ -81,6 +81,7 @@ impl Volume {
         let name = EntryName::new(&dir, name)?;
         self.cross_link(ino, &dir)?;
         let held = self.hold(ino)?;
+        self.sync_for_sidecar(&dir, &name)?;
         self.prepare_sidecar(&dir, &name)?;
         let changing = self.tree.locks.changing(&[parent]);
         self.keep_sidecar(&dir, &name)?;

@@ -55,7 +55,13 @@ impl Volume {
         let source = End { name: EntryName::existing(&source, from.1)?, dir: source };
         let target = self.dir(to.0)?;
         let target = End { name: EntryName::new(&target, to.1)?, dir: target };
+        self.sync_for_sidecar(&target.dir, &target.name)?;
         let (moved, victim) = (source.hold()?.ok_or(VolumeError::NotFound)?, target.hold()?);
+        let mut moves_dirs = is_dir(&moved) || victim.as_ref().is_some_and(is_dir);
+        if moves_dirs {
+            // The move syncs what is in the two.
+            self.sync_new_dirs(&[source.dir.ino(), target.dir.ino()])?;
+        }
         // Held from before the first wrap for the new directory until the last one for the old is gone.
         let _wraps = self.claim_wraps(&source, &target, [Some(&moved), victim.as_ref()]);
         let there = self.cross_over((&source, &moved), (&target, victim.as_ref()), caller)?;
@@ -67,7 +73,6 @@ impl Volume {
             _ => Crossing::NONE,
         };
         let mut dirs = vec![from.0, to.0];
-        let mut moves_dirs = is_dir(&moved) || victim.is_some_and(|victim| is_dir(&victim));
         loop {
             let mut moves =
                 if moves_dirs { self.moving_dirs(&source, &target, how)? } else { None };

@@ -5,7 +5,8 @@
 //! a file that nobody synced much later: without its sidecar an entry has a name that nobody can
 //! read. A crash in between leaves a sidecar without an entry, which the next one of that name writes
 //! over and `fsck` removes. A sync of the sidecar takes its own entry along in every filesystem with
-//! a journal. It is removed after the entry is gone.
+//! a journal, and what the directory is in has its names by then (`sync_for_sidecar`). A sidecar is
+//! removed after the entry is gone.
 //!
 //! Names this long (about 175 bytes) are rare enough for one sync each; where many are made at a
 //! time, the journal of the backing filesystem takes their syncs together. Short names cost nothing.
