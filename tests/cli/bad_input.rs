@@ -466,6 +466,18 @@ fn a_vault_out_of_sight_holds_back_retirement_until_it_is_forgotten() {
     machine.ok(&retire);
 }
 
+/// It was passed over without a word, like one that is not there.
+#[test]
+fn regression_a_damaged_vault_is_told_of_before_it_is_forgotten() {
+    let machine = Machine::with_vault();
+    let status = machine.json(&keyed(&["keystore", "status"]));
+    let id = status["vaults"][0]["volume"].as_str().unwrap();
+    for copy in ["volume", "volume.bak"] {
+        fs::write(machine.path("vault/.kmsfs").join(copy), "damaged").unwrap();
+    }
+    machine.fails(&keyed(&["keystore", "forget", id]), 14, "cannot be looked into, and may be it");
+}
+
 #[test]
 fn the_keystore_knows_its_vaults() {
     let machine = Machine::with_vault();

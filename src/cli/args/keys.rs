@@ -71,8 +71,8 @@ pub(in crate::cli) enum KeyCommand {
     /// Destroy the keys whose waiting period is over
     ///
     /// Mounts do this by themselves once an hour. When the clock has moved by more than two days since
-    /// it was last seen, that time counts for nothing, and keys wait as much longer, until somebody
-    /// confirms the time.
+    /// it was last seen, that time does not count: keys wait that much longer, unless somebody confirms
+    /// the clock.
     #[command(after_help = "Examples:
   kmsfs key delete-expired
   kmsfs key delete-expired --confirm-clock")]

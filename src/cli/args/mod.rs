@@ -23,6 +23,7 @@ use key_store::KeyStoreCommand;
 use keys::{AliasCommand, KeyCommand, KeystoreCommand};
 use kms::KmsCommand;
 use kms_source::KmsArgs;
+use options::OPTIONS;
 use serve::ServeArgs;
 use trust::TrustArgs;
 
@@ -253,7 +254,7 @@ pub(in crate::cli) struct MountArgs {
     #[arg(long)]
     pub allow_open_vault: bool,
     /// Mount options, as in fstab(5)
-    #[arg(short, long = "options", value_name = "OPTIONS")]
+    #[arg(short, long = "options", value_name = "OPTIONS", long_help = OPTIONS)]
     pub options: Vec<String>,
     /// What is believed of the vault's own records
     #[command(flatten)]
@@ -400,8 +401,9 @@ const EXAMPLES: &str = "Examples:
   kmsfs rewrap ~/vault                        and for all the files that are there
   kmsfs keystore export backup.kmsfs          without the keystore the files are lost: back it up
 
-Secrets come from --key-file, --passphrase-fd, --pin-fd, systemd credentials (kmsfs.key, kmsfs.pin)
-or a prompt; never from arguments or the environment. docs/REFERENCE.md lists exit codes.";
+Secrets come from --key-file, KMSFS_KEY_FILE (which names a file), --passphrase-fd,
+--pkcs11-module with --pin-fd, systemd credentials (kmsfs.key, kmsfs.pin) or a prompt;
+the secret itself never stands in an argument or a variable.";
 
 /// The key of a vault for which no other was named.
 pub(in crate::cli) const DEFAULT_ALIAS: &str = "alias/kmsfs/default";

@@ -158,6 +158,22 @@ impl MountOptions {
     }
 }
 
+/// What the help of `-o` says.
+pub(in crate::cli) const OPTIONS: &str = "Mount options, as in fstab(5)
+
+Besides those of mount(8):
+  allow_other                 other users may enter
+  allow_open_vault            the vault's own directory may be open to other users
+  keystore=FILE, key-file=FILE, kms=URL, kms-credentials=FILE, kms-ca=FILE,
+  kms-region=REGION, kms-grace=SECONDS
+                              like the options of these names
+  token-paths=PATH[:PATH...]  where a PKCS #11 module may write
+  page-journal=auto|on|off    copy pages before they are overwritten, for disks that
+                              tear them (auto: where blocks are below 4096 bytes)
+  shared                      other machines write to the vault too: cache little
+  threads=N                   threads that serve requests (1 to 256; 4)
+  nonempty                    mount over a directory that has entries";
+
 /// Options addressed to systemd, to mount(8) or to nobody.
 fn is_foreign(name: &str) -> bool {
     name.starts_with("x-") || name.starts_with("X-") || name.starts_with("comment")
@@ -165,7 +181,7 @@ fn is_foreign(name: &str) -> bool {
 
 fn unknown(name: &str) -> CliError {
     CliError::new(Exit::Usage, format!("unknown mount option: {name}"))
-        .advise("docs/REFERENCE.md lists the options that -o takes")
+        .advise("'kmsfs mount --help' lists the options of kmsfs itself")
 }
 
 fn bad(name: &str, value: &str, allowed: &str) -> CliError {
@@ -236,6 +252,23 @@ mod tests {
         }
         assert!(seen > 30, "only {seen} options were found");
         assert!(wrong.is_empty(), "{wrong:?}");
+    }
+
+    /// Whoever has only the program finds them there.
+    #[test]
+    fn the_help_has_the_options_of_the_reference() {
+        let page = include_str!("../../../docs/REFERENCE.md");
+        let (_, table) = page.split_once("| option | |").unwrap();
+        let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| "));
+        let cells = rows.map(|row| row.split(" | ").next().unwrap());
+        let options: Vec<String> = cells
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .map(|option| option.replace('\\', ""))
+            .collect();
+        assert!(options.len() > 10, "only {} options were found", options.len());
+        for option in options {
+            assert!(OPTIONS.contains(&option), "the help of -o lacks {option}");
+        }
     }
 
     #[test]

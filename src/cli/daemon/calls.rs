@@ -65,7 +65,7 @@ fn refused() -> u32 {
     u32::try_from(libc::EPERM).unwrap_or(1)
 }
 
-/// Can this kernel refuse calls?
+/// True if this kernel can refuse calls.
 pub(in crate::cli) fn is_possible() -> bool {
     std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
 }

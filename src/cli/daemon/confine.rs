@@ -76,7 +76,7 @@ pub(in crate::cli) fn restrict_sockets(sockets: Sockets) {
     }
 }
 
-/// Can this kernel keep a daemon to its files?
+/// True if this kernel can keep a daemon to its files.
 pub(in crate::cli) fn is_possible() -> bool {
     base().and_then(Ruleset::create).is_ok()
 }

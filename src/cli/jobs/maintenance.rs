@@ -56,7 +56,7 @@ fn by_date(keystore: &Keystore) {
 }
 
 /// Why something waits whose date has come.
-pub(in crate::cli) const NOT_SEEN_TO_PASS: &str =
-    "the clock leapt, or nobody looked for days, and time counts as it is seen to pass";
+pub(in crate::cli) const NOT_SEEN_TO_PASS: &str = "the clock jumped, or nothing checked it for more than two days; only time that was observed \
+     counts";
 
 const EVERY: Duration = Duration::from_secs(3600);

@@ -55,7 +55,7 @@ struct Unseen {
 /// What is at a path of a volume.
 enum Look {
     /// Nothing, or another volume.
-    Elsewhere,
+    NotHere,
     Failed(String),
     Done(Scan),
 }
@@ -80,13 +80,13 @@ impl Scan {
     /// Looks into one of the paths of a volume, without missing what is renamed meanwhile.
     fn whole(keystore: &Keystore, volume: VolumeId, path: &Path) -> Look {
         match Volume::peek(path) {
-            Ok(found) if found.volume != volume => return Look::Elsewhere,
-            Err(_) if is_gone(path) => return Look::Elsewhere,
+            Ok(found) if found.volume != volume => return Look::NotHere,
+            Err(_) if is_gone(path) => return Look::NotHere,
             Err(error) => return Look::Failed(error.to_string()),
             Ok(_) => {}
         }
         match ScanResult::at(path) {
-            Ok(result) if result.volume != volume => Look::Elsewhere,
+            Ok(result) if result.volume != volume => Look::NotHere,
             Ok(result) => Look::Done(Self::new(keystore, path.to_owned(), result)),
             Err(error) => Look::Failed(error.what),
         }
@@ -207,7 +207,7 @@ impl Survey {
                 continue;
             }
             match Scan::whole(keystore, known.id, &path) {
-                Look::Elsewhere => continue,
+                Look::NotHere => continue,
                 Look::Done(scan) => self.scans.push(scan),
                 Look::Failed(why) => {
                     let (vault, volume, last) = (path.clone(), known.id, known.scan.clone());
@@ -238,7 +238,7 @@ impl Survey {
                 };
                 let lost = number(found.of_key(key));
                 let maybe = uncertain.as_ref().map_or_else(String::new, |why| {
-                    format!("; it may be more, for it may change meanwhile: {why}")
+                    format!("; perhaps more, since the vault may change meanwhile: {why}")
                 });
                 format!("  {}: {lost} would be lost{unread}{maybe}", vault.display())
             })
@@ -252,7 +252,7 @@ impl Survey {
             let (path, id) = (known.path.display(), known.id);
             match &known.scan {
                 Some(scan) => format!("  {path}: not there now; {}", last_words(Some(scan), key)),
-                None => format!("  {path}: volume {id} is not there, nobody knows"),
+                None => format!("  {path}: volume {id} is not there; what it needs is unknown"),
             }
         }));
         if self.hidden > 0 {
@@ -389,7 +389,7 @@ fn from_value(value: &Value) -> Option<(VolumeId, References)> {
 }
 
 /// True if no vault is at a path, as far as that can be told.
-fn is_gone(path: &Path) -> bool {
+pub(in crate::cli) fn is_gone(path: &Path) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     let found = std::fs::symlink_metadata(path.join(".kmsfs"));
     found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
@@ -404,7 +404,7 @@ fn total(needed: Needed) -> u64 {
 /// What a vault had of a key when it was last looked into.
 fn last_words(last: Option<&VolumeScan>, key: KeyId) -> String {
     last.map_or_else(
-        || "nobody knows what it has".to_owned(),
+        || "what it has is unknown".to_owned(),
         |scan| {
             let (files, directories) = scan.of_key(key);
             let needed = number(Needed { files, directories });

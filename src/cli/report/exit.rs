@@ -18,8 +18,8 @@ pub(in crate::cli) enum Exit {
     Usage = 2,
     /// The passphrase or key file opens no slot of the keystore.
     WrongSecret = 3,
-    /// No secret was given and there is no terminal to ask at, or the file named for it cannot be
-    /// read.
+    /// No secret was given and there is no terminal to ask at, or no access key for a KMS; or the file
+    /// named for it cannot be read.
     NoSecret = 4,
     /// There is no keystore at that place.
     KeystoreMissing = 5,
@@ -63,7 +63,10 @@ pub(in crate::cli) const TABLE: &[(Exit, &str)] = &[
     (Exit::General, "failed; the message says why"),
     (Exit::Usage, "wrong command line"),
     (Exit::WrongSecret, "wrong passphrase or key file"),
-    (Exit::NoSecret, "no secret given and no terminal to ask at, or its file cannot be read"),
+    (
+        Exit::NoSecret,
+        "no secret or access key, and no terminal to ask at; or its file cannot be read",
+    ),
     (Exit::KeystoreMissing, "keystore missing"),
     (Exit::KeystoreUnusable, "keystore damaged, edited by hand, locked, or newer than this build"),
     (Exit::NotAVault, "not a vault"),
@@ -74,7 +77,7 @@ pub(in crate::cli) const TABLE: &[(Exit, &str)] = &[
     (Exit::KeyUnknown, "key, alias or material not in this keystore"),
     (Exit::KeyUnusable, "key disabled, pending deletion, or otherwise not usable"),
     (Exit::Refused, "refused: still needed, not confirmed, not permitted, or there already"),
-    (Exit::Damage, "damage found"),
+    (Exit::Damage, "damage found, or an error by `doctor`"),
     (Exit::NoSpace, "no space left, or read-only"),
     (Exit::Busy, "the mount is busy"),
     (Exit::NotMounted, "nothing is mounted there"),

@@ -29,7 +29,7 @@ pub(in crate::cli) fn run(
                 (key, None) => {
                     let grantee = to.as_deref().map(who::arn).transpose()?;
                     let filter = GrantFilter { id: None, grantee };
-                    keystore.list_grants(&key.as_deref().unwrap_or_default().parse()?, &filter)?
+                    keystore.list_grants(&required(key.as_ref()).parse()?, &filter)?
                 }
             };
             output.result(&json!({ "Grants": grants }), || listed(&grants));
@@ -45,13 +45,17 @@ pub(in crate::cli) fn run(
             output.result(&json!({}), || "retired the grant".to_owned());
         }
         GrantCommand::Retire { key, grant, token: None } => {
-            let grant = grant.as_deref().unwrap_or_default();
-            let key = key.as_deref().unwrap_or_default().parse()?;
-            keystore.retire_grant(&key, grant.parse()?)?;
+            let grant = required(grant.as_ref());
+            keystore.retire_grant(&required(key.as_ref()).parse()?, grant.parse()?)?;
             output.result(&json!({ "GrantId": grant }), || format!("retired {grant}"));
         }
     }
     Ok(Exit::Ok)
+}
+
+/// An argument that the parser of the command line insists on; the empty text names nothing.
+fn required(argument: Option<&String>) -> &str {
+    argument.map_or("", String::as_str)
 }
 
 fn create(keystore: &Keystore, args: &CreateGrantArgs, output: Output) -> Result<(), CliError> {
@@ -75,7 +79,7 @@ fn create(keystore: &Keystore, args: &CreateGrantArgs, output: Output) -> Result
 fn constraints(pairs: &[String], exact: bool) -> Result<Constraints, CliError> {
     let pair = |text: &String| {
         let wrong = || {
-            CliError::new(Exit::Usage, format!("'{text}' is no pair of an encryption context"))
+            CliError::new(Exit::Usage, format!("'{text}' is not a KEY=VALUE pair"))
                 .advise("write --context KEY=VALUE")
         };
         let (key, value) = text.split_once('=').ok_or_else(wrong)?;

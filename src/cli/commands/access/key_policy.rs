@@ -1,6 +1,7 @@
 //! `kmsfs key policy`.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -54,18 +55,18 @@ pub(in crate::cli) fn document(policy: &str) -> Value {
 
 /// The text of a file, or of stdin for `-`.
 pub(in crate::cli) fn read(file: &Path) -> Result<String, CliError> {
-    if file == Path::new("-") {
+    let is_stdin = file == Path::new("-");
+    let text = || -> io::Result<String> {
+        let input: Box<dyn Read> =
+            if is_stdin { Box::new(io::stdin()) } else { Box::new(File::open(file)?) };
         let mut text = String::new();
-        let read = std::io::stdin().take(MAX_INPUT).read_to_string(&mut text);
-        read.map_err(|error| CliError::io("cannot read the policy from stdin", &error))?;
-        return Ok(text);
-    }
-    let opened = std::fs::File::open(file);
-    let mut text = String::new();
-    opened
-        .and_then(|opened| opened.take(MAX_INPUT).read_to_string(&mut text))
-        .map_err(|error| CliError::io(file.display(), &error))?;
-    Ok(text)
+        input.take(MAX_INPUT).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    text().map_err(|error| match is_stdin {
+        true => CliError::io("cannot read the policy from stdin", &error),
+        false => CliError::io(file.display(), &error),
+    })
 }
 
 /// Longer than any policy may be.

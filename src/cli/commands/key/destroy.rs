@@ -81,7 +81,9 @@ pub(in crate::cli) fn expired(
         let mut lines: Vec<_> =
             expired.deleted.iter().map(|key| format!("key {key} is destroyed")).collect();
         lines.extend(expired.held.iter().map(|key| {
-            format!("key {key} waits: {NOT_SEEN_TO_PASS}; --confirm-clock says that it is right")
+            format!(
+                "key {key} waits: {NOT_SEEN_TO_PASS}; --confirm-clock says that the clock is right"
+            )
         }));
         if lines.is_empty() {
             lines.push("no waiting period is over".to_owned());

@@ -168,8 +168,8 @@ impl Summary {
             self.rewrapped.len(),
         )];
         let held = format!(
-            "waits: {NOT_SEEN_TO_PASS}; 'kmsfs key delete-expired --confirm-clock' says that it is \
-             right"
+            "waits: {NOT_SEEN_TO_PASS}; 'kmsfs key delete-expired --confirm-clock' says that the \
+             clock is right"
         );
         let expired = "waits for its imported material, which has expired and is deleted";
         lines.extend(self.expired.iter().map(|key| format!("key {key} {expired}")));

@@ -19,7 +19,7 @@ use crate::cli::env::mounts::inside;
 use crate::cli::env::mounts::mountinfo::text;
 use crate::cli::env::unlock::{self, MissingKeyFile, Source};
 use crate::cli::env::{paths, prompt};
-use crate::cli::jobs::survey::Survey;
+use crate::cli::jobs::survey::{self, Survey};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::{Output, count, table, to_value};
 use crate::cli::report::printable::printable;
@@ -203,16 +203,16 @@ fn forget(named: &str, yes: bool, global: &Global, output: Output) -> Result<(),
             .advise("'kmsfs keystore status' shows the volumes")
     })?;
     let keystore = open(global)?;
-    let needed = remembered(&keystore, volume)?;
+    let known = what_is_known(&keystore, volume)?;
     let warning =
-        format!("volume {volume} will not be looked into before keys are destroyed{needed}");
+        format!("volume {volume} will not be looked into before keys are destroyed{known}");
     prompt::confirm(&warning, yes)?;
     keystore.forget_volume(volume)?;
     output.result(&json!({ "volume": named }), || format!("forgot volume {volume}"));
     Ok(())
 }
 
-/// The keystore knows all vaults again, says somebody who sees which ones it knows.
+/// Lists every vault that the keystore knows, and has the user confirm that there is no other.
 fn confirm_vaults(yes: bool, global: &Global, output: Output) -> Result<(), CliError> {
     let keystore = open(global)?;
     if !keystore.may_have_lost_volumes()? {
@@ -223,8 +223,8 @@ fn confirm_vaults(yes: bool, global: &Global, output: Output) -> Result<(), CliE
     survey.must_be_complete()?;
     let vaults: Vec<_> = survey.scans.iter().map(|scan| scan.vault.display().to_string()).collect();
     let warning = format!(
-        "keys will be destroyed that no vault needs of those below: any other vault, and any other copy of \
-         one, may be lost then\n  {}",
+        "any other vault, and any other copy of one, may be lost: from now on, material may be destroyed \
+         that none of these needs\n  {}",
         vaults.join("\n  ")
     );
     prompt::confirm(&warning, yes)?;
@@ -235,15 +235,21 @@ fn confirm_vaults(yes: bool, global: &Global, output: Output) -> Result<(), CliE
 }
 
 /// Where a volume is now, and what it needed when it was last looked into, in words.
-fn remembered(keystore: &Keystore, volume: VolumeId) -> Result<String, CliError> {
+fn what_is_known(keystore: &Keystore, volume: VolumeId) -> Result<String, CliError> {
     let known = keystore.known_volumes()?.into_iter().find(|known| known.id == volume);
     let Some(known) = known else { return Ok(String::new()) };
     let mut words = String::new();
     for path in std::iter::once(&known.path).chain(&known.also) {
-        if Volume::peek(path).is_ok_and(|found| found.volume == volume) {
-            let path = text(path);
-            let path = printable(&path);
-            words += &format!("\nit is at {path} now: without its keys, its files are lost");
+        let shown = text(path);
+        let shown = printable(&shown);
+        match Volume::peek(path) {
+            Ok(found) if found.volume == volume => {
+                words += &format!("\nit is at {shown} now: without its keys, its files are lost");
+            }
+            Err(error) if !survey::is_gone(path) => {
+                words += &format!("\n{shown} cannot be looked into, and may be it: {error}");
+            }
+            _ => {}
         }
     }
     if let Some(scan) = known.scan {

@@ -11,8 +11,8 @@ use crate::cli::env::{failure, paths, process};
 use crate::cli::report::exit::{CliError, Exit};
 use crate::volume::{Volume, VolumeError, exposure};
 
-/// Refuses a vault that other users may enter, before anything is asked or made. What is no vault yet is
-/// made as one that they may not. What counts is [`Volume::open_vault`]: it looks at what it opens.
+/// Refuses a vault whose directory other users may enter, before a secret is asked for or anything is
+/// made. An early check only: [`Volume::open_vault`] decides.
 ///
 /// Errors: `Refused`.
 pub(in crate::cli) fn closed(vault: &Path) -> Result<(), CliError> {
@@ -54,8 +54,8 @@ pub(in crate::cli) fn keystore_outside(keystore: &Path, mountpoint: &Path) -> Re
     .advise("keep it outside: it is needed to open what is inside"))
 }
 
-/// Neither what opens the keystore nor the keystore may lie in what it opens, once that is made. What is
-/// new does not come into another vault either.
+/// Refuses a keystore or key file inside the vault or mountpoint that is about to be made; a new one also
+/// inside any other vault.
 ///
 /// Errors: `Refused`, before anything is made.
 pub(in crate::cli) fn opener_outside(opener: &Path, plan: &Plan) -> Result<(), CliError> {
@@ -100,7 +100,7 @@ fn on_path(program: &str) -> bool {
         .any(|dir| rustix::fs::access(dir.join(program), Access::EXEC_OK).is_ok())
 }
 
-/// Source: the kernel's list of devices.
+/// /dev/fuse: character device 10:229. Source: admin-guide/devices.txt.
 const FUSE_MAJOR: u32 = 10;
 const FUSE_MINOR: u32 = 229;
 

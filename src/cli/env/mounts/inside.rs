@@ -86,9 +86,9 @@ fn may_be_vault(dir: &Path) -> bool {
     })
 }
 
-/// True if this user's own daemon of the mount shows a volume that the keystore neither knows nor has the
-/// key of. Where the vault was when it was mounted, another one may be by now, or none; and a volume that
-/// takes its keys from a server of this keystore is not known to it.
+/// True if this user's own daemon confirms that the mount shows a volume whose key this keystore does not
+/// have. The path alone proves nothing: the vault may have been moved or replaced since, and a volume
+/// served from this keystore is not among its known volumes.
 fn has_keys_elsewhere(keystore: &Keystore, mount: &Mounted) -> Result<bool, CliError> {
     let daemon = Target::of(mount).daemon().filter(Client::is_own);
     let status = daemon.map(|daemon| daemon.call(&Request::Status, |_| true));

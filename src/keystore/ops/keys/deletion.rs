@@ -48,10 +48,11 @@ pub struct ScheduledDeletion {
     pub pending_window_in_days: u16,
 }
 
-/// Is a clock that leapt to be believed?
+/// Whether a clock that leapt is to be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockTrust {
-    /// Only as far as it went on, since it was last seen, by at most two days.
+    /// Only if it advanced by at most two days since it was last seen; otherwise that time counts for
+    /// nothing.
     Steps,
     /// Somebody looked at it and says that it is right, whatever was believed before.
     Confirmed,
@@ -63,7 +64,7 @@ pub struct Expired {
     /// Keys that are destroyed now, with all their material.
     #[serde(serialize_with = "texts")]
     pub deleted: Vec<KeyId>,
-    /// Keys whose waiting period is over by a clock that has leapt since it began: nothing was destroyed.
+    /// Keys whose date has come, but whose waiting period was not observed to pass: they are kept.
     #[serde(serialize_with = "texts")]
     pub held: Vec<KeyId>,
 }
@@ -176,9 +177,6 @@ impl Keystore {
             log::info!("key {key} is deleted");
             recorded = recorded.and(self.record_own(OwnOperation::DeleteKey, *key, None));
         }
-        if !outcome.held.is_empty() {
-            log::warn!("the clock leapt: {} deletions wait", outcome.held.len());
-        }
         recorded.map(|()| outcome)
     }
 
@@ -189,8 +187,8 @@ impl Keystore {
 
     /// Destroys a material that nothing refers to any more. Ciphertexts that were made with it
     /// and were not reported are lost. What is known of its uses is asked in the same transaction.
-    /// Errors: `MaterialInUse`, `UnknownMaterial`, `KeyNotFound`, `InvalidState`; `Missing` and `Io` if the
-    /// file has lost its name: it would stay in the one that has it.
+    /// Errors: `MaterialInUse`, `UnknownMaterial`, `KeyNotFound`, `InvalidState`; `Missing` or `Io` if
+    /// another file has the keystore's name: the material would survive in that one.
     pub fn retire_material(
         &self,
         key: &KeyRef,
@@ -198,7 +196,7 @@ impl Keystore {
         report: &ReferenceReport,
     ) -> Result<(), KeystoreError> {
         self.edit(Action::RetireKeyMaterial, key, Operation::Metadata, |writer, key, record| {
-            // And who works with a vault has told the other file.
+            // Mounts take their leases on the file that has the name, so this file would not show them.
             self.check_path()?;
             let row = writer.rows().get(Table::Material, material.as_bytes())?;
             if row.is_none_or(|row| row.owner != Some(key)) {
@@ -308,7 +306,7 @@ fn unknown_use(
     Ok((programs && !report.ciphertexts_checked).then_some(InUse::Programs))
 }
 
-/// Are there, or were there, access keys with which other hosts take keys for volumes?
+/// True if there are, or were, access keys with which other hosts take keys for volumes.
 fn serves_hosts(reader: &Reader<'_>) -> Result<bool, KeystoreError> {
     let for_volumes = |stored: &Stored<AccessKeyRecord>| stored.record.for_volumes;
     Ok(reader.meta()?.served_hosts || reader.all()?.iter().any(for_volumes))
