@@ -271,7 +271,7 @@ fn may_pass(status: StatusCode) -> bool {
 fn jittered(pause: Duration) -> Duration {
     let mut byte = [0];
     // Without randomness the clients come back together: that is all.
-    let _ = random::fill_nonces(&mut byte);
+    let _ = random::fill(&mut byte);
     pause / 2 + pause * u32::from(byte[0]) / 512
 }
 
