@@ -1,6 +1,7 @@
 //! Rank 0: threads that work until they are told to stop.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -76,6 +77,11 @@ impl Stop {
     /// True once the thread is told to stop.
     pub(crate) fn is_set(&self) -> bool {
         *self.0.told.lock()
+    }
+
+    /// The same, for work that asks whether to go on.
+    pub(crate) fn flow(&self) -> ControlFlow<()> {
+        if self.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Waits for `pause`, or until the thread is told to stop: true then.

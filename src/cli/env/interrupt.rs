@@ -1,5 +1,6 @@
 //! Stopping a long command at a safe point when the user asks for it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +16,11 @@ impl Interrupt {
     /// True once the user wants the command to stop.
     pub(in crate::cli) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// The same, for work that asks whether to go on.
+    pub(in crate::cli) fn flow(&self) -> ControlFlow<()> {
+        if self.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 

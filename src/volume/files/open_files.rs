@@ -16,6 +16,7 @@ use crate::volume::backing::contents::{Backing, BackingFile};
 use crate::volume::backing::handle::open_noatime;
 use crate::volume::content::{Access, Content, Damaged, Marks, Shared};
 use crate::volume::keys::keyring::Keyring;
+use crate::volume::model::by_inode::ByInode;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::session::times::{ShownTimes, TimedFile};
 
@@ -30,7 +31,7 @@ pub struct OpenFiles {
     resized: Mutex<Vec<u64>>,
     outdated: Mutex<BTreeSet<u64>>,
     /// Held while an inode's first open or last close is under way; lock order: before `table`.
-    turns: [Mutex<()>; TURNS],
+    turns: ByInode<Mutex<()>>,
 }
 
 const TURNS: usize = 64;
@@ -74,7 +75,7 @@ impl OpenFiles {
         times: Arc<ShownTimes>,
         access: Access,
     ) -> Self {
-        let turns = std::array::from_fn(|_| Mutex::default());
+        let turns = ByInode::new(TURNS);
         let (table, resized, outdated) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self { keyring, shared, times, access, table, resized, outdated, turns }
     }
@@ -369,9 +370,7 @@ impl OpenFiles {
     }
 
     fn turn(&self, ino: u64) -> MutexGuard<'_, ()> {
-        let at = usize::try_from(ino % TURNS as u64).unwrap_or(0);
-        let turn = self.turns.get(at).unwrap_or(&self.turns[0]);
-        turn.lock()
+        self.turns.of(ino).lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

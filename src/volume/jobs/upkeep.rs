@@ -1,12 +1,10 @@
 //! What a volume does by itself: it syncs what stays dirty, seals what is closed, watches its keys.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attended::Attended;
-use super::recovery::RecoveryReport;
 use crate::threads::{Stop, Threads};
 use crate::volume::content::{Mended, SealEffort};
 use crate::volume::engine::Volume;
@@ -82,11 +80,7 @@ impl Volume {
 
     /// Recovers from crashes while the volume is used. False if something was left.
     fn recover_beside(&self, stop: &Stop) -> bool {
-        let mut progress = |_: &RecoveryReport| match stop.is_set() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        };
-        match self.recover(&mut progress) {
+        match self.recover(&mut |_| stop.flow()) {
             Ok(report) => report.complete,
             Err(error) => {
                 log::error!("recovery: {error}: it is tried again later");
@@ -97,11 +91,7 @@ impl Volume {
 
     /// Brings the directories of a volume from before places up to date.
     fn place_beside(&self, stop: &Stop) {
-        let mut progress = || match stop.is_set() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        };
-        if let Err(error) = self.place_directories(&mut progress) {
+        if let Err(error) = self.place_directories(&mut || stop.flow()) {
             log::error!("places of directories: {error}: it is tried again later");
         }
     }

@@ -1,6 +1,7 @@
 //! Plain data and errors, of which all others speak. Imports nothing of the volume.
 
 pub mod attr;
+pub(in crate::volume) mod by_inode;
 pub(in crate::volume) mod caller;
 pub(in crate::volume) mod clock;
 pub(in crate::volume) mod dir_policy;

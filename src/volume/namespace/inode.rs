@@ -27,6 +27,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::identity::InodeIdentity;
+use crate::volume::model::by_inode::ByInode;
 
 /// The number by which FUSE names the root of the volume.
 pub const ROOT: u64 = 1;
@@ -59,11 +60,11 @@ pub(in crate::volume) enum Whereabouts {
 /// The inodes that the kernel knows.
 #[derive(Debug)]
 pub(in crate::volume) struct InodeTable {
-    shards: Vec<Mutex<HashMap<u64, Node>>>,
+    shards: ByInode<Mutex<HashMap<u64, Node>>>,
     /// How often the kernel's own requests have made a size, in all.
     all_resized: AtomicU64,
     /// The same, for all inodes that share an entry here: a slot has no room for it.
-    resized: Vec<AtomicU32>,
+    resized: ByInode<AtomicU32>,
     /// Backing number of the root, and so the shown number of backing inode 1.
     root: u64,
 }
@@ -101,9 +102,9 @@ impl InodeTable {
     /// A table for the volume whose root directory has this backing inode number.
     pub(in crate::volume) fn new(root: u64) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: ByInode::new(SHARDS),
             all_resized: AtomicU64::new(0),
-            resized: (0..RESIZED).map(|_| AtomicU32::new(0)).collect(),
+            resized: ByInode::new(RESIZED),
             root,
         }
     }
@@ -277,7 +278,7 @@ impl InodeTable {
     pub(in crate::volume) fn note_size(&self, ino: u64, fingerprint: u16) {
         if let Some(node) = self.shard(ino).get_mut(&ino) {
             node.size = fingerprint;
-            self.resized_of(ino).fetch_add(1, Ordering::AcqRel);
+            self.resized.of(ino).fetch_add(1, Ordering::AcqRel);
             self.all_resized.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -294,17 +295,12 @@ impl InodeTable {
 
     /// How often the kernel's requests have changed the size of `ino`, or of one that shares its entry.
     pub(in crate::volume) fn resized(&self, ino: u64) -> Resized {
-        Resized(self.resized_of(ino).load(Ordering::Acquire))
+        Resized(self.resized.of(ino).load(Ordering::Acquire))
     }
 
     /// The same of all inodes together.
     pub(in crate::volume) fn all_resized(&self) -> u64 {
         self.all_resized.load(Ordering::Acquire)
-    }
-
-    fn resized_of(&self, ino: u64) -> &AtomicU32 {
-        let index = usize::try_from(ino % RESIZED as u64).unwrap_or(0);
-        &self.resized[index]
     }
 
     /// The fingerprint of the size that the kernel knows, if it knows one.
@@ -318,8 +314,7 @@ impl InodeTable {
     }
 
     fn shard(&self, ino: u64) -> MutexGuard<'_, HashMap<u64, Node>> {
-        let index = usize::try_from(ino % SHARDS as u64).unwrap_or(0);
-        self.shards[index].lock()
+        self.shards.of(ino).lock()
     }
 }
 

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use crate::envelope::{Kept, ShownTime, TimesKey};
 use crate::volume::backing::contents::{Backing, BackingFile, Durability, MTIME_STEP};
 use crate::volume::backing::lender::{self, Overlooked};
+use crate::volume::model::by_inode::ByInode;
 use crate::volume::model::clock;
 
 /// The times of an inode that header updates change; both in nanoseconds since 1970.
@@ -37,7 +38,7 @@ pub(in crate::volume) struct ShownTimes {
     key: Arc<TimesKey>,
     inner: Mutex<Inner>,
     /// Held while the times of an inode are changed, or put back; lock order: before `inner`.
-    turns: [Mutex<()>; TURNS],
+    turns: ByInode<Mutex<()>>,
 }
 
 const TURNS: usize = 64;
@@ -72,15 +73,13 @@ impl ShownTimes {
             inner.take(record);
         }
         inner.times.retain(|_, known| known.records().next().is_some());
-        Self { key, inner: Mutex::new(inner), turns: std::array::from_fn(|_| Mutex::default()) }
+        Self { key, inner: Mutex::new(inner), turns: ByInode::new(TURNS) }
     }
 
     /// Keeps the times, mode and file capabilities of an inode still: for whoever sets them, so that a
     /// header update at the same moment does not put the old ones back.
     pub(in crate::volume) fn hold(&self, ino: u64) -> MutexGuard<'_, ()> {
-        let at = usize::try_from(ino % TURNS as u64).unwrap_or(0);
-        let turn = self.turns.get(at).unwrap_or(&self.turns[0]);
-        turn.lock()
+        self.turns.of(ino).lock()
     }
 
     /// The records to append to the saved list: a later one counts.

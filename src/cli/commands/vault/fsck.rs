@@ -1,6 +1,5 @@
 //! `kmsfs fsck`: checks a vault that is not mounted.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::cli::args::{FsckArgs, Global};
@@ -36,13 +35,13 @@ pub(in crate::cli) fn run(
     if args.repair {
         let recovered = volume.recover(&mut |report| {
             progress.set(report.scanned, None);
-            if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            stop.flow()
         });
         emptied = recovered.map_err(failed)?.emptied;
     }
     let report = volume.check(repair, &mut |report| {
         progress.set(report.files, None);
-        if stop.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        stop.flow()
     });
     progress.finish();
     let ended = volume.end().map_err(failed);
