@@ -24,8 +24,8 @@ pub(crate) fn groups_of(pid: u32, uid: u32) -> Option<Vec<u32>> {
     (is_at_home && !is_in(&subordinates(), uid)).then_some(groups)
 }
 
-/// True if this user, of whom the kernel says the number, is the one of this process. In a user
-/// namespace, the number of everybody who has none there says nothing.
+/// True if `uid`, as the kernel reported it, is this process's user. In a user namespace the overflow
+/// uid stands for every unmapped user, so it identifies nobody.
 pub(crate) fn is_own_user(uid: u32) -> bool {
     uid == rustix::process::geteuid().as_raw()
         && *OWN_USER_IS_KNOWN.get_or_init(|| {
@@ -33,21 +33,21 @@ pub(crate) fn is_own_user(uid: u32) -> bool {
             let overflow = overflow.and_then(|text| text.trim().parse().ok());
             uid != overflow.unwrap_or(OVERFLOW_UID)
                 || match fs::read_to_string("/proc/self/uid_map") {
-                    Ok(map) => maps_everybody(&map),
+                    Ok(map) => is_initial_map(&map),
                     // A kernel without such namespaces.
                     Err(error) => error.kind() == ErrorKind::NotFound,
                 }
         })
 }
 
-/// True of the map of the first user namespace.
-fn maps_everybody(map: &str) -> bool {
+/// True of the map of the initial user namespace.
+fn is_initial_map(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 static OWN_USER_IS_KNOWN: OnceLock<bool> = OnceLock::new();
 
-/// What the kernel calls a user without a number, unless it was told otherwise.
+/// The default of /proc/sys/kernel/overflowuid.
 const OVERFLOW_UID: u32 = 65534;
 
 /// Looks at who has subordinate users, while this process may: one that is confined cannot open the
@@ -61,7 +61,9 @@ fn subordinates() -> Vec<UserRange> {
     match fs::read_to_string(SUBUID) {
         Ok(text) => *known = text.lines().filter_map(UserRange::parse).collect(),
         Err(error) if error.kind() == ErrorKind::NotFound => known.clear(),
-        Err(error) => log::debug!("{SUBUID} is as it was: {error}"),
+        Err(error) => {
+            log::debug!("{SUBUID} cannot be read, the ranges known before are kept: {error}")
+        }
     }
     known.clone()
 }
@@ -95,7 +97,7 @@ static SUBORDINATES: Mutex<Vec<UserRange>> = Mutex::new(Vec::new());
 const SUBUID: &str = "/etc/subuid";
 
 /// How a process's user namespace maps ids, which anybody may read. No user can make a namespace that
-/// maps all ids as the first one does.
+/// maps all ids as the initial one does.
 #[derive(PartialEq, Eq)]
 struct NamespaceMaps {
     users: Option<Vec<u8>>,
@@ -121,7 +123,7 @@ fn parse(status: &str, uid: u32) -> Option<Vec<u32>> {
         return None;
     }
     let mut groups = numbers(line("Groups:")?)?;
-    // A setgid program leaves the user's own group in the first of these only.
+    // A setgid program keeps the user's group as its real gid only.
     groups.extend(numbers(line("Gid:")?)?);
     groups.sort_unstable();
     groups.dedup();
@@ -148,9 +150,9 @@ mod tests {
 
     #[test]
     fn a_map_of_some_users_leaves_others_without_a_number() {
-        assert!(maps_everybody("         0          0 4294967295\n"));
+        assert!(is_initial_map("         0          0 4294967295\n"));
         for map in ["", "0 100000 65536\n", "0 0 4294967294\n", "0 0 1\n1 1 4294967294\n"] {
-            assert!(!maps_everybody(map), "{map}");
+            assert!(!is_initial_map(map), "{map}");
         }
         assert!(is_own_user(own_uid()) && !is_own_user(own_uid() + 1));
     }

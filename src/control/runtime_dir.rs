@@ -99,8 +99,8 @@ impl RuntimeDir {
     }
 }
 
-/// The directories where the daemons of a user may have their sockets, the usual one first. A command and a daemon
-/// with other variables have most of it in common.
+/// The directories where the daemons of a user may have their sockets, the usual one first. A command
+/// and a daemon with other variables have most of them in common.
 pub(super) fn candidates(user: Uid) -> Vec<PathBuf> {
     let of = |name| std::env::var_os(name).map(PathBuf::from);
     if user != geteuid() {

@@ -115,7 +115,7 @@ fn serve(stream: &UnixStream, handler: &Arc<Handler>) {
     let _ = send(stream, &result.map_or_else(Reply::Failed, Reply::Done));
 }
 
-/// Has the command done its part? One that has gone, or takes too long, stops the work.
+/// True once the command has done its part. One that has gone, or takes too long, stops the work.
 fn is_confirmed(mut stream: &UnixStream) -> bool {
     stream.read_exact(&mut [0]).is_ok()
 }

@@ -80,7 +80,7 @@ impl Walk {
         }
     }
 
-    /// Goes on to `name`, which is of one step. Gives it if it is the last, and no directory.
+    /// Follows one path component. Returns its handle if it is the last and not a directory.
     fn step(&mut self, name: &OsStr) -> io::Result<Option<OwnedFd>> {
         match openat(&self.at, name, DIRECTORY, Mode::empty()) {
             Ok(dir) => self.enter(dir, name).map(|()| None),

@@ -51,7 +51,7 @@ impl Keystores {
         std::iter::once((None, &self.first)).chain(named)
     }
 
-    /// Does any of them have rules that are evaded by asking as another user, or without a group? One
+    /// True if any of them has rules that are evaded by asking as another user, or without a group. One
     /// that cannot be read may have some.
     pub(in crate::server) fn have_evadable_rules(&self) -> bool {
         self.all().any(|(_, keystore)| keystore.has_evadable_rules().unwrap_or(true))

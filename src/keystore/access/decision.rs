@@ -266,7 +266,7 @@ impl DecisionInput<'_> {
         Decision { denied: None, until, any_context: !scope.depends_on_context() }
     }
 
-    /// A Deny on users or groups would miss whom nobody knows.
+    /// A Deny that names users or groups would not match a process whose identity is unknown.
     fn refused_unknown(&self, resource: &str) -> Decision {
         self.refused(Refusal::UnknownProcess, resource, &DecisionScope::default())
     }

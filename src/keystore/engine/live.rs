@@ -119,8 +119,8 @@ impl Keystore {
         )
     }
 
-    /// May the caller, a user of a volume, do this to a key? Does nothing else and writes nothing
-    /// down.
+    /// Whether the caller, a user of a volume, may do this to a key. Does nothing else and writes
+    /// nothing down.
     /// Errors: `KeyNotFound`, `InvalidGrantToken`; a refusal is no error.
     pub fn authorise(
         &self,
@@ -137,9 +137,9 @@ impl Keystore {
         decision::decide(self, self.subject(), action, (live.id, &live.record), &request_context)
     }
 
-    /// Does a policy or a grant tell users of this machine apart in such a way that one of them could
-    /// gain by asking as another user, or without a group? Then it counts who a process is, and not
-    /// only what its ids are: a user has other ids, and no groups, in a user namespace.
+    /// True if some policy or grant tells users of this machine apart in such a way that one of them
+    /// could gain by asking as another user, or without a group. Then a process must prove who it is;
+    /// its ids alone are not enough, since a user has other ids, and no groups, in a user namespace.
     /// Errors: `Database`.
     pub fn has_evadable_rules(&self) -> Result<bool, KeystoreError> {
         self.remembered(

@@ -101,7 +101,7 @@ actions! {
 }
 
 impl Action {
-    /// Does the operation leave the keystore as it was? (GetParametersForImport stores a key.)
+    /// True if the operation leaves the keystore as it was. (GetParametersForImport stores a key.)
     pub const fn only_reads(self) -> bool {
         matches!(
             self,

@@ -15,7 +15,8 @@ pub struct Caller {
     pub unknown: bool,
     /// The way the request came.
     pub source: Source,
-    /// The service that asks for the principal: the condition key `kms:ViaService`.
+    /// The service that asks for the principal. Becomes the condition key `kms:ViaService` in
+    /// `access/request.rs`.
     pub via: Option<ViaService>,
     /// The time of the request; `None` for the clock's.
     pub at: Option<SystemTime>,

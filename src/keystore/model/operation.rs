@@ -81,7 +81,7 @@ impl AuditedOperation {
         }
     }
 
-    /// Does it leave the keystore other than it was? Then it is announced to an audit log that is
+    /// True if it leaves the keystore other than it was. Then it is announced to an audit log that is
     /// required, before it is done. All of ours do.
     pub(in crate::keystore) const fn writes(self) -> bool {
         match self {

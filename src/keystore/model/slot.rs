@@ -53,8 +53,8 @@ impl SlotKind {
         }
     }
 
-    /// May what opens a slot of this kind open one of the `other` kind? A credential is a key
-    /// file that came by another way.
+    /// True if what opens a slot of this kind may open one of the `other` kind. A credential is a
+    /// key file that came by another way.
     pub(in crate::keystore) fn opens(self, other: Self) -> bool {
         let class = |kind| match kind {
             Self::Passphrase => 0,

@@ -67,12 +67,12 @@ impl ClockRun {
         }
     }
 
-    /// Has it gone on for a day?
+    /// True if it has gone on for a day.
     pub(in crate::keystore) const fn is_steady(self) -> bool {
         self.seen.since(self.since) >= DAY
     }
 
-    /// Was it not seen for an hour, by this clock?
+    /// True if it was not seen for an hour, by this clock.
     pub(in crate::keystore) const fn is_old(self, now: UnixTime) -> bool {
         now.since(self.seen).abs() > DAY / 24
     }

@@ -62,9 +62,9 @@ impl Keystore {
         self.audit().each(filter, show)
     }
 
-    /// Writes the records that match as JSON lines, which [`verify_export`](crate::keystore::audit::verify_export) checks. The end
-    /// is signed first, so that all of it can be shown to be the keystore's. Returns how many
-    /// records were written.
+    /// Writes the records that match as JSON lines, which
+    /// [`verify_export`](crate::keystore::audit::verify_export) checks. The end is signed first, so that
+    /// all of it can be shown to be the keystore's. Returns how many records were written.
     /// Errors: `Tampered`, `Io`; those of the file.
     pub fn export_audit(
         &self,

@@ -94,7 +94,7 @@ impl Keystore {
         }
     }
 
-    /// Are there key stores? Asked by a process for itself, so that it knows whether it will load
+    /// True if there are key stores. Asked by a process for itself, so that it knows whether it will load
     /// modules of others; written down by nobody.
     /// Errors: `Database`.
     pub fn has_custom_key_stores(&self) -> Result<bool, KeystoreError> {

@@ -67,7 +67,7 @@ impl Condition {
         Ok(Self { key: parsed, test })
     }
 
-    /// Does the request pass? Of pairs whose names differ only by case nobody knows which the policy
+    /// True if the request passes. Of pairs whose names differ only by case nobody knows which the policy
     /// means: for a Deny it is any of them, for an Allow every one.
     pub(super) fn holds(&self, request: &Request<'_>, effect: Effect) -> bool {
         let values = request.values(&self.key);

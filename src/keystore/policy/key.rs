@@ -51,9 +51,9 @@ facts! {
     KeyUsage = "kms:KeyUsage",
     /// Where the key's material came from.
     KeyOrigin = "kms:KeyOrigin",
-    /// Is it a multi-Region key?
+    /// Whether it is a multi-Region key.
     MultiRegion = "kms:MultiRegion",
-    /// Is the multi-Region key PRIMARY or REPLICA?
+    /// PRIMARY or REPLICA, of a multi-Region key.
     MultiRegionKeyType = "kms:MultiRegionKeyType",
     /// The alias that the request named the key by.
     RequestAlias = "kms:RequestAlias",
@@ -67,7 +67,7 @@ facts! {
     RetiringPrincipal = "kms:RetiringPrincipal",
     /// The kind of constraint of the grant that is made.
     GrantConstraintType = "kms:GrantConstraintType",
-    /// Does the request come from a service on somebody's behalf?
+    /// Whether the request comes from a service on somebody's behalf.
     GrantIsForAwsResource = "kms:GrantIsForAWSResource",
     /// The waiting period of ScheduleKeyDeletion, in days.
     PendingWindowInDays = "kms:ScheduleKeyDeletionPendingWindowInDays",
@@ -75,7 +75,7 @@ facts! {
     EncryptionAlgorithm = "kms:EncryptionAlgorithm",
     /// The kind of key pair that is generated.
     DataKeyPairSpec = "kms:DataKeyPairSpec",
-    /// Does ReEncrypt encrypt under the key that it decrypts with?
+    /// Whether ReEncrypt encrypts under the key that it decrypts with.
     ReEncryptOnSameKey = "kms:ReEncryptOnSameKey",
     /// The algorithm of Sign and Verify.
     SigningAlgorithm = "kms:SigningAlgorithm",
@@ -85,11 +85,11 @@ facts! {
     KeyAgreementAlgorithm = "kms:KeyAgreementAlgorithm",
     /// RAW or DIGEST.
     MessageType = "kms:MessageType",
-    /// Is the check against locking oneself out switched off?
+    /// Whether the check against locking oneself out is switched off.
     BypassPolicyLockoutSafetyCheck = "kms:BypassPolicyLockoutSafetyCheck",
     /// The period of EnableKeyRotation, in days.
     RotationPeriodInDays = "kms:RotationPeriodInDays",
-    /// Does imported material expire?
+    /// Whether imported material expires.
     ExpirationModel = "kms:ExpirationModel",
     /// When imported material expires.
     ValidTo = "kms:ValidTo",
@@ -113,7 +113,7 @@ facts! {
     EpochTime = "aws:EpochTime",
     /// The address that a request over the network came from.
     SourceIp = "aws:SourceIp",
-    /// Did it come through TLS?
+    /// Whether the request came through TLS.
     SecureTransport = "aws:SecureTransport",
     /// The caller's name.
     Username = "aws:username",
@@ -157,12 +157,13 @@ impl FromStr for ConditionKey {
 }
 
 impl ConditionKey {
-    /// Does it say which user of the account asks?
+    /// True if it says which user of the account asks.
     pub(super) const fn is_of_caller(&self) -> bool {
         matches!(self, Self::Fact(Fact::PrincipalArn | Fact::Username | Fact::UserId))
     }
 
-    /// Is it the value of one pair of a context, or of one tag? Their names are compared in any case.
+    /// True if it is the value of one pair of a context, or of one tag: their names are compared in any
+    /// case.
     pub(super) const fn is_of_a_pair(&self) -> bool {
         match self {
             Self::Fact(_) => false,

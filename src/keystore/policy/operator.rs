@@ -77,7 +77,7 @@ impl Comparison {
         }
     }
 
-    /// Does a value of the request agree with one of the policy? A value of another type never.
+    /// True if a value of the request agrees with one of the policy. A value of another type never does.
     pub(super) fn agrees(self, expected: &Expected, value: &str, request: &Request<'_>) -> bool {
         match expected {
             Expected::Text(pattern) => {

@@ -92,7 +92,7 @@ impl Pattern {
         })
     }
 
-    /// Does the whole text fit? Needs a pattern without variables.
+    /// True if the whole text fits. Needs a pattern without variables.
     pub(super) fn matches(&self, text: &str) -> bool {
         fits(&self.0, text, same)
     }
@@ -102,7 +102,7 @@ impl Pattern {
         fits(&self.0, text, |a, b| a == b || a.to_lowercase().eq(b.to_lowercase()))
     }
 
-    /// Does an ARN fit, each of its six parts for itself?
+    /// True if an ARN fits, each of its six parts for itself.
     pub(super) fn matches_arn(&self, arn: &str) -> bool {
         let patterns: Vec<&[Piece]> =
             self.0.splitn(6, |piece| *piece == Piece::Char(':')).collect();

@@ -45,17 +45,17 @@ impl Named {
         valid.then(|| Self::One(text.to_owned()))
     }
 
-    /// A user of this machine?
+    /// True of a user of this machine.
     pub fn is_local_user(&self) -> bool {
         matches!(self, Self::One(arn) if is_local(arn, "user/unix/"))
     }
 
-    /// A group of this machine?
+    /// True of a group of this machine.
     pub fn is_local_group(&self) -> bool {
         matches!(self, Self::One(arn) if is_local(arn, "group/unix/"))
     }
 
-    /// Is the requester meant?
+    /// Whether the requester is meant, and how.
     pub fn means(&self, requester: Requester<'_>) -> PrincipalMatch {
         match self {
             Self::Everybody => PrincipalMatch::Itself,

@@ -242,7 +242,7 @@ pub(in crate::keystore) fn check_tokens(
     Ok(())
 }
 
-/// Is any grant for a group of this machine?
+/// True if any grant is for a group of this machine.
 pub(in crate::keystore) fn any_is_for_local_group(
     reader: &Reader<'_>,
 ) -> Result<bool, KeystoreError> {

@@ -210,8 +210,8 @@ impl KeyRecord {
         }
     }
 
-    /// Has another keystore the material as well, or may it have had it? So it is with a multi-Region
-    /// key that has, or had, related keys, and in a keystore that was made from an export.
+    /// True if another keystore has the material as well, or may have had it: that of a multi-Region
+    /// key that has, or had, related keys, and all in a keystore that was made from an export.
     pub(in crate::keystore) fn is_shared(&self, material: MaterialId) -> bool {
         self.shared.contains(&material) || self.regions.as_ref().is_some_and(Regions::are_several)
     }

@@ -43,8 +43,9 @@ impl PrincipalRecord {
         Ok(record.policies.values().map(parse).collect::<Result<_, _>>()?)
     }
 
-    /// Does any policy of a principal bind a group of this machine, or take something from one of its
-    /// users, or from the root, which the server's own user stands for? One that cannot be read may do so.
+    /// True if any policy of a principal binds a group of this machine, or takes something from one of
+    /// its users, or from the root, which the server's own user stands for. One that cannot be read may
+    /// do so.
     pub(in crate::keystore) fn any_is_evadable(reader: &Reader<'_>) -> Result<bool, KeystoreError> {
         Ok(reader.all::<Self>()?.iter().any(|stored| stored.record.is_evadable()))
     }

@@ -260,7 +260,8 @@ impl Authorizer {
     ) -> Result<CachedDecision> {
         let changes = self.keyring.changes();
         let groups = if keystore.has_evadable_rules().map_err(unreadable)? {
-            // Whom nobody knows, a Deny would miss.
+            // A Deny that names users or groups would not match a process whose identity is
+            // unknown.
             let Some(groups) = user.groups() else {
                 let (uid, permission) = (user.uid(), action.permission());
                 log::warn!(

@@ -237,7 +237,7 @@ impl BackingFile {
         }
     }
 
-    /// The capabilities that a program gets with the file. No other has any, and is not asked.
+    /// The file's capabilities (capabilities(7)). Only an executable file is asked: no other has any.
     fn capabilities(&self, before: &Stat) -> Result<Option<Vec<u8>>> {
         if before.st_mode & 0o111 == 0 {
             return Ok(None);

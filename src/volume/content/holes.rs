@@ -100,8 +100,8 @@ impl Content {
         self.grow_to(&mut state, end, size).map(|()| None)
     }
 
-    /// Overwrites what there is of `offset..end`, which lies within the file, up to the first that
-    /// others are to get their turn before. What has no page stays a hole, with space reserved for it.
+    /// Overwrites the pages in `offset..end`, which lies within the file, and returns early so that other
+    /// requests get a turn. What has no page stays a hole, with space reserved for it.
     fn zero_some(&self, state: &mut State, offset: u64, end: u64) -> Result<u64> {
         let (mut at, mut left) = (offset, ZEROED_AT_ONCE);
         while at < end && left > 0 {

@@ -147,8 +147,8 @@ impl Content {
         }
     }
 
-    /// R4: waits until a page that is overwritten in part, and holds older durable bytes, is not on its way to
-    /// the disk any more: a mixture of the two versions could reach it.
+    /// R4: waits until a page that is overwritten in part, and holds older durable bytes, is not on its
+    /// way to the disk any more: a mixture of the two versions could reach it.
     pub(super) fn wait_before_rewrite(&self, state: &mut State, block: Block) {
         if state.marks.extent.reaches(block) && state.marks.pages.is_rewritten_again(block) {
             let write_back =

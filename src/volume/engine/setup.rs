@@ -114,8 +114,8 @@ impl Volume {
         let keyring = Arc::new(Keyring::new(service, volume));
         let (mut descriptor, mut keys) = verify(&keyring, &claims)?;
         let mut session = Session::begin(&root, !options.read_only)?;
-        // Whoever had the vault until then may have wrapped its key anew. What was read before must not
-        // be written again: its material may be gone.
+        // The previous holder may have re-wrapped the volume key before this process took the lock: the
+        // copies read before it must not be written back.
         let held = read_descriptors(session.meta(), path)?;
         if held != claims {
             (descriptor, keys) = verify(&keyring, &held)?;
@@ -182,7 +182,7 @@ impl Volume {
     /// The same of the vault that is open as `root` and was found at `path`.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::peek`].
     pub(in crate::volume) fn peek_into(root: &OwnedFd, path: &Path) -> Result<VolumeDescriptor> {
         let newest = Self::peek_at_copies(root, path)?.into_iter().next();
         newest.ok_or_else(|| VolumeError::NotAVolume(path.into()))
@@ -191,7 +191,7 @@ impl Volume {
     /// Both copies, the newest first.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::peek_into`].
     pub(in crate::volume) fn peek_at_copies(
         root: &OwnedFd,
         path: &Path,

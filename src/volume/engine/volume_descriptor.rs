@@ -25,8 +25,8 @@ impl Volume {
 
     /// Wraps the volume key again, under the key that `choose` returns for the present one.
     ///
-    /// *Crash*: one copy is new and the other one old, under what it was before: then the re-wrap comes
-    /// again. Once no copy is under older material, either opens alone.
+    /// *Crash*: one copy is new, the other still under the old material: the re-wrap runs again. Once no
+    /// copy is under older material, either opens alone.
     pub(in crate::volume) fn rewrap_descriptor(
         &self,
         choose: impl Fn(KeyId) -> Option<KeyId>,

@@ -225,7 +225,8 @@ pub struct FileHandle {
     pub ino: u64,
     /// The open file, shared by all handles of the inode.
     pub file: Arc<File>,
-    /// The count of [`crate::volume::namespace::set_id::SetIdCounter`] when it was last found without privileges.
+    /// The count of [`crate::volume::namespace::set_id::SetIdCounter`] when it was last found without
+    /// privileges.
     pub(in crate::volume) unprivileged: AtomicU64,
     /// The right of the user who opened it; none for the volume's owner.
     pub(in crate::volume) admission: Option<Arc<Admission>>,

@@ -21,8 +21,8 @@ impl Volume {
     /// how many directories changed.
     ///
     /// # Errors
-    /// `KeyUnusable`; `Io(BUSY)` if something is mounted on one of them; `FormerKeys` when files of too many of them still wait for a re-wrap;
-    /// `LinkedElsewhere` if a file has a further name in a directory that does not change.
+    /// `KeyUnusable`; `Io(BUSY)` if something is mounted on one of them; `FormerKeys` when files of too
+    /// many of them still wait for a re-wrap; `LinkedElsewhere` if a file has a further name in a directory that does not change.
     pub fn set_dir_policy(&self, ino: u64, key: KeyId, cross: Option<CrossMode>) -> Result<u64> {
         self.tree.writable()?;
         // What is renamed meanwhile would keep the key that it had.

@@ -1,14 +1,16 @@
 //! A key is disabled, or comes back, while its files are open (R12).
 //!
 //! 1. From one instant every request under the key fails, except for pages that were written through a
-//!    mapping before; open directories and remembered decisions are dropped. 2. The kernel is asked to
-//!    give dirty pages back and to drop the rest. 3. Requests in flight end, since wiping waits for the
-//!    file's lock, and the keys are wiped, and the cached ends of blocks: the only contents that outlive
-//!    their request here, for `fuse` wipes the buffers of a request with its answer. 4. The kernel is
-//!    asked once more, for pages that it read in between.
-//!    No lock is held while the kernel is asked, and no request waits for this thread. The kernel may
-//!    take its time over dirty pages, so everything that makes requests fail is done before the first
-//!    time that it is asked.
+//!    mapping before; open directories and remembered decisions are dropped.
+//! 2. The kernel is asked to give dirty pages back and to drop the rest.
+//! 3. Requests in flight end, since wiping waits for the file's lock, and the keys are wiped, and the
+//!    cached ends of blocks: the only contents that outlive their request here, for `fuse` wipes the
+//!    buffers of a request with its answer.
+//! 4. The kernel is asked once more, for pages that it read in between.
+//!
+//! No lock is held while the kernel is asked, and no request waits for this thread. The kernel may
+//! take its time over dirty pages, so everything that makes requests fail is done before the first
+//! time that it is asked.
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
 //! Multi-Region keys: the same key in several keystores, each of which is a Region.
 //!
 //! A key travels in a *transfer*: the destination publishes a [`TransferKey`], the source seals the
-//! key for it, the destination opens that once (`records::transfer`). Each keystore signs what it publishes and
-//! what it seals, with a key that its root key determines: its *identity*. Who carries the two
-//! files compares identities; between keystores that one process has open nothing is carried (`direct`).
+//! key for it, the destination opens that once (`records::transfer`). Each keystore signs what it
+//! publishes and what it seals, with a key that its root key determines: its *identity*. Who carries the
+//! two files compares identities; between keystores that one process has open nothing is carried
+//! (`direct`).
 //!
 //! One of the related keys is the primary (`records::regions`), and only it rotates; replicas get its new
 //! material by another transfer. Related keys agree about id, kind and material. Everything else, such as

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 
 use rustix::fs::{FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
+use zeroize::Zeroize;
 
 use super::copies::read_slots;
 use super::report::{CheckReport, Repair};
-use crate::envelope::layout::PAGE;
+use crate::envelope::layout::{PAGE, PAGE_LEN};
 use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX};
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::contents::{BackingFile, is_blank};
@@ -46,7 +47,7 @@ impl Volume {
             report.directories += 1;
             match dir.keys() {
                 Err(_) if descent.is_below_unusable() => {}
-                // A repair adopts nothing: whoever put it there may have meant that.
+                // A repair adopts nothing: only a person knows whether it belongs here (`kmsfs adopt`).
                 Err(error @ VolumeError::Misplaced(_)) => {
                     report.add(visit.path(), error, false);
                 }
@@ -203,8 +204,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Cuts a file to nothing that holds nothing, not even a header; true if it was one. No crash needs
-    /// to explain that: nothing is given up.
+    /// Truncates a file that is all zeros, header included; true if it was. Nothing is lost, so no crash
+    /// has to excuse it.
     fn empty_if_blank(
         &self,
         ino: u64,
@@ -316,7 +317,7 @@ fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
         // Once more, block by block, to say which.
         let end = size.min(at + buf.len() as u64);
         while at < end && bad.len() < MOST_BAD {
-            let block = buf.get_mut(..4096).unwrap_or_default();
+            let block = buf.get_mut(..PAGE_LEN).unwrap_or_default();
             let read = content.read(at, block);
             let after = (at / PAGE + 1) * PAGE;
             match read {
@@ -331,12 +332,11 @@ fn read_all(content: &Content) -> (u64, Vec<(u64, String)>) {
             }
         }
     }
-    use zeroize::Zeroize;
     buf.zeroize();
     (good, bad)
 }
 
 /// Bytes that are read at once.
-const STEP: usize = 64 * 4096;
+const STEP: usize = 64 * PAGE_LEN;
 /// The most errors that are reported of one file.
 const MOST_BAD: usize = 1000;

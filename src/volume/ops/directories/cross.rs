@@ -8,7 +8,7 @@
 //!
 //! All names of a file lie in directories of one key: a header that is made anew knows one of them
 //! only. So a link across keys is refused, and a move of one name of several, and a policy that
-//! would part them (`policy`).
+//! would part them (`dir_policy`).
 
 use rustix::fs::{OFlags, Stat};
 

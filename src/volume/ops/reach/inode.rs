@@ -144,9 +144,9 @@ impl Volume {
         }
     }
 
-    /// Opens a directory whose parent is open, or soon will be again. Also `Stale` where it seems out
-    /// of its place and descriptors have changed since `begun`, unless this is the last attempt; what that finds
-    /// serves this request and no other.
+    /// Opens a directory whose parent is open, or soon will be again. Also `Stale` where it seems out of
+    /// its place and descriptors have changed since `begun`, unless this is the last attempt; what that
+    /// finds serves this request and no other.
     fn open_dir(
         &self,
         ino: u64,
