@@ -24,20 +24,24 @@ pub(crate) fn groups_of(pid: u32, uid: u32) -> Option<Vec<u32>> {
     (is_at_home && !is_in(&subordinates(), uid)).then_some(groups)
 }
 
-/// True if `uid`, as the kernel reported it, is this process's user. In a user namespace the overflow
-/// uid stands for every unmapped user, so it identifies nobody.
+/// True if `uid`, as the kernel reported it, is this process's user.
 pub(crate) fn is_own_user(uid: u32) -> bool {
-    uid == rustix::process::geteuid().as_raw()
-        && *OWN_USER_IS_KNOWN.get_or_init(|| {
-            let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
-            let overflow = overflow.and_then(|text| text.trim().parse().ok());
-            uid != overflow.unwrap_or(OVERFLOW_UID)
-                || match fs::read_to_string("/proc/self/uid_map") {
-                    Ok(map) => is_initial_map(&map),
-                    // A kernel without such namespaces.
-                    Err(error) => error.kind() == ErrorKind::NotFound,
-                }
-        })
+    uid == rustix::process::geteuid().as_raw() && !is_everybody(uid)
+}
+
+/// True if `uid` identifies nobody: in a user namespace the overflow uid stands for every unmapped user.
+pub(crate) fn is_everybody(uid: u32) -> bool {
+    let shared = UNMAPPED.get_or_init(|| {
+        let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+        let overflow = overflow.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW_UID);
+        match fs::read_to_string("/proc/self/uid_map") {
+            Ok(map) if is_initial_map(&map) => None,
+            // A kernel without such namespaces.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            _ => Some(overflow),
+        }
+    });
+    *shared == Some(uid)
 }
 
 /// True of the map of the initial user namespace.
@@ -45,7 +49,8 @@ fn is_initial_map(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-static OWN_USER_IS_KNOWN: OnceLock<bool> = OnceLock::new();
+/// The number that users without one have here, if there may be any.
+static UNMAPPED: OnceLock<Option<u32>> = OnceLock::new();
 
 /// The default of /proc/sys/kernel/overflowuid.
 const OVERFLOW_UID: u32 = 65534;

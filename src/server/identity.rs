@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::endpoint::{Claim, ReplayWindow, Signable, SignatureError};
 use crate::keystore::{Caller, KeystoreError, Principal, UNKNOWN_PROCESS, is_access_key_id};
+use crate::process;
 use crate::server::config::Unsigned;
 use crate::server::keystores::Keystores;
 use crate::server::transport::peer::Peer;
@@ -86,9 +87,9 @@ impl Identities {
         if self.unsigned == Unsigned::Accepted && peer.is_local() && !of_a_page {
             let region = claim.map(|claim| claim.region().to_owned());
             let mut caller = peer.unsigned();
-            if let (Peer::Unix(process), Principal::Unix { uid }) = (peer, &caller.principal)
-                && keystores.have_evadable_rules()
-                && !process.is_known()
+            if let (Peer::Unix(peer_process), Principal::Unix { uid }) = (peer, &caller.principal)
+                && (process::is_everybody(*uid)
+                    || (keystores.have_evadable_rules() && !peer_process.is_known()))
             {
                 log::warn!("a process of user {uid} is refused {UNKNOWN_PROCESS}");
                 caller.unknown = true;
