@@ -57,6 +57,8 @@ pub(crate) enum State {
     Owner(u32, u32),
     /// Seconds and nanoseconds of the last change of contents.
     Mtime(i64, i64),
+    /// Any such time from this second on.
+    MtimeFrom(i64),
     /// The value of an attribute; `None` when there is none.
     Xattr(&'static str, Option<Vec<u8>>),
     /// The target of a symbolic link.
@@ -126,6 +128,10 @@ impl State {
             Self::Mtime(seconds, nanos) => {
                 let meta = stat(path)?;
                 equal("mtime", (meta.mtime(), meta.mtime_nsec()), (*seconds, *nanos))
+            }
+            Self::MtimeFrom(first) => {
+                let found = stat(path)?.mtime();
+                equal("mtime", found, found.max(*first))
             }
             Self::Xattr(name, value) => equal(name, &xattr(path, name)?, value),
             Self::Target(target) => {
