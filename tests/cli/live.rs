@@ -263,6 +263,22 @@ fn regression_a_command_for_a_mount_does_not_reach_the_vault_that_is_at_its_path
     machine.ok(&["umount", "other"]);
 }
 
+/// A mount of a copy of the vault, with the same keystore, where nobody outside can see either.
+fn mount_a_copy_in_a_container(machine: &Machine) -> Child {
+    fs::create_dir(machine.path("inner")).unwrap();
+    let script = "mount -t tmpfs none inner && cp -a vault inner/v && mkdir inner/m && \
+                  exec \"$0\" --key-file key mount -f inner/v inner/m";
+    let unshare = ["--mount", "--propagation", "private", "sh", "-c", script];
+    let words = [&unshare[..], &[env!("CARGO_BIN_EXE_kmsfs")]].concat();
+    let container = machine.command_of(Path::new("unshare"), &words).spawn().unwrap();
+    let inner = machine.path("inner/m");
+    within(Duration::from_secs(20), || {
+        let text = fs::read_to_string(format!("/proc/{}/mountinfo", container.id()));
+        text.is_ok_and(|text| text.lines().any(|line| line.split(' ').nth(4) == inner.to_str()))
+    });
+    container
+}
+
 /// A copy of the vault in a container, where nobody outside can see it, was mounted with the same
 /// keystore, and its material destroyed.
 #[test]
@@ -273,18 +289,7 @@ fn regression_nothing_is_retired_that_a_mount_in_a_container_needs() {
     let machine = mounted();
     fs::write(machine.path("m/file"), "hello").unwrap();
     machine.ok(&["umount", "m"]);
-    fs::create_dir(machine.path("inner")).unwrap();
-    let script = "mount -t tmpfs none inner && cp -a vault inner/v && mkdir inner/m && \
-                  exec \"$0\" --key-file key mount -f inner/v inner/m";
-    let unshare = ["--mount", "--propagation", "private", "sh", "-c", script];
-    let words = [&unshare[..], &[env!("CARGO_BIN_EXE_kmsfs")]].concat();
-    let mut container = machine.command_of(Path::new("unshare"), &words).spawn().unwrap();
-    let inner = machine.path("inner/m");
-    let is_there = || {
-        let text = fs::read_to_string(format!("/proc/{}/mountinfo", container.id()));
-        text.is_ok_and(|text| text.lines().any(|line| line.split(' ').nth(4) == inner.to_str()))
-    };
-    within(Duration::from_secs(20), is_there);
+    let mut container = mount_a_copy_in_a_container(&machine);
     machine.ok(&keyed(&["mount", "vault", "m"]));
     machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
     machine.ok(&keyed(&["rewrap", "m"]));
@@ -306,18 +311,7 @@ fn regression_nothing_is_retired_in_a_keystore_put_in_place_under_a_mount() {
     let machine = mounted();
     fs::write(machine.path("m/file"), "hello").unwrap();
     machine.ok(&["umount", "m"]);
-    fs::create_dir(machine.path("inner")).unwrap();
-    // Of a copy that nobody outside sees.
-    let script = "mount -t tmpfs none inner && cp -a vault inner/v && mkdir inner/m && \
-                  exec \"$0\" --key-file key mount -f inner/v inner/m";
-    let unshare = ["--mount", "--propagation", "private", "sh", "-c", script];
-    let words = [&unshare[..], &[env!("CARGO_BIN_EXE_kmsfs")]].concat();
-    let mut container = machine.command_of(Path::new("unshare"), &words).spawn().unwrap();
-    let inner = machine.path("inner/m");
-    within(Duration::from_secs(20), || {
-        let text = fs::read_to_string(format!("/proc/{}/mountinfo", container.id()));
-        text.is_ok_and(|text| text.lines().any(|line| line.split(' ').nth(4) == inner.to_str()))
-    });
+    let mut container = mount_a_copy_in_a_container(&machine);
     machine.ok(&keyed(&["mount", "vault", "m"]));
     machine.ok(&keyed(&["key", "rotate", "alias/kmsfs/default"]));
     machine.ok(&keyed(&["rewrap", "m"]));

@@ -157,7 +157,7 @@ pub(in crate::keystore) struct VolumePath(
 );
 
 impl VolumeRecord {
-    /// Is this a path of the volume that is remembered?
+    /// True if this is a path of the volume that is remembered.
     pub(in crate::keystore) fn knows(&self, path: &[u8]) -> bool {
         path.is_empty() || path == self.path || self.also.iter().any(|other| other.0 == path)
     }
