@@ -1,5 +1,6 @@
 //! The requests of the kernel, one by one: unpack, one call of the volume, reply.
 
+mod listing;
 mod replies;
 
 use std::ffi::OsStr;
@@ -10,19 +11,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use super::Ended;
-use super::convert::{file_attr, file_type, new_time, no_attr};
+use super::convert::{file_attr, new_time};
 use super::errno::errno;
 use super::handles::Handles;
 use super::options::MountOptions;
 use super::received;
 use super::request::{
-    allocate_mode, caller, durability, empty, negotiate, open_flags, sized, taken, wanted,
+    allocate_mode, caller, durability, empty, negotiate, open_flags, sized, wanted,
 };
 use crate::volume::attr::AttrChange;
 use crate::volume::content::SeekTo;
 use crate::volume::{
-    Detail, DirStream, FileHandle as OpenFile, NewNode, Origin, Privileges, RenameHow, SetMode,
-    Volume, VolumeError,
+    DirStream, FileHandle as OpenFile, NewNode, Origin, Privileges, RenameHow, SetMode, Volume,
+    VolumeError,
 };
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
@@ -42,6 +43,7 @@ pub(super) struct Adapter {
     files: Handles<OpenFile>,
     streams: Handles<DirStream>,
     ttl: Duration,
+    keeps_listings: bool,
     shared: bool,
     ended: Arc<Ended>,
     notifier: Arc<OnceLock<Notifier>>,
@@ -61,6 +63,7 @@ impl Adapter {
             files: Handles::default(),
             streams: Handles::default(),
             ttl: options.time_to_live(),
+            keeps_listings: options.keeps_listings(),
             shared: options.shared,
             ended,
             notifier,
@@ -376,12 +379,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.volume.open_dir_stream(ino.0) {
-            Ok(stream) => {
-                reply.opened(FileHandle(self.streams.add(stream)), FopenFlags::empty());
-            }
-            Err(error) => reply.error(errno(&error)),
-        }
+        self.stream_opened(reply, ino.0);
     }
 
     fn readdir(
@@ -390,18 +388,9 @@ impl Filesystem for Adapter {
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let listed = self.stream(fh).and_then(|stream| {
-            self.volume.read_dir(&stream, offset, Detail::Names, |entry| {
-                let (ino, kind) = (INodeNo(entry.ino), file_type(entry.kind));
-                taken(reply.add(ino, entry.next, kind, OsStr::from_bytes(&entry.name)))
-            })
-        });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
+        self.names(reply, fh, offset);
     }
 
     fn readdirplus(
@@ -410,27 +399,9 @@ impl Filesystem for Adapter {
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.stream(fh).and_then(|stream| {
-            self.volume.read_dir(&stream, offset, Detail::Attributes, |entry| {
-                let attr = match &entry.attr {
-                    Some(attr) => file_attr(attr),
-                    // The dots: the kernel takes no lookup of them, only number and kind.
-                    None => {
-                        let kind = file_type(entry.kind);
-                        fuser::FileAttr { ino: INodeNo(entry.ino), kind, ..no_attr() }
-                    }
-                };
-                let name = OsStr::from_bytes(&entry.name);
-                let generation = Generation(entry.attr.map_or(0, |attr| attr.generation));
-                taken(reply.add(attr.ino, entry.next, name, &self.ttl, &attr, generation))
-            })
-        });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
+        self.names_and_attributes(reply, fh, offset);
     }
 
     fn releasedir(

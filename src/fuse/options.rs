@@ -69,6 +69,11 @@ impl MountOptions {
         }
     }
 
+    /// True if the kernel may keep what directories list.
+    pub(super) fn keeps_listings(&self) -> bool {
+        self.time_to_live() == LONG
+    }
+
     /// fuser's configuration for a connection that is there.
     pub(super) fn config(&self) -> Config {
         let mut config = Config::default();

@@ -51,6 +51,7 @@ pub use model::misplaced::Misplaced;
 pub use model::options::Options;
 pub use model::options::PageJournaling;
 pub use namespace::inode::ROOT;
+pub use namespace::listings::Listing;
 pub use namespace::tree::Space;
 pub use ops::attributes::xattr::SetMode;
 pub use ops::contents::io::Allocate;

@@ -40,6 +40,7 @@ mod programs;
 mod random;
 mod remote;
 mod replicas;
+mod requests;
 mod secrecy;
 #[path = "../softhsm/mod.rs"]
 mod softhsm;

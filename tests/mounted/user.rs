@@ -23,6 +23,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("escape::what_is_mounted_inside", "mounts a directory inside the vault"),
     ("backup::regression_an_ordinary_user", "gives files to another user"),
     ("memory::", "reads the memory of a daemon, which hides it from its own user"),
+    ("requests::", "reads the trace of the kernel"),
     ("pjdfstest::", "owners and devices are what most of it is about"),
     ("remote::", "makes network namespaces"),
     ("mountpoint::with_nosymfollow", "the mount helper of Debian 12 does not know the option"),

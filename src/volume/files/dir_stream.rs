@@ -15,6 +15,8 @@ pub struct DirStream {
     pub(in crate::volume) ino: u64,
     pub(in crate::volume) fd: OwnedFd,
     pub(in crate::volume) position: Mutex<Position>,
+    /// The kernel may keep what it is told of names.
+    pub(in crate::volume) kept: bool,
     /// What it was told of failed syncs.
     pub(in crate::volume) heard: Heard,
 }

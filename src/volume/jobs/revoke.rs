@@ -35,14 +35,19 @@ impl Volume {
             self.keyring.set_revoked(*key, false);
         }
         // Directories show encrypted names while their key is gone, and plain ones when it is back.
-        let same = changes.lost.is_empty() && changes.back.is_empty();
-        let dirs = if same { Vec::new() } else { self.tree.dirs.clear() };
+        let mut dirs = self.tree.listings.take_again();
+        if !(changes.lost.is_empty() && changes.back.is_empty()) {
+            dirs.extend(self.tree.dirs.clear());
+            dirs.extend(self.tree.listings.drop_all());
+        }
         // Handles of users who lost a permission are refused from here on.
         let refused = self.authorizer.review();
+        // No dirty page has to be waited for.
+        self.invalidate(dirs);
         let lost: Vec<KeyId> = changes.lost.iter().map(|(key, _)| *key).collect();
         self.revoke(&lost);
         // What the kernel has cached must not answer them either.
-        self.invalidate(refused.into_iter().chain(dirs));
+        self.invalidate(refused);
     }
 
     /// Makes the kernel ask again for the size of files that turned out to have another one. Whoever

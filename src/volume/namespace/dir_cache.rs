@@ -59,6 +59,13 @@ struct Slot {
     fits: u64,
 }
 
+impl Era {
+    /// What of it can change the names that directories show, besides the state of their keys.
+    pub(in crate::volume) fn of_names(self) -> (u64, u64) {
+        (self.descriptors, self.above)
+    }
+}
+
 impl DirCache {
     /// A cache of at most `capacity` directories.
     pub(in crate::volume) fn new(capacity: usize) -> Self {

@@ -163,8 +163,9 @@ impl InodeTable {
         }
     }
 
-    /// Takes back `count` lookups; true if none is left and the inode was dropped.
-    pub(in crate::volume) fn forget(&self, ino: u64, count: u64) -> bool {
+    /// Takes back `count` lookups; true if none is left and the inode was dropped. `left` is told the
+    /// directories that it is in.
+    pub(in crate::volume) fn forget(&self, ino: u64, count: u64, left: impl FnMut(u64)) -> bool {
         let mut shard = self.shard(ino);
         let Entry::Occupied(mut entry) = shard.entry(ino) else { return false };
         let node = entry.get_mut();
@@ -176,6 +177,7 @@ impl InodeTable {
         }
         let node = entry.remove();
         drop(shard);
+        node.links.iter().map(|link| link.parent).for_each(left);
         // Closing the pin may delete the file's contents: not under the lock.
         drop(node);
         true
@@ -392,11 +394,11 @@ mod tests {
         let table = InodeTable::new(100);
         table.enter(7, 100, &name("a"), InodeIdentity::default());
         table.enter(7, 100, &name("a"), InodeIdentity::default());
-        table.forget(7, 1);
+        table.forget(7, 1, drop);
         assert_eq!(table.count(), 1);
-        table.forget(7, 1);
+        table.forget(7, 1, drop);
         assert_eq!(table.count(), 0);
-        table.forget(7, 1);
+        table.forget(7, 1, drop);
     }
 
     #[test]
@@ -473,8 +475,8 @@ mod tests {
         assert!(!table.has_cached(7, 5) && table.size(7).is_none());
         table.restore_identity(7, before);
         assert_eq!(table.known_identity(7), Some(InodeIdentity { owner: 2, ..old }));
-        assert!(!table.forget(7, 2), "three lookups were counted");
-        assert!(table.forget(7, 1));
+        assert!(!table.forget(7, 2, drop), "three lookups were counted");
+        assert!(table.forget(7, 1, drop));
     }
 
     #[test]

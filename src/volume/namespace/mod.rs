@@ -10,6 +10,7 @@ pub(in crate::volume) mod dir_cache;
 pub(in crate::volume) mod dir_locks;
 pub(in crate::volume) mod dir_rules;
 pub(in crate::volume) mod inode;
+pub(in crate::volume) mod listings;
 pub(in crate::volume) mod names;
 pub(in crate::volume) mod occupants;
 pub(in crate::volume) mod renames;

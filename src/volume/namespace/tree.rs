@@ -11,6 +11,7 @@ use super::dir_cache::DirCache;
 use super::dir_locks::DirLocks;
 use super::dir_rules::DirAnchor;
 use super::inode::InodeTable;
+use super::listings::Listings;
 use super::renames::Renames;
 use super::set_id::SetIdCounter;
 use super::twins::Twins;
@@ -41,6 +42,7 @@ const ZFS: u64 = 0x2fc1_2fc1;
 pub(in crate::volume) struct Tree {
     pub(in crate::volume) inodes: InodeTable,
     pub(in crate::volume) dirs: DirCache,
+    pub(in crate::volume) listings: Listings,
     pub(in crate::volume) locks: DirLocks,
     /// The same for inodes: held by whoever moves a file to a directory that may have another key, from
     /// before the first wrap until after the last, and by a re-wrap from before it looks where the file
@@ -126,6 +128,7 @@ impl Tree {
             births: is_one_of(&root, &[EXT4, XFS, TMPFS, BTRFS, F2FS, BCACHEFS, ZFS])?,
             owners: RwLock::default(),
             dirs: DirCache::new(dir_capacity()),
+            listings: Listings::default(),
             locks: DirLocks::new(),
             wraps: DirLocks::new(),
             unsynced: Unsynced::default(),

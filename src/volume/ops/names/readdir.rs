@@ -4,10 +4,12 @@
 //! it stays right while the directory changes and seekdir works as it does there.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{SeekFrom, fstat, seek};
 
 use crate::envelope::is_hidden;
 use crate::volume::backing::beneath::{self, BackingName};
@@ -16,11 +18,13 @@ use crate::volume::backing::listing::{RawEntry, RawName, read_chunk};
 use crate::volume::engine::Volume;
 use crate::volume::files::dir_stream::{DirStream, Position};
 use crate::volume::model::attr::{Attr, FileKind};
+use crate::volume::model::clock;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::descriptor::Copies;
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_rules::Expected;
 use crate::volume::namespace::inode::ROOT;
+use crate::volume::namespace::listings::Listing;
 use crate::volume::namespace::names;
 use crate::volume::ops::reach::lookup::Entered;
 
@@ -65,7 +69,32 @@ impl Volume {
     pub fn open_dir_stream(&self, ino: u64) -> Result<DirStream> {
         let fd = beneath::reopen_dir(&*self.dir(ino)?)?;
         let heard = self.tree.errors.sample(ino);
-        Ok(DirStream { ino, fd, position: Mutex::default(), heard })
+        Ok(DirStream { ino, fd, position: Mutex::default(), kept: false, heard })
+    }
+
+    /// Opens a directory for listing by a kernel that may keep listings, and says whether what it has of
+    /// this one is right.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn open_listing(&self, ino: u64) -> Result<(DirStream, Listing)> {
+        let stream = self.open_dir_stream(ino)?;
+        let listing = self.tree.listings.open(ino, self.listing_state(&stream), Instant::now());
+        Ok((DirStream { kept: listing != Listing::Passing, ..stream }, listing))
+    }
+
+    /// A fingerprint of what the directory of `stream` lists. `None` where its names are not shown, and
+    /// where it has just changed: a change within one tick of the clock need not show.
+    fn listing_state(&self, stream: &DirStream) -> Option<u64> {
+        let era = self.tree.dirs.era();
+        let dir = self.dir(stream.ino).ok()?;
+        if dir.keys().is_err() || dir.misplaced().is_some() {
+            return None;
+        }
+        let stat = fstat(&stream.fd).ok()?;
+        let settled = clock::now_nanos().checked_sub(clock::ctime(&stat))? >= SETTLED;
+        let state = (stat.st_ino, stat.st_size, clock::mtime(&stat), clock::ctime(&stat));
+        settled.then(|| self.tree.hasher.hash_one((state, era.of_names())))
     }
 
     /// Lists from `offset` (0 is the start) until `sink` is full or the directory ends.
@@ -80,6 +109,9 @@ impl Volume {
         mut sink: impl FnMut(&DirEntry) -> Sink,
     ) -> Result<()> {
         let dir = self.stream_dir(stream)?;
+        if stream.kept && dir.keys().is_err() {
+            self.tree.listings.spoil(stream.ino);
+        }
         let mut position = stream.position.lock();
         if position.offset != offset || offset == 0 {
             seek(&stream.fd, SeekFrom::Start(offset))?;
@@ -94,13 +126,16 @@ impl Volume {
                 };
             }
             let Some(raw) = position.ahead.front() else { return Ok(()) };
-            if let Some((entry, before)) = self.show(&dir, raw, detail)
-                && sink(&entry) == Sink::Full
-            {
-                if entry.attr.is_some() {
-                    self.take_back(entry.ino, before);
+            if let Some((entry, before)) = self.show(&dir, raw, detail) {
+                if sink(&entry) == Sink::Full {
+                    if entry.attr.is_some() {
+                        self.take_back(entry.ino, before);
+                    }
+                    return Ok(());
                 }
-                return Ok(());
+                if stream.kept && detail == Detail::Names {
+                    self.tree.listings.outdate(stream.ino);
+                }
             }
             position.offset = raw.next;
             position.ahead.pop_front();
@@ -161,3 +196,6 @@ impl Volume {
 fn kind(dir: &Dir, entry: &BackingName) -> Option<FileKind> {
     FileKind::from_mode(beneath::stat(dir, entry).ok()?.st_mode)
 }
+
+/// How long ago a directory must have changed for its times to tell the next change. Units: nanoseconds.
+const SETTLED: i64 = 100_000_000;

@@ -54,7 +54,13 @@ impl Volume {
 
     /// Takes back `count` lookups of `ino`.
     pub fn forget(&self, ino: u64, count: u64) {
-        if self.tree.inodes.forget(ino, count) {
+        // Listings that the kernel keeps do not bring it back.
+        self.lose(ino, count, |parent| self.tree.listings.outdate(parent));
+    }
+
+    fn lose(&self, ino: u64, count: u64, left: impl FnMut(u64)) {
+        if self.tree.inodes.forget(ino, count, left) {
+            self.tree.listings.forget(ino);
             self.files.forget(ino, || self.tree.inodes.knows(ino));
         }
     }
@@ -158,7 +164,7 @@ impl Volume {
     /// The kernel does not hear of it after all.
     pub(in crate::volume) fn take_back(&self, ino: u64, before: Option<InodeIdentity>) {
         self.tree.inodes.restore_identity(ino, before);
-        self.forget(ino, 1);
+        self.lose(ino, 1, drop);
     }
 
     /// Tells an inode from others that had its number.
