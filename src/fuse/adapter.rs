@@ -17,7 +17,7 @@ use super::handles::Handles;
 use super::options::MountOptions;
 use super::received;
 use super::request::{
-    allocate_mode, caller, durability, empty, negotiate, open_flags, sized, wanted,
+    Permissions, allocate_mode, caller, durability, empty, negotiate, open_flags, sized, wanted,
 };
 use crate::volume::attr::AttrChange;
 use crate::volume::content::SeekTo;
@@ -26,14 +26,18 @@ use crate::volume::{
     VolumeError,
 };
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 const NAME_MAX: u32 = 255;
+/// After this answer the kernel asks for no more attributes of this kind, of any inode.
+const NO_XATTRS: Errno = Errno::ENOSYS;
+/// What the names of ACLs begin with, as attributes.
+const ACL: &[u8] = b"system.posix_acl_";
 /// The kernel named a handle that is not open.
 const BAD_HANDLE: VolumeError = VolumeError::Io(rustix::io::Errno::BADF);
 
@@ -45,6 +49,8 @@ pub(super) struct Adapter {
     ttl: Duration,
     keeps_listings: bool,
     shared: bool,
+    permissions: Permissions,
+    xattrs: bool,
     ended: Arc<Ended>,
     notifier: Arc<OnceLock<Notifier>>,
 }
@@ -65,6 +71,8 @@ impl Adapter {
             ttl: options.time_to_live(),
             keeps_listings: options.keeps_listings(),
             shared: options.shared,
+            permissions: options.permissions(),
+            xattrs: options.xattrs,
             ended,
             notifier,
         }
@@ -110,7 +118,7 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config);
+        negotiate(config, self.permissions);
         Ok(())
     }
 
@@ -455,6 +463,9 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if !self.xattrs {
+            return reply.error(NO_XATTRS);
+        }
         let mode = match flags {
             libc::XATTR_CREATE => SetMode::Create,
             libc::XATTR_REPLACE => SetMode::Replace,
@@ -463,19 +474,37 @@ impl Filesystem for Adapter {
         let set = received::wiping(value, |value| {
             self.volume.set_xattr(ino.0, name.as_bytes(), value, mode, caller(req))
         });
+        if self.permissions == Permissions::Nobody && name.as_bytes().starts_with(ACL) {
+            // It is an attribute like others for the kernel then, but has changed the mode.
+            self.forget_attributes(ino.0);
+        }
         empty(reply, set);
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !self.xattrs {
+            return reply.error(NO_XATTRS);
+        }
         sized(reply, size, self.volume.xattr(ino.0, name.as_bytes(), caller(req)));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.xattrs {
+            return reply.error(NO_XATTRS);
+        }
         sized(reply, size, self.volume.xattr_names(ino.0, caller(req)));
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.xattrs {
+            return reply.error(NO_XATTRS);
+        }
         empty(reply, self.volume.remove_xattr(ino.0, name.as_bytes(), caller(req)));
+    }
+
+    // Asked only where nobody checks permissions.
+    fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        self.allowed_to_root(reply, ino.0, mask);
     }
 
     fn fallocate(

@@ -48,14 +48,17 @@ fn by_itself(
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::open(DEVICE, flags, Mode::empty())?;
     let mut data = format!(
-        "fd={},rootmode={:o},user_id={},group_id={},{SUBTYPE},default_permissions",
+        "fd={},rootmode={:o},user_id={},group_id={},{SUBTYPE}",
         device.as_raw_fd(),
         rustix::fs::fstat(mountpoint)?.st_mode,
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
     );
-    if options.allow_other {
-        data.push_str(",allow_other");
+    for (on, word) in [
+        (options.default_permissions, ",default_permissions"),
+        (options.allow_other, ",allow_other"),
+    ] {
+        data.push_str(if on { word } else { "" });
     }
     let data = CString::new(data)?;
     rustix::mount::mount(source, by_number(mountpoint), "fuse", flags_of(options), &*data)?;
@@ -104,7 +107,7 @@ fn words(source: &Path, options: &MountOptions) -> CString {
     let pick = |on: bool, yes: &'static str, no: &'static str| if on { yes } else { no };
     for word in [
         SUBTYPE,
-        "default_permissions",
+        pick(options.default_permissions, "default_permissions", ""),
         pick(options.read_only, "ro", "rw"),
         pick(options.suid, "suid", "nosuid"),
         pick(options.dev, "dev", "nodev"),

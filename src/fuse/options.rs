@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fuser::{Config, SessionACL};
 
+use super::request::Permissions;
+
 /// How long the kernel may keep names and attributes: this process is the only one that changes
 /// them, and tells the kernel when it does so by itself.
 const LONG: Duration = Duration::from_secs(3600);
@@ -18,6 +20,10 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Other users may enter.
     pub allow_other: bool,
+    /// The kernel checks owners, modes and ACLs. If not, whoever may enter may do what root may.
+    pub default_permissions: bool,
+    /// There are extended attributes. If not, the kernel stops asking for them.
+    pub xattrs: bool,
     /// Set-user-id programs and file capabilities are honoured.
     pub suid: bool,
     /// Device nodes work.
@@ -45,6 +51,8 @@ impl Default for MountOptions {
         Self {
             read_only: false,
             allow_other: false,
+            default_permissions: true,
+            xattrs: true,
             suid: false,
             dev: false,
             exec: true,
@@ -72,6 +80,11 @@ impl MountOptions {
     /// True if the kernel may keep what directories list.
     pub(super) fn keeps_listings(&self) -> bool {
         self.time_to_live() == LONG
+    }
+
+    /// Who checks owners, modes and ACLs.
+    pub(super) fn permissions(&self) -> Permissions {
+        if self.default_permissions { Permissions::Kernel } else { Permissions::Nobody }
     }
 
     /// fuser's configuration for a connection that is there.

@@ -12,6 +12,14 @@ use crate::volume::{Allocate, Caller, OpenFor, Sink, VolumeError};
 
 type Reply<T> = Result<T, VolumeError>;
 
+/// Who checks owners, modes and ACLs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Permissions {
+    Kernel,
+    /// Nobody: whoever may enter may do what root may.
+    Nobody,
+}
+
 /// The largest write: what the kernel allows by default (`fs.fuse.max_pages_limit`).
 const MAX_WRITE: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
@@ -20,22 +28,23 @@ const MAX_BACKGROUND: u16 = 64;
 ///
 /// Not FUSE_ASYNC_DIO: when such a write is done, the kernel does not drop what it has cached of the
 /// range, so who read it meanwhile goes on reading old bytes.
-const WANTED: [InitFlags; 9] = [
+const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DONT_MASK,
     // fuser does not know what this asks of a filesystem: `volume::access::privileges` does it.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
 /// Tells the kernel what this filesystem can do.
-pub(super) fn negotiate(config: &mut KernelConfig) {
-    for flag in WANTED {
+pub(super) fn negotiate(config: &mut KernelConfig, permissions: Permissions) {
+    // With ACLs of its own, the kernel checks permissions whatever the mount says.
+    let acls = (permissions == Permissions::Kernel).then_some(InitFlags::FUSE_POSIX_ACL);
+    for flag in WANTED.into_iter().chain(acls) {
         // An older kernel lacks some; everything works without them, if slower.
         let _ = config.add_capabilities(flag);
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::Dir;
 
-use crate::harness::{Mount, Vault, files_below};
+use crate::harness::{Mount, Shell, Vault, files_below};
 
 /// The key of a vault that was made without naming one.
 const DEFAULT: &str = "alias/kmsfs/default";
@@ -71,6 +71,27 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
         assert!(start.elapsed() < FELT, "not in time: {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_new_file_takes_few_requests() {
+    let vault = Vault::new("requests");
+    let asked = |options: &str| {
+        let mount = vault.mount_with(&["--create", "-o", options]);
+        let trace = Trace::of(&mount, &vault);
+        fs::write(mount.path(format!("before {options}")), "contents").unwrap();
+        trace.during(|| fs::write(mount.path(format!("file {options}")), "contents").unwrap())
+    };
+    let usual = asked("rw");
+    let few = asked("noxattr,no_default_permissions");
+    let settled = |asked: &[String]| -> Vec<String> {
+        // The kernel releases a file in the background.
+        asked.iter().filter(|name| *name != "FUSE_RELEASE").cloned().collect()
+    };
+    let (getxattr, getattr) = ("FUSE_GETXATTR".to_owned(), "FUSE_GETATTR".to_owned());
+    assert!(usual.contains(&getxattr), "{usual:?}");
+    assert!(usual.contains(&getattr), "{usual:?}");
+    assert_eq!(settled(&few), ["FUSE_LOOKUP", "FUSE_CREATE", "FUSE_WRITE"]);
 }
 
 #[test]
@@ -138,4 +159,70 @@ fn a_listing_that_was_kept_goes_dark_with_its_key_and_comes_back() {
     vault.kmsfs(["key", "enable", DEFAULT]);
     wait_until("a listing shows names again", || list(mount.path("dir")) == shown);
     assert_eq!(rewound(), shown, "a directory that was open shows no names");
+}
+
+/// Modes, ACLs, what is inherited and what may be run.
+const PERMISSIONS: &str = r#"
+    set +e; umask 027; mkdir dir; touch file; stat -c '%n %a' dir file
+    setfacl -m u:daemon:rwx,g:daemon:r-x file; stat -c %a file; getfacl -cn file
+    setfacl -b file; stat -c %a file; getfacl -cn file
+    setfacl -d -m u:daemon:rx,g::rx,o::- dir; umask 0; touch dir/file; mkdir dir/sub; stat -c %a dir/file dir/sub
+    getfacl -cn dir dir/file dir/sub
+    echo 'echo ran' > run; ./run; echo $?; test -x run; echo $?; test -x dir; echo $?
+    chmod 700 run; ./run; test -x run; echo $?; chmod 0 run dir; cat run; ls dir; test -w run; echo $?
+    chmod 4755 run; chown 1:1 run; stat -c '%u %g %a' run; chmod 2755 run; echo >> run; stat -c %a run
+    chmod 1777 dir; chown 1:1 dir; rm run; (cd dir && pwd | wc -l); rmdir dir/sub; ls
+    touch -d @0 file; stat -c %Y file; ln -s file link; chown -h 2:2 link; stat -c '%u %g' link
+"#;
+
+#[test]
+fn without_default_permissions_root_sees_no_difference() {
+    let run = |name: &str, options: &str| {
+        let vault = Vault::new(name);
+        let mount = vault.mount_with(&["--create", "-o", options]);
+        let out = Shell::new(mount.root()).run(&format!("{{ {PERMISSIONS} }} 2>&1"));
+        mount.unmount();
+        let mount = vault.mount();
+        out + &Shell::new(mount.root())
+            .run("getfacl -cnR . | sort; find . -printf '%p %m %U %G\n' | sort")
+    };
+    assert_eq!(run("unchecked", "suid,no_default_permissions"), run("checked", "suid"));
+}
+
+/// What a kernel that checks permissions refuses, and is let through without.
+#[test]
+fn a_process_of_root_without_capabilities_is_bound_by_modes() {
+    let read = r#"setpriv --bounding-set=-all --inh-caps=-all cat file 2>/dev/null || echo no"#;
+    let vault = Vault::new("bound");
+    for (options, seen) in [("rw", "no\n"), ("no_default_permissions", "contents\n")] {
+        let mount = vault.mount_with(&["--create", "-o", options]);
+        let shell = Shell::new(mount.root());
+        shell.run("echo contents > file; chmod 600 file; chown 1:1 file");
+        assert_eq!(shell.run(read), seen, "{options}");
+    }
+}
+
+#[test]
+fn without_attributes_there_are_none() {
+    let vault = Vault::new("noxattr");
+    let set = "setfattr -n user.a -v 1 file; setfacl -m u:daemon:r file";
+    let mount = vault.mount();
+    Shell::new(mount.root()).run(&format!("umask 022; echo contents > file; {set}"));
+    mount.unmount();
+    let mount = vault.mount_with(&["-o", "noxattr"]);
+    let shell = Shell::new(mount.root());
+    let refused = shell.run("setfattr -n user.b -v 1 file 2>&1 || echo no; ! getfattr -d file");
+    assert!(refused.contains("not supported") && refused.contains("no"), "{refused}");
+    assert!(!shell.run("getfacl -c file 2>&1").contains("daemon"));
+    assert_eq!(
+        shell.run("cat file; echo new > new; cp -a file copy; cat new copy"),
+        "contents\nnew\ncontents\n"
+    );
+    mount.unmount();
+    let mount = vault.mount();
+    let shell = Shell::new(mount.root());
+    assert!(
+        shell.run("getfattr --only-values -n user.a file; getfacl -c file").starts_with("1user")
+    );
+    assert!(shell.run("getfacl -c file").contains("daemon"));
 }

@@ -13,6 +13,10 @@ pub(in crate::cli) struct MountOptions {
     pub read_only: Option<bool>,
     /// `allow_other`: other users may enter.
     pub allow_other: bool,
+    /// `no_default_permissions`: whoever may enter may do what root may.
+    pub no_default_permissions: bool,
+    /// `noxattr`: no extended attributes, ACLs and capabilities of files.
+    pub no_xattrs: bool,
     /// `allow_open_vault`: other users may enter the vault's own directory.
     pub allow_open_vault: bool,
     /// `suid` or `nosuid`.
@@ -101,6 +105,9 @@ impl MountOptions {
             "nosymfollow" => self.nosymfollow = true,
             "symfollow" => self.nosymfollow = false,
             "allow_other" => self.allow_other = true,
+            "default_permissions" => self.no_default_permissions = false,
+            "no_default_permissions" => self.no_default_permissions = true,
+            "noxattr" => self.no_xattrs = true,
             "allow_open_vault" => self.allow_open_vault = true,
             "shared" => self.shared = true,
             "nonempty" => self.nonempty = true,
@@ -163,6 +170,10 @@ pub(in crate::cli) const OPTIONS: &str = "Mount options, as in fstab(5)
 
 Besides those of mount(8):
   allow_other                 other users may enter
+  no_default_permissions      for root, without allow_other: the kernel checks no owners,
+                              modes and ACLs, and asks for less
+  noxattr                     no extended attributes, ACLs and file capabilities, which
+                              saves a request for each new file; not with allow_other
   allow_open_vault            the vault's own directory may be open to other users
   keystore=FILE, key-file=FILE, kms=URL, kms-credentials=FILE, kms-ca=FILE,
   kms-region=REGION, kms-grace=SECONDS
@@ -191,11 +202,9 @@ fn bad(name: &str, value: &str, allowed: &str) -> CliError {
     )
 }
 
-/// Known, and without an effect here: the kernel always checks permissions, and the rest is for
-/// whoever calls mount(8).
+/// Known, and without an effect here: they are for whoever calls mount(8).
 const IGNORED: &[&str] = &[
     "defaults",
-    "default_permissions",
     "auto",
     "noauto",
     "nofail",

@@ -265,6 +265,8 @@ fn fuse_options(plan: &Plan) -> fuse::MountOptions {
     fuse::MountOptions {
         read_only: plan.read_only,
         allow_other: asked.allow_other,
+        default_permissions: !asked.no_default_permissions,
+        xattrs: !asked.no_xattrs,
         suid: asked.suid.unwrap_or(usual.suid),
         dev: asked.dev.unwrap_or(usual.dev),
         exec: asked.exec.unwrap_or(usual.exec),

@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 
-use fuser::{Errno, FileHandle, Generation, ReplyAttr, ReplyData, ReplyEntry};
+use fuser::{
+    AccessFlags, Errno, FileHandle, Generation, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
+};
 use zeroize::Zeroize;
 
 use super::{Adapter, Reply};
@@ -52,6 +54,16 @@ impl Adapter {
             reply.error(Errno::ENOENT);
         } else {
             reply.entry(&self.ttl, &no_attr(), Generation(0));
+        }
+    }
+
+    /// Whether root may do this: everything but to run what nobody may run.
+    pub(super) fn allowed_to_root(&self, reply: ReplyEmpty, ino: u64, mask: AccessFlags) {
+        let runs = mask.contains(AccessFlags::X_OK);
+        match if runs { self.volume.may_run(ino) } else { Ok(true) } {
+            Ok(true) => reply.ok(),
+            Ok(false) => reply.error(Errno::EACCES),
+            Err(error) => reply.error(errno(&error)),
         }
     }
 

@@ -26,6 +26,7 @@ pub(in crate::cli) fn run(
 ) -> Result<Exit, CliError> {
     let mut options = MountOptions::parse(&args.options)?;
     options.allow_open_vault |= args.allow_open_vault;
+    preflight::permissions(&options)?;
     let global = effective(global, &options)?;
     let detached = args.detached.then(background::detach).transpose()?;
     preflight::fuse()?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
+use crate::cli::args::options::MountOptions;
 use crate::cli::daemon::plan::Plan;
 use crate::cli::env::mounts::{inside, mountinfo};
 use crate::cli::env::{failure, paths, process};
@@ -23,6 +24,23 @@ pub(in crate::cli) fn closed(vault: &Path) -> Result<(), CliError> {
         Some(exposed) => Err(failure::volume(vault, &VolumeError::OpenVault(exposed))),
         None => Ok(()),
     }
+}
+
+/// Refuses to leave permissions unchecked where anybody but root may enter.
+///
+/// Errors: `Usage`.
+pub(in crate::cli) fn permissions(options: &MountOptions) -> Result<(), CliError> {
+    if options.no_xattrs && options.allow_other {
+        // Without its ACL a file may let more people in.
+        let what = "-o noxattr leaves ACLs unchecked: it does not go with allow_other";
+        return Err(CliError::new(Exit::Usage, what));
+    }
+    if !options.no_default_permissions || (process::is_root() && !options.allow_other) {
+        return Ok(());
+    }
+    let what = "-o no_default_permissions is for a mount that root alone uses";
+    Err(CliError::new(Exit::Usage, what)
+        .advise("leave it out, or mount as root without allow_other"))
 }
 
 /// Vault and mountpoint must not lie in each other: the daemon would wait for itself.
@@ -107,6 +125,17 @@ const FUSE_MINOR: u32 = 229;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_shares_a_mount_that_checks_less() {
+        let refused = |text: &str| permissions(&MountOptions::parse(&[text.to_owned()]).unwrap());
+        for text in ["no_default_permissions,allow_other", "allow_other,noxattr"] {
+            assert_eq!(refused(text).unwrap_err().exit, Exit::Usage, "{text}");
+        }
+        let lifted = "no_default_permissions,default_permissions,allow_other";
+        assert!([lifted, "noxattr", "allow_other"].into_iter().all(|text| refused(text).is_ok()));
+        assert_eq!(refused("no_default_permissions").is_ok(), process::is_root());
+    }
 
     #[test]
     fn a_mountpoint_inside_the_vault_is_refused() {

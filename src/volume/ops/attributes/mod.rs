@@ -1,5 +1,6 @@
 //! Modes, owners, times, extended attributes.
 
+mod access;
 pub(in crate::volume) mod exposure;
 pub(in crate::volume) mod setattr;
 pub(in crate::volume) mod xattr;
