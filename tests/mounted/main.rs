@@ -14,6 +14,7 @@ mod access;
 mod apps;
 mod audited;
 mod backup;
+mod compare;
 mod confined;
 mod crash;
 mod daemon;

@@ -25,6 +25,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("memory::", "reads the memory of a daemon, which hides it from its own user"),
     ("requests::", "reads the trace of the kernel"),
     ("pjdfstest::", "owners and devices are what most of it is about"),
+    ("compare::", "drops caches, and mounts as root"),
     ("remote::", "makes network namespaces"),
     ("mountpoint::with_nosymfollow", "the mount helper of Debian 12 does not know the option"),
     ("token::", "the token's tools keep their files in the build directory"),
