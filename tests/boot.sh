@@ -67,8 +67,8 @@ install -d "$tree/etc/systemd/system/kmsfs@remote.service.d" "$tree/srv/data4"
 sed -n '/^#     \[Unit\]/,/AF_INET6$/s/^#     //p' "systemd/kmsfs@.service" \
     > "$tree/etc/systemd/system/kmsfs@remote.service.d/kms.conf"
 chroot "$tree" groupadd --system --force kmsfs
-install -m 644 systemd/* "$tree/etc/systemd/system/"
-units=$(cd systemd && printf '/etc/systemd/system/%s ' *)
+install -m 644 systemd/kmsfs* "$tree/etc/systemd/system/"
+units=$(cd systemd && printf '/etc/systemd/system/%s ' kmsfs*)
 # shellcheck disable=SC2086 # one word for each unit
 complaints=$(chroot "$tree" systemd-analyze verify $units 2>&1 || true)
 [ -z "$complaints" ] || { echo "$complaints" >&2; exit 1; }

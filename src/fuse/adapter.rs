@@ -1,6 +1,7 @@
 //! The requests of the kernel, one by one: unpack, one call of the volume, reply.
 
 mod listing;
+mod open;
 mod replies;
 
 use std::ffi::OsStr;
@@ -11,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use super::Ended;
+use super::activity::Activity;
 use super::convert::{file_attr, new_time};
 use super::errno::errno;
 use super::handles::Handles;
@@ -22,8 +24,7 @@ use super::request::{
 use crate::volume::attr::AttrChange;
 use crate::volume::content::SeekTo;
 use crate::volume::{
-    DirStream, FileHandle as OpenFile, NewNode, Origin, Privileges, RenameHow, SetMode, Volume,
-    VolumeError,
+    DirStream, FileHandle as OpenFile, NewNode, Origin, RenameHow, SetMode, Volume, VolumeError,
 };
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
@@ -53,16 +54,18 @@ pub(super) struct Adapter {
     xattrs: bool,
     ended: Arc<Ended>,
     notifier: Arc<OnceLock<Notifier>>,
+    activity: Option<Arc<Activity>>,
 }
 
 type Reply<T> = Result<T, VolumeError>;
+/// Who hears of the end and of requests, and how the kernel is told something.
+type Told = (Arc<Ended>, Arc<OnceLock<Notifier>>, Option<Arc<Activity>>);
 
 impl Adapter {
     pub(super) fn new(
         volume: Arc<Volume>,
         options: &MountOptions,
-        ended: Arc<Ended>,
-        notifier: Arc<OnceLock<Notifier>>,
+        (ended, notifier, activity): Told,
     ) -> Self {
         Self {
             volume,
@@ -75,44 +78,8 @@ impl Adapter {
             xattrs: options.xattrs,
             ended,
             notifier,
+            activity,
         }
-    }
-
-    /// An open file whose user may still use it.
-    fn file(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
-        let open = self.known(handle)?;
-        open.check()?;
-        Ok(open)
-    }
-
-    fn known(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
-        self.files.find(handle.0).ok_or(BAD_HANDLE)
-    }
-
-    /// An open file that is about to be changed by someone who may not keep its setuid bit.
-    fn stripped(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
-        let open = self.known(handle)?;
-        if self.volume.drop_privileges(&open)? == Privileges::Dropped {
-            self.forget_attributes(open.ino);
-        }
-        Ok(open)
-    }
-
-    /// Has the kernel forget the attributes of an inode that the present request holds. No pages: this
-    /// waits for nothing, so it may be sent from here.
-    fn forget_attributes(&self, ino: u64) {
-        if let Some(notifier) = self.notifier.get() {
-            let _ = notifier.inval_inode(INodeNo(ino), super::ATTRIBUTES, 0);
-        }
-    }
-
-    fn changing(&self, req: &Request, handle: FileHandle) -> Reply<Arc<OpenFile>> {
-        let open = self.file(handle)?;
-        if caller(req).keeps_privileges() { Ok(open) } else { self.stripped(handle) }
-    }
-
-    fn stream(&self, handle: FileHandle) -> Reply<Arc<DirStream>> {
-        self.streams.find(handle.0).ok_or(BAD_HANDLE)
     }
 }
 
@@ -127,7 +94,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.volume.lookup(parent.0, name.as_bytes()) {
+        match self.volume().lookup(parent.0, name.as_bytes()) {
             Ok(Some(attr)) => self.entry(reply, Ok(attr)),
             Ok(None) => self.missing(reply),
             Err(error) => reply.error(errno(&error)),
@@ -139,7 +106,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.attr(reply, self.volume.attr(ino.0));
+        self.attr(reply, self.volume().attr(ino.0));
     }
 
     fn setattr(
@@ -162,7 +129,7 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime) = (atime.map(new_time), mtime.map(new_time));
         let change = AttrChange { mode, uid, gid, size, atime, mtime };
-        let changed = self.volume.set_attr(ino.0, &change, caller(req));
+        let changed = self.volume().set_attr(ino.0, &change, caller(req));
         if changed.is_err() {
             // Some of it may have been changed.
             self.forget_attributes(ino.0);
@@ -171,7 +138,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.volume.read_link(ino.0) {
+        match self.volume().read_link(ino.0) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(&error)),
         }
@@ -188,7 +155,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let new = NewNode { mode, umask, caller: caller(req) };
-        self.entry(reply, self.volume.mknod(parent.0, name.as_bytes(), new, rdev));
+        self.entry(reply, self.volume().mknod(parent.0, name.as_bytes(), new, rdev));
     }
 
     fn mkdir(
@@ -201,15 +168,15 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let new = NewNode { mode, umask, caller: caller(req) };
-        self.entry(reply, self.volume.mkdir(parent.0, name.as_bytes(), new));
+        self.entry(reply, self.volume().mkdir(parent.0, name.as_bytes(), new));
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.volume.unlink(parent.0, name.as_bytes()));
+        empty(reply, self.volume().unlink(parent.0, name.as_bytes()));
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.volume.rmdir(parent.0, name.as_bytes()));
+        empty(reply, self.volume().rmdir(parent.0, name.as_bytes()));
     }
 
     fn symlink(
@@ -221,7 +188,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let made = received::wiping(target.as_os_str().as_bytes(), |target| {
-            self.volume.symlink(parent.0, link_name.as_bytes(), target, caller(req))
+            self.volume().symlink(parent.0, link_name.as_bytes(), target, caller(req))
         });
         self.entry(reply, made);
     }
@@ -242,7 +209,7 @@ impl Filesystem for Adapter {
             whiteout: flags.contains(RenameFlags::RENAME_WHITEOUT),
         };
         let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
-        empty(reply, self.volume.rename(from, to, how, caller(req)));
+        empty(reply, self.volume().rename(from, to, how, caller(req)));
     }
 
     fn link(
@@ -253,12 +220,12 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let made = self.volume.link(ino.0, newparent.0, newname.as_bytes());
+        let made = self.volume().link(ino.0, newparent.0, newname.as_bytes());
         self.entry(reply, made);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.volume.open_as(ino.0, wanted(flags), caller(req)) {
+        match self.volume().open_as(ino.0, wanted(flags), caller(req)) {
             Ok(opened) => {
                 let keep = opened.keep_cache && !self.shared;
                 if opened.resized {
@@ -286,7 +253,7 @@ impl Filesystem for Adapter {
     ) {
         let new = NewNode { mode, umask, caller: caller(req) };
         let (name, wanted) = (name.as_bytes(), wanted(OpenFlags(flags)));
-        let made = self.volume.create_file(parent.0, name, &new, wanted).map_err(|error| {
+        let made = self.volume().create_file(parent.0, name, &new, wanted).map_err(|error| {
             // Someone else was faster. The kernel takes what it is given here for made by the caller,
             // and looks at no owner and no mode: it has to look the name up again, and open that.
             let exists = matches!(error, VolumeError::Io(rustix::io::Errno::EXIST));
@@ -383,7 +350,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let what = durability(datasync);
-        empty(reply, self.known(fh).and_then(|open| self.volume.sync_file(&open, what)));
+        empty(reply, self.known(fh).and_then(|open| self.volume().sync_file(&open, what)));
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -433,12 +400,12 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let what = durability(datasync);
-        let synced = self.stream(fh).and_then(|stream| self.volume.sync_stream(&stream, what));
+        let synced = self.stream(fh).and_then(|stream| self.volume().sync_stream(&stream, what));
         empty(reply, synced);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.volume.space() {
+        match self.volume().space() {
             Ok(space) => reply.statfs(
                 space.blocks,
                 space.free,
@@ -472,7 +439,7 @@ impl Filesystem for Adapter {
             _ => SetMode::Any,
         };
         let set = received::wiping(value, |value| {
-            self.volume.set_xattr(ino.0, name.as_bytes(), value, mode, caller(req))
+            self.volume().set_xattr(ino.0, name.as_bytes(), value, mode, caller(req))
         });
         if self.permissions == Permissions::Nobody && name.as_bytes().starts_with(ACL) {
             // It is an attribute like others for the kernel then, but has changed the mode.
@@ -485,21 +452,21 @@ impl Filesystem for Adapter {
         if !self.xattrs {
             return reply.error(NO_XATTRS);
         }
-        sized(reply, size, self.volume.xattr(ino.0, name.as_bytes(), caller(req)));
+        sized(reply, size, self.volume().xattr(ino.0, name.as_bytes(), caller(req)));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         if !self.xattrs {
             return reply.error(NO_XATTRS);
         }
-        sized(reply, size, self.volume.xattr_names(ino.0, caller(req)));
+        sized(reply, size, self.volume().xattr_names(ino.0, caller(req)));
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if !self.xattrs {
             return reply.error(NO_XATTRS);
         }
-        empty(reply, self.volume.remove_xattr(ino.0, name.as_bytes(), caller(req)));
+        empty(reply, self.volume().remove_xattr(ino.0, name.as_bytes(), caller(req)));
     }
 
     // Asked only where nobody checks permissions.
@@ -519,7 +486,7 @@ impl Filesystem for Adapter {
     ) {
         let Some(mode) = allocate_mode(mode) else { return reply.error(Errno::EOPNOTSUPP) };
         let open = self.changing(req, fh);
-        let done = open.and_then(|open| self.volume.allocate(&open, mode, offset, length));
+        let done = open.and_then(|open| self.volume().allocate(&open, mode, offset, length));
         empty(reply, done);
     }
 
@@ -538,7 +505,7 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        match self.file(fh).and_then(|open| self.volume.seek(&open, offset, to)) {
+        match self.file(fh).and_then(|open| self.volume().seek(&open, offset, to)) {
             Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
             Err(error) => reply.error(errno(&error)),
         }
@@ -559,7 +526,7 @@ impl Filesystem for Adapter {
     ) {
         let copied = self.file(fh_in).and_then(|from| {
             let to = self.changing(req, fh_out)?;
-            self.volume.copy_range((&from, offset_in), (&to, offset_out), len)
+            self.volume().copy_range((&from, offset_in), (&to, offset_out), len)
         });
         match copied {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),

@@ -3,6 +3,7 @@
 //! Nothing is decided here: a request is unpacked, the volume is called once, and its answer is
 //! packed again. May import `volume`; is the only module that names fuser.
 
+mod activity;
 mod adapter;
 mod attach;
 mod convert;
@@ -23,6 +24,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::volume::{KernelCache, Volume};
 use adapter::Adapter;
 
+pub use activity::Activity;
 pub use attach::attach;
 pub use options::MountOptions;
 
@@ -43,7 +45,8 @@ struct Ended {
 }
 
 /// Serves `volume` to the mount at the other end of `connection`, which [`attach`] made with the same
-/// options. Requests are answered from threads of their own until someone unmounts it.
+/// options. Requests are answered from threads of their own until someone unmounts it; `activity`
+/// hears of those that somebody waits for.
 ///
 /// # Errors
 /// Those of the first messages to the kernel: the mount is there then, and nobody answers.
@@ -51,10 +54,12 @@ pub fn serve(
     volume: Arc<Volume>,
     connection: OwnedFd,
     options: &MountOptions,
+    activity: Option<Arc<Activity>>,
 ) -> io::Result<Mounted> {
     let ended = Arc::new(Ended::default());
     let notifier = Arc::new(OnceLock::new());
-    let adapter = Adapter::new(volume, options, Arc::clone(&ended), Arc::clone(&notifier));
+    let told = (Arc::clone(&ended), Arc::clone(&notifier), activity);
+    let adapter = Adapter::new(volume, options, told);
     let session = Session::from_fd(adapter, connection, options.acl(), options.config())?;
     let _ = notifier.set(session.notifier());
     Ok(Mounted { session: ManuallyDrop::new(session.spawn()?), ended })

@@ -239,6 +239,21 @@ fn checks(machine: &Machine) -> (Option<i32>, Vec<(String, String)>) {
     (output.status.code(), pairs.collect())
 }
 
+/// Whatever machine this is.
+#[test]
+fn the_doctor_says_what_mounts_do_about_processors_that_sleep() {
+    let machine = Machine::with_vault();
+    let said = &machine.json(&keyed(&["doctor"]))["processors"];
+    let closed = fs::File::options().write(true).open("/dev/cpu_dma_latency").err();
+    assert_eq!(said["latency_device"].as_str(), closed.map(|error| error.to_string()).as_deref());
+    let state = said["keeps_processors_awake"].as_str().unwrap();
+    let none = said["cpuidle_driver"].is_null();
+    assert_eq!(state.starts_with("no: no cpuidle driver"), none, "{said}");
+    for name in ["guest_halt_poll_ns", "virtual_machine"] {
+        assert!(said.get(name).is_some(), "{said}");
+    }
+}
+
 #[test]
 fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     let machine = Machine::with_vault();

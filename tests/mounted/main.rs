@@ -13,6 +13,7 @@
 mod access;
 mod apps;
 mod audited;
+mod awake;
 mod backup;
 mod compare;
 mod confined;

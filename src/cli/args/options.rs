@@ -47,6 +47,8 @@ pub(in crate::cli) struct MountOptions {
     pub threads: Option<usize>,
     /// `page-journal=auto|on|off`.
     pub page_journal: PageJournaling,
+    /// `keep-awake=auto|on|off`.
+    pub keep_awake: KeepAwake,
 }
 
 /// When access times are updated.
@@ -56,6 +58,18 @@ pub(in crate::cli) enum Atime {
     Relative,
     /// Never.
     Never,
+}
+
+/// Whether processors are kept awake while requests come densely.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cli) enum KeepAwake {
+    /// Where that has an effect, and no battery is emptied for it.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Which changes are written at once.
@@ -148,6 +162,14 @@ impl MountOptions {
                     _ => return Err(bad(name, value, "auto, on or off")),
                 };
             }
+            "keep-awake" => {
+                self.keep_awake = match value {
+                    "auto" => KeepAwake::Auto,
+                    "on" => KeepAwake::On,
+                    "off" => KeepAwake::Off,
+                    _ => return Err(bad(name, value, "auto, on or off")),
+                };
+            }
             "subtype" if value == "kmsfs" => {}
             "subtype" => return Err(bad(name, value, "kmsfs")),
             "fsname" => {
@@ -181,6 +203,8 @@ Besides those of mount(8):
   token-paths=PATH[:PATH...]  where a PKCS #11 module may write
   page-journal=auto|on|off    copy pages before they are overwritten, for disks that
                               tear them (auto: where blocks are below 4096 bytes)
+  keep-awake=auto|on|off      let no processor sleep while many requests come (auto: not
+                              on battery, nor where /dev/cpu_dma_latency has no effect)
   shared                      other machines write to the vault too: cache little
   threads=N                   threads that serve requests (1 to 256; 4)
   nonempty                    mount over a directory that has entries";
@@ -320,6 +344,15 @@ mod tests {
         assert_eq!(parse("page-journal=off").unwrap().page_journal, PageJournaling::Off);
         let what = parse("page-journal=yes").unwrap_err().what;
         assert_eq!(what, "bad value of mount option page-journal: 'yes', not auto, on or off");
+    }
+
+    #[test]
+    fn processors_are_kept_awake_as_asked_for() {
+        assert_eq!(parse("rw").unwrap().keep_awake, KeepAwake::Auto);
+        assert_eq!(parse("keep-awake=on").unwrap().keep_awake, KeepAwake::On);
+        assert_eq!(parse("keep-awake=on,keep-awake=off").unwrap().keep_awake, KeepAwake::Off);
+        let what = parse("keep-awake=yes").unwrap_err().what;
+        assert_eq!(what, "bad value of mount option keep-awake: 'yes', not auto, on or off");
     }
 
     #[test]

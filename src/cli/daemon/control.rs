@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use super::awake::Awake;
 use super::confine::Confined;
 use super::plan::Plan;
 use crate::cli::env::mounts::farewell::Farewell;
@@ -20,23 +21,32 @@ use crate::id::KeyId;
 use crate::keystore::Keystore;
 use crate::volume::{Adoption, KeyHealth, Volume, VolumeError};
 
+/// What the daemon learns while it serves.
+pub(in crate::cli) struct State {
+    /// The device number of the mount, once there is one.
+    pub device: Arc<OnceLock<String>>,
+    /// How the session ended.
+    pub farewell: Arc<Farewell>,
+    /// What is done about processors that sleep.
+    pub awake: Arc<Awake>,
+}
+
 /// The function that answers requests for this mount.
 pub(in crate::cli) fn handler(
     volume: Arc<Volume>,
     keystore: Option<Arc<Keystore>>,
     plan: &Plan,
     confined: &Confined,
-    (device, farewell): (Arc<OnceLock<String>>, Arc<Farewell>),
+    state: State,
 ) -> Arc<Handler> {
     let mount = Mount {
         volume,
         vault: plan.vault.clone(),
         mountpoint: plan.mountpoint.clone(),
-        device,
+        state,
         keys_from: keys_from::describe(&plan.kms, &plan.keystore),
         keystore,
         confined: confined.to_string(),
-        farewell,
     };
     Arc::new(move |request, send: &mut dyn FnMut(Event) -> bool| {
         mount.answer(request, send).map_err(Failure::from)
@@ -47,12 +57,10 @@ struct Mount {
     volume: Arc<Volume>,
     vault: PathBuf,
     mountpoint: PathBuf,
-    /// The device number of the mount, once there is one.
-    device: Arc<OnceLock<String>>,
+    state: State,
     keys_from: (&'static str, String),
     keystore: Option<Arc<Keystore>>,
     confined: String,
-    farewell: Arc<Farewell>,
 }
 
 impl Mount {
@@ -65,7 +73,7 @@ impl Mount {
             Request::Status => Ok(json!({
                 "volume": self.volume.id().to_string(),
                 "mountpoint": text(&self.mountpoint),
-                "device": self.device.get(),
+                "device": self.state.device.get(),
                 (self.keys_from.0): self.keys_from.1,
                 "pid": std::process::id(),
                 "crashes_to_mend": self.volume.unrecovered().len(),
@@ -75,6 +83,8 @@ impl Mount {
                 "confined": self.confined,
                 "small_blocks": self.volume.told_of_small_blocks(),
                 "journals_pages": self.volume.journals_pages(),
+                "keeps_processors_awake": self.state.awake.state(),
+                "times_kept_awake": self.state.awake.times(),
             })),
             Request::Metrics => self.metrics(),
             Request::Rewrap { key, to, list, take_in, confirm: _ } => {
@@ -109,7 +119,7 @@ impl Mount {
                 Ok(Value::Null)
             }
             Request::AwaitEnd => {
-                self.farewell.attend(send);
+                self.state.farewell.attend(send);
                 Ok(Value::Null)
             }
         }

@@ -1,5 +1,6 @@
 //! The daemon of a mount: how it starts, what it may, how it is steered, how it ends.
 
+pub(in crate::cli) mod awake;
 pub(in crate::cli) mod background;
 pub(in crate::cli) mod calls;
 pub(in crate::cli) mod confine;

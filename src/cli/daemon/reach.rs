@@ -148,8 +148,6 @@ const ALWAYS: &[(&str, Use)] = &[
     // Threads of their own read from descriptors of their own.
     ("/dev/fuse", Use::Device),
     ("/dev/null", Use::Device),
-    // Keeps processors awake while requests come.
-    ("/dev/cpu_dma_latency", Use::Device),
     ("/dev/urandom", Use::Read),
     // Groups and capabilities of who asks (`/proc/PID/status`), mounts, own descriptors. The kernel
     // keeps what others' entries lead to behind the same rules.

@@ -15,6 +15,7 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::awake::Awake;
 use super::background::{self, Detached};
 use super::confine::{self, Confined};
 use super::control;
@@ -63,6 +64,7 @@ pub(in crate::cli) fn run(
     process::lock_secrets();
     process::clear_umask();
     let options = fuse_options(plan);
+    let awake = Awake::prepare(plan.options.keep_awake);
     let runtime = RuntimeDir::open();
     if !plan.read_only {
         reach::prepare();
@@ -76,7 +78,8 @@ pub(in crate::cli) fn run(
         return Err(error);
     }
     let (keeper, device, farewell) = (Arc::new(keeper), Arc::default(), Arc::default());
-    let daemon = Daemon { plan, volume: &volume, keys: &keys, keeper, confined, device, farewell };
+    let daemon =
+        Daemon { plan, volume: &volume, keys: &keys, keeper, confined, device, farewell, awake };
     // Whoever sees the mount may end it.
     let signals = watch_signals(&daemon.keeper)?;
     let server = daemon.listen(&runtime);
@@ -85,7 +88,8 @@ pub(in crate::cli) fn run(
         if let Ok(Some(mount)) = mountinfo::at(&plan.mountpoint) {
             let _ = daemon.device.set(mount.device_text());
         }
-        let served = fuse::serve(Arc::clone(&volume), connection, &options);
+        let activity = daemon.awake.activity();
+        let served = fuse::serve(Arc::clone(&volume), connection, &options, activity);
         served.inspect_err(|_| end_mount(&daemon.keeper))
     });
     let mounted = match mounted {
@@ -138,6 +142,7 @@ struct Daemon<'a> {
     /// The device number of the mount.
     device: Arc<OnceLock<String>>,
     farewell: Arc<Farewell>,
+    awake: Arc<Awake>,
 }
 
 impl Daemon<'_> {
@@ -158,6 +163,7 @@ impl Daemon<'_> {
             let follower = (!plan.read_only).then_some(follower);
             Maintenance::start(keystore, move || follower.iter().for_each(Follower::follow))
         });
+        let _awake = self.awake.start();
         if let Some(detached) = detached {
             go_to_background(volume, runtime, detached)?;
         }
@@ -178,7 +184,11 @@ impl Daemon<'_> {
         let started = match runtime {
             Ok(dir) => VaultDir::of(volume.root()).and_then(|vault| {
                 let keystore = keys.keystore().cloned();
-                let state = (Arc::clone(&self.device), Arc::clone(&self.farewell));
+                let state = control::State {
+                    device: Arc::clone(&self.device),
+                    farewell: Arc::clone(&self.farewell),
+                    awake: Arc::clone(&self.awake),
+                };
                 let handler = control::handler(Arc::clone(volume), keystore, plan, confined, state);
                 Server::start(&dir.socket(vault), handler)
             }),

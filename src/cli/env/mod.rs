@@ -7,6 +7,7 @@ pub(in crate::cli) mod keystore;
 pub(in crate::cli) mod mounts;
 pub(in crate::cli) mod paths;
 pub(in crate::cli) mod process;
+pub(in crate::cli) mod processors;
 pub(in crate::cli) mod prompt;
 mod silent;
 pub(in crate::cli) mod trust;

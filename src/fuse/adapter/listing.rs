@@ -17,8 +17,8 @@ impl Adapter {
     /// A stream of a directory, and what the kernel may do with what it lists.
     pub(super) fn stream_opened(&self, reply: ReplyOpen, ino: u64) {
         let opened = match self.keeps_listings {
-            true => self.volume.open_listing(ino),
-            false => self.volume.open_dir_stream(ino).map(|stream| (stream, Listing::Passing)),
+            true => self.volume().open_listing(ino),
+            false => self.volume().open_dir_stream(ino).map(|stream| (stream, Listing::Passing)),
         };
         match opened {
             Ok((stream, listing)) => {
@@ -31,7 +31,7 @@ impl Adapter {
     /// What a stream lists from `offset`, as far as the reply has room.
     pub(super) fn names(&self, mut reply: ReplyDirectory, fh: FileHandle, offset: u64) {
         let listed = self.stream(fh).and_then(|stream| {
-            self.volume.read_dir(&stream, offset, Detail::Names, |entry| {
+            self.volume().read_dir(&stream, offset, Detail::Names, |entry| {
                 let (ino, kind) = (INodeNo(entry.ino), file_type(entry.kind));
                 taken(reply.add(ino, entry.next, kind, OsStr::from_bytes(&entry.name)))
             })
@@ -50,7 +50,7 @@ impl Adapter {
         offset: u64,
     ) {
         let listed = self.stream(fh).and_then(|stream| {
-            self.volume.read_dir(&stream, offset, Detail::Attributes, |entry| {
+            self.volume().read_dir(&stream, offset, Detail::Attributes, |entry| {
                 let attr = match &entry.attr {
                     Some(attr) => file_attr(attr),
                     // The dots: the kernel takes no lookup of them, only number and kind.

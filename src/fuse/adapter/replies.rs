@@ -60,7 +60,7 @@ impl Adapter {
     /// Whether root may do this: everything but to run what nobody may run.
     pub(super) fn allowed_to_root(&self, reply: ReplyEmpty, ino: u64, mask: AccessFlags) {
         let runs = mask.contains(AccessFlags::X_OK);
-        match if runs { self.volume.may_run(ino) } else { Ok(true) } {
+        match if runs { self.volume().may_run(ino) } else { Ok(true) } {
             Ok(true) => reply.ok(),
             Ok(false) => reply.error(Errno::EACCES),
             Err(error) => reply.error(errno(&error)),

@@ -3,6 +3,7 @@
 mod access;
 mod findings;
 mod machine;
+mod processors;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -10,6 +11,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::doctor::findings::{Findings, Severity};
+use super::doctor::processors::Processors;
 use crate::cli::args::Global;
 use crate::cli::env::{failure, keystore, unlock};
 use crate::cli::report::exit::{CliError, Exit};
@@ -35,8 +37,13 @@ pub(in crate::cli) fn run(global: &Global, output: Output) -> Result<Exit, CliEr
         _ => None,
     };
     machine::check(&keystore, key_file.as_deref(), &mut findings);
-    output
-        .result(&json!({ "findings": to_value(&findings.worst_first())? }), || findings.in_words());
+    let processors = Processors::of_this_machine();
+    processors.check(&mut findings);
+    let found = json!({
+        "findings": to_value(&findings.worst_first())?,
+        "processors": to_value(&processors)?,
+    });
+    output.result(&found, || findings.in_words());
     Ok(if findings.has_errors() { Exit::Damage } else { Exit::Ok })
 }
 
