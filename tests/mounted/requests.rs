@@ -161,6 +161,28 @@ fn a_listing_that_was_kept_goes_dark_with_its_key_and_comes_back() {
     assert_eq!(rewound(), shown, "a directory that was open shows no names");
 }
 
+/// It asks each file for an ACL and a label. The kernel remembers that there is no ACL.
+#[test]
+fn a_long_listing_asks_little_of_each_file() {
+    let vault = Vault::new("long");
+    let mount = vault.mount();
+    Shell::new(mount.root()).run("mkdir dir; cd dir; for i in $(seq 100); do echo $i > $i; done");
+    mount.unmount();
+    thread::sleep(SETTLED);
+    let mount = vault.mount();
+    let trace = Trace::of(&mount, &vault);
+    let listed = || trace.during(|| drop(Shell::new(mount.path("dir")).run("ls -l")));
+    let count = |asked: &[String], what: &str| asked.iter().filter(|name| *name == what).count();
+    let cold = listed();
+    assert!(count(&cold, "FUSE_GETXATTR") < 110, "{cold:?}");
+    assert!(count(&cold, "FUSE_LOOKUP") < 10, "{cold:?}");
+    let warm = listed();
+    assert!(warm.len() < 10, "{warm:?}");
+    let shell = Shell::new(mount.path("dir"));
+    let label = "getfattr --only-values -n security.selinux 1";
+    assert_eq!(shell.run(&format!("setfattr -n security.selinux -v label 1; {label}")), "label");
+}
+
 /// Modes, ACLs, what is inherited and what may be run.
 const PERMISSIONS: &str = r#"
     set +e; umask 027; mkdir dir; touch file; stat -c '%n %a' dir file

@@ -26,6 +26,8 @@ const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 const SECURITY: &[u8] = b"security.";
 const CAPABILITY: &[u8] = b"security.capability";
+/// Where SELinux runs, the kernel has the labels, and asks for none.
+const LABEL: &[u8] = b"security.selinux";
 /// The kernel's limits.
 const NAME_MAX: usize = 255;
 const SIZE_MAX: usize = 65_536;
@@ -60,13 +62,19 @@ impl Volume {
     /// The value of an attribute.
     ///
     /// # Errors
-    /// `Io(NODATA)` if there is none, `Io(OPNOTSUPP)` for a namespace that is not kept; `Tampered`,
-    /// `KeyUnusable`; `Denied` as for opening the file.
+    /// `Io(NODATA)` if there is none, `Io(OPNOTSUPP)` for a namespace that is not kept, and if there is
+    /// no label; `Tampered`, `KeyUnusable`; `Denied` as for opening the file.
     pub fn xattr(&self, ino: u64, name: &[u8], caller: Caller) -> Result<Vec<u8>> {
         self.check_name(name)?;
         let held = self.hold(ino)?;
         if !name.starts_with(USER) {
-            return get(&held, name);
+            return match get(&held, name) {
+                // `ls -l` asks for the label of each file, until it hears that there are none.
+                Err(VolumeError::Io(Errno::NODATA)) if name == LABEL => {
+                    Err(Errno::OPNOTSUPP.into())
+                }
+                value => value,
+            };
         }
         if !may_have_user_xattrs(&held)? {
             return Err(Errno::NODATA.into());
