@@ -93,7 +93,7 @@ fn times(input: &[u8]) {
     assert_eq!(times.len(), whole);
     let again: Vec<u8> = times.iter().flat_map(|time| time.encode(&keys)).collect();
     assert_eq!(read(&again), times);
-    // The later of two counts, so a list that is read and written again says the same.
+    // Order is kept, so a list that is read and written again says the same.
     let last: HashMap<u64, ShownTime> = times.iter().map(|time| (time.ino, *time)).collect();
     for time in last.values() {
         let found = times.iter().rev().find(|other| other.ino == time.ino);

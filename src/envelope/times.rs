@@ -68,8 +68,8 @@ impl ShownTime {
         Self { ino, ctime: Kept::NONE, mtime: Kept::NONE }
     }
 
-    /// A record from before a modification time is moved. It says nothing of the change time, which
-    /// nobody knows yet, and counts beside the one before it.
+    /// A record from before a modification time is moved, or of one that is taken back. It says nothing of
+    /// the change time.
     pub fn planned(ino: u64, mtime: Kept) -> Self {
         Self { ino, ctime: Kept::NONE, mtime }
     }
@@ -96,9 +96,9 @@ impl ShownTime {
         record
     }
 
-    /// The authentic records of a saved list in order: of two for one inode, the later counts, and a
-    /// planned one counts beside the one before it. Others are left out, and what is left of one at
-    /// the end.
+    /// The authentic records of a saved list in order: of two for one modification time of an inode, the
+    /// later counts, and one of zeros takes back all before it. Others are left out, and what is left of
+    /// one at the end.
     pub fn parse_all<'l>(list: &'l [u8], keys: &'l TimesKey) -> impl Iterator<Item = Self> + 'l {
         list.chunks_exact(Self::LEN).filter_map(|record| Self::parse(record, keys))
     }

@@ -39,6 +39,24 @@ fn regression_a_cut_in_a_rewrap_leaves_the_times_that_are_shown() {
     }
 }
 
+/// From the second re-wrap on, btrfs had the records of the new times before these, and they took the
+/// place of those of the times that were there. On the others one journal has both.
+#[test]
+fn regression_a_cut_in_any_rewrap_leaves_the_times_that_are_shown() {
+    for (backing, most) in [(&ORDERED, 8), (&XFS, 8), (&BTRFS, 64)] {
+        cut_at_flushes(backing, &s::REWRAPPED_ALONE, most);
+    }
+}
+
+/// Users set times and synced nothing. That they did was on the disk before these times, so those before
+/// were shown as a re-wrap had left them.
+#[test]
+fn regression_a_time_that_is_set_after_a_rewrap_is_there_or_the_one_before_it() {
+    for (backing, most) in [(&ORDERED, 8), (&XFS, 8), (&BTRFS, 64)] {
+        cut_at_flushes(backing, &s::TOUCHED, most);
+    }
+}
+
 /// btrfs: somebody else's commit took a directory along that had no name yet. What is synced in it goes
 /// to the disk with its names or after them, so that no cut leaves it where a mount shows nothing.
 #[test]

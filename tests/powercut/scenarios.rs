@@ -5,7 +5,7 @@ use crate::record::{Act, Needs, Noise, Scenario, Workload};
 use crate::workloads::{
     Appends, Cells, Git, HardLinks, Holes, LongNames, LongNamesInBetween, Maildir, Metadata,
     NamesOfSynced, NeverSynced, NewDirectories, Replace, Rsync, Sizes, Sqlite, Still, Symlinks,
-    Sync, Then, Tree,
+    Sync, Then, Touched, Tree,
 };
 
 const fn plain(name: &'static str, workload: fn() -> Box<dyn Workload>) -> Scenario {
@@ -97,6 +97,22 @@ pub(crate) const REWRAPPED: Scenario = Scenario {
     acts: &[(0, Act::Rotate), (0, Act::Rewrap), (1, Act::Rotate), (1, Act::Rewrap)],
     ..noisy("rewrapped", || Box::new(Still))
 };
+/// The same again and again, and nobody else takes anything to the disk.
+pub(crate) const REWRAPPED_ALONE: Scenario =
+    Scenario { steps: 5, acts: REWRAPS, ..plain("rewrapped-alone", || Box::new(Still)) };
+/// And in between users set times, and sync nothing.
+pub(crate) const TOUCHED: Scenario =
+    Scenario { steps: 5, acts: REWRAPS, ..plain("touched", || Box::new(Touched::new())) };
+const REWRAPS: &[(u32, Act)] = &[
+    (0, Act::Rotate),
+    (0, Act::Rewrap),
+    (1, Act::Rotate),
+    (1, Act::Rewrap),
+    (2, Act::Rotate),
+    (2, Act::Rewrap),
+    (3, Act::Rotate),
+    (3, Act::Rewrap),
+];
 
 /// The keystore, on another disk, remembers the policy: the directory has to have it.
 pub(crate) const POLICY_APART: Scenario = Scenario {
@@ -143,5 +159,7 @@ pub(crate) static ALL: &[&Scenario] = &[
     &KILLED,
     &KEYS_CHANGE,
     &REWRAPPED,
+    &REWRAPPED_ALONE,
+    &TOUCHED,
     &POLICY_APART,
 ];

@@ -12,7 +12,7 @@ use crate::volume::backing::own_file;
 use crate::volume::files::file::File;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::options::Options;
-use crate::volume::session::times::ShownTimes;
+use crate::volume::session::times::{Saving, ShownTimes};
 
 const TIMES: Name<'static> = Name::literal("times");
 /// Bytes that the list of shown times may have: two million files, each of them twice.
@@ -23,19 +23,29 @@ const TIMES_SLACK: usize = 64 * 1024;
 impl Volume {
     /// Appends to the saved list of shown times what came since the last call.
     ///
-    /// *Crash*: an inode of which the record did not reach the disk is shown as it is there; a record
-    /// of an inode that did not is about other times than it has. So it is a hint, and nothing fails
-    /// because it cannot be written.
+    /// *Crash*: what the list says is of single times. An inode of which a record did not reach the disk
+    /// is shown as it is there; a record of an inode that did not is about another time than it has, and
+    /// the one of that time is there still. So it is a hint, and nothing fails because it cannot be
+    /// written.
     pub(in crate::volume) fn save_times(&self) {
-        if let Err(error) = self.append_times() {
+        if let Err(error) = self.append_times(&mut self.times.saving()) {
             log::warn!("the list of shown times is not saved: {error}");
         }
     }
 
     /// The same, durably.
     pub(in crate::volume) fn sync_times(&self) -> Result<()> {
-        let Some(list) = self.append_times()? else { return Ok(()) };
-        Ok(fdatasync(list)?)
+        let mut saving = self.times.saving();
+        self.append_times(&mut saving)?;
+        // Also what somebody else has appended.
+        if saving.unsynced
+            && let Some(list) = own_file::to_read(self.tree.meta(), TIMES)?
+        {
+            fdatasync(list)?;
+        }
+        saving.unsynced = false;
+        self.times.saved();
+        Ok(())
     }
 
     /// Makes it durable which times to show of files that were re-wrapped, once theirs have moved.
@@ -54,27 +64,33 @@ impl Volume {
         }
     }
 
-    /// Returns the list, if it is still to be synced.
-    fn append_times(&self) -> Result<Option<OwnedFd>> {
+    fn append_times(&self, saving: &mut Saving) -> Result<()> {
         let unsaved = self.times.take_unsaved();
         if self.options.read_only || unsaved.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         let meta = self.tree.meta();
         let Some(list) = own_file::to_write(meta, TIMES)? else {
             // There was none, or one that is not to be written to.
-            own_file::replace(meta, TIMES, &self.times.all())?;
-            return Ok(None);
+            return self.save_whole(saving);
         };
         // Over the rest of a record that a full disk cut short, so that records stay in step.
         let length = u64::try_from(rustix::fs::fstat(&list)?.st_size).unwrap_or(0);
         let end = length - length % ShownTime::LEN as u64;
-        if is_overgrown(end, self.times.saved_len()) {
-            own_file::replace(meta, TIMES, &self.times.all())?;
-            return Ok(None);
+        if is_overgrown(end, self.times.saved_len().max(saving.whole)) {
+            return self.save_whole(saving);
         }
+        saving.unsynced = true;
         rustix::io::pwrite(&list, &unsaved, end)?;
-        Ok(Some(list))
+        Ok(())
+    }
+
+    fn save_whole(&self, saving: &mut Saving) -> Result<()> {
+        let all = self.times.all();
+        own_file::replace(self.tree.meta(), TIMES, &all)?;
+        *saving = Saving { unsynced: false, whole: all.len() };
+        self.times.saved();
+        Ok(())
     }
 }
 
@@ -98,6 +114,7 @@ pub(in crate::volume) fn load_times(
     let saved = saved.unwrap_or_default();
     let times = ShownTimes::parse(&saved, key);
     let all = times.all();
+    times.saving().whole = all.len();
     if !options.read_only
         && is_overgrown(saved.len() as u64, all.len())
         && let Err(error) = own_file::replace(meta, TIMES, &all)

@@ -138,6 +138,10 @@ impl Volume {
             return Ok(Ended::InDoubt);
         }
         self.save_dir_policies();
+        if self.times.awaits_sync() {
+            self.sync_everything()?;
+            self.save_times();
+        }
         self.session().end()?;
         Ok(Ended::Cleanly)
     }

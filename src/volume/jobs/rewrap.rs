@@ -406,7 +406,9 @@ impl Run<'_> {
         result
     }
 
-    /// The list of shown times comes first: it knows the change times by now.
+    /// The list of shown times comes first: it knows the change times by now. *Crash*: the filesystem may
+    /// have the list and not the times of the files, which are those from before then. The list says
+    /// still what to show for these: that ends when a sync of the files is done.
     fn make_durable(&self) -> Result<()> {
         if let Err(error) = self.volume.sync_times() {
             log::warn!("files that were re-wrapped may be shown as changed: {error}");

@@ -5,10 +5,16 @@
 //! whose last change was of this kind. Each of the two times counts as long as the backing time is what
 //! that change left. The list is a hint: losing it makes a backup tool read a file again, no more.
 //!
-//! The mtime that a re-wrap gives is known before: what to show then is planned, and the plan is durable
-//! before the time moves. So a crash finds either time with a record of its own.
+//! *Crash*: of each backing mtime the list says by itself what to show for it, and what it says of one is
+//! there as long as an inode on the disk may have that one. Whichever a crash leaves, the list knows it:
+//!
+//! - A re-wrap is about to move the mtime: the list says what to show for the next one, durably.
+//! - It has moved: the next one counts, and the one before is outdated. What the list says of either stays.
+//! - A user changes it: all are outdated, and the list stays as it is. If it has something to say of a time
+//!   that he sets, that is taken back before, durably.
+//! - A sync is done that began after that: what was outdated is taken back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +43,7 @@ pub(in crate::volume) struct Times {
 pub(in crate::volume) struct ShownTimes {
     key: Arc<TimesKey>,
     inner: Mutex<Inner>,
+    saving: Mutex<Saving>,
     /// Held while the times of an inode are changed, or put back; lock order: before `inner`.
     turns: ByInode<Mutex<()>>,
 }
@@ -46,16 +53,50 @@ const TURNS: usize = 64;
 #[derive(Debug, Default)]
 struct Inner {
     times: HashMap<u64, Known>,
+    /// Those of `times` of which something is outdated.
+    outdated: HashSet<u64>,
+    /// Syncs that have begun.
+    syncs: u64,
     /// Records that are not saved yet.
     unsaved: Vec<ShownTime>,
+    /// Inodes and backing mtimes that were taken back, which the list on the disk may not say.
+    taken_back: TakenBack,
+}
+
+#[derive(Debug, Default)]
+struct TakenBack {
+    unsaved: HashSet<(u64, i64)>,
+    unsynced: HashSet<(u64, i64)>,
 }
 
 /// What is known of an inode.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Known {
-    record: ShownTime,
-    /// What to show once a re-wrap has moved the mtime.
-    planned: Kept,
+    ctime: Kept,
+    /// Of different backing times each. Of those that count, the one that the inode has comes first, and
+    /// what a re-wrap has planned last.
+    mtimes: Vec<Stated>,
+}
+
+/// What to show for a backing mtime.
+#[derive(Debug, Clone, Copy)]
+struct Stated {
+    kept: Kept,
+    /// The inode has another one since this many syncs began. After a crash it may have this one again.
+    outdated: Option<u64>,
+}
+
+/// A moment from which on a sync makes everything durable that was there.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::volume) struct SyncBegun(u64);
+
+/// How the saved list is.
+#[derive(Debug, Default)]
+pub(in crate::volume) struct Saving {
+    /// Something was appended and not synced.
+    pub(in crate::volume) unsynced: bool,
+    /// Bytes of the list when it was last written whole.
+    pub(in crate::volume) whole: usize,
 }
 
 impl Times {
@@ -72,8 +113,9 @@ impl ShownTimes {
         for record in ShownTime::parse_all(bytes, &key) {
             inner.take(record);
         }
-        inner.times.retain(|_, known| known.records().next().is_some());
-        Self { key, inner: Mutex::new(inner), turns: ByInode::new(TURNS) }
+        inner.times.retain(|ino, known| known.records(*ino).next().is_some());
+        let (inner, saving) = (Mutex::new(inner), Mutex::default());
+        Self { key, inner, saving, turns: ByInode::new(TURNS) }
     }
 
     /// Keeps the times, mode and file capabilities of an inode still: for whoever sets them, so that a
@@ -82,21 +124,38 @@ impl ShownTimes {
         self.turns.of(ino).lock()
     }
 
-    /// The records to append to the saved list: a later one counts.
+    /// Held while the list is saved, so that what one has taken to append is there for another that
+    /// syncs it. Lock order: after the turn of an inode, before `inner`.
+    pub(in crate::volume) fn saving(&self) -> MutexGuard<'_, Saving> {
+        self.saving.lock()
+    }
+
+    /// The records to append to the saved list: of two about the same time, the later counts.
     pub(in crate::volume) fn take_unsaved(&self) -> Vec<u8> {
         self.overlook_loans();
-        let unsaved = std::mem::take(&mut self.lock().unsaved);
+        let unsaved = {
+            let mut inner = self.lock();
+            let TakenBack { unsaved, unsynced } = &mut inner.taken_back;
+            unsynced.extend(unsaved.drain());
+            std::mem::take(&mut inner.unsaved)
+        };
         unsaved.into_iter().flat_map(|record| record.encode(&self.key)).collect()
+    }
+
+    /// The list is durable as it was when [`Self::take_unsaved`] gave the last of it. Locks: the caller
+    /// holds [`Self::saving`] since.
+    pub(in crate::volume) fn saved(&self) {
+        self.lock().taken_back.unsynced = HashSet::new();
     }
 
     /// The whole list, for when the saved one has grown past its use.
     pub(in crate::volume) fn all(&self) -> Vec<u8> {
         let inner = self.lock();
-        let records = inner.times.values().flat_map(|known| known.records());
+        let records = inner.times.iter().flat_map(|(ino, known)| known.records(*ino));
         records.flat_map(|record| record.encode(&self.key)).collect()
     }
 
-    /// How long the whole list is, without plans.
+    /// How long the whole list is at least.
     pub(in crate::volume) fn saved_len(&self) -> usize {
         self.lock().times.len() * ShownTime::LEN
     }
@@ -105,13 +164,14 @@ impl ShownTimes {
     pub(in crate::volume) fn shown(&self, ino: u64, backing: Times) -> Times {
         self.overlook_loans();
         let mut inner = self.lock();
-        let Some(known) = inner.times.get(&ino).copied() else { return backing };
+        let Some(known) = inner.times.get(&ino) else { return backing };
+        let shown = known.shown(backing);
         // The file was really changed since, so the entry is of no use any more. Whoever looked before
         // the entry was made cannot tell.
-        if !known.is_about(backing) && backing.ctime > known.record.ctime.backing {
-            inner.remove(ino);
+        if !known.is_about(backing) && backing.ctime > known.ctime.backing {
+            inner.changed(ino);
         }
-        known.shown(backing)
+        shown
     }
 
     /// Plans what to show of a file once a re-wrap has moved its backing mtime, unless that is another
@@ -127,8 +187,7 @@ impl ShownTimes {
         let now = Times::of(&stat);
         if now.mtime == mtime && stat.st_nlink > 0 {
             let shown = self.shown(ino, now).mtime;
-            let planned = Kept::new(mtime.saturating_add(MTIME_STEP), shown);
-            self.lock().plan(ino, planned, now);
+            self.lock().plan(ino, Kept::new(next(mtime), shown), now);
         }
         Ok(())
     }
@@ -145,23 +204,59 @@ impl ShownTimes {
         hidden.then_some(backing.mtime)
     }
 
-    /// The inode is gone, or a user changes its contents or its mtime: an empty record says so in the
-    /// saved list.
+    /// The inode is gone, or a user has changed its contents or its mtime.
     pub(in crate::volume) fn remove(&self, ino: u64) {
-        self.lock().remove(ino);
+        self.lock().changed(ino);
+    }
+
+    /// Before a user sets the mtime of an inode to this one, which is to be shown. True if the list on the
+    /// disk may say to show another: until it is synced, a crash may do so.
+    pub(in crate::volume) fn will_be_set(&self, ino: u64, mtime: i64) -> bool {
+        let mut inner = self.lock();
+        inner.take_back(ino, |stated| stated.kept.backing == mtime);
+        let TakenBack { unsaved, unsynced } = &inner.taken_back;
+        unsaved.contains(&(ino, mtime)) || unsynced.contains(&(ino, mtime))
+    }
+
+    /// True if something is outdated that a crash may bring back.
+    pub(in crate::volume) fn awaits_sync(&self) -> bool {
+        !self.lock().outdated.is_empty()
+    }
+
+    /// Before a sync of the whole backing filesystem; `None` if nothing waits for one.
+    pub(in crate::volume) fn begin_sync(&self) -> Option<SyncBegun> {
+        let mut inner = self.lock();
+        (!inner.outdated.is_empty()).then(|| inner.begin_sync())
+    }
+
+    /// The sync that began then has succeeded: no crash brings the times back that were outdated.
+    pub(in crate::volume) fn synced(&self, begun: SyncBegun) {
+        let mut inner = self.lock();
+        for ino in std::mem::take(&mut inner.outdated) {
+            inner.settle(ino, begun);
+        }
+    }
+
+    /// The same of the sync of one inode, which says nothing of its names.
+    fn sync_of(&self, ino: u64) -> Option<SyncBegun> {
+        let mut inner = self.lock();
+        inner.outdated.contains(&ino).then(|| inner.begin_sync())
     }
 
     /// Takes modes that were lent and put back for no changes of the files.
     fn overlook_loans(&self) {
         for Overlooked { ino, before, at, now } in lender::take_overlooked() {
             let mut inner = self.lock();
-            let known = inner.known(ino);
-            let shown = match known.record.ctime {
+            let (known, mtime) = match inner.times.get(&ino) {
+                Some(known) => (known.ctime, known.mtime()),
+                None => (Kept::NONE, Kept::NONE),
+            };
+            let shown = match known {
                 ctime if ctime.holds(now) => continue,
                 ctime if ctime.holds(before) || ctime.holds(at) => ctime.shown,
                 _ => before,
             };
-            inner.put(ShownTime { ctime: Kept::new(now, shown), ..known.record }, known.planned);
+            inner.put(ShownTime { ino, ctime: Kept::new(now, shown), mtime });
         }
     }
 
@@ -183,15 +278,16 @@ impl ShownTimes {
         let mut inner = self.lock();
         if after.st_nlink == 0 {
             // No backup tool sees a file without a name, and its number may be used again.
-            inner.remove(ino);
+            inner.changed(ino);
             return Ok(());
         }
         let mtime = match FileType::from_raw_mode(after.st_mode) {
             FileType::RegularFile => Kept::new(now.mtime, shown.mtime),
             _ => Kept::NONE,
         };
-        let planned = inner.known(ino).planned_from(now.mtime);
-        inner.put(ShownTime { ino, ctime: Kept::new(now.ctime, shown.ctime), mtime }, planned);
+        // It has this one, and a re-wrap may be about to move it.
+        inner.outdate(ino, |backing| ![now.mtime, next(now.mtime)].contains(&backing));
+        inner.put(ShownTime { ino, ctime: Kept::new(now.ctime, shown.ctime), mtime });
         Ok(())
     }
 
@@ -201,76 +297,151 @@ impl ShownTimes {
 }
 
 impl Known {
-    /// What is to be saved of it.
-    fn records(self) -> impl Iterator<Item = ShownTime> {
-        let planned = ShownTime::planned(self.record.ino, self.planned);
-        [self.record, planned].into_iter().filter(|record| record.says_anything())
+    const NOTHING: Self = Self { ctime: Kept::NONE, mtimes: Vec::new() };
+
+    /// What is to be saved of it. Earlier builds take the first record and the last one.
+    fn records(&self, ino: u64) -> impl Iterator<Item = ShownTime> {
+        let mtime = self.mtimes.first().map_or(Kept::NONE, |stated| stated.kept);
+        let beside = self.mtimes.iter().skip(1);
+        let beside = beside.map(move |stated| ShownTime::planned(ino, stated.kept));
+        let first = ShownTime { ino, ctime: self.ctime, mtime };
+        std::iter::once(first).chain(beside).filter(|record| record.says_anything())
+    }
+
+    fn counting(&self) -> impl Iterator<Item = Kept> {
+        let counting = self.mtimes.iter().filter(|stated| stated.outdated.is_none());
+        counting.map(|stated| stated.kept)
+    }
+
+    /// What is said of the mtime that the inode has.
+    fn mtime(&self) -> Kept {
+        self.counting().next().unwrap_or(Kept::NONE)
     }
 
     /// True if it says something of an inode with these times, or will once its mtime has moved.
-    fn is_about(self, backing: Times) -> bool {
-        let Self { record, planned } = self;
-        record.ctime.holds(backing.ctime)
-            || record.mtime.holds(backing.mtime)
-            || planned.holds(backing.mtime)
-            || self.planned_from(backing.mtime) != Kept::NONE
+    fn is_about(&self, backing: Times) -> bool {
+        let is_near = |mtime: i64| mtime == backing.mtime || mtime == next(backing.mtime);
+        self.ctime.holds(backing.ctime) || self.counting().any(|kept| is_near(kept.backing))
     }
 
-    /// The plan, if it is for an inode with this mtime.
-    fn planned_from(self, mtime: i64) -> Kept {
-        let is_next = self.planned.backing == mtime.saturating_add(MTIME_STEP);
-        if is_next { self.planned } else { Kept::NONE }
+    fn shown(&self, backing: Times) -> Times {
+        let mtime = self.counting().find(|kept| kept.holds(backing.mtime));
+        Times {
+            ctime: self.ctime.shown(backing.ctime),
+            mtime: mtime.map_or(backing.mtime, |kept| kept.shown),
+        }
     }
 
-    fn shown(self, backing: Times) -> Times {
-        let Self { record, planned } = self;
-        let mtime = match record.mtime.holds(backing.mtime) {
-            true => record.mtime.shown,
-            false => planned.shown(backing.mtime),
-        };
-        Times { ctime: record.ctime.shown(backing.ctime), mtime }
+    /// Says what to show for a backing mtime from now on, in place of what was said of that one.
+    fn state(&mut self, kept: Kept) -> Option<Stated> {
+        self.mtimes.retain(|stated| stated.kept.backing != kept.backing);
+        (kept.shown != kept.backing).then_some(Stated { kept, outdated: None })
     }
 }
 
 impl Inner {
-    fn known(&self, ino: u64) -> Known {
-        let nothing = Known { record: ShownTime::none(ino), planned: Kept::NONE };
-        self.times.get(&ino).copied().unwrap_or(nothing)
-    }
-
     /// Takes a saved record in.
     fn take(&mut self, record: ShownTime) {
-        let known = match record.is_planned() {
-            true => Known { planned: record.mtime, ..self.known(record.ino) },
-            false => Known { record, planned: Kept::NONE },
-        };
-        self.times.insert(record.ino, known);
+        if record == ShownTime::none(record.ino) {
+            self.forget(record.ino);
+            return;
+        }
+        let known = self.times.entry(record.ino).or_insert(Known::NOTHING);
+        let stated = if record.mtime == Kept::NONE { None } else { known.state(record.mtime) };
+        match record.is_planned() {
+            true => known.mtimes.extend(stated),
+            false => {
+                known.ctime = record.ctime;
+                known.mtimes.splice(0..0, stated);
+            }
+        }
     }
 
-    /// A record replaces all before it, so a plan that stays follows it.
-    fn put(&mut self, record: ShownTime, planned: Kept) {
-        self.times.insert(record.ino, Known { record, planned });
+    fn put(&mut self, record: ShownTime) {
+        self.take(record);
         self.unsaved.push(record);
-        if planned != Kept::NONE {
-            self.unsaved.push(ShownTime::planned(record.ino, planned));
-        }
     }
 
     fn plan(&mut self, ino: u64, planned: Kept, now: Times) {
-        let mut known = Known { planned, ..self.known(ino) };
-        if !known.record.says_anything() {
-            // Who looked before now cannot tell whether it is of use.
-            known.record.ctime = Kept::new(now.ctime, now.ctime);
+        if planned == Kept::NONE {
+            return;
         }
-        self.times.insert(ino, known);
-        self.unsaved.push(ShownTime::planned(ino, planned));
+        self.put(ShownTime::planned(ino, planned));
+        if let Some(known) = self.times.get_mut(&ino)
+            && known.ctime.backing == known.ctime.shown
+        {
+            // Who looked before now cannot tell whether it is of use.
+            known.ctime = Kept::new(now.ctime, now.ctime);
+        }
     }
 
-    fn remove(&mut self, ino: u64) {
-        if self.times.remove(&ino).is_some() {
+    /// Nothing counts of what is known of the inode. The list goes on saying what to show for times that
+    /// a crash may bring back.
+    fn changed(&mut self, ino: u64) {
+        let Some(known) = self.times.get_mut(&ino) else { return };
+        if known.mtimes.is_empty() {
+            self.forget(ino);
             self.unsaved.push(ShownTime::none(ino));
+            return;
+        }
+        known.ctime = Kept::NONE;
+        self.outdate(ino, |_| true);
+    }
+
+    /// Backing mtimes that the inode has no more, and that a crash may bring back.
+    fn outdate(&mut self, ino: u64, is_over: impl Fn(i64) -> bool) {
+        let Some(known) = self.times.get_mut(&ino) else { return };
+        for stated in known.mtimes.iter_mut().filter(|stated| is_over(stated.kept.backing)) {
+            stated.outdated.get_or_insert(self.syncs);
+            self.outdated.insert(ino);
         }
     }
+
+    fn begin_sync(&mut self) -> SyncBegun {
+        self.syncs += 1;
+        SyncBegun(self.syncs)
+    }
+
+    /// Forgets what was outdated when the sync began.
+    fn settle(&mut self, ino: u64, begun: SyncBegun) {
+        self.take_back(ino, |stated| stated.outdated.is_some_and(|since| since < begun.0));
+    }
+
+    /// Takes back what is said of some backing mtimes, here and in the list.
+    fn take_back(&mut self, ino: u64, is_over: impl Fn(&Stated) -> bool) {
+        let Some(known) = self.times.get_mut(&ino) else { return };
+        let (over, rest): (Vec<_>, Vec<_>) = known.mtimes.drain(..).partition(is_over);
+        known.mtimes = rest;
+        if !known.mtimes.iter().any(|stated| stated.outdated.is_some()) {
+            self.outdated.remove(&ino);
+        } else {
+            self.outdated.insert(ino);
+        }
+        if over.is_empty() {
+            return;
+        }
+        self.taken_back.unsaved.extend(over.iter().map(|stated| (ino, stated.kept.backing)));
+        if known.records(ino).next().is_none() {
+            self.forget(ino);
+            self.unsaved.push(ShownTime::none(ino));
+            return;
+        }
+        let as_they_are =
+            over.iter().map(|stated| Kept::new(stated.kept.backing, stated.kept.backing));
+        // A record of zeros would take everything back.
+        let as_they_are = as_they_are.filter(|kept| *kept != Kept::NONE);
+        self.unsaved.extend(as_they_are.map(|kept| ShownTime::planned(ino, kept)));
+    }
+
+    fn forget(&mut self, ino: u64) {
+        self.times.remove(&ino);
+        self.outdated.remove(&ino);
+    }
+}
+
+/// The mtime that a re-wrap gives an inode with this one.
+fn next(mtime: i64) -> i64 {
+    mtime.saturating_add(MTIME_STEP)
 }
 
 /// A backing file whose header updates leave the shown times as they are.
@@ -343,7 +514,18 @@ impl Backing for TimedFile {
         self.changed(self.file.set_length(length))
     }
     fn sync(&self, what: Durability) -> Outcome<()> {
-        self.file.sync(what)
+        let begun = match what {
+            Durability::Everything => self.times.sync_of(self.ino),
+            Durability::Contents => None,
+        };
+        self.file.sync(what)?;
+        if let Some(begun) = begun
+            // Else the inode may come back with its name, as it was before.
+            && fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0)
+        {
+            self.times.lock().settle(self.ino, begun);
+        }
+        Ok(())
     }
     fn write_back(&self, offset: u64, length: u64) -> Outcome<()> {
         self.file.write_back(offset, length)
@@ -405,6 +587,11 @@ mod tests {
         Times { ctime, mtime }
     }
 
+    /// The backing filesystem is synced.
+    fn sync(times: &ShownTimes) {
+        times.begin_sync().into_iter().for_each(|begun| times.synced(begun));
+    }
+
     /// As a re-wrap leaves it: both times moved, and the old ones are shown.
     fn moved(ino: u64) -> ShownTime {
         ShownTime { ino, ctime: Kept::new(30, 10), mtime: Kept::new(21, 20) }
@@ -422,7 +609,7 @@ mod tests {
         ];
         for (backing, shown, what) in cases {
             let times = read(&[]);
-            times.lock().put(moved(1), Kept::NONE);
+            times.lock().put(moved(1));
             assert_eq!(times.shown(1, backing), shown, "{what}");
             assert_eq!(times.shown(2, backing), backing, "{what}: another inode");
             let again = read(&times.take_unsaved());
@@ -480,6 +667,9 @@ mod tests {
             assert_eq!(times.shown(7, after), first, "{count}");
         }
         saved.extend(times.take_unsaved());
+        assert_eq!(read(&saved).all().len(), 2 * RECORD, "a crash may leave the time before it");
+        sync(&times);
+        saved.extend(times.take_unsaved());
         assert_eq!(read(&saved).all().len(), RECORD, "the plan is over");
         file.remove();
     }
@@ -502,28 +692,36 @@ mod tests {
         times.plan(file.as_fd(), 7, mtime).unwrap();
         let other = at(moved.ctime, mtime + 1);
         assert_eq!(times.shown(7, other), other);
-        assert!(times.all().is_empty(), "it has another time: the plan will not come true");
+        assert_eq!(
+            times.shown(7, moved),
+            moved,
+            "it had another time: the plan will not come true"
+        );
+        sync(&times);
+        assert!(times.all().is_empty());
         file.remove();
     }
 
     #[test]
     fn an_entry_ends_when_neither_time_holds() {
         let times = read(&[]);
-        times.lock().put(moved(1), Kept::NONE);
+        times.lock().put(moved(1));
         times.shown(1, at(40, 21));
         assert_eq!(times.all().len(), RECORD, "the mtime still holds");
         times.shown(1, at(29, 19));
         assert_eq!(times.all().len(), RECORD, "who looked before knows nothing of it");
         times.shown(1, at(41, 22));
-        assert!(times.all().is_empty());
+        assert_eq!(times.all().len(), RECORD, "a crash may bring the mtime back");
         assert_eq!(times.shown(1, at(30, 21)), at(30, 21));
+        sync(&times);
+        assert!(times.all().is_empty());
         assert!(read(&times.take_unsaved()).all().is_empty());
     }
 
     #[test]
     fn the_time_that_is_shown_is_set_without_taking_the_backing_one_back() {
         let times = read(&[]);
-        times.lock().put(moved(1), Kept::NONE);
+        times.lock().put(moved(1));
         assert_eq!(times.mtime_behind(1, at(40, 21), 20), Some(21), "the one that is shown");
         assert_eq!(times.mtime_behind(1, at(40, 21), 21), None, "the one that is there");
         assert_eq!(times.mtime_behind(1, at(40, 21), 22), None, "another");
@@ -553,17 +751,20 @@ mod tests {
         assert!(read(&saved).all().len() <= RECORD);
         file.remove();
         times.keep(file.as_fd(), 8, || ftruncate(&file.0, 7)).unwrap();
+        sync(&times);
         assert!(times.all().len() <= RECORD, "a file without a name is forgotten");
     }
 
     #[test]
     fn a_removed_file_leaves_nothing_behind() {
         let times = read(&[]);
-        times.lock().put(moved(7), Kept::NONE);
-        times.lock().put(moved(8), Kept::NONE);
+        times.lock().put(moved(7));
+        times.lock().put(moved(8));
         times.remove(7);
         times.remove(9);
         assert_eq!(times.shown(7, at(30, 21)), at(30, 21));
+        assert_eq!(times.all().len(), 2 * RECORD, "a crash may bring it back");
+        sync(&times);
         assert_eq!(times.all().len(), RECORD);
         let read_back = read(&times.take_unsaved());
         assert_eq!(read_back.shown(7, at(30, 21)), at(30, 21));
@@ -598,6 +799,177 @@ mod tests {
         file.set_mtime(left / SECOND, left % SECOND);
         assert_eq!(shown(&file), file.times());
         file.remove();
+    }
+
+    #[test]
+    fn what_is_outdated_waits_for_a_sync_that_begins_later() {
+        let times = read(&[]);
+        times.lock().put(moved(1));
+        assert!(times.begin_sync().is_none(), "nothing waits");
+        times.lock().put(moved(2));
+        times.remove(2);
+        let begun = times.begin_sync().unwrap();
+        times.remove(1);
+        times.synced(begun);
+        let left = read(&times.take_unsaved());
+        assert_eq!(
+            left.shown(1, at(40, 21)),
+            at(40, 20),
+            "the power was cut, and nobody had synced"
+        );
+        assert_eq!(left.shown(2, at(40, 21)), at(40, 21));
+        assert!(times.awaits_sync());
+        sync(&times);
+        assert!(!times.awaits_sync() && times.all().is_empty());
+        assert_eq!(read(&times.take_unsaved()).all().len(), 0);
+    }
+
+    #[test]
+    fn the_sync_of_a_file_without_a_name_says_nothing_of_the_name() {
+        let (file, times) = (TempFile::new("nameless"), Arc::new(read(&[])));
+        let timed = TimedFile::new(BackingFile::new(file.0.try_clone().unwrap()), 7, times.clone());
+        for named in [true, false] {
+            times.lock().put(moved(7));
+            if !named {
+                file.remove();
+            }
+            times.remove(7);
+            timed.sync(Durability::Contents).unwrap();
+            assert!(times.awaits_sync(), "it says nothing of the time");
+            timed.sync(Durability::Everything).unwrap();
+            assert_eq!(times.awaits_sync(), !named);
+        }
+    }
+
+    /// On btrfs a cut left the list of the second re-wrap and the time of the first one; and the list
+    /// after a user had set a time, and the time before that.
+    #[test]
+    fn regression_whatever_a_cut_leaves_of_list_and_inode_shows_a_time_that_was_shown() {
+        for seed in 1..=40 {
+            let mut disk = CutDisk::new(seed);
+            for step in 0..60 {
+                disk.act();
+                disk.check(&format!("seed {seed}, step {step}"));
+            }
+            disk.file.remove();
+        }
+    }
+
+    /// A file and its list, and what a cut may leave of either.
+    struct CutDisk {
+        file: TempFile,
+        timed: TimedFile,
+        times: Arc<ShownTimes>,
+        list: Vec<u8>,
+        /// Bytes of the list that are durable.
+        durable: usize,
+        /// Each mtime that the inode may have after a cut, and what was shown for it.
+        left: Vec<(i64, i64)>,
+        random: u64,
+    }
+
+    impl CutDisk {
+        fn new(seed: u64) -> Self {
+            let (file, times) = (TempFile::new(&format!("cut-{seed}")), Arc::new(read(&[])));
+            file.set_mtime(1_000_000, 5);
+            let mtime = file.times().mtime;
+            let backing = BackingFile::new(file.0.try_clone().unwrap());
+            let timed = TimedFile::new(backing, 7, times.clone());
+            let left = vec![(mtime, mtime)];
+            let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            Self { file, timed, times, list: Vec::new(), durable: 0, left, random }
+        }
+
+        fn below(&mut self, limit: u64) -> u64 {
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            self.random % limit
+        }
+
+        fn act(&mut self) {
+            match self.below(9) {
+                0..3 => self.rewrap(),
+                3 => self.set_time(),
+                4 => self
+                    .timed
+                    .keep_times(&mut || self.timed.write_at(b"seal", 0).map(drop))
+                    .unwrap(),
+                5 => {
+                    self.timed.sync(Durability::Everything).unwrap();
+                    self.left.drain(..self.left.len() - 1);
+                }
+                6 => {
+                    let begun = self.times.begin_sync();
+                    self.left.drain(..self.left.len() - 1);
+                    self.durable = self.list.len();
+                    begun.into_iter().for_each(|begun| self.times.synced(begun));
+                }
+                7 => self.append(),
+                _ => {
+                    self.times.take_unsaved();
+                    self.list = self.times.all();
+                    self.sync_list();
+                }
+            }
+            self.note();
+        }
+
+        fn rewrap(&mut self) {
+            self.timed.keep_times(&mut || self.timed.write_at(b"header", 0).map(drop)).unwrap();
+            let mtime = self.file.times().mtime;
+            self.times.plan(self.file.as_fd(), 7, mtime).unwrap();
+            self.append();
+            self.check("planned");
+            self.sync_list();
+            self.timed.move_mtime().unwrap();
+            self.note();
+            self.check("moved");
+            self.append();
+            self.check("the list comes first");
+        }
+
+        /// To one of those that re-wraps have left or will leave, as often as not.
+        fn set_time(&mut self) {
+            let seconds = i64::try_from(1_000_000 + self.below(12)).unwrap();
+            let mtime = seconds * SECOND + 5;
+            if self.times.will_be_set(7, mtime) {
+                self.append();
+                self.sync_list();
+            }
+            self.left.push((mtime, mtime));
+            self.check("about to be set");
+            self.file.set_mtime(seconds, 5);
+            self.times.remove(7);
+            assert_eq!(self.times.shown(7, self.file.times()).mtime, mtime);
+        }
+
+        fn sync_list(&mut self) {
+            self.durable = self.list.len();
+            self.times.saved();
+        }
+
+        fn append(&mut self) {
+            self.list.extend(self.times.take_unsaved());
+        }
+
+        fn note(&mut self) {
+            let now = self.file.times();
+            let now = (now.mtime, self.times.shown(7, now).mtime);
+            if self.left.last() != Some(&now) {
+                self.left.push(now);
+            }
+        }
+
+        fn check(&self, what: &str) {
+            for end in (self.durable..=self.list.len()).step_by(RECORD) {
+                for (mtime, _) in &self.left {
+                    let shown = read(&self.list[..end]).shown(7, at(0, *mtime)).mtime;
+                    let known = self.left.iter().any(|(_, time)| *time == shown);
+                    assert!(known, "{what}: {mtime} is shown as {shown}, of {:?}", self.left);
+                }
+            }
+        }
     }
 
     struct TempFile(std::os::fd::OwnedFd, std::path::PathBuf);

@@ -77,10 +77,7 @@ impl Workload for Still {
     }
 
     fn step(&mut self, at: &At, _: u32) -> io::Result<()> {
-        // Between the write of a header and the call that puts the time back, the backing file has the
-        // time of the write (FORMAT section 11.4), and once in many cuts somebody's commit takes it along.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-        let written = State::MtimeFrom(now.as_secs().cast_signed() - 3600);
+        let written = header_written()?;
         for number in 0..STILL {
             at.claim(&name(number), name(number), vec![STILL_SINCE, written.clone()]);
         }
@@ -88,8 +85,51 @@ impl Workload for Still {
     }
 }
 
+/// The same files, but their times are set in each step, and nobody syncs that.
+pub(crate) struct Touched {
+    files: Still,
+    /// Any of those that a file has had.
+    times: Vec<State>,
+}
+
+impl Touched {
+    pub(crate) fn new() -> Self {
+        Self { files: Still, times: vec![STILL_SINCE] }
+    }
+}
+
+impl Workload for Touched {
+    fn prepare(&mut self, at: &At) -> io::Result<()> {
+        self.files.prepare(at)
+    }
+
+    fn step(&mut self, at: &At, step: u32) -> io::Result<()> {
+        let new = State::Mtime(1_400_000_001 + i64::from(step) * 60, 987_654_321);
+        if step > 0 {
+            self.times.push(new.clone());
+        }
+        let written = header_written()?;
+        for number in 0..STILL {
+            let states = self.times.iter().chain([&written]).cloned().collect();
+            at.claim(&name(number), name(number), states);
+            if step > 0 && number % 3 != 0 {
+                let path = at.path(name(number));
+                change(&path, &File::open(&path)?, &new)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 const STILL: usize = 24;
 const STILL_SINCE: State = State::Mtime(1_400_000_000, 987_654_321);
+
+/// Between the write of a header and the call that puts the time back, the backing file has the time of
+/// the write (FORMAT section 11.4), and once in many cuts somebody's commit takes it along.
+fn header_written() -> io::Result<State> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+    Ok(State::MtimeFrom(now.as_secs().cast_signed() - 3600))
+}
 
 fn name(file: usize) -> String {
     format!("file {file}")

@@ -99,6 +99,12 @@ impl Volume {
             }
             _ => None,
         };
+        if let (Some(NewTime::At(time)), None) = (change.mtime, behind)
+            && self.times.will_be_set(ino, time.as_nanos())
+            && let Err(error) = self.sync_times()
+        {
+            log::warn!("inode {ino}: after a crash another time may be shown: {error}");
+        }
         held.set_times(&Timestamps {
             last_access: timespec(change.atime),
             last_modification: timespec(behind.map(NewTime::At).or(change.mtime)),

@@ -146,10 +146,11 @@ impl Volume {
     /// then on every file is asked by itself (`Content::synced_elsewhere`), and no directory is taken
     /// to be durable by such a sync any more.
     pub(in crate::volume) fn sync_everything(&self) -> Result<()> {
-        let at = self.tree.unsynced.now();
+        let (at, times) = (self.tree.unsynced.now(), self.times.begin_sync());
         self.files.shared().sync_whole(|| syncfs(&self.root))?;
         if !self.is_any_lost() {
             self.tree.unsynced.all_synced(at);
+            times.into_iter().for_each(|begun| self.times.synced(begun));
         }
         Ok(())
     }
