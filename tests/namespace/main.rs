@@ -37,6 +37,7 @@ mod strays;
 mod taken;
 mod times;
 mod unsynced;
+mod untouched;
 mod upkeep;
 mod volume_key;
 mod withheld;

@@ -6,7 +6,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, RenameFlags, fdatasync, fsync};
+use rustix::fs::{
+    FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fdatasync,
+    fstat, fsync, futimens,
+};
 use rustix::io::{Errno, pread, pwrite};
 
 use super::beneath::{self, Name};
@@ -29,7 +32,7 @@ pub(in crate::volume) fn read<'n>(
         Err(Errno::STALE | Errno::LOOP | Errno::XDEV) => return Err(VolumeError::Tampered(what)),
         Err(error) => return Err(error.into()),
     };
-    let length = usize::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(usize::MAX);
+    let length = usize::try_from(fstat(&file)?.st_size).unwrap_or(usize::MAX);
     if length > limit {
         return Err(VolumeError::Tampered(what));
     }
@@ -111,17 +114,91 @@ pub(in crate::volume) fn replace<'n>(
     name: impl Into<Name<'n>>,
     bytes: &[u8],
 ) -> Result<(), Errno> {
-    let (dir, name) = (dir.as_fd(), name.into());
+    replace_and(dir.as_fd(), name.into(), bytes, || ())
+}
+
+/// The same in a directory of a user's, who has not changed it.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn replace_keeping<'n, A: Fn() -> bool>(
+    kept: &KeptTime<'_, A>,
+    name: impl Into<Name<'n>>,
+    bytes: &[u8],
+) -> Result<(), Errno> {
+    replace_and(kept.dir, name.into(), bytes, || kept.put_back())
+}
+
+/// `changed` follows each change of the names, and comes before the sync of it.
+fn replace_and(
+    dir: BorrowedFd<'_>,
+    name: Name<'_>,
+    bytes: &[u8],
+    changed: impl Fn(),
+) -> Result<(), Errno> {
     let temp = name.with(".new").ok_or(Errno::NAMETOOLONG)?;
     let file = fresh(dir, &temp)?;
+    changed();
     let written = write_all(file.as_fd(), bytes)
         .and_then(|()| fdatasync(&file))
         .and_then(|()| put(dir, &temp, name));
-    if let Err(error) = written {
+    if written.is_err() {
         let _ = beneath::remove(dir, &temp);
-        return Err(error);
     }
-    fsync(dir)
+    changed();
+    written.and_then(|()| fsync(dir))
+}
+
+/// The modification time of a directory, as far as it is known.
+pub(in crate::volume) fn mtime(dir: BorrowedFd<'_>) -> Option<Timespec> {
+    let stat = fstat(dir).ok()?;
+    Some(Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.try_into().ok()? })
+}
+
+/// A directory of a user's in which files of ours change, and nothing of his: it has the modification
+/// time from before.
+///
+/// *Crash*: if somebody's commit falls between a change and [`Self::put_back`], the directory has the time
+/// of that.
+pub(in crate::volume) struct KeptTime<'d, A> {
+    dir: BorrowedFd<'d>,
+    before: Option<Timespec>,
+    alone: A,
+}
+
+impl<'d, A: Fn() -> bool> KeptTime<'d, A> {
+    /// Before the first change. `alone` tells whether nobody else has changed names there until now.
+    pub(in crate::volume) fn new(dir: BorrowedFd<'d>, alone: A) -> Self {
+        let before = mtime(dir).filter(|_| alone());
+        Self { dir, before, alone }
+    }
+
+    /// The same for changes that began when the directory had this time.
+    pub(in crate::volume) fn since(
+        dir: BorrowedFd<'d>,
+        before: Option<Timespec>,
+        alone: A,
+    ) -> Self {
+        Self { dir, before, alone }
+    }
+
+    /// After each change. Only its owner sets the times of a directory: that of somebody else keeps the
+    /// time of the change.
+    pub(in crate::volume) fn put_back(&self) {
+        let Some(before) = self.before.filter(|_| (self.alone)()) else { return };
+        self.set(before);
+        if !(self.alone)() {
+            // What others have changed since is to be seen.
+            self.set(Timespec { tv_sec: 0, tv_nsec: UTIME_NOW });
+        }
+    }
+
+    fn set(&self, last_modification: Timespec) {
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        if let Err(error) = futimens(self.dir, &Timestamps { last_access, last_modification }) {
+            log::debug!("a directory in which files of the vault changed has a new time: {error}");
+        }
+    }
 }
 
 /// Gives the file `from` the name `to`, in place of whatever has it.
@@ -190,4 +267,30 @@ pub(in crate::volume) fn write_all(file: BorrowedFd<'_>, bytes: &[u8]) -> Result
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_time_unless_others_change_it_as_well() {
+        let path = std::env::temp_dir().join(format!("kmsfs-kept-time-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let dir = std::fs::File::open(&path).unwrap();
+        let old = Timespec { tv_sec: 7, tv_nsec: 8 };
+        // How often it is asked until somebody changes it: at the start, before the time is put back, and
+        // after that.
+        for (alone, is_kept) in [(0, false), (1, false), (2, false), (3, true)] {
+            KeptTime::since(dir.as_fd(), Some(old), || true).put_back();
+            let asked = Cell::new(0);
+            let kept = KeptTime::new(dir.as_fd(), || asked.replace(asked.get() + 1) < alone);
+            std::fs::write(path.join(format!("ours {alone}")), "").unwrap();
+            kept.put_back();
+            assert_eq!(mtime(dir.as_fd()) == Some(old), is_kept, "{alone}");
+        }
+        std::fs::remove_dir_all(&path).unwrap();
+    }
 }

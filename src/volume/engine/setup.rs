@@ -33,6 +33,7 @@ use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::model::options::Options;
 use crate::volume::namespace::descriptor::{self, Copies};
 use crate::volume::namespace::dir::{Dir, Opener};
+use crate::volume::namespace::dir_locks::DirLocks;
 use crate::volume::namespace::dir_rules::{DirAnchor, Expected};
 use crate::volume::namespace::inode::ROOT;
 use crate::volume::namespace::tree::Tree;
@@ -210,7 +211,7 @@ fn refuse_other_root(
 ) -> Result<()> {
     let fd = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
     let copies = Copies::read(root);
-    let opener = Opener { keyring, anchor, read_only: true };
+    let opener = Opener { keyring, anchor, locks: &DirLocks::new(), read_only: true };
     let dir = Dir::open(ROOT, fd, copies, Expected::root(volume), opener)?;
     dir.misplaced().map_or(Ok(()), |why| Err(VolumeError::Misplaced(why)))
 }

@@ -69,7 +69,7 @@ impl Volume {
             return Ok(None);
         };
         let bytes = adopted.encode(dir.keys()?);
-        write_descriptor(dir.as_fd(), &bytes)?;
+        write_descriptor(dir.as_fd(), &bytes, self.tree.locks.watch(ino))?;
         sync_file(dir.as_fd())?;
         fsync(&dir)?;
         drop(adopting);

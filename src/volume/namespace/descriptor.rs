@@ -7,8 +7,10 @@ use rustix::io::Errno;
 
 use crate::envelope::{DIR_FILE, DIR_XATTR, DirDescriptor, RECORD_LEN};
 use crate::volume::backing::beneath::{self, Name};
+use crate::volume::backing::own_file::KeptTime;
 use crate::volume::backing::{lender, own_file};
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::namespace::dir_locks::Watch;
 
 const WHAT: &str = "directory descriptor";
 /// The file in every directory that holds its descriptor.
@@ -56,10 +58,13 @@ impl Copies {
 ///
 /// # Errors
 /// Those of the backing filesystem.
-pub(in crate::volume) fn write_descriptor(dir: impl AsFd, bytes: &DescriptorBytes) -> Result<()> {
-    let dir = dir.as_fd();
+pub(in crate::volume) fn write_descriptor(
+    dir: BorrowedFd<'_>,
+    bytes: &DescriptorBytes,
+    watch: Watch<'_>,
+) -> Result<()> {
     write_attribute(dir, bytes)?;
-    write_file(dir, bytes)
+    write_file(dir, bytes, watch)
 }
 
 /// The same for a directory that was just made and must be empty: if it has a descriptor, it is another
@@ -79,13 +84,16 @@ pub(in crate::volume) fn write_first_descriptor(
 }
 
 /// Writes the descriptor file again from the attribute, after a removal that took the file away
-/// and then failed.
+/// and then failed. Locks: the caller claims the directory.
 ///
 /// # Errors
 /// Those of the backing filesystem.
-pub(in crate::volume) fn restore_descriptor(dir: &OwnedFd) -> Result<()> {
-    let bytes = read_attribute(dir.as_fd())?.ok_or(VolumeError::Lost(WHAT))?;
-    write_file(dir, &bytes)
+pub(in crate::volume) fn restore_descriptor<A: Fn() -> bool>(
+    dir: BorrowedFd<'_>,
+    kept: &KeptTime<'_, A>,
+) -> Result<()> {
+    let bytes = read_attribute(dir)?.ok_or(VolumeError::Lost(WHAT))?;
+    Ok(own_file::replace_keeping(kept, FILE, &bytes)?)
 }
 
 /// Writes the copy in the attribute; false where the backing filesystem has no room for one.
@@ -112,17 +120,24 @@ pub(in crate::volume) fn sync_file(dir: BorrowedFd<'_>) -> Result<()> {
     Ok(fdatasync(beneath::open_file(dir, FILE, OFlags::RDONLY)?)?)
 }
 
-/// Writes the copy in the file.
+/// Writes the copy in the file. The directory keeps its modification time, as far as the `watch` for it
+/// tells that nobody else changes it.
 ///
 /// # Errors
 /// Those of the backing filesystem.
-pub(in crate::volume) fn write_file(dir: impl AsFd, bytes: &DescriptorBytes) -> Result<()> {
-    let dir = dir.as_fd();
+pub(in crate::volume) fn write_file(
+    dir: BorrowedFd<'_>,
+    bytes: &DescriptorBytes,
+    watch: Watch<'_>,
+) -> Result<()> {
     match own_file::to_write(dir, FILE)? {
         Some(file) if holds_id_of(file.as_fd(), bytes) => {
             Ok(own_file::write_all(file.as_fd(), bytes)?)
         }
-        _ => Ok(own_file::replace(dir, FILE, bytes)?),
+        _ => {
+            let kept = KeptTime::new(dir, || watch.is_undisturbed());
+            Ok(own_file::replace_keeping(&kept, FILE, bytes)?)
+        }
     }
 }
 
@@ -142,8 +157,13 @@ pub(in crate::volume) fn has_attribute(dir: BorrowedFd<'_>) -> bool {
 }
 
 /// Brings the copy that is missing, damaged or older in line with `good`, if the vault lets us.
-pub(in crate::volume) fn repair(fd: &OwnedFd, good: &DescriptorBytes, copies: Copies) {
-    if copies.file.as_ref() != Some(good) && write_file(fd, good).is_ok() {
+pub(in crate::volume) fn repair(
+    fd: &OwnedFd,
+    good: &DescriptorBytes,
+    copies: Copies,
+    watch: Watch<'_>,
+) {
+    if copies.file.as_ref() != Some(good) && write_file(fd.as_fd(), good, watch).is_ok() {
         log::warn!("repaired the descriptor file of a directory from its attribute");
     }
     if copies.attribute.as_ref() != Some(good)

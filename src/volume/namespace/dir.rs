@@ -13,6 +13,7 @@ use rustix::fs::{fgetxattr, fstat};
 use rustix::io::Errno;
 
 use super::descriptor::{Copies, DescriptorBytes, repair};
+use super::dir_locks::DirLocks;
 use super::dir_rules::{Authority, DirAnchor, Expected, LiveAuthority};
 use super::inode::Link;
 use crate::envelope::{DirDescriptor, DirKeys, EnvelopeError};
@@ -56,6 +57,7 @@ pub(in crate::volume) struct Flaws {
 pub(in crate::volume) struct Opener<'a> {
     pub(in crate::volume) keyring: &'a Keyring,
     pub(in crate::volume) anchor: &'a DirAnchor,
+    pub(in crate::volume) locks: &'a DirLocks,
     /// Nothing is repaired.
     pub(in crate::volume) read_only: bool,
 }
@@ -93,7 +95,7 @@ impl Dir {
         expected: Expected,
         opener: Opener<'_>,
     ) -> Result<Self> {
-        let names = open_names(&fd, copies, &expected, opener)?;
+        let names = open_names((ino, &fd), copies, &expected, opener)?;
         if matches!(names, Names::Broken) {
             log::error!("the directory with inode {ino} has no usable descriptor");
         }
@@ -265,7 +267,7 @@ impl AsFd for Dir {
 }
 
 fn open_names(
-    fd: &OwnedFd,
+    (ino, fd): (u64, &OwnedFd),
     copies: Copies,
     expected: &Expected,
     opener: Opener<'_>,
@@ -286,7 +288,7 @@ fn open_names(
                     opener.anchor.note(&stored);
                 }
                 if !opener.read_only {
-                    repair(fd, bytes, copies);
+                    repair(fd, bytes, copies, opener.locks.watch(ino));
                 }
                 return Ok(Names::Readable { descriptor, keys: keys.into() });
             }

@@ -17,7 +17,7 @@ use crate::envelope::{
 };
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::listing::find_raw;
-use crate::volume::backing::own_file;
+use crate::volume::backing::own_file::{self, KeptTime};
 use crate::volume::model::error::{Result, VolumeError};
 
 /// The longest text of a sidecar: 255 bytes of name with 16 of authentication, as base64.
@@ -116,7 +116,22 @@ pub(in crate::volume) fn read_sidecar(dir: impl AsFd, entry: &BackingName) -> Op
 /// # Errors
 /// Those of the backing filesystem.
 pub(in crate::volume) fn write_sidecar(dir: &Dir, sidecar: &Sidecar) -> Result<()> {
-    let file = own_file::fresh(dir, &sidecar.name)?;
+    write_and(dir, sidecar, || ())
+}
+
+/// The same for an entry that is there: a user does not see it. Locks: the caller claims the directory.
+///
+/// # Errors
+/// Those of the backing filesystem.
+pub(in crate::volume) fn rewrite_sidecar(dir: &Dir, sidecar: &Sidecar) -> Result<()> {
+    let kept = KeptTime::new(dir.as_fd(), || true);
+    write_and(dir, sidecar, || kept.put_back())
+}
+
+fn write_and(dir: &Dir, sidecar: &Sidecar, made: impl FnOnce()) -> Result<()> {
+    let file = own_file::fresh(dir, &sidecar.name);
+    made();
+    let file = file?;
     own_file::write_all(file.as_fd(), sidecar.contents.as_bytes())?;
     Ok(fdatasync(&file)?)
 }

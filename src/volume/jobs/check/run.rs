@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{FileType, OFlags, RenameFlags};
@@ -16,6 +16,7 @@ use crate::envelope::{LONG_PREFIX, SIDECAR_SUFFIX};
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::contents::{BackingFile, is_blank};
 use crate::volume::backing::handle::open_noatime;
+use crate::volume::backing::own_file::KeptTime;
 use crate::volume::content::{Content, SeekTo};
 use crate::volume::engine::Volume;
 use crate::volume::files::file_key::policy_of;
@@ -289,11 +290,15 @@ fn show(visit: &Visit, entry: &Entry) -> Result<()> {
     Ok(beneath::rename((&visit.fd, &entry.name), (&visit.fd, &shown), flags)?)
 }
 
+/// The directory keeps its time: who repairs a volume has it for himself.
 fn remove(visit: &Visit, entry: &Entry) -> Result<()> {
-    match beneath::remove(&visit.fd, &entry.name) {
+    let kept = KeptTime::new(visit.fd.as_fd(), || true);
+    let removed = match beneath::remove(&visit.fd, &entry.name) {
         Err(Errno::ISDIR | Errno::PERM) => remove_unfinished_dir(&visit.fd, &entry.name),
-        other => Ok(other?),
-    }
+        other => other.map_err(VolumeError::from),
+    };
+    kept.put_back();
+    removed
 }
 
 /// Reads every block; returns how many bytes were authentic, and what was not, with its offset.

@@ -140,7 +140,7 @@ impl Volume {
         let bytes = new.encode(dir.keys()?);
         let mut outcome = Ok(());
         self.times.keep(dir.as_fd(), dir.ino(), || {
-            outcome = write_descriptor(dir.as_fd(), &bytes);
+            outcome = write_descriptor(dir.as_fd(), &bytes, self.tree.locks.watch(dir.ino()));
             Ok(())
         })?;
         self.tree.dirs.descriptor_changed(dir.ino(), concerns);

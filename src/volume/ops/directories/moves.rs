@@ -255,14 +255,15 @@ impl Volume {
         if write_attribute(dir, &one.both)? && self.tree.one_journal {
             return Ok(true);
         }
-        write_file(dir, &one.both)?;
+        write_file(dir, &one.both, self.tree.locks.watch(one.dir.ino()))?;
         sync_file(dir)?;
         fsync(dir)?;
         Ok(false)
     }
 
     fn write_last(&self, one: &Move, bytes: &DescriptorBytes) {
-        if let Err(error) = write_descriptor(one.dir.as_fd(), bytes) {
+        let watch = self.tree.locks.watch(one.dir.ino());
+        if let Err(error) = write_descriptor(one.dir.as_fd(), bytes, watch) {
             log::warn!("inode {}: its descriptor is for two places: {error}", one.dir.ino());
         }
         self.tree.dirs.descriptor_changed(one.dir.ino(), Concerns::AllBelow);

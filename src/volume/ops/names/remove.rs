@@ -4,9 +4,10 @@
 //! So the descriptor file goes first and the directory after it. A crash in between leaves the
 //! directory as it was, because the descriptor's mirror in the attribute is still there.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::Timespec;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use crate::envelope::{SIDECAR_SUFFIX, TEMP_PREFIX, is_hidden, is_sidecar};
@@ -14,6 +15,7 @@ use crate::id::{DirId, DirPlace};
 use crate::volume::backing::beneath::{self, BackingName, Name};
 use crate::volume::backing::handle::Handle;
 use crate::volume::backing::listing::raw_names;
+use crate::volume::backing::own_file::{self, KeptTime};
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::descriptor::{self, restore_descriptor};
@@ -77,15 +79,16 @@ impl Volume {
     ///
     /// # Errors
     /// `NotEmpty`; `Io(NOTDIR)` for what is no directory.
-    pub(in crate::volume) fn empty_dir(&self, held: &Handle) -> Result<OwnedFd> {
-        let victim = held.open_dir()?;
-        clear_if_empty(&victim)?;
+    pub(in crate::volume) fn empty_dir(&self, held: &Handle) -> Result<Emptied> {
+        let dir = held.open_dir()?;
+        let victim = Emptied { mtime: own_file::mtime(dir.as_fd()), dir };
+        clear_if_empty(&victim.dir).inspect_err(|_| victim.kept().put_back())?;
         Ok(victim)
     }
 
-    /// Puts the descriptor back after a removal that failed.
-    pub(in crate::volume) fn refill(&self, victim: &OwnedFd) {
-        if let Err(error) = restore_descriptor(victim) {
+    /// Puts the descriptor back after a removal that failed. Locks: as for [`Self::empty_dir`].
+    pub(in crate::volume) fn refill(&self, victim: &Emptied) {
+        if let Err(error) = restore_descriptor(victim.dir.as_fd(), &victim.kept()) {
             log::error!("the descriptor of a directory that was not removed is gone: {error}");
         }
     }
@@ -147,6 +150,19 @@ impl Volume {
         if pinned == Pinned::Now {
             self.tree.inodes.unpin(ino);
         }
+    }
+}
+
+/// A directory in which nothing is left that is not a user's. If it stays, he does not see that.
+#[derive(Debug)]
+pub(in crate::volume) struct Emptied {
+    dir: OwnedFd,
+    mtime: Option<Timespec>,
+}
+
+impl Emptied {
+    fn kept(&self) -> KeptTime<'_, impl Fn() -> bool> {
+        KeptTime::since(self.dir.as_fd(), self.mtime, || true)
     }
 }
 

@@ -230,8 +230,9 @@ impl Volume {
 
     /// What opening a directory takes.
     pub(in crate::volume) fn opener(&self) -> Opener<'_> {
+        let (anchor, locks) = (&self.tree.anchor, &self.tree.locks);
         let read_only = self.tree.options.read_only;
-        Opener { keyring: &self.keyring, anchor: &self.tree.anchor, read_only }
+        Opener { keyring: &self.keyring, anchor, locks, read_only }
     }
 
     /// The directory of a link; a link whose directory is no longer known is dropped.

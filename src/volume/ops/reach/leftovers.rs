@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use crate::volume::backing::beneath::{self, BackingName, Name};
 use crate::volume::backing::listing::raw_names;
+use crate::volume::backing::own_file::KeptTime;
 use crate::volume::engine::Volume;
 use crate::volume::model::error::{Result, VolumeError};
 use crate::volume::namespace::descriptor;
@@ -15,10 +16,12 @@ impl Volume {
     /// Removes something unfinished that an earlier run left behind.
     pub(in crate::volume) fn remove_leftover(&self, dir: &Dir, entry: &BackingName) {
         let _changing = self.tree.locks.changing(&[dir.ino()]);
+        let kept = KeptTime::new(dir.as_fd(), || true);
         let removed = match beneath::remove(dir, entry) {
             Err(Errno::ISDIR) => remove_unfinished_dir(dir, entry),
             other => other.map_err(VolumeError::from),
         };
+        kept.put_back();
         if let Err(error) = removed {
             log::warn!("something unfinished could not be removed: {error}");
         }

@@ -69,7 +69,7 @@ impl Volume {
         if !self.entry_exists(dir, &name.entry).unwrap_or(false) {
             return;
         }
-        match names::write_sidecar(dir, sidecar) {
+        match names::rewrite_sidecar(dir, sidecar) {
             Ok(()) => log::warn!("a long name was lost, and is written down again"),
             Err(error) => log::warn!("a lost long name could not be written down again: {error}"),
         }

@@ -30,7 +30,7 @@ impl Volume {
             let places = Some(Places::at(*place));
             let new = DirDescriptor { sequence: stored.sequence + 1, places, ..stored };
             let bytes = new.encode(dir.keys()?);
-            write_descriptor(dir.as_fd(), &bytes)
+            write_descriptor(dir.as_fd(), &bytes, self.tree.locks.watch(dir.ino()))
         });
         match written {
             Ok(()) => log::info!("a rename that was cut short is complete: inode {}", dir.ino()),
