@@ -38,6 +38,10 @@ pub trait Backing: Send + Sync {
     }
     /// Reads up to the end of the file; returns how many bytes there were.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize>;
+    /// Says that this range is read next, so that the disk may begin. Changes nothing that is read.
+    fn will_read(&self, offset: u64, length: u64) {
+        let _ = (offset, length);
+    }
     /// Writes from the start of `buf`; returns how many bytes were taken before an error or a full
     /// disk (an error only when none were).
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize>;
@@ -138,6 +142,11 @@ impl Backing for BackingFile {
             }
         }
         Ok(done)
+    }
+
+    fn will_read(&self, offset: u64, length: u64) {
+        // A filesystem that cannot reads when it is asked.
+        let _ = fadvise(&self.0, offset, NonZeroU64::new(length), Advice::WillNeed);
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {

@@ -2,9 +2,13 @@
 
 use super::pages::{BlockContents, BlockFacts, judge, with_pages};
 use super::{Content, State};
-use crate::envelope::layout::{Block, PAGE, PAGE_LEN, Page, PageNo, in_memory, last_block};
+use crate::envelope::layout::{Block, Copy2, PAGE, PAGE_LEN, Page, PageNo};
+use crate::envelope::layout::{in_memory, last_block, pages_of};
 use crate::envelope::{EntryState, Opened, UnitPlace};
 use crate::volume::model::error::{Result, VolumeError};
+
+/// So many pages are read without the others of their group.
+const FEW: u64 = 8;
 
 /// How a block was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,7 @@ impl Content {
         let length = in_memory((end - offset).min(buf.len() as u64));
         let last = Block::of_offset(offset + length as u64 - 1);
         with_pages(in_memory(last.0 - first.0 + 1), |pages| {
+            self.expect_tails(state, first, last);
             self.read_pages(first.data_page(), pages)?;
             let mut rest = &mut buf[..length];
             for (block, page) in (first.0..).map(Block).zip(&*pages) {
@@ -60,6 +65,16 @@ impl Content {
             }
             Ok(length)
         })
+    }
+
+    /// Has the disk read the spill page while it reads a few data pages of the group. A long run of
+    /// them brings its own reading ahead.
+    fn expect_tails(&self, state: &State, first: Block, last: Block) {
+        let group = first.group();
+        if last.0 - first.0 < FEW && pages_of(state.size) > 1 && !state.spills.has_page(group) {
+            let pair = group.spill_page(Copy2::First).min(group.spill_page(Copy2::Second));
+            self.backing.will_read(pair.offset(), 2 * PAGE_LEN as u64);
+        }
     }
 
     /// Reads backing pages that lie side by side; behind the end of the backing file they are zeros.

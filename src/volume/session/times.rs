@@ -507,6 +507,9 @@ impl Backing for TimedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Outcome<usize> {
         self.file.read_at(buf, offset)
     }
+    fn will_read(&self, offset: u64, length: u64) {
+        self.file.will_read(offset, length);
+    }
     fn write_at(&self, buf: &[u8], offset: u64) -> Outcome<usize> {
         self.changed(self.file.write_at(buf, offset))
     }

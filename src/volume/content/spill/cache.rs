@@ -212,6 +212,9 @@ impl Spills {
     /// Runs `work` on a group's page and roles. A page that is not in memory comes from `load`, which
     /// gets the roles as far as they are known; if it fails, what is known stays as it is.
     ///
+    /// *Locks*: the caller holds the file's state, at least shared, so nothing changes the page while it
+    /// comes from the disk. Other groups are at hand meanwhile.
+    ///
     /// # Errors
     /// Those of `load`.
     pub(in crate::volume::content) fn with<T, E>(
@@ -220,10 +223,27 @@ impl Spills {
         load: impl FnOnce(Option<Roles>) -> Result<(SpillPage, Roles), E>,
         work: impl FnOnce(&SpillPage, &Roles) -> T,
     ) -> Result<T, E> {
+        let known = {
+            let mut groups = self.lock();
+            match groups.get_mut(&group) {
+                Some(CachedGroup { page: Some(cached), roles, used, .. }) => {
+                    *used = true;
+                    return Ok(work(&cached.page, roles));
+                }
+                known => known.map(|known| known.roles),
+            }
+        };
+        let loaded = load(known)?;
         let mut groups = self.lock();
-        let known = self.loaded(&mut groups, group, load)?;
+        // Another reader may have been faster.
+        let known = self.loaded(&mut groups, group, |_| Ok(loaded))?;
         let page = &known.page.as_ref().expect(LOADED).page;
         Ok(work(page, &known.roles))
+    }
+
+    /// True if a group's page is in memory.
+    pub(in crate::volume::content) fn has_page(&self, group: Group) -> bool {
+        self.lock().get(&group).is_some_and(|known| known.page.is_some())
     }
 
     /// Changes a group's page and returns it as it was after `prepare`. Until the page was written
