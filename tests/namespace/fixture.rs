@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use kmsfs::id::KeyId;
 use kmsfs::keystore::{CreateKey, KeyRef, Keystore, Unlock, create_key_file};
@@ -190,6 +190,23 @@ impl Fixture {
         names
     }
 
+    /// Waits until files that were closed are idle no more.
+    pub(crate) fn wait_for_idle_files(&self) {
+        let vault = self.vault().canonicalize().unwrap();
+        let is_held = || {
+            let all = fs::read_dir("/proc/self/fd").unwrap();
+            let mut held = all.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+            held.any(|held| {
+                let name = held.strip_prefix(&vault).ok().filter(|_| held.is_file());
+                name.is_some_and(|name| !name.to_string_lossy().contains(".kmsfs"))
+            })
+        };
+        while is_held() {
+            std::thread::sleep(Duration::from_millis(100));
+            self.volume().flush(Duration::MAX).unwrap();
+        }
+    }
+
     /// The backing path of a directory of the vault that holds one entry of this kind.
     pub(crate) fn backing(&self, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -210,7 +227,7 @@ impl Drop for Fixture {
 pub(crate) fn once_unlocked<T>(mut act: impl FnMut() -> Result<T>) -> Result<T> {
     for _ in 0..1000 {
         match act() {
-            Err(VolumeError::InUse) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            Err(VolumeError::InUse) => std::thread::sleep(Duration::from_millis(1)),
             done => return done,
         }
     }

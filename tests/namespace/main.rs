@@ -15,6 +15,7 @@ mod first_keys;
 mod fixture;
 mod full;
 mod hostile;
+mod idle;
 mod interrupted;
 mod journaled;
 mod lengths;

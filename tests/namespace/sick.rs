@@ -162,6 +162,7 @@ fn regression_a_failure_while_nobody_has_the_file_open_waits_for_who_opens_it() 
     let (handle, bytes) = (open(volume, ino), vec![7; MUCH]);
     assert_eq!(handle.file.write(0, &bytes, Origin::Caller).unwrap(), MUCH);
     volume.close(handle);
+    fixture.wait_for_idle_files();
     disk.write_back();
     volume.flush(Duration::ZERO).unwrap_err();
     disk.recover();

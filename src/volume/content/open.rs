@@ -144,6 +144,17 @@ impl Content {
         Ok(state.ready.as_ref().map(|ready| ready.keys.xattr_keys()))
     }
 
+    /// Writes out what the disk should have and drops contents, as for a close. True if nothing about the
+    /// file is in doubt, so that it can stay open, with its keys.
+    pub(in crate::volume) fn rest(&self) -> bool {
+        let mut state = self.write_state();
+        self.leave_nothing_owed(&mut state);
+        state.note_file();
+        state.spills.drop_pages();
+        let whole = state.ready.is_some() && !state.cut_short && !state.stretched;
+        whole && !state.marks.is_unsure() && state.marks.owed_size().is_none()
+    }
+
     /// What must be remembered when the inode is closed before it was synced.
     pub(in crate::volume) fn into_marks(self) -> Option<Marks> {
         self.kept_marks()

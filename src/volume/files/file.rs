@@ -165,6 +165,16 @@ impl File {
         self.source.set_policy(policy);
     }
 
+    /// Takes a policy that was looked up for the next open. False if the file is under a key that this
+    /// does not accept (R9).
+    pub(in crate::volume) fn goes_on_under(&self, policy: &FilePolicy) -> bool {
+        let accepted = self.key().is_none_or(|key| policy.accepted.contains(&key));
+        if accepted {
+            self.source.set_policy(policy.clone());
+        }
+        accepted
+    }
+
     /// The file may be under this key as well.
     pub(in crate::volume) fn accept(&self, key: KeyId) {
         self.source.accept(key);

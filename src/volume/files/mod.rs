@@ -5,4 +5,5 @@ pub(in crate::volume) mod dir_stream;
 pub(in crate::volume) mod file;
 pub(in crate::volume) mod file_key;
 pub(in crate::volume) mod open_files;
+mod table;
 pub(in crate::volume) mod unopened;

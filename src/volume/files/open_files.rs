@@ -1,15 +1,22 @@
-//! The table of open files: one [`File`] for each inode.
+//! The open files: one [`File`] for each inode, however many have it open.
+//!
+//! A file that users had open *idles* after its last close: it stays open for a few seconds, so that
+//! whoever opens it again needs neither its header nor its key again. An idle file counts as closed to
+//! everybody else. It is given up when anything about it is not as it was left, when its last name or its
+//! key goes, and for one that was closed later.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{OFlags, fstat};
+use rustix::fs::{OFlags, Stat, fstat};
 use rustix::io::Errno;
 
 use super::file::{File, Origin};
 use super::file_key::{FileKeySource, FilePolicy};
+use super::table::{FoundState, Slot, Table};
 use crate::envelope::layout::plain_size;
 use crate::id::KeyId;
 use crate::volume::backing::contents::{Backing, BackingFile};
@@ -36,6 +43,15 @@ pub struct OpenFiles {
 
 const TURNS: usize = 64;
 
+/// What becomes of a file after its last handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stay {
+    /// It closes.
+    Closes,
+    /// It stays open for a while, for whoever opens it next.
+    Idles,
+}
+
 /// What a sync of the whole filesystem means for a file that nobody has open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::volume) enum Parked {
@@ -45,21 +61,6 @@ pub(in crate::volume) enum Parked {
     Dirty,
     /// The sync says nothing of it.
     Doubtful,
-}
-
-#[derive(Default)]
-struct Table {
-    open: HashMap<u64, Slot>,
-    /// What is written but not synced of files that nobody has open.
-    parked: HashMap<u64, Marks>,
-    /// Every file that the kernel has closed and may have cached pages of, with the key that it had
-    /// then. A file that is open knows better.
-    cached: HashMap<u64, Option<KeyId>>,
-}
-
-struct Slot {
-    file: Arc<File>,
-    handles: usize,
 }
 
 impl std::fmt::Debug for OpenFiles {
@@ -108,10 +109,10 @@ impl OpenFiles {
         policy: &FilePolicy,
         reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
     ) -> Result<Arc<File>> {
-        self.open_or_refuse(ino, (policy, Damaged::Refused), reopen)
+        self.open_for(ino, (policy, Damaged::Refused, Stay::Closes), reopen)
     }
 
-    /// The same; says what to do with a file that is damaged.
+    /// The same for a user, who may open it again soon; says what to do with a file that is damaged.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -121,15 +122,25 @@ impl OpenFiles {
         (policy, damaged): (&FilePolicy, Damaged),
         reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
     ) -> Result<Arc<File>> {
+        self.open_for(ino, (policy, damaged, Stay::Idles), reopen)
+    }
+
+    fn open_for(
+        &self,
+        ino: u64,
+        (policy, damaged, stay): (&FilePolicy, Damaged, Stay),
+        reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<Arc<File>> {
         let _turn = self.turn(ino);
-        if let Some(slot) = self.lock().open.get_mut(&ino) {
-            slot.file.check(Origin::Caller)?;
-            slot.handles += 1;
-            return Ok(slot.file.clone());
+        if let Some(file) = self.open_already(ino, policy)? {
+            return Ok(file);
         }
         let (fd, unwritable) = self.open_backing(reopen)?;
         let file = self.open_content(ino, (fd, unwritable), policy, damaged)?;
-        self.lock().open.insert(ino, Slot { file: file.clone(), handles: 1 });
+        // A KMS elsewhere decides about each open, and writes it down.
+        let local = self.keyring.service().keystore().is_some();
+        let idles = stay == Stay::Idles && unwritable.is_none() && local;
+        self.lock().open.insert(ino, Slot::new(file.clone(), idles));
         // A key that was revoked on its way here was in none of the files that were wiped.
         if let Err(error) = file.check(Origin::Caller) {
             file.content().wipe();
@@ -140,52 +151,106 @@ impl OpenFiles {
         Ok(file)
     }
 
+    /// Counts another handle of a file that somebody has open, or that idles and is what it was.
+    fn open_already(&self, ino: u64, policy: &FilePolicy) -> Result<Option<Arc<File>>> {
+        let mut table = self.lock();
+        let Some(slot) = table.open.get(&ino) else { return Ok(None) };
+        slot.file.check(Origin::Caller)?;
+        if let Some(left) = slot.idle_state() {
+            let same = FoundState::of(&slot.file).as_ref() == Some(left);
+            if !same || !slot.file.goes_on_under(policy) {
+                table.close(ino);
+                return Ok(None);
+            }
+            // As after any open: it is compared with what the kernel knows.
+            slot.file.set_size_unknown();
+        }
+        Ok(table.take(ino))
+    }
+
     /// Takes over a backing file that was just created.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn adopt(&self, ino: u64, fd: OwnedFd, policy: &FilePolicy) -> Result<Arc<File>> {
         let mut fd = Some(fd);
-        self.open(ino, policy, |_| fd.take().ok_or(Errno::BADF))
+        let reopen = |_| fd.take().ok_or(Errno::BADF);
+        self.open_for(ino, (policy, Damaged::Refused, Stay::Idles), reopen)
     }
 
-    /// Gives one handle back; the last one drops the keys.
+    /// Gives one handle back. After the last one the file closes and drops its keys, now or once it has
+    /// idled long enough.
     pub fn release(&self, ino: u64) {
-        let _turn = self.turn(ino);
-        self.lock().give_back(ino);
+        self.release_found(ino, None);
     }
 
-    /// Closes what somebody still looked at when its last handle was given back.
-    pub(in crate::volume) fn sweep(&self) {
-        let idle: Vec<u64> = {
-            let table = self.lock();
-            table.open.iter().filter(|(_, slot)| slot.handles == 0).map(|(ino, _)| *ino).collect()
-        };
-        for ino in idle {
+    /// The same by somebody who has just looked at the backing file.
+    pub(in crate::volume) fn release_found(&self, ino: u64, found: Option<&Stat>) {
+        {
             let _turn = self.turn(ino);
-            let mut table = self.lock();
-            // Somebody may have opened it in the meantime.
-            if table.open.get(&ino).is_some_and(|slot| slot.handles == 0) {
-                table.give_back(ino);
+            match self.to_idle(ino, found) {
+                Some(state) => self.lock().let_idle(ino, state, Instant::now()),
+                None => self.lock().give_back(ino),
             }
+        }
+        // Others' turns are not waited for while one is held.
+        loop {
+            let surplus = self.lock().surplus();
+            let Some(surplus) = surplus else { return };
+            self.close_idle(surplus);
         }
     }
 
-    /// The open file of an inode, without counting a handle.
+    /// How the file is left, if the next to give a handle back is the last and it may idle then.
+    fn to_idle(&self, ino: u64, found: Option<&Stat>) -> Option<FoundState> {
+        let file = self.lock().last_to_idle(ino)?;
+        // A kill finds on the disk what a close would have left there.
+        if !file.content().rest() {
+            return None;
+        }
+        found.map_or_else(|| FoundState::of(&file), FoundState::new)
+    }
+
+    /// Closes what has idled long enough, and what somebody still looked at when its last handle was
+    /// given back.
+    pub(in crate::volume) fn sweep(&self) {
+        let due = self.lock().due(Instant::now());
+        due.into_iter().for_each(|ino| self.close_idle(ino));
+    }
+
+    /// Closes every file that nobody has open.
+    pub(in crate::volume) fn close_all_idle(&self) {
+        let idle = self.lock().all_idle();
+        idle.into_iter().for_each(|ino| self.close_idle(ino));
+    }
+
+    fn close_idle(&self, ino: u64) {
+        let _turn = self.turn(ino);
+        // Unless somebody has opened it in the meantime.
+        self.lock().close(ino);
+    }
+
+    /// The open file of an inode, without counting a handle. It may idle.
     pub fn find(&self, ino: u64) -> Option<Arc<File>> {
         self.lock().open.get(&ino).map(|slot| slot.file.clone())
     }
 
-    /// The size of a file that is open, or whose backing length could not be set.
+    /// The same if it does not idle: the requests of the kernel alone change it.
+    pub(in crate::volume) fn find_in_use(&self, ino: u64) -> Option<Arc<File>> {
+        let table = self.lock();
+        table
+            .open
+            .get(&ino)
+            .filter(|slot| slot.idle_state().is_none())
+            .map(|slot| slot.file.clone())
+    }
+
+    /// The size of a file that somebody has open, or whose backing length could not be set.
     pub(in crate::volume) fn known_size(&self, ino: u64) -> Option<u64> {
-        let file = {
-            let table = self.lock();
-            match table.open.get(&ino) {
-                Some(slot) => slot.file.clone(),
-                None => return table.parked.get(&ino).and_then(Marks::owed_size),
-            }
-        };
-        Some(file.size())
+        match self.find_in_use(ino) {
+            Some(file) => Some(file.size()),
+            None => self.lock().parked.get(&ino).and_then(Marks::owed_size),
+        }
     }
 
     /// The kernel is about to close a handle, and may keep pages. `known`: does it know the inode?
@@ -214,7 +279,9 @@ impl OpenFiles {
     /// The last name of the inode is gone: nothing of it needs a sync any more, and a new file may
     /// get its number.
     pub fn removed(&self, ino: u64) {
-        self.lock().parked.remove(&ino);
+        // Dropped without the lock: it may hold the last descriptor of a large file.
+        let idle = self.lock().remove_nameless(ino);
+        drop(idle);
         self.times.remove(ino);
     }
 
@@ -231,6 +298,7 @@ impl OpenFiles {
             return Err(VolumeError::ReadOnly);
         }
         let _turn = self.turn(ino);
+        self.lock().close(ino);
         if self.lock().open.contains_key(&ino) {
             return Err(VolumeError::Io(Errno::BUSY));
         }
@@ -265,7 +333,11 @@ impl OpenFiles {
     /// Inodes under one of `keys` that the kernel may have cached pages of.
     pub(in crate::volume) fn cached_under(&self, keys: &[KeyId]) -> Vec<u64> {
         let table = self.lock();
-        let open = table.open.iter().map(|(ino, slot)| (*ino, slot.file.key()));
+        // Of an idle file the kernel may have forgotten everything.
+        let is_known =
+            |ino: &u64, slot: &Slot| slot.idle_state().is_none() || table.cached.contains_key(ino);
+        let open = table.open.iter().filter(|(ino, slot)| is_known(ino, slot));
+        let open = open.map(|(ino, slot)| (*ino, slot.file.key()));
         let closed = table.cached.iter().filter(|(ino, _)| !table.open.contains_key(ino));
         let all = open.chain(closed.map(|(ino, key)| (*ino, *key)));
         all.filter(|(_, under)| under.is_some_and(|under| keys.contains(&under)))
@@ -274,7 +346,7 @@ impl OpenFiles {
     }
 
     /// Inodes that are written but not synced, with the generation that a sync covers.
-    pub(in crate::volume) fn parked(&self) -> Vec<(u64, u64, Option<std::time::Instant>)> {
+    pub(in crate::volume) fn parked(&self) -> Vec<(u64, u64, Option<Instant>)> {
         let table = self.lock();
         let parked = table.parked.iter().filter(|(_, marks)| marks.waiting_since().is_some());
         parked.map(|(ino, marks)| (*ino, marks.generation(), marks.waiting_since())).collect()
@@ -375,36 +447,5 @@ impl OpenFiles {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock()
-    }
-}
-
-impl Table {
-    /// Takes one handle of an open file back, and closes it after the last. Locks: the caller has
-    /// the inode's turn.
-    fn give_back(&mut self, ino: u64) {
-        let Some(slot) = self.open.get_mut(&ino) else { return };
-        slot.handles = slot.handles.saturating_sub(1);
-        if slot.handles > 0 {
-            return;
-        }
-        let Some(slot) = self.open.remove(&ino) else { return };
-        if let Some(key) = self.cached.get_mut(&ino) {
-            *key = slot.file.key();
-        }
-        match Arc::try_unwrap(slot.file) {
-            Ok(file) => {
-                // Nothing is kept of a file without a name: a new one may get its number.
-                let stat = fstat(file.backing_fd());
-                let nameless = stat.is_ok_and(|stat| stat.st_nlink == 0);
-                match file.into_marks().filter(|_| !nameless) {
-                    Some(marks) => self.parked.insert(ino, marks),
-                    None => self.parked.remove(&ino),
-                };
-            }
-            // Somebody still looks at it: it stays in the table until the next sweep.
-            Err(file) => {
-                self.open.insert(ino, Slot { file, handles: 0 });
-            }
-        }
     }
 }

@@ -129,6 +129,7 @@ impl Volume {
         if self.options.read_only {
             return Ok(Ended::Cleanly);
         }
+        self.files.close_all_idle();
         // The first round syncs the contents and seals; the second syncs the seals.
         // After it nothing excuses what a failed call left, so all of that is looked at now.
         self.flush_and_seal(Duration::ZERO, SealEffort::ForFailures)?;

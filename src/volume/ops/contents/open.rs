@@ -122,7 +122,7 @@ impl Volume {
         // Before it is closed: it is listed as open or as cached at any time.
         self.files.note_cached(ino, handle.file.key(), || self.tree.inodes.knows(ino));
         drop(handle);
-        self.files.release(ino);
+        self.files.release_found(ino, stat.as_ref().ok());
         if stat.is_ok_and(|stat| stat.st_nlink == 0) {
             self.files.removed(ino);
         }

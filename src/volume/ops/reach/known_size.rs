@@ -51,7 +51,7 @@ impl Volume {
     /// The kernel is told these attributes, which were looked up after `since`.
     pub(in crate::volume) fn telling_size(&self, attr: Attr, since: Resized) -> Attr {
         if attr.kind == FileKind::Regular {
-            let size = self.files.find(attr.ino).map_or(attr.size, |file| {
+            let size = self.files.find_in_use(attr.ino).map_or(attr.size, |file| {
                 file.set_size_known();
                 file.size()
             });

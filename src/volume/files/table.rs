@@ -1,0 +1,181 @@
+//! What is known of each file that is open, or was: plain state under the lock of
+//! [`super::open_files::OpenFiles`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Stat, fstat};
+
+use super::file::File;
+use crate::id::KeyId;
+use crate::volume::content::Marks;
+use crate::volume::session::times::Times;
+
+/// How long a file idles.
+const IDLE_FOR: Duration = Duration::from_secs(5);
+/// How many files idle, at most: each takes a descriptor.
+const MOST_IDLE: usize = 256;
+
+#[derive(Default)]
+pub(super) struct Table {
+    pub(super) open: HashMap<u64, Slot>,
+    /// What is written but not synced of files that nobody has open.
+    pub(super) parked: HashMap<u64, Marks>,
+    /// Every file that the kernel has closed and may have cached pages of, with the key that it had
+    /// then. A file that is open knows better.
+    pub(super) cached: HashMap<u64, Option<KeyId>>,
+    /// The files that idle, by when they were closed.
+    idle: BTreeMap<u64, u64>,
+    closes: u64,
+}
+
+/// A file that is open.
+pub(super) struct Slot {
+    pub(super) file: Arc<File>,
+    handles: usize,
+    /// It may idle.
+    idles: bool,
+    idle: Option<Idle>,
+}
+
+struct Idle {
+    state: FoundState,
+    since: Instant,
+    close: u64,
+}
+
+/// What a backing file looks like: another state shows that somebody else has changed it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FoundState {
+    times: Times,
+    size: i64,
+}
+
+impl FoundState {
+    /// As it is now; `None` for a file that has lost its last name.
+    pub(super) fn of(file: &File) -> Option<Self> {
+        fstat(file.backing_fd()).ok().as_ref().and_then(Self::new)
+    }
+
+    pub(super) fn new(stat: &Stat) -> Option<Self> {
+        (stat.st_nlink > 0).then(|| Self { times: Times::of(stat), size: stat.st_size })
+    }
+}
+
+impl Slot {
+    /// A file with its first handle.
+    pub(super) fn new(file: Arc<File>, idles: bool) -> Self {
+        Self { file, handles: 1, idles, idle: None }
+    }
+
+    /// How an idle file was left.
+    pub(super) fn idle_state(&self) -> Option<&FoundState> {
+        self.idle.as_ref().map(|idle| &idle.state)
+    }
+}
+
+impl Table {
+    /// Counts another handle of an open file.
+    pub(super) fn take(&mut self, ino: u64) -> Option<Arc<File>> {
+        let slot = self.open.get_mut(&ino)?;
+        slot.handles += 1;
+        if let Some(idle) = slot.idle.take() {
+            self.idle.remove(&idle.close);
+        }
+        Some(slot.file.clone())
+    }
+
+    /// The file that may idle once one more handle is given back.
+    pub(super) fn last_to_idle(&self, ino: u64) -> Option<Arc<File>> {
+        let slot = self.open.get(&ino)?;
+        (slot.idles && slot.handles == 1 && slot.file.key().is_some()).then(|| slot.file.clone())
+    }
+
+    /// Takes the last handle of an open file back, which idles from `now` on. Locks: the caller has the
+    /// inode's turn.
+    pub(super) fn let_idle(&mut self, ino: u64, state: FoundState, now: Instant) {
+        match self.open.get_mut(&ino) {
+            // Its last name went meanwhile.
+            Some(slot) if !slot.idles => self.give_back(ino),
+            Some(slot) => {
+                self.closes += 1;
+                slot.handles = slot.handles.saturating_sub(1);
+                slot.idle = Some(Idle { state, since: now, close: self.closes });
+                self.idle.insert(self.closes, ino);
+            }
+            None => {}
+        }
+    }
+
+    /// Takes one handle of an open file back, and closes it after the last. Locks: the caller has the
+    /// inode's turn.
+    pub(super) fn give_back(&mut self, ino: u64) {
+        if let Some(slot) = self.open.get_mut(&ino) {
+            slot.handles = slot.handles.saturating_sub(1);
+        }
+        self.close(ino);
+    }
+
+    /// Closes a file that has no handle. Locks: the caller has the inode's turn.
+    pub(super) fn close(&mut self, ino: u64) {
+        if self.open.get(&ino).is_none_or(|slot| slot.handles > 0) {
+            return;
+        }
+        let Some(slot) = self.take_out(ino) else { return };
+        if let Some(key) = self.cached.get_mut(&ino) {
+            *key = slot.file.key();
+        }
+        let idles = slot.idles;
+        match Arc::try_unwrap(slot.file) {
+            Ok(file) => {
+                // Nothing is kept of a file without a name: a new one may get its number.
+                let stat = fstat(file.backing_fd());
+                let nameless = stat.is_ok_and(|stat| stat.st_nlink == 0);
+                match file.into_marks().filter(|_| !nameless) {
+                    Some(marks) => self.parked.insert(ino, marks),
+                    None => self.parked.remove(&ino),
+                };
+            }
+            // Somebody still looks at it: it stays in the table until the next sweep.
+            Err(file) => {
+                self.open.insert(ino, Slot { file, handles: 0, idles, idle: None });
+            }
+        }
+    }
+
+    /// The last name of a file is gone: it idles no more. Gives back the one that does.
+    pub(super) fn remove_nameless(&mut self, ino: u64) -> Option<Slot> {
+        self.parked.remove(&ino);
+        let slot = self.open.get_mut(&ino)?;
+        slot.idles = false;
+        if slot.idle.is_some() { self.take_out(ino) } else { None }
+    }
+
+    /// A file that idles though too many do: the one that was closed first.
+    pub(super) fn surplus(&self) -> Option<u64> {
+        self.idle.first_key_value().filter(|_| self.idle.len() > MOST_IDLE).map(|(_, ino)| *ino)
+    }
+
+    /// The files without handles that are to be closed at `now`.
+    pub(super) fn due(&self, now: Instant) -> Vec<u64> {
+        let is_due = |slot: &Slot| {
+            let idle = slot.idle.as_ref();
+            slot.handles == 0 && idle.is_none_or(|idle| now.duration_since(idle.since) >= IDLE_FOR)
+        };
+        self.open.iter().filter(|(_, slot)| is_due(slot)).map(|(ino, _)| *ino).collect()
+    }
+
+    /// All files that idle.
+    pub(super) fn all_idle(&self) -> Vec<u64> {
+        self.idle.values().copied().collect()
+    }
+
+    fn take_out(&mut self, ino: u64) -> Option<Slot> {
+        let slot = self.open.remove(&ino)?;
+        if let Some(idle) = &slot.idle {
+            self.idle.remove(&idle.close);
+        }
+        Some(slot)
+    }
+}
