@@ -107,8 +107,9 @@ mod tests {
 
     #[test]
     fn times_before_1970_arrive_as_the_kernel_sent_them() {
-        for (secs, nanos) in [(0, 0), (0, 1), (7, 999_999_999), (-1, 0), (-1, 1), (-2, 500_000_000)]
-        {
+        let extreme = [(i64::MAX, 0), (i64::MIN, 0), (i64::MIN + 1, 999_999_999)];
+        let usual = [(0, 0), (0, 1), (7, 999_999_999), (-1, 0), (-1, 1), (-2, 500_000_000)];
+        for (secs, nanos) in usual.into_iter().chain(extreme) {
             let asked = requested_time(through_fuser(secs, nanos));
             assert_eq!(asked, Timestamp { secs, nanos }, "{secs} {nanos}");
         }

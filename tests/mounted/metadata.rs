@@ -97,6 +97,33 @@ fn names_may_have_255_bytes_of_any_kind() {
     assert_eq!(list(&mount.root()), [b"dirs".to_vec()]);
 }
 
+/// The smallest number of seconds was negated, and the mount ended.
+#[test]
+fn regression_no_time_ends_a_mount() {
+    let vault = Vault::new("ages");
+    let mount = vault.mount();
+    // On the filesystem of the vault, which takes each time as it can.
+    let (path, twin) = (mount.path("file"), vault.outside("file"));
+    for path in [&path, &twin] {
+        fs::write(path, "x").unwrap();
+    }
+    for seconds in [i64::MIN, i64::MIN + 1, -(1 << 31), 1 << 34, i64::MAX - 1, i64::MAX] {
+        for nanos in [0, 1, 999_999_999] {
+            let shown = [&path, &twin].map(|path| {
+                utimensat(CWD, path, &times(seconds, nanos), AtFlags::empty()).unwrap();
+                let meta = fs::metadata(path).unwrap();
+                (meta.mtime(), meta.mtime_nsec(), meta.atime(), meta.atime_nsec())
+            });
+            assert_eq!(shown[0], shown[1], "{seconds} {nanos}");
+        }
+    }
+    assert_eq!(fs::read(&path).unwrap(), b"x");
+    fs::write(&path, "more").unwrap();
+    mount.unmount();
+    let mount = vault.mount();
+    assert_eq!(fs::read(mount.path("file")).unwrap(), b"more");
+}
+
 #[test]
 fn times_keep_nanoseconds_also_before_1970() {
     let vault = Vault::new("times");
