@@ -285,7 +285,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -303,7 +303,7 @@ impl Filesystem for Adapter {
             Origin::PageCache => self.known(fh),
         };
         let strips = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let open = open.and_then(|open| if strips { self.stripped(fh) } else { Ok(open) });
+        let open = open.and_then(|open| if strips { self.stripped(req, fh) } else { Ok(open) });
         let written =
             received::wiping(data, |data| open.and_then(|open| open.write(offset, data, origin)));
         match written {

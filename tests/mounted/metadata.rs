@@ -358,6 +358,53 @@ fn several_users_own_what_they_make_and_nothing_else() {
     assert_eq!(adjusted[0], "1 1 600");
 }
 
+/// It stayed on a file without group execution, whoever changed the contents.
+#[test]
+fn several_users_keep_setgid_only_in_its_group() {
+    assert!(is_root(), "this turns into other users: run it as root, or skip it by name");
+    program("setpriv");
+    let vault = Vault::new("setgid");
+    let mount = vault.mount_with(&["--create", "-o", "allow_other,suid,dev"]);
+    let ways = [
+        "fallocate -l 9000 f",
+        "fallocate -p -o 0 -l 4096 f",
+        "fallocate -z -o 0 -l 4096 f",
+        "printf x >> f",
+        ": > f",
+        "truncate -s 9 f",
+        "perl -e 'truncate(q(f), 5) or die'",
+    ];
+    // Who changes the contents, and what stays of 2666, 2676 and 6666.
+    let callers = [
+        ("--reuid=1 --regid=1 --clear-groups", ["666", "676", "666"]),
+        ("--reuid=1 --regid=3 --clear-groups", ["2666", "676", "2666"]),
+        ("--reuid=1 --regid=1 --groups=2,3", ["2666", "676", "2666"]),
+    ];
+    let change = |dir: &Path, who: &str, mode: &str, way: &str| {
+        let script = format!(
+            "printf %9000s x > f; chown 0:3 f; chmod {mode} f
+             setpriv {who} bash -c \"{way}\"; stat -c %a f; rm f"
+        );
+        Shell::new(dir).run(&script).trim().to_owned()
+    };
+    let other = vault.outside_dir("twin");
+    for dir in [&other, &mount.root()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    // Linux has the rule since 6.2.
+    let twin = (change(&other, callers[0].0, "2666", ways[3]) == "666").then_some(&other);
+    for (who, left) in callers {
+        for (mode, left) in ["2666", "2676", "6666"].into_iter().zip(left) {
+            for way in ways {
+                for dir in twin.into_iter().chain([&mount.root()]) {
+                    let found = change(dir, who, mode, way);
+                    assert_eq!(found, left, "{mode} of {}: {way}, {who}", dir.display());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn statfs_shows_the_backing_filesystem() {
     let vault = Vault::new("statfs");

@@ -36,9 +36,9 @@ impl Adapter {
     }
 
     /// An open file that is about to be changed by someone who may not keep its setuid bit.
-    pub(super) fn stripped(&self, handle: FileHandle) -> Reply<Arc<OpenFile>> {
+    pub(super) fn stripped(&self, req: &Request, handle: FileHandle) -> Reply<Arc<OpenFile>> {
         let open = self.known(handle)?;
-        if self.volume().drop_privileges(&open)? == Privileges::Dropped {
+        if self.volume().drop_privileges(&open, caller(req))? == Privileges::Dropped {
             self.forget_attributes(open.ino);
         }
         Ok(open)
@@ -55,7 +55,7 @@ impl Adapter {
     /// An open file that is about to be changed.
     pub(super) fn changing(&self, req: &Request, handle: FileHandle) -> Reply<Arc<OpenFile>> {
         let open = self.file(handle)?;
-        if caller(req).keeps_privileges() { Ok(open) } else { self.stripped(handle) }
+        if caller(req).keeps_privileges() { Ok(open) } else { self.stripped(req, handle) }
     }
 
     /// An open directory.

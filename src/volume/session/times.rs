@@ -458,15 +458,16 @@ impl TimedFile {
         Self { file, ino, times, is_kept: AtomicBool::new(true) }
     }
 
-    /// Changes the permission bits, from what they are without a loan to what `change` makes of them;
-    /// true if it makes something. A header update at the same moment puts no old ones back.
+    /// Changes the permission bits, from what they are without a loan to what `change` makes of them and
+    /// of the group; true if it makes something. A header update at the same moment puts no old ones back.
     pub(in crate::volume) fn change_mode(
         &self,
-        change: impl FnOnce(u32) -> Option<u32>,
+        change: impl FnOnce(u32, u32) -> Option<u32>,
     ) -> Outcome<bool> {
         let _still = self.times.hold(self.ino);
         let stat = fstat(&self.file)?;
-        let Some(mode) = change(lender::without_loan(&stat).0) else { return Ok(false) };
+        let (mode, _) = lender::without_loan(&stat);
+        let Some(mode) = change(mode, stat.st_gid) else { return Ok(false) };
         lender::change_mode(&stat, || fchmod(&self.file, Mode::from_raw_mode(mode)))?;
         Ok(true)
     }
@@ -632,7 +633,7 @@ mod tests {
                 scope.spawn({
                     let timed = &timed;
                     move || {
-                        timed.change_mode(|mode| Some(mode & 0o777)).unwrap();
+                        timed.change_mode(|mode, _| Some(mode & 0o777)).unwrap();
                         let _ = done.send(());
                     }
                 });

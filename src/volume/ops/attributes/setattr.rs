@@ -51,7 +51,7 @@ impl Volume {
         }
         if !caller.keeps_privileges() {
             let _times = self.times.hold(ino);
-            drop_at(&held)?;
+            drop_at(&held, caller)?;
         }
         self.truncate(ino, size, caller)?;
         known.set_size(size);
