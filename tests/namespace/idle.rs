@@ -111,7 +111,7 @@ fn what_is_shown_of_an_idle_file_is_what_the_vault_has() {
     let ino = fixture.file(ROOT, "file", "").unwrap().ino;
     write(&fixture, ino, &[1; 9000]);
     let old = fs::read(backing(&fixture, ino)).unwrap();
-    write(&fixture, ino, &[2; 30_000]);
+    write(&fixture, ino, &vec![2; 30_000]);
     fs::write(backing(&fixture, ino), &old).unwrap();
     assert_eq!(fixture.volume().lookup(ROOT, b"file").unwrap().unwrap().size, 9000);
     assert_eq!(read(&fixture, ino).unwrap(), [1; 9000]);
