@@ -1,12 +1,12 @@
 //! Every request as one system call on a directory.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,60 +18,122 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::RwLock;
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::fs::{UTIME_NOW, UTIME_OMIT};
 
 use super::{Reply, TTL, attributes, empty, entry, missing, negotiate, place, plain};
 
-/// A directory, served as it is. Inodes have the numbers that they have there, but for the root.
+/// A directory, served as it is. Every name that the kernel knows has a number: links of one file have
+/// different ones.
 pub(crate) struct Passthrough {
-    nodes: RwLock<HashMap<u64, Node>>,
+    root: OwnedFd,
+    names: RwLock<Names>,
     files: RwLock<HashMap<u64, Arc<File>>>,
     listings: RwLock<HashMap<u64, Listing>>,
     handles: AtomicU64,
 }
 
-/// An inode that the kernel knows, held open by `O_PATH`.
+/// What the kernel knows, and where it is.
+struct Names {
+    nodes: HashMap<u64, Node>,
+    numbers: HashMap<(u64, OsString), u64>,
+    last: u64,
+}
+
 struct Node {
-    held: Arc<OwnedFd>,
+    parent: u64,
+    name: OsString,
     lookups: u64,
 }
 
 /// The entries of a directory, as they were when it was opened.
 type Listing = Arc<Vec<rustix::fs::DirEntry>>;
 
+impl Names {
+    /// The path of a number, from the root.
+    fn path(&self, ino: INodeNo) -> Reply<PathBuf> {
+        let mut parts = Vec::new();
+        let mut at = ino.0;
+        while at != ROOT {
+            let node = self.nodes.get(&at).ok_or(Errno::ESTALE)?;
+            parts.push(&node.name);
+            at = node.parent;
+        }
+        let mut path = PathBuf::from(".");
+        path.extend(parts.iter().rev());
+        Ok(path)
+    }
+
+    /// The number of a name, of which the kernel is told once more.
+    fn tell(&mut self, parent: INodeNo, name: &OsStr) -> u64 {
+        let place = (parent.0, name.to_owned());
+        let number = *self.numbers.entry(place).or_insert_with(|| {
+            self.last += 1;
+            let node = Node { parent: parent.0, name: name.to_owned(), lookups: 0 };
+            self.nodes.insert(self.last, node);
+            self.last
+        });
+        if let Some(node) = self.nodes.get_mut(&number) {
+            node.lookups += 1;
+        }
+        number
+    }
+
+    /// A name is gone: what gets it next is something else.
+    fn lose(&mut self, parent: INodeNo, name: &OsStr) -> Option<u64> {
+        self.numbers.remove(&(parent.0, name.to_owned()))
+    }
+
+    fn forget(&mut self, ino: u64, lookups: u64) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        node.lookups = node.lookups.saturating_sub(lookups);
+        if node.lookups == 0 {
+            let place = (node.parent, std::mem::take(&mut node.name));
+            self.nodes.remove(&ino);
+            if self.numbers.get(&place) == Some(&ino) {
+                self.numbers.remove(&place);
+            }
+        }
+    }
+}
+
 impl Passthrough {
     pub(crate) fn new(directory: &Path) -> io::Result<Self> {
         rustix::process::umask(Mode::empty());
-        let held = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let names = Names { nodes: HashMap::new(), numbers: HashMap::new(), last: ROOT };
         Ok(Self {
-            nodes: RwLock::new(HashMap::from([(ROOT, Node { held: Arc::new(held), lookups: 1 })])),
+            root: rustix::fs::open(directory, flags, Mode::empty())?,
+            names: RwLock::new(names),
             files: RwLock::default(),
             listings: RwLock::default(),
             handles: AtomicU64::new(0),
         })
     }
 
-    fn held(&self, ino: INodeNo) -> Reply<Arc<OwnedFd>> {
-        let nodes = self.nodes.read();
-        nodes.get(&ino.0).map(|node| Arc::clone(&node.held)).ok_or(Errno::ESTALE)
+    fn path(&self, ino: INodeNo) -> Reply<PathBuf> {
+        self.names.read().path(ino)
     }
 
-    fn attr(&self, ino: INodeNo) -> Reply<FileAttr> {
-        let stat = rustix::fs::statat(self.held(ino)?, "", AtFlags::EMPTY_PATH).map_err(errno)?;
-        Ok(FileAttr { ino, ..file_attr(&stat) })
+    fn below(&self, parent: INodeNo, name: &OsStr) -> Reply<PathBuf> {
+        Ok(self.path(parent)?.join(name))
+    }
+
+    /// Attributes, of an open file if there is one: it may have no name any more.
+    fn attr(&self, ino: INodeNo, open: Option<FileHandle>) -> Reply<FileAttr> {
+        let stat = match open.and_then(|handle| self.file(handle).ok()) {
+            Some(file) => rustix::fs::fstat(&*file),
+            None => rustix::fs::statat(&self.root, self.path(ino)?, AtFlags::SYMLINK_NOFOLLOW),
+        };
+        Ok(FileAttr { ino, ..file_attr(&stat.map_err(errno)?) })
     }
 
     /// Finds a name and counts that the kernel was told of it.
     fn look(&self, parent: INodeNo, name: &OsStr) -> Reply<FileAttr> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        let held = rustix::fs::openat(self.held(parent)?, name, flags, Mode::empty());
-        let held = held.map_err(errno)?;
-        let stat = rustix::fs::statat(&held, "", AtFlags::EMPTY_PATH).map_err(errno)?;
-        let mut nodes = self.nodes.write();
-        let new = || Node { held: Arc::new(held), lookups: 0 };
-        nodes.entry(stat.st_ino).or_insert_with(new).lookups += 1;
-        Ok(file_attr(&stat))
+        let path = self.below(parent, name)?;
+        let stat = rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW);
+        let attr = file_attr(&stat.map_err(errno)?);
+        Ok(FileAttr { ino: INodeNo(self.names.write().tell(parent, name)), ..attr })
     }
 
     fn file(&self, handle: FileHandle) -> Reply<Arc<File>> {
@@ -85,31 +147,33 @@ impl Passthrough {
     }
 
     fn reopen(&self, ino: INodeNo, flags: OFlags) -> Reply<OwnedFd> {
-        rustix::fs::open(by_number(&*self.held(ino)?), flags, Mode::empty()).map_err(errno)
+        rustix::fs::openat(&self.root, self.path(ino)?, flags, Mode::empty()).map_err(errno)
     }
 
-    fn change(&self, ino: INodeNo, change: &Change) -> Reply<FileAttr> {
-        let held = self.held(ino)?;
-        let path = by_number(&*held);
+    fn change(&self, ino: INodeNo, open: Option<FileHandle>, change: &Change) -> Reply<FileAttr> {
+        let path = self.path(ino)?;
+        let follow = AtFlags::SYMLINK_NOFOLLOW;
         if let Some(mode) = change.mode {
-            rustix::fs::chmod(&path, Mode::from_raw_mode(mode & 0o7777)).map_err(errno)?;
+            let mode = Mode::from_raw_mode(mode & 0o7777);
+            rustix::fs::chmodat(&self.root, &path, mode, AtFlags::empty()).map_err(errno)?;
         }
         if change.uid.is_some() || change.gid.is_some() {
-            let [uid, gid] = [change.uid, change.gid];
-            let (uid, gid) =
-                (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
-            rustix::fs::chownat(&*held, "", uid, gid, AtFlags::EMPTY_PATH).map_err(errno)?;
+            let uid = change.uid.map(rustix::fs::Uid::from_raw);
+            let gid = change.gid.map(rustix::fs::Gid::from_raw);
+            rustix::fs::chownat(&self.root, &path, uid, gid, follow).map_err(errno)?;
         }
         if let Some(size) = change.size {
-            let file = self.reopen(ino, OFlags::WRONLY)?;
-            rustix::fs::ftruncate(file, size).map_err(errno)?;
+            match open.and_then(|handle| self.file(handle).ok()) {
+                Some(file) => file.set_len(size)?,
+                None => File::from(self.reopen(ino, OFlags::WRONLY)?).set_len(size)?,
+            }
         }
         if change.atime.is_some() || change.mtime.is_some() {
             let [last_access, last_modification] = [change.atime, change.mtime].map(timespec);
             let times = Timestamps { last_access, last_modification };
-            rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty()).map_err(errno)?;
+            rustix::fs::utimensat(&self.root, &path, &times, follow).map_err(errno)?;
         }
-        self.attr(ino)
+        self.attr(ino, open)
     }
 
     fn listing(&self, handle: FileHandle) -> Reply<Listing> {
@@ -128,6 +192,28 @@ impl Passthrough {
     /// Answers with what was just made under a name.
     fn made(&self, reply: ReplyEntry, parent: INodeNo, name: &OsStr, done: Reply<()>) {
         entry(reply, done.and_then(|()| self.look(parent, name)));
+    }
+
+    fn remove(&self, parent: INodeNo, name: &OsStr, flags: AtFlags) -> Reply<()> {
+        rustix::fs::unlinkat(&self.root, self.below(parent, name)?, flags).map_err(errno)?;
+        self.names.write().lose(parent, name);
+        Ok(())
+    }
+
+    fn rename(&self, from: (INodeNo, &OsStr), to: (INodeNo, &OsStr), flags: u32) -> Reply<()> {
+        let paths = [self.below(from.0, from.1)?, self.below(to.0, to.1)?];
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags);
+        let [old, new] = &paths;
+        rustix::fs::renameat_with(&self.root, old, &self.root, new, flags).map_err(errno)?;
+        let mut names = self.names.write();
+        names.lose(to.0, to.1);
+        if let Some(number) = names.lose(from.0, from.1) {
+            names.numbers.insert((to.0.0, to.1.to_owned()), number);
+            if let Some(node) = names.nodes.get_mut(&number) {
+                (node.parent, node.name) = (to.0.0, to.1.to_owned());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -155,17 +241,11 @@ impl Filesystem for Passthrough {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        let mut nodes = self.nodes.write();
-        if let Some(node) = nodes.get_mut(&ino.0).filter(|_| ino.0 != ROOT) {
-            node.lookups = node.lookups.saturating_sub(nlookup);
-            if node.lookups == 0 {
-                nodes.remove(&ino.0);
-            }
-        }
+        self.names.write().forget(ino.0, nlookup);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        attributes(reply, self.attr(ino));
+    fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        attributes(reply, self.attr(ino, fh));
     }
 
     fn setattr(
@@ -179,20 +259,19 @@ impl Filesystem for Passthrough {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        attributes(reply, self.change(ino, &Change { mode, uid, gid, size, atime, mtime }));
+        attributes(reply, self.change(ino, fh, &Change { mode, uid, gid, size, atime, mtime }));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        let target = self
-            .held(ino)
-            .and_then(|held| rustix::fs::readlinkat(&*held, "", Vec::new()).map_err(errno));
+        let read = |path| rustix::fs::readlinkat(&self.root, path, Vec::new()).map_err(errno);
+        let target = self.path(ino).and_then(read);
         match target {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(error),
@@ -208,9 +287,9 @@ impl Filesystem for Passthrough {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let done = self.held(parent).and_then(|held| {
-            rustix::fs::mkdirat(&*held, name, Mode::from_raw_mode(mode)).map_err(errno)
-        });
+        let mode = Mode::from_raw_mode(mode);
+        let make = |path| rustix::fs::mkdirat(&self.root, path, mode).map_err(errno);
+        let done = self.below(parent, name).and_then(make);
         self.made(reply, parent, name, done);
     }
 
@@ -222,9 +301,8 @@ impl Filesystem for Passthrough {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let done = self
-            .held(parent)
-            .and_then(|held| rustix::fs::symlinkat(target, &*held, link_name).map_err(errno));
+        let make = |path| rustix::fs::symlinkat(target, &self.root, path).map_err(errno);
+        let done = self.below(parent, link_name).and_then(make);
         self.made(reply, parent, link_name, done);
     }
 
@@ -236,30 +314,19 @@ impl Filesystem for Passthrough {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let done = self.held(ino).and_then(|held| {
-            let parent = self.held(newparent)?;
-            let flags = AtFlags::SYMLINK_FOLLOW;
-            rustix::fs::linkat(CWD, by_number(&*held), &*parent, newname, flags).map_err(errno)
+        let done = self.path(ino).and_then(|path| {
+            let (root, new) = (&self.root, self.below(newparent, newname)?);
+            rustix::fs::linkat(root, path, root, new, AtFlags::empty()).map_err(errno)
         });
         self.made(reply, newparent, newname, done);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            reply,
-            self.held(parent).and_then(|held| {
-                rustix::fs::unlinkat(&*held, name, AtFlags::empty()).map_err(errno)
-            }),
-        );
+        empty(reply, self.remove(parent, name, AtFlags::empty()));
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            reply,
-            self.held(parent).and_then(|held| {
-                rustix::fs::unlinkat(&*held, name, AtFlags::REMOVEDIR).map_err(errno)
-            }),
-        );
+        empty(reply, self.remove(parent, name, AtFlags::REMOVEDIR));
     }
 
     fn rename(
@@ -272,14 +339,7 @@ impl Filesystem for Passthrough {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        empty(
-            reply,
-            self.held(parent).and_then(|from| {
-                let to = self.held(newparent)?;
-                rustix::fs::renameat_with(&*from, name, &*to, newname, flags).map_err(errno)
-            }),
-        );
+        empty(reply, self.rename((parent, name), (newparent, newname), flags.bits()));
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -299,9 +359,9 @@ impl Filesystem for Passthrough {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let made = self.held(parent).and_then(|held| {
+        let made = self.below(parent, name).and_then(|path| {
             let flags = buffered(flags) | OFlags::CREATE;
-            let file = rustix::fs::openat(&*held, name, flags, Mode::from_raw_mode(mode));
+            let file = rustix::fs::openat(&self.root, path, flags, Mode::from_raw_mode(mode));
             Ok((file.map_err(errno)?, self.look(parent, name)?))
         });
         match made {
@@ -476,8 +536,8 @@ impl Filesystem for Passthrough {
         reply.ok();
     }
 
-    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        let seen = self.held(ino).and_then(|held| rustix::fs::fstatvfs(&*held).map_err(errno));
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let seen = rustix::fs::fstatvfs(&self.root).map_err(errno);
         match seen {
             Ok(of) => reply.statfs(
                 of.f_blocks,
@@ -508,10 +568,6 @@ fn buffered(flags: i32) -> OFlags {
     let flags = OFlags::from_bits_retain(flags.unsigned_abs());
     // The kernel sends appends with their offset.
     flags - OFlags::DIRECT - OFlags::APPEND - OFlags::NOFOLLOW
-}
-
-fn by_number(held: &impl AsRawFd) -> String {
-    format!("/proc/self/fd/{}", held.as_raw_fd())
 }
 
 fn name_of(entry: &rustix::fs::DirEntry) -> &OsStr {
