@@ -27,6 +27,10 @@ root: it mounts and drops caches. Build first: cargo build --release && cargo bu
 floor. What is not installed is left out. docs/PERFORMANCE.md says how to read the numbers."""
 
 
+# What a shell says of a program that Ctrl-C has ended.
+_STOPPED = 130
+
+
 def main() -> int:
     """Runs, and returns the exit code."""
     arguments = _parser().parse_args()
@@ -38,8 +42,10 @@ def main() -> int:
     try:
         outcome = runner.run(_options(arguments))
     except KeyboardInterrupt:
-        runner.tell("stopped; everything is unmounted and removed")
-        return 130
+        return _STOPPED
+    if not outcome.samples:
+        runner.tell("nothing was measured")
+        return _STOPPED if outcome.stopped else 1
     print(report.terminal(outcome), end="")
     if arguments.json:
         text = json.dumps(outcome.as_json(), indent=1, ensure_ascii=False)
@@ -48,7 +54,7 @@ def main() -> int:
         arguments.markdown.write_text(report.markdown(outcome), encoding="utf-8")
     if arguments.charts:
         charts.write(outcome, arguments.charts)
-    return 0 if outcome.samples else 1
+    return _STOPPED if outcome.stopped else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,6 +148,7 @@ def _stop(_number: int, _frame: object) -> None:
     """Ends the run; what takes it away is not interrupted again."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    runner.tell("stopping: everything is unmounted and removed")
     raise KeyboardInterrupt
 
 

@@ -78,13 +78,14 @@ def _workload(
         width = min(1.0, (rate or 0) / longest) * (_WIDTH - _LABELS - _VALUES)
         syncs = outcome.counts(workload, peer) or not peer.keeps_contents
         mark = "" if syncs else " (does not sync)"
+        beyond = "→ " if (rate or 0) > longest else ""
         colour, middle = _colour(outcome, peer), at + _BAR - 3
         shade = 1 if _counts(outcome, workload, peer) else 0.4
         parts += [
             f'<text x="{_LABELS - 8}" y="{middle}" text-anchor="end">{escape(peer.name)}</text>',
             f'<rect x="{_LABELS}" y="{at}" width="{width:.1f}" height="{_BAR}" fill="{colour}"'
             f' fill-opacity="{shade}"/>',
-            f'<text x="{_LABELS + width + 6:.1f}" y="{middle}">{short(rate or 0)}{mark}</text>',
+            f'<text x="{_LABELS + width + 6:.1f}" y="{middle}">{beyond}{short(rate or 0)}{mark}</text>',
         ]
         at += _BAR + _GAP
     return parts, at - top + 8

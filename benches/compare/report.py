@@ -79,7 +79,9 @@ def _rates(outcome: Outcome, latency: str) -> Table:
         if with_ratios:
             cells += [_to_best(outcome, workload, latency), _to_bare(outcome, workload, latency)]
         rows.append([f"{workload.name} ({workload.unit}/s)", *(cell or "-" for cell in cells)])
-    title = f"Rates, median (min–max) of {outcome.options.rounds} rounds; {_LATENCIES[latency]}"
+    several = outcome.options.rounds > 1
+    what = f"median (min–max) of {outcome.options.rounds} rounds" if several else "of one round"
+    title = f"Rates, {what}; {_LATENCIES[latency]}"
     return Table(title, header, rows)
 
 
@@ -179,7 +181,7 @@ def _cost(
 def _lines(outcome: Outcome) -> str:
     """What stands above the tables."""
     lines = [f"{key}: {text}" for key, text in outcome.facts.items()]
-    lines.append(f"scale {outcome.options.scale}, {outcome.options.rounds} rounds")
+    lines.append(f"scale: {outcome.options.scale}")
     for peer in outcome.peers:
         version = f" ({outcome.versions[peer.name]})" if outcome.versions[peer.name] else ""
         lines.append(f"{peer.name}: {peer.does}{version}{_syncs(outcome, peer)}")

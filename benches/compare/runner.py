@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ class Outcome:
     facts: dict[str, str]
     # What idle processors took to wake at the beginning, in microseconds.
     calm: int | None = field(default_factory=machine.latency)
+    stopped: bool = False
+    began: float = field(default_factory=time.monotonic)
     peers: list[Peer] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     proofs: dict[str, int | None] = field(default_factory=dict)
@@ -107,14 +110,20 @@ def run(options: Options) -> Outcome:
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(_directory(options.directory))
         mounts = _mount_all(outcome, work, stack)
+        if not mounts:
+            return outcome
         source = work / "source"
         source.mkdir()
         tracefs = _tracefs(outcome, work, stack)
         for mount in mounts:
             _prove(outcome, mount, work)
         first = _COUNTING if tracefs else 1
-        for number in range(first, options.rounds + 1):
-            _round(outcome, mounts, source, number, tracefs)
+        try:
+            for number in range(first, options.rounds + 1):
+                _round(outcome, mounts, source, number, tracefs)
+        except KeyboardInterrupt:
+            outcome.stopped = True
+            outcome.notes.append("stopped before the end")
     return outcome
 
 
@@ -197,8 +206,11 @@ def _round(
     in_order = sorted(options.workloads, key=lambda workload: workload.removes)
     for place, workload in enumerate(in_order):
         name = "counting requests" if number == _COUNTING else f"round {number} of {options.rounds}"
-        tell(f"{name}: {workload.name} ({place + 1} of {len(in_order)})")
-        for latency in options.latencies:
+        passed = f"after {time.monotonic() - outcome.began:.0f} s"
+        tell(f"{name}: {workload.name} ({place + 1} of {len(in_order)}), {passed}")
+        # Requests do not depend on how processors sleep: they are counted once.
+        latencies = options.latencies if number != _COUNTING else options.latencies[:1]
+        for latency in latencies:
             turn = (number + place) % max(1, len(mounts))
             for mount in mounts[turn:] + mounts[:turn]:
                 counter = tracefs if number == _COUNTING else None
