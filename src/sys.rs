@@ -290,6 +290,14 @@ pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(usize::MAX, Iterator::count)
 }
 
+/// Gives memory that the allocator holds and nobody uses back to the system, where it can.
+#[allow(unsafe_code, reason = "malloc_trim(3) has no safe wrapper")]
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: touches only what is free, under the allocator's own locks.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
 /// Keeps the pages that some bytes lie in out of the swap, for as long as the process lives: `false`
 /// if the limit of locked memory is reached.
 #[allow(unsafe_code, reason = "mlock(2) has no safe wrapper")]

@@ -21,7 +21,7 @@ use crate::envelope::layout::plain_size;
 use crate::id::KeyId;
 use crate::volume::backing::contents::{Backing, BackingFile};
 use crate::volume::backing::handle::open_noatime;
-use crate::volume::content::{Access, Content, Damaged, Marks, Shared};
+use crate::volume::content::{Access, Content, Damaged, Shared};
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::by_inode::ByInode;
 use crate::volume::model::error::{Result, VolumeError};
@@ -42,6 +42,8 @@ pub struct OpenFiles {
 }
 
 const TURNS: usize = 64;
+/// Closed files that may wait for a sync: each takes about a KiB.
+const MOST_PARKED: usize = 16 * 1024;
 
 /// What becomes of a file after its last handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,7 +251,7 @@ impl OpenFiles {
     pub(in crate::volume) fn known_size(&self, ino: u64) -> Option<u64> {
         match self.find_in_use(ino) {
             Some(file) => Some(file.size()),
-            None => self.lock().parked.get(&ino).and_then(Marks::owed_size),
+            None => self.lock().parked.get(&ino).and_then(|marks| marks.owed_size()),
         }
     }
 
@@ -272,7 +274,7 @@ impl OpenFiles {
     pub(in crate::volume) fn forget(&self, ino: u64, known: impl Fn() -> bool) {
         let mut table = self.lock();
         if !known() {
-            table.cached.remove(&ino);
+            table.uncache(ino);
         }
     }
 
@@ -306,7 +308,7 @@ impl OpenFiles {
         unwritable.map_or(Ok(()), Err)?;
         rustix::fs::ftruncate(&fd, 0)?;
         self.times.remove(ino);
-        self.lock().parked.remove(&ino);
+        self.lock().unpark(ino);
         Ok(())
     }
 
@@ -362,8 +364,23 @@ impl OpenFiles {
     /// True if a change of some file failed, and its blocks were not looked at since.
     pub(in crate::volume) fn is_any_unsure(&self) -> bool {
         let table = self.lock();
-        table.parked.values().any(Marks::is_unsure)
+        table.parked.values().any(|marks| marks.is_unsure())
             || table.open.values().any(|slot| slot.file.content().is_unsure())
+    }
+
+    /// True if more files wait for a sync than are to be remembered.
+    pub(in crate::volume) fn is_crowded(&self) -> bool {
+        self.lock().parked.len() > MOST_PARKED
+    }
+
+    /// True if so much was forgotten since the last time that memory can be given back.
+    pub(in crate::volume) fn has_given_up_much(&self) -> bool {
+        let given_up = &mut self.lock().given_up;
+        let much = *given_up > MOST_PARKED / 2;
+        if much {
+            *given_up = 0;
+        }
+        much
     }
 
     /// A sync of the whole backing filesystem succeeded after [`Self::parked_before_sync`].
@@ -381,7 +398,7 @@ impl OpenFiles {
             marks.prove_parked();
         }
         if marks.is_forgettable() {
-            table.parked.remove(&ino);
+            table.unpark(ino);
         }
         if clean { Parked::Clean } else { Parked::Dirty }
     }
@@ -425,14 +442,14 @@ impl OpenFiles {
         let backing = Arc::new(TimedFile::new(BackingFile::new(fd), ino, self.times.clone()));
         let source = Arc::new(FileKeySource::new(self.keyring.clone(), policy.clone()));
         let told = plain_size(backing.length()?).0;
-        let marks = self.lock().parked.remove(&ino);
+        let marks = self.lock().parked.remove(&ino).map(|marks| *marks);
         let shared = self.shared.clone();
         // Kept until the open is known to be good: its failure must not lose them.
         let kept = marks.clone();
         let opened =
             Content::open(backing.clone(), source.clone(), shared, access, (marks, damaged));
         if let (Err(_), Some(kept)) = (&opened, kept) {
-            self.lock().parked.insert(ino, kept);
+            self.lock().parked.insert(ino, Box::new(kept));
         }
         let content = opened?;
         if content.size() != told {

@@ -10,6 +10,7 @@ use rustix::fs::{Stat, fstat};
 use super::file::File;
 use crate::id::KeyId;
 use crate::volume::content::Marks;
+use crate::volume::model::slack::give_room_back;
 use crate::volume::session::times::Times;
 
 /// How long a file idles.
@@ -21,13 +22,15 @@ const MOST_IDLE: usize = 256;
 pub(super) struct Table {
     pub(super) open: HashMap<u64, Slot>,
     /// What is written but not synced of files that nobody has open.
-    pub(super) parked: HashMap<u64, Marks>,
+    pub(super) parked: HashMap<u64, Box<Marks>>,
     /// Every file that the kernel has closed and may have cached pages of, with the key that it had
     /// then. A file that is open knows better.
     pub(super) cached: HashMap<u64, Option<KeyId>>,
     /// The files that idle, by when they were closed.
     idle: BTreeMap<u64, u64>,
     closes: u64,
+    /// Entries of `parked` and `cached` that have gone.
+    pub(super) given_up: usize,
 }
 
 /// A file that is open.
@@ -133,9 +136,9 @@ impl Table {
                 let stat = fstat(file.backing_fd());
                 let nameless = stat.is_ok_and(|stat| stat.st_nlink == 0);
                 match file.into_marks().filter(|_| !nameless) {
-                    Some(marks) => self.parked.insert(ino, marks),
-                    None => self.parked.remove(&ino),
-                };
+                    Some(marks) => drop(self.parked.insert(ino, Box::new(marks))),
+                    None => self.unpark(ino),
+                }
             }
             // Somebody still looks at it: it stays in the table until the next sweep.
             Err(file) => {
@@ -146,10 +149,26 @@ impl Table {
 
     /// The last name of a file is gone: it idles no more. Gives back the one that does.
     pub(super) fn remove_nameless(&mut self, ino: u64) -> Option<Slot> {
-        self.parked.remove(&ino);
+        self.unpark(ino);
         let slot = self.open.get_mut(&ino)?;
         slot.idles = false;
         if slot.idle.is_some() { self.take_out(ino) } else { None }
+    }
+
+    /// Nothing of a closed file is to be synced any more.
+    pub(super) fn unpark(&mut self, ino: u64) {
+        if self.parked.remove(&ino).is_some() {
+            self.given_up += 1;
+            give_room_back(&mut self.parked);
+        }
+    }
+
+    /// The kernel has no pages of a file any more.
+    pub(super) fn uncache(&mut self, ino: u64) {
+        if self.cached.remove(&ino).is_some() {
+            self.given_up += 1;
+            give_room_back(&mut self.cached);
+        }
     }
 
     /// A file that idles though too many do: the one that was closed first.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attended::Attended;
+use crate::sys;
 use crate::threads::{Stop, Threads};
 use crate::volume::content::{Mended, SealEffort};
 use crate::volume::engine::Volume;
@@ -141,13 +142,19 @@ impl Volume {
 
     fn tidy_up(&self, flushed: &mut Instant) {
         self.files.sweep();
-        if flushed.elapsed() < FLUSH || self.options.read_only {
+        let crowded = self.files.is_crowded();
+        if flushed.elapsed() < FLUSH && !crowded {
             return;
         }
         *flushed = Instant::now();
-        self.save_dir_policies();
-        if let Err(error) = self.flush(DIRTY_FOR) {
-            log::error!("background sync: {error}");
+        if !self.options.read_only {
+            self.save_dir_policies();
+            if let Err(error) = self.flush(if crowded { Duration::ZERO } else { DIRTY_FOR }) {
+                log::error!("background sync: {error}");
+            }
+        }
+        if self.files.has_given_up_much() {
+            sys::give_memory_back();
         }
     }
 }

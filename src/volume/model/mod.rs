@@ -10,3 +10,4 @@ pub(in crate::volume) mod errseq;
 pub(in crate::volume) mod exposure;
 pub(in crate::volume) mod misplaced;
 pub(in crate::volume) mod options;
+pub(in crate::volume) mod slack;

@@ -28,6 +28,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::identity::InodeIdentity;
 use crate::volume::model::by_inode::ByInode;
+use crate::volume::model::slack::give_room_back;
 
 /// The number by which FUSE names the root of the volume.
 pub const ROOT: u64 = 1;
@@ -176,6 +177,7 @@ impl InodeTable {
             return false;
         }
         let node = entry.remove();
+        give_room_back(&mut shard);
         drop(shard);
         node.links.iter().map(|link| link.parent).for_each(left);
         // Closing the pin may delete the file's contents: not under the lock.
