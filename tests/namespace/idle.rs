@@ -4,7 +4,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use kmsfs::volume::attr::AttrChange;
 use kmsfs::volume::{OpenFor, Origin, ROOT, VolumeError};
 
 use crate::fixture::{Fixture, caller};
@@ -40,6 +43,10 @@ fn held(vault: &Path) -> Vec<String> {
     ours.map(|target| target.to_str().unwrap().to_owned()).collect()
 }
 
+fn is_deleted_held(fixture: &Fixture) -> bool {
+    held(&fixture.vault()).into_iter().any(|held| held.ends_with(" (deleted)"))
+}
+
 #[test]
 fn a_file_that_was_just_closed_is_still_open_and_the_end_closes_it() {
     let mut fixture = Fixture::new();
@@ -65,17 +72,16 @@ fn no_file_idles_for_long() {
 #[test]
 fn a_removed_file_gives_its_space_back_at_once() {
     let fixture = Fixture::new();
-    let gone = || held(&fixture.vault()).into_iter().any(|held| held.ends_with(" (deleted)"));
     let ino = fixture.file(ROOT, "file", "contents").unwrap().ino;
     fixture.volume().unlink(ROOT, b"file").unwrap();
     fixture.volume().forget(ino, 1);
-    assert!(!gone());
+    assert!(!is_deleted_held(&fixture));
     let ino = fixture.file(ROOT, "replaced", "contents").unwrap().ino;
     fixture.file(ROOT, "new", "other").unwrap();
     let how = kmsfs::volume::RenameHow::default();
     fixture.rename((ROOT, "new"), (ROOT, "replaced"), how).unwrap();
     fixture.volume().forget(ino, 1);
-    assert!(!gone());
+    assert!(!is_deleted_held(&fixture));
 }
 
 #[test]
@@ -124,6 +130,32 @@ fn a_file_that_lost_its_place_is_not_opened_by_its_number() {
     let aside = fixture.vault().join("aside");
     fs::rename(backing(&fixture, ino), &aside).unwrap();
     assert!(matches!(read(&fixture, ino), Err(VolumeError::Stale | VolumeError::Io(_))));
+}
+
+/// A sync held an idle file, a chmod made it seem another one, and it was opened a second time: the first
+/// one's seal then went over the header of the second.
+#[test]
+fn regression_no_inode_is_open_twice_while_somebody_looks_at_it() {
+    let fixture = Fixture::new();
+    let (volume, file) = (fixture.volume(), fixture.file(ROOT, "file", "contents").unwrap());
+    let open = || volume.open_as(file.ino, OpenFor::Both, caller()).unwrap().handle;
+    let handle = open();
+    let held = handle.file.clone();
+    volume.close(handle);
+    let change = AttrChange { mode: Some(0o600), ..Default::default() };
+    volume.set_attr(file.ino, &change, caller()).unwrap();
+    let again = open();
+    assert!(Arc::ptr_eq(&again.file, &held));
+    volume.close(again);
+    volume.set_attr(file.ino, &change, caller()).unwrap();
+    volume.unlink(ROOT, b"file").unwrap();
+    let nameless = open();
+    assert!(Arc::ptr_eq(&nameless.file, &held), "through a descriptor without a name as well");
+    volume.close(nameless);
+    drop(held);
+    volume.forget(file.ino, 1);
+    volume.flush(Duration::MAX).unwrap();
+    assert!(!is_deleted_held(&fixture));
 }
 
 #[test]

@@ -142,7 +142,7 @@ impl OpenFiles {
         // A KMS elsewhere decides about each open, and writes it down.
         let local = self.keyring.service().keystore().is_some();
         let idles = stay == Stay::Idles && unwritable.is_none() && local;
-        self.lock().open.insert(ino, Slot::new(file.clone(), idles));
+        self.lock().add(ino, Slot::new(file.clone(), idles));
         // A key that was revoked on its way here was in none of the files that were wiped.
         if let Err(error) = file.check(Origin::Caller) {
             file.content().wipe();
@@ -160,12 +160,15 @@ impl OpenFiles {
         slot.file.check(Origin::Caller)?;
         if let Some(left) = slot.idle_state() {
             let same = FoundState::of(&slot.file).as_ref() == Some(left);
-            if !same || !slot.file.goes_on_under(policy) {
-                table.close(ino);
-                return Ok(None);
+            let accepted = slot.file.goes_on_under(policy);
+            if same && accepted {
+                // As after any open: it is compared with what the kernel knows.
+                slot.file.set_size_unknown();
+            } else if let Some(found) = table.close_unless_held(ino)
+                && !accepted
+            {
+                return Err(VolumeError::ForeignKey { found });
             }
-            // As after any open: it is compared with what the kernel knows.
-            slot.file.set_size_unknown();
         }
         Ok(table.take(ino))
     }

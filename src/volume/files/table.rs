@@ -79,6 +79,14 @@ impl Slot {
 }
 
 impl Table {
+    /// Takes in a file that was just opened. Never beside another one of its inode: what is known of the
+    /// contents would be known twice, and either would write over the other's. Locks: the caller has the
+    /// inode's turn.
+    pub(super) fn add(&mut self, ino: u64, slot: Slot) {
+        let before = self.open.insert(ino, slot);
+        debug_assert!(before.is_none(), "an inode is open once");
+    }
+
     /// Counts another handle of an open file.
     pub(super) fn take(&mut self, ino: u64) -> Option<Arc<File>> {
         let slot = self.open.get_mut(&ino)?;
@@ -147,12 +155,21 @@ impl Table {
         }
     }
 
+    /// The same for one that idles. If somebody still looks at it, it stays, and is the only one of its
+    /// inode that may be used: gives back its key then. Locks: the caller has the inode's turn.
+    pub(super) fn close_unless_held(&mut self, ino: u64) -> Option<KeyId> {
+        self.close(ino);
+        self.open.get(&ino).and_then(|slot| slot.file.key())
+    }
+
     /// The last name of a file is gone: it idles no more. Gives back the one that does.
     pub(super) fn remove_nameless(&mut self, ino: u64) -> Option<Slot> {
         self.unpark(ino);
         let slot = self.open.get_mut(&ino)?;
         slot.idles = false;
-        if slot.idle.is_some() { self.take_out(ino) } else { None }
+        let alone = Arc::strong_count(&slot.file) == 1;
+        // Whoever looks at it has the only one of its inode: that stays until the next sweep.
+        if slot.idle.is_some() && alone { self.take_out(ino) } else { None }
     }
 
     /// Nothing of a closed file is to be synced any more.
