@@ -1,5 +1,5 @@
-"""Compares kmsfs with other filesystems that encrypt, with what FUSE costs at least, and with the bare
-directory: python3 benches/compare --help."""
+"""Compares kmsfs with other filesystems that encrypt, with the least that FUSE costs, and with the
+bare directory: python3 benches/compare --help."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from peers import Kmsfs, Peer, every_peer  # noqa: E402
 from workloads import SCALES, Workload, every_workload  # noqa: E402
 
 _ABOUT = """\
-Runs the same workloads on several filesystems, in rounds, one after the other, and prints medians. Needs
-root: it mounts and drops caches. Build first: cargo build --release && cargo build --release --example
-floor. What is not installed is left out. docs/PERFORMANCE.md says how to read the numbers."""
+Runs the same workloads on several filesystems, in rounds, one after the other, and prints medians.
+Needs root: it mounts and drops caches. Build first:
+cargo build --release && cargo build --release --example floor.
+What is not installed is left out. docs/PERFORMANCE.md says how to read the numbers."""
 
 
 # What a shell says of a program that Ctrl-C has ended.

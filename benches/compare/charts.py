@@ -1,8 +1,9 @@
 """Bar charts as SVG, one for each group of workloads.
 
-Rates of different workloads have no common unit, so each workload has a scale of its own: its longest
-bar is the fastest filesystem that keeps what it is given, and syncs where that matters; others are pale
-and end there. The bare directory is a number beside the title, since it would make all bars short.
+Rates of different workloads have no common unit, so each workload has a scale of its own: its
+longest bar is the fastest filesystem that keeps what it is given, and syncs where that matters;
+others are pale and end there. The bare directory is a number beside the title, since it would make
+all bars short.
 """
 
 from __future__ import annotations
@@ -78,14 +79,14 @@ def _workload(
         width = min(1.0, (rate or 0) / longest) * (_WIDTH - _LABELS - _VALUES)
         syncs = outcome.counts(workload, peer) or not peer.keeps_contents
         mark = "" if syncs else " (does not sync)"
-        beyond = "→ " if (rate or 0) > longest else ""
+        value = f"{'→ ' if (rate or 0) > longest else ''}{short(rate or 0)}{mark}"
         colour, middle = _colour(outcome, peer), at + _BAR - 3
         shade = 1 if _counts(outcome, workload, peer) else 0.4
         parts += [
             f'<text x="{_LABELS - 8}" y="{middle}" text-anchor="end">{escape(peer.name)}</text>',
             f'<rect x="{_LABELS}" y="{at}" width="{width:.1f}" height="{_BAR}" fill="{colour}"'
             f' fill-opacity="{shade}"/>',
-            f'<text x="{_LABELS + width + 6:.1f}" y="{middle}">{beyond}{short(rate or 0)}{mark}</text>',
+            f'<text x="{_LABELS + width + 6:.1f}" y="{middle}">{value}</text>',
         ]
         at += _BAR + _GAP
     return parts, at - top + 8

@@ -95,7 +95,7 @@ def latency() -> int | None:
 
 
 def settle_latency(calm: int | None) -> bool:
-    """Waits until nobody wishes for less than `calm`: a daemon may hold the device while it is busy.
+    """Waits until nobody wishes for less than `calm`: a busy daemon may hold the device.
 
     False if somebody still does after some seconds.
     """

@@ -170,7 +170,7 @@ class Stopwatch:
 def in_child(work: Callable[[], Sample], seconds: float) -> Sample:
     """Runs in a process of its own, so that nothing of it stays in this one.
 
-    It and all that it starts are killed when `seconds` are over, or when this process is interrupted.
+    It and all that it starts are killed after `seconds`, or when this process is interrupted.
     Raises `Failed` with what went wrong.
     """
     reader, writer = os.pipe()

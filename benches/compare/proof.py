@@ -1,7 +1,7 @@
 """Whether a filesystem syncs: what its daemon asks of the kernel when a program calls fsync.
 
-Rates of workloads that sync mean nothing where the daemon keeps the data in memory, so those are not
-compared with.
+Rates of workloads that sync mean nothing where the daemon keeps the data in memory, so those are
+not compared with.
 """
 
 from __future__ import annotations

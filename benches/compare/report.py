@@ -92,7 +92,7 @@ def _rate(outcome: Outcome, workload: Workload, latency: str, peer: Peer) -> str
 
 
 def _to_best(outcome: Outcome, workload: Workload, latency: str) -> str:
-    """How fast this project is beside the fastest other filesystem that encrypts, round by round."""
+    """This project beside the fastest other filesystem that encrypts, round by round."""
     others = [peer for peer in outcome.peers if peer.encrypts and not isinstance(peer, Kmsfs)]
     others = [peer for peer in others if outcome.counts(workload, peer)]
     medians = {peer.name: median_rate(outcome, workload, latency, peer) or 0 for peer in others}
@@ -153,7 +153,7 @@ def _cost(
     units: Callable[[Workload], str] | None = None,
     counting: bool = False,
 ) -> Table:
-    """One cost of each daemon: from the round in which requests were counted, or from the others."""
+    """One cost of each daemon, from the round that counted requests or from the timed ones."""
     peers = [peer for peer in outcome.peers if peer.name != "bare"]
     rows = []
     for workload in outcome.options.workloads:

@@ -38,7 +38,7 @@ class Options:
 
 @dataclass
 class Outcome:
-    """Everything that a report is made of. Samples are kept by workload, latency, peer and round."""
+    """All that a report is made of. Samples are kept by workload, latency, peer and round."""
 
     options: Options
     facts: dict[str, str]
