@@ -85,15 +85,27 @@ struct UserRange {
 }
 
 impl UserRange {
-    /// Reads `owner:first:count`.
+    /// Reads `owner:first:count`, numbers as newuidmap(1) does: with strtol(3), which takes `0x10` and
+    /// `020` for 16.
     fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.split(':').skip(1).map(|number| number.trim().parse().ok());
+        let mut fields = line.split(':').skip(1).map(number);
         Some(Self { first: fields.next()??, count: fields.next()?? })
     }
 
     fn holds(self, uid: u32) -> bool {
         u64::from(uid).checked_sub(self.first).is_some_and(|after| after < self.count)
     }
+}
+
+fn number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let text = text.strip_prefix('+').unwrap_or(text);
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16),
+        None if text.starts_with('0') => u64::from_str_radix(text, 8),
+        None => text.parse(),
+    }
+    .ok()
 }
 
 /// As they were read last.
@@ -189,6 +201,8 @@ mod tests {
             assert_eq!(UserRange::parse(line), None, "{line}");
         }
         assert!(is_in(&[UserRange { first: 0, count: 1 }, range], 100_000));
+        let same = ["ann:100000:65536", "ann:0x186a0:0X10000", "ann: 0303240:+65536"];
+        assert!(same.iter().all(|line| UserRange::parse(line) == Some(range)));
         let endless = UserRange::parse("1000:1:18446744073709551615").unwrap();
         assert!(endless.holds(u32::MAX) && !endless.holds(0));
     }
