@@ -19,7 +19,8 @@ use super::handles::Handles;
 use super::options::MountOptions;
 use super::received;
 use super::request::{
-    Permissions, allocate_mode, caller, durability, empty, negotiate, open_flags, sized, wanted,
+    Permissions, allocate_mode, caller, durability, empty, is_access, negotiate, open_flags, sized,
+    wanted,
 };
 use crate::volume::attr::AttrChange;
 use crate::volume::content::SeekTo;
@@ -228,7 +229,8 @@ impl Filesystem for Adapter {
         match self.volume().open_as(ino.0, wanted(flags), caller(req)) {
             Ok(opened) => {
                 let keep = opened.keep_cache && !self.shared;
-                if opened.resized {
+                let accessed = is_access(flags) && self.accessed(&opened.handle);
+                if opened.resized || accessed {
                     // Before the answer: the first read goes by the right size.
                     self.forget_attributes(ino.0);
                 }

@@ -67,6 +67,11 @@ pub(super) fn wanted(flags: OpenFlags) -> OpenFor {
     }
 }
 
+/// True if an open file is to be read, by who did not ask that this leave no trace.
+pub(super) fn is_access(flags: OpenFlags) -> bool {
+    wanted(flags) != OpenFor::Writing && flags.0 & libc::O_NOATIME == 0
+}
+
 pub(super) fn open_flags(keep_cache: bool) -> FopenFlags {
     if keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
 }

@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod access;
+mod accesses;
 mod apps;
 mod audited;
 mod awake;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::kms_source::KmsArgs;
 use crate::cli::report::exit::{CliError, Exit};
-use crate::volume::PageJournaling;
+use crate::volume::{AccessTimes, PageJournaling};
 
 /// What `-o` asks for. `None` means that nothing was said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub(in crate::cli) struct MountOptions {
     pub dev: Option<bool>,
     /// `exec` or `noexec`.
     pub exec: Option<bool>,
-    /// `noatime`, `relatime`, ...: handed to the kernel as they are.
-    pub atime: Option<Atime>,
+    /// `noatime`, `relatime`, ...
+    pub atime: Option<AccessTimes>,
     /// `sync`, `dirsync`.
     pub sync: Option<Sync>,
     /// `nosymfollow`: links are shown, and not followed.
@@ -49,15 +49,6 @@ pub(in crate::cli) struct MountOptions {
     pub page_journal: PageJournaling,
     /// `keep-awake=auto|on|off`.
     pub keep_awake: KeepAwake,
-}
-
-/// When access times are updated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Atime {
-    /// As the kernel does by itself.
-    Relative,
-    /// Never.
-    Never,
 }
 
 /// Whether processors are kept awake while requests come densely.
@@ -110,9 +101,10 @@ impl MountOptions {
             "nodev" => self.dev = Some(false),
             "exec" => self.exec = Some(true),
             "noexec" => self.exec = Some(false),
-            "noatime" => self.atime = Some(Atime::Never),
-            "atime" | "relatime" | "strictatime" | "diratime" | "nodiratime" | "lazytime"
-            | "nolazytime" => self.atime = Some(Atime::Relative),
+            "noatime" => self.atime = Some(AccessTimes::Never),
+            "strictatime" => self.atime = Some(AccessTimes::Strict),
+            "atime" | "relatime" => self.atime = Some(AccessTimes::Relative),
+            "diratime" | "nodiratime" | "lazytime" | "nolazytime" => {}
             "sync" => self.sync = Some(Sync::All),
             "dirsync" => self.sync = Some(Sync::Directories),
             "async" => self.sync = None,

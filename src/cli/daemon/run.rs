@@ -22,7 +22,7 @@ use super::control;
 use super::keeper::{Charge, Keeper};
 use super::plan::Plan;
 use super::reach::{self, Keys, Reach};
-use crate::cli::args::options::{Atime, Sync};
+use crate::cli::args::options::Sync;
 use crate::cli::env::keys_from::KeysFrom;
 use crate::cli::env::mounts::detach::Detach;
 use crate::cli::env::mounts::farewell::{self, Farewell};
@@ -36,7 +36,7 @@ use crate::cli::report::logging;
 use crate::control::{RuntimeDir, Server, VaultDir};
 use crate::fuse;
 use crate::keystore::{Keystore, LeasedDir, Unlock};
-use crate::volume::{Options, Volume, VolumeError};
+use crate::volume::{AccessTimes, Options, Volume, VolumeError};
 
 /// Starts the process that mounts and unmounts for the daemon.
 pub(in crate::cli) fn keeper(plan: &Plan, mountpoint: Mountpoint) -> Result<Keeper, CliError> {
@@ -228,6 +228,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         suid: plan.options.suid == Some(true),
         open_vault: plan.options.allow_open_vault,
         page_journal: plan.options.page_journal,
+        access_times: plan.options.atime.unwrap_or_default(),
         ..plan.trust.options()
     };
     vault::must_be_expected(keys, &plan.vault, &options)?;
@@ -280,7 +281,7 @@ fn fuse_options(plan: &Plan) -> fuse::MountOptions {
         suid: asked.suid.unwrap_or(usual.suid),
         dev: asked.dev.unwrap_or(usual.dev),
         exec: asked.exec.unwrap_or(usual.exec),
-        atime: asked.atime != Some(Atime::Never),
+        atime: asked.atime != Some(AccessTimes::Never),
         sync: asked.sync == Some(Sync::All),
         dirsync: asked.sync == Some(Sync::Directories),
         nosymfollow: asked.nosymfollow,

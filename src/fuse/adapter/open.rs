@@ -7,7 +7,7 @@ use fuser::{FileHandle, INodeNo, Request};
 use super::{Adapter, BAD_HANDLE, OpenFile, Reply};
 use crate::fuse::ATTRIBUTES;
 use crate::fuse::request::caller;
-use crate::volume::{DirStream, Privileges, Volume};
+use crate::volume::{AccessTime, DirStream, Privileges, Volume};
 
 impl Adapter {
     /// The volume, for a request that somebody waits for.
@@ -42,6 +42,11 @@ impl Adapter {
             self.forget_attributes(open.ino);
         }
         Ok(open)
+    }
+
+    /// Notes that somebody is about to read an open file; true if that moved its access time.
+    pub(super) fn accessed(&self, open: &OpenFile) -> bool {
+        self.volume.note_access(open).is_ok_and(|time| time == AccessTime::Moved)
     }
 
     /// Has the kernel forget the attributes of an inode that the present request holds. No pages: this

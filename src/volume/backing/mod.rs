@@ -5,6 +5,7 @@
 //! `beneath` alone, which follows nothing that leads out of a directory; what is acted on is held first
 //! (`handle`) and compared with what was meant (`identity`).
 
+pub(in crate::volume) mod accesses;
 pub(in crate::volume) mod beneath;
 pub(in crate::volume) mod contents;
 pub(in crate::volume) mod handle;

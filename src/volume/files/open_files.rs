@@ -19,6 +19,7 @@ use super::file_key::{FileKeySource, FilePolicy};
 use super::table::{FoundState, Slot, Table};
 use crate::envelope::layout::plain_size;
 use crate::id::KeyId;
+use crate::volume::backing::accesses;
 use crate::volume::backing::contents::{Backing, BackingFile};
 use crate::volume::backing::handle::open_noatime;
 use crate::volume::content::{Access, Content, Damaged, Shared};
@@ -178,6 +179,7 @@ impl OpenFiles {
     /// # Errors
     /// As [`Self::open`].
     pub fn adopt(&self, ino: u64, fd: OwnedFd, policy: &FilePolicy) -> Result<Arc<File>> {
+        accesses::ignore(&fd);
         let mut fd = Some(fd);
         let reopen = |_| fd.take().ok_or(Errno::BADF);
         self.open_for(ino, (policy, Damaged::Refused, Stay::Idles), reopen)
@@ -425,9 +427,9 @@ impl OpenFiles {
         if self.access == Access::ReadOnly {
             return Ok((open_noatime(base | OFlags::RDONLY, reopen)?, None));
         }
-        match reopen(base | OFlags::RDWR) {
+        match open_noatime(base | OFlags::RDWR, &mut reopen) {
             Err(why @ (Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY)) => {
-                Ok((reopen(base | OFlags::RDONLY)?, Some(why)))
+                Ok((open_noatime(base | OFlags::RDONLY, reopen)?, Some(why)))
             }
             other => Ok((other?, None)),
         }

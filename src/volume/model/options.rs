@@ -23,6 +23,20 @@ pub struct Options {
     pub unanchored: bool,
     /// When pages go to a journal before they are written over.
     pub page_journal: PageJournaling,
+    /// Which accesses are noted.
+    pub access_times: AccessTimes,
+}
+
+/// Which accesses are noted. None are on a volume that is read only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AccessTimes {
+    /// The first after each change of a file, and one a day.
+    #[default]
+    Relative,
+    /// Each.
+    Strict,
+    /// None.
+    Never,
 }
 
 /// When pages go to a journal before they are written over.

@@ -482,7 +482,7 @@ impl TimedFile {
     }
 
     /// Runs a change that is not the user's, and does not end the times that are shown.
-    fn keep(&self, change: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
+    pub(in crate::volume) fn keep(&self, change: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
         self.is_kept.store(false, Ordering::Release);
         let kept = self.times.keep(self.file.as_fd(), self.ino, change);
         self.is_kept.store(true, Ordering::Release);

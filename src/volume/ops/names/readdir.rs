@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rustix::fs::{SeekFrom, fstat, seek};
 
 use crate::envelope::is_hidden;
+use crate::volume::backing::accesses;
 use crate::volume::backing::beneath::{self, BackingName};
 use crate::volume::backing::identity::InodeIdentity;
 use crate::volume::backing::listing::{RawEntry, RawName, read_chunk};
@@ -20,6 +21,7 @@ use crate::volume::files::dir_stream::{DirStream, Position};
 use crate::volume::model::attr::{Attr, FileKind};
 use crate::volume::model::clock;
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::model::options::AccessTimes;
 use crate::volume::namespace::descriptor::Copies;
 use crate::volume::namespace::dir::Dir;
 use crate::volume::namespace::dir_rules::Expected;
@@ -68,6 +70,9 @@ impl Volume {
     /// Those of the backing filesystem.
     pub fn open_dir_stream(&self, ino: u64) -> Result<DirStream> {
         let fd = beneath::reopen_dir(&*self.dir(ino)?)?;
+        if self.tree.options.access_times == AccessTimes::Never {
+            accesses::ignore(&fd);
+        }
         let heard = self.tree.errors.sample(ino);
         Ok(DirStream { ino, fd, position: Mutex::default(), kept: false, heard })
     }

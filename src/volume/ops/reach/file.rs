@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::volume::backing::handle::open_noatime;
 use crate::volume::engine::Volume;
 use crate::volume::files::file::File;
 use crate::volume::files::file_key::{FilePolicy, policy_of};
@@ -51,9 +50,8 @@ impl Volume {
         ino: u64,
         policy: &FilePolicy,
     ) -> Result<Briefly<'_>> {
-        let file = self.files.open(ino, policy, |flags| {
-            open_noatime(flags, |flags| self.reopen(ino, flags).map(|(fd, _)| fd))
-        })?;
+        let file =
+            self.files.open(ino, policy, |flags| self.reopen(ino, flags).map(|(fd, _)| fd))?;
         let opened = Briefly { file, _release: Release { volume: self, ino } };
         self.hear_of_policies(&opened.file)?;
         Ok(opened)
