@@ -7,11 +7,26 @@ use std::thread;
 
 use rustix::fs::{FallocateFlags, SeekFrom as Whence, copy_file_range, fallocate, seek};
 
-use crate::harness::{Shell, Vault};
+use crate::harness::{Shell, Vault, program};
 use crate::random::{Random, seed};
 
 fn open_all(path: impl AsRef<std::path::Path>) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+/// Files that were just closed stay open for a while, and took all descriptors that there were.
+#[test]
+fn regression_files_that_are_closed_leave_descriptors_for_others() {
+    let prlimit = program("prlimit").to_string_lossy().into_owned();
+    let prefix = vec![prlimit, "--nofile=200:200".to_owned(), "--".to_owned()];
+    let vault = Vault::new("descriptors").within(prefix);
+    let mount = vault.mount();
+    for number in 0..400 {
+        fs::write(mount.path(&number.to_string()), "contents").unwrap();
+    }
+    for number in 0..400 {
+        assert_eq!(fs::read(mount.path(&number.to_string())).unwrap(), b"contents");
+    }
 }
 
 #[test]

@@ -227,6 +227,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         read_only: plan.read_only,
         suid: plan.options.suid == Some(true),
         open_vault: plan.options.allow_open_vault,
+        shared: plan.options.shared,
         page_journal: plan.options.page_journal,
         access_times: plan.options.atime.unwrap_or_default(),
         ..plan.trust.options()

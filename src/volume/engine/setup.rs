@@ -1,11 +1,11 @@
 //! Making a vault and opening one.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{Mode, fsync};
+use rustix::fs::{Mode, StatVfsMountFlags, fstatvfs, fsync};
 use rustix::io::Errno;
 
 use super::Volume;
@@ -30,7 +30,7 @@ use crate::volume::keys::keyring::{Keyring, Purpose};
 use crate::volume::keys::service::KeyService;
 use crate::volume::model::clock;
 use crate::volume::model::error::{Result, VolumeError};
-use crate::volume::model::options::Options;
+use crate::volume::model::options::{AccessTimes, Options};
 use crate::volume::namespace::descriptor::{self, Copies};
 use crate::volume::namespace::dir::{Dir, Opener};
 use crate::volume::namespace::dir_locks::DirLocks;
@@ -104,6 +104,8 @@ impl Volume {
             VolumeError::Io(Errno::NOENT | Errno::NOTDIR) => VolumeError::NotAVolume(path.into()),
             other => other,
         })?;
+        let options =
+            Options { access_times: noted(root.as_fd(), options.access_times), ..options };
         // Asked of what is open, whatever the path led to before.
         let exposed = if options.open_vault { None } else { exposure_of(root.as_fd())? };
         let claims = read_descriptors(&open_meta(&root, path)?, path)?;
@@ -148,7 +150,11 @@ impl Volume {
         found.extend(record);
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let times = Arc::new(load_times(session.meta(), times_key, &options));
-        let files = OpenFiles::new(keyring.clone(), Arc::new(shared), times.clone(), access);
+        // A KMS elsewhere decides about each open, and writes it down.
+        let idle = keyring.service().keystore().is_some() && !options.shared;
+        let room = if idle { OpenFiles::idle_room() } else { 0 };
+        let files =
+            OpenFiles::new(keyring.clone(), Arc::new(shared), times.clone(), (access, room));
         let meta = rustix::io::fcntl_dupfd_cloexec(session.meta(), 0)?;
         let root_again = rustix::io::fcntl_dupfd_cloexec(&root, 0)?;
         let tree = Tree::new(root_again, meta, options.clone(), anchor)?;
@@ -200,6 +206,13 @@ impl Volume {
         let copies = read_descriptors(&open_meta(root, path)?, path)?;
         Ok(copies.into_iter().map(|copy| copy.claims().clone()).collect())
     }
+}
+
+/// Which accesses are noted: of its own accord the backing filesystem may note none.
+fn noted(root: BorrowedFd<'_>, asked: AccessTimes) -> AccessTimes {
+    let flags = fstatvfs(root).map(|filesystem| filesystem.f_flag);
+    let never = flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::NOATIME));
+    if never && asked == AccessTimes::Relative { AccessTimes::Never } else { asked }
 }
 
 /// Any directory of a volume could stand as its root, with the vault's own directory put into it.

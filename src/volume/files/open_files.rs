@@ -13,6 +13,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{OFlags, Stat, fstat};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::file::{File, Origin};
 use super::file_key::{FileKeySource, FilePolicy};
@@ -43,6 +44,9 @@ pub struct OpenFiles {
 }
 
 const TURNS: usize = 64;
+/// How many files idle at most: each takes a descriptor, and all together one in this many.
+const MOST_IDLE: usize = 256;
+const IDLE_SHARE: u64 = 8;
 /// Closed files that may wait for a sync: each takes about a KiB.
 const MOST_PARKED: usize = 16 * 1024;
 
@@ -73,15 +77,23 @@ impl std::fmt::Debug for OpenFiles {
 }
 
 impl OpenFiles {
+    /// `idle`: how many files may idle.
     pub(in crate::volume) fn new(
         keyring: Arc<Keyring>,
         shared: Arc<Shared>,
         times: Arc<ShownTimes>,
-        access: Access,
+        (access, idle): (Access, usize),
     ) -> Self {
         let turns = ByInode::new(TURNS);
-        let (table, resized, outdated) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let table = Mutex::new(Table::with_room(idle));
+        let (resized, outdated) = (Mutex::default(), Mutex::default());
         Self { keyring, shared, times, access, table, resized, outdated, turns }
+    }
+
+    /// How many files may idle by the descriptors that this process may have.
+    pub(in crate::volume) fn idle_room() -> usize {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        usize::try_from(limit / IDLE_SHARE).unwrap_or(usize::MAX).min(MOST_IDLE)
     }
 
     /// What all files share.
@@ -140,9 +152,7 @@ impl OpenFiles {
         }
         let (fd, unwritable) = self.open_backing(reopen)?;
         let file = self.open_content(ino, (fd, unwritable), policy, damaged)?;
-        // A KMS elsewhere decides about each open, and writes it down.
-        let local = self.keyring.service().keystore().is_some();
-        let idles = stay == Stay::Idles && unwritable.is_none() && local;
+        let idles = stay == Stay::Idles && unwritable.is_none();
         self.lock().add(ino, Slot::new(file.clone(), idles));
         // A key that was revoked on its way here was in none of the files that were wiped.
         if let Err(error) = file.check(Origin::Caller) {

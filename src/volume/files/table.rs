@@ -15,8 +15,6 @@ use crate::volume::session::times::Times;
 
 /// How long a file idles.
 const IDLE_FOR: Duration = Duration::from_secs(5);
-/// How many files idle, at most: each takes a descriptor.
-const MOST_IDLE: usize = 256;
 
 #[derive(Default)]
 pub(super) struct Table {
@@ -26,8 +24,9 @@ pub(super) struct Table {
     /// Every file that the kernel has closed and may have cached pages of, with the key that it had
     /// then. A file that is open knows better.
     pub(super) cached: HashMap<u64, Option<KeyId>>,
-    /// The files that idle, by when they were closed.
+    /// The files that idle, by when they were closed, and how many may.
     idle: BTreeMap<u64, u64>,
+    room: usize,
     closes: u64,
     /// Entries of `parked` and `cached` that have gone.
     pub(super) given_up: usize,
@@ -79,6 +78,11 @@ impl Slot {
 }
 
 impl Table {
+    /// An empty one, in which so many files may idle.
+    pub(super) fn with_room(room: usize) -> Self {
+        Self { room, ..Self::default() }
+    }
+
     /// Takes in a file that was just opened. Never beside another one of its inode: what is known of the
     /// contents would be known twice, and either would write over the other's. Locks: the caller has the
     /// inode's turn.
@@ -100,7 +104,8 @@ impl Table {
     /// The file that may idle once one more handle is given back.
     pub(super) fn last_to_idle(&self, ino: u64) -> Option<Arc<File>> {
         let slot = self.open.get(&ino)?;
-        (slot.idles && slot.handles == 1 && slot.file.key().is_some()).then(|| slot.file.clone())
+        (slot.idles && self.room > 0 && slot.handles == 1 && slot.file.key().is_some())
+            .then(|| slot.file.clone())
     }
 
     /// Takes the last handle of an open file back, which idles from `now` on. Locks: the caller has the
@@ -190,7 +195,7 @@ impl Table {
 
     /// A file that idles though too many do: the one that was closed first.
     pub(super) fn surplus(&self) -> Option<u64> {
-        self.idle.first_key_value().filter(|_| self.idle.len() > MOST_IDLE).map(|(_, ino)| *ino)
+        self.idle.first_key_value().filter(|_| self.idle.len() > self.room).map(|(_, ino)| *ino)
     }
 
     /// The files without handles that are to be closed at `now`.

@@ -48,6 +48,9 @@ impl Volume {
             volume.watch_keys();
             volume.tell_sizes();
         })?;
+        // On a thread of its own: the others wait for disks.
+        let volume = self.clone();
+        upkeep.start("upkeep-idle", move |_| volume.files.sweep())?;
         let (volume, mut flushed, mut turned) = (self.clone(), Instant::now(), Instant::now());
         upkeep.start("upkeep-disk", move |_| {
             volume.drop_outdated_pages();
@@ -141,7 +144,6 @@ impl Volume {
     }
 
     fn tidy_up(&self, flushed: &mut Instant) {
-        self.files.sweep();
         let crowded = self.files.is_crowded();
         if flushed.elapsed() < FLUSH && !crowded {
             return;

@@ -12,6 +12,9 @@ pub struct Options {
     /// Other users may enter the vault, and its root may be opened to them. For a mount a person has
     /// to say so; whoever serves nobody else need not care.
     pub open_vault: bool,
+    /// Others change the vault while it is mounted, from other machines too: nothing is kept of a file that
+    /// is closed.
+    pub shared: bool,
     /// A directory of this machine's, out of reach of whoever writes to the vault: what must be
     /// remembered of the volume goes there when no keystore takes it.
     pub anchors: Option<PathBuf>,
