@@ -22,10 +22,10 @@ fn regression_files_that_are_closed_leave_descriptors_for_others() {
     let vault = Vault::new("descriptors").within(prefix);
     let mount = vault.mount();
     for number in 0..400 {
-        fs::write(mount.path(&number.to_string()), "contents").unwrap();
+        fs::write(mount.path(number.to_string()), "contents").unwrap();
     }
     for number in 0..400 {
-        assert_eq!(fs::read(mount.path(&number.to_string())).unwrap(), b"contents");
+        assert_eq!(fs::read(mount.path(number.to_string())).unwrap(), b"contents");
     }
 }
 
