@@ -383,9 +383,16 @@ impl OpenFiles {
             || table.open.values().any(|slot| slot.file.content().is_unsure())
     }
 
-    /// True if more files wait for a sync than are to be remembered.
+    /// True if more files wait for a sync than are to be remembered. Those that the last sync of all has
+    /// left do not count: another one helps them as little.
     pub(in crate::volume) fn is_crowded(&self) -> bool {
-        self.lock().parked.len() > MOST_PARKED
+        self.lock().is_crowded(MOST_PARKED)
+    }
+
+    /// A sync of all files that wait for one has ended, as it may.
+    pub(in crate::volume) fn all_were_synced(&self) {
+        let mut table = self.lock();
+        table.stuck = table.parked.len();
     }
 
     /// True if so much was forgotten since the last time that memory can be given back.

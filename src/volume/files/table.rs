@@ -30,6 +30,8 @@ pub(super) struct Table {
     closes: u64,
     /// Entries of `parked` and `cached` that have gone.
     pub(super) given_up: usize,
+    /// So many of `parked` are left of a sync of all: they wait for something else.
+    pub(super) stuck: usize,
 }
 
 /// A file that is open.
@@ -172,9 +174,10 @@ impl Table {
         self.unpark(ino);
         let slot = self.open.get_mut(&ino)?;
         slot.idles = false;
-        let alone = Arc::strong_count(&slot.file) == 1;
+        let idle = slot.idle.take()?;
+        self.idle.remove(&idle.close);
         // Whoever looks at it has the only one of its inode: that stays until the next sweep.
-        if slot.idle.is_some() && alone { self.take_out(ino) } else { None }
+        if Arc::strong_count(&slot.file) == 1 { self.take_out(ino) } else { None }
     }
 
     /// Nothing of a closed file is to be synced any more.
@@ -183,6 +186,12 @@ impl Table {
             self.given_up += 1;
             give_room_back(&mut self.parked);
         }
+    }
+
+    /// True if more than `most` files have come to wait for a sync since one of all of them.
+    pub(super) fn is_crowded(&mut self, most: usize) -> bool {
+        self.stuck = self.stuck.min(self.parked.len());
+        self.parked.len() - self.stuck > most
     }
 
     /// The kernel has no pages of a file any more.
@@ -218,5 +227,31 @@ impl Table {
             self.idle.remove(&idle.close);
         }
         Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files whose keys were revoked, or whose disk fails, were synced five times a second.
+    #[test]
+    fn regression_files_that_no_sync_helps_do_not_crowd() {
+        let mut table = Table::with_room(0);
+        let park = |table: &mut Table, inodes: std::ops::Range<u64>| {
+            inodes.for_each(|ino| drop(table.parked.insert(ino, Box::default())));
+        };
+        park(&mut table, 0..10);
+        assert!(!table.is_crowded(10));
+        park(&mut table, 10..11);
+        assert!(table.is_crowded(10));
+        table.stuck = table.parked.len();
+        assert!(!table.is_crowded(10));
+        park(&mut table, 11..22);
+        assert!(table.is_crowded(10));
+        (0..11).for_each(|ino| table.unpark(ino));
+        assert!(!table.is_crowded(10), "none is left of those from before");
+        park(&mut table, 22..33);
+        assert!(table.is_crowded(10));
     }
 }

@@ -154,6 +154,9 @@ impl Volume {
             if let Err(error) = self.flush(if crowded { Duration::ZERO } else { DIRTY_FOR }) {
                 log::error!("background sync: {error}");
             }
+            if crowded {
+                self.files.all_were_synced();
+            }
         }
         if self.files.has_given_up_much() {
             sys::give_memory_back();
