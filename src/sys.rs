@@ -122,6 +122,22 @@ pub(crate) fn copy_of(number: RawFd) -> Result<OwnedFd> {
     }
 }
 
+/// Lets a descriptor stand for the open file of another one, from one moment to the next, for whoever
+/// uses it now as well.
+///
+/// # Errors
+/// Those of `dup3(2)`.
+#[allow(unsafe_code, reason = "the safe wrapper wants the descriptor for itself")]
+pub(crate) fn stand_for(fd: BorrowedFd<'_>, other: impl AsFd) -> Result<()> {
+    let other = other.as_fd().as_raw_fd();
+    // SAFETY: the call takes no pointers. `fd` is open while it is borrowed, and stays so: its owner
+    // goes on owning the number, which stands for an open file before and after.
+    match unsafe { libc::dup3(other, fd.as_raw_fd(), libc::O_CLOEXEC) } {
+        -1 => Err(last_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Bytes of a file, from `start` up to `end`. *Units*: bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ByteRange {
@@ -396,6 +412,18 @@ mod tests {
         let of = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_rdev;
         assert_eq!(of(copy.as_fd()), of(file.as_fd()));
         assert_eq!(copy_of(-1).unwrap_err(), Errno::BADF);
+    }
+
+    #[test]
+    fn a_descriptor_stands_for_another_file_and_keeps_its_number() {
+        let [null, zero] =
+            ["/dev/null", "/dev/zero"].map(|name| std::fs::File::open(name).unwrap());
+        let of = |file: &std::fs::File| rustix::fs::fstat(file).unwrap().st_rdev;
+        let number = null.as_raw_fd();
+        stand_for(null.as_fd(), &zero).unwrap();
+        assert_eq!((null.as_raw_fd(), of(&null)), (number, of(&zero)));
+        let flags = rustix::io::fcntl_getfd(&null).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
     }
 
     #[test]

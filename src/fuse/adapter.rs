@@ -1,5 +1,6 @@
 //! The requests of the kernel, one by one: unpack, one call of the volume, reply.
 
+mod ioctl;
 mod listing;
 mod open;
 mod replies;
@@ -56,6 +57,7 @@ pub(super) struct Adapter {
     ended: Arc<Ended>,
     notifier: Arc<OnceLock<Notifier>>,
     activity: Option<Arc<Activity>>,
+    flags: ioctl::Flags,
 }
 
 type Reply<T> = Result<T, VolumeError>;
@@ -80,17 +82,20 @@ impl Adapter {
             ended,
             notifier,
             activity,
+            flags: ioctl::Flags::default(),
         }
     }
 }
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        self.flags.learn(config);
         negotiate(config, self.permissions);
         Ok(())
     }
 
     fn destroy(&mut self) {
+        self.flags.finish();
         self.ended.set();
     }
 
@@ -310,7 +315,12 @@ impl Filesystem for Adapter {
             received::wiping(data, |data| open.and_then(|open| open.write(offset, data, origin)));
         match written {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => {
+                if let (Origin::PageCache, Ok(open)) = (origin, self.known(fh)) {
+                    self.volume.refused_pages(&open);
+                }
+                reply.error(errno(&error));
+            }
         }
     }
 
@@ -539,16 +549,15 @@ impl Filesystem for Adapter {
     fn ioctl(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
+        cmd: u32,
+        in_data: &[u8],
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        // What programs try on any file (is it a terminal?, its flags): the usual answer.
-        reply.error(Errno::ENOTTY);
+        self.asked(reply, ino.0, cmd, in_data);
     }
 
     fn poll(

@@ -47,6 +47,7 @@ pub use model::clock::ctime;
 pub use model::error::{Result, VolumeError};
 pub use model::errseq::{Heard, WriteErrors};
 pub use model::exposure::Exposure;
+pub use model::flags::InodeFlags;
 pub use model::misplaced::Misplaced;
 pub use model::options::AccessTimes;
 pub use model::options::Options;

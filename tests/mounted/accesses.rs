@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use crate::harness::Vault;
+use crate::harness::{Shell, Vault};
 
 /// Longer than the clock of a filesystem stands still.
 const TICK: Duration = Duration::from_millis(50);
@@ -85,6 +85,10 @@ fn with_strictatime_each_open_for_reading_is_an_access() {
         assert!(moves(&path, 0), "read {count}");
     }
     assert!(!moves(&path, libc::O_NOATIME));
+    Shell::new(mount.root()).run("chattr +A file");
+    assert!(!moves(&path, 0), "of a file with that flag");
+    Shell::new(mount.root()).run("chattr -A file");
+    assert!(moves(&path, 0));
     let before = times(&path);
     mount.unmount();
     let mount = vault.mount_with(&options);

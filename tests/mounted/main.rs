@@ -23,6 +23,7 @@ mod daemon;
 mod data;
 mod durable;
 mod escape;
+mod flags;
 #[path = "../foreign_process/mod.rs"]
 mod foreign_process;
 mod fsx;

@@ -157,7 +157,7 @@ fn rights(how: Use, is_dir: bool) -> BitFlags<AccessFs> {
 }
 
 /// What a daemon of root needs of root: to act on files as their owners would (a mount with
-/// `allow_other`), `trusted.*` attributes, locked memory; with `-o dev`, to make device nodes.
+/// `allow_other`), `trusted.*` attributes, immutable files, locked memory; with `-o dev`, to make device nodes.
 pub(in crate::cli) const DAEMON: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::DAC_OVERRIDE)

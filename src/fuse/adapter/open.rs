@@ -16,7 +16,7 @@ impl Adapter {
         &self.volume
     }
 
-    fn note(&self) {
+    pub(super) fn note(&self) {
         if let Some(activity) = &self.activity {
             activity.note();
         }

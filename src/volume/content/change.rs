@@ -4,6 +4,7 @@
 use std::ops::{Deref, DerefMut};
 
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use rustix::io::Errno;
 
 use super::{Access, Content, Ready, State};
 use crate::envelope::layout::pages_of;
@@ -29,9 +30,13 @@ impl Content {
         change
     }
 
-    /// Refuses what would change a file that is open for reading only.
+    /// Refuses what would change a file that is open for reading only, or frozen.
     pub(super) fn must_be_writable(&self) -> Result<()> {
-        if self.access == Access::ReadOnly { Err(VolumeError::ReadOnly) } else { Ok(()) }
+        match self.access {
+            Access::ReadOnly => Err(VolumeError::ReadOnly),
+            Access::ReadWrite if self.is_frozen() => Err(Errno::PERM.into()),
+            Access::ReadWrite => Ok(()),
+        }
     }
 
     /// Makes keys and a header for a file that has none. Nothing reaches the disk yet.

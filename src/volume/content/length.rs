@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::{Access, Content, State};
+use super::{Content, State};
 use crate::envelope::layout::{PAGE, backing_len};
 use crate::volume::model::error::{Result, VolumeError};
 
@@ -23,7 +23,7 @@ impl Content {
     /// Sets the backing length that could not be set before.
     pub(super) fn write_owed_length(&self, state: &mut State) -> Result<()> {
         let Some(length) = state.marks.owed_length else { return Ok(()) };
-        if self.access == Access::ReadOnly {
+        if self.is_read_only() {
             return Ok(());
         }
         // In two steps: one would leave ciphertext in the hint (R6).

@@ -32,6 +32,7 @@ mod spill;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -103,12 +104,23 @@ pub enum Damaged {
     Opened,
 }
 
+/// Whether a file that could be changed may be (chattr(1)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutability {
+    /// It may.
+    Mutable,
+    /// It may not, until its owner says so.
+    Frozen,
+}
+
 /// The contents of one inode.
 pub struct Content {
     backing: Arc<dyn Backing>,
     keys: Arc<dyn KeySource>,
     shared: Arc<Shared>,
     access: Access,
+    /// Nothing may change for now: set and taken back under `gate` and `state`.
+    frozen: AtomicBool,
     errors: WriteErrors,
     gate: RwLock<()>,
     state: RwLock<State>,

@@ -1,10 +1,11 @@
 //! Opening and closing: what the disk tells of a file, what is remembered of it, and its keys.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 
-use super::{Access, Content, Damaged, KeySource, Marks, Shared, State};
+use super::{Access, Content, Damaged, KeySource, Marks, Mutability, Shared, State};
 use crate::envelope::XattrKeys;
 use crate::volume::backing::contents::Backing;
 use crate::volume::model::error::{Result, VolumeError};
@@ -21,7 +22,7 @@ impl Content {
         backing: Arc<dyn Backing>,
         keys: Arc<dyn KeySource>,
         shared: Arc<Shared>,
-        access: Access,
+        (access, mutability): (Access, Mutability),
         (marks, damaged): (Option<Marks>, Damaged),
     ) -> Result<Self> {
         let errors = WriteErrors::resumed(marks.as_ref().and_then(Marks::unreported));
@@ -32,6 +33,7 @@ impl Content {
             keys,
             shared,
             access,
+            frozen: AtomicBool::new(mutability == Mutability::Frozen),
             errors,
             gate: RwLock::new(()),
             state: RwLock::new(state),
@@ -85,6 +87,7 @@ impl Content {
         shared: Arc<Shared>,
         access: Access,
     ) -> Result<Self> {
+        let access = (access, Mutability::Mutable);
         Self::open(backing, keys, shared, access, (None, Damaged::Refused))
     }
 
@@ -94,7 +97,7 @@ impl Content {
     /// As `open`; nothing is lost then, and it can be tried again.
     pub fn reopen(&self) -> Result<Self> {
         let (backing, keys) = (self.backing.clone(), self.keys.clone());
-        let (shared, access) = (self.shared.clone(), self.access);
+        let (shared, access) = (self.shared.clone(), (self.access, Mutability::Mutable));
         Self::open(backing, keys, shared, access, (self.kept_marks(), Damaged::Refused))
     }
 

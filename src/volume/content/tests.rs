@@ -175,9 +175,14 @@ fn marks_of_a_file_are_not_for_the_next_one_with_its_number() {
     open(&new).write(0, &vec![2; 500_000]).unwrap();
     let shared = Arc::new(Shared::default());
     let keys = Arc::new(FixedKey);
-    let content =
-        Content::open(new.clone(), keys, shared, Access::ReadWrite, (marks, Damaged::Refused))
-            .unwrap();
+    let content = Content::open(
+        new.clone(),
+        keys,
+        shared,
+        (Access::ReadWrite, Mutability::Mutable),
+        (marks, Damaged::Refused),
+    )
+    .unwrap();
     assert!(!content.is_dirty(), "the new file has nothing that waits for a sync");
     content.write(1000, &vec![3; 400_000]).unwrap();
     content.sync(Durability::Contents).unwrap();

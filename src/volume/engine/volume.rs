@@ -73,6 +73,18 @@ impl Volume {
         *self.kernel.lock() = Some(kernel);
     }
 
+    /// Makes the kernel drop what it keeps of some inodes. Locks: none may be held.
+    pub(in crate::volume) fn invalidate(&self, inodes: impl IntoIterator<Item = u64>) {
+        let Some(kernel) = self.kernel() else { return };
+        for ino in inodes {
+            kernel.invalidate_inode(ino);
+        }
+    }
+
+    pub(in crate::volume) fn kernel(&self) -> Option<Arc<dyn KernelCache>> {
+        self.kernel.lock().clone()
+    }
+
     /// True if a crash may have left a wrong size for a file with this backing ctime: the size to
     /// show is the one that opening the file finds (R5).
     pub fn size_is_suspect(&self, backing_ctime: i64) -> bool {

@@ -1,6 +1,6 @@
 //! One inode that is open, however many paths lead to it, and the handles that programs have of it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::file_key::{FileKeySource, FilePolicy};
 use crate::envelope::{Recipient, XattrKeys};
 use crate::id::KeyId;
+use crate::sys;
 use crate::volume::access::authorizer::{Admission, Subject, SubjectCell, Writing};
 use crate::volume::backing::contents::Durability;
 use crate::volume::content::{Access, Content, Marks};
@@ -130,7 +131,25 @@ impl File {
     /// # Errors
     /// `Io`: why it could not be opened for writing.
     pub(in crate::volume) fn must_be_writable(&self) -> Result<()> {
+        self.must_be_mutable()?;
         self.unwritable.map_or(Ok(()), |why| Err(why.into()))
+    }
+
+    /// Refuses what would change an immutable file.
+    ///
+    /// # Errors
+    /// `Io(PERM)`.
+    pub(in crate::volume) fn must_be_mutable(&self) -> Result<()> {
+        if self.content.is_frozen() { Err(Errno::PERM.into()) } else { Ok(()) }
+    }
+
+    /// Lets an immutable file be changed again, through another descriptor of its backing file, which
+    /// can write.
+    ///
+    /// # Errors
+    /// Those of `dup3(2)`.
+    pub(in crate::volume) fn thaw(&self, writable: OwnedFd) -> Result<()> {
+        self.content.thaw(|| Ok(sys::stand_for(self.backing_fd(), &writable)?))
     }
 
     /// The contents, for the other operations of a caller.

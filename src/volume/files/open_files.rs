@@ -23,7 +23,7 @@ use crate::id::KeyId;
 use crate::volume::backing::accesses;
 use crate::volume::backing::contents::{Backing, BackingFile};
 use crate::volume::backing::handle::open_noatime;
-use crate::volume::content::{Access, Content, Damaged, Shared};
+use crate::volume::content::{Access, Content, Damaged, Mutability, Shared};
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::by_inode::ByInode;
 use crate::volume::model::error::{Result, VolumeError};
@@ -151,8 +151,9 @@ impl OpenFiles {
             return Ok(file);
         }
         let (fd, unwritable) = self.open_backing(reopen)?;
+        let writable = unwritable.is_none();
         let file = self.open_content(ino, (fd, unwritable), policy, damaged)?;
-        let idles = stay == Stay::Idles && unwritable.is_none();
+        let idles = stay == Stay::Idles && writable;
         self.lock().add(ino, Slot::new(file.clone(), idles));
         // A key that was revoked on its way here was in none of the files that were wiped.
         if let Err(error) = file.check(Origin::Caller) {
@@ -327,6 +328,24 @@ impl OpenFiles {
         Ok(())
     }
 
+    /// Lets a file that is open be changed again, once its backing file can be.
+    ///
+    /// # Errors
+    /// Those of `reopen`.
+    pub(in crate::volume) fn thaw(
+        &self,
+        ino: u64,
+        reopen: impl FnMut(OFlags) -> std::result::Result<OwnedFd, Errno>,
+    ) -> Result<()> {
+        let _turn = self.turn(ino);
+        let Some(file) = self.find(ino).filter(|file| file.content().is_frozen()) else {
+            return Ok(());
+        };
+        let (fd, unwritable) = self.open_backing(reopen)?;
+        unwritable.map_or(Ok(()), Err)?;
+        file.thaw(fd)
+    }
+
     /// Files of which the kernel may know another size than they have.
     pub(in crate::volume) fn take_resized(&self) -> Vec<u64> {
         std::mem::take(&mut *self.resized.lock())
@@ -459,8 +478,13 @@ impl OpenFiles {
         policy: &FilePolicy,
         damaged: Damaged,
     ) -> Result<Arc<File>> {
-        // Nothing may count on a write that the backing file would refuse: no repair, no seal.
-        let access = if unwritable.is_some() { Access::ReadOnly } else { self.access };
+        // Nothing may count on a write that the backing file would refuse: no repair, no seal. What is
+        // immutable may be changed later, while it is open.
+        let (access, unwritable) = match unwritable {
+            Some(Errno::PERM) => ((self.access, Mutability::Frozen), None),
+            Some(why) => ((Access::ReadOnly, Mutability::Mutable), Some(why)),
+            None => ((self.access, Mutability::Mutable), None),
+        };
         let backing = Arc::new(TimedFile::new(BackingFile::new(fd), ino, self.times.clone()));
         let source = Arc::new(FileKeySource::new(self.keyring.clone(), policy.clone()));
         let told = plain_size(backing.length()?).0;

@@ -264,15 +264,20 @@ impl Run<'_> {
 
     /// Mends a file step by step.
     fn look_through(&mut self, file: &File) -> Result<Inspection> {
-        if file.content().needs_recovery() {
-            // What cannot be mended now keeps its excuse.
-            file.must_be_writable()?;
-        }
+        let writable = match file.content().needs_recovery() {
+            true => file.must_be_writable(),
+            false => Ok(()),
+        };
         // The position is noted for the id that the file proves, not for the one that it claims.
         let id = file.content().header().map(|header| header.file);
         let mut noted = 0;
         loop {
-            match file.content().recover(STEP)? {
+            let step = match &writable {
+                Ok(()) => file.content().recover(STEP)?,
+                // What has to be mended, and cannot be now, keeps its excuse.
+                Err(_) => file.content().examine(STEP)?,
+            };
+            match step {
                 Mended::All { spoiled } => return Ok(Inspection::Through { spoiled }),
                 Mended::UpTo(bytes) => {
                     if let Some(file) = id.filter(|_| bytes - noted >= NOTED) {

@@ -12,10 +12,8 @@
 //! take its time over dirty pages, so everything that makes requests fail is done before the first
 //! time that it is asked.
 
-use std::sync::Arc;
-
 use crate::id::KeyId;
-use crate::volume::engine::{KernelCache, Volume};
+use crate::volume::engine::Volume;
 use crate::volume::keys::service::KeyHealth;
 
 impl Volume {
@@ -80,17 +78,5 @@ impl Volume {
                 }
             }
         }
-    }
-
-    /// Makes the kernel drop what it keeps of some inodes. Locks: none may be held.
-    pub(in crate::volume) fn invalidate(&self, inodes: impl IntoIterator<Item = u64>) {
-        let Some(kernel) = self.kernel() else { return };
-        for ino in inodes {
-            kernel.invalidate_inode(ino);
-        }
-    }
-
-    fn kernel(&self) -> Option<Arc<dyn KernelCache>> {
-        self.kernel.lock().clone()
     }
 }

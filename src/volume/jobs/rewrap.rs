@@ -40,6 +40,9 @@ const BATCH: usize = 1000;
 /// What to do about a file that a re-wrap does not take in.
 const TAKE_IN: &str = ": it was put there; if on purpose, 'kmsfs rewrap --take-in' brings it under \
                        the key of the directory, and lets the users of that read it";
+/// What to do about a file or directory that nobody may write to.
+const IMMUTABLE: &str =
+    ": if it is immutable, 'chattr -i' and the re-wrap once more bring it along";
 /// Passes after which files that keep failing are given up.
 const PASSES: u32 = 4;
 
@@ -232,7 +235,10 @@ impl Run<'_> {
             match dir.descriptor() {
                 Ok(descriptor) => {
                     root_key.get_or_insert(descriptor.policy);
-                    self.directory(&dir)?;
+                    match self.directory(&dir) {
+                        Err(error) if is_refused(&error) => self.failed(visit.path(), &error),
+                        done => done?,
+                    }
                     if self.files(&visit, dir.descriptor()?)?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
@@ -439,7 +445,7 @@ impl Run<'_> {
             if dir.descriptor().is_err() {
                 continue;
             }
-            self.volume.change_descriptor(&dir, |now| {
+            let changed = self.volume.change_descriptor(&dir, |now| {
                 let mut changed = now.clone();
                 match (mark, self.job.to) {
                     (Mark::Accept, Some(to)) if now.policy != to && self.applies(now.policy) => {
@@ -457,7 +463,12 @@ impl Run<'_> {
                     _ => {}
                 }
                 Ok(Some(changed))
-            })?;
+            });
+            match changed {
+                // It goes on accepting what it did, and the pass reports it.
+                Err(error) if is_refused(&error) => log::warn!("a directory is immutable: {error}"),
+                changed => drop(changed?),
+            }
         }
         self.volume.sync_everything()
     }
@@ -523,9 +534,18 @@ impl Run<'_> {
     fn failed(&mut self, path: PathBuf, error: &VolumeError) {
         let stranger = matches!(error, VolumeError::ForeignKey { .. });
         self.strangers += usize::from(stranger);
-        let advice = if stranger { TAKE_IN } else { "" };
+        let advice = match error {
+            _ if stranger => TAKE_IN,
+            error if is_refused(error) => IMMUTABLE,
+            _ => "",
+        };
         self.report.failed.push((path, format!("{error}{advice}")));
     }
+}
+
+/// The backing filesystem lets nobody change this.
+fn is_refused(error: &VolumeError) -> bool {
+    matches!(error, VolumeError::Io(Errno::PERM))
 }
 
 fn is_same(one: &Handle, other: &Handle) -> bool {

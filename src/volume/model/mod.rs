@@ -8,6 +8,7 @@ pub(in crate::volume) mod dir_policy;
 pub(in crate::volume) mod error;
 pub(in crate::volume) mod errseq;
 pub(in crate::volume) mod exposure;
+pub(in crate::volume) mod flags;
 pub(in crate::volume) mod misplaced;
 pub(in crate::volume) mod options;
 pub(in crate::volume) mod slack;

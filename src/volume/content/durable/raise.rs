@@ -4,7 +4,7 @@ use crate::envelope::Seal;
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, last_block};
 use crate::volume::content::read::Soundness;
 use crate::volume::content::recover::{BRIEF_BYTES, SealEffort};
-use crate::volume::content::{Access, Content, State};
+use crate::volume::content::{Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 impl Content {
@@ -24,7 +24,7 @@ impl Content {
         let since = state.marks.extent.above_seal_since();
         state.marks.extent.set_above_seal_since(None);
         let doubtful = self.doubtful(&state) || state.marks.is_unsure() || state.spoiled;
-        if self.access == Access::ReadOnly || doubtful || state.ready.is_none() {
+        if self.is_read_only() || doubtful || state.ready.is_none() {
             return Ok(false);
         }
         let size = state.marks.extent.proven();

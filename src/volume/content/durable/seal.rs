@@ -3,7 +3,7 @@
 use crate::envelope::layout::Group;
 use crate::envelope::{FileHeader, Seal};
 use crate::volume::content::recover::SealEffort;
-use crate::volume::content::{Access, Content, State};
+use crate::volume::content::{Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 impl Content {
@@ -15,7 +15,7 @@ impl Content {
     pub fn seal(&self, effort: SealEffort) -> Result<bool> {
         let _gate = self.enter();
         let mut state = self.write_state();
-        if self.access == Access::ReadOnly || state.marks.doubt.has_failed_sync() {
+        if self.is_read_only() || state.marks.doubt.has_failed_sync() {
             return Ok(false);
         }
         if state.marks.header.owed_move().is_some() {

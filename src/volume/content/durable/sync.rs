@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use crate::envelope::layout::{PAGE, PAGE_LEN, Page, PageNo, in_memory};
 use crate::volume::backing::contents::Durability;
-use crate::volume::content::{Access, Content, State};
+use crate::volume::content::{Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 /// Pages that are written again at a time.
@@ -75,7 +75,7 @@ impl Content {
 
     /// Writes what could not be written when it should have been, or may have been dropped since.
     pub(in crate::volume::content) fn write_owed(&self, state: &mut State) -> Result<()> {
-        if self.access == Access::ReadOnly {
+        if self.is_read_only() {
             // It cannot be opened for writing any more: no sync is true of what it owes.
             return if state.owes_anything() { Err(VolumeError::ReadOnly) } else { Ok(()) };
         }
@@ -132,7 +132,7 @@ impl Content {
     /// Before pages are forgotten, writes what the disk should have; if that fails, the file stays
     /// unsealed.
     pub(in crate::volume::content) fn leave_nothing_owed(&self, state: &mut State) {
-        if self.access == Access::ReadOnly {
+        if self.is_read_only() {
             return;
         }
         if let Err(error) = self.write_owed(state) {
@@ -204,7 +204,7 @@ impl Content {
 }
 
 impl State {
-    fn owes_anything(&self) -> bool {
+    pub(in crate::volume::content) fn owes_anything(&self) -> bool {
         self.marks.owes_anything() || self.spills.owes_anything()
     }
 }

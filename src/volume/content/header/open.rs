@@ -5,7 +5,7 @@ use super::slots::{Claims, bytes_of};
 use crate::envelope::layout::{Copy2, HEADER_AREA, PAGE_LEN};
 use crate::envelope::{FileHeader, FileKeys};
 use crate::volume::backing::contents::is_blank;
-use crate::volume::content::{Access, Content, Ready, State};
+use crate::volume::content::{Content, Ready, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 const WHAT: &str = "file header";
@@ -89,7 +89,7 @@ impl Content {
         header: &mut FileHeader,
         keys: &FileKeys,
     ) {
-        if self.access == Access::ReadOnly {
+        if self.is_read_only() {
             return;
         }
         let mut sealed = header.clone();
@@ -137,7 +137,7 @@ impl Content {
             return Err(VolumeError::Lost(WHAT));
         }
         log::warn!("a file of which nothing was synced before a crash is empty");
-        if self.access == Access::ReadWrite
+        if !self.is_read_only()
             && let Err(error) = self.backing.keep_times(&mut || self.backing.set_length(0))
         {
             log::warn!("its length could not be put right: {error}");

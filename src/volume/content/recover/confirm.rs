@@ -2,7 +2,7 @@
 //! (FORMAT section 12.3).
 
 use crate::envelope::Seal;
-use crate::volume::content::{Access, Content, State};
+use crate::volume::content::{Content, State};
 use crate::volume::model::error::Result;
 
 impl Content {
@@ -58,7 +58,7 @@ impl Content {
         if self.is_excused(&state) || state.marks.doubt.has_failed_sync() {
             return Ok(false);
         }
-        if self.access == Access::ReadOnly {
+        if self.is_read_only() {
             // It was mended before it could not be written any more.
             return Ok(true);
         }

@@ -7,7 +7,7 @@
 use crate::envelope::EntryState;
 use crate::envelope::layout::{Block, Group, PAGE, PAGE_LEN, last_block};
 use crate::volume::content::read::Soundness;
-use crate::volume::content::{Access, Content, State};
+use crate::volume::content::{Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 /// How much may be looked at before a seal.
@@ -46,7 +46,7 @@ impl Content {
         let _gate = self.enter();
         let mut state = self.write_state();
         self.load(&mut state)?;
-        if self.access == Access::ReadOnly || state.ready.is_none() {
+        if self.is_read_only() || state.ready.is_none() {
             return Ok(Mended::All { spoiled: false });
         }
         self.sync_cut_pages(&mut state);

@@ -1,6 +1,7 @@
 //! After a crash: how long a file is, which pages come back, and what is made whole.
 
 mod confirm;
+mod examine;
 mod mend;
 mod size;
 mod torn;

@@ -6,7 +6,7 @@ use crate::envelope::layout::{
 };
 use crate::envelope::{Opened, claimed_length};
 use crate::volume::content::pages::{BlockContents, BlockFacts, judge, with_pages};
-use crate::volume::content::{Access, Content, State};
+use crate::volume::content::{Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 impl Content {
@@ -146,7 +146,7 @@ impl Content {
     fn put_length_right(&self, state: &mut State, told: u64) -> Result<()> {
         let (file, length) = (state.ready()?.header.file, backing_len(state.size));
         log::warn!("file {file}: size {told} was of another moment; it is {}", state.size);
-        if self.access == Access::ReadWrite {
+        if !self.is_read_only() {
             // In two steps: one would leave ciphertext in the hint (R6).
             self.backing.keep_times(&mut || {
                 self.backing.set_length(length / PAGE * PAGE)?;

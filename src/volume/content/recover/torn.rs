@@ -3,7 +3,7 @@
 
 use crate::envelope::layout::{PAGE_LEN, Page, PageNo, PageRole};
 use crate::envelope::{FileHeader, Opened, UnitPlace};
-use crate::volume::content::{Access, Content, State};
+use crate::volume::content::{Content, State};
 use crate::volume::model::error::Result;
 
 impl Content {
@@ -57,9 +57,7 @@ impl Content {
     /// Puts pages that a crash tore back into their places. The next sync makes that durable. Until
     /// then, and as long as the journal is there, a crash leaves them as they are now.
     pub(in crate::volume::content) fn put_torn_back(&self, state: &mut State) -> Result<()> {
-        let Some(journals) =
-            self.shared.crashed_journals().filter(|_| self.access == Access::ReadWrite)
-        else {
+        let Some(journals) = self.shared.crashed_journals().filter(|_| !self.is_read_only()) else {
             return Ok(());
         };
         let Ok(ready) = state.ready() else { return Ok(()) };

@@ -6,7 +6,7 @@ use super::roles::{Choice, Roles};
 use crate::envelope::layout::{Block, Copy2, Group, PAGE_LEN, Page, last_block};
 use crate::envelope::{EntryState, EnvelopeError, Nonces, Opened, SpillPage, UnitPlace};
 use crate::volume::content::pages::{Arrival, Call};
-use crate::volume::content::{Access, Content, State};
+use crate::volume::content::{Content, State};
 use crate::volume::model::error::{Result, VolumeError};
 
 const WHAT: &str = "spill page";
@@ -141,7 +141,7 @@ impl Content {
             if bad == 0 || copies.iter().all(Option::is_none) || excused {
                 continue;
             }
-            let changes = self.access == Access::ReadWrite;
+            let changes = !self.is_read_only();
             let mended = changes
                 && self.announce(&mut state, size).is_ok()
                 && self.update_spill(&mut state, group, |_| {}).is_ok()
@@ -184,7 +184,7 @@ impl Content {
             }
             Choice::None(_) | Choice::Lost => return Err(VolumeError::Tampered(WHAT)),
         };
-        if self.access == Access::ReadOnly {
+        if self.is_read_only() {
             roles.copies_mut().forgive();
         }
         Ok((page, roles))
@@ -192,7 +192,11 @@ impl Content {
 
     /// Both copies of a group's page, as far as they are there and authentic, and how many are not
     /// authentic.
-    fn read_copies(&self, state: &State, group: Group) -> Result<([Option<SpillPage>; 2], usize)> {
+    pub(in crate::volume::content) fn read_copies(
+        &self,
+        state: &State,
+        group: Group,
+    ) -> Result<([Option<SpillPage>; 2], usize)> {
         let ready = state.ready()?;
         let (first, second) = (group.spill_page(Copy2::First), group.spill_page(Copy2::Second));
         let mut pair = [[0; PAGE_LEN]; 2];

@@ -2,5 +2,6 @@
 
 mod access;
 pub(in crate::volume) mod exposure;
+mod flags;
 pub(in crate::volume) mod setattr;
 pub(in crate::volume) mod xattr;

@@ -5,7 +5,9 @@
 //! (`O_NOATIME`), and most of what users read comes from the kernel's cache. So an open for reading counts
 //! as the access.
 
-use rustix::fs::{Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstat, futimens};
+use rustix::fs::{
+    IFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstat, futimens, ioctl_getflags,
+};
 
 use crate::volume::backing::accesses;
 use crate::volume::engine::Volume;
@@ -35,6 +37,12 @@ impl Volume {
         match self.tree.options.access_times {
             _ if self.tree.options.read_only => return Ok(AccessTime::Unchanged),
             AccessTimes::Never => return Ok(AccessTime::Unchanged),
+            // The backing filesystem looks at this flag by itself, but for times that are set.
+            AccessTimes::Strict
+                if ioctl_getflags(fd).is_ok_and(|f| f.contains(IFlags::NOATIME)) =>
+            {
+                return Ok(AccessTime::Unchanged);
+            }
             AccessTimes::Strict => {
                 let times = Timestamps { last_access: NOW, last_modification: AS_IT_IS };
                 handle.file.backing().keep(|| futimens(fd, &times))?;

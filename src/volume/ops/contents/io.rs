@@ -48,6 +48,7 @@ impl Volume {
         length: u64,
     ) -> Result<()> {
         let content = handle.file.for_caller()?;
+        handle.file.must_be_writable()?;
         let _writing = handle.writing();
         let done = match how {
             Allocate::Reserve(size) => return content.reserve(offset, length, size),
@@ -56,6 +57,11 @@ impl Volume {
         };
         // Some of it may be zeros now, and after an error the kernel keeps what it has cached.
         done.inspect_err(|_| self.files.note_outdated(handle.ino))
+    }
+
+    /// The kernel gave pages of a mapping back, and they were refused: it goes on showing them otherwise.
+    pub fn refused_pages(&self, handle: &FileHandle) {
+        self.files.note_outdated(handle.ino);
     }
 
     /// The offset of the next data or hole.

@@ -85,8 +85,8 @@ impl Volume {
     /// Opens a regular file for the owner of the volume, whom no policy binds.
     ///
     /// # Errors
-    /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; `ReadOnly` for writing; `Stale`, also where
-    /// the kernel knows another size.
+    /// `KeyUnusable`, `ForeignKey`, `Tampered`, `Lost`; `ReadOnly` for writing, and `Io(PERM)` if the
+    /// file is immutable; `Stale`, also where the kernel knows another size.
     pub fn open_handle(&self, ino: u64, access: Access) -> Result<Opened> {
         self.open_for(ino, access, Damaged::Refused)
     }
@@ -98,7 +98,8 @@ impl Volume {
         let mut found = None;
         let told = |stat: &Stat| (self.fingerprint(stat), Attr::from_stat(ino, stat).size);
         let file = self.open_file(ino, damaged, |stat| found = Some(told(stat)))?;
-        if let Err(error) = self.check_known_size(ino, &file) {
+        let mutable = if access == Access::ReadWrite { file.must_be_mutable() } else { Ok(()) };
+        if let Err(error) = mutable.and_then(|()| self.check_known_size(ino, &file)) {
             drop(file);
             self.files.release(ino);
             return Err(error);
