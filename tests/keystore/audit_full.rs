@@ -210,3 +210,31 @@ fn a_process_that_ends_on_a_full_disk_leaves_a_whole_log() {
     assert!((1..=2).contains(&records(&again, &of("DescribeKey")).len()));
     is_whole(&again);
 }
+
+/// The thread was not told of the opens that came to the queue all at once: they waited for up to a minute,
+/// and when 65,536 did, the log lost the rest though its disk was well.
+#[test]
+fn regression_many_opens_are_written_before_their_minute_is_over() {
+    const MANY: u64 = 80_000;
+    let f = crate::fixture::Fixture::new();
+    let key = f.key();
+    let user = f.keystore.acting_for(Caller::on_mount(1000, vec![]));
+    let began = std::time::Instant::now();
+    let written = || {
+        let text = f.keystore.metrics_text(day(0)).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix("kmsfs_audit_records_total "));
+        value.unwrap().parse::<u64>().unwrap()
+    };
+    for file in 0..MANY {
+        user.record_open(&open_of(key, file)).unwrap();
+        // Faster than anybody opens files: the log may take a moment.
+        while file > 20_000 && written() + 30_000 < file {
+            assert!(began.elapsed().as_secs() < 55, "{} of {file}", written());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+    assert_eq!(lost(&f.keystore), 0);
+    let opened = records(&f.keystore, &of("Decrypt"));
+    assert_eq!(opened.len() as u64, MANY);
+    is_whole(&f.keystore);
+}

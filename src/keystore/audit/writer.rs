@@ -210,12 +210,13 @@ impl Writer {
         (self.shared.records.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed))
     }
 
-    /// Wakes the thread, if it sleeps too long otherwise. Starts it before its first work.
+    /// Wakes the thread, if it sleeps too long otherwise. Starts it before its first work. Many may have
+    /// come at once.
     fn wake(&self, queue: &mut Queue) {
         if !queue.running && !queue.closing {
             self.start(queue);
         }
-        let due = queue.urgent || queue.waiting.len() <= 1 || queue.waiting.len() == BATCH;
+        let due = queue.urgent || queue.waiting.len() <= 1 || queue.waiting.len() >= BATCH;
         if due {
             self.shared.work.notify_one();
         }
