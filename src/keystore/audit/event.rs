@@ -113,7 +113,25 @@ impl Event {
 /// the record says.
 /// Errors: `Random`.
 pub fn request_id() -> Result<String, CryptoError> {
-    Ok(uuid::Builder::from_random_bytes(random::id16()?).into_uuid().to_string())
+    Ok(RequestId::draw()?.to_string())
+}
+
+/// The same in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RequestId([u8; 16]);
+
+impl RequestId {
+    /// A new one.
+    /// Errors: `Random`.
+    pub(super) fn draw() -> Result<Self, CryptoError> {
+        Ok(Self(random::id16()?))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Builder::from_random_bytes(self.0).into_uuid().fmt(f)
+    }
 }
 
 /// Milliseconds since 1970. Written as RFC 3339 with three decimals.

@@ -1,5 +1,6 @@
 //! The last cryptographic operation of each key, written along with the records.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
@@ -67,7 +68,7 @@ pub(super) struct LastUses(HashMap<KeyId, LastUse>);
 
 impl LastUses {
     /// Those of `events`, and those that no event tells of.
-    pub(super) fn of(events: &[&Event], mut uses: HashMap<KeyId, LastUse>) -> Self {
+    pub(super) fn of(events: &[Cow<'_, Event>], mut uses: HashMap<KeyId, LastUse>) -> Self {
         for event in events.iter().filter(|event| event.is_success()) {
             let Some((key, operation)) = used_key(event) else { continue };
             let used = LastUse {

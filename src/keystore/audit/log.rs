@@ -1,6 +1,7 @@
 //! The log as a file that several processes append to. Each append looks whether the log still has
 //! what this process and the keystore's own file know of it (`known`, `tail`).
 
+use std::borrow::Cow;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,7 @@ impl Log {
     /// Errors: `Database`, `Locked`, `Io`: nothing was written then.
     pub(super) fn append(
         &self,
-        events: &[&Event],
+        events: &[Cow<'_, Event>],
         uses: &LastUses,
         now: SystemTime,
     ) -> Result<(), KeystoreError> {

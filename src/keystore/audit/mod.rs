@@ -19,6 +19,7 @@ mod known;
 mod last_use;
 mod log;
 mod opens;
+mod queue;
 mod read;
 mod tail;
 mod trail;
@@ -33,7 +34,7 @@ pub use read::filter::AuditFilter;
 pub use read::prune::Pruned;
 pub use read::walker::AuditReport;
 
-pub(in crate::keystore) use opens::OpenKey;
+pub(in crate::keystore) use opens::Opener;
 pub(in crate::keystore) use trail::{Audit, bring_along, log_path};
 
 pub use crate::keystore::model::audit::{AuditMode, Position};

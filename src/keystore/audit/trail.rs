@@ -14,7 +14,7 @@ use super::file::AuditFile;
 use super::keys::AuditKeys;
 use super::last_use::{self, KeyUsage, LastUse};
 use super::log::Log;
-use super::opens::{First, OpenKey};
+use super::opens::{FileOpen, First, Opener};
 use super::writer::Writer;
 use crate::crypto::ed25519::PublicKey;
 use crate::id::KeyId;
@@ -74,11 +74,11 @@ impl Audit {
     /// Errors: `AuditUnwritable`, only if the log is required; `Crypto`.
     pub(in crate::keystore) fn count_open(
         &self,
-        key: OpenKey,
+        opener: Opener,
+        open: &FileOpen,
         time: EventTime,
-        describe: impl FnOnce() -> Result<Event, KeystoreError>,
     ) -> Result<(), KeystoreError> {
-        self.writer.count_open(key, time, self.first(), describe)
+        self.writer.count_open(opener, open, time, self.first())
     }
 
     /// Counts a refused open. The first in a minute is written like every event, the others with
@@ -86,11 +86,11 @@ impl Audit {
     /// Errors: as [`Audit::count_open`].
     pub(in crate::keystore) fn count_refusal(
         &self,
-        key: OpenKey,
+        opener: Opener,
+        open: &FileOpen,
         time: EventTime,
-        describe: impl FnOnce() -> Result<Event, KeystoreError>,
     ) -> Result<(), KeystoreError> {
-        self.writer.count_refusal(key, time, self.first(), describe)
+        self.writer.count_refusal(opener, open, time, self.first())
     }
 
     fn first(&self) -> First {

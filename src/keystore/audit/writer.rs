@@ -4,7 +4,7 @@
 //! with whatever else happened within [`DELAY`]. Where the log is required, they wait until it
 //! is durable. Locks: the queue's is never held while the file is written.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -15,7 +15,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::event::{Event, EventTime};
 use super::last_use::{LastUse, LastUses};
 use super::log::Log;
-use super::opens::{First, OpenKey, Opens};
+use super::opens::{FileOpen, First, OpenRecord, Opener};
+use super::queue::{Entry, Queue, What};
 use super::tail::gap;
 use crate::id::KeyId;
 use crate::keystore::error::KeystoreError;
@@ -35,38 +36,6 @@ struct Shared {
     written: Condvar,
     records: AtomicU64,
     lost: AtomicU64,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: Vec<Entry>,
-    /// How many are being written; if that fails, they wait again.
-    writing: usize,
-    /// When the first of `waiting` came.
-    since: Option<Instant>,
-    opens: Opens,
-    /// The last uses of keys that no event tells of.
-    uses: HashMap<KeyId, LastUse>,
-    /// Tickets that were given.
-    given: u64,
-    /// Tickets of which this and all smaller ones are finished.
-    finished: u64,
-    /// What came of the durable entries that could not be written.
-    refused: HashMap<u64, String>,
-    /// Events that no record tells of, since the last that tells how many.
-    lost: u64,
-    /// Failed attempts, and the reason of the last unless one succeeded since.
-    failures: u64,
-    reason: String,
-    urgent: bool,
-    closing: bool,
-    running: bool,
-}
-
-struct Entry {
-    ticket: u64,
-    event: Event,
-    durable: bool,
 }
 
 impl Writer {
@@ -89,15 +58,19 @@ impl Writer {
     /// Queues an event, to be written soon. If the queue is full it is lost, which is counted.
     pub(super) fn push(&self, event: Event) {
         let mut queue = self.shared.lock();
-        self.shared.enqueue(&mut queue, event);
+        self.shared.enqueue(&mut queue, event.into());
         self.wake(&mut queue);
     }
 
     /// Writes an event; it is durable when this returns `Ok`.
     /// Errors: `AuditUnwritable`.
     pub(super) fn write(&self, event: Event) -> Result<(), KeystoreError> {
+        self.write_entry(event.into())
+    }
+
+    fn write_entry(&self, what: What) -> Result<(), KeystoreError> {
         let mut queue = self.shared.lock();
-        let ticket = queue.push(event, true);
+        let ticket = queue.push(what, true);
         queue.urgent = true;
         self.wake(&mut queue);
         loop {
@@ -119,14 +92,13 @@ impl Writer {
     /// Errors: `AuditUnwritable`, `Crypto`.
     pub(super) fn count_open(
         &self,
-        key: OpenKey,
+        opener: Opener,
+        open: &FileOpen,
         time: EventTime,
         first: First,
-        describe: impl FnOnce() -> Result<Event, KeystoreError>,
     ) -> Result<(), KeystoreError> {
-        let Some(event) = self.counted(&key, time, first, describe)? else { return Ok(()) };
-        // The next open is the first again, and is refused as well while it cannot be written.
-        self.write(event).inspect_err(|_| self.shared.lock().opens.forget(&key))
+        let Some(record) = self.counted(opener, open, time, first)? else { return Ok(()) };
+        self.write_first(record)
     }
 
     /// Counts a refusal. The first in a minute is queued at once, or with [`First::Written`]
@@ -134,32 +106,41 @@ impl Writer {
     /// Errors: `AuditUnwritable`, `Crypto`.
     pub(super) fn count_refusal(
         &self,
-        key: OpenKey,
+        opener: Opener,
+        open: &FileOpen,
         time: EventTime,
         first: First,
-        describe: impl FnOnce() -> Result<Event, KeystoreError>,
     ) -> Result<(), KeystoreError> {
-        match (self.counted(&key, time, First::Written, describe)?, first) {
+        match (self.counted(opener, open, time, First::Written)?, first) {
             (None, _) => {}
-            (Some(event), First::Counted) => self.push(event),
-            (Some(event), First::Written) => {
-                return self.write(event).inspect_err(|_| self.shared.lock().opens.forget(&key));
+            (Some(record), First::Counted) => {
+                let mut queue = self.shared.lock();
+                self.shared.enqueue(&mut queue, record.into());
+                self.wake(&mut queue);
             }
+            (Some(record), First::Written) => return self.write_first(record),
         }
         Ok(())
     }
 
-    /// Counts one more of its kind. Returns the event of the first if it is to be written.
+    /// Writes the first open of its kind. The next is the first again if that fails, and is refused as
+    /// well while it cannot be written.
+    fn write_first(&self, record: OpenRecord) -> Result<(), KeystoreError> {
+        self.write_entry(record.clone().into())
+            .inspect_err(|_| self.shared.lock().opens.forget(&record))
+    }
+
+    /// Counts one more of its kind. Returns the record of the first if it is to be written.
     fn counted(
         &self,
-        key: &OpenKey,
+        opener: Opener,
+        open: &FileOpen,
         time: EventTime,
         first: First,
-        describe: impl FnOnce() -> Result<Event, KeystoreError>,
-    ) -> Result<Option<Event>, KeystoreError> {
+    ) -> Result<Option<OpenRecord>, KeystoreError> {
         let mut queue = self.shared.lock();
         let idle = queue.opens.len() == 0;
-        let written = queue.opens.count(key, time, first, describe)?;
+        let written = queue.opens.count(opener, open, time, first)?;
         let full = queue.opens.len() > OPENS_LIMIT;
         if full {
             self.shared.spill_opens(&mut queue);
@@ -202,7 +183,7 @@ impl Writer {
     /// Events that wait to be written.
     pub(super) fn depth(&self) -> usize {
         let queue = self.shared.lock();
-        queue.waiting.len() + queue.opens.len()
+        queue.len() + queue.opens.len()
     }
 
     /// Events that this process wrote, and those that it lost.
@@ -216,7 +197,7 @@ impl Writer {
         if !queue.running && !queue.closing {
             self.start(queue);
         }
-        let due = queue.urgent || queue.waiting.len() <= 1 || queue.waiting.len() >= BATCH;
+        let due = queue.urgent || queue.len() <= 1 || queue.len() >= BATCH;
         if due {
             self.shared.work.notify_one();
         }
@@ -273,12 +254,12 @@ impl Shared {
             let now = Instant::now();
             if queue.opens.next_due().is_some_and(|due| due <= now) {
                 let due = queue.opens.take_due(now);
-                for event in due {
-                    self.enqueue(&mut queue, event);
+                for record in due {
+                    self.enqueue(&mut queue, record.into());
                 }
             }
-            let age = queue.since.map(|since| now.duration_since(since));
-            let full = queue.waiting.len() >= BATCH || queue.urgent || queue.closing;
+            let age = queue.since().map(|since| now.duration_since(since));
+            let full = queue.len() >= BATCH || queue.urgent || queue.closing;
             let uses = !queue.uses.is_empty() && (queue.urgent || queue.closing);
             let pause = match age {
                 _ if uses => return Some(queue.take()),
@@ -303,7 +284,8 @@ impl Shared {
         };
         let noted: Vec<KeyId> = uses.keys().copied().collect();
         let gap = if lost > 0 { Some(lost_records(lost, now)?) } else { None };
-        let events: Vec<&Event> = batch.iter().map(|entry| &entry.event).chain(&gap).collect();
+        let gap = gap.as_ref().map(Cow::Borrowed);
+        let events: Vec<_> = batch.iter().map(Entry::event).chain(gap).collect();
         self.log.append(&events, &LastUses::of(&events, uses), now)?;
         let mut queue = self.lock();
         queue.lost -= lost;
@@ -316,8 +298,8 @@ impl Shared {
     /// Tells those who wait what came of their events. What nobody waits for is tried again.
     fn finish(&self, batch: Vec<Entry>, done: Result<(), KeystoreError>) {
         let mut queue = self.lock();
-        queue.writing = 0;
-        let last = batch.last().map_or(0, |entry| entry.ticket);
+        queue.written();
+        let last = batch.last().map_or(0, Entry::ticket);
         match done {
             Ok(()) => {
                 queue.finished = queue.finished.max(last);
@@ -338,10 +320,9 @@ impl Shared {
     }
 
     fn refuse(&self, queue: &mut Queue, batch: Vec<Entry>) {
-        let (durable, mut rest): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|entry| entry.durable);
+        let (durable, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(Entry::is_durable);
         for entry in &durable {
-            queue.refused.insert(entry.ticket, queue.reason.clone());
+            queue.refused.insert(entry.ticket(), queue.reason.clone());
         }
         self.lose(queue, durable.len() as u64);
         if queue.closing {
@@ -349,23 +330,21 @@ impl Shared {
             queue.uses.clear();
             return;
         }
-        rest.append(&mut queue.waiting);
-        queue.since = (!rest.is_empty()).then(Instant::now);
-        queue.waiting = rest;
+        queue.give_back(rest);
     }
 
-    /// Queues an event that nobody waits for. If the queue is full it is lost, which is counted.
-    fn enqueue(&self, queue: &mut Queue, event: Event) {
-        if queue.waiting.len() + queue.writing >= QUEUE_LIMIT {
-            self.lose(queue, event.count);
+    /// Queues what nobody waits for. If the queue is full it is lost, which is counted.
+    fn enqueue(&self, queue: &mut Queue, what: What) {
+        if queue.is_full() {
+            self.lose(queue, what.count());
         } else {
-            queue.push(event, false);
+            queue.push(what, false);
         }
     }
 
     fn spill_opens(&self, queue: &mut Queue) {
-        for event in queue.opens.take_all() {
-            self.enqueue(queue, event);
+        for record in queue.opens.take_all() {
+            self.enqueue(queue, record.into());
         }
     }
 
@@ -398,22 +377,6 @@ impl Shared {
     }
 }
 
-impl Queue {
-    fn push(&mut self, event: Event, durable: bool) -> u64 {
-        self.given += 1;
-        self.waiting.push(Entry { ticket: self.given, event, durable });
-        self.since.get_or_insert_with(Instant::now);
-        self.given
-    }
-
-    fn take(&mut self) -> Vec<Entry> {
-        self.urgent = false;
-        self.since = None;
-        self.writing = self.waiting.len();
-        std::mem::take(&mut self.waiting)
-    }
-}
-
 /// Says so when the thread ends, in whatever way: nobody waits for it any longer then.
 struct Running<'a>(&'a Shared);
 
@@ -440,9 +403,7 @@ fn unwritable(reason: &str) -> KeystoreError {
 const DELAY: Duration = Duration::from_millis(200);
 /// So many do not wait.
 const BATCH: usize = 256;
-/// So many may wait, about 32 MiB: at this point the disk has been in trouble for a while.
-const QUEUE_LIMIT: usize = 65_536;
-/// So many kinds of opens are counted in memory.
-const OPENS_LIMIT: usize = 16_384;
+/// So many kinds of opens are counted in memory: what a map of 2^14 places takes.
+const OPENS_LIMIT: usize = 14_336;
 const NO_THREAD: &str = "its thread does not run";
 const RETRY: Duration = Duration::from_secs(1);

@@ -8,12 +8,12 @@ use std::time::SystemTime;
 use crate::id::KeyId;
 use crate::keystore::audit::{
     AuditFilter, AuditMode, AuditRecord, AuditReport, Checkpoint, Event, EventTime, FileOpen,
-    KeyLastUsage, LastUsage, OpenKey, Pruned, request_id,
+    KeyLastUsage, LastUsage, Opener, Pruned, request_id,
 };
 use crate::keystore::engine::{Keystore, frame};
 use crate::keystore::error::KeystoreError;
 use crate::keystore::model::action::Action;
-use crate::keystore::model::id::{KeyArn, KeyRef};
+use crate::keystore::model::id::KeyRef;
 use crate::keystore::model::operation::OwnOperation;
 use crate::keystore::model::time::UnixTime;
 
@@ -157,9 +157,8 @@ impl Keystore {
     /// Errors: `AuditUnwritable`, only if the log is required: the open must be refused then.
     pub fn record_open(&self, open: &FileOpen) -> Result<(), KeystoreError> {
         self.metrics().opens[0].fetch_add(1, Ordering::Relaxed);
-        let key = self.open_key(open, None);
-        let time = self.caller().time().into();
-        self.audit().count_open(key, time, || self.open_event(open))
+        let opener = Opener::new(self.caller(), open, None);
+        self.audit().count_open(opener, open, self.caller().time().into())
     }
 
     /// Writes down that an open was refused: the first time in a minute at once, and then how often
@@ -171,32 +170,9 @@ impl Keystore {
         why: &KeystoreError,
     ) -> Result<(), KeystoreError> {
         self.metrics().opens[1].fetch_add(1, Ordering::Relaxed);
-        let key = self.open_key(open, Some(why.to_string()));
-        self.audit().count_refusal(key, self.caller().time().into(), || {
-            let mut event = self.open_event(open)?;
-            event.result = why.aws_name().into();
-            event.detail = Some(why.to_string());
-            Ok(event)
-        })
-    }
-
-    fn open_key(&self, open: &FileOpen, refused: Option<String>) -> OpenKey {
-        OpenKey {
-            principal: self.caller().principal.arn().into(),
-            operation: open.action.as_str(),
-            file: open.file.map_or([0; 16], |file| *file.as_bytes()),
-            key: *open.key.as_bytes(),
-            refused,
-        }
-    }
-
-    fn open_event(&self, open: &FileOpen) -> Result<Event, KeystoreError> {
-        let request = self.caller().request_id.clone().map_or_else(request_id, Ok)?;
-        let mut event = Event::by(self.caller(), open.action.as_str(), request);
-        event.key = Some(KeyArn(open.key).to_string());
-        event.material = open.material.map(|material| material.to_string());
-        event.file = open.file.map(|file| file.to_string());
-        Ok(event)
+        let refused = (why.aws_name().into(), why.to_string());
+        let opener = Opener::new(self.caller(), open, Some(refused));
+        self.audit().count_refusal(opener, open, self.caller().time().into())
     }
 
     fn own_event(&self, operation: OwnOperation, detail: String) -> Result<Event, KeystoreError> {
