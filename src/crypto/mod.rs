@@ -9,6 +9,7 @@
 //! | [`aead`] | AES-256-GCM, the reference implementation; wraps keys |
 //! | [`xaes`] | XAES-256-GCM: 24-byte nonces, safe to draw at random |
 //! | [`bulk`] | AES-256-GCM for page contents, on the fastest backend |
+//! | [`wiped`] | [`Wiped`]: plaintext, wiped when dropped |
 //! | [`siv`] | AES-256-SIV: deterministic, for names |
 //! | [`ed25519`] | Ed25519 keys and signatures |
 //! | [`hash`] | SHA-256, HMAC, HKDF and the one table of derivation labels |
@@ -37,11 +38,13 @@ pub mod random;
 pub mod room;
 pub mod secret;
 pub mod siv;
+pub mod wiped;
 pub mod xaes;
 
 pub use error::CryptoError;
 pub use hash::Label;
 pub use secret::Secret;
+pub use wiped::Wiped;
 
 /// The authentication tag of AES-GCM.
 pub type Tag = [u8; 16];

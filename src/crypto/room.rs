@@ -51,7 +51,7 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         let Some(mut bytes) = self.bytes.take() else { return };
-        bytes.zeroize();
+        bytes.as_mut_slice().zeroize();
         if self.locked {
             FREE.lock().push(bytes);
         }

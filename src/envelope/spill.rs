@@ -3,6 +3,8 @@
 //! `sequence u64 | entries`, an entry being `binding 8 | state and length u16 | tail`. Entry 0 of
 //! group 0 has room for the longer tail of block 0.
 
+use crate::crypto::Wiped;
+
 use super::layout::{DATA_PAYLOAD, FIRST_TAIL, FIRST_TAIL_ROOM, Group, TAIL};
 
 const SEQUENCE: usize = 8;
@@ -36,11 +38,10 @@ pub struct Entry<'a> {
 }
 
 /// The decrypted spill page of one group. Wiped on drop.
-#[derive(Clone, PartialEq, Eq, zeroize::ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SpillPage {
-    #[zeroize(skip)]
     first: bool,
-    bytes: Vec<u8>,
+    bytes: Wiped<Box<[u8]>>,
 }
 
 impl std::fmt::Debug for SpillPage {
@@ -52,12 +53,12 @@ impl std::fmt::Debug for SpillPage {
 impl SpillPage {
     /// A page with no entries, sequence 0.
     pub fn empty(group: Group) -> Self {
-        Self { first: group.0 == 0, bytes: vec![0; DATA_PAYLOAD] }
+        Self { first: group.0 == 0, bytes: Wiped::new(vec![0; DATA_PAYLOAD].into()) }
     }
 
     /// The page that these decrypted bytes are.
     pub fn from_plain(group: Group, bytes: &[u8; DATA_PAYLOAD]) -> Self {
-        Self { first: group.0 == 0, bytes: bytes.to_vec() }
+        Self { first: group.0 == 0, bytes: Wiped::new(bytes.as_slice().into()) }
     }
 
     /// The plaintext bytes to seal.

@@ -2,6 +2,7 @@
 
 use super::pages::{BlockContents, BlockFacts, judge, with_pages};
 use super::{Content, State};
+use crate::crypto::Wiped;
 use crate::envelope::layout::{Block, Copy2, PAGE, PAGE_LEN, Page, PageNo};
 use crate::envelope::layout::{in_memory, last_block, pages_of};
 use crate::envelope::{EntryState, Opened, UnitPlace};
@@ -57,7 +58,7 @@ impl Content {
                 if let Some(whole) = part.first_chunk_mut() {
                     self.open_block(state, block, page, whole)?;
                 } else {
-                    let mut whole = zeroize::Zeroizing::new([0; PAGE_LEN]);
+                    let mut whole = Wiped::new([0; PAGE_LEN]);
                     self.open_block(state, block, page, &mut whole)?;
                     part.copy_from_slice(&whole[skip..skip + take]);
                 }

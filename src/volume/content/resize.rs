@@ -2,6 +2,7 @@
 
 use super::read::Soundness;
 use super::{Content, State};
+use crate::crypto::Wiped;
 use crate::envelope::EntryState;
 use crate::envelope::layout::{
     Block, Group, MAX_SIZE, PAGE, PAGE_LEN, PageNo, backing_len, in_memory, last_block, pages_of,
@@ -78,7 +79,7 @@ impl Content {
             self.make_an_end(state, block, length)?;
         }
         let cut = last_block(size).filter(|(_, length)| *length < PAGE_LEN);
-        let mut kept = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        let mut kept = Wiped::new([0; PAGE_LEN]);
         if let Some((block, _)) = cut {
             self.read_block(state, block, &mut kept)?;
             self.wait_before_rewrite(state, block);
@@ -134,7 +135,7 @@ impl Content {
         match last_block(state.size) {
             None => self.write_empty_first(state)?,
             Some((block, length)) => {
-                let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
+                let mut bytes = Wiped::new([0; PAGE_LEN]);
                 self.read_block(state, block, &mut bytes)?;
                 self.write_range(state, block.start(), &bytes[..length])?;
             }
@@ -146,7 +147,7 @@ impl Content {
     /// Before a cut, writes the new last block whole and durably if it is a hole, or if a crash left it
     /// short: it must be a page of its own, as long as the file says.
     fn make_an_end(&self, state: &mut State, block: Block, length: usize) -> Result<()> {
-        let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        let mut bytes = Wiped::new([0; PAGE_LEN]);
         let residue = match self.read_block(state, block, &mut bytes) {
             Ok(found) => found == Soundness::Residue,
             // A block that is kept whole need not be readable.

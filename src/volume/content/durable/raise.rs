@@ -1,5 +1,6 @@
 //! Raising a seal and nothing else: what the header excuses, and by which crash, stays (R7).
 
+use crate::crypto::Wiped;
 use crate::envelope::Seal;
 use crate::envelope::layout::{Block, PAGE, PAGE_LEN, last_block};
 use crate::volume::content::read::Soundness;
@@ -74,7 +75,7 @@ impl Content {
 
     /// True if nothing is odd between these offsets, whatever would explain it.
     fn is_sound(&self, state: &State, from: u64, to: u64) -> Result<bool> {
-        let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        let mut bytes = Wiped::new([0; PAGE_LEN]);
         for block in (from / PAGE..to.div_ceil(PAGE)).map(Block) {
             match self.read_block(state, block, &mut bytes) {
                 Ok(Soundness::Sound) => {}

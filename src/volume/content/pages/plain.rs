@@ -1,8 +1,7 @@
 //! The plaintext of the blocks that a write changes: what is written, and what of its first and last
 //! block stays.
 
-use zeroize::Zeroizing;
-
+use crate::crypto::Wiped;
 use crate::envelope::layout::{Block, PAGE_LEN, Page, in_memory};
 use crate::volume::model::error::Result;
 
@@ -18,7 +17,7 @@ pub(in crate::volume::content) struct Plain<'a> {
 struct Edge {
     block: Block,
     /// On the heap: a move would leave a copy on the stack.
-    bytes: Box<Zeroizing<Page>>,
+    bytes: Box<Wiped<Page>>,
     length: usize,
 }
 
@@ -43,7 +42,7 @@ impl<'a> Plain<'a> {
             if from == 0 && to >= held {
                 continue;
             }
-            let mut bytes = Box::new(Zeroizing::new([0; PAGE_LEN]));
+            let mut bytes = Box::new(Wiped::new([0; PAGE_LEN]));
             if held > 0 {
                 read(block, &mut bytes)?;
             }

@@ -4,6 +4,7 @@
 //! same oddness would then be tampering. So every block is looked at before the first seal after a
 //! crash, in steps, since files are long and others want to use them meanwhile.
 
+use crate::crypto::Wiped;
 use crate::envelope::EntryState;
 use crate::envelope::layout::{Block, Group, PAGE, PAGE_LEN, last_block};
 use crate::volume::content::read::Soundness;
@@ -190,7 +191,7 @@ impl Content {
             };
             self.note_filled(state, block.group());
         }
-        let mut bytes = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        let mut bytes = Wiped::new([0; PAGE_LEN]);
         match self.read_block(state, block, &mut bytes) {
             Ok(found) => {
                 let length = if block == last { last_length } else { PAGE_LEN };

@@ -1,6 +1,7 @@
 //! The length in the last page wins over the hint in the file's length: after a crash (R1, R5), and
 //! at all times in a file of one page.
 
+use crate::crypto::Wiped;
 use crate::envelope::layout::{
     Block, PAGE, PAGE_LEN, PageNo, PageRole, backing_len, last_block, pages_of,
 };
@@ -77,7 +78,7 @@ impl Content {
 
     /// The length of block 0 as its data page says it; `None` if there is no unit.
     fn only_length(&self, state: &State) -> Result<Option<usize>> {
-        let (mut page, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+        let (mut page, mut plain) = ([0; PAGE_LEN], Wiped::new([0; PAGE_LEN]));
         self.backing.read_at(&mut page, 0)?;
         Ok(match self.open_unit(state, PageNo(0), &page, &mut plain)? {
             Opened::Absent => None,
@@ -163,7 +164,7 @@ impl Content {
         state: &State,
         block: Block,
     ) -> Result<Option<usize>> {
-        let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        let mut plain = Wiped::new([0; PAGE_LEN]);
         let (unit, claimed) = with_pages(1, |pages| {
             self.read_pages(block.data_page(), pages)?;
             let unit = self.open_unit(state, block.data_page(), &pages[0], &mut plain);

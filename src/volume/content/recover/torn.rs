@@ -1,6 +1,7 @@
 //! Pages that a crash tore: the old one comes back from the page journal of the crashed session (see
 //! [`crate::volume::journal`]).
 
+use crate::crypto::Wiped;
 use crate::envelope::layout::{PAGE_LEN, Page, PageNo, PageRole};
 use crate::envelope::{FileHeader, Opened, UnitPlace};
 use crate::volume::content::{Content, State};
@@ -45,7 +46,7 @@ impl Content {
         let (Some(journals), Ok(ready)) = (self.shared.crashed_journals(), state.ready()) else {
             return false;
         };
-        let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
+        let mut plain = Wiped::new([0; PAGE_LEN]);
         block.start() >= ready.header.seal.size
             && block.start() >= state.mended
             && self.is_excused(state)
@@ -64,7 +65,7 @@ impl Content {
         let (file, inode) = (ready.header.file, self.backing.number());
         let mut outcome = Ok(());
         for page in journals.pages_of(file, inode) {
-            let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+            let (mut bytes, mut plain) = ([0; PAGE_LEN], Wiped::new([0; PAGE_LEN]));
             let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);
             let opens = |state: &State, bytes: &Page, plain: &mut Page| {
                 let cipher = state.ready().map(|ready| &ready.cipher);
@@ -99,7 +100,7 @@ impl Content {
     /// Erases the torn first page of a file of which only the header arrived: that file is empty. In a
     /// longer one, recovery writes anew what is torn.
     fn erase_torn_first(&self, state: &mut State) -> Result<()> {
-        let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+        let (mut bytes, mut plain) = ([0; PAGE_LEN], Wiped::new([0; PAGE_LEN]));
         if state.size > 0 || state.ready()?.fresh || !self.was_never_there(state, PageNo(0)) {
             return Ok(());
         }
@@ -138,7 +139,7 @@ impl Content {
         let (Some(journals), Some(ready)) = (self.shared.crashed_journals(), &state.ready) else {
             return Ok(0);
         };
-        let (mut bytes, mut plain) = ([0; PAGE_LEN], zeroize::Zeroizing::new([0; PAGE_LEN]));
+        let (mut bytes, mut plain) = ([0; PAGE_LEN], Wiped::new([0; PAGE_LEN]));
         let mut torn = 0;
         for page in journals.pages_of(ready.header.file, self.backing.number()) {
             let whole = self.backing.read_at(&mut bytes, page.offset()) == Ok(PAGE_LEN);

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::roles::{Choice, Roles};
+use crate::crypto::Wiped;
 use crate::envelope::layout::{Block, Copy2, Group, PAGE_LEN, Page, last_block};
 use crate::envelope::{EntryState, EnvelopeError, Nonces, Opened, SpillPage, UnitPlace};
 use crate::volume::content::pages::{Arrival, Call};
@@ -205,7 +206,7 @@ impl Content {
         let pages = if first < second { [low, high] } else { [high, low] };
         let (mut copies, mut bad) = ([None, None], 0);
         for (copy, page) in [Copy2::First, Copy2::Second].into_iter().zip(pages) {
-            let mut plain = zeroize::Zeroizing::new([0; PAGE_LEN]);
+            let mut plain = Wiped::new([0; PAGE_LEN]);
             let place = UnitPlace::spill(group.spill_page(copy));
             match ready.cipher.open(place, page, &mut plain) {
                 Ok(Opened::Absent) => {}
