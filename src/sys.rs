@@ -138,6 +138,42 @@ pub(crate) fn stand_for(fd: BorrowedFd<'_>, other: impl AsFd) -> Result<()> {
     }
 }
 
+/// A sum of the handle by which the filesystem finds this inode again, and no other that gets its number.
+/// Handles of one number differ in four bytes, the generation, so their sums differ.
+///
+/// # Errors
+/// `EOPNOTSUPP` if the filesystem has none; those of `name_to_handle_at(2)`.
+#[allow(unsafe_code, reason = "name_to_handle_at(2) has no safe wrapper")]
+pub(crate) fn handle_sum(fd: BorrowedFd<'_>) -> Result<u32> {
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        handle: [u8; ROOM as usize],
+    }
+    const ROOM: u32 = 128;
+    let mut handle = Handle { bytes: ROOM, kind: 0, handle: [0; ROOM as usize] };
+    let mut mount = 0;
+    // SAFETY: `handle` is laid out as the kernel's structure, says how many bytes it has room for and
+    // lives until the call returns, as `mount` does; the path is an empty string with its end; `fd` is
+    // open while it is borrowed.
+    let done = unsafe {
+        libc::name_to_handle_at(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            (&raw mut handle).cast(),
+            &raw mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    if done != 0 {
+        return Err(last_error());
+    }
+    // What the kernel has not filled in is 0.
+    let (words, _) = handle.handle.as_chunks::<4>();
+    Ok(words.iter().fold(0, |sum, word| sum ^ u32::from_le_bytes(*word)))
+}
+
 /// Bytes of a file, from `start` up to `end`. *Units*: bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ByteRange {
@@ -412,6 +448,16 @@ mod tests {
         let of = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_rdev;
         assert_eq!(of(copy.as_fd()), of(file.as_fd()));
         assert_eq!(copy_of(-1).unwrap_err(), Errno::BADF);
+    }
+
+    #[test]
+    fn handles_of_different_inodes_have_different_sums() {
+        let [src, tests] = ["src", "tests"].map(|name| std::fs::File::open(name).unwrap());
+        let sum = |file: &std::fs::File| handle_sum(file.as_fd()).unwrap();
+        assert_eq!(sum(&src), sum(&src));
+        assert_ne!(sum(&src), sum(&tests));
+        let proc = std::fs::File::open("/proc/self/status").unwrap();
+        assert_eq!(handle_sum(proc.as_fd()), Err(Errno::OPNOTSUPP));
     }
 
     #[test]

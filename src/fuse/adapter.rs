@@ -1,5 +1,6 @@
 //! The requests of the kernel, one by one: unpack, one call of the volume, reply.
 
+mod export;
 mod ioctl;
 mod listing;
 mod open;
@@ -30,10 +31,10 @@ use crate::volume::{
 };
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
-    Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents,
-    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags,
+    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 const NAME_MAX: u32 = 255;
@@ -58,6 +59,8 @@ pub(super) struct Adapter {
     notifier: Arc<OnceLock<Notifier>>,
     activity: Option<Arc<Activity>>,
     flags: ioctl::Flags,
+    handles: InitFlags,
+    searches: Arc<export::Searches>,
 }
 
 type Reply<T> = Result<T, VolumeError>;
@@ -83,6 +86,8 @@ impl Adapter {
             notifier,
             activity,
             flags: ioctl::Flags::default(),
+            handles: options.handles(),
+            searches: Arc::default(),
         }
     }
 }
@@ -90,16 +95,20 @@ impl Adapter {
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.flags.learn(config);
-        negotiate(config, self.permissions);
+        negotiate(config, self.permissions, self.handles);
         Ok(())
     }
 
     fn destroy(&mut self) {
         self.flags.finish();
+        self.searches.finish();
         self.ended.set();
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if name == "." || name == ".." {
+            return self.by_number(reply, parent.0, name == "..");
+        }
         match self.volume().lookup(parent.0, name.as_bytes()) {
             Ok(Some(attr)) => self.entry(reply, Ok(attr)),
             Ok(None) => self.missing(reply),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fuser::{Config, SessionACL};
+use fuser::{Config, InitFlags, SessionACL};
 
 use super::request::Permissions;
 
@@ -42,6 +42,8 @@ pub struct MountOptions {
     pub shared: bool,
     /// Other users may enter the vault's own directory.
     pub open_vault: bool,
+    /// File handles are given out, and lead to inodes that the kernel has forgotten.
+    pub export: bool,
     /// Requests worked on at the same time.
     pub threads: usize,
 }
@@ -62,6 +64,7 @@ impl Default for MountOptions {
             nosymfollow: false,
             shared: false,
             open_vault: false,
+            export: false,
             threads: THREADS,
         }
     }
@@ -80,6 +83,14 @@ impl MountOptions {
     /// True if the kernel may keep what directories list.
     pub(super) fn keeps_listings(&self) -> bool {
         self.time_to_live() == LONG
+    }
+
+    /// Whether the kernel may give out file handles.
+    pub(super) fn handles(&self) -> InitFlags {
+        match self.export {
+            true => InitFlags::FUSE_EXPORT_SUPPORT,
+            false => InitFlags::FUSE_NO_EXPORT_SUPPORT,
+        }
     }
 
     /// Who checks owners, modes and ACLs.

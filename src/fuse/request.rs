@@ -28,7 +28,7 @@ const MAX_BACKGROUND: u16 = 64;
 ///
 /// Not FUSE_ASYNC_DIO: when such a write is done, the kernel does not drop what it has cached of the
 /// range, so who read it meanwhile goes on reading old bytes.
-const WANTED: [InitFlags; 9] = [
+const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_PARALLEL_DIROPS,
@@ -38,15 +38,16 @@ const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_DONT_MASK,
     // fuser does not know what this asks of a filesystem: `volume::access::privileges` does it.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    // A number that the kernel has forgotten leads nowhere, so no file handle is given out that would.
-    InitFlags::FUSE_NO_EXPORT_SUPPORT,
 ];
 
 /// Tells the kernel what this filesystem can do.
-pub(super) fn negotiate(config: &mut KernelConfig, permissions: Permissions) {
+///
+/// `handles`: a number that the kernel has forgotten leads nowhere, unless that was asked for: then no
+/// file handle is given out that would.
+pub(super) fn negotiate(config: &mut KernelConfig, permissions: Permissions, handles: InitFlags) {
     // With ACLs of its own, the kernel checks permissions whatever the mount says.
     let acls = (permissions == Permissions::Kernel).then_some(InitFlags::FUSE_POSIX_ACL);
-    for flag in WANTED.into_iter().chain(acls) {
+    for flag in WANTED.into_iter().chain(acls).chain([handles]) {
         // An older kernel lacks some; everything works without them, if slower.
         let _ = config.add_capabilities(flag);
     }

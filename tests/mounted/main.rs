@@ -27,6 +27,7 @@ mod flags;
 #[path = "../foreign_process/mod.rs"]
 mod foreign_process;
 mod fsx;
+mod handles;
 mod harness;
 mod journal;
 mod keys;

@@ -265,19 +265,3 @@ fn without_attributes_there_are_none() {
     );
     assert!(shell.run("getfacl -c file").contains("daemon"));
 }
-
-/// One that is given out would not work any more once the kernel has forgotten its inode.
-#[test]
-fn no_file_handles_are_given_out() {
-    let vault = Vault::new("handles");
-    let mount = vault.mount();
-    fs::write(mount.path("file"), "").unwrap();
-    let script = r#"python3 - <<'P'
-import ctypes, os
-libc = ctypes.CDLL(None, use_errno=True)
-handle, mount = ctypes.create_string_buffer(136), ctypes.c_int()
-handle[0:4] = (128).to_bytes(4, 'little')
-print(libc.name_to_handle_at(-100, b'file', handle, ctypes.byref(mount), 0), os.strerror(ctypes.get_errno()))
-P"#;
-    assert_eq!(Shell::new(mount.root()).run(script), "-1 Operation not supported\n");
-}

@@ -24,6 +24,8 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("flags::an_immutable", "makes files immutable"),
     ("flags::regression_a_crash", "makes files immutable"),
     ("flags::a_rewrap", "makes files immutable"),
+    ("handles::handles_lead", "opens files by their handles"),
+    ("handles::a_large_tree", "opens files by their handles"),
     ("backup::regression_an_ordinary_user", "gives files to another user"),
     ("memory::", "reads the memory of a daemon, which hides it from its own user"),
     ("requests::", "reads the trace of the kernel"),

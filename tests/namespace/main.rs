@@ -24,6 +24,7 @@ mod listing;
 mod locks;
 mod moves;
 mod names;
+mod numbers;
 mod permissions;
 mod places;
 mod power;

@@ -33,6 +33,8 @@ pub(in crate::cli) struct MountOptions {
     pub nosymfollow: bool,
     /// `shared`: other machines may change the backing directory, so the kernel caches little.
     pub shared: bool,
+    /// `nfs_export`: file handles are given out.
+    pub nfs_export: bool,
     /// `nonempty`: the mountpoint may have entries, which are hidden.
     pub nonempty: bool,
     /// `keystore=FILE`.
@@ -116,6 +118,7 @@ impl MountOptions {
             "noxattr" => self.no_xattrs = true,
             "allow_open_vault" => self.allow_open_vault = true,
             "shared" => self.shared = true,
+            "nfs_export" => self.nfs_export = true,
             "nonempty" => self.nonempty = true,
             // As mount(8) says: these imply the three restrictions, which later options lift.
             "user" | "users" | "owner" | "group" => {
@@ -188,6 +191,7 @@ Besides those of mount(8):
                               modes and ACLs, and asks for less
   noxattr                     no extended attributes, ACLs and file capabilities, which
                               saves a request for each new file; not with allow_other
+  nfs_export                  file handles that last, for NFS
   allow_open_vault            the vault's own directory may be open to other users
   keystore=FILE, key-file=FILE, kms=URL, kms-credentials=FILE, kms-ca=FILE,
   kms-region=REGION, kms-grace=SECONDS

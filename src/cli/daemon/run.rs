@@ -231,6 +231,7 @@ fn open(plan: &Plan, keys: &KeysFrom) -> Result<Arc<Volume>, CliError> {
         suid: plan.options.suid == Some(true),
         open_vault: plan.options.allow_open_vault,
         shared: plan.options.shared,
+        export: plan.options.nfs_export,
         page_journal: plan.options.page_journal,
         access_times: plan.options.atime.unwrap_or_default(),
         ..plan.trust.options()
@@ -291,6 +292,7 @@ fn fuse_options(plan: &Plan) -> fuse::MountOptions {
         nosymfollow: asked.nosymfollow,
         shared: asked.shared,
         open_vault: asked.allow_open_vault,
+        export: asked.nfs_export,
         threads: asked.threads.unwrap_or(usual.threads),
     }
 }

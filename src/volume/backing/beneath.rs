@@ -98,6 +98,14 @@ pub(in crate::volume) fn look<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> 
     InodeStat::of(resolve(dir, name.into(), OFlags::PATH)?)
 }
 
+/// The same with the generation of the inode.
+pub(in crate::volume) fn look_closer<'n>(
+    dir: impl AsFd,
+    name: impl Into<Name<'n>>,
+) -> Result<InodeStat> {
+    InodeStat::with_generation(resolve(dir, name.into(), OFlags::PATH)?)
+}
+
 /// Takes hold of the inode that an entry leads to now. Nothing is opened: no FIFO is woken, no
 /// device started.
 pub(in crate::volume) fn hold<'n>(dir: impl AsFd, name: impl Into<Name<'n>>) -> Result<Handle> {

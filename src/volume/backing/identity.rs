@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, Stat, Statx, StatxFlags, fstat, makedev, statx};
 use rustix::io::Errno;
 
+use crate::sys;
+
 /// The hasher of fingerprints.
 pub(in crate::volume) type Fingerprints = RandomState;
 
@@ -22,6 +24,8 @@ pub(in crate::volume) type Fingerprints = RandomState;
 pub(in crate::volume) struct InodeStat {
     pub(in crate::volume) stat: Stat,
     born: Option<(i64, u32)>,
+    /// What tells it from every other inode that had its number, or will have it; not always asked for.
+    generation: Option<u32>,
 }
 
 /// Which inode has a number, in short, as the kernel was told.
@@ -37,6 +41,17 @@ impl InodeStat {
     /// Looks at what is open.
     pub(in crate::volume) fn of(fd: impl AsFd) -> Result<Self, Errno> {
         look(fd.as_fd())
+    }
+
+    /// The same with its generation, for whoever comes back by number.
+    pub(in crate::volume) fn with_generation(fd: impl AsFd) -> Result<Self, Errno> {
+        let generation = Some(sys::handle_sum(fd.as_fd())?);
+        Ok(Self { generation, ..look(fd.as_fd())? })
+    }
+
+    /// The generation, if it was asked for.
+    pub(in crate::volume) fn generation(&self) -> Option<u32> {
+        self.generation
     }
 
     /// The identity of the inode. `births`: the filesystem never changes when an inode was born.
@@ -59,10 +74,12 @@ fn look(fd: BorrowedFd<'_>) -> Result<InodeStat, Errno> {
         Ok(found) => {
             let has_birth = found.stx_mask & StatxFlags::BTIME.bits() != 0;
             let born = has_birth.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec));
-            Ok(InodeStat { stat: as_stat(fd, &found)?, born })
+            Ok(InodeStat { stat: as_stat(fd, &found)?, born, generation: None })
         }
         // Old kernels, and sandboxes that let no unknown call through.
-        Err(Errno::NOSYS | Errno::PERM) => Ok(InodeStat { stat: fstat(fd)?, born: None }),
+        Err(Errno::NOSYS | Errno::PERM) => {
+            Ok(InodeStat { stat: fstat(fd)?, born: None, generation: None })
+        }
         Err(error) => Err(error),
     }
 }

@@ -24,6 +24,8 @@ pub struct Options {
     pub accept_residue: bool,
     /// Changes may be made even if nothing outside the vault remembers the session.
     pub unanchored: bool,
+    /// Inodes are also reached by their numbers, through file handles.
+    pub export: bool,
     /// When pages go to a journal before they are written over.
     pub page_journal: PageJournaling,
     /// Which accesses are noted.

@@ -17,6 +17,8 @@
 //! Locks: each shard has its own mutex, held for a map access and never across a system call. Each change
 //! of a map is complete before anything can panic.
 
+mod exported;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
@@ -29,6 +31,7 @@ use crate::volume::backing::beneath::BackingName;
 use crate::volume::backing::identity::InodeIdentity;
 use crate::volume::model::by_inode::ByInode;
 use crate::volume::model::slack::give_room_back;
+use exported::Exported;
 
 /// The number by which FUSE names the root of the volume.
 pub const ROOT: u64 = 1;
@@ -68,6 +71,8 @@ pub(in crate::volume) struct InodeTable {
     resized: ByInode<AtomicU32>,
     /// Backing number of the root, and so the shown number of backing inode 1.
     root: u64,
+    /// What the kernel may ask for by number after it has forgotten it; lock order: after a shard.
+    exported: Option<Mutex<Exported>>,
 }
 
 /// A moment in the life of an inode, by the sizes that it has had.
@@ -107,7 +112,26 @@ impl InodeTable {
             all_resized: AtomicU64::new(0),
             resized: ByInode::new(RESIZED),
             root,
+            exported: None,
         }
+    }
+
+    /// The same for a volume whose inodes are also reached by number, by file handles.
+    #[must_use]
+    pub(in crate::volume) fn exporting(self, exports: bool) -> Self {
+        Self { exported: exports.then(Mutex::default), ..self }
+    }
+
+    /// Notes that an inode is a directory: where handles lead to numbers, it stays known.
+    pub(in crate::volume) fn keep_dir(&self, ino: u64) {
+        if let Some(exported) = &self.exported {
+            exported.lock().keep_dir(ino);
+        }
+    }
+
+    /// Where a file was when the kernel forgot it.
+    pub(in crate::volume) fn last_parent(&self, ino: u64) -> Option<u64> {
+        self.exported.as_ref()?.lock().parent(ino)
     }
 
     /// The number under which the kernel knows a backing inode. It is its own inverse.
@@ -136,7 +160,7 @@ impl InodeTable {
         let mut shard = self.shard(ino);
         let node = shard.entry(ino).or_default();
         let before = (node.lookups > 0).then_some(node.identity);
-        if before.is_some_and(|before| !before.is_born_with(identity)) {
+        if !node.identity.is_born_with(identity) {
             *node = Node { lookups: node.lookups, ..Node::default() };
         }
         node.lookups = node.lookups.saturating_add(1);
@@ -164,8 +188,8 @@ impl InodeTable {
         }
     }
 
-    /// Takes back `count` lookups; true if none is left and the inode was dropped. `left` is told the
-    /// directories that it is in.
+    /// Takes back `count` lookups; true if none is left: the inode is dropped, unless it can be asked for
+    /// by number. `left` is told the directories that it is in.
     pub(in crate::volume) fn forget(&self, ino: u64, count: u64, left: impl FnMut(u64)) -> bool {
         let mut shard = self.shard(ino);
         let Entry::Occupied(mut entry) = shard.entry(ino) else { return false };
@@ -176,6 +200,10 @@ impl InodeTable {
         if node.lookups > 0 {
             return false;
         }
+        if self.outlives(ino, node) {
+            node.links.iter().map(|link| link.parent).for_each(left);
+            return true;
+        }
         let node = entry.remove();
         give_room_back(&mut shard);
         drop(shard);
@@ -183,6 +211,19 @@ impl InodeTable {
         // Closing the pin may delete the file's contents: not under the lock.
         drop(node);
         true
+    }
+
+    /// True for what stays known though the kernel has forgotten it.
+    fn outlives(&self, ino: u64, node: &Node) -> bool {
+        let Some(exported) = &self.exported else { return false };
+        let mut exported = exported.lock();
+        match node.links.first().filter(|_| node.pinned.is_none()) {
+            Some(_) if exported.keeps(ino) => return true,
+            Some(link) => exported.note_file(ino, link.parent),
+            None => {}
+        }
+        exported.drop_dir(ino);
+        false
     }
 
     /// True while the kernel knows `ino`.
@@ -216,8 +257,13 @@ impl InodeTable {
 
     /// Drops a link that turned out to lead elsewhere.
     pub(in crate::volume) fn drop_link(&self, ino: u64, parent: u64, name: &BackingName) {
-        if let Some(node) = self.shard(ino).get_mut(&ino) {
-            node.links.remove(parent, name);
+        let mut shard = self.shard(ino);
+        let Some(node) = shard.get_mut(&ino) else { return };
+        node.links.remove(parent, name);
+        // The kernel does not know it, and would not forget it.
+        if node.lookups == 0 && node.links.first().is_none() {
+            shard.remove(&ino);
+            self.exported.as_ref().map(|exported| exported.lock().drop_dir(ino));
         }
     }
 
@@ -234,7 +280,8 @@ impl InodeTable {
     /// True if the kernel knows `ino` and this is the only way to it: pin it before removing it.
     pub(in crate::volume) fn needs_pin(&self, ino: u64, parent: u64, name: &BackingName) -> bool {
         self.shard(ino).get(&ino).is_some_and(|node| {
-            node.pinned.is_none()
+            node.lookups > 0
+                && node.pinned.is_none()
                 && !node.links.iter().any(|l| l.parent != parent || l.name != *name)
         })
     }

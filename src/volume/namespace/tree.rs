@@ -116,7 +116,7 @@ impl Tree {
         let mut session = [0; 4];
         random::fill(&mut session)?;
         Ok(Self {
-            inodes: InodeTable::new(stat.st_ino),
+            inodes: InodeTable::new(stat.st_ino).exporting(options.export),
             descriptors: RwLock::default(),
             anchor,
             twins: Twins::default(),

@@ -31,6 +31,7 @@ pub(in crate::cli) fn run(
     let detached = args.detached.then(background::detach).transpose()?;
     preflight::fuse()?;
     let vault = paths::real(&args.vault)?;
+    preflight::handles(&options, &vault)?;
     preflight::apart(&vault, &paths::real(&args.mountpoint)?)?;
     let read_only = args.read_only || options.read_only == Some(true);
     if !options.allow_open_vault {

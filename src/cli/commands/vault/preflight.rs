@@ -1,5 +1,7 @@
 //! Checks before a mount: the vault and the mountpoint beside each other, and what FUSE needs.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -10,6 +12,7 @@ use crate::cli::daemon::plan::Plan;
 use crate::cli::env::mounts::{inside, mountinfo};
 use crate::cli::env::{failure, paths, process};
 use crate::cli::report::exit::{CliError, Exit};
+use crate::sys;
 use crate::volume::{Volume, VolumeError, exposure};
 
 /// Refuses a vault whose directory other users may enter, before a secret is asked for or anything is
@@ -41,6 +44,23 @@ pub(in crate::cli) fn permissions(options: &MountOptions) -> Result<(), CliError
     let what = "-o no_default_permissions is for a mount that root alone uses";
     Err(CliError::new(Exit::Usage, what)
         .advise("leave it out, or mount as root without allow_other"))
+}
+
+/// Refuses to give out file handles that would not tell a file from the next one with its number.
+///
+/// Errors: `Usage`.
+pub(in crate::cli) fn handles(options: &MountOptions, vault: &Path) -> Result<(), CliError> {
+    // A vault that is about to be made is on the filesystem of the directory above it.
+    let dirs = [Some(vault), vault.parent()];
+    let dir = dirs.into_iter().flatten().find_map(|dir| File::open(dir).ok());
+    match dir.filter(|_| options.nfs_export).map(|dir| sys::handle_sum(dir.as_fd())) {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => {
+            let what =
+                format!("-o nfs_export: the filesystem of the vault has no handles: {error}");
+            Err(CliError::new(Exit::Usage, what).advise("leave the option out"))
+        }
+    }
 }
 
 /// Vault and mountpoint must not lie in each other: the daemon would wait for itself.

@@ -153,7 +153,10 @@ impl Volume {
             Access::ReadOnly => None,
         };
         let fd = self.make_file(&dir, &name, new)?;
-        let seen = InodeStat::of(&fd)?;
+        let seen = match self.tree.options.export {
+            true => InodeStat::with_generation(&fd)?,
+            false => InodeStat::of(&fd)?,
+        };
         let ino = self.tree.inodes.shown(seen.stat.st_ino);
         let before = self.tell(&seen, parent, &name.entry);
         let adopted = self.files.adopt(ino, fd, &policy);

@@ -135,7 +135,10 @@ impl Volume {
         let mut tries = 0;
         loop {
             let before = self.tree.inodes.all_resized();
-            let seen = beneath::look(dir, entry)?;
+            let seen = match self.tree.options.export {
+                true => beneath::look_closer(dir, entry)?,
+                false => beneath::look(dir, entry)?,
+            };
             let since = self.tree.inodes.resized(self.tree.inodes.shown(seen.stat.st_ino));
             tries += 1;
             if self.tree.inodes.all_resized() == before || tries == LOOKS {
@@ -167,9 +170,10 @@ impl Volume {
         self.lose(ino, 1, drop);
     }
 
-    /// Tells an inode from others that had its number.
+    /// Tells an inode from others that had its number. Where it is reached by that, from all that ever
+    /// had it, in this mount or another.
     pub(in crate::volume) fn generation(&self, seen: &InodeStat) -> u64 {
-        self.tree.identity(seen).birth.into()
+        seen.generation().unwrap_or_else(|| self.tree.identity(seen).birth).into()
     }
 
     /// Enters a directory, which has one name. If it is found under another than before, it was moved
@@ -180,6 +184,7 @@ impl Volume {
             self.tree.dirs.has_left(ino);
         }
         let link = Link { parent: parent.ino(), name: entry.clone() };
+        self.tree.inodes.keep_dir(ino);
         self.tree.inodes.only_link(ino, &link);
     }
 
