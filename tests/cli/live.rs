@@ -88,9 +88,44 @@ fn a_mountpoint_that_is_of_no_use_is_code_10() {
 fn a_vault_in_use_is_code_9() {
     let machine = mounted();
     fs::create_dir(machine.path("m2")).unwrap();
-    machine.fails(&keyed(&["mount", "vault", "m2"]), 9, "in use");
+    machine.fails(&keyed(&["mount", "--foreground", "vault", "m2"]), 9, "mount --bind");
     machine.fails(&keyed(&["fsck", "vault"]), 9, "in use");
     assert!(!is_mounted(&machine.path("m2")));
+}
+
+#[test]
+fn root_mounts_a_vault_at_a_second_place_and_each_ends_alone() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let machine = mounted();
+    for name in ["part", "m2", "m3"] {
+        fs::create_dir(machine.path(name)).unwrap();
+    }
+    fs::create_dir(machine.path("m/dir")).unwrap();
+    // A part of it is not what is meant.
+    rustix::mount::mount_bind(machine.path("m/dir"), machine.path("part")).unwrap();
+    machine.ok(&["mount", "vault", "m2"]);
+    machine.ok(&keyed(&["mount", "-o", "ro,noexec", "vault", "m3"]));
+    fs::write(machine.path("m2/file"), "hello").unwrap();
+    assert_eq!(fs::read(machine.path("m3/file")).unwrap(), b"hello");
+    let refused = fs::write(machine.path("m3/file"), "x").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let options = |place: &str| {
+        let place = machine.path(place);
+        let at = |line: &&str| line.split(' ').nth(4) == place.to_str();
+        table.lines().find(at).and_then(|line| line.split(' ').nth(5)).unwrap().to_owned()
+    };
+    assert!(options("m").starts_with("rw,nosuid,nodev"), "{}", options("m"));
+    assert_eq!(options("m2"), options("m"));
+    assert!(options("m3").starts_with("ro,nosuid,nodev,noexec"), "{}", options("m3"));
+    for place in ["m", "part", "m3"] {
+        machine.ok(&["umount", place]);
+    }
+    assert_eq!(fs::read(machine.path("m2/file")).unwrap(), b"hello");
+    machine.ok(&["umount", "m2"]);
+    machine.ok(&keyed(&["fsck", "vault"]));
 }
 
 #[test]

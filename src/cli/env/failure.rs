@@ -217,7 +217,8 @@ pub(in crate::cli) fn volume(what: &Path, error: &VolumeError) -> CliError {
         ),
         VolumeError::InUse => failure.advise(match mountinfo::of_vault(what) {
             Ok(Some(mount)) => format!(
-                "it is mounted at {}; 'kmsfs umount' ends that",
+                "it is mounted at {0}; 'kmsfs umount' ends that, and 'mount --bind {0} DIR', as root, \
+                 shows it at a second place too",
                 mount.mountpoint.display()
             ),
             _ => "'kmsfs status' shows mounts, 'kmsfs umount' ends one".to_owned(),

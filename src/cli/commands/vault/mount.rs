@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::mount::MountFlags;
+
 use super::{create, preflight};
 use crate::cli::args::kms_source::KmsArgs;
 use crate::cli::args::options::MountOptions;
@@ -11,12 +13,15 @@ use crate::cli::daemon;
 use crate::cli::daemon::background::{self, Started};
 use crate::cli::daemon::plan::Plan;
 use crate::cli::env::keys_from::KeysFrom;
+use crate::cli::env::mounts::mountinfo::Mounted;
 use crate::cli::env::mounts::mountpoint::{Missing, Mountpoint};
+use crate::cli::env::mounts::second;
 use crate::cli::env::paths;
 use crate::cli::env::unlock::Source;
 use crate::cli::report::exit::{CliError, Exit};
 use crate::cli::report::output::Output;
 use crate::keystore::Unlock;
+use crate::volume::AccessTimes;
 
 /// Mounts a vault, in the background unless `--foreground`.
 pub(in crate::cli) fn run(
@@ -36,6 +41,12 @@ pub(in crate::cli) fn run(
     let read_only = args.read_only || options.read_only == Some(true);
     if !options.allow_open_vault {
         preflight::closed(&vault)?;
+    }
+    // A daemon of its own cannot have the vault as well. One in the foreground is to last, and none would.
+    if !args.foreground
+        && let Some(first) = second::first(&vault)?
+    {
+        return bind(args, &first, (flags(read_only, &options), options.nonempty), output);
     }
     let kms = chosen(&args.kms, &options.kms)?;
     // Without a secret nothing is made, not even the mountpoint.
@@ -66,6 +77,41 @@ pub(in crate::cli) fn run(
         return daemon::run::run(&plan, unlock, keeper, detached);
     }
     in_background(args, &global, &plan, unlock)
+}
+
+/// Shows a vault that is mounted at a second place. Whoever may do that has it open already, so no secret
+/// is asked for.
+fn bind(
+    args: &MountArgs,
+    first: &Mounted,
+    (flags, nonempty): (MountFlags, bool),
+    output: Output,
+) -> Result<Exit, CliError> {
+    let missing = if args.create { Missing::Make } else { Missing::Refuse };
+    let mountpoint = Mountpoint::find(&args.mountpoint, missing, nonempty)?;
+    preflight::apart(&first.vault, mountpoint.path())?;
+    let (from, to) = (first.mountpoint.display(), mountpoint.path().display());
+    second::bind(first, &mountpoint, flags).map_err(|error| {
+        CliError::io(format!("the vault is mounted at {from}, and cannot be shown at {to}"), &error)
+    })?;
+    output.note(&format!(
+        "the vault is mounted at {from} already: {to} shows that mount, with its options"
+    ));
+    Ok(Exit::Ok)
+}
+
+/// What the options forbid at one place.
+fn flags(read_only: bool, options: &MountOptions) -> MountFlags {
+    let all = [
+        (read_only, MountFlags::RDONLY),
+        (options.suid != Some(true), MountFlags::NOSUID),
+        (options.dev != Some(true), MountFlags::NODEV),
+        (options.exec == Some(false), MountFlags::NOEXEC),
+        (options.atime == Some(AccessTimes::Never), MountFlags::NOATIME),
+        (options.nosymfollow, MountFlags::NOSYMFOLLOW),
+    ];
+    let set = all.into_iter().filter(|(on, _)| *on);
+    set.fold(MountFlags::empty(), |flags, (_, flag)| flags | flag)
 }
 
 /// What opens the keystore, which is made with all that is missing if the command says so.

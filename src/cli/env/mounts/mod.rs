@@ -8,3 +8,4 @@ pub(in crate::cli) mod inside;
 pub(in crate::cli) mod life;
 pub(in crate::cli) mod mountinfo;
 pub(in crate::cli) mod mountpoint;
+pub(in crate::cli) mod second;
