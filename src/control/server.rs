@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 use serde_json::Value;
@@ -101,7 +101,11 @@ fn serve(stream: &UnixStream, handler: &Arc<Handler>) {
     let result = match serde_json::from_str(&line) {
         Ok(request) => {
             let confirm = matches!(request, Request::Rewrap { confirm: true, .. });
+            let mut told = None;
             handler(request, &mut |event| {
+                if is_too_often(&event, &mut told) {
+                    return true;
+                }
                 let wait = confirm && matches!(event, Event::Changed(_));
                 send(stream, &Reply::Event(event)).is_ok() && (!wait || is_confirmed(stream))
             })
@@ -113,6 +117,17 @@ fn serve(stream: &UnixStream, handler: &Arc<Handler>) {
         }),
     };
     let _ = send(stream, &result.map_or_else(Reply::Failed, Reply::Done));
+}
+
+/// True for news of how far the work is that nobody could read: the last came a moment ago, and some is
+/// left to be told.
+fn is_too_often(event: &Event, told: &mut Option<Instant>) -> bool {
+    let Event::Progress { done, total } = event else { return false };
+    if Some(*done) != *total && told.is_some_and(|told| told.elapsed() < NEWS_EVERY) {
+        return true;
+    }
+    *told = Some(Instant::now());
+    false
 }
 
 /// True once the command has done its part. One that has gone, or takes too long, stops the work.
@@ -128,6 +143,8 @@ fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
 
 const MOST_CLIENTS: usize = 16;
 const LONGEST_REQUEST: u64 = 256 << 10;
+/// Of how far the work is; a command that was stopped is noticed within this time.
+const NEWS_EVERY: Duration = Duration::from_millis(50);
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -165,6 +182,27 @@ mod tests {
         });
         assert_eq!(result.unwrap(), json!({ "asked": true }));
         assert_eq!(seen.len(), 2);
+    }
+
+    #[test]
+    fn news_of_progress_come_at_a_pace_that_somebody_can_read() {
+        let path = socket("pace");
+        let handler: Arc<Handler> = Arc::new(|_, send| {
+            for done in 1..=100_000 {
+                send(Event::Progress { done, total: Some(100_000) });
+            }
+            Ok(json!({}))
+        });
+        let _server = Server::start(&path, handler).unwrap();
+        let mut seen = Vec::new();
+        let result = client(&path).call(&rewrap(), |event| {
+            seen.push(event);
+            true
+        });
+        result.unwrap();
+        assert_eq!(seen.first(), Some(&Event::Progress { done: 1, total: Some(100_000) }));
+        assert_eq!(seen.last(), Some(&Event::Progress { done: 100_000, total: Some(100_000) }));
+        assert!(seen.len() < 10_000, "{} of 100000", seen.len());
     }
 
     /// A file was changed before the command had written it down, or had said that it cannot.
