@@ -37,6 +37,7 @@ impl Volume {
     pub(in crate::volume) fn sync_times(&self) -> Result<()> {
         let mut saving = self.times.saving();
         self.append_times(&mut saving)?;
+        saving.list = None;
         // Also what somebody else has appended.
         if saving.unsynced
             && let Some(list) = own_file::to_read(self.tree.meta(), TIMES)?
@@ -69,10 +70,15 @@ impl Volume {
         if self.options.read_only || unsaved.is_empty() {
             return Ok(());
         }
-        let meta = self.tree.meta();
-        let Some(list) = own_file::to_write(meta, TIMES)? else {
-            // There was none, or one that is not to be written to.
-            return self.save_whole(saving);
+        let list = match saving.list.take() {
+            // A re-wrap appends after each file. If somebody else has put another list there, the records
+            // are missing in that, until the next sync.
+            Some(list) => list,
+            None => match own_file::to_write(self.tree.meta(), TIMES)? {
+                Some(list) => list,
+                // There was none, or one that is not to be written to.
+                None => return self.save_whole(saving),
+            },
         };
         // Over the rest of a record that a full disk cut short, so that records stay in step.
         let length = u64::try_from(rustix::fs::fstat(&list)?.st_size).unwrap_or(0);
@@ -82,13 +88,14 @@ impl Volume {
         }
         saving.unsynced = true;
         rustix::io::pwrite(&list, &unsaved, end)?;
+        saving.list = Some(list);
         Ok(())
     }
 
     fn save_whole(&self, saving: &mut Saving) -> Result<()> {
         let all = self.times.all();
         own_file::replace(self.tree.meta(), TIMES, &all)?;
-        *saving = Saving { unsynced: false, whole: all.len() };
+        *saving = Saving { whole: all.len(), ..Saving::default() };
         self.times.saved();
         Ok(())
     }

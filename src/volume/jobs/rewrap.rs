@@ -96,6 +96,8 @@ struct Run<'a> {
     job: RewrapJob,
     report: RewrapReport,
     batch: Batch,
+    /// As many as can be open at once beside everything else.
+    batch_size: usize,
     /// How many of the failed are under a key that their directory does not accept.
     strangers: usize,
     /// How often directories had come to need a former key when the last pass began.
@@ -148,9 +150,18 @@ impl Volume {
             self.must_be_usable(key)?;
         }
         let report = RewrapReport { total: self.count_files()?, ..Default::default() };
-        let (batch, strangers, kept) = (Vec::new(), 0, 0);
-        let mut run =
-            Run { volume: self, job, report, batch, strangers, kept, progress, next, changed };
+        let mut run = Run {
+            volume: self,
+            job,
+            report,
+            batch: Vec::new(),
+            batch_size: batch_size(),
+            strangers: 0,
+            kept: 0,
+            progress,
+            next,
+            changed,
+        };
         let finished = run.all();
         // Whatever happened, handles are given back and what was written is made durable: directories
         // as well, if no file was re-wrapped after them.
@@ -265,7 +276,7 @@ impl Run<'_> {
             if let Err(error) = self.file(visit, entry, descriptor) {
                 self.failed(visit.path_of(entry), &error);
             }
-            if self.batch.len() >= self.batch_size() {
+            if self.batch.len() >= self.batch_size {
                 self.finish_batch()?;
             }
             if (self.progress)(&self.report).is_break() {
@@ -273,12 +284,6 @@ impl Run<'_> {
             }
         }
         Ok(ControlFlow::Continue(()))
-    }
-
-    /// As many as can be open at once beside everything else.
-    fn batch_size(&self) -> usize {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        usize::try_from(limit.unwrap_or(4096) / 4).unwrap_or(BATCH).clamp(16, BATCH)
     }
 
     fn file(&mut self, visit: &Visit, entry: &Entry, descriptor: &DirDescriptor) -> Result<()> {
@@ -546,6 +551,11 @@ impl Run<'_> {
 /// The backing filesystem lets nobody change this.
 fn is_refused(error: &VolumeError) -> bool {
     matches!(error, VolumeError::Io(Errno::PERM))
+}
+
+fn batch_size() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    usize::try_from(limit.unwrap_or(4096) / 4).unwrap_or(BATCH).clamp(16, BATCH)
 }
 
 fn is_same(one: &Handle, other: &Handle) -> bool {

@@ -15,7 +15,7 @@
 //! - A sync is done that began after that: what was outdated is taken back.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -97,6 +97,8 @@ pub(in crate::volume) struct Saving {
     pub(in crate::volume) unsynced: bool,
     /// Bytes of the list when it was last written whole.
     pub(in crate::volume) whole: usize,
+    /// The list, while records are appended one after the other.
+    pub(in crate::volume) list: Option<OwnedFd>,
 }
 
 impl Times {
@@ -976,7 +978,7 @@ mod tests {
         }
     }
 
-    struct TempFile(std::os::fd::OwnedFd, std::path::PathBuf);
+    struct TempFile(OwnedFd, std::path::PathBuf);
 
     impl TempFile {
         fn new(what: &str) -> Self {
