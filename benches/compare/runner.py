@@ -119,8 +119,11 @@ def run(options: Options) -> Outcome:
             _prove(outcome, mount, work)
         first = _COUNTING if tracefs else 1
         try:
-            for number in range(first, options.rounds + 1):
-                _round(outcome, mounts, source, number, tracefs)
+            # What removes many files runs when all rounds of the others are over.
+            for removes in (False, True):
+                part = [one for one in options.workloads if one.removes == removes]
+                for number in range(first, options.rounds + 1):
+                    _round(outcome, part, mounts, source, number, tracefs)
         except KeyboardInterrupt:
             outcome.stopped = True
             outcome.notes.append("stopped before the end")
@@ -199,15 +202,19 @@ def _prove(outcome: Outcome, mount: Mounted, work: Path) -> None:
 
 
 def _round(
-    outcome: Outcome, mounts: list[Mounted], source: Path, number: int, tracefs: Path | None
+    outcome: Outcome,
+    workloads: list[Workload],
+    mounts: list[Mounted],
+    source: Path,
+    number: int,
+    tracefs: Path | None,
 ) -> None:
-    """Every workload, under each latency, on one filesystem after the other."""
+    """Some workloads, under each latency, on one filesystem after the other."""
     options = outcome.options
-    in_order = sorted(options.workloads, key=lambda workload: workload.removes)
-    for place, workload in enumerate(in_order):
+    for place, workload in enumerate(workloads):
         name = "counting requests" if number == _COUNTING else f"round {number} of {options.rounds}"
         passed = f"after {time.monotonic() - outcome.began:.0f} s"
-        tell(f"{name}: {workload.name} ({place + 1} of {len(in_order)}), {passed}")
+        tell(f"{name}: {workload.name} ({place + 1} of {len(workloads)}), {passed}")
         # Requests do not depend on how processors sleep: they are counted once.
         latencies = options.latencies if number != _COUNTING else options.latencies[:1]
         for latency in latencies:

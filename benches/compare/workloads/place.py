@@ -126,7 +126,8 @@ class Workload:
     syncs: bool = False
     # How many requests to sync each of its operations is at least, of files and of directories.
     syncs_each: int = 0
-    # It removes many files, so it comes last in a round: ext4 creates slowly for a minute.
+    # It removes many files, so it comes when all others are done: for minutes, ext4 looks at each of
+    # their inodes before it makes another.
     removes: bool = False
     # Programs without which it is left out.
     programs: tuple[str, ...] = ()
