@@ -119,6 +119,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli/", "main.rs"]),
     ("cmac", &["crypto/"]),
     ("crc32fast", &["crypto/", "envelope/"]),
+    ("hashbrown", &["volume/namespace/"]),
     ("cryptoki", &["keystore/token"]),
     ("ed25519_dalek", &["crypto/"]),
     ("env_logger", &["cli/", "main.rs"]),

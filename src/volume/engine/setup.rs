@@ -153,11 +153,11 @@ impl Volume {
         // A KMS elsewhere decides about each open, and writes it down.
         let idle = keyring.service().keystore().is_some() && !options.shared;
         let room = if idle { OpenFiles::idle_room() } else { 0 };
-        let files =
-            OpenFiles::new(keyring.clone(), Arc::new(shared), times.clone(), (access, room));
         let meta = rustix::io::fcntl_dupfd_cloexec(session.meta(), 0)?;
         let root_again = rustix::io::fcntl_dupfd_cloexec(&root, 0)?;
         let tree = Tree::new(root_again, meta, options.clone(), anchor)?;
+        let (shared, inodes) = (Arc::new(shared), tree.inodes.clone());
+        let files = OpenFiles::new(keyring.clone(), shared, times.clone(), inodes, (access, room));
         Ok(Self {
             root,
             tree,

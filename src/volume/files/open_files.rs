@@ -27,6 +27,7 @@ use crate::volume::content::{Access, Content, Damaged, Mutability, Shared};
 use crate::volume::keys::keyring::Keyring;
 use crate::volume::model::by_inode::ByInode;
 use crate::volume::model::error::{Result, VolumeError};
+use crate::volume::namespace::inode::InodeTable;
 use crate::volume::session::times::{ShownTimes, TimedFile};
 
 /// The table of open files.
@@ -82,10 +83,11 @@ impl OpenFiles {
         keyring: Arc<Keyring>,
         shared: Arc<Shared>,
         times: Arc<ShownTimes>,
+        inodes: Arc<InodeTable>,
         (access, idle): (Access, usize),
     ) -> Self {
         let turns = ByInode::new(TURNS);
-        let table = Mutex::new(Table::with_room(idle));
+        let table = Mutex::new(Table::with_room(idle, inodes));
         let (resized, outdated) = (Mutex::default(), Mutex::default());
         Self { keyring, shared, times, access, table, resized, outdated, turns }
     }
@@ -271,29 +273,6 @@ impl OpenFiles {
         }
     }
 
-    /// The kernel is about to close a handle, and may keep pages. `known`: does it know the inode?
-    pub(in crate::volume) fn note_cached(
-        &self,
-        ino: u64,
-        key: Option<KeyId>,
-        known: impl Fn() -> bool,
-    ) {
-        let mut table = self.lock();
-        // Not if it has forgotten the inode already: nothing would remove the entry.
-        if known() {
-            table.cached.insert(ino, key);
-        }
-    }
-
-    /// The kernel has forgotten the inode, and every cached page of it, unless it has looked it up
-    /// again since and it is `known`.
-    pub(in crate::volume) fn forget(&self, ino: u64, known: impl Fn() -> bool) {
-        let mut table = self.lock();
-        if !known() {
-            table.uncache(ino);
-        }
-    }
-
     /// The last name of the inode is gone: nothing of it needs a sync any more, and a new file may
     /// get its number.
     pub fn removed(&self, ino: u64) {
@@ -370,15 +349,14 @@ impl OpenFiles {
     pub(in crate::volume) fn cached_under(&self, keys: &[KeyId]) -> Vec<u64> {
         let table = self.lock();
         // Of an idle file the kernel may have forgotten everything.
-        let is_known =
-            |ino: &u64, slot: &Slot| slot.idle_state().is_none() || table.cached.contains_key(ino);
+        let is_known = |ino: &u64, slot: &Slot| {
+            slot.idle_state().is_none() || table.inodes.may_have_pages(*ino)
+        };
         let open = table.open.iter().filter(|(ino, slot)| is_known(ino, slot));
-        let open = open.map(|(ino, slot)| (*ino, slot.file.key()));
-        let closed = table.cached.iter().filter(|(ino, _)| !table.open.contains_key(ino));
-        let all = open.chain(closed.map(|(ino, key)| (*ino, *key)));
-        all.filter(|(_, under)| under.is_some_and(|under| keys.contains(&under)))
-            .map(|(ino, _)| ino)
-            .collect()
+        let open = open.filter(|(_, slot)| slot.file.key().is_some_and(|key| keys.contains(&key)));
+        let closed = table.inodes.pages_under(keys).into_iter();
+        let closed = closed.filter(|ino| !table.open.contains_key(ino));
+        open.map(|(ino, _)| *ino).chain(closed).collect()
     }
 
     /// Inodes that are written but not synced, with the generation that a sync covers.
@@ -414,14 +392,9 @@ impl OpenFiles {
         table.stuck = table.parked.len();
     }
 
-    /// True if so much was forgotten since the last time that memory can be given back.
-    pub(in crate::volume) fn has_given_up_much(&self) -> bool {
-        let given_up = &mut self.lock().given_up;
-        let much = *given_up > MOST_PARKED / 2;
-        if much {
-            *given_up = 0;
-        }
-        much
+    /// How often a file was closed, or began to idle.
+    pub(in crate::volume) fn closes(&self) -> u64 {
+        self.lock().closes
     }
 
     /// A sync of the whole backing filesystem succeeded after [`Self::parked_before_sync`].

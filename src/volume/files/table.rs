@@ -11,25 +11,23 @@ use super::file::File;
 use crate::id::KeyId;
 use crate::volume::content::Marks;
 use crate::volume::model::slack::give_room_back;
+use crate::volume::namespace::inode::InodeTable;
 use crate::volume::session::times::Times;
 
 /// How long a file idles.
 const IDLE_FOR: Duration = Duration::from_secs(5);
 
-#[derive(Default)]
 pub(super) struct Table {
     pub(super) open: HashMap<u64, Slot>,
     /// What is written but not synced of files that nobody has open.
     pub(super) parked: HashMap<u64, Box<Marks>>,
-    /// Every file that the kernel has closed and may have cached pages of, with the key that it had
-    /// then. A file that is open knows better.
-    pub(super) cached: HashMap<u64, Option<KeyId>>,
+    /// Knows of which closed files the kernel may have cached pages, and under which key. A file that is
+    /// open knows better.
+    pub(super) inodes: Arc<InodeTable>,
     /// The files that idle, by when they were closed, and how many may.
     idle: BTreeMap<u64, u64>,
     room: usize,
-    closes: u64,
-    /// Entries of `parked` and `cached` that have gone.
-    pub(super) given_up: usize,
+    pub(super) closes: u64,
     /// So many of `parked` are left of a sync of all: they wait for something else.
     pub(super) stuck: usize,
 }
@@ -81,8 +79,9 @@ impl Slot {
 
 impl Table {
     /// An empty one, in which so many files may idle.
-    pub(super) fn with_room(room: usize) -> Self {
-        Self { room, ..Self::default() }
+    pub(super) fn with_room(room: usize, inodes: Arc<InodeTable>) -> Self {
+        let (open, parked, idle) = Default::default();
+        Self { open, parked, inodes, idle, room, closes: 0, stuck: 0 }
     }
 
     /// Takes in a file that was just opened. Never beside another one of its inode: what is known of the
@@ -129,6 +128,7 @@ impl Table {
     /// Takes one handle of an open file back, and closes it after the last. Locks: the caller has the
     /// inode's turn.
     pub(super) fn give_back(&mut self, ino: u64) {
+        self.closes += 1;
         if let Some(slot) = self.open.get_mut(&ino) {
             slot.handles = slot.handles.saturating_sub(1);
         }
@@ -141,9 +141,7 @@ impl Table {
             return;
         }
         let Some(slot) = self.take_out(ino) else { return };
-        if let Some(key) = self.cached.get_mut(&ino) {
-            *key = slot.file.key();
-        }
+        self.inodes.correct_pages(ino, slot.file.key());
         let idles = slot.idles;
         match Arc::try_unwrap(slot.file) {
             Ok(file) => {
@@ -183,7 +181,6 @@ impl Table {
     /// Nothing of a closed file is to be synced any more.
     pub(super) fn unpark(&mut self, ino: u64) {
         if self.parked.remove(&ino).is_some() {
-            self.given_up += 1;
             give_room_back(&mut self.parked);
         }
     }
@@ -192,14 +189,6 @@ impl Table {
     pub(super) fn is_crowded(&mut self, most: usize) -> bool {
         self.stuck = self.stuck.min(self.parked.len());
         self.parked.len() - self.stuck > most
-    }
-
-    /// The kernel has no pages of a file any more.
-    pub(super) fn uncache(&mut self, ino: u64) {
-        if self.cached.remove(&ino).is_some() {
-            self.given_up += 1;
-            give_room_back(&mut self.cached);
-        }
     }
 
     /// A file that idles though too many do: the one that was closed first.
@@ -237,7 +226,7 @@ mod tests {
     /// Files whose keys were revoked, or whose disk fails, were synced five times a second.
     #[test]
     fn regression_files_that_no_sync_helps_do_not_crowd() {
-        let mut table = Table::with_room(0);
+        let mut table = Table::with_room(0, Arc::new(InodeTable::new(1)));
         let park = |table: &mut Table, inodes: std::ops::Range<u64>| {
             inodes.for_each(|ino| drop(table.parked.insert(ino, Box::default())));
         };

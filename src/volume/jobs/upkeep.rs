@@ -10,6 +10,7 @@ use crate::threads::{Stop, Threads};
 use crate::volume::content::{Mended, SealEffort};
 use crate::volume::engine::Volume;
 use crate::volume::model::error::Result;
+use crate::volume::model::slack::GiveBack;
 use crate::volume::session::ledger::Ledger;
 
 /// How often the threads look for work. The keystore is asked whether a key was disabled well within
@@ -52,9 +53,10 @@ impl Volume {
         let volume = self.clone();
         upkeep.start("upkeep-idle", move |_| volume.files.sweep())?;
         let (volume, mut flushed, mut turned) = (self.clone(), Instant::now(), Instant::now());
+        let mut back = GiveBack::default();
         upkeep.start("upkeep-disk", move |_| {
             volume.drop_outdated_pages();
-            volume.tidy_up(&mut flushed);
+            volume.tidy_up(&mut flushed, &mut back);
             volume.turn_announcements(&mut turned);
         })?;
         if let Some(attended) = Attended::of(self) {
@@ -143,12 +145,15 @@ impl Volume {
         ledger.drop_previous()
     }
 
-    fn tidy_up(&self, flushed: &mut Instant) {
+    fn tidy_up(&self, flushed: &mut Instant, back: &mut GiveBack) {
         let crowded = self.files.is_crowded();
         if flushed.elapsed() < FLUSH && !crowded {
             return;
         }
         *flushed = Instant::now();
+        if back.is_due(self.files.closes() + self.tree.inodes.turnover(), Instant::now()) {
+            sys::give_memory_back();
+        }
         if !self.options.read_only {
             self.save_dir_policies();
             if let Err(error) = self.flush(if crowded { Duration::ZERO } else { DIRTY_FOR }) {
@@ -157,9 +162,6 @@ impl Volume {
             if crowded {
                 self.files.all_were_synced();
             }
-        }
-        if self.files.has_given_up_much() {
-            sys::give_memory_back();
         }
     }
 }

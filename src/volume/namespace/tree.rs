@@ -1,6 +1,7 @@
 //! The state of the namespace: what the kernel knows, what is held open, what is locked.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -40,7 +41,7 @@ const ZFS: u64 = 0x2fc1_2fc1;
 /// The namespace half of a volume.
 #[derive(Debug)]
 pub(in crate::volume) struct Tree {
-    pub(in crate::volume) inodes: InodeTable,
+    pub(in crate::volume) inodes: Arc<InodeTable>,
     pub(in crate::volume) dirs: DirCache,
     pub(in crate::volume) listings: Listings,
     pub(in crate::volume) locks: DirLocks,
@@ -116,7 +117,7 @@ impl Tree {
         let mut session = [0; 4];
         random::fill(&mut session)?;
         Ok(Self {
-            inodes: InodeTable::new(stat.st_ino).exporting(options.export),
+            inodes: Arc::new(InodeTable::new(stat.st_ino).exporting(options.export)),
             descriptors: RwLock::default(),
             anchor,
             twins: Twins::default(),

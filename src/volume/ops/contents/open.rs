@@ -121,7 +121,7 @@ impl Volume {
             self.tree.inodes.note_cached(ino, self.fingerprint(stat));
         }
         // Before it is closed: it is listed as open or as cached at any time.
-        self.files.note_cached(ino, handle.file.key(), || self.tree.inodes.knows(ino));
+        self.tree.inodes.note_pages(ino, handle.file.key());
         drop(handle);
         self.files.release_found(ino, stat.as_ref().ok());
         if stat.is_ok_and(|stat| stat.st_nlink == 0) {

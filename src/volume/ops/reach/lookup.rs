@@ -61,7 +61,6 @@ impl Volume {
     fn lose(&self, ino: u64, count: u64, left: impl FnMut(u64)) {
         if self.tree.inodes.forget(ino, count, left) {
             self.tree.listings.forget(ino);
-            self.files.forget(ino, || self.tree.inodes.knows(ino));
         }
     }
 
