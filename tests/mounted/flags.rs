@@ -27,7 +27,7 @@ fn flags_are_set_and_kept_and_those_that_cannot_be_kept_are_refused() {
     for (name, set) in [("file", "dA"), ("dir", "d"), ("dir/new", "d"), (".", "")] {
         assert_eq!(flags(&at, name), set, "{name}");
     }
-    at.run("! chattr +a file 2>said; grep 'not supported' said; ! chattr +c file; ! chattr +S dir");
+    at.run("! chattr +c file 2>said; grep 'not supported' said; ! chattr +a file; ! chattr +S dir");
     assert_eq!(flags(&at, "file"), "dA");
     // The form of XFS says the same, and sets no project.
     at.run(
