@@ -159,3 +159,41 @@ fn encrypted(path: &Path) -> String {
 }
 
 const DIR_MIRROR: &str = kmsfs::envelope::DIR_XATTR;
+
+/// Of files that were never synced, a crash brought the attributes to the disk and not the headers with
+/// their keys. These files got new contents, and from then on a check told of tampering.
+#[test]
+fn regression_attributes_under_a_lost_key_go_with_the_first_header() {
+    let mut fixture = Fixture::new();
+    for name in ["written", "described"] {
+        let ino = fixture.file(ROOT, name, "").unwrap().ino;
+        fixture.volume().set_xattr(ino, b"user.a", b"1", SetMode::Any, caller()).unwrap();
+    }
+    fixture.close();
+    let root = fixture.vault();
+    for path in fixture.backing(|name| !name.starts_with(".kmsfs")) {
+        // Not what is in `.kmsfs`.
+        if path.parent() != Some(root.as_path()) {
+            continue;
+        }
+        fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+    }
+    let left = check(&mut fixture, Repair::No);
+    assert!(left.is_clean() && left.problems.is_empty(), "{:?}", left.problems);
+
+    fixture.reopen();
+    let written = fixture.find("written").unwrap();
+    let opened = fixture.volume().open_handle(written, Access::ReadWrite).unwrap().handle;
+    opened.file.write(0, b"new", Origin::Caller).unwrap();
+    fixture.volume().close(opened);
+    let described = fixture.find("described").unwrap();
+    fixture.volume().set_xattr(described, b"user.b", b"2", SetMode::Any, caller()).unwrap();
+    fixture.volume().end().unwrap();
+    let left = check(&mut fixture, Repair::No);
+    assert!(left.is_clean() && left.problems.is_empty(), "{:?}", left.problems);
+    fixture.reopen();
+    let described = fixture.find("described").unwrap();
+    assert_eq!(fixture.volume().xattr_names(described, caller()).unwrap(), b"user.b\0");
+    let value = fixture.volume().xattr(described, b"user.b", caller()).unwrap();
+    assert_eq!(value, b"2");
+}

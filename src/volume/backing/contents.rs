@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     Advice, FallocateFlags, Mode, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
-    fadvise, fallocate, fchmod, fdatasync, fgetxattr, fsetxattr, fstat, fsync, ftruncate, futimens,
-    seek,
+    fadvise, fallocate, fchmod, fdatasync, fgetxattr, flistxattr, flistxattr_query, fremovexattr,
+    fsetxattr, fstat, fsync, ftruncate, futimens, seek,
 };
 use rustix::io::{Errno, pread, pwrite};
 
 use super::lender;
+use crate::envelope::XATTR_PREFIX;
 use crate::sys;
 use crate::volume::model::clock;
 
@@ -63,6 +64,10 @@ pub trait Backing: Send + Sync {
     fn next_data(&self, offset: u64) -> Result<Option<u64>>;
     /// The next offset that is a hole; the end of the file counts as one.
     fn next_hole(&self, offset: u64) -> Result<u64>;
+    /// Removes the attributes that are encrypted under a key of the file.
+    fn drop_attributes(&self) -> Result<()> {
+        Ok(())
+    }
     /// Runs `change` and puts modification time, mode and file capabilities back: for changes that are
     /// not contents.
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
@@ -202,6 +207,19 @@ impl Backing for BackingFile {
             Err(Errno::NXIO) => self.length(),
             other => other,
         }
+    }
+
+    fn drop_attributes(&self) -> Result<()> {
+        let length = match flistxattr_query(&self.0) {
+            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
+            other => other?,
+        };
+        let mut names = vec![0; length];
+        let length = flistxattr(&self.0, &mut names[..])?;
+        names.truncate(length);
+        let sealed = |name: &&[u8]| name.starts_with(XATTR_PREFIX.as_bytes());
+        let mut lost = names.split(|byte| *byte == 0).filter(sealed);
+        lost.try_for_each(|name| fremovexattr(&self.0, name))
     }
 
     fn keep_times(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {

@@ -52,6 +52,7 @@ impl Content {
             return self.write_owed_header(state);
         }
         let (file, dek, recipient) = self.keys.create()?;
+        self.drop_lost_attributes();
         let keys = FileKeys::new(file, dek);
         let cipher = keys.unit_cipher();
         let header = FileHeader {
@@ -66,6 +67,15 @@ impl Content {
         state.has_header = true;
         state.marks.extent.empty();
         Ok(())
+    }
+
+    /// A crash may have brought attributes of the file to the disk, and not the header with their key. They
+    /// must not be taken for attributes of the next key. *Crash*: nobody can read them, whether they are
+    /// gone or not.
+    fn drop_lost_attributes(&self) {
+        if let Err(error) = self.backing.drop_attributes() {
+            log::warn!("attributes under a lost key stay beside a new file: {error}");
+        }
     }
 
     /// Makes durable, before the first page of a change, that this session changes the file.

@@ -551,6 +551,10 @@ impl Backing for TimedFile {
     fn next_hole(&self, offset: u64) -> Outcome<u64> {
         self.file.next_hole(offset)
     }
+    fn drop_attributes(&self) -> Outcome<()> {
+        self.changed(self.file.drop_attributes())
+    }
+
     fn keep_times(&self, change: &mut dyn FnMut() -> Outcome<()>) -> Outcome<()> {
         self.keep(|| self.file.keep_times(change))
     }
