@@ -46,7 +46,7 @@ pub(in crate::cli) fn run(
     if !args.foreground
         && let Some(first) = second::first(&vault)?
     {
-        return bind(args, &first, (flags(read_only, &options), options.nonempty), output);
+        return bind(args, &first, (flags(read_only, &options), options.nonempty));
     }
     let kms = chosen(&args.kms, &options.kms)?;
     // Without a secret nothing is made, not even the mountpoint.
@@ -85,7 +85,6 @@ fn bind(
     args: &MountArgs,
     first: &Mounted,
     (flags, nonempty): (MountFlags, bool),
-    output: Output,
 ) -> Result<Exit, CliError> {
     let missing = if args.create { Missing::Make } else { Missing::Refuse };
     let mountpoint = Mountpoint::find(&args.mountpoint, missing, nonempty)?;
@@ -94,9 +93,7 @@ fn bind(
     second::bind(first, &mountpoint, flags).map_err(|error| {
         CliError::io(format!("the vault is mounted at {from}, and cannot be shown at {to}"), &error)
     })?;
-    output.note(&format!(
-        "the vault is mounted at {from} already: {to} shows that mount, with its options"
-    ));
+    log::info!("the vault is mounted at {from} already: {to} shows that mount, with its options");
     Ok(Exit::Ok)
 }
 
