@@ -11,7 +11,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from peers import Peer
+from peers import Kmsfs, Peer
 from report import median_rate, short
 from runner import Outcome
 from workloads import Workload
@@ -98,9 +98,9 @@ def _counts(outcome: Outcome, workload: Workload, peer: Peer) -> bool:
 
 
 def _colour(outcome: Outcome, peer: Peer) -> str:
-    if peer.name == "kmsfs":
+    if isinstance(peer, Kmsfs):
         return _SUBJECT
     if not peer.encrypts:
         return _FLOOR
-    others = [one.name for one in outcome.peers if one.encrypts and one.name != "kmsfs"]
+    others = [one.name for one in outcome.peers if one.encrypts and not isinstance(one, Kmsfs)]
     return _OTHERS[others.index(peer.name) % len(_OTHERS)]

@@ -88,6 +88,10 @@ class Floor(Peer):
         return [str(_floor()), self.name, str(home / "mnt"), *directory]
 
 
+# What saves requests where one user is alone.
+_FEW = "noxattr,no_default_permissions"
+
+
 @dataclass
 class Kmsfs(Peer):
     """This project, from `binary`."""
@@ -101,6 +105,7 @@ class Kmsfs(Peer):
             os.environ.get("KMSFS_BIN", str(_ROOT / "target/release/kmsfs"))
         ).resolve()
     )
+    options: str = ""
 
     def version(self) -> str:
         _executable(self.binary, "cargo build --release, or set KMSFS_BIN")
@@ -108,8 +113,8 @@ class Kmsfs(Peer):
 
     def command(self, home: Path) -> list[str]:
         keystore = [f"--keystore={home / 'keystore.db'}", f"--key-file={home / 'key'}"]
-        mount = ["mount", "--create", "--foreground", str(home / "store"), str(home / "mnt")]
-        return [str(self.binary), *keystore, *mount]
+        mount = ["mount", "--create", "--foreground", *(["-o", self.options] if self.options else [])]
+        return [str(self.binary), *keystore, *mount, str(home / "store"), str(home / "mnt")]
 
 
 @dataclass
@@ -198,6 +203,7 @@ def every_peer() -> list[Peer]:
         Floor(),
         passthrough,
         Kmsfs(),
+        Kmsfs("kmsfs-few", f"kmsfs with -o {_FEW}", options=_FEW),
         Gocryptfs(),
         Securefs(),
         Encfs(),
