@@ -2,12 +2,13 @@
 //! waits for an answer of the KMS.
 
 use std::ops::ControlFlow;
-use std::time::SystemTime;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, SystemTime};
 
 use kmsfs::envelope::CrossMode;
 use kmsfs::keystore::KeyRef;
 use kmsfs::volume::content::Access;
-use kmsfs::volume::{Origin, RewrapJob, Volume};
+use kmsfs::volume::{Origin, RewrapJob, RewrapReport, Volume};
 
 use crate::fixture::{Fixture, REPLACE, ROOT};
 use crate::interrupted::{Interrupted, Question};
@@ -148,4 +149,45 @@ fn regression_a_file_that_is_opened_during_a_rewrap_hears_which_key_its_director
     handle.write(0, b"contents", Origin::Caller).unwrap();
     assert_eq!(handle.file.key(), Some(to));
     fixture.volume().close(handle);
+}
+
+/// A second re-wrap, or recovery, came to a file between the steps of the first. Then its modification time
+/// moved before it was durable what to show instead, and a power cut showed it a second late.
+#[test]
+fn regression_no_other_rewrap_comes_to_a_file_between_the_steps_of_one() {
+    let mut fixture = Fixture::new();
+    let key = fixture.new_key();
+    let dir = fixture.mkdir(ROOT, "dir").unwrap().ino;
+    fixture.volume().set_dir_policy(dir, key, None).unwrap();
+    fixture.file(dir, "file", "contents").unwrap();
+    fixture.reopen();
+    fixture.keystore.rotate_key_on_demand(&KeyRef::Id(key), SystemTime::now()).unwrap();
+    let (volume, (came, comes)) = (fixture.volume(), std::sync::mpsc::channel());
+    std::thread::scope(|scope| {
+        let (mut other, mut came) = (None, Some(came));
+        let first = volume.rewrap(
+            RewrapJob::default(),
+            &mut |report| {
+                if report.rewrapped == 1
+                    && let Some(came) = came.take()
+                {
+                    other = Some(scope.spawn(move || {
+                        let mut next = |_: &std::path::Path| {
+                            came.send(()).unwrap();
+                            ControlFlow::Continue(())
+                        };
+                        let go_on = &mut |_: &RewrapReport| ControlFlow::Continue(());
+                        volume.rewrap_announced(RewrapJob::default(), go_on, &mut next).unwrap()
+                    }));
+                    let waited = comes.recv_timeout(Duration::from_millis(300));
+                    assert_eq!(waited, Err(RecvTimeoutError::Timeout), "it came to the file");
+                }
+                ControlFlow::Continue(())
+            },
+            &mut |_| {},
+        );
+        assert_eq!(first.unwrap().rewrapped, 1);
+        let second = other.expect("it was started").join().unwrap();
+        assert!(second.complete && second.rewrapped == 0, "{second:?}");
+    });
 }

@@ -169,6 +169,7 @@ impl Volume {
             times,
             session: Mutex::new(session),
             kernel: Mutex::new(None),
+            rewraps: Mutex::default(),
             found,
             strays,
         })

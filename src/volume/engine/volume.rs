@@ -40,6 +40,9 @@ pub struct Volume {
     pub(in crate::volume) times: Arc<ShownTimes>,
     pub(in crate::volume) session: Mutex<Session>,
     pub(in crate::volume) kernel: Mutex<Option<Arc<dyn KernelCache>>>,
+    /// Held for a batch of a re-wrap, from its first header to its last scrubbed slot. Whoever else wrote
+    /// headers by itself meanwhile would move times of which no plan is durable. Before all other locks.
+    pub(in crate::volume) rewraps: Mutex<()>,
     /// What was wrong with the vault's own files when it was opened: their names, and what.
     pub(in crate::volume) found: Vec<(&'static str, &'static str)>,
     /// Page journals that nobody needed.

@@ -379,6 +379,9 @@ impl Run<'_> {
     }
 
     fn confirm(&mut self) {
+        // A header between the steps of a re-wrap is left alone.
+        let volume = self.volume;
+        let _turn = volume.rewraps.lock();
         for at in 0..self.batch.len() {
             let Some(one) = self.batch.get_mut(at).filter(|one| one.through) else { continue };
             let error = match one.file.content().confirm() {

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -96,6 +97,8 @@ struct Run<'a> {
     job: RewrapJob,
     report: RewrapReport,
     batch: Batch,
+    /// There while the batch is not empty.
+    turn: Option<MutexGuard<'a, ()>>,
     /// As many as can be open at once beside everything else.
     batch_size: usize,
     /// How many of the failed are under a key that their directory does not accept.
@@ -155,6 +158,7 @@ impl Volume {
             job,
             report,
             batch: Vec::new(),
+            turn: None,
             batch_size: batch_size(),
             strangers: 0,
             kept: 0,
@@ -262,7 +266,9 @@ impl Run<'_> {
         for Missed { path, why } in descent.missed() {
             self.report.failed.push((path, why.to_string()));
         }
+        self.take_turn();
         self.nameless()?;
+        self.end_turn_without_batch();
         self.volume.rewrap_descriptor(|key| match self.job {
             RewrapJob { from: None, to: None, .. } => root_key,
             _ => self.applies(key).then(|| self.target(key)),
@@ -273,9 +279,11 @@ impl Run<'_> {
     fn files(&mut self, visit: &Visit, descriptor: &DirDescriptor) -> Result<ControlFlow<()>> {
         for entry in visit.entries.iter().filter(|entry| entry.role == Role::File) {
             self.report.scanned += 1;
+            self.take_turn();
             if let Err(error) = self.file(visit, entry, descriptor) {
                 self.failed(visit.path_of(entry), &error);
             }
+            self.end_turn_without_batch();
             if self.batch.len() >= self.batch_size {
                 self.finish_batch()?;
             }
@@ -392,8 +400,27 @@ impl Run<'_> {
         known.and_then(Result::ok).unwrap_or_else(|| FilePolicy::of(descriptor))
     }
 
+    /// Before a file is looked at: what another re-wrap, or recovery, has begun with it is done then.
+    fn take_turn(&mut self) {
+        if self.turn.is_none() {
+            self.turn = Some(self.volume.rewraps.lock());
+        }
+    }
+
+    fn end_turn_without_batch(&mut self) {
+        if self.batch.is_empty() {
+            self.turn = None;
+        }
+    }
+
     /// Overwrites the old slots of a batch once the new ones are durable.
     fn finish_batch(&mut self) -> Result<()> {
+        let finished = self.finish_files();
+        self.end_turn_without_batch();
+        finished
+    }
+
+    fn finish_files(&mut self) -> Result<()> {
         if self.batch.is_empty() {
             return Ok(());
         }
