@@ -137,9 +137,10 @@ fn a_large_tree_is_searched_while_others_are_answered() {
     let (script, list) = (vault.outside("handles.py"), vault.outside("list"));
     fs::write(&script, SCRIPT).unwrap();
     let read = format!("python3 '{}' read '{}' .", script.display(), list.display());
-    let moving = "(while [ -e d30 -o -e m ]; do mv d30 m; mv m d30; done) 2>/dev/null & mover=$!";
+    let moving = "while [ -e d30 -o -e m ]; do mv d30 m; mv m d30; done >/dev/null 2>&1 & mover=$!; \
+         trap 'kill $mover' EXIT";
     let said = at.run(&format!(
-        "{moving}; {read} >one & {read} >two & wait %2 %3; kill $mover; wait $mover 2>/dev/null || true; cat one two"
+        "{moving}; {read} >one & one=$!; {read} >two & two=$!; wait $one; wait $two; cat one two"
     ));
     let last = said.lines().filter(|line| *line == "end").count();
     assert_eq!((last, said.lines().count()), (2, 4), "{said}");
