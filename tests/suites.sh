@@ -97,7 +97,8 @@ CONFIG
     [ $# -gt 0 ] || tests=(-g quick)
     (cd "${XFSTESTS:?the tree of xfstests}" && RESULT_BASE=$work/results HOST_OPTIONS=$work/config \
         PATH=$work/bin:$PATH ./check -fuse "${tests[@]}") | tee "$work/out" || true
-    sed -nE 's/^(generic\/[0-9]+) .*(mismatch|failed|timed out).*/\1/p' "$work/out" >"$work/failed"
+    sed -nE '/\[not run\]/d; s/^(generic\/[0-9]+) .*(mismatch|\[failed|timed out).*/\1/p' "$work/out" \
+        >"$work/failed"
     grep -q '^Passed all\|^Failed [0-9]* of' "$work/out" || echo "the run itself" >>"$work/failed"
     "$kmsfs" umount "$work/test" "$work/scratch" 2>/dev/null || true
 }
