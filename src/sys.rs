@@ -2,8 +2,10 @@
 //! `fuse::received`.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{Errno, Result};
+use rustix::mm::MlockAllFlags;
 use rustix::process::Pid;
 
 /// Writes a range of a file out and waits for it, without forcing metadata.
@@ -342,13 +344,55 @@ pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(usize::MAX, Iterator::count)
 }
 
+/// Lets the allocator map large allocations by themselves, and unmap them when they are freed.
+///
+/// Without this, glibc maps by itself only what is larger than the largest that was ever freed, here the
+/// 16 MiB of a buffer for requests. Every thread then has room of its own for what was large once.
+#[allow(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
+pub(crate) fn map_large_allocations() {
+    /// Less than that are the buffers of single requests, which come and go.
+    const LARGE: i32 = 1280 * 1024;
+    /// As glibc sets it with the other one: what is free at the end is not given back at each request.
+    const KEPT: i32 = 32 * 1024 * 1024;
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets numbers, under the allocator's own locks.
+    let _ = unsafe {
+        (libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE), libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT))
+    };
+}
+
 /// Gives memory that the allocator holds and nobody uses back to the system, where it can.
+///
+/// Locked memory cannot be given back by parts: if all is locked, it is not for a moment. That is done
+/// only where there is no swap, from which the lock keeps it.
+///
+/// # Errors
+/// Those of `mlockall(2)`: memory is not locked any more.
 #[allow(unsafe_code, reason = "malloc_trim(3) has no safe wrapper")]
-pub(crate) fn give_memory_back() {
+pub(crate) fn give_memory_back() -> Result<()> {
+    let locked = LOCKED.load(Ordering::Acquire);
+    if locked && (rustix::system::sysinfo().totalswap > 0 || rustix::mm::munlockall().is_err()) {
+        return Ok(());
+    }
     #[cfg(target_env = "gnu")]
     // SAFETY: touches only what is free, under the allocator's own locks.
     let _ = unsafe { libc::malloc_trim(0) };
+    if locked { lock_all_memory() } else { Ok(()) }
 }
+
+/// Keeps all memory of the process out of the swap, also what it gets later.
+///
+/// # Errors
+/// `EPERM`, `ENOMEM`; those of `mlockall(2)`.
+pub(crate) fn lock_all_memory() -> Result<()> {
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    rustix::mm::mlockall(flags)?;
+    LOCKED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// All memory of the process is locked.
+static LOCKED: AtomicBool = AtomicBool::new(false);
 
 /// Keeps the pages that some bytes lie in out of the swap, for as long as the process lives: `false`
 /// if the limit of locked memory is reached.
@@ -483,8 +527,12 @@ mod tests {
         assert_eq!(copy_of(left_open).unwrap_err(), Errno::BADF);
     }
 
+    /// Held by tests that lock memory.
+    static LOCKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
     #[test]
     fn a_page_is_locked_within_the_limit() {
+        let _turn = LOCKING.lock().unwrap();
         let locked = || {
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
@@ -492,6 +540,32 @@ mod tests {
         };
         let before = locked();
         assert!(lock_pages(&[7; 32]) && locked() > before);
+    }
+
+    /// As root, who may lock all. Locked memory refused to be given back.
+    #[test]
+    fn what_is_locked_is_given_back_where_nothing_is_swapped_and_is_locked_again() {
+        let _turn = LOCKING.lock().unwrap();
+        let kib = |of: &str| {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix(of)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        if !rustix::process::geteuid().is_root() || lock_all_memory().is_err() {
+            return;
+        }
+        let locked = kib("VmLck:");
+        // Larger than what other tests change meanwhile; the last piece keeps the end from shrinking.
+        let mut pieces: Vec<_> = (0..1 << 17).map(|_| vec![1_u8; 1000]).collect();
+        pieces.drain(..pieces.len() - 1);
+        let before = kib("RssAnon:");
+        give_memory_back().unwrap();
+        let swap = rustix::system::sysinfo().totalswap > 0;
+        assert!(swap || kib("RssAnon:") + 65_536 < before, "{before} {}", kib("RssAnon:"));
+        assert!(kib("VmLck:") * 2 > locked, "{} {locked}", kib("VmLck:"));
+        drop(pieces);
+        rustix::mm::munlockall().unwrap();
+        LOCKED.store(false, Ordering::Release);
     }
 
     /// Tests run in threads of their own.

@@ -77,6 +77,25 @@ fn contents_and_their_keys_are_gone_with_the_last_close_of_their_file() {
     assert_forgotten(&mount, &keys);
 }
 
+/// It had 70 MiB, most of it for records of the audit log that waited.
+#[test]
+fn twenty_thousand_new_files_take_less_than_forty_mebibytes() {
+    let vault = Vault::new("memory-files");
+    let mount = vault.mount();
+    for number in 0..20_000 {
+        if number % 500 == 0 {
+            fs::create_dir(mount.path(format!("{}", number / 500))).unwrap();
+        }
+        let path = mount.path(format!("{}/file {number}", number / 500));
+        fs::write(path, &[7; 2000][..100 + number % 1900]).unwrap();
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid().as_raw_nonzero()));
+    let status = status.unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 40 * 1024, "{kib} KiB");
+}
+
 /// Writes and reads whole pages, parts of pages, long and short, by several threads; the files stay
 /// open. Adds what must not be found later.
 fn plant(

@@ -60,6 +60,7 @@ pub(in crate::cli) fn run(
     keeper: Keeper,
     detached: Option<Detached>,
 ) -> Result<Exit, CliError> {
+    process::bound_heap();
     process::raise_open_files();
     process::lock_secrets();
     process::clear_umask();

@@ -1,6 +1,5 @@
 //! What the process does to itself before it touches a secret.
 
-use rustix::mm::MlockAllFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
@@ -38,10 +37,14 @@ pub(in crate::cli) fn lock_memory() {
         log::debug!("not all memory is locked: CAP_IPC_LOCK is missing");
         return;
     }
-    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    if let Err(error) = rustix::mm::mlockall(flags) {
+    if let Err(error) = crate::sys::lock_all_memory() {
         log::debug!("not all memory is locked: {error}");
     }
+}
+
+/// Lets a daemon hold no more memory than it needs.
+pub(in crate::cli) fn bound_heap() {
+    crate::sys::map_large_allocations();
 }
 
 /// Raises the limit of open files to what the system allows.

@@ -151,8 +151,11 @@ impl Volume {
             return;
         }
         *flushed = Instant::now();
-        if back.is_due(self.files.closes() + self.tree.inodes.turnover(), Instant::now()) {
-            sys::give_memory_back();
+        let turnover = self.files.closes() + self.tree.inodes.turnover();
+        if back.is_due(turnover, Instant::now())
+            && let Err(error) = sys::give_memory_back()
+        {
+            log::warn!("memory is not locked against swap any more: {error}");
         }
         if !self.options.read_only {
             self.save_dir_policies();

@@ -33,6 +33,7 @@ pub(in crate::cli) fn run(
     let addresses: Result<Vec<Listen>, ServerError> =
         args.listen.iter().map(|address| address.parse()).collect();
     let addresses = addresses?;
+    process::bound_heap();
     process::raise_open_files();
     process::lock_secrets();
     let (keystores, _maintenance) = open(args, global)?;
