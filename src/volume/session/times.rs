@@ -357,6 +357,8 @@ impl Inner {
                 known.mtimes.splice(0..0, stated);
             }
         }
+        // One or two, of as many files as were ever re-wrapped.
+        known.mtimes.shrink_to_fit();
     }
 
     fn put(&mut self, record: ShownTime) {
@@ -605,6 +607,17 @@ mod tests {
     /// As a re-wrap leaves it: both times moved, and the old ones are shown.
     fn moved(ino: u64) -> ShownTime {
         ShownTime { ino, ctime: Kept::new(30, 10), mtime: Kept::new(21, 20) }
+    }
+
+    #[test]
+    fn a_file_with_shown_times_takes_75_bytes_and_50_more_once_its_contents_have_one() {
+        assert!(size_of::<(u64, Known)>() <= 48 && size_of::<Stated>() <= 32);
+        let times = read(&[]);
+        times.lock().put(moved(1));
+        times.lock().put(ShownTime { ctime: Kept::new(30, 10), ..ShownTime::none(2) });
+        let inner = times.lock();
+        let room = |ino| inner.times[&ino].mtimes.capacity();
+        assert_eq!((room(1), room(2)), (1, 0));
     }
 
     #[test]
