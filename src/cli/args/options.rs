@@ -97,9 +97,10 @@ impl MountOptions {
         match name {
             "ro" => self.read_only = Some(true),
             "rw" => self.read_only = Some(false),
-            "suid" => self.suid = Some(true),
+            // mount(8) keeps `suid` and `dev` for itself, as its own defaults.
+            "suid" | "allow_suid" => self.suid = Some(true),
             "nosuid" => self.suid = Some(false),
-            "dev" => self.dev = Some(true),
+            "dev" | "allow_dev" => self.dev = Some(true),
             "nodev" => self.dev = Some(false),
             "exec" => self.exec = Some(true),
             "noexec" => self.exec = Some(false),
@@ -187,6 +188,7 @@ pub(in crate::cli) const OPTIONS: &str = "Mount options, as in fstab(5)
 
 Besides those of mount(8):
   allow_other                 other users may enter
+  allow_suid, allow_dev       suid and dev, where mount(8) or fstab passes the options on
   no_default_permissions      for root, without allow_other: the kernel checks no owners,
                               modes and ACLs, and asks for less
   noxattr                     no extended attributes, ACLs and file capabilities, which
@@ -298,6 +300,14 @@ mod tests {
         for option in options {
             assert!(OPTIONS.contains(&option), "the help of -o lacks {option}");
         }
+    }
+
+    /// From a line of fstab, `suid` and `dev` never came here.
+    #[test]
+    fn regression_what_mount_keeps_for_itself_has_other_words() {
+        let options = parse("allow_suid,allow_dev").unwrap();
+        assert_eq!((options.suid, options.dev), (Some(true), Some(true)));
+        assert_eq!(parse("allow_suid,user").unwrap().suid, Some(false));
     }
 
     #[test]
