@@ -95,23 +95,6 @@ fn a_new_file_takes_few_requests() {
 }
 
 #[test]
-fn a_file_that_is_read_in_order_is_read_in_large_requests() {
-    const MIB: usize = 8;
-    let vault = Vault::new("ahead");
-    fs::write(vault.mount().path("file"), vec![1; MIB << 20]).unwrap();
-    // The kernel knows nothing of the pages of a mount from before.
-    let mount = vault.mount();
-    let trace = Trace::of(&mount, &vault);
-    let asked = trace.during(|| {
-        let mut file = File::open(mount.path("file")).unwrap();
-        assert_eq!(std::io::copy(&mut file, &mut std::io::sink()).unwrap(), (MIB << 20) as u64);
-    });
-    let reads = asked.iter().filter(|name| *name == "FUSE_READ").count();
-    // Two for each MiB, and some more while the kernel finds out. By its default it asks for eight.
-    assert!(reads < 4 * MIB, "{reads} requests to read {MIB} MiB");
-}
-
-#[test]
 fn a_listing_that_the_kernel_keeps_is_not_asked_for_again() {
     let vault = Vault::new("kept");
     let mount = vault.mount();

@@ -1,7 +1,7 @@
 //! The process that mounts and unmounts for a daemon, which has given up the right to.
 //!
 //! It is forked before the daemon knows a secret or has a thread, knows one mount only, and takes
-//! five orders over a socket pair, none of which names anything: whoever has taken over the daemon
+//! four orders over a socket pair, none of which names anything: whoever has taken over the daemon
 //! can end its mount and make it again, and nothing else. It ends with the daemon.
 
 use std::io;
@@ -58,8 +58,6 @@ enum Order {
     UnmountLazily,
     /// Count the processes that use it.
     CountHolders,
-    /// Have the kernel read ahead in larger steps.
-    ReadAhead,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,14 +121,6 @@ impl Keeper {
             Ok((Answer::Holders(count), _)) => count,
             _ => 0,
         }
-    }
-
-    /// Has the kernel read ahead in larger steps, once the first messages to it are done: a file that is
-    /// read from its beginning to its end takes a fourth of the requests.
-    ///
-    /// Errors: those of the file in `/sys`, which only root can write to.
-    pub(in crate::cli) fn read_ahead(&self) -> io::Result<()> {
-        self.order(Order::ReadAhead).map(drop)
     }
 
     /// Sends it home, and waits until it is there.
@@ -202,7 +192,6 @@ fn carry_out(charge: &Charge, order: Order) -> io::Result<(Answer, Option<OwnedF
             let count = charge.mounted()?.map_or(0, |mount| busy::holders(&mount).len());
             Ok((Answer::Holders(count), None))
         }
-        Order::ReadAhead => charge.read_ahead().map(|()| (Answer::Done, None)),
     }
 }
 
@@ -229,17 +218,6 @@ impl Charge {
             // By somebody else: what is mounted there by now is not ours.
             None => Ok(()),
         }
-    }
-
-    fn read_ahead(&self) -> io::Result<()> {
-        let Some(mount) = self.mounted()? else { return Ok(()) };
-        let setting = format!("/sys/class/bdi/{}/read_ahead_kb", mount.device_text());
-        // A rule of udev may have set more.
-        if std::fs::read_to_string(&setting)?.trim().parse().is_ok_and(|now: u32| now < READ_AHEAD)
-        {
-            std::fs::write(setting, READ_AHEAD.to_string())?;
-        }
-        Ok(())
     }
 
     fn mounted(&self) -> io::Result<Option<Mounted>> {
@@ -304,9 +282,6 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::SYS_PTRACE);
-
-/// KiB. The kernel's default is 128.
-const READ_AHEAD: u32 = 512;
 
 /// What a mount helper says is cut off there.
 const LONGEST: usize = 8192;

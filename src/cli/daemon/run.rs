@@ -157,9 +157,6 @@ impl Daemon<'_> {
     ) -> Result<(), CliError> {
         let Self { plan, volume, keys, .. } = self;
         volume.attach_kernel(mounted.kernel_cache());
-        if let Err(error) = self.keeper.read_ahead() {
-            log::debug!("the kernel reads ahead as far as it does by default: {error}");
-        }
         let _upkeep =
             volume.start_upkeep().map_err(|error| failure::volume(&plan.vault, &error))?;
         let _maintenance = keys.keystore().and_then(|keystore| {
