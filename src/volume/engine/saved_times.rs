@@ -37,12 +37,13 @@ impl Volume {
     pub(in crate::volume) fn sync_times(&self) -> Result<()> {
         let mut saving = self.times.saving();
         self.append_times(&mut saving)?;
-        saving.list = None;
-        // Also what somebody else has appended.
-        if saving.unsynced
-            && let Some(list) = own_file::to_read(self.tree.meta(), TIMES)?
-        {
-            fdatasync(list)?;
+        if saving.unsynced {
+            // The one that has the records, whatever has its name by now.
+            let list = match saving.list.take() {
+                Some(list) => Some(list),
+                None => own_file::to_read(self.tree.meta(), TIMES)?,
+            };
+            list.map_or(Ok(()), fdatasync)?;
         }
         saving.unsynced = false;
         self.times.saved();

@@ -554,9 +554,8 @@ impl Backing for TimedFile {
         self.file.next_hole(offset)
     }
     fn drop_attributes(&self) -> Outcome<()> {
-        self.changed(self.file.drop_attributes())
+        self.file.drop_attributes()
     }
-
     fn keep_times(&self, change: &mut dyn FnMut() -> Outcome<()>) -> Outcome<()> {
         self.keep(|| self.file.keep_times(change))
     }
